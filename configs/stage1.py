@@ -1,0 +1,57 @@
+"""Stage I, generation-aligned understanding: CTS, MI and TIA from the pairs.
+
+  python -m synermedgen_jax.main --config=configs/stage1.py:tiny \\
+      --config.store=STORE --config.init_from=RUN/autoencoder \\
+      --workdir=RUN/stage1
+
+Trains ViT, connector and the `und` expert; VAE and `gen` are frozen.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(model: str = 'tiny') -> ConfigDict:
+  config = ConfigDict()
+  config.stage = 'gau'
+  config.model = model
+  config.store = ''
+  config.init_from = ''
+  config.seed = 0
+  config.tokenizer = 'project'
+
+  # Shares of the released set are 47 / 15 / 38 %.
+  config.tasks = {'cts': 0.2, 'mi': 0.4, 'tia': 0.4}
+  config.routes = ()
+  config.neighbours = 3
+  config.image = {'vit_side': 64, 'vae_side': 64}
+  config.capacity = {'und': 320, 'gen': 0, 'vit': 160, 'images': 0}
+  config.rows = 8
+  config.packing_bins = 16
+  config.reader_threads = 2
+  config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
+
+  config.trainable = (
+    (r'autoencoder/.*', 0.0),
+    (r'(vit|latent)_pos_embed', 0.0),
+    (r'(vae2llm|llm2vae|time_embedder)/.*', 0.0),
+    (r'mot/(layers/gen|gen_norm)/.*', 0.0),
+    (r'(vit|connector|embed_tokens|lm_head)/.*', 1.0),
+    (r'mot/(layers/und|und_norm)/.*', 1.0),
+  )
+  config.objective = {'ntp_weight': 1.0}
+  config.steps = 2000
+  config.learning_rate = 1e-3
+  config.warmup = 100
+  config.decay = 'cosine'
+  config.b1, config.b2, config.eps = 0.9, 0.95, 1e-8
+  config.weight_decay = 0.0
+  config.clip = 1.0
+  config.ema = 0.0
+
+  config.mesh = (-1, 1, 1)
+  config.log_every = 50
+  config.val_every = 250
+  config.val_batches = 8
+  config.checkpoint_every = 1000
+  config.keep = 1
+  return config

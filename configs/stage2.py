@@ -1,0 +1,58 @@
+"""Stage II, understanding-conditioned generation: latent flow matching.
+
+  python -m synermedgen_jax.main --config=configs/stage2.py:tiny \\
+      --config.store=STORE --config.init_from=RUN/stage1 \\
+      --workdir=RUN/stage2
+
+Trains the `gen` expert and its projections. The paper's figure freezes ViT
+and `und`, its text fine-tunes `und` further: set their multiplier to 1.0 for
+that.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(model: str = 'tiny') -> ConfigDict:
+  config = ConfigDict()
+  config.stage = 'ucg'
+  config.model = model
+  config.store = ''
+  config.init_from = ''
+  config.seed = 0
+  config.tokenizer = 'project'
+
+  config.tasks = {'synthesis': 1.0}
+  config.routes = ()
+  config.neighbours = 3
+  config.image = {'vit_side': 64, 'vae_side': 64}
+  config.capacity = {'und': 96, 'gen': 256, 'vit': 32, 'images': 4}
+  config.rows = 8
+  config.packing_bins = 16
+  config.reader_threads = 2
+  config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
+
+  config.trainable = (
+    (r'autoencoder/.*', 0.0),
+    (r'(vit|latent)_pos_embed', 0.0),
+    (r'(vit|connector|embed_tokens|lm_head)/.*', 0.0),
+    (r'mot/(layers/und|und_norm)/.*', 0.0),
+    (r'(vae2llm|llm2vae|time_embedder)/.*', 1.0),
+    (r'mot/(layers/gen|gen_norm)/.*', 1.0),
+  )
+  config.objective = {'flow_weight': 1.0, 'train_shift': 1.0}
+  config.steps = 3000
+  config.learning_rate = 2e-3
+  config.warmup = 100
+  config.decay = 'cosine'
+  config.b1, config.b2, config.eps = 0.9, 0.95, 1e-8
+  config.weight_decay = 0.0
+  config.clip = 1.0
+  config.ema = 0.999
+
+  config.mesh = (-1, 1, 1)
+  config.log_every = 50
+  config.val_every = 500
+  config.val_batches = 8
+  config.checkpoint_every = 1000
+  config.keep = 1
+  return config

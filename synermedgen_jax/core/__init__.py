@@ -1,0 +1,1 @@
+"""Shared by all rooms: the medical vocabulary, the batch contract, the mesh."""

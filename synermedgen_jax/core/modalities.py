@@ -1,0 +1,157 @@
+"""The medical vocabulary: modalities, body regions, and the 22 routes.
+
+A *route* is a directed synthesis task, source modality -> target modality, in
+one cohort. The 22 routes are those of SynerMedGen (arXiv 2605.08724): both
+directions of brain CBCT-CT, pelvis CBCT-CT, brain MR-CT, pelvis MR-CT and
+whole-body PET-CT, and the 12 ordered pairs of the four BraTS contrasts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import itertools
+
+
+class Modality(enum.StrEnum):
+  """An imaging modality; the value is its name in files and on flags."""
+
+  CT = 'ct'
+  CBCT = 'cbct'
+  PET = 'pet'
+  T1 = 't1'
+  T1CE = 't1ce'
+  T2 = 't2'
+  FLAIR = 'flair'
+  MR = 'mr'
+
+  @property
+  def label(self) -> str:
+    """What a person writes, and the answer that MI asks for."""
+    return _LABELS[self]
+
+  @property
+  def unit(self) -> str:
+    """The physical unit of a voxel; `a.u.` where a scanner states none."""
+    return _UNITS.get(self, 'a.u.')
+
+  @classmethod
+  def parse(cls, name: str) -> Modality:
+    """Returns the modality called `name`; ValueError lists those there are."""
+    try:
+      return cls(name.lower())
+    except ValueError:
+      known = ', '.join(m.value for m in cls)
+      raise ValueError(
+        f'Unknown modality {name!r}: expected one of {known}.'
+      ) from None
+
+
+_LABELS = {
+  Modality.CT: 'CT',
+  Modality.CBCT: 'CBCT',
+  Modality.PET: 'PET',
+  Modality.T1: 'T1 (MRI)',
+  Modality.T1CE: 'T1CE (MRI)',
+  Modality.T2: 'T2 (MRI)',
+  Modality.FLAIR: 'FLAIR (MRI)',
+  Modality.MR: 'MRI',
+}
+_UNITS = {Modality.CT: 'HU', Modality.CBCT: 'HU', Modality.PET: 'SUV'}
+
+# Pairs that a reader mixes up; MI puts them beside each other on purpose.
+CONFUSABLE = (
+  frozenset({Modality.CT, Modality.CBCT}),
+  frozenset(
+    {Modality.T1, Modality.T1CE, Modality.T2, Modality.FLAIR, Modality.MR}
+  ),
+)
+
+
+class Region(enum.StrEnum):
+  """A body region."""
+
+  BRAIN = 'brain'
+  PELVIS = 'pelvis'
+  WHOLE_BODY = 'whole_body'
+
+  @property
+  def label(self) -> str:
+    return self.value.replace('_', '-')
+
+  @classmethod
+  def parse(cls, name: str) -> Region:
+    """Returns the region called `name`; ValueError lists those there are."""
+    try:
+      return cls(name.lower().replace('-', '_'))
+    except ValueError:
+      known = ', '.join(r.value for r in cls)
+      raise ValueError(
+        f'Unknown region {name!r}: expected one of {known}.'
+      ) from None
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Route:
+  """One directed synthesis task."""
+
+  cohort: str  # the prefix of its name: brain, pelvis, whole_body, brats
+  region: Region
+  source: Modality
+  target: Modality
+
+  @property
+  def name(self) -> str:
+    return f'{self.cohort}_{self.source}_to_{self.target}'
+
+  @property
+  def reverse(self) -> Route:
+    return dataclasses.replace(self, source=self.target, target=self.source)
+
+
+def _both_ways(region: Region, a: Modality, b: Modality) -> list[Route]:
+  route = Route(region.value, region, a, b)
+  return [route, route.reverse]
+
+
+BRATS_CONTRASTS = (Modality.T1, Modality.T1CE, Modality.T2, Modality.FLAIR)
+
+ROUTES: tuple[Route, ...] = (
+  *_both_ways(Region.BRAIN, Modality.CBCT, Modality.CT),
+  *_both_ways(Region.PELVIS, Modality.CBCT, Modality.CT),
+  *_both_ways(Region.BRAIN, Modality.MR, Modality.CT),
+  *_both_ways(Region.PELVIS, Modality.MR, Modality.CT),
+  *_both_ways(Region.WHOLE_BODY, Modality.PET, Modality.CT),
+  *(
+    Route('brats', Region.BRAIN, source, target)
+    for source, target in itertools.permutations(BRATS_CONTRASTS, 2)
+  ),
+)
+
+ROUTES_BY_NAME = {route.name: route for route in ROUTES}
+_ROUTES_BY_KEY = {(r.region, r.source, r.target): r for r in ROUTES}
+
+
+def find_route(region: Region, source: Modality, target: Modality) -> Route:
+  """Returns the route of that key; ValueError lists the region's routes."""
+  try:
+    return _ROUTES_BY_KEY[region, source, target]
+  except KeyError:
+    known = ', '.join(
+      f'{r.source}->{r.target}' for r in ROUTES if r.region == region
+    )
+    raise ValueError(
+      f'No route {source}->{target} in region {region}: '
+      f'expected one of {known}.'
+    ) from None
+
+
+def routes_between(
+  region: Region, modalities: set[Modality] | frozenset[Modality]
+) -> tuple[Route, ...]:
+  """Returns the routes that a case of `region` with `modalities` can serve."""
+  return tuple(
+    r
+    for r in ROUTES
+    if r.region == region and r.source in modalities and r.target in modalities
+  )

@@ -1,0 +1,59 @@
+"""The device mesh and the rules that lay logical axes on it.
+
+Mesh axes: `data` (pure data parallelism, across slices), `fsdp` (parameters
+and batch split together), `tensor` (heads, MLP and vocabulary split).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+MESH_AXES = ('data', 'fsdp', 'tensor')
+
+LOGICAL_RULES = (
+  ('batch', ('data', 'fsdp')),
+  ('length', None),
+  ('embed', 'fsdp'),
+  ('mlp', 'tensor'),
+  ('heads', 'tensor'),
+  ('kv_heads', 'tensor'),
+  ('head_dim', None),
+  ('vocab', 'tensor'),
+  ('layers', None),
+)
+
+
+def make_mesh(
+  shape: Sequence[int], devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """Returns a mesh of `shape` (data, fsdp, tensor); one -1 takes what is left.
+
+  Raises ValueError when the devices do not fill the shape.
+  """
+  devices = list(jax.devices() if devices is None else devices)
+  sizes = list(shape)
+  if sizes.count(-1) == 1:
+    rest = -int(np.prod(sizes))
+    sizes[sizes.index(-1)] = max(1, len(devices) // rest)
+  if len(sizes) != len(MESH_AXES) or int(np.prod(sizes)) != len(devices):
+    raise ValueError(
+      f'mesh {tuple(shape)} over axes {MESH_AXES} does not fit '
+      f'{len(devices)} devices: set config.mesh so that its product does.'
+    )
+  return Mesh(np.asarray(devices).reshape(sizes), MESH_AXES)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Rows are split over data and fsdp; everything else is whole."""
+  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+
+
+def param_shardings(abstract_variables, mesh: Mesh):
+  """Shardings for a tree whose leaves carry logical axis names."""
+  specs = nn.get_partition_spec(abstract_variables)
+  return nn.logical_to_mesh_sharding(specs, mesh, LOGICAL_RULES)

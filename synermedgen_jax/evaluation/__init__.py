@@ -1,0 +1,1 @@
+"""Numbers and pictures of how well it works."""

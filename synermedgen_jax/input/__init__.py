@@ -1,0 +1,1 @@
+"""Data in motion: examples to tokens to packed batches."""

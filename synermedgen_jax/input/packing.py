@@ -1,0 +1,349 @@
+"""Examples to tokens, and tokens of several examples to one packed row.
+
+`tokenise` lays one example out with places counted from its own start;
+`finish_row` moves the places of every example of a row to where the packer put
+it. Between the two, any packer may concatenate the arrays feature by feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from synermedgen_jax.core.batch import (
+  TASKS,
+  Capacity,
+  ImageGeometry,
+  Layout,
+  PackedBatch,
+)
+from synermedgen_jax.input.tokenizer import Tokenizer
+from synermedgen_jax.tasks.example import Example, SliceRef, Span
+
+ReadSlice = Callable[[SliceRef], Float[np.ndarray, 'h w']]
+
+# The columns of the integer features, one row a token.
+LAYOUT = ('positions', 'order', 'visible_from', 'visible_to', 'example_ids')
+UND = (*LAYOUT, 'token_ids', 'vit_index', 'labels', 'ntp_weight', 'task_ids')
+GEN = (*LAYOUT, 'latent_index', 'latent_positions', 'noise_ids')
+VIT = ('vit_positions', 'vit_visible_from', 'vit_visible_to', 'example_ids')
+
+
+def resize(
+  image: Float[np.ndarray, 'h w'], side: int
+) -> Float[np.ndarray, '{side} {side}']:
+  """A square slice at another size, bicubic and anti-aliased."""
+  if image.shape == (side, side):
+    return image
+  resized = Image.fromarray(image).resize(
+    (side, side), Image.Resampling.BICUBIC
+  )
+  return np.clip(np.asarray(resized, np.float32), -1.0, 1.0)
+
+
+def patchify(
+  image: Float[np.ndarray, 'h w c'], patch: int
+) -> Float[np.ndarray, 'p d']:
+  """Patches row by row, each flattened as (row, column, channel)."""
+  h, w, c = image.shape
+  blocks = image.reshape(h // patch, patch, w // patch, patch, c)
+  return blocks.transpose(0, 2, 1, 3, 4).reshape(-1, patch * patch * c)
+
+
+def grid_positions(height: int, width: int, table: int) -> np.ndarray:
+  """Rows of a side x side position table for a grid in its corner."""
+  return (np.arange(height)[:, None] * table + np.arange(width)).ravel()
+
+
+class _Row:
+  """Collects the tokens of one example."""
+
+  def __init__(self, tokenizer: Tokenizer, geometry: ImageGeometry, task: str):
+    self.tokenizer = tokenizer
+    self.geometry = geometry
+    self.task = TASKS.index(task)
+    self.und: list[tuple] = []
+    self.gen: list[tuple] = []
+    self.vit: list[tuple] = []
+    self.patches: list[np.ndarray] = []
+    self.images: list[np.ndarray] = []
+    self.order = 0
+    self.position = 0
+    self.noised = 0
+
+  def add_text(self, span: Span) -> None:
+    t = self.tokenizer
+    ids = t.encode(span.text)
+    tokens = [t.im_start, *ids, t.im_end]
+    # <|im_start|> and the text predict the text and <|im_end|>.
+    labels = [*ids, t.im_end, t.pad]
+    for i, (token, label) in enumerate(zip(tokens, labels, strict=True)):
+      has_loss = span.has_loss and i < len(tokens) - 1
+      self._add_und(
+        token,
+        self.order,
+        None,
+        self.position,
+        label=label * has_loss,
+        weight=int(has_loss),
+      )
+      self.order += 1
+      self.position += 1
+
+  def add_vit_image(self, image: Float[np.ndarray, 'h w']) -> None:
+    g = self.geometry
+    pixels = np.repeat(resize(image, g.vit_side)[..., None], g.channels, -1)
+    patches = patchify(pixels, g.vit_patch)
+    side = g.vit_side // g.vit_patch
+    first = len(self.vit)
+    places = grid_positions(side, side, g.vit_table)
+    self.vit += [(p, first, first + len(patches), 1) for p in places]
+    self.patches.append(patches)
+    start, end = self.order, self.order + len(patches) + 2
+    for i in range(len(patches) + 2):
+      marker = self._marker(i, len(patches))
+      vit_index = -1 if marker else first + i - 1
+      self._add_und(
+        marker, start, end, self.position, vit_index=vit_index, causal=False
+      )
+      self.order += 1
+    self.position += 1
+
+  def add_vae_image(
+    self, image: Float[np.ndarray, 'h w'], noised: bool
+  ) -> None:
+    g = self.geometry
+    canvas = np.repeat(resize(image, g.vae_side)[..., None], g.channels, -1)
+    side = g.vae_side // g.latent_stride
+    count = side * side
+    first = len(self.images) * count
+    self.images.append(canvas)
+    self.noised += noised
+    noise_id = self.noised if noised else 0
+    start, end = self.order, self.order + count + 2
+    places = grid_positions(side, side, g.latent_table)
+    for i in range(count + 2):
+      marker = self._marker(i, count)
+      if marker:
+        self._add_und(
+          marker, start, end, self.position, causal=False, noised=noised
+        )
+      else:
+        self.gen.append(
+          (
+            self.position,
+            self.order,
+            start,
+            end if noised else None,
+            1,
+            first + i - 1,
+            places[i - 1],
+            noise_id,
+          )
+        )
+      self.order += 1
+    # The noised target is last; BAGEL moves on only past clean images.
+    self.position += not noised
+
+  def _marker(self, i: int, count: int) -> int:
+    t = self.tokenizer
+    return {0: t.vision_start, count + 1: t.vision_end}.get(i, 0)
+
+  def _add_und(
+    self,
+    token,
+    start,
+    end,
+    position,
+    *,
+    vit_index=-1,
+    label=0,
+    weight=0,
+    causal=True,
+    noised=False,
+  ):
+    visible_from = self.order if causal else start
+    self.und.append(
+      (
+        position,
+        self.order,
+        visible_from,
+        end if noised else None,
+        1,
+        token,
+        vit_index,
+        label,
+        weight,
+        self.task,
+      )
+    )
+
+  def features(self) -> dict[str, np.ndarray]:
+    g = self.geometry
+
+    # Everything but a noised key is seen up to the end of the example.
+    def table(rows, width):
+      rows = [[self.order if v is None else v for v in row] for row in rows]
+      return np.asarray(rows, np.int32).reshape(-1, width)
+
+    dim = g.vit_patch**2 * g.channels
+    shape = (0, g.vae_side, g.vae_side, g.channels)
+    return {
+      'und': table(self.und, len(UND)),
+      'gen': table(self.gen, len(GEN)),
+      'vit': table(self.vit, len(VIT)),
+      'vit_patches': np.concatenate(
+        [np.zeros((0, dim), np.float32), *self.patches]
+      ).astype(np.float32),
+      'vae_images': (
+        np.stack(self.images).astype(np.float32)
+        if self.images
+        else np.zeros(shape, np.float32)
+      ),
+    }
+
+
+def tokenise(
+  example: Example,
+  tokenizer: Tokenizer,
+  geometry: ImageGeometry,
+  read_slice: ReadSlice,
+  *,
+  dropped: frozenset[int] = frozenset(),
+) -> dict[str, np.ndarray]:
+  """Lays an example out as tokens, places counted from its own start.
+
+  Args:
+    example: typed spans.
+    tokenizer: text to ids.
+    geometry: how slices become tokens.
+    read_slice: pixels of a slice in [-1, 1].
+    dropped: indices of condition spans to leave out (for guidance). A dropped
+      image still moves the RoPE position on, a dropped text does not (BAGEL,
+      data/dataset_base.py).
+
+  Returns:
+    Features for a packer: `und`, `gen`, `vit` (int32 tables with the columns
+    `UND`, `GEN`, `VIT`), `vit_patches` and `vae_images` (float32).
+  """
+  row = _Row(tokenizer, geometry, example.task)
+  for i, span in enumerate(example.spans):
+    if i in dropped:
+      row.position += span.kind != 'text'
+    elif span.kind == 'text':
+      row.add_text(span)
+    elif span.kind == 'vit_image':
+      row.add_vit_image(read_slice(span.image))
+    else:
+      row.add_vae_image(read_slice(span.image), span.has_loss)
+  return row.features()
+
+
+def feature_capacity(capacity: Capacity) -> dict[str, int]:
+  """The packer's capacity of every feature of `tokenise`."""
+  return {
+    'und': capacity.und,
+    'gen': capacity.gen,
+    'vit': capacity.vit,
+    'vit_patches': capacity.vit,
+    'vae_images': capacity.images,
+  }
+
+
+def concatenate_row(
+  examples: Sequence[Mapping[str, np.ndarray]], capacity: Capacity
+) -> dict[str, np.ndarray]:
+  """Packs these very examples into one row (inference and tests).
+
+  Raises ValueError where they do not fit.
+  """
+  row = {}
+  for name, size in feature_capacity(capacity).items():
+    parts = [example[name] for example in examples]
+    data = np.concatenate(parts)
+    if len(data) > size:
+      raise ValueError(
+        f'{len(data)} entries of {name!r} exceed the capacity of {size}: '
+        f'raise config.capacity.'
+      )
+    ids = np.repeat(np.arange(1, len(parts) + 1), [len(p) for p in parts])
+    pad = size - len(data)
+    row[name] = np.pad(data, [(0, pad)] + [(0, 0)] * (data.ndim - 1))
+    row[f'{name}_segment_ids'] = np.pad(ids, (0, pad)).astype(np.int32)
+  return row
+
+
+def finish_row(row: Mapping[str, np.ndarray], geometry: ImageGeometry) -> dict:
+  """Moves every example's places to where it stands in the row.
+
+  Args:
+    row: packed features and their `*_segment_ids` (1, 2, ...; 0 = padding).
+    geometry: as given to `tokenise`.
+
+  Returns:
+    The fields of a `PackedBatch`, without the rows axis.
+  """
+  segments = {
+    name: row[f'{name}_segment_ids']
+    for name in ('und', 'gen', 'vit', 'vae_images')
+  }
+  examples = max((int(s.max(initial=0)) for s in segments.values()), default=0)
+
+  def starts(*names):
+    """Where each example begins, counting entries of these features."""
+    counts = sum(
+      np.bincount(segments[n], minlength=examples + 1)[1:] for n in names
+    )
+    return np.concatenate([[0, 0], np.cumsum(counts)[:-1]]).astype(np.int32)
+
+  order_start = starts('und', 'gen')
+  vit_start = starts('vit')
+  latents = (geometry.vae_side // geometry.latent_stride) ** 2
+  image_start = starts('vae_images') * latents
+  und, gen, vit = (
+    dict(zip(columns, row[name].T, strict=True))
+    for name, columns in (('und', UND), ('gen', GEN), ('vit', VIT))
+  )
+  for stream, name in ((und, 'und'), (gen, 'gen')):
+    shift = order_start[segments[name]] * (stream['example_ids'] > 0)
+    for column in ('order', 'visible_from', 'visible_to'):
+      stream[column] = stream[column] + shift
+    stream['example_ids'] = segments[name].astype(np.int32)
+  in_image = (und['vit_index'] >= 0) & (und['example_ids'] > 0)
+  und['vit_index'] = np.where(
+    in_image, und['vit_index'] + vit_start[segments['und']], -1
+  )
+  gen['latent_index'] = gen['latent_index'] + image_start[segments['gen']]
+  gen['noise_ids'] = _number_noises(gen['noise_ids'], segments['gen'])
+  shift = vit_start[segments['vit']]
+  return {
+    'und': Layout(**{name: und.pop(name) for name in LAYOUT}),
+    'gen': Layout(**{name: gen.pop(name) for name in LAYOUT}),
+    **und,
+    'ntp_weight': und['ntp_weight'].astype(np.float32),
+    **gen,
+    'vit_patches': row['vit_patches'],
+    'vit_positions': vit['vit_positions'],
+    'vit_visible_from': vit['vit_visible_from'] + shift,
+    'vit_visible_to': vit['vit_visible_to'] + shift,
+    'vae_images': row['vae_images'],
+  }
+
+
+def _number_noises(noise_ids, segment_ids):
+  """Numbers a row's noised images 1, 2, ... over its examples."""
+  noised = noise_ids > 0
+  # An (example, image) pair is one noised image; unique keeps their order.
+  pairs = segment_ids.astype(np.int64) * 2**20 + noise_ids
+  _, number = np.unique(pairs[noised], return_inverse=True)
+  out = np.zeros_like(noise_ids)
+  out[noised] = number + 1
+  return out
+
+
+def to_batch(rows: Mapping[str, np.ndarray]) -> PackedBatch:
+  """The fields of stacked rows as the batch that the model takes."""
+  return PackedBatch(**rows)

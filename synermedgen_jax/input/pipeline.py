@@ -1,0 +1,199 @@
+"""The Grain pipeline: a slice store in, packed batches out.
+
+Deterministic given seed, step and process; its iterator is checkpointed with
+the train state. Every epoch goes through all pairs of every task once, in an
+order that the seed fixes; processes take every n-th example of one common
+sequence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import grain.python as grain
+import numpy as np
+
+from synermedgen_jax.core.batch import Capacity, ImageGeometry
+from synermedgen_jax.core.modalities import Route
+from synermedgen_jax.input import packing
+from synermedgen_jax.input.tokenizer import Tokenizer
+from synermedgen_jax.slices.store import Case, SliceStore
+from synermedgen_jax.tasks import cts, mi, synthesis, tia
+from synermedgen_jax.tasks.example import Example, SliceRef, vae_image
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+  """How often a condition of synthesis is left out, so guidance works."""
+
+  text: float = 0.0
+  vae: float = 0.0
+  vit: float = 0.0
+
+  def draw(self, example: Example, rng: np.random.Generator) -> frozenset[int]:
+    """Indices of the spans to drop."""
+    rates = {'text': self.text, 'vae_image': self.vae, 'vit_image': self.vit}
+    return frozenset(
+      i
+      for i, span in enumerate(example.spans)
+      if not span.has_loss and rng.random() < rates[span.kind]
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """A pair of slices: the raw material of every task."""
+
+  case: Case
+  route: Route
+  index: int
+
+
+def pairs(cases: Sequence[Case], *, routes: Sequence[str] = ()) -> list[Pair]:
+  """All (case, route, slice) of these cases; `routes` keeps some by name."""
+  return [
+    Pair(case, route, index)
+    for case in cases
+    for route in case.routes
+    if not routes or route.name in routes
+    for index in case.usable
+  ]
+
+
+class TaskBuilder(grain.RandomMapTransform):
+  """Pair -> Example of one task."""
+
+  def __init__(self, task: str, cases: Sequence[Case], neighbours: int = 3):
+    self.task = task
+    self.neighbours = neighbours
+    self.by_modality = defaultdict(list)
+    for case in cases:
+      for modality in case.modalities:
+        self.by_modality[modality].append(case)
+
+  def random_map(self, pair: Pair, rng: np.random.Generator) -> Example:
+    args = pair.case, pair.route, pair.index, rng
+    match self.task:
+      case 'cts':
+        return cts.build(*args, neighbours=self.neighbours)
+      case 'mi':
+        return mi.build(mi.draw_panels(self.by_modality, rng), rng)
+      case 'tia':
+        return tia.build(*args)
+      case 'synthesis':
+        return synthesis.build(*args)
+      case 'reconstruction':
+        ref = SliceRef(pair.case.id, pair.route.target, pair.index)
+        return Example('reconstruction', (vae_image(ref, has_loss=True),))
+      case _:
+        raise ValueError(f'Unknown task {self.task!r}.')
+
+
+class Tokenise(grain.RandomMapTransform):
+  """Example -> features of a packer."""
+
+  def __init__(self, store, tokenizer, geometry, dropout: Dropout):
+    self.store = store
+    self.tokenizer = tokenizer
+    self.geometry = geometry
+    self.dropout = dropout
+
+  def random_map(self, example: Example, rng: np.random.Generator):
+    dropped = frozenset()
+    if example.task == 'synthesis':
+      dropped = self.dropout.draw(example, rng)
+    return packing.tokenise(
+      example, self.tokenizer, self.geometry, self._read, dropped=dropped
+    )
+
+  def _read(self, ref: SliceRef):
+    return self.store.read_slice(ref.case, ref.modality, ref.index)
+
+
+def example_dataset(
+  cases: Sequence[Case],
+  task: str,
+  *,
+  seed: int,
+  neighbours: int = 3,
+  routes: Sequence[str] = (),
+) -> grain.MapDataset:
+  """All pairs of one task in a shuffled order, once; repeat it for epochs."""
+  items = pairs(cases, routes=routes)
+  if task == 'cts':
+    items = [p for p in items if p.index in cts.indices(p.case, neighbours)]
+  if not items:
+    raise ValueError(
+      f'The store has no pair for task {task!r}: prepare cases with at least '
+      f'two modalities of a route'
+      + (f' among {", ".join(routes)}.' if routes else '.')
+    )
+  return (grain.MapDataset.source(items).seed(seed).shuffle()), TaskBuilder(
+    task, cases, neighbours
+  )
+
+
+def train_dataset(
+  store: SliceStore,
+  split: str,
+  tokenizer: Tokenizer,
+  geometry: ImageGeometry,
+  capacity: Capacity,
+  *,
+  tasks: Mapping[str, float],
+  rows: int,
+  seed: int,
+  dropout: Dropout = Dropout(),
+  neighbours: int = 3,
+  routes: Sequence[str] = (),
+  packing_bins: int = 16,
+  process_index: int = 0,
+  process_count: int = 1,
+  threads: int = 2,
+) -> grain.IterDataset:
+  """An endless dataset of `PackedBatch`es of `rows` rows.
+
+  Args:
+    store: a finished slice store.
+    split: which subjects: 'train', 'val' or 'test'.
+    tokenizer, geometry, capacity: how examples become rows.
+    tasks: task name -> share of examples.
+    rows: rows of this process's batch.
+    seed: fixes order, draws and packing.
+    dropout: condition dropout of synthesis.
+    neighbours: K of CTS's negatives.
+    routes: keep these routes alone; empty = all.
+    packing_bins: open rows of the first-fit packer.
+    process_index, process_count: this process takes every n-th example.
+    threads: readers.
+  """
+  cases = [case for case in store.cases if case.split == split]
+  if not cases:
+    raise ValueError(f'The store has no {split!r} subject.')
+  parts, weights = [], []
+  for i, (task, weight) in enumerate(sorted(tasks.items())):
+    if weight <= 0:
+      continue
+    items, builder = example_dataset(
+      cases, task, seed=seed + i, neighbours=neighbours, routes=routes
+    )
+    parts.append(items.repeat().random_map(builder))
+    weights.append(weight)
+  mixed = grain.MapDataset.mix(parts, weights)
+  mixed = mixed[process_index::process_count]
+  tokens = mixed.seed(seed).random_map(
+    Tokenise(store, tokenizer, geometry, dropout)
+  )
+  features = tokens.to_iter_dataset(
+    grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
+  )
+  packed = grain.experimental.FirstFitPackIterDataset(
+    features,
+    length_struct=packing.feature_capacity(capacity),
+    num_packing_bins=max(packing_bins, rows),
+    seed=seed,
+  )
+  finished = packed.map(lambda row: packing.finish_row(row, geometry))
+  return finished.batch(rows, drop_remainder=True).map(packing.to_batch)

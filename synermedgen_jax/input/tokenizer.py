@@ -1,0 +1,128 @@
+"""Text to token ids: the small models' own tokenizer, or one from a file.
+
+The project's tokenizer is a byte-level BPE over the wordings of
+`tasks/prompts.py`: there each word and each modality label is one token, and
+any other text still encodes and decodes exactly. A word has the same id at
+the start of a line as after a space, so a panel's letter is one token wherever
+it stands.
+
+`python -m synermedgen_jax.input.tokenizer` writes it to `tokenizer.json`.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Sequence
+from importlib import resources
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.tasks import prompts
+
+PAD = '<|pad|>'
+IM_START, IM_END = '<|im_start|>', '<|im_end|>'
+VISION_START, VISION_END = '<|vision_start|>', '<|vision_end|>'
+MARKERS = (IM_START, IM_END, VISION_START, VISION_END)
+
+MAX_VOCAB = 768
+
+
+class Tokenizer:
+  """Text to ids and back, with the four markers of spans."""
+
+  pad = 0  # An id of padding; nothing attends to it and no loss counts it.
+
+  def __init__(self, tokenizer: tokenizers.Tokenizer):
+    """Wraps `tokenizer`, adding the markers that it lacks."""
+    tokenizer.add_special_tokens(list(MARKERS))
+    # A text that spells a marker is a text, not a marker.
+    tokenizer.encode_special_tokens = True
+    self._tokenizer = tokenizer
+    self.im_start, self.im_end, self.vision_start, self.vision_end = (
+      tokenizer.token_to_id(marker) for marker in MARKERS
+    )
+
+  @classmethod
+  def from_file(cls, path: str | pathlib.Path) -> Tokenizer:
+    """Reads a `tokenizer.json`, such as the one beside BAGEL's weights."""
+    if not pathlib.Path(path).is_file():
+      raise FileNotFoundError(f'There is no tokenizer.json at {path}.')
+    return cls(tokenizers.Tokenizer.from_file(str(path)))
+
+  @classmethod
+  def from_json(cls, text: str) -> Tokenizer:
+    """Reads the text of a `tokenizer.json`."""
+    return cls(tokenizers.Tokenizer.from_str(text))
+
+  @property
+  def vocab_size(self) -> int:
+    """How many ids there are, special ones included."""
+    return self._tokenizer.get_vocab_size()
+
+  def encode(self, text: str) -> list[int]:
+    """The ids of `text`, with no marker around them."""
+    return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """The text of `ids`, without markers and padding."""
+    return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+  def __reduce__(self):
+    return Tokenizer.from_json, (self._tokenizer.to_str(),)
+
+
+def project_tokenizer() -> Tokenizer:
+  """The tokenizer of the small models, as shipped."""
+  file = resources.files('synermedgen_jax.input') / 'tokenizer.json'
+  return Tokenizer.from_json(file.read_text('utf-8'))
+
+
+def train_project_tokenizer() -> tokenizers.Tokenizer:
+  """Builds that tokenizer from the wordings; the same one every time."""
+  tokenizer = tokenizers.Tokenizer(models.BPE())
+  # Every line starts with a space, which decoding takes away again.
+  tokenizer.normalizer = normalizers.Sequence(
+    [normalizers.Replace('\n', '\n '), normalizers.Prepend(' ')]
+  )
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Split(tokenizers.Regex(_word_pattern()), 'isolated'),
+      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+  )
+  tokenizer.decoder = decoders.Sequence(
+    [
+      decoders.ByteLevel(),
+      decoders.Replace('\n ', '\n'),
+      decoders.Strip(' ', 1, 0),
+    ]
+  )
+  trainer = trainers.BpeTrainer(
+    vocab_size=MAX_VOCAB,
+    special_tokens=[PAD, *MARKERS],
+    initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    show_progress=False,
+  )
+  tokenizer.train_from_iterator(prompts.every_text(), trainer)
+  return tokenizer
+
+
+def _word_pattern() -> str:
+  """Labels such as `T1 (MRI)` whole, then words, then single characters."""
+  labels = '|'.join(re.escape(modality.label) for modality in Modality)
+  word = '[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*'
+  return rf' ?(?:{labels})(?![A-Za-z0-9])| ?{word}|[^A-Za-z0-9]'
+
+
+def main() -> None:
+  """Writes `tokenizer.json` beside this module."""
+  path = pathlib.Path(__file__).with_name('tokenizer.json')
+  text = train_project_tokenizer().to_str(pretty=True) + '\n'
+  path.write_text(text, 'utf-8')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,47 @@
+"""Trains one stage of SynerMedGen.
+
+  python -m synermedgen_jax.main --config=configs/autoencoder.py:tiny \\
+      --config.store=runs/demo/store --workdir=runs/demo/autoencoder
+  python -m synermedgen_jax.main --config=configs/stage1.py:tiny \\
+      --config.store=runs/demo/store --workdir=runs/demo/stage1 \\
+      --config.init_from=runs/demo/autoencoder
+  python -m synermedgen_jax.main --config=configs/stage2.py:tiny \\
+      --config.store=runs/demo/store --workdir=runs/demo/stage2 \\
+      --config.init_from=runs/demo/stage1
+
+The config's stage chooses the objective: `autoencoder` (stage 0, for runs
+without a pretrained VAE), `gau` (Stage I), `ucg` (Stage II) or `joint`. The
+name after the colon is a model preset. Every key of a config can be set on the
+command line. The same command again resumes from the newest checkpoint.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from synermedgen_jax.slices.store import StoreError
+from synermedgen_jax.training import run
+from synermedgen_jax.training.checkpoints import CheckpointError
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'The stage: configs/stage1.py[:PRESET] and its like.'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Where checkpoints, metrics and the config go.'
+)
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+  try:
+    run.train(_CONFIG.value, Path(_WORKDIR.value))
+  except (run.ConfigError, StoreError, CheckpointError) as error:
+    sys.exit(f'Error: {error}')
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['config', 'workdir'])
+  app.run(main)

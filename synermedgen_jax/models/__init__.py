@@ -1,0 +1,1 @@
+"""The networks: ViT, autoencoder, Mixture of Transformers."""

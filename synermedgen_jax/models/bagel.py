@@ -1,0 +1,337 @@
+"""BAGEL: ViT, autoencoder and Mixture of Transformers as one model.
+
+(modeling/bagel/bagel.py of ByteDance-Seed/BAGEL.) One body serves training
+and inference: training runs both streams at once, inference runs the same
+`backbone` with cached keys.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from synermedgen_jax.core.batch import Layout, PackedBatch
+from synermedgen_jax.models.autoencoder import (
+  Autoencoder,
+  AutoencoderConfig,
+  depth_to_space,
+  space_to_depth,
+)
+from synermedgen_jax.models.layers import (
+  RMSNorm,
+  linear,
+  named,
+  sincos_table,
+  timestep_features,
+)
+from synermedgen_jax.models.mot import Cache, MoT, MoTConfig, Tokens
+from synermedgen_jax.models.vit import ViT, ViTConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class BagelConfig:
+  """The shape of the whole model.
+
+  Attributes:
+    llm, vit, autoencoder: the parts.
+    latent_patch: latents per token along each axis.
+    latent_table: side of the latent position table, in tokens.
+    vit_table: side of the position table added after the connector.
+    position_base: base of the sin-cos tables; 10000 in BAGEL, smaller for
+      narrow models, whose few frequencies would hardly turn over a table.
+    connector_norm: RMS-normalise the connector's output. Not in BAGEL; it
+      lets a small model read its ViT from the first step on.
+    tied_query_key: start every latent query projection equal to its key
+      projection, so that equal positions attend to each other at once. Not in
+      BAGEL.
+    dtype: compute dtype.
+  """
+
+  llm: MoTConfig
+  vit: ViTConfig
+  autoencoder: AutoencoderConfig
+  latent_patch: int = 2
+  latent_table: int = 64
+  vit_table: int = 70
+  position_base: float = 10000.0
+  connector_norm: bool = False
+  tied_query_key: bool = False
+  dtype: str = 'bfloat16'
+
+  @property
+  def latent_stride(self) -> int:
+    """Pixels per latent token, along each axis."""
+    return self.autoencoder.downsample * self.latent_patch
+
+  @property
+  def latent_dim(self) -> int:
+    """Numbers per latent token."""
+    return self.latent_patch**2 * self.autoencoder.z_channels
+
+
+class Connector(nn.Module):
+  """ViT features to the language model's width."""
+
+  config: BagelConfig
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b p v']) -> Float[Array, 'b p e']:
+    width = self.config.llm.hidden
+    x = linear(width, (None, 'embed'), dtype=self.dtype, name='fc1')(x)
+    x = nn.gelu(x, approximate=True)
+    x = linear(width, ('embed', None), dtype=self.dtype, name='fc2')(x)
+    if self.config.connector_norm:
+      x = RMSNorm(self.config.llm.norm_eps, name='norm')(x)
+    return x
+
+
+class TimestepEmbedder(nn.Module):
+  """A timestep in [0, 1] to a vector: 256 sinusoids and an MLP."""
+
+  width: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, t: Float[Array, 'b g']) -> Float[Array, 'b g e']:
+    x = timestep_features(t).astype(self.dtype)
+    x = linear(self.width, (None, 'embed'), dtype=self.dtype, name='fc1')(x)
+    return linear(self.width, ('embed', None), dtype=self.dtype, name='fc2')(
+      nn.silu(x)
+    )
+
+
+class Bagel(nn.Module):
+  """The whole model; its methods are the steps of training and inference."""
+
+  config: BagelConfig
+
+  def setup(self):
+    c = self.config
+    dtype = jnp.dtype(c.dtype)
+    width = c.llm.hidden
+    self.embed_tokens = nn.Embed(
+      c.llm.vocab,
+      width,
+      dtype=dtype,
+      embedding_init=named(nn.initializers.normal(0.02), 'vocab', 'embed'),
+    )
+    self.mot = MoT(c.llm, dtype)
+    self.lm_head = linear(
+      c.llm.vocab,
+      ('embed', 'vocab'),
+      use_bias=False,
+      dtype=dtype,
+      init=nn.initializers.normal(0.02),
+    )
+    self.vit = ViT(c.vit, dtype)
+    self.connector = Connector(c, dtype)
+    self.autoencoder = Autoencoder(c.autoencoder, dtype)
+    self.time_embedder = TimestepEmbedder(width, dtype)
+    self.vae2llm = linear(width, (None, 'embed'), dtype=dtype)
+    # Zero, so that the first predicted velocity is zero.
+    self.llm2vae = linear(
+      c.latent_dim, ('embed', None), dtype=dtype, init=nn.initializers.zeros
+    )
+
+    def table(name, side):
+      values = sincos_table(side, width, c.position_base)
+      return self.param(
+        name,
+        named(lambda *_: jnp.asarray(values), None, 'embed'),
+      )
+
+    self.vit_pos_embed = table('vit_pos_embed', c.vit_table)
+    self.latent_pos_embed = table('latent_pos_embed', c.latent_table)
+
+  def encode_images(self, patches, positions, visible_from, visible_to):
+    """ViT patches (b, p, d) to tokens of the und stream (b, p, e)."""
+    x = self.connector(self.vit(patches, positions, visible_from, visible_to))
+    return x + self.vit_pos_embed[positions].astype(x.dtype)
+
+  def embed_und(
+    self,
+    token_ids: Int[Array, 'b u'],
+    vit_index: Int[Array, 'b u'],
+    vit_tokens: Float[Array, 'b p e'] | None,
+  ) -> Float[Array, 'b u e']:
+    """Text embeddings, with ViT tokens where `vit_index` >= 0."""
+    x = self.embed_tokens(token_ids)
+    if vit_tokens is None:
+      return x
+    index = jnp.maximum(vit_index, 0)[..., None]
+    patches = jnp.take_along_axis(vit_tokens, index, axis=1)
+    return jnp.where((vit_index >= 0)[..., None], patches, x)
+
+  def embed_latents(
+    self,
+    latents: Float[Array, 'b g d'],
+    t: Float[Array, 'b g'],
+    latent_positions: Int[Array, 'b g'],
+  ) -> Float[Array, 'b g e']:
+    """Latent tokens at timestep t to tokens of the gen stream."""
+    x = self.vae2llm(latents) + self.time_embedder(t)
+    return x + self.latent_pos_embed[latent_positions].astype(x.dtype)
+
+  def backbone(
+    self,
+    streams: dict[str, Tokens],
+    cache: Cache | None = None,
+    *,
+    return_keys: bool = False,
+  ):
+    """The Mixture of Transformers; see `MoT.__call__`."""
+    return self.mot(streams, cache, return_keys=return_keys)
+
+  def logits(self, hidden: Float[Array, 'b u e']) -> Float[Array, 'b u v']:
+    """Next-token logits of und hidden states, float32."""
+    return self.lm_head(hidden).astype(jnp.float32)
+
+  def velocity(self, hidden: Float[Array, 'b g e']) -> Float[Array, 'b g d']:
+    """The predicted velocity (noise - data) of latent tokens, float32."""
+    return self.llm2vae(hidden).astype(jnp.float32)
+
+  def encode_latents(
+    self, images: Float[Array, 'n h w c']
+  ) -> Float[Array, 'n y x d']:
+    """Canvases to grids of clean latent tokens (scaled and shifted)."""
+    return space_to_depth(
+      self.autoencoder.encode(images), self.config.latent_patch
+    )
+
+  def decode_latents(
+    self, tokens: Float[Array, 'n y x d']
+  ) -> Float[Array, 'n h w c']:
+    """Grids of latent tokens to pictures."""
+    return self.autoencoder.decode(
+      depth_to_space(tokens, self.config.latent_patch)
+    )
+
+  def moments(self, images: Float[Array, 'n h w c']):
+    """The autoencoder's posterior mean and log-variance."""
+    return self.autoencoder.moments(images)
+
+  def decode_raw(self, z: Float[Array, 'n y x z']) -> Float[Array, 'n h w c']:
+    """Pictures from latents that were not shifted and scaled."""
+    return self.autoencoder.decode_raw(z)
+
+  def row_latents(self, batch: PackedBatch) -> Float[Array, 'b g d']:
+    """The clean latent of every token of the gen stream."""
+    b, n = batch.vae_images.shape[:2]
+    images = batch.vae_images.reshape(b * n, *batch.vae_images.shape[2:])
+    grid = self.encode_latents(images)
+    tokens = grid.reshape(b, -1, grid.shape[-1])
+    return jnp.take_along_axis(tokens, batch.latent_index[..., None], axis=1)
+
+  def embed_batch(
+    self,
+    batch: PackedBatch,
+    latents: Float[Array, 'b g d'] | None = None,
+    t: Float[Array, 'b g'] | None = None,
+  ) -> dict[str, Tokens]:
+    """The streams of a packed batch; no gen stream where G = 0.
+
+    Args:
+      batch: packed rows.
+      latents: the (noised) latents of the gen stream at timestep `t`.
+      t: timestep per latent token, 0 for clean ones.
+    """
+    vit_tokens = None
+    if batch.vit_patches.shape[1]:
+      vit_tokens = self.encode_images(
+        batch.vit_patches,
+        batch.vit_positions,
+        batch.vit_visible_from,
+        batch.vit_visible_to,
+      )
+    streams = {
+      'und': _tokens(
+        self.embed_und(batch.token_ids, batch.vit_index, vit_tokens),
+        batch.und,
+      )
+    }
+    if batch.latent_index.shape[1]:
+      streams['gen'] = _tokens(
+        self.embed_latents(latents, t, batch.latent_positions), batch.gen
+      )
+    return streams
+
+  def __call__(self, batch: PackedBatch, noise, t):
+    """Everything once: used to initialise the parameters."""
+    latents = self.row_latents(batch)
+    self.decode_latents(
+      latents.reshape(latents.shape[0], 1, -1, self.config.latent_dim)
+    )
+    noised = (1 - t[..., None]) * latents + t[..., None] * noise
+    hidden, _ = self.backbone(self.embed_batch(batch, noised, t))
+    return self.logits(hidden['und']), self.velocity(hidden['gen'])
+
+
+def _tokens(x, layout) -> Tokens:
+  return Tokens(
+    x=x,
+    positions=layout.positions,
+    order=layout.order,
+    visible_from=layout.visible_from,
+    visible_to=layout.visible_to,
+  )
+
+
+def init_params(config: BagelConfig, key: jax.Array):
+  """Fresh parameters, with logical axis names boxed in.
+
+  Call under `jax.eval_shape` for the shapes alone.
+  """
+  model = Bagel(config)
+  params = model.init(
+    key,
+    _example_batch(config),
+    jnp.zeros((1, 1, config.latent_dim)),
+    jnp.zeros((1, 1)),
+  )['params']
+  if config.tied_query_key:
+    gen = params['mot']['layers']['gen']
+    key_kernel = gen['k_proj']['kernel']
+    gen['k_proj']['kernel'] = key_kernel.replace_boxed(
+      _first_heads(gen['q_proj']['kernel'].value, config.llm)
+    )
+  return params
+
+
+def _first_heads(kernel, llm: MoTConfig):
+  """The first query head of every key/value group: (layers, in, out)."""
+  layers, width, _ = kernel.shape
+  heads = kernel.reshape(
+    layers, width, llm.kv_heads, llm.heads // llm.kv_heads, llm.head_dim
+  )
+  return heads[:, :, :, 0].reshape(layers, width, -1)
+
+
+def _example_batch(config: BagelConfig) -> PackedBatch:
+  """The smallest batch that touches every parameter."""
+  ones = jnp.ones((1, 1), jnp.int32)
+  layout = Layout(ones, ones * 0, ones * 0, ones, ones)
+  c = config
+  return PackedBatch(
+    und=layout,
+    token_ids=ones,
+    vit_index=ones * 0,
+    labels=ones,
+    ntp_weight=ones.astype(jnp.float32),
+    task_ids=ones,
+    gen=layout,
+    latent_index=ones * 0,
+    latent_positions=ones * 0,
+    noise_ids=ones,
+    vit_patches=jnp.zeros((1, 1, c.vit.patch**2 * c.vit.channels)),
+    vit_positions=ones * 0,
+    vit_visible_from=ones * 0,
+    vit_visible_to=ones,
+    vae_images=jnp.zeros(
+      (1, 1, c.latent_stride, c.latent_stride, c.autoencoder.channels)
+    ),
+  )

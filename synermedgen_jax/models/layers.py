@@ -1,0 +1,116 @@
+"""Building blocks that the ViT, the experts and the projections share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+Initializer = Callable[..., jax.Array]
+
+
+def named(init: Initializer, *axes: str | None) -> Initializer:
+  """An initialiser whose parameter carries logical axis names."""
+  return nn.with_logical_partitioning(init, axes)
+
+
+def linear(
+  features: int,
+  axes: Sequence[str | None],
+  *,
+  use_bias: bool = True,
+  dtype: jnp.dtype,
+  init: Initializer | None = None,
+  name: str | None = None,
+) -> nn.Dense:
+  """A dense layer whose kernel (in, out) has the logical `axes`."""
+  init = init or nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
+  return nn.Dense(
+    features,
+    use_bias=use_bias,
+    dtype=dtype,
+    kernel_init=named(init, *axes),
+    bias_init=named(nn.initializers.zeros, axes[-1]),
+    name=name,
+  )
+
+
+class RMSNorm(nn.Module):
+  """x / rms(x) * scale in float32, over the last axis (Qwen2's order)."""
+
+  eps: float
+  axis_name: str | None = 'embed'
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '... d']) -> Float[Array, '... d']:
+    scale = self.param(
+      'scale', named(nn.initializers.ones, self.axis_name), (x.shape[-1],)
+    )
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+    return scale.astype(x.dtype) * y.astype(x.dtype)
+
+
+class SwiGLU(nn.Module):
+  """down(silu(gate(x)) * up(x)), the MLP of Qwen2."""
+
+  hidden: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b t e']) -> Float[Array, 'b t e']:
+    wide = dict(axes=('embed', 'mlp'), use_bias=False, dtype=self.dtype)
+    gate = linear(self.hidden, name='gate_proj', **wide)(x)
+    up = linear(self.hidden, name='up_proj', **wide)(x)
+    return linear(
+      x.shape[-1],
+      ('mlp', 'embed'),
+      use_bias=False,
+      dtype=self.dtype,
+      name='down_proj',
+    )(nn.silu(gate) * up)
+
+
+def rope(
+  x: Float[Array, 'b t h d'], positions: Int[Array, 'b t'], theta: float
+) -> Float[Array, 'b t h d']:
+  """Rotary position embedding in float32, halves rotated as in Qwen2."""
+  half = x.shape[-1] // 2
+  frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  angle = positions.astype(jnp.float32)[..., None, None] * frequency
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  rotated = jnp.concatenate(
+    [first * cos - second * sin, second * cos + first * sin], axis=-1
+  )
+  return rotated.astype(x.dtype)
+
+
+def sincos_table(side: int, dim: int, base: float = 10000.0) -> np.ndarray:
+  """2-D sin-cos position table, (side * side, dim) float32.
+
+  The first half of the features encodes the column (w first), the second the
+  row, each as [sin, cos] (BAGEL, modeling/bagel/modeling_utils.py).
+  """
+  frequency = base ** -(np.arange(dim // 4, dtype=np.float64) / (dim / 4))
+  angle = np.arange(side, dtype=np.float64)[:, None] * frequency
+  line = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+  rows = np.repeat(line, side, axis=0)
+  columns = np.tile(line, (side, 1))
+  return np.concatenate([columns, rows], axis=1).astype(np.float32)
+
+
+def timestep_features(
+  t: Float[Array, ...], dim: int = 256, max_period: float = 10000.0
+) -> Float[Array, '... {dim}']:
+  """[cos, sin] features of a timestep in [0, 1] (DiT's form)."""
+  half = dim // 2
+  frequency = jnp.exp(
+    -np.log(max_period) * jnp.arange(half, dtype=jnp.float32) / half
+  )
+  angle = t.astype(jnp.float32)[..., None] * frequency
+  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)

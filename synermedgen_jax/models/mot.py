@@ -1,0 +1,219 @@
+"""The Mixture of Transformers: two experts, one self-attention.
+
+Every layer holds two sets of weights, `und` for text and ViT tokens and `gen`
+for latent tokens. Each expert runs on its own stream; attention runs on both
+streams together, and on cached keys where there are any.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from synermedgen_jax.models import interval_attention
+from synermedgen_jax.models.layers import RMSNorm, SwiGLU, linear, rope
+
+REMAT_POLICIES = {
+  'none': None,
+  'full': jax.checkpoint_policies.nothing_saveable,
+  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class MoTConfig:
+  """The shape of the language model (Qwen2.5's terms)."""
+
+  hidden: int
+  layers: int
+  heads: int
+  kv_heads: int
+  head_dim: int
+  mlp: int
+  vocab: int
+  norm_eps: float = 1e-6
+  rope_theta: float = 1e6
+  qk_norm: bool = True
+  remat: str = 'none'
+  attention: str | None = None  # an implementation's name; None = automatic
+
+
+@flax.struct.dataclass
+class Tokens:
+  """One stream on its way through the layers."""
+
+  x: Float[Array, 'b t e']
+  positions: Int[Array, 'b t']
+  order: Int[Array, 'b t']
+  visible_from: Int[Array, 'b t']
+  visible_to: Int[Array, 'b t']
+
+
+@flax.struct.dataclass
+class Cache:
+  """Keys and values of earlier tokens, per layer, with their intervals."""
+
+  keys: Float[Array, 'l b s n d']
+  values: Float[Array, 'l b s n d']
+  visible_from: Int[Array, 'b s']
+  visible_to: Int[Array, 'b s']
+
+
+class Expert(nn.Module):
+  """One expert's weights in one layer, before and after the attention."""
+
+  config: MoTConfig
+  dtype: jnp.dtype
+
+  def setup(self):
+    c = self.config
+
+    def projection(heads, axis):
+      return linear(heads * c.head_dim, ('embed', axis), dtype=self.dtype)
+
+    self.input_norm = RMSNorm(c.norm_eps)
+    self.q_proj = projection(c.heads, 'heads')
+    self.k_proj = projection(c.kv_heads, 'kv_heads')
+    self.v_proj = projection(c.kv_heads, 'kv_heads')
+    self.o_proj = linear(
+      c.hidden, ('heads', 'embed'), use_bias=False, dtype=self.dtype
+    )
+    if c.qk_norm:
+      self.q_norm = RMSNorm(c.norm_eps, axis_name='head_dim')
+      self.k_norm = RMSNorm(c.norm_eps, axis_name='head_dim')
+    self.post_norm = RMSNorm(c.norm_eps)
+    self.mlp = SwiGLU(c.mlp, self.dtype)
+
+  def project(self, tokens: Tokens):
+    """Queries, keys and values of a stream, normalised and rotated."""
+    c = self.config
+    x = self.input_norm(tokens.x)
+
+    def split(y):
+      return y.reshape(*y.shape[:2], -1, c.head_dim)
+
+    query, key = split(self.q_proj(x)), split(self.k_proj(x))
+    value = split(self.v_proj(x))
+    if c.qk_norm:
+      query, key = self.q_norm(query), self.k_norm(key)
+    query = rope(query, tokens.positions, c.rope_theta)
+    key = rope(key, tokens.positions, c.rope_theta)
+    return query, key, value
+
+  def finish(self, x, attended):
+    x = x + self.o_proj(attended.reshape(*attended.shape[:2], -1))
+    return x + self.mlp(self.post_norm(x))
+
+
+class MoTLayer(nn.Module):
+  """One layer: a carry of streams by expert name, scanned over layers."""
+
+  config: MoTConfig
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, streams: dict[str, Tokens], cache):
+    """Returns the streams and this layer's new keys and values.
+
+    Args:
+      streams: the tokens of each expert that has any.
+      cache: (keys, values, visible_from, visible_to) of earlier tokens, or
+        None.
+    """
+    experts = {
+      name: Expert(self.config, self.dtype, name=name) for name in streams
+    }
+    projected = {n: experts[n].project(streams[n]) for n in streams}
+    query, new_keys, new_values = (
+      jnp.concatenate(parts, axis=1)
+      for parts in zip(*projected.values(), strict=True)
+    )
+
+    def joined(field):
+      return jnp.concatenate(
+        [getattr(s, field) for s in streams.values()], axis=1
+      )
+
+    keys, values = new_keys, new_values
+    visible_from, visible_to = joined('visible_from'), joined('visible_to')
+    if cache is not None:
+      keys = jnp.concatenate([cache[0], keys], axis=1)
+      values = jnp.concatenate([cache[1], values], axis=1)
+      visible_from = jnp.concatenate([cache[2], visible_from], axis=1)
+      visible_to = jnp.concatenate([cache[3], visible_to], axis=1)
+    attended = interval_attention.interval_attention(
+      query,
+      keys,
+      values,
+      joined('order'),
+      visible_from,
+      visible_to,
+      implementation=self.config.attention,
+    )
+    out, start = {}, 0
+    for name, tokens in streams.items():
+      stop = start + tokens.x.shape[1]
+      x = experts[name].finish(tokens.x, attended[:, start:stop])
+      x = nn.with_logical_constraint(x, ('batch', 'length', None))
+      out[name] = tokens.replace(x=x)
+      start = stop
+    return out, (new_keys, new_values)
+
+
+class MoT(nn.Module):
+  """The scanned stack of layers and each expert's final norm."""
+
+  config: MoTConfig
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(
+    self,
+    streams: dict[str, Tokens],
+    cache: Cache | None = None,
+    *,
+    return_keys: bool = False,
+  ):
+    """Runs the experts that have tokens.
+
+    Args:
+      streams: {'und': Tokens, 'gen': Tokens}, either may be left out.
+      cache: keys and values of earlier tokens.
+      return_keys: also return the new tokens' (keys, values), each
+        (layers, b, t, kv_heads, head_dim), streams in the order given.
+
+    Returns:
+      {name: normalised hidden states}, and the keys and values or None.
+    """
+    layer = MoTLayer
+    policy = REMAT_POLICIES[self.config.remat]
+    if policy is not None:
+      layer = nn.remat(layer, policy=policy, prevent_cse=False)
+    per_layer, cache_axes = None, nn.broadcast
+    if cache is not None:
+      per_layer = (
+        cache.keys,
+        cache.values,
+        cache.visible_from,
+        cache.visible_to,
+      )
+      cache_axes = (0, 0, nn.broadcast, nn.broadcast)
+    scanned = nn.scan(
+      layer,
+      variable_axes={'params': 0},
+      split_rngs={'params': True},
+      in_axes=(cache_axes,),
+      length=self.config.layers,
+      metadata_params={nn.PARTITION_NAME: 'layers'},
+    )(self.config, self.dtype, name='layers')
+    streams, new = scanned(streams, per_layer)
+    hidden = {
+      name: RMSNorm(self.config.norm_eps, name=f'{name}_norm')(tokens.x)
+      for name, tokens in streams.items()
+    }
+    return hidden, (new if return_keys else None)

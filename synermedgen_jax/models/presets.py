@@ -1,0 +1,115 @@
+"""Model sizes by name, from `tiny` (two CPU cores) to `bagel_7b`."""
+
+from __future__ import annotations
+
+from synermedgen_jax.models.autoencoder import AutoencoderConfig
+from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.mot import MoTConfig
+from synermedgen_jax.models.vit import ViTConfig
+
+
+def tiny() -> BagelConfig:
+  """About 2 M parameters, float32, grey 64 x 64 slices: the demo's model."""
+  return BagelConfig(
+    llm=MoTConfig(
+      hidden=128,
+      layers=4,
+      heads=4,
+      kv_heads=2,
+      head_dim=32,
+      mlp=256,
+      vocab=768,
+      rope_theta=1e4,
+    ),
+    vit=ViTConfig(
+      hidden=96, layers=3, heads=4, mlp=192, patch=16, channels=1, table=4
+    ),
+    autoencoder=AutoencoderConfig(
+      channels=1,
+      ch=48,
+      ch_mult=(1,),
+      num_res_blocks=1,
+      z_channels=4,
+      space_to_depth=4,
+      norm_groups=8,
+    ),
+    latent_patch=2,
+    latent_table=8,
+    vit_table=4,
+    position_base=100.0,
+    connector_norm=True,
+    tied_query_key=True,
+    dtype='float32',
+  )
+
+
+def base_1b() -> BagelConfig:
+  """Qwen2.5-0.5B's shape twice, for one accelerator."""
+  return BagelConfig(
+    llm=MoTConfig(
+      hidden=896,
+      layers=24,
+      heads=14,
+      kv_heads=2,
+      head_dim=64,
+      mlp=4864,
+      vocab=152064,
+      remat='full',
+    ),
+    vit=ViTConfig(
+      hidden=768,
+      layers=12,
+      heads=12,
+      mlp=3072,
+      patch=16,
+      channels=3,
+      table=64,
+    ),
+    autoencoder=_flux(),
+    vit_table=64,
+  )
+
+
+def bagel_7b() -> BagelConfig:
+  """BAGEL-7B-MoT: Qwen2.5-7B twice, SigLIP so400m/14, the FLUX VAE."""
+  return BagelConfig(
+    llm=MoTConfig(
+      hidden=3584,
+      layers=28,
+      heads=28,
+      kv_heads=4,
+      head_dim=128,
+      mlp=18944,
+      vocab=152064,
+      remat='full',
+    ),
+    vit=ViTConfig(
+      hidden=1152,
+      layers=26,
+      heads=16,
+      mlp=4304,
+      patch=14,
+      channels=3,
+      table=70,
+    ),
+    autoencoder=_flux(),
+  )
+
+
+def _flux() -> AutoencoderConfig:
+  return AutoencoderConfig(
+    channels=3, ch=128, ch_mult=(1, 2, 4, 4), num_res_blocks=2, z_channels=16
+  )
+
+
+PRESETS = {'tiny': tiny, 'base_1b': base_1b, 'bagel_7b': bagel_7b}
+
+
+def preset(name: str) -> BagelConfig:
+  """Returns the preset called `name`; ValueError lists those there are."""
+  try:
+    return PRESETS[name]()
+  except KeyError:
+    raise ValueError(
+      f'Unknown preset {name!r}: expected one of {", ".join(PRESETS)}.'
+    ) from None

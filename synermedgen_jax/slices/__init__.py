@@ -1,0 +1,1 @@
+"""Data at rest: volumes on disk, phantoms, the slice store, the splits."""

@@ -1,0 +1,117 @@
+"""Examples as typed spans: what a task asks, before any pixel or token.
+
+An `Example` is an ordered list of spans. A span is a text, an image for the
+ViT, or an image for the VAE, and names the slice that it shows; pixels are
+read when the example is tokenised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from synermedgen_jax.core.modalities import Modality, Route
+
+Kind = Literal['text', 'vit_image', 'vae_image']
+Mode = Literal['causal', 'full', 'noise']
+
+
+@dataclasses.dataclass(frozen=True)
+class SliceRef:
+  """The name of one slice: a case of the store, a modality, a plane."""
+
+  case: str
+  modality: Modality
+  index: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+  """One typed piece of an example; make it with the functions below.
+
+  Attributes:
+    kind: 'text', 'vit_image' or 'vae_image'.
+    text: the words of a text span.
+    image: the slice that an image span shows.
+    has_loss: the model learns to produce this span: an answer's tokens, or a
+      noised image's velocity.
+  """
+
+  kind: Kind
+  text: str = ''
+  image: SliceRef | None = None
+  has_loss: bool = False
+
+  def __post_init__(self):
+    if self.kind not in ('text', 'vit_image', 'vae_image'):
+      raise ValueError(f'Unknown kind of span {self.kind!r}.')
+    is_text = self.kind == 'text'
+    if is_text != bool(self.text) or is_text == (self.image is not None):
+      raise ValueError(
+        'A text span holds words and no image, an image span an image and no '
+        f'words: got {self}.'
+      )
+    if self.kind == 'vit_image' and self.has_loss:
+      raise ValueError(f'The model never produces ViT images: got {self}.')
+
+  @property
+  def mode(self) -> Mode:
+    """Attention within the span; a noise span is hidden from all others."""
+    if self.kind == 'text':
+      return 'causal'
+    return 'noise' if self.has_loss else 'full'
+
+
+def text(words: str, has_loss: bool = False) -> Span:
+  """A text span; with `has_loss`, an answer."""
+  return Span('text', text=words, has_loss=has_loss)
+
+
+def vit_image(image: SliceRef) -> Span:
+  """A slice as semantic tokens."""
+  return Span('vit_image', image=image)
+
+
+def vae_image(image: SliceRef, has_loss: bool = False) -> Span:
+  """A slice as latent tokens; with `has_loss`, the noised target."""
+  return Span('vae_image', image=image, has_loss=has_loss)
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """One question, with what the model should answer or synthesise.
+
+  Attributes:
+    task: 'cts', 'mi', 'tia', 'synthesis' or 'reconstruction'.
+    spans: in the order in which the model reads them.
+    answer: the text of the last text span with loss; '' without one.
+    route: the route of the pair asked about, where there is one.
+  """
+
+  task: str
+  spans: tuple[Span, ...]
+  answer: str = ''
+  route: Route | None = None
+
+  def __post_init__(self):
+    if not self.spans:
+      raise ValueError(f'An example of task {self.task!r} needs a span.')
+    answers = [s.text for s in self.spans if s.kind == 'text' and s.has_loss]
+    expected = answers[-1] if answers else ''
+    if self.answer != expected:
+      raise ValueError(
+        f'Task {self.task!r}: the answer {self.answer!r} is not the last text '
+        f'span with loss, {expected!r}.'
+      )
+
+  @property
+  def prompt(self) -> Example:
+    """The example without its answer: what the model sees at inference.
+
+    A noised target stays: it is the place where sampling happens, and the
+    model sees noise there.
+    """
+    spans = tuple(
+      s for s in self.spans if not (s.kind == 'text' and s.has_loss)
+    )
+    return dataclasses.replace(self, spans=spans, answer='')

@@ -1,0 +1,1 @@
+"""Objectives, optimiser, checkpoints, and the one train loop."""

@@ -1,0 +1,219 @@
+"""What each stage minimises: sums and counts over a batch, then one division.
+
+An objective maps (model, params, batch, key) to `Sums`: for every term the sum
+of its losses and how many there are. Under a sharded jit these sums are
+global, so a term's mean does not depend on how rows lie on devices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from synermedgen_jax.core.batch import TASKS, PackedBatch
+from synermedgen_jax.models.bagel import Bagel
+
+Sums = dict[str, tuple[Array, Array]]  # term -> (sum, count)
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+  """Weights of the terms and the constants of the flow.
+
+  Attributes:
+    train_shift: shift of the timestep distribution (BAGEL fine-tunes with 1).
+    ntp_weight, flow_weight: CE : MSE, 1 : 1 in BAGEL's recipe.
+    kl_weight: of the autoencoder's KL term, per latent number.
+    logit_chunk: und tokens whose logits exist at one time.
+  """
+
+  train_shift: float = 1.0
+  ntp_weight: float = 1.0
+  flow_weight: float = 1.0
+  kl_weight: float = 1e-6
+  logit_chunk: int = 1024
+
+
+def shift_timestep(t: Float[Array, ...], shift: float) -> Float[Array, ...]:
+  """s t / (1 + (s - 1) t): more weight near noise for s > 1."""
+  return shift * t / (1 + (shift - 1) * t)
+
+
+def draw_timesteps(
+  key: jax.Array, noise_ids: Int[Array, 'b g'], shift: float
+) -> Float[Array, 'b g']:
+  """One timestep per noised image, shift(sigmoid(n)); 0 for clean latents."""
+  rows, tokens = noise_ids.shape
+  normal = jax.random.normal(key, (rows, tokens + 1))
+  t = shift_timestep(jax.nn.sigmoid(normal), shift)
+  return jnp.where(
+    noise_ids > 0, jnp.take_along_axis(t, noise_ids, axis=1), 0.0
+  )
+
+
+def token_losses(
+  model: Bagel,
+  params,
+  hidden: Float[Array, 'b u e'],
+  labels: Int[Array, 'b u'],
+  *,
+  chunk: int = 1024,
+) -> tuple[Float[Array, 'b u'], Float[Array, 'b u']]:
+  """Cross-entropy and correctness of every next token.
+
+  The logits of `chunk` places exist at one time and are recomputed in the
+  backward pass, so a vocabulary of 152k never costs rows x tokens x 152k.
+  """
+
+  @jax.checkpoint
+  def losses(part):
+    part_hidden, part_labels = part
+    logits = model.apply({'params': params}, part_hidden, method=Bagel.logits)
+    picked = jnp.take_along_axis(logits, part_labels[..., None], -1)[..., 0]
+    right = jnp.argmax(logits, axis=-1) == part_labels
+    return jax.nn.logsumexp(logits, axis=-1) - picked, right.astype(jnp.float32)
+
+  b, u = labels.shape
+  if u <= chunk:
+    return losses((hidden, labels))
+  pad = -u % chunk
+  parts = (
+    jnp.pad(hidden, ((0, 0), (0, pad), (0, 0))).reshape(
+      b, -1, chunk, hidden.shape[-1]
+    ),
+    jnp.pad(labels, ((0, 0), (0, pad))).reshape(b, -1, chunk),
+  )
+  parts = jax.tree.map(lambda x: x.swapaxes(0, 1), parts)
+  out = lax.map(losses, parts)
+  return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(b, -1)[:, :u], out)
+
+
+def _ntp_sums(model, params, hidden, batch: PackedBatch, chunk) -> Sums:
+  """Per task: the answer tokens' loss and accuracy."""
+  losses, right = token_losses(model, params, hidden, batch.labels, chunk=chunk)
+  sums = {}
+  for task_id, task in enumerate(TASKS[1:], start=1):
+    weight = batch.ntp_weight * (batch.task_ids == task_id)
+    count = weight.sum()
+    sums[f'ntp/{task}'] = ((losses * weight).sum(), count)
+    sums[f'token_accuracy/{task}'] = ((right * weight).sum(), count)
+  return sums
+
+
+def _flow_sums(model, params, hidden, latents, noise, batch) -> Sums:
+  """The squared error of the velocity, over latent numbers."""
+  velocity = model.apply({'params': params}, hidden, method=Bagel.velocity)
+  error = jnp.square(velocity - (noise - latents)).mean(-1)
+  weight = (batch.noise_ids > 0).astype(jnp.float32)
+  return {'flow': ((error * weight).sum(), weight.sum())}
+
+
+def multimodal_sums(
+  model: Bagel,
+  params,
+  batch: PackedBatch,
+  key: jax.Array,
+  config: ObjectiveConfig,
+) -> Sums:
+  """Stage I, Stage II and joint training: whichever losses the batch has.
+
+  A batch without a gen stream (Stage I) has next-token losses alone, one
+  without answers (Stage II) the flow loss alone.
+  """
+  latents = noise = t = None
+  if batch.latent_index.shape[1]:
+    # The autoencoder is frozen in every stage that has a language model.
+    latents = lax.stop_gradient(
+      model.apply({'params': params}, batch, method=Bagel.row_latents)
+    )
+    noise_key, t_key = jax.random.split(key)
+    noise = jax.random.normal(noise_key, latents.shape)
+    t = draw_timesteps(t_key, batch.noise_ids, config.train_shift)
+  return flow_and_text_sums(
+    model, params, batch, latents, noise, t, chunk=config.logit_chunk
+  )
+
+
+def flow_and_text_sums(
+  model: Bagel, params, batch: PackedBatch, latents, noise, t, *, chunk=1024
+) -> Sums:
+  """The losses for given latents, noise and timesteps."""
+  noised = None
+  if latents is not None:
+    noised = (1 - t[..., None]) * latents + t[..., None] * noise
+  streams = model.apply(
+    {'params': params}, batch, noised, t, method=Bagel.embed_batch
+  )
+  hidden, _ = model.apply({'params': params}, streams, method=Bagel.backbone)
+  sums = _ntp_sums(model, params, hidden['und'], batch, chunk)
+  if latents is not None:
+    sums |= _flow_sums(model, params, hidden['gen'], latents, noise, batch)
+  return sums
+
+
+def autoencoder_sums(
+  model: Bagel,
+  params,
+  batch: PackedBatch,
+  key: jax.Array,
+  config: ObjectiveConfig,
+) -> Sums:
+  """Stage 0: absolute error of the reconstruction and the posterior's KL."""
+  del config
+  b, n = batch.vae_images.shape[:2]
+  images = batch.vae_images.reshape(b * n, *batch.vae_images.shape[2:])
+  mean, logvar = model.apply({'params': params}, images, method=Bagel.moments)
+  z = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
+  decoded = model.apply({'params': params}, z, method=Bagel.decode_raw)
+  kl = 0.5 * (mean**2 + jnp.exp(logvar) - 1.0 - logvar)
+  used = _used_canvases(batch, model.config.latent_stride).reshape(-1)
+  return {
+    'l1': (
+      (jnp.abs(decoded - images).mean((1, 2, 3)) * used).sum(),
+      used.sum(),
+    ),
+    'kl': ((kl.mean((1, 2, 3)) * used).sum(), used.sum()),
+  }
+
+
+def _used_canvases(batch: PackedBatch, stride: int) -> Float[Array, 'b n']:
+  """1 for canvases that hold an image, 0 for padding."""
+  b, n, h, w, _ = batch.vae_images.shape
+  canvas = batch.latent_index // ((h // stride) * (w // stride))
+  real = (batch.gen.example_ids > 0).astype(jnp.float32)
+  return jnp.zeros((b, n)).at[jnp.arange(b)[:, None], canvas].max(real)
+
+
+def total(sums: Sums, config: ObjectiveConfig) -> Array:
+  """The loss that is differentiated: weighted means of the terms.
+
+  Next-token terms are averaged within each task and added over tasks
+  (L = L_CTS + L_MI + L_TIA), so a long answer does not outweigh a letter.
+  """
+  weights = {
+    'flow': config.flow_weight,
+    'l1': 1.0,
+    'kl': config.kl_weight,
+    **{f'ntp/{task}': config.ntp_weight for task in TASKS},
+  }
+  return sum(
+    (
+      weights[name] * value / jnp.maximum(count, 1.0)
+      for name, (value, count) in sums.items()
+      if name in weights
+    ),
+    start=jnp.zeros(()),
+  )
+
+
+OBJECTIVES: Mapping[str, Callable[..., Sums]] = {
+  'autoencoder': autoencoder_sums,  # stage 0
+  'gau': multimodal_sums,  # Stage I
+  'ucg': multimodal_sums,  # Stage II
+  'joint': multimodal_sums,  # both losses in one step
+}

@@ -1,0 +1,114 @@
+"""Which parameters train, and how: an ordered table of regular expressions.
+
+Parameters are flat: {'mot/layers/und/q_proj/kernel': array, ...}.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import traverse_util
+
+Flat = dict[str, jax.Array]
+
+
+def flatten(params) -> Flat:
+  """A nested tree of parameters as {'a/b/c': leaf}."""
+  return traverse_util.flatten_dict(params, sep='/')
+
+
+def unflatten(flat: Mapping[str, jax.Array]):
+  """The inverse of `flatten`."""
+  return traverse_util.unflatten_dict(flat, sep='/')
+
+
+def multipliers(
+  names: Iterable[str], table: Sequence[tuple[str, float]]
+) -> dict[str, float]:
+  """Learning-rate multiplier per parameter; 0 = frozen.
+
+  Args:
+    names: parameter names.
+    table: (regular expression, multiplier); the first full match decides.
+
+  Raises:
+    ValueError: naming the parameters that no expression matches, or the
+      expressions that match nothing.
+  """
+  out, unmatched, used = {}, [], set()
+  for name in names:
+    for pattern, value in table:
+      if re.fullmatch(pattern, name):
+        out[name] = float(value)
+        used.add(pattern)
+        break
+    else:
+      unmatched.append(name)
+  if unmatched:
+    raise ValueError(
+      f'config.trainable says nothing of {", ".join(unmatched)}: add a row.'
+    )
+  unused = [pattern for pattern, _ in table if pattern not in used]
+  if unused:
+    raise ValueError(
+      f'config.trainable has rows that match nothing: {", ".join(unused)}.'
+    )
+  return out
+
+
+def schedule(
+  learning_rate: float, warmup: int, steps: int, decay: str
+) -> optax.Schedule:
+  """Linear warm-up, then `constant` or `cosine` down to zero."""
+  if decay == 'constant':
+    return optax.join_schedules(
+      [
+        optax.linear_schedule(0.0, learning_rate, max(warmup, 1)),
+        optax.constant_schedule(learning_rate),
+      ],
+      [warmup],
+    )
+  if decay == 'cosine':
+    return optax.warmup_cosine_decay_schedule(
+      0.0, learning_rate, warmup, max(steps, warmup + 1)
+    )
+  raise ValueError(
+    f'Unknown config.decay {decay!r}: expected constant or cosine.'
+  )
+
+
+def optimizer(
+  rate: optax.Schedule,
+  scales: Mapping[str, float],
+  *,
+  b1: float,
+  b2: float,
+  eps: float,
+  weight_decay: float,
+  clip: float,
+) -> optax.GradientTransformation:
+  """AdamW with a global clip and a multiplier per parameter.
+
+  Args:
+    rate: learning rate by step.
+    scales: multiplier per trainable parameter.
+    b1, b2, eps, weight_decay: AdamW's; decay acts on matrices alone.
+    clip: largest global gradient norm.
+  """
+
+  def scale(updates):
+    return {name: update * scales[name] for name, update in updates.items()}
+
+  return optax.chain(
+    optax.clip_by_global_norm(clip),
+    optax.scale_by_adam(b1=b1, b2=b2, eps=eps, mu_dtype=jnp.float32),
+    optax.add_decayed_weights(
+      weight_decay, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)
+    ),
+    optax.stateless(lambda updates, _: scale(updates)),
+    optax.scale_by_learning_rate(rate),
+  )

@@ -1,0 +1,247 @@
+"""A run: from its config to its parts, checked before anything compiles.
+
+Configs stop here: what lies below takes frozen dataclasses and arguments.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+from ml_collections import ConfigDict
+
+from synermedgen_jax.core.batch import Capacity, ImageGeometry
+from synermedgen_jax.core.sharding import batch_sharding, make_mesh
+from synermedgen_jax.input.pipeline import Dropout, train_dataset
+from synermedgen_jax.input.tokenizer import Tokenizer, project_tokenizer
+from synermedgen_jax.models.bagel import Bagel, BagelConfig
+from synermedgen_jax.models.presets import preset
+from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.training import checkpoints as ckpt
+from synermedgen_jax.training import loop, optim
+from synermedgen_jax.training.objectives import OBJECTIVES, ObjectiveConfig
+
+PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorstore')
+
+
+class ConfigError(ValueError):
+  """A config that cannot run; one line naming the key."""
+
+
+def image_geometry(
+  model: BagelConfig, *, vit_side: int, vae_side: int
+) -> ImageGeometry:
+  """How slices of these sides become the model's tokens."""
+  return ImageGeometry(
+    vit_side=vit_side,
+    vit_patch=model.vit.patch,
+    vit_table=model.vit_table,
+    vae_side=vae_side,
+    latent_stride=model.latent_stride,
+    latent_table=model.latent_table,
+    channels=model.autoencoder.channels,
+  )
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+  """`project` for the small models' own, else a tokenizer.json's path."""
+  return project_tokenizer() if name == 'project' else Tokenizer.from_file(name)
+
+
+def check(config: ConfigDict, model: BagelConfig, tokenizer: Tokenizer) -> None:
+  """Refuses contradictions before anything compiles.
+
+  Raises:
+    ConfigError: one line naming the key.
+  """
+  if config.stage not in OBJECTIVES:
+    raise ConfigError(
+      f'config.stage {config.stage!r}: expected one of {", ".join(OBJECTIVES)}.'
+    )
+  if tokenizer.vocab_size > model.llm.vocab:
+    raise ConfigError(
+      f'config.tokenizer has {tokenizer.vocab_size} tokens, the model '
+      f'{config.model!r} embeds {model.llm.vocab}.'
+    )
+  devices = config.mesh[0] * config.mesh[1]
+  if devices > 0 and config.rows % devices:
+    raise ConfigError(
+      f'config.rows {config.rows} is not divisible by the {devices} devices '
+      f'of the data and fsdp axes of config.mesh {tuple(config.mesh)}.'
+    )
+
+
+def train(config: ConfigDict, workdir: Path) -> None:
+  """Runs the stage that `config` describes in `workdir`, or resumes it."""
+  model, initial = _starting_point(config)
+  tokenizer = load_tokenizer(config.tokenizer)
+  check(config, model, tokenizer)
+  geometry = image_geometry(
+    model, vit_side=config.image.vit_side, vae_side=config.image.vae_side
+  )
+  store = SliceStore.open(config.store)
+  mesh = make_mesh(config.mesh)
+  workdir.mkdir(parents=True, exist_ok=True)
+  _write_config(config, workdir)
+
+  def dataset(split: str, seed: int, dropout: Dropout):
+    return train_dataset(
+      store,
+      split,
+      tokenizer,
+      geometry,
+      Capacity(**config.capacity),
+      tasks=dict(config.tasks),
+      rows=config.rows // jax.process_count(),
+      seed=seed,
+      dropout=dropout,
+      neighbours=config.neighbours,
+      routes=tuple(config.routes),
+      packing_bins=config.packing_bins,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      threads=config.reader_threads,
+    )
+
+  data = dataset('train', config.seed, Dropout(**config.dropout))
+  val = []
+  if config.val_every:
+    held_out = iter(dataset('val', config.seed + 1, Dropout()))
+    val = [next(held_out) for _ in range(config.val_batches)]
+
+  names = optim.flatten(_abstract_params(model)).keys()
+  try:
+    scales = optim.multipliers(names, tuple(map(tuple, config.trainable)))
+    rate = optim.schedule(
+      config.learning_rate, config.warmup, config.steps, config.decay
+    )
+  except ValueError as error:
+    raise ConfigError(str(error)) from None
+  tx = optim.optimizer(
+    rate,
+    scales,
+    b1=config.b1,
+    b2=config.b2,
+    eps=config.eps,
+    weight_decay=config.weight_decay,
+    clip=config.clip,
+  )
+  state, shardings = loop.create_state(
+    model,
+    scales,
+    tx,
+    mesh,
+    seed=config.seed,
+    ema=config.ema > 0,
+    initial=initial,
+  )
+  del initial
+  trained = sum(x.size for x in state.trainable.values())
+  frozen = sum(x.size for x in state.frozen.values())
+  logging.info(
+    'Stage %s on %s: %.2f M parameters train, %.2f M are frozen.',
+    config.stage,
+    dict(mesh.shape),
+    trained / 1e6,
+    frozen / 1e6,
+  )
+
+  def finish(state: loop.TrainState) -> loop.TrainState:
+    if config.stage != 'autoencoder':
+      return state
+    return calibrate_latents(model, state, iter(data), mesh)
+
+  loop.train(
+    workdir,
+    model,
+    state,
+    shardings,
+    tx,
+    mesh,
+    data,
+    val,
+    loop.StepConfig(
+      stage=config.stage,
+      objective=ObjectiveConfig(**config.objective),
+      ema_decay=config.ema,
+      seed=config.seed,
+    ),
+    loop.LoopConfig(
+      steps=config.steps,
+      log_every=config.log_every,
+      checkpoint_every=config.checkpoint_every,
+      val_every=config.val_every,
+      val_batches=config.val_batches,
+      keep=config.keep,
+    ),
+    finish=finish,
+    name=workdir.name,
+  )
+
+
+def _starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
+  """The model's shape, and the parameters of `config.init_from` if any."""
+  try:
+    model = preset(config.model)
+  except ValueError as error:
+    raise ConfigError(f'config.model: {error}') from None
+  if not config.init_from:
+    return model, None
+  found, params = ckpt.load_model(Path(config.init_from) / 'checkpoints')
+  if found != model:
+    raise ConfigError(
+      f'config.init_from {config.init_from} holds a model of another shape '
+      f'than config.model {config.model!r}.'
+    )
+  return model, params
+
+
+def _abstract_params(model: BagelConfig):
+  return jax.eval_shape(
+    lambda: loop.nn.unbox(loop.init_params(model, jax.random.key(0)))
+  )
+
+
+def _write_config(config: ConfigDict, workdir: Path) -> None:
+  """Keeps the resolved config and the versions beside the results."""
+  versions = {name: metadata.version(name) for name in PACKAGES}
+  record = {'config': config.to_dict(), 'versions': versions}
+  (workdir / 'config.json').write_text(json.dumps(record, indent=2) + '\n')
+
+
+def calibrate_latents(
+  model: BagelConfig, state: loop.TrainState, data, mesh, *, batches: int = 8
+) -> loop.TrainState:
+  """Sets the latents' shift and scale from training images.
+
+  A flow runs from unit noise to data, so the data should have unit variance.
+  FLUX's constants do that for FLUX; a fresh autoencoder has its own.
+  """
+
+  @jax.jit
+  def moments(params, images):
+    images = images.reshape(-1, *images.shape[2:])
+    mean, _ = Bagel(model).apply(
+      {'params': params}, images, method=Bagel.moments
+    )
+    return mean.mean((0, 1, 2)), jnp.square(mean).mean((0, 1, 2))
+
+  params = {**state.frozen, **(state.ema or state.trainable)}
+  params = optim.unflatten(params)
+  rows = batch_sharding(mesh)
+  found = [
+    moments(params, loop.to_devices(next(data), rows).vae_images)
+    for _ in range(batches)
+  ]
+  mean = sum(first for first, _ in found) / batches
+  square = sum(second for _, second in found) / batches
+  scale = 1 / jnp.sqrt(jnp.maximum(square - mean**2, 1e-12))
+  frozen = dict(state.frozen)
+  frozen['autoencoder/latent_shift'] = mean.astype(model.dtype)
+  frozen['autoencoder/latent_scale'] = scale.astype(model.dtype)
+  return state.replace(frozen=frozen)

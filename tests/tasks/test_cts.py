@@ -1,0 +1,117 @@
+import collections
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from task_fakes import case_of, pairs, seeds, texts
+
+from synermedgen_jax.core.modalities import ROUTES
+from synermedgen_jax.tasks import cts
+
+
+def candidates(example):
+  """Letter -> slice, read off the spans."""
+  spans = example.spans[2:-1]
+  return {
+    letter.text: image.image
+    for image, letter in zip(spans[::2], spans[1::2], strict=True)
+  }
+
+
+@given(pairs(), seeds, st.integers(3, 6))
+def test_one_candidate_is_true_and_the_others_are_its_neighbours(
+  pair, seed, neighbours
+):
+  case, route, index = pair
+  rng = np.random.default_rng(seed)
+  example = cts.build(case, route, index, rng, neighbours=neighbours)
+  source = example.spans[0].image
+  assert (source.case, source.modality, source.index) == (
+    case.id,
+    route.source,
+    index,
+  )
+  shown = candidates(example)
+  assert list(shown) == ['A', 'B', 'C', 'D']
+  assert {(ref.case, ref.modality) for ref in shown.values()} == {
+    (case.id, route.target)
+  }
+  found = [ref.index for ref in shown.values()]
+  assert len(set(found)) == 4
+  assert [k for k, ref in shown.items() if ref.index == index] == [
+    example.answer
+  ]
+  assert all(abs(i - index) <= neighbours for i in found)
+  assert all(i in case.usable for i in found)
+
+
+@given(pairs(), seeds)
+def test_only_the_answer_has_loss(pair, seed):
+  example = cts.build(*pair, np.random.default_rng(seed))
+  assert [s.has_loss for s in example.spans] == [False] * 10 + [True]
+  assert example.spans[-1].text == example.answer
+  assert not any(s.has_loss for s in example.prompt.spans)
+
+
+@given(pairs(), seeds)
+def test_texts_name_modalities_and_letters_alone(pair, seed):
+  _, route, _ = pair
+  example = cts.build(*pair, np.random.default_rng(seed))
+  question, *letters = texts(example)
+  assert question == (
+    f'Which {route.target.label} slice matches this {route.source.label} slice?'
+  )
+  assert letters == ['A', 'B', 'C', 'D', example.answer]
+
+
+@given(pairs(), seeds)
+def test_the_same_seed_builds_the_same_example(pair, seed):
+  first, second = (
+    cts.build(*pair, np.random.default_rng(seed)) for _ in range(2)
+  )
+  assert first == second
+
+
+def test_letters_are_balanced():
+  rng = np.random.default_rng(0)
+  case = case_of(ROUTES[0])
+  counts = collections.Counter(
+    cts.build(case, ROUTES[0], 20, rng).answer for _ in range(400)
+  )
+  assert sum((counts[k] - 100) ** 2 / 100 for k in 'ABCD') < 16.3  # p = 0.001
+
+
+def test_the_place_among_the_candidates_does_not_tell_the_answer():
+  rng = np.random.default_rng(0)
+  case = case_of(ROUTES[0])
+  ranks = collections.Counter()
+  for _ in range(400):
+    example = cts.build(case, ROUTES[0], 20, rng, neighbours=5)
+    found = sorted(ref.index for ref in candidates(example).values())
+    ranks[found.index(20)] += 1
+  assert sum((ranks[k] - 100) ** 2 / 100 for k in range(4)) < 16.3
+
+
+@given(pairs(least_slices=1), seeds)
+def test_indices_are_the_slices_that_can_be_built(pair, seed):
+  case, route, index = pair
+  rng = np.random.default_rng(seed)
+  assert cts.indices(case) in (case.usable, range(0))
+  if index in cts.indices(case):
+    cts.build(case, route, index, rng)
+  else:
+    assert len(case.usable) < 4
+    with pytest.raises(ValueError, match=case.id):
+      cts.build(case, route, index, rng)
+
+
+def test_a_slice_outside_the_usable_range_is_refused():
+  case = case_of(ROUTES[0], 10, 30)
+  with pytest.raises(ValueError, match=case.id):
+    cts.build(case, ROUTES[0], 30, np.random.default_rng(0))
+
+
+def test_too_near_neighbours_are_refused():
+  with pytest.raises(ValueError, match='neighbours'):
+    cts.indices(case_of(ROUTES[0]), neighbours=2)

@@ -1,0 +1,99 @@
+import collections
+
+import numpy as np
+from hypothesis import given
+from task_fakes import case_of, pairs, seeds, texts
+
+from synermedgen_jax.core.modalities import ROUTES
+from synermedgen_jax.tasks import prompts, tia
+
+ROUTE_OF = {d: r for r in ROUTES for d in prompts.descriptions(r)}
+
+
+def options(example):
+  """Letter -> route, read off the words."""
+  question, *lines = texts(example)[0].split('\n')
+  assert question == prompts.TIA_QUESTION
+  return {line[0]: ROUTE_OF[line[2:]] for line in lines}
+
+
+@given(pairs(), seeds)
+def test_one_option_is_right_and_one_its_reverse(pair, seed):
+  case, route, index = pair
+  example = tia.build(case, route, index, np.random.default_rng(seed))
+  source, target = (s.image for s in example.spans[:2])
+  assert (source.modality, target.modality) == (route.source, route.target)
+  assert {source.case, target.case} == {case.id}
+  assert {source.index, target.index} == {index}
+  said = options(example)
+  assert list(said) == ['A', 'B', 'C', 'D']
+  assert said[example.answer] == route
+  wrong = [r for letter, r in said.items() if letter != example.answer]
+  assert route.reverse in wrong
+  assert all(
+    (r.source, r.target) != (route.source, route.target) for r in wrong
+  )
+
+
+@given(pairs(), seeds)
+def test_options_are_two_pairs_in_both_directions(pair, seed):
+  """So the words alone do not favour the right pair or direction."""
+  example = tia.build(*pair, np.random.default_rng(seed))
+  said = set(options(example).values())
+  assert len(said) == 4
+  assert {route.reverse for route in said} == said
+
+
+@given(pairs(), seeds)
+def test_only_the_answer_has_loss(pair, seed):
+  example = tia.build(*pair, np.random.default_rng(seed))
+  assert [s.has_loss for s in example.spans] == [False] * 3 + [True]
+  assert texts(example)[1:] == [example.answer]
+
+
+@given(pairs(), seeds)
+def test_the_same_seed_builds_the_same_example(pair, seed):
+  first, second = (
+    tia.build(*pair, np.random.default_rng(seed)) for _ in range(2)
+  )
+  assert first == second
+
+
+def test_letters_are_balanced():
+  rng = np.random.default_rng(0)
+  route = ROUTES[0]
+  counts = collections.Counter(
+    tia.build(case_of(route), route, 20, rng).answer for _ in range(400)
+  )
+  assert sum((counts[k] - 100) ** 2 / 100 for k in 'ABCD') < 16.3  # p = 0.001
+
+
+def test_right_and_wrong_options_use_every_wording_alike():
+  rng = np.random.default_rng(0)
+  route = ROUTES[0]
+  right, wrong = collections.Counter(), collections.Counter()
+  for _ in range(400):
+    example = tia.build(case_of(route), route, 20, rng)
+    for line in texts(example)[0].split('\n')[1:]:
+      wording = prompts.descriptions(ROUTE_OF[line[2:]]).index(line[2:])
+      counts = right if line[0] == example.answer else wrong
+      counts[wording] += 1
+  n = len(prompts.DESCRIPTIONS)
+  for counts, total in ((right, 400), (wrong, 1200)):
+    expected = total / n
+    chi = sum((counts[k] - expected) ** 2 / expected for k in range(n))
+    assert chi < 24.3  # p = 0.001 at 7 degrees of freedom
+
+
+def test_wrong_pairs_mostly_share_a_modality():
+  rng = np.random.default_rng(0)
+  shared = 0
+  for i in range(440):
+    route = ROUTES[i % len(ROUTES)]
+    example = tia.build(case_of(route), route, 20, rng)
+    pair = {route.source, route.target}
+    others = {
+      frozenset({r.source, r.target}) for r in options(example).values()
+    } - {frozenset(pair)}
+    shared += all(pair & other for other in others)
+  assert shared > 0.6 * 440
