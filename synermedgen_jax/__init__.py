@@ -1,3 +1,3 @@
-"""SynerMedGen in JAX: medical image understanding and synthesis in one model."""
+"""SynerMedGen in JAX: understand medical images, synthesise modalities."""
 
 __version__ = '0.1.0'

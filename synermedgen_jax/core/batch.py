@@ -4,7 +4,7 @@ A row packs several examples. Its tokens lie in two streams of fixed capacity:
 `und` (text, image markers, ViT patches) and `gen` (VAE latent patches). Joint
 attention runs over both; who sees whom is two integers per key:
 
-    key k is visible to query q  iff  visible_from[k] <= order[q] < visible_to[k]
+  key k is visible to query q iff visible_from[k] <= order[q] < visible_to[k]
 
 with `order` the token's place in packing order (the order in which BAGEL would
 lay the row out as one sequence). A causal key has [k, end of its example), a

@@ -1,6 +1,6 @@
 """Attention under an interval mask: two integers per key say who sees it.
 
-    key k is visible to query q  iff  visible_from[k] <= order[q] < visible_to[k]
+  key k is visible to query q iff visible_from[k] <= order[q] < visible_to[k]
 
 This carries BAGEL's causal, full and noised spans of packed examples exactly
 (see `core/batch.py`), in any order of tokens.

@@ -63,7 +63,7 @@ class SwiGLU(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b t e']) -> Float[Array, 'b t e']:
-    wide = dict(axes=('embed', 'mlp'), use_bias=False, dtype=self.dtype)
+    wide = {'axes': ('embed', 'mlp'), 'use_bias': False, 'dtype': self.dtype}
     gate = linear(self.hidden, name='gate_proj', **wide)(x)
     up = linear(self.hidden, name='up_proj', **wide)(x)
     return linear(

@@ -40,7 +40,7 @@ class ViTLayer(nn.Module):
   def __call__(self, x, intervals):
     c = self.config
     order, visible_from, visible_to = intervals
-    norm = dict(epsilon=c.norm_eps, dtype=self.dtype)
+    norm = {'epsilon': c.norm_eps, 'dtype': self.dtype}
     y = nn.LayerNorm(name='norm1', **norm)(x)
 
     def project(name):
