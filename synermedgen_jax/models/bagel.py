@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from synermedgen_jax.core.batch import Layout, PackedBatch
+from synermedgen_jax.core.batch import ImageGeometry, Layout, PackedBatch
 from synermedgen_jax.models.autoencoder import (
   Autoencoder,
   AutoencoderConfig,
@@ -71,6 +71,18 @@ class BagelConfig:
   def latent_dim(self) -> int:
     """Numbers per latent token."""
     return self.latent_patch**2 * self.autoencoder.z_channels
+
+  def image_geometry(self, *, vit_side: int, vae_side: int) -> ImageGeometry:
+    """How square slices of these sides, in pixels, become tokens."""
+    return ImageGeometry(
+      vit_side=vit_side,
+      vit_patch=self.vit.patch,
+      vit_table=self.vit_table,
+      vae_side=vae_side,
+      latent_stride=self.latent_stride,
+      latent_table=self.latent_table,
+      channels=self.autoencoder.channels,
+    )
 
 
 class Connector(nn.Module):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from absl import logging
 from ml_collections import ConfigDict
 
-from synermedgen_jax.core.batch import Capacity, ImageGeometry
+from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.core.sharding import batch_sharding, make_mesh
 from synermedgen_jax.input.pipeline import Dropout, train_dataset
 from synermedgen_jax.input.tokenizer import Tokenizer, project_tokenizer
@@ -31,21 +31,6 @@ PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorstore')
 
 class ConfigError(ValueError):
   """A config that cannot run; one line naming the key."""
-
-
-def image_geometry(
-  model: BagelConfig, *, vit_side: int, vae_side: int
-) -> ImageGeometry:
-  """How slices of these sides become the model's tokens."""
-  return ImageGeometry(
-    vit_side=vit_side,
-    vit_patch=model.vit.patch,
-    vit_table=model.vit_table,
-    vae_side=vae_side,
-    latent_stride=model.latent_stride,
-    latent_table=model.latent_table,
-    channels=model.autoencoder.channels,
-  )
 
 
 def load_tokenizer(name: str) -> Tokenizer:
@@ -81,9 +66,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
   model, initial = _starting_point(config)
   tokenizer = load_tokenizer(config.tokenizer)
   check(config, model, tokenizer)
-  geometry = image_geometry(
-    model, vit_side=config.image.vit_side, vae_side=config.image.vae_side
-  )
+  geometry = model.image_geometry(**config.image)
   store = SliceStore.open(config.store)
   mesh = make_mesh(config.mesh)
   workdir.mkdir(parents=True, exist_ok=True)
