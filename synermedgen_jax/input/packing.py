@@ -44,6 +44,11 @@ def resize(
   return np.clip(np.asarray(resized, np.float32), -1.0, 1.0)
 
 
+def _pixels(image, side: int, geometry: ImageGeometry):
+  """A slice at the side that the model takes, its channels repeated."""
+  return np.repeat(resize(image, side)[..., None], geometry.channels, axis=-1)
+
+
 def patchify(
   image: Float[np.ndarray, 'h w c'], patch: int
 ) -> Float[np.ndarray, 'p d']:
@@ -58,7 +63,7 @@ def grid_positions(height: int, width: int, table: int) -> np.ndarray:
   return (np.arange(height)[:, None] * table + np.arange(width)).ravel()
 
 
-class _Row:
+class RowBuilder:
   """Collects the tokens of one example."""
 
   def __init__(self, tokenizer: Tokenizer, geometry: ImageGeometry, task: str):
@@ -83,63 +88,55 @@ class _Row:
     for i, (token, label) in enumerate(zip(tokens, labels, strict=True)):
       has_loss = span.has_loss and i < len(tokens) - 1
       self._add_und(
-        token,
-        self.order,
-        None,
-        self.position,
-        label=label * has_loss,
-        weight=int(has_loss),
+        token, self.order, None, label=label * has_loss, weight=int(has_loss)
       )
       self.order += 1
       self.position += 1
 
-  def add_vit_image(self, image: Float[np.ndarray, 'h w']) -> None:
+  def add_vit_image(self, pixels: Float[np.ndarray, 'h w c']) -> None:
     g = self.geometry
-    pixels = np.repeat(resize(image, g.vit_side)[..., None], g.channels, -1)
     patches = patchify(pixels, g.vit_patch)
-    side = g.vit_side // g.vit_patch
+    height, width = (side // g.vit_patch for side in pixels.shape[:2])
     first = len(self.vit)
-    places = grid_positions(side, side, g.vit_table)
+    places = grid_positions(height, width, g.vit_table)
     self.vit += [(p, first, first + len(patches), 1) for p in places]
     self.patches.append(patches)
-    start, end = self.order, self.order + len(patches) + 2
+    start = self.order
     for i in range(len(patches) + 2):
       marker = self._marker(i, len(patches))
       vit_index = -1 if marker else first + i - 1
-      self._add_und(
-        marker, start, end, self.position, vit_index=vit_index, causal=False
-      )
+      self._add_und(marker, start, None, vit_index=vit_index)
       self.order += 1
     self.position += 1
 
   def add_vae_image(
-    self, image: Float[np.ndarray, 'h w'], noised: bool
+    self, pixels: Float[np.ndarray, 'h w c'], noised: bool
   ) -> None:
     g = self.geometry
-    canvas = np.repeat(resize(image, g.vae_side)[..., None], g.channels, -1)
-    side = g.vae_side // g.latent_stride
-    count = side * side
-    first = len(self.images) * count
-    self.images.append(canvas)
+    height, width = (side // g.latent_stride for side in pixels.shape[:2])
+    grid = g.vae_side // g.latent_stride
+    # Tokens are counted over the whole canvas, filled or not.
+    latents = len(self.images) * grid**2 + grid_positions(height, width, grid)
+    places = grid_positions(height, width, g.latent_table)
+    padding = [(0, g.vae_side - side) for side in pixels.shape[:2]]
+    self.images.append(np.pad(pixels, [*padding, (0, 0)]))
     self.noised += noised
     noise_id = self.noised if noised else 0
-    start, end = self.order, self.order + count + 2
-    places = grid_positions(side, side, g.latent_table)
-    for i in range(count + 2):
-      marker = self._marker(i, count)
+    start = self.order
+    end = start + len(places) + 2 if noised else None
+    for i in range(len(places) + 2):
+      marker = self._marker(i, len(places))
       if marker:
-        self._add_und(
-          marker, start, end, self.position, causal=False, noised=noised
-        )
+        self._add_und(marker, start, end)
       else:
         self.gen.append(
           (
             self.position,
             self.order,
             start,
-            end if noised else None,
+            end,
             1,
-            first + i - 1,
+            latents[i - 1],
             places[i - 1],
             noise_id,
           )
@@ -153,25 +150,15 @@ class _Row:
     return {0: t.vision_start, count + 1: t.vision_end}.get(i, 0)
 
   def _add_und(
-    self,
-    token,
-    start,
-    end,
-    position,
-    *,
-    vit_index=-1,
-    label=0,
-    weight=0,
-    causal=True,
-    noised=False,
-  ):
-    visible_from = self.order if causal else start
+    self, token, start, end, *, vit_index=-1, label=0, weight=0
+  ) -> None:
+    """One und token, seen from `start` to `end` (None = the example's)."""
     self.und.append(
       (
-        position,
+        self.position,
         self.order,
-        visible_from,
-        end if noised else None,
+        start,
+        end,
         1,
         token,
         vit_index,
@@ -229,16 +216,21 @@ def tokenise(
     Features for a packer: `und`, `gen`, `vit` (int32 tables with the columns
     `UND`, `GEN`, `VIT`), `vit_patches` and `vae_images` (float32).
   """
-  row = _Row(tokenizer, geometry, example.task)
+  row = RowBuilder(tokenizer, geometry, example.task)
   for i, span in enumerate(example.spans):
     if i in dropped:
       row.position += span.kind != 'text'
     elif span.kind == 'text':
       row.add_text(span)
     elif span.kind == 'vit_image':
-      row.add_vit_image(read_slice(span.image))
+      row.add_vit_image(
+        _pixels(read_slice(span.image), geometry.vit_side, geometry)
+      )
     else:
-      row.add_vae_image(read_slice(span.image), span.has_loss)
+      row.add_vae_image(
+        _pixels(read_slice(span.image), geometry.vae_side, geometry),
+        span.has_loss,
+      )
   return row.features()
 
 

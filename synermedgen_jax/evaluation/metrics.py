@@ -1,0 +1,192 @@
+"""Image metrics of one case: SSIM, PSNR, MAE, each with its definition.
+
+Numbers in the literature disagree in range, mask and dimension, so every
+result file carries `DEFINITION` beside its numbers. `synthrad2023` scores as
+the SynthRAD2023 challenge does, for numbers to put beside its papers.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import dm_pix
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import ndimage
+
+WINDOW = 11  # pixels: a Gaussian of sigma 1.5, cut off at 3.5 sigma
+_RADIUS = WINDOW // 2
+_MIN_MSE = 1e-10  # equal images score 100 dB, so that means stay finite
+
+DEFINITION = {
+  'ssim': {
+    'range': 'images clipped to the window of the target, mapped to [0, 1]',
+    'mask': 'mean over the body mask of all slices of a case',
+    'full_frame': 'mean over all pixels at least 5 from the edge',
+    'dimension': '2-D, one map per slice',
+    'window': 'Gaussian, sigma 1.5, 11 x 11, population covariance',
+    'unit': '1, at most 1; higher is better',
+  },
+  'psnr': {
+    'range': 'images clipped to the window of the target, mapped to [0, 1]',
+    'mask': 'from the mean squared error over the body mask of a case',
+    'full_frame': 'from the mean squared error over all voxels of a case',
+    'dimension': '3-D, one error per case',
+    'unit': 'dB, at most 100; higher is better',
+  },
+  'mae': {
+    'range': 'images clipped to the window of the target, in physical units',
+    'mask': 'mean over the body mask of a case',
+    'full_frame': 'mean over all voxels of a case',
+    'dimension': '3-D, one error per case',
+    'unit': 'that of the target: HU, SUV or a.u.; lower is better',
+  },
+}
+
+
+@functools.partial(jax.jit, static_argnames='data_range')
+def _valid_ssim(x: jax.Array, y: jax.Array, data_range: float) -> jax.Array:
+  values = dm_pix.ssim(
+    x[..., None],
+    y[..., None],
+    max_val=data_range,
+    filter_size=WINDOW,
+    return_map=True,
+  )
+  return values[..., 0]
+
+
+def ssim_map(
+  x: Float[np.ndarray, 'h w'],
+  y: Float[np.ndarray, 'h w'],
+  *,
+  data_range: float,
+) -> Float[np.ndarray, 'h w']:
+  """SSIM at every pixel of two images (Wang et al. 2004).
+
+  Gaussian window of sigma 1.5, 11 x 11 pixels, population covariance; images
+  are mirrored at their edges, so that the map is as large as they are.
+
+  Args:
+    x: one image, in any unit.
+    y: the other one, in the same unit.
+    data_range: the largest possible value less the smallest, in that unit.
+  """
+  if x.shape != y.shape:
+    raise ValueError(f'SSIM needs equal shapes, got {x.shape} and {y.shape}.')
+  if x.ndim != 2 or min(x.shape) < WINDOW:
+    raise ValueError(
+      f'SSIM needs 2-D images of at least {WINDOW} x {WINDOW} pixels, '
+      f'got {x.shape}.'
+    )
+  x, y = (
+    np.pad(np.asarray(image, np.float32), _RADIUS, mode='symmetric')
+    for image in (x, y)
+  )
+  return np.asarray(_valid_ssim(x, y, float(data_range)))
+
+
+def case_metrics(
+  prediction: Float[np.ndarray, 'z h w'],
+  truth: Float[np.ndarray, 'z h w'],
+  mask: Bool[np.ndarray, 'z h w'] | None,
+  *,
+  unit_range: tuple[float, float],
+) -> dict[str, float]:
+  """SSIM, PSNR and MAE of one case, as `DEFINITION` says.
+
+  Args:
+    prediction: the synthesised slices; [-1, 1] spans the target's window, and
+      values beyond it are clipped.
+    truth: the acquired slices, likewise.
+    mask: the voxels that count; None = the full frame.
+    unit_range: low and high of the target's window, in physical units.
+
+  Returns:
+    ssim; psnr in dB; mae in the unit of `unit_range`.
+  """
+  if prediction.shape != truth.shape:
+    raise ValueError(
+      f'Prediction {prediction.shape} and truth {truth.shape} differ in shape.'
+    )
+  if mask is not None and mask.shape != truth.shape:
+    raise ValueError(f'Mask {mask.shape} and truth {truth.shape} differ.')
+  if mask is not None and not mask.any():
+    raise ValueError('The mask is empty: no voxel to score.')
+  prediction, truth = (
+    (np.clip(volume, -1, 1).astype(np.float32) + 1) / 2
+    for volume in (prediction, truth)
+  )
+  maps = np.stack(
+    [
+      ssim_map(x, y, data_range=1.0)
+      for x, y in zip(prediction, truth, strict=True)
+    ]
+  )
+  inside = slice(_RADIUS, -_RADIUS)
+  counted = maps[:, inside, inside] if mask is None else maps[mask]
+  error = prediction.astype(np.float64) - truth
+  if mask is not None:
+    error = error[mask]
+  low, high = unit_range
+  return {
+    'ssim': float(counted.mean(dtype=np.float64)),
+    'psnr': _psnr(np.mean(error**2), 1.0),
+    'mae': float(np.abs(error).mean() * (high - low)),
+  }
+
+
+def _psnr(mse: float, data_range: float) -> float:
+  return float(10 * np.log10(1 / max(mse / data_range**2, _MIN_MSE)))
+
+
+def synthrad2023(
+  gt: Float[np.ndarray, 'z y x'],
+  pred: Float[np.ndarray, 'z y x'],
+  mask: Bool[np.ndarray, 'z y x'],
+) -> dict[str, float]:
+  """MAE, PSNR and SSIM of a synthetic CT as SynthRAD2023 defines them.
+
+  MAE takes values as they are; PSNR and SSIM clip them to [-1024, 3000] HU
+  and use that range. SSIM is 3-D over a uniform window of 7 voxels with
+  sample covariance; voxels outside the mask are set to the lowest value
+  first, and the mean is over mask voxels at least 3 from every face. Source:
+  Huijben et al. 2024, Medical Image Analysis 97, 103276.
+
+  Args:
+    gt: the acquired CT in HU.
+    pred: the synthetic CT in HU.
+    mask: the body.
+
+  Returns:
+    mae in HU, psnr in dB, ssim.
+  """
+  low, high = -1024.0, 3000.0
+  gt, pred = gt.astype(np.float64), pred.astype(np.float64)
+  mae = np.abs(gt - pred)[mask].mean()
+  gt, pred = (
+    np.where(mask, np.clip(volume, low, high) - low, 0) for volume in (gt, pred)
+  )
+  values = _uniform_ssim(gt, pred, data_range=high - low)
+  inside = (slice(3, -3),) * 3
+  return {
+    'mae': float(mae),
+    'psnr': _psnr(np.mean((gt - pred)[mask] ** 2), high - low),
+    'ssim': float(values[inside][mask[inside]].mean()),
+  }
+
+
+def _uniform_ssim(
+  x: np.ndarray, y: np.ndarray, *, data_range: float, window: int = 7
+) -> np.ndarray:
+  """SSIM at every voxel, each window voxel weighing the same."""
+  mean = functools.partial(ndimage.uniform_filter, size=window)
+  unbiased = window**x.ndim / (window**x.ndim - 1)
+  mean_x, mean_y = mean(x), mean(y)
+  var_x = unbiased * (mean(x * x) - mean_x**2)
+  var_y = unbiased * (mean(y * y) - mean_y**2)
+  cov = unbiased * (mean(x * y) - mean_x * mean_y)
+  c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+  luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+  return luminance * (2 * cov + c2) / (var_x + var_y + c2)

@@ -1,0 +1,1 @@
+"""Exchange with other code: BAGEL's weights and data formats."""
