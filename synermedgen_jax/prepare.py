@@ -1,0 +1,219 @@
+"""Turns volumes on disk into a slice store.
+
+  python -m synermedgen_jax.prepare --dataset=phantom --root=runs/phantoms \\
+      --subjects=60 --store=runs/store
+  python -m synermedgen_jax.prepare --dataset=folder --root=DIR \\
+      --region=brain --store=STORE
+  python -m synermedgen_jax.prepare --dataset=csv --root=TABLE.csv --store=STORE
+
+`phantom` draws digital phantoms into --root first. `folder` reads
+DIR/<subject>/<modality>.nii.gz, `csv` a table; docs/data.md has both.
+Interrupted, the same command goes on where it stopped; on a finished store it
+does nothing.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import itertools
+import multiprocessing
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from tqdm import tqdm
+
+from synermedgen_jax.core.modalities import Modality, Region
+from synermedgen_jax.slices import datasets, ingest, phantoms
+from synermedgen_jax.slices.datasets import CaseFiles, DatasetError
+from synermedgen_jax.slices.splits import assign_splits
+from synermedgen_jax.slices.store import SliceStore, StoreError, StoreWriter
+from synermedgen_jax.slices.volumes import VolumeError
+
+_DATASET = flags.DEFINE_enum(
+  'dataset', None, ['phantom', 'folder', 'csv'], 'Layout of the input.'
+)
+_ROOT = flags.DEFINE_string(
+  'root', None, 'Folder of the volumes, or the table of --dataset=csv.'
+)
+_STORE = flags.DEFINE_string('store', None, 'Where the store goes (or gs://).')
+_NAME = flags.DEFINE_string(
+  'name', None, "Name of the dataset; the root's own name by default."
+)
+_REGION = flags.DEFINE_enum(
+  'region', None, [r.value for r in Region], 'Body region of all subjects.'
+)
+_CANVAS = flags.DEFINE_integer('canvas', 256, 'Pixels a side of a slice.')
+_REFERENCE = flags.DEFINE_list(
+  'reference',
+  None,
+  'Modalities by preference: the first that a subject has gives the grid onto '
+  'which its others are resampled. Without it, the volumes of a subject must '
+  'share one grid.',
+)
+_MODALITIES = flags.DEFINE_list(
+  'modalities', [], 'Modalities that every subject must have.'
+)
+_VAL = flags.DEFINE_float('val', 0.1, 'Share of subjects for validation.')
+_TEST = flags.DEFINE_float('test', 0.15, 'Share of subjects for testing.')
+_HOLDOUT = flags.DEFINE_bool(
+  'holdout', False, 'All subjects go to the split `holdout`.'
+)
+_SEED = flags.DEFINE_integer('seed', 0, 'Of phantoms and splits.')
+_SUBJECTS = flags.DEFINE_integer(
+  'subjects', 30, 'Phantom subjects per cohort.', lower_bound=1
+)
+_WORKERS = flags.DEFINE_integer('workers', 2, 'Processes.', lower_bound=1)
+_SKIP_BAD = flags.DEFINE_bool(
+  'skip_bad', False, 'Leave out subjects that cannot be used, and say so.'
+)
+
+
+class UsageError(ValueError):
+  """Flags that contradict each other."""
+
+
+def _parse_modalities(names: list[str]) -> tuple[Modality, ...]:
+  return tuple(Modality.parse(name) for name in names)
+
+
+def _settings() -> ingest.Settings:
+  reference = _REFERENCE.value
+  if reference is None:
+    # The phantoms' PET lies on a coarser grid than their CT.
+    reference = ['ct', 't1'] if _DATASET.value == 'phantom' else []
+  try:
+    return ingest.Settings(
+      canvas=_CANVAS.value,
+      reference=_parse_modalities(reference),
+      required=_parse_modalities(_MODALITIES.value),
+    )
+  except ValueError as error:
+    raise UsageError(f'--reference or --modalities: {error}') from None
+
+
+def _find_cases() -> list[CaseFiles]:
+  root = Path(_ROOT.value)
+  name = _NAME.value or root.resolve().name.split('.')[0]
+  region = Region(_REGION.value) if _REGION.value else None
+  if _DATASET.value == 'phantom':
+    phantoms.write_phantoms(
+      root,
+      subjects=_SUBJECTS.value,
+      seed=_SEED.value,
+      workers=_WORKERS.value,
+    )
+    return datasets.phantom_cases(root)
+  if _DATASET.value == 'csv':
+    return datasets.csv_cases(root, dataset=name, region=region)
+  if region is None:
+    raise UsageError('--dataset=folder needs --region.')
+  return datasets.folder_cases(root, dataset=name, region=region)
+
+
+def _splits(cases: list[CaseFiles]) -> dict[str, str]:
+  """Case id -> split: given by the data, or drawn within each dataset."""
+  splits = {case.id: case.split for case in cases if case.split}
+  if _HOLDOUT.value:
+    return {case.id: 'holdout' for case in cases}
+  drawn = collections.defaultdict(list)
+  for case in cases:
+    if not case.split:
+      drawn[case.dataset].append(case.id)
+  for ids in drawn.values():
+    splits |= assign_splits(
+      ids, val=_VAL.value, test=_TEST.value, seed=_SEED.value
+    )
+  return splits
+
+
+def _write_case(
+  path: str, record: dict, files: CaseFiles, split: str, settings
+) -> str | None:
+  """One case, in a worker; returns what is wrong with its files, if so."""
+  try:
+    found = ingest.ingest(files, split, settings)
+  except VolumeError as error:
+    return str(error)
+  StoreWriter(path, record).write_case(found.case, found.volumes, found.mask)
+  return None
+
+
+def _prepare() -> None:
+  settings = _settings()
+  cases = _find_cases()
+  for case in cases:
+    if not _SKIP_BAD.value:
+      ingest.check_modalities(case, settings)
+  splits = _splits(cases)
+  record = {
+    **dataclasses.asdict(settings),
+    'dataset': _DATASET.value,
+    'cases': {case.id: splits[case.id] for case in cases},
+  }
+  writer = StoreWriter(_STORE.value, record)
+  if not writer.finished:
+    bad = _write_cases(writer, record, cases, splits, settings)
+    writer.finish(case.id for case in cases if case.id not in bad)
+  _summarise(SliceStore.open(_STORE.value))
+
+
+def _write_cases(writer, record, cases, splits, settings) -> set[str]:
+  """Writes what is missing; returns the ids of bad cases, if skipped."""
+  done = writer.done()
+  left = [case for case in cases if case.id not in done]
+  bad = set()
+  # Not forked: TensorStore's threads would not survive it.
+  context = multiprocessing.get_context('spawn')
+  with (
+    tqdm(total=len(cases), initial=len(done), desc='store', unit='case') as bar,
+    concurrent.futures.ProcessPoolExecutor(_WORKERS.value, context) as pool,
+  ):
+    jobs = iter(left)
+    futures = {}
+    while True:
+      for case in itertools.islice(jobs, 4 * _WORKERS.value - len(futures)):
+        job = (_STORE.value, record, case, splits[case.id], settings)
+        futures[pool.submit(_write_case, *job)] = case
+      if not futures:
+        return bad
+      finished, _ = concurrent.futures.wait(
+        futures, return_when=concurrent.futures.FIRST_COMPLETED
+      )
+      for future in finished:
+        case, problem = futures.pop(future), future.result()
+        if problem and not _SKIP_BAD.value:
+          pool.shutdown(cancel_futures=True)
+          raise VolumeError(problem)
+        if problem:
+          bad.add(case.id)
+          bar.write(f'Skipped {case.id}: {problem}', file=sys.stderr)
+        bar.update()
+
+
+def _summarise(store: SliceStore) -> None:
+  counts = collections.Counter((c.dataset, c.split) for c in store.cases)
+  print(f'Store {store.path}: {len(store.cases)} cases, finished.')
+  for (dataset, split), count in sorted(counts.items()):
+    slices = sum(
+      len(c.usable)
+      for c in store.cases
+      if (c.dataset, c.split) == (dataset, split)
+    )
+    print(f'  {dataset:<12} {split:<8} {count:4} subjects {slices:6} slices')
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+  try:
+    _prepare()
+  except (UsageError, DatasetError, VolumeError, StoreError) as error:
+    sys.exit(f'Error: {error}')
+  except ValueError as error:  # shares of splits, another set of phantoms
+    sys.exit(f'Error: {error}')
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['dataset', 'root', 'store'])
+  app.run(main)

@@ -1,0 +1,105 @@
+"""Sampling grids: axial slices on a square canvas, and the way back.
+
+Resampling is nibabel's: linear, after a Gaussian where the target grid is the
+coarser one, so that nothing aliases. All grids are tied by world coordinates;
+nothing is registered here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float
+from nibabel import processing
+
+from synermedgen_jax.slices.volumes import Volume
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """Places to sample at.
+
+  Attributes:
+    shape: voxels along each axis.
+    affine: (4, 4), indices to RAS+ millimetres.
+  """
+
+  shape: tuple[int, int, int]
+  affine: np.ndarray
+
+  @classmethod
+  def of(cls, volume: Volume) -> Grid:
+    """The grid of a volume's own voxels."""
+    return cls(volume.data.shape, volume.affine)
+
+
+def slice_grid(volume: Volume, canvas: int) -> Grid:
+  """The axial slices of a volume on a square canvas.
+
+  Axes are (column, row, slice): columns run to the patient's left, rows to
+  posterior, slices upwards, as a radiologist looks at them. Slices are the
+  volume's own; in the plane, its longer side fills the canvas.
+
+  Args:
+    volume: gives the field of view and the slice positions; axes may be
+      oblique, the nearest anatomical ones are taken.
+    canvas: pixels along each side.
+  """
+  ornt = nib.orientations.ornt_transform(
+    nib.io_orientation(volume.affine), nib.orientations.axcodes2ornt('LPS')
+  )
+  shape = np.asarray(volume.data.shape)
+  affine = volume.affine @ nib.orientations.inv_ornt_aff(ornt, shape)
+  shape = shape[np.argsort(ornt[:, 0])]
+  spacing = np.linalg.norm(affine[:3, :3], axis=0)
+  extent = shape * spacing
+  pixel = extent[:2].max() / canvas
+  # Half a voxel beyond the first centre is where the field of view begins.
+  step = np.array([pixel / spacing[0], pixel / spacing[1], 1.0])
+  first = np.array(
+    [
+      *((shape[:2] - 1) / 2 - (canvas - 1) / 2 * step[:2]),
+      0.0,
+    ]
+  )
+  to_volume = np.eye(4)
+  to_volume[:3, :3] = np.diag(step)
+  to_volume[:3, 3] = first
+  return Grid((canvas, canvas, int(shape[2])), affine @ to_volume)
+
+
+def resample(
+  volume: Volume, grid: Grid, *, fill: float
+) -> Float[np.ndarray, 'x y z']:
+  """The volume's values at the places of a grid, float32.
+
+  Args:
+    volume: what to sample.
+    grid: where.
+    fill: value of places outside the volume; NaN is allowed.
+  """
+  # How many voxels of the volume a step of the grid spans, per volume axis.
+  steps = np.linalg.inv(volume.affine)[:3, :3] @ grid.affine[:3, :3]
+  coarser = np.maximum(np.linalg.norm(steps, axis=1), 1.0)
+  # The voxel of a coarser grid as a Gaussian of that width at half maximum,
+  # less the width that the source has already.
+  fwhm = volume.spacing * np.sqrt(coarser**2 - 1.0)
+  image = nib.Nifti1Image(volume.data, volume.affine)
+  if fwhm.max() > 0.1 * volume.spacing.min():
+    image = processing.smooth_image(image, fwhm, mode='nearest')
+  out = processing.resample_from_to(
+    image, (grid.shape, grid.affine), order=1, mode='constant', cval=fill
+  )
+  return np.asarray(out.dataobj, np.float32)
+
+
+def to_slices(data: Float[np.ndarray, 'x y z']) -> Float[np.ndarray, 'z h w']:
+  """Values on a slice grid as a stack of pictures."""
+  return np.ascontiguousarray(data.transpose(2, 1, 0))
+
+
+def from_slices(data: Float[np.ndarray, 'z h w']) -> Float[np.ndarray, 'x y z']:
+  """The inverse of `to_slices`."""
+  return np.ascontiguousarray(data.transpose(2, 1, 0))

@@ -1,0 +1,176 @@
+"""One subject from files to a case of the store."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from synermedgen_jax.core.modalities import ROUTES, Modality, routes_between
+from synermedgen_jax.slices.datasets import CaseFiles
+from synermedgen_jax.slices.grids import resample, slice_grid, to_slices
+from synermedgen_jax.slices.store import Case
+from synermedgen_jax.slices.volumes import (
+  Volume,
+  VolumeError,
+  read_volume,
+  same_grid,
+)
+from synermedgen_jax.slices.windows import body_mask, choose_window
+
+# Whose body contour is trusted most: the sharpest outline against air.
+_OUTLINE = (
+  Modality.CT,
+  Modality.MR,
+  Modality.T1,
+  Modality.T2,
+  Modality.T1CE,
+  Modality.FLAIR,
+  Modality.CBCT,
+  Modality.PET,
+)
+_COVERED = 0.9  # of a slice's body, in every modality
+_BODY = 0.02  # of the canvas, for a slice to be worth asking about
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How every case of a store is made.
+
+  Attributes:
+    canvas: pixels along each side of a slice.
+    reference: modalities by preference; the first that a subject has gives
+      the grid onto which its others are resampled. Empty = all volumes of a
+      subject must share one grid already.
+    required: modalities that every subject must have; empty = those of at
+      least one route.
+  """
+
+  canvas: int
+  reference: tuple[Modality, ...] = ()
+  required: tuple[Modality, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Ingested:
+  """A case and its arrays, as `StoreWriter.write_case` takes them."""
+
+  case: Case
+  volumes: Mapping[Modality, Float[np.ndarray, 'z h w']]
+  mask: Bool[np.ndarray, 'z h w']
+
+
+def check_modalities(files: CaseFiles, settings: Settings) -> None:
+  """Refuses a subject that cannot serve; VolumeError names it."""
+  where = next(iter(files.files.values())).parent
+  have = ', '.join(files.files)
+  for modality in settings.required:
+    if modality not in files.files:
+      raise VolumeError(
+        f'{where}: subject {files.subject!r} has {have} but no '
+        f'{modality.value}; add the file or leave the subject out.'
+      )
+  if not routes_between(files.region, frozenset(files.files)):
+    routes = ', '.join(
+      f'{r.source}->{r.target}' for r in ROUTES if r.region == files.region
+    )
+    raise VolumeError(
+      f'{where}: subject {files.subject!r} has {have}, which is no pair of a '
+      f'route of region {files.region}: one of {routes} is needed.'
+    )
+
+
+def ingest(files: CaseFiles, split: str, settings: Settings) -> Ingested:
+  """Reads a subject's volumes onto one slice grid.
+
+  Raises:
+    VolumeError: naming the file or subject that cannot be used.
+  """
+  check_modalities(files, settings)
+  volumes = {m: read_volume(p) for m, p in sorted(files.files.items())}
+  reference = _reference(files, volumes, settings.reference)
+  grid = slice_grid(volumes[reference], settings.canvas)
+  slices, windows, covered = {}, {}, np.array(True)
+  for modality, volume in volumes.items():
+    sampled = to_slices(resample(volume, grid, fill=np.nan))
+    measured = np.isfinite(sampled)
+    if not measured.any():
+      raise VolumeError(
+        f'{files.files[modality]}: does not overlap '
+        f'{files.files[reference].name} in world coordinates; '
+        'register them first.'
+      )
+    try:
+      window = choose_window(modality, volume.data)
+    except ValueError as error:
+      raise VolumeError(f'{files.files[modality]}: {error}') from None
+    sampled[~measured] = window.low
+    slices[modality], windows[modality] = sampled, window
+    covered = covered & measured
+  outline = next(m for m in _OUTLINE if m in slices)
+  body = body_mask(outline, slices[outline], windows[outline])
+  usable = _usable(body, covered)
+  if not usable:
+    raise VolumeError(
+      f'{files.files[outline].parent}: subject {files.subject!r} has no slice '
+      'whose body every modality covers.'
+    )
+  case = Case(
+    id=files.id,
+    dataset=files.dataset,
+    subject=files.subject,
+    region=files.region,
+    split=split,
+    modalities=windows,
+    sources={m: f'{p.parent.name}/{p.name}' for m, p in files.files.items()},
+    shape=slices[outline].shape,
+    affine=tuple(map(tuple, np.round(grid.affine, 6).tolist())),
+    plane='axial',
+    usable=usable,
+  )
+  normal = {m: windows[m].normalise(slices[m]) for m in slices}
+  return Ingested(case, normal, body & covered)
+
+
+def _reference(
+  files: CaseFiles,
+  volumes: Mapping[Modality, Volume],
+  preferred: Sequence[Modality],
+) -> Modality:
+  """The modality whose grid the case takes."""
+  for modality in preferred:
+    if modality in volumes:
+      return modality
+  first, *others = volumes
+  for other in others:
+    a, b = volumes[first], volumes[other]
+    if not same_grid(a, b):
+      what = 'shape' if a.data.shape != b.data.shape else 'affine'
+      detail = f' {b.data.shape} and {a.data.shape}' if what == 'shape' else ''
+      raise VolumeError(
+        f'{files.files[other]}: its {what} differs from '
+        f'{files.files[first].name}{detail}; pass '
+        f'--reference={first.value} to resample onto one grid, if the two '
+        'share a world frame.'
+      )
+  return first
+
+
+def _usable(
+  body: Bool[np.ndarray, 'z h w'], covered: Bool[np.ndarray, 'z h w']
+) -> range:
+  """The longest run of slices with enough body, covered by all modalities."""
+  area = body.sum((1, 2))
+  enough = area >= _BODY * body[0].size
+  seen = (body & covered).sum((1, 2)) >= _COVERED * np.maximum(area, 1)
+  best, start = range(0), None
+  for index, good in enumerate([*(enough & seen), False]):
+    if good and start is None:
+      start = index
+    elif not good and start is not None:
+      if index - start > len(best):
+        best = range(start, index)
+      start = None
+  return best

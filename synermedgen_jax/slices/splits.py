@@ -1,0 +1,46 @@
+"""Subjects to splits: train, val, test by subject, never by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+SPLITS = ('train', 'val', 'test', 'holdout')
+
+
+def assign_splits(
+  subjects: Iterable[str], *, val: float, test: float, seed: int
+) -> dict[str, str]:
+  """Draws the split of every subject of one dataset.
+
+  A share above zero gets at least one subject.
+
+  Args:
+    subjects: their names; order does not matter.
+    val: share of subjects for validation, in [0, 1).
+    test: share of subjects for testing, in [0, 1).
+    seed: of the draw.
+
+  Raises:
+    ValueError: the shares leave no subject to train on.
+  """
+  names = sorted(set(subjects))
+  if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
+    raise ValueError(
+      f'Shares val={val} and test={test} must be at least 0 and leave '
+      'something to train on.'
+    )
+  counts = [
+    max(round(share * len(names)), 1) if share else 0 for share in (test, val)
+  ]
+  if names and sum(counts) >= len(names):
+    raise ValueError(
+      f'{len(names)} subject(s) cannot be split into train, val={val} and '
+      f'test={test}: give more subjects, or set a share to 0.'
+    )
+  order = np.random.default_rng(seed).permutation(names).tolist()
+  splits = dict.fromkeys(names, 'train')
+  splits |= dict.fromkeys(order[: counts[0]], 'test')
+  splits |= dict.fromkeys(order[counts[0] : sum(counts)], 'val')
+  return splits

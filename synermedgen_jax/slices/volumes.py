@@ -1,0 +1,172 @@
+"""Volumes as files: read with geometry and physical units, and write back.
+
+NIfTI goes through nibabel, MetaImage and NRRD through SimpleITK. Inside, every
+volume is float32 [x, y, z] with an affine to RAS+ millimetres, whatever its
+axes are called on disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+from jaxtyping import Float
+
+NIFTI = ('.nii', '.nii.gz')
+ITK = ('.mha', '.mhd', '.nrrd')
+SUFFIXES = (*NIFTI, *ITK)
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_SAME_MM = 1e-2  # headers keep float32, and exporters round
+
+
+class VolumeError(ValueError):
+  """A volume that cannot be used; one line that names the file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+  """Voxels and where they lie.
+
+  Attributes:
+    data: [x, y, z] in physical units (HU, SUV, or the scanner's).
+    affine: (4, 4), voxel indices to RAS+ millimetres.
+  """
+
+  data: Float[np.ndarray, 'x y z']
+  affine: Float[np.ndarray, '4 4']
+
+  @property
+  def spacing(self) -> np.ndarray:
+    """Voxel size along x, y, z in mm."""
+    return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+
+def has_volume_suffix(path: Path) -> bool:
+  """Whether the name ends as a volume that `read_volume` knows."""
+  return path.name.lower().endswith(SUFFIXES)
+
+
+def read_volume(path: str | Path) -> Volume:
+  """Reads a 3-D volume.
+
+  Raises:
+    VolumeError: the file is missing, truncated, not 3-D, has voxels that are
+      not finite, or is empty (one value everywhere).
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise VolumeError(f'{path}: no such file.')
+  if not has_volume_suffix(path):
+    raise VolumeError(
+      f'{path}: not a volume; expected a name ending in {", ".join(SUFFIXES)}.'
+    )
+  try:
+    if path.name.lower().endswith(NIFTI):
+      data, affine = _read_nifti(path)
+    else:
+      data, affine = _read_itk(path)
+  except VolumeError:
+    raise
+  except (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    zlib.error,
+    nib.filebasedimages.ImageFileError,
+  ) as error:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise VolumeError(
+      f'{path}: cannot be read, truncated or not a volume ({reason}).'
+    ) from error
+  _check(path, data, affine)
+  return Volume(data, affine)
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+  image = nib.load(path)
+  shape = image.shape
+  while len(shape) > 3 and shape[-1] == 1:
+    shape = shape[:-1]
+  if len(shape) != 3:  # before the voxels of a long series are read
+    raise VolumeError(_not_3d(path, image.shape))
+  data = image.get_fdata(dtype=np.float32, caching='unchanged')
+  return data.reshape(shape), np.asarray(image.affine, np.float64)
+
+
+def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+  image = sitk.ReadImage(str(path))
+  if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+    raise VolumeError(_not_3d(path, image.GetSize()))
+  affine = np.eye(4)
+  direction = np.asarray(image.GetDirection()).reshape(3, 3)
+  affine[:3, :3] = direction * np.asarray(image.GetSpacing())
+  affine[:3, 3] = image.GetOrigin()
+  data = sitk.GetArrayFromImage(image).astype(np.float32)
+  return np.ascontiguousarray(data.transpose(2, 1, 0)), _LPS_TO_RAS @ affine
+
+
+def _not_3d(path: Path, shape) -> str:
+  return (
+    f'{path}: has shape {tuple(shape)}, expected one 3-D volume; '
+    'extract the frame or channel wanted.'
+  )
+
+
+def _check(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
+  if not data.size or min(data.shape) < 1:
+    raise VolumeError(f'{path}: has no voxels, shape {data.shape}.')
+  bad = int(np.count_nonzero(~np.isfinite(data)))
+  if bad:
+    raise VolumeError(
+      f'{path}: {bad} of {data.size} voxels are NaN or infinite; '
+      'replace them by the background value.'
+    )
+  if data.min() == data.max():
+    raise VolumeError(f'{path}: is empty, every voxel is {data.flat[0]:g}.')
+  determinant = np.linalg.det(affine[:3, :3])
+  if not np.isfinite(affine).all() or abs(determinant) < 1e-9:
+    raise VolumeError(
+      f'{path}: its affine cannot be inverted; set a valid sform or qform.'
+    )
+
+
+def same_grid(a: Volume, b: Volume) -> bool:
+  """Whether voxels of both lie at the same places, to 0.01 mm."""
+  return a.data.shape == b.data.shape and np.allclose(
+    a.affine, b.affine, rtol=0, atol=_SAME_MM
+  )
+
+
+def write_volume(
+  path: str | Path, volume: Volume, *, like: str | Path | None = None
+) -> None:
+  """Writes NIfTI (float32); the file is whole or it is not there.
+
+  Args:
+    path: ending in .nii or .nii.gz.
+    volume: what to write.
+    like: a NIfTI file whose coordinate codes and units are kept.
+  """
+  path = Path(path)
+  if not path.name.lower().endswith(NIFTI):
+    raise VolumeError(f'{path}: expected a name ending in {", ".join(NIFTI)}.')
+  image = nib.Nifti1Image(volume.data.astype(np.float32), volume.affine)
+  image.header.set_xyzt_units('mm')
+  if like is not None and str(like).lower().endswith(NIFTI):
+    header = nib.load(like).header
+    image.set_sform(volume.affine, int(header['sform_code']) or 1)
+    image.set_qform(volume.affine, int(header['qform_code']) or 1)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  suffix = '.nii.gz' if path.name.lower().endswith('.gz') else '.nii'
+  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial{suffix}')
+  try:
+    nib.save(image, partial)
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)

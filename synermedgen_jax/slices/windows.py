@@ -1,0 +1,90 @@
+"""Windows: which physical values the model sees, and where the body is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import ndimage
+
+from synermedgen_jax.core.modalities import Modality
+
+HU = (-1000.0, 1000.0)
+SUV = (0.0, 10.0)
+_MR_TOP = 99.5  # percentile of the voxels above zero
+_BODY_HU = -500.0
+_BODY_SUV = 0.1
+_BODY_MR = 0.1  # of the window
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+  """A range of physical values; values beyond it are clipped."""
+
+  low: float
+  high: float
+
+  def __post_init__(self):
+    if not self.low < self.high:
+      raise ValueError(f'A window needs low < high, got {self}.')
+
+  def normalise(self, data: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+    """Physical units to [-1, 1], clipped."""
+    x = (data - self.low) / (self.high - self.low) * 2 - 1
+    return np.clip(x, -1, 1).astype(np.float32)
+
+  def denormalise(self, data: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+    """[-1, 1] back to physical units."""
+    x = (data + 1) / 2 * (self.high - self.low) + self.low
+    return x.astype(np.float32)
+
+
+def choose_window(modality: Modality, data: Float[np.ndarray, ...]) -> Window:
+  """The window of a volume.
+
+  CT and CBCT: -1000 to 1000 HU. PET: 0 to 10 SUV. MR, whose scale means
+  nothing across scanners: 0 to the 99.5th percentile of the voxels above 0 of
+  this very volume, or from the 0.5th percentile where negative values are more
+  than an odd voxel (z-scored images).
+  """
+  if modality in (Modality.CT, Modality.CBCT):
+    return Window(*HU)
+  if modality is Modality.PET:
+    return Window(*SUV)
+  low = 0.0
+  if np.mean(data < 0) > 0.05:
+    low = float(np.percentile(data, 0.5))
+  positive = data[data > low]
+  if not positive.size:
+    raise ValueError('no voxel is above the background.')
+  return Window(low, float(np.percentile(positive, _MR_TOP)))
+
+
+def body_mask(
+  modality: Modality, slices: Float[np.ndarray, 'z h w'], window: Window
+) -> Bool[np.ndarray, 'z h w']:
+  """Where the body is: thresholded, its largest piece, holes filled.
+
+  The threshold is -500 HU, 0.1 SUV, or a tenth of an MR window.
+
+  Args:
+    modality: chooses the threshold.
+    slices: physical units.
+    window: of the volume.
+  """
+  if modality in (Modality.CT, Modality.CBCT):
+    threshold = _BODY_HU
+  elif modality is Modality.PET:
+    threshold = _BODY_SUV
+  else:
+    threshold = window.low + _BODY_MR * (window.high - window.low)
+  smooth = ndimage.gaussian_filter(slices, (0, 1, 1), mode='nearest')
+  found = ndimage.binary_opening(smooth > threshold, np.ones((1, 3, 3)))
+  labels, count = ndimage.label(found)
+  if not count:
+    return np.zeros(slices.shape, bool)
+  sizes = np.bincount(labels.ravel())[1:]
+  # Arms and legs are pieces of their own: keep all of a fair size.
+  body = np.isin(labels, 1 + np.flatnonzero(sizes >= 0.05 * sizes.max()))
+  return np.stack([ndimage.binary_fill_holes(plane) for plane in body])
