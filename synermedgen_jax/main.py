@@ -18,7 +18,7 @@ command line. The same command again resumes from the newest checkpoint.
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from synermedgen_jax.slices.store import StoreError
@@ -36,6 +36,8 @@ _WORKDIR = flags.DEFINE_string(
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
   try:
     run.train(_CONFIG.value, Path(_WORKDIR.value))
   except (run.ConfigError, StoreError, CheckpointError) as error:

@@ -39,8 +39,9 @@ def make_mesh(
   sizes = list(shape)
   if sizes.count(-1) == 1:
     rest = -int(np.prod(sizes))
-    sizes[sizes.index(-1)] = max(1, len(devices) // rest)
-  if len(sizes) != len(MESH_AXES) or int(np.prod(sizes)) != len(devices):
+    sizes[sizes.index(-1)] = len(devices) // max(rest, 1)
+  positive = len(sizes) == len(MESH_AXES) and min(sizes) > 0
+  if not positive or int(np.prod(sizes)) != len(devices):
     raise ValueError(
       f'mesh {tuple(shape)} over axes {MESH_AXES} does not fit '
       f'{len(devices)} devices: set config.mesh so that its product does.'

@@ -110,10 +110,16 @@ def case_metrics(
     raise ValueError(
       f'Prediction {prediction.shape} and truth {truth.shape} differ in shape.'
     )
-  if mask is not None and mask.shape != truth.shape:
-    raise ValueError(f'Mask {mask.shape} and truth {truth.shape} differ.')
+  if mask is not None and (mask.shape != truth.shape or mask.dtype != bool):
+    raise ValueError(
+      f'The mask needs shape {truth.shape} and type bool, got {mask.shape} '
+      f'and {mask.dtype}.'
+    )
   if mask is not None and not mask.any():
     raise ValueError('The mask is empty: no voxel to score.')
+  for name, volume in (('prediction', prediction), ('truth', truth)):
+    if not np.isfinite(volume).all():
+      raise ValueError(f'The {name} has voxels that are not finite.')
   prediction, truth = (
     (np.clip(volume, -1, 1).astype(np.float32) + 1) / 2
     for volume in (prediction, truth)
@@ -163,13 +169,18 @@ def synthrad2023(
     mae in HU, psnr in dB, ssim.
   """
   low, high = -1024.0, 3000.0
+  inside = (slice(3, -3),) * 3
+  if not mask[inside].any():
+    raise ValueError(
+      f'No voxel of the mask, shape {mask.shape}, lies at least 3 from every '
+      'face.'
+    )
   gt, pred = gt.astype(np.float64), pred.astype(np.float64)
   mae = np.abs(gt - pred)[mask].mean()
   gt, pred = (
     np.where(mask, np.clip(volume, low, high) - low, 0) for volume in (gt, pred)
   )
   values = _uniform_ssim(gt, pred, data_range=high - low)
-  inside = (slice(3, -3),) * 3
   return {
     'mae': float(mae),
     'psnr': _psnr(np.mean((gt - pred)[mask] ** 2), high - low),

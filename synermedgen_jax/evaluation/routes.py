@@ -27,7 +27,7 @@ from synermedgen_jax.core.modalities import ROUTES, ROUTES_BY_NAME
 TRIVIAL = ('copy_source', 'mean_target')
 BASELINES = (*TRIVIAL, 'ceiling')
 METHODS = ('model', *BASELINES)
-_METRICS = ('ssim', 'psnr', 'mae')
+METRICS = ('ssim', 'psnr', 'mae')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +98,11 @@ def _aggregate_route(route: str, rows: Sequence[RouteScore]) -> dict[str, Any]:
   for method in METHODS:
     for full_frame in (False, True):
       scored = _cases(groups[method, full_frame])
-      if method == 'ceiling' and not scored:
+      if method == 'ceiling' and not any(
+        groups[method, region] for region in (False, True)
+      ):
         continue
-      if not scored or scored != cases:
+      if not scored or scored != cases or len(set(cases)) < len(cases):
         region = 'the full frame' if full_frame else 'the body mask'
         raise ValueError(
           f'Route {route}: {method} over {region} has scores of cases '
@@ -132,9 +134,9 @@ def _cases(rows: Sequence[RouteScore]) -> list[str]:
 def _mean(rows: Sequence[RouteScore]) -> dict[str, float]:
   by_subject = collections.defaultdict(list)
   for row in rows:
-    by_subject[row.subject].append([getattr(row, m) for m in _METRICS])
+    by_subject[row.subject].append([getattr(row, m) for m in METRICS])
   means = [np.mean(values, axis=0) for values in by_subject.values()]
-  return dict(zip(_METRICS, np.mean(means, axis=0).tolist(), strict=True))
+  return dict(zip(METRICS, np.mean(means, axis=0).tolist(), strict=True))
 
 
 def _summarise(synthesis: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,7 +171,7 @@ class MeanTarget:
 
 
 def mean_target_images(
-  volumes: Iterable[tuple[Float[np.ndarray, 'z h w'], range]], bins: int = 10
+  volumes: Iterable[tuple[Float[np.ndarray, '_ _ _'], range]], bins: int = 10
 ) -> MeanTarget:
   """The mean target image of training subjects, per relative position.
 
@@ -178,8 +180,8 @@ def mean_target_images(
   the axis. Parts that no subject reaches take the nearest one that has slices.
 
   Args:
-    volumes: target volumes in [-1, 1] of training subjects alone, each with
-      its range of usable slices.
+    volumes: target volumes [z, h, w] in [-1, 1] of training subjects alone,
+      each with its range of usable slices; z is each one's own.
     bins: how many parts.
   """
   sums, counts = None, np.zeros(bins, int)

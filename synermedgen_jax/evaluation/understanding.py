@@ -42,8 +42,13 @@ def is_correct(record: Record) -> bool:
     record: {task, answer, prediction}.
   """
   if record['task'] == 'mi':
-    return all(truth == said for truth, said in _panels(record))
-  return _letter(record['prediction']) == _letter(record['answer'])
+    return all(truth == said for truth, said in panels_said(record))
+  right = letter_said(record['answer'])
+  if right is None:
+    raise ValueError(
+      f'No letter in the {record["task"].upper()} answer {record["answer"]!r}.'
+    )
+  return letter_said(record['prediction']) == right
 
 
 def score(records: Iterable[Record]) -> dict[str, Any]:
@@ -85,7 +90,7 @@ def _score_letters(records: list[Record]) -> dict[str, Any]:
 
 
 def _score_mi(records: list[Record]) -> dict[str, Any]:
-  panels = [panel for record in records for panel in _panels(record)]
+  panels = [panel for record in records for panel in panels_said(record)]
   frequencies = collections.Counter(truth for truth, _ in panels)
   return {
     'accuracy': sum(truth == said for truth, said in panels) / len(panels),
@@ -108,7 +113,7 @@ def confusion(records: Iterable[Record]) -> dict[str, Any]:
     panel
     for record in records
     if record['task'] == 'mi'
-    for panel in _panels(record)
+    for panel in panels_said(record)
   )
   asked = {truth for truth, _ in panels}
   said = asked | {answer for _, answer in panels}
@@ -123,8 +128,8 @@ def confusion(records: Iterable[Record]) -> dict[str, Any]:
   }
 
 
-def _panels(record: Record) -> list[tuple[str, str]]:
-  """(truth, said) of every panel; '' where the answer could not be read."""
+def panels_said(record: Record) -> list[tuple[str, str]]:
+  """(truth, said) of every panel of MI; said is '' where it cannot be read."""
   truth = parse_answer(record['answer'], len(LETTERS))
   said = parse_answer(record['prediction'], len(LETTERS))
   panels = [(t, s) for t, s in zip(truth, said, strict=True) if t]
@@ -133,7 +138,8 @@ def _panels(record: Record) -> list[tuple[str, str]]:
   return panels
 
 
-def _letter(answer: str) -> str | None:
+def letter_said(answer: str) -> str | None:
+  """The letter that an answer begins with; None where there is none."""
   match = _LETTER.match(answer)
   return match.group(1) if match else None
 

@@ -91,11 +91,16 @@ class TaskBuilder(grain.RandomMapTransform):
         raise ValueError(f'Unknown task {self.task!r}.')
 
 
+def slice_reader(store: SliceStore) -> packing.ReadSlice:
+  """Pixels by name."""
+  return lambda ref: store.read_slice(ref.case, ref.modality, ref.index)
+
+
 class Tokenise(grain.RandomMapTransform):
   """Example -> features of a packer."""
 
   def __init__(self, store, tokenizer, geometry, dropout: Dropout):
-    self.store = store
+    self.read_slice = slice_reader(store)
     self.tokenizer = tokenizer
     self.geometry = geometry
     self.dropout = dropout
@@ -105,11 +110,8 @@ class Tokenise(grain.RandomMapTransform):
     if example.task == 'synthesis':
       dropped = self.dropout.draw(example, rng)
     return packing.tokenise(
-      example, self.tokenizer, self.geometry, self._read, dropped=dropped
+      example, self.tokenizer, self.geometry, self.read_slice, dropped=dropped
     )
-
-  def _read(self, ref: SliceRef):
-    return self.store.read_slice(ref.case, ref.modality, ref.index)
 
 
 def example_dataset(
@@ -120,19 +122,18 @@ def example_dataset(
   neighbours: int = 3,
   routes: Sequence[str] = (),
 ) -> grain.MapDataset:
-  """All pairs of one task in a shuffled order, once; repeat it for epochs."""
+  """An endless sequence of one task's examples, shuffled anew every epoch."""
   items = pairs(cases, routes=routes)
   if task == 'cts':
     items = [p for p in items if p.index in cts.indices(p.case, neighbours)]
   if not items:
     raise ValueError(
-      f'The store has no pair for task {task!r}: prepare cases with at least '
-      f'two modalities of a route'
-      + (f' among {", ".join(routes)}.' if routes else '.')
+      f'No pair for task {task!r}'
+      + (f' among the routes {", ".join(routes)}' if routes else '')
+      + ': prepare cases with both modalities of a route.'
     )
-  return (grain.MapDataset.source(items).seed(seed).shuffle()), TaskBuilder(
-    task, cases, neighbours
-  )
+  examples = grain.MapDataset.source(items).seed(seed).shuffle().repeat()
+  return examples.random_map(TaskBuilder(task, cases, neighbours))
 
 
 def train_dataset(
@@ -169,17 +170,18 @@ def train_dataset(
     process_index, process_count: this process takes every n-th example.
     threads: readers.
   """
-  cases = [case for case in store.cases if case.split == split]
+  cases = store.split(split)
   if not cases:
-    raise ValueError(f'The store has no {split!r} subject.')
+    raise ValueError(f'Store {store.path} has no subject in split {split!r}.')
   parts, weights = [], []
   for i, (task, weight) in enumerate(sorted(tasks.items())):
     if weight <= 0:
       continue
-    items, builder = example_dataset(
-      cases, task, seed=seed + i, neighbours=neighbours, routes=routes
+    parts.append(
+      example_dataset(
+        cases, task, seed=seed + i, neighbours=neighbours, routes=routes
+      )
     )
-    parts.append(items.repeat().random_map(builder))
     weights.append(weight)
   mixed = grain.MapDataset.mix(parts, weights)
   mixed = mixed[process_index::process_count]

@@ -80,6 +80,11 @@ def project_tokenizer() -> Tokenizer:
   return Tokenizer.from_json(file.read_text('utf-8'))
 
 
+def load_tokenizer(name: str) -> Tokenizer:
+  """`project` for the small models' own, else a tokenizer.json's path."""
+  return project_tokenizer() if name == 'project' else Tokenizer.from_file(name)
+
+
 def train_project_tokenizer() -> tokenizers.Tokenizer:
   """Builds that tokenizer from the wordings; the same one every time."""
   tokenizer = tokenizers.Tokenizer(models.BPE())

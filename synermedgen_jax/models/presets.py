@@ -12,24 +12,24 @@ def tiny() -> BagelConfig:
   """About 2 M parameters, float32, grey 64 x 64 slices: the demo's model."""
   return BagelConfig(
     llm=MoTConfig(
-      hidden=128,
+      hidden=96,
       layers=4,
       heads=4,
       kv_heads=2,
-      head_dim=32,
+      head_dim=24,
       mlp=256,
-      vocab=768,
+      vocab=512,
       rope_theta=1e4,
     ),
     vit=ViTConfig(
-      hidden=96, layers=3, heads=4, mlp=192, patch=16, channels=1, table=4
+      hidden=96, layers=2, heads=4, mlp=192, patch=16, channels=1, table=4
     ),
     autoencoder=AutoencoderConfig(
       channels=1,
       ch=48,
       ch_mult=(1,),
       num_res_blocks=1,
-      z_channels=4,
+      z_channels=8,
       space_to_depth=4,
       norm_groups=8,
     ),

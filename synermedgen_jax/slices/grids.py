@@ -71,14 +71,15 @@ def slice_grid(volume: Volume, canvas: int) -> Grid:
 
 
 def resample(
-  volume: Volume, grid: Grid, *, fill: float
+  volume: Volume, grid: Grid, *, fill: float | None
 ) -> Float[np.ndarray, 'x y z']:
   """The volume's values at the places of a grid, float32.
 
   Args:
     volume: what to sample.
     grid: where.
-    fill: value of places outside the volume; NaN is allowed.
+    fill: value of places outside the volume, NaN allowed; None = that of the
+      nearest voxel.
   """
   # How many voxels of the volume a step of the grid spans, per volume axis.
   steps = np.linalg.inv(volume.affine)[:3, :3] @ grid.affine[:3, :3]
@@ -89,8 +90,9 @@ def resample(
   image = nib.Nifti1Image(volume.data, volume.affine)
   if fwhm.max() > 0.1 * volume.spacing.min():
     image = processing.smooth_image(image, fwhm, mode='nearest')
+  edges = {'mode': 'nearest'} if fill is None else {'cval': fill}
   out = processing.resample_from_to(
-    image, (grid.shape, grid.affine), order=1, mode='constant', cval=fill
+    image, (grid.shape, grid.affine), order=1, **edges
   )
   return np.asarray(out.dataobj, np.float32)
 

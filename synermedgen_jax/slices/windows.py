@@ -40,6 +40,13 @@ class Window:
     return x.astype(np.float32)
 
 
+def fixed_window(modality: Modality) -> Window | None:
+  """The window of a modality with a physical scale; None for MR."""
+  if modality in (Modality.CT, Modality.CBCT):
+    return Window(*HU)
+  return Window(*SUV) if modality is Modality.PET else None
+
+
 def choose_window(modality: Modality, data: Float[np.ndarray, ...]) -> Window:
   """The window of a volume.
 
@@ -48,10 +55,9 @@ def choose_window(modality: Modality, data: Float[np.ndarray, ...]) -> Window:
   this very volume, or from the 0.5th percentile where negative values are more
   than an odd voxel (z-scored images).
   """
-  if modality in (Modality.CT, Modality.CBCT):
-    return Window(*HU)
-  if modality is Modality.PET:
-    return Window(*SUV)
+  fixed = fixed_window(modality)
+  if fixed:
+    return fixed
   low = 0.0
   if np.mean(data < 0) > 0.05:
     low = float(np.percentile(data, 0.5))

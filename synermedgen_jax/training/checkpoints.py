@@ -143,8 +143,7 @@ def load_model(
     'model': ocp.args.JsonRestore(),
     'params': ocp.args.StandardRestore(),
   }
-  has_ema = use_ema and checkpoints.item_metadata(step)['ema'] is not None
-  if has_ema and 'ema' in items:
+  if use_ema and 'ema' in items:
     wanted['ema'] = ocp.args.StandardRestore()
   read = checkpoints.restore(step, args=ocp.args.Composite(**wanted))
   checkpoints.close()

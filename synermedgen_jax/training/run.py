@@ -12,13 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 from ml_collections import ConfigDict
 
 from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.core.sharding import batch_sharding, make_mesh
 from synermedgen_jax.input.pipeline import Dropout, train_dataset
-from synermedgen_jax.input.tokenizer import Tokenizer, project_tokenizer
+from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.models.bagel import Bagel, BagelConfig
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.slices.store import SliceStore
@@ -31,11 +30,6 @@ PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorstore')
 
 class ConfigError(ValueError):
   """A config that cannot run; one line naming the key."""
-
-
-def load_tokenizer(name: str) -> Tokenizer:
-  """`project` for the small models' own, else a tokenizer.json's path."""
-  return project_tokenizer() if name == 'project' else Tokenizer.from_file(name)
 
 
 def check(config: ConfigDict, model: BagelConfig, tokenizer: Tokenizer) -> None:
@@ -91,11 +85,14 @@ def train(config: ConfigDict, workdir: Path) -> None:
       threads=config.reader_threads,
     )
 
-  data = dataset('train', config.seed, Dropout(**config.dropout))
   val = []
-  if config.val_every:
-    held_out = iter(dataset('val', config.seed + 1, Dropout()))
-    val = [next(held_out) for _ in range(config.val_batches)]
+  try:
+    data = dataset('train', config.seed, Dropout(**config.dropout))
+    if config.val_every:
+      held_out = iter(dataset('val', config.seed + 1, Dropout()))
+      val = [next(held_out) for _ in range(config.val_batches)]
+  except ValueError as error:
+    raise ConfigError(str(error)) from None
 
   names = optim.flatten(_abstract_params(model)).keys()
   try:
@@ -126,12 +123,10 @@ def train(config: ConfigDict, workdir: Path) -> None:
   del initial
   trained = sum(x.size for x in state.trainable.values())
   frozen = sum(x.size for x in state.frozen.values())
-  logging.info(
-    'Stage %s on %s: %.2f M parameters train, %.2f M are frozen.',
-    config.stage,
-    dict(mesh.shape),
-    trained / 1e6,
-    frozen / 1e6,
+  print(
+    f'Stage {config.stage} on {mesh.size} {mesh.devices.flat[0].platform} '
+    f'device(s): {trained / 1e6:.2f} M parameters train, '
+    f'{frozen / 1e6:.2f} M are frozen.'
   )
 
   def finish(state: loop.TrainState) -> loop.TrainState:

@@ -1,0 +1,231 @@
+"""Measures a trained stage on held-out subjects.
+
+  python -m synermedgen_jax.evaluate --workdir=runs/demo/stage2
+
+Asks the three understanding tasks and, for stages that train synthesis, runs
+every route beside its baselines. Writes DIR/evaluation/metrics.json, the
+pictures' arrays for `report`, and prints both tables. Every number's
+definition is in the file.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+from tqdm import tqdm
+
+from synermedgen_jax.evaluation import metrics, protocol, routes, understanding
+from synermedgen_jax.inference.answering import Answerer
+from synermedgen_jax.inference.workdir import Trained, WorkdirError
+from synermedgen_jax.input.pipeline import slice_reader
+from synermedgen_jax.slices.splits import SPLITS
+from synermedgen_jax.slices.store import SliceStore, StoreError
+from synermedgen_jax.training.checkpoints import CheckpointError
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'A stage that was trained.')
+_STORE = flags.DEFINE_string(
+  'store', None, 'Slice store; the one it was trained on by default.'
+)
+_SPLIT = flags.DEFINE_enum('split', 'test', SPLITS, 'Which subjects.')
+_PARTS = flags.DEFINE_list(
+  'parts', None, 'understanding, synthesis; by default what the stage trained.'
+)
+_QUESTIONS = flags.DEFINE_integer(
+  'questions', 256, 'Questions per task.', lower_bound=1
+)
+_SLICES = flags.DEFINE_integer(
+  'slices', 0, 'Slices per case, evenly spread; 0 = all.', lower_bound=0
+)
+_ROUTES = flags.DEFINE_list('routes', [], 'Keep these routes; empty = all.')
+_POINTS = flags.DEFINE_integer(
+  'points', None, "Points of the sampler; the config's by default."
+)
+_BATCH = flags.DEFINE_integer(
+  'batch_size', 16, 'Rows at a time.', lower_bound=1
+)
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the draws and of the noise.')
+
+_PARTS_OF_STAGE = {
+  'gau': ('understanding',),
+  'ucg': ('understanding', 'synthesis'),
+  'joint': ('understanding', 'synthesis'),
+}
+_EXAMPLES = 6  # questions kept as pictures, per task
+
+
+class UsageError(ValueError):
+  """Flags or a workdir that do not fit."""
+
+
+def _parts(stage: str) -> tuple[str, ...]:
+  parts = tuple(_PARTS.value or _PARTS_OF_STAGE.get(stage, ()))
+  unknown = set(parts) - {'understanding', 'synthesis'}
+  if unknown:
+    raise UsageError(
+      f'--parts: unknown {", ".join(sorted(unknown))}, expected '
+      'understanding or synthesis.'
+    )
+  if not parts:
+    raise UsageError(
+      f'{_WORKDIR.value}: stage {stage} answers and synthesises nothing; '
+      'evaluate a later stage.'
+    )
+  return parts
+
+
+def _understanding(trained: Trained, store: SliceStore, cases) -> tuple:
+  """Scores of the questions, and a few of them to look at."""
+  read = slice_reader(store)
+  answerer = Answerer(
+    trained.model,
+    trained.params,
+    trained.tokenizer,
+    trained.geometry,
+    read,
+    batch_size=_BATCH.value,
+  )
+  records, kept, images = [], [], []
+  for task in protocol.QUESTION_TASKS:
+    examples = protocol.draw_questions(
+      cases,
+      task,
+      _QUESTIONS.value,
+      seed=_SEED.value,
+      neighbours=trained.config['neighbours'],
+    )
+    with tqdm(total=len(examples), desc=f'ask {task}', unit='question') as bar:
+      answers = answerer.answer(examples, progress=bar.update)
+    for i, (example, answer) in enumerate(zip(examples, answers, strict=True)):
+      record = {
+        'task': task,
+        'answer': example.answer,
+        'prediction': answer,
+        'route': example.route.name if example.route else '',
+      }
+      records.append(record)
+      if i < _EXAMPLES:
+        kept.append(record | _picture(example, read, images))
+  return understanding.score(records), kept, images
+
+
+def _picture(example, read, images: list) -> dict:
+  """The words of a question, and where its pictures are in `images`."""
+  words = []
+  places = []
+  for span in example.prompt.spans:
+    if span.kind == 'text':
+      words.append(span.text)
+    else:
+      places.append(len(images))
+      images.append(read(span.image))
+  letters = [w for w in words if len(w) == 1]
+  return {
+    'question': '\n'.join(w for w in words if len(w) > 1),
+    'images': places,
+    'letters': [''] * (len(places) - len(letters)) + letters,
+  }
+
+
+def _synthesis(trained: Trained, store: SliceStore, cases, panels: Path):
+  """Scores of all routes; the first subject of each goes to a picture."""
+  synthesiser = trained.synthesiser(
+    points=_POINTS.value, batch_size=_BATCH.value
+  )
+  items = list(
+    protocol.route_cases(
+      store, cases, slices=_SLICES.value, routes=_ROUTES.value
+    )
+  )
+  if not items:
+    raise UsageError(f'{store.path}: no subject of {_SPLIT.value} has a route.')
+  scores, seen = [], set()
+  total = sum(len(item.indices) for item in items)
+  with tqdm(total=total, desc='synthesise', unit='slice') as bar:
+
+    def synthesise(route, source):
+      return synthesiser.synthesise(
+        route, source, seed=_SEED.value, progress=bar.update
+      )
+
+    for item, synthesis, rows in protocol.score_routes(
+      items, synthesise, synthesiser.reconstruct, protocol.MeanTargets(store)
+    ):
+      scores += rows
+      if item.route.name not in seen:
+        seen.add(item.route.name)
+        arrays = protocol.panel(item, synthesis)
+        _write_npz(panels / f'{item.route.name}.npz', arrays)
+  return routes.aggregate(scores), dataclasses.asdict(synthesiser.sampling)
+
+
+def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f'.{path.name}.partial.npz')
+  np.savez(partial, **arrays)
+  os.replace(partial, path)
+
+
+def _write_json(path: Path, value) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f'.{path.name}.partial')
+  partial.write_text(json.dumps(value, indent=2) + '\n')
+  os.replace(partial, path)
+
+
+def _evaluate() -> None:
+  unknown = set(_ROUTES.value) - set(routes.ROUTES_BY_NAME)
+  if unknown:
+    raise UsageError(
+      f'--routes: unknown {", ".join(sorted(unknown))}; expected some of '
+      f'{", ".join(routes.ROUTES_BY_NAME)}.'
+    )
+  trained = Trained.load(_WORKDIR.value)
+  parts = _parts(trained.config['stage'])
+  store = SliceStore.open(_STORE.value or trained.config['store'])
+  cases = store.split(_SPLIT.value)
+  if not cases:
+    raise UsageError(
+      f'{store.path}: has no subject in split {_SPLIT.value!r}; '
+      'choose another --split.'
+    )
+  out = Path(_WORKDIR.value) / 'evaluation'
+  result = {
+    'split': _SPLIT.value,
+    'store': store.path,
+    'subjects': sorted({c.id for c in cases}),
+    'definition': {},
+  }
+  if 'understanding' in parts:
+    found, kept, images = _understanding(trained, store, cases)
+    result |= found
+    result['definition']['understanding'] = understanding.DEFINITION
+    _write_npz(out / 'understanding.npz', {'images': np.stack(images)})
+    _write_json(out / 'understanding.json', kept)
+    print('\n' + understanding.understanding_table(found))
+  if 'synthesis' in parts:
+    found, sampling = _synthesis(trained, store, cases, out / 'panels')
+    result |= found
+    result['sampling'] = sampling
+    result['slices'] = _SLICES.value or 'all usable'
+    result['definition']['synthesis'] = metrics.DEFINITION
+    print('\n' + routes.route_table(found))
+  _write_json(out / 'metrics.json', result)
+  print(f'\nMetrics: {out / "metrics.json"}')
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+  try:
+    _evaluate()
+  except (UsageError, WorkdirError, StoreError, CheckpointError) as error:
+    sys.exit(f'Error: {error}')
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('workdir')
+  app.run(main)

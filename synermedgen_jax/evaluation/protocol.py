@@ -1,0 +1,213 @@
+"""What is asked of a trained model, on which subjects, and how it is scored.
+
+The same held-out pairs serve all: the questions of the three tasks, and every
+route on every subject that has both modalities.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from synermedgen_jax.core.modalities import ROUTES, Modality, Route
+from synermedgen_jax.evaluation.metrics import case_metrics
+from synermedgen_jax.evaluation.routes import (
+  MeanTarget,
+  RouteScore,
+  mean_target_images,
+)
+from synermedgen_jax.input.pipeline import TaskBuilder, pairs
+from synermedgen_jax.slices.store import Case, SliceStore
+from synermedgen_jax.tasks import cts
+from synermedgen_jax.tasks.example import Example
+
+QUESTION_TASKS = ('cts', 'mi', 'tia')
+
+Images = Float[np.ndarray, 'z h w']
+
+
+def draw_questions(
+  cases: Sequence[Case], task: str, count: int, *, seed: int, neighbours: int
+) -> list[Example]:
+  """Draws `count` questions of a task from these cases, routes alternating.
+
+  Args:
+    cases: held-out cases.
+    task: 'cts', 'mi' or 'tia'.
+    count: how many; fewer where there are not so many pairs.
+    seed: of the draw.
+    neighbours: K of CTS's negatives.
+  """
+  items = pairs(cases)
+  if task == 'cts':
+    items = [p for p in items if p.index in cts.indices(p.case, neighbours)]
+  rng = np.random.default_rng(seed)
+  by_route = defaultdict(list)
+  for i in rng.permutation(len(items)):
+    by_route[items[i].route].append(items[i])
+  builder = TaskBuilder(task, cases, neighbours)
+  rounds = max(map(len, by_route.values()), default=0)
+  drawn = [
+    route_items[i]
+    for i in range(rounds)
+    for route_items in by_route.values()
+    if i < len(route_items)
+  ]
+  return [builder.random_map(pair, rng) for pair in drawn[:count]]
+
+
+def spread(usable: range, count: int) -> np.ndarray:
+  """`count` of the usable slices, evenly spread; all for count = 0."""
+  if not count or count >= len(usable):
+    return np.arange(usable.start, usable.stop)
+  middles = (np.arange(count) + 0.5) * len(usable) / count
+  return usable.start + middles.astype(int)
+
+
+@dataclasses.dataclass(frozen=True)
+class RouteCase:
+  """A pair of volumes to score a route on.
+
+  Attributes:
+    route: source -> target.
+    case: a held-out case.
+    indices: the slices that are scored.
+    source, truth: those slices, in [-1, 1].
+    mask: the body, in those slices.
+  """
+
+  route: Route
+  case: Case
+  indices: np.ndarray
+  source: Images
+  truth: Images
+  mask: Bool[np.ndarray, 'z h w']
+
+
+def route_cases(
+  store: SliceStore,
+  cases: Sequence[Case],
+  *,
+  slices: int,
+  routes: Sequence[str] = (),
+) -> Iterator[RouteCase]:
+  """Every route on every case that serves it, route by route.
+
+  Args:
+    store: the slice store.
+    cases: held-out cases.
+    slices: per case, evenly spread; 0 = all usable ones.
+    routes: keep these by name; empty = all.
+  """
+  for route in ROUTES:
+    if routes and route.name not in routes:
+      continue
+    for case in cases:
+      if route in case.routes:
+        indices = spread(case.usable, slices)
+        source, truth = (
+          store.read_volume(case.id, modality)[indices]
+          for modality in (route.source, route.target)
+        )
+        mask = store.read_mask(case.id)[indices]
+        yield RouteCase(route, case, indices, source, truth, mask)
+
+
+class MeanTargets:
+  """The mean target of the training subjects, one per route's target."""
+
+  def __init__(self, store: SliceStore):
+    self._store = store
+    self._train = store.split('train')
+    self._found: dict[tuple[Route, ...], MeanTarget] = {}
+
+  def predict(self, item: RouteCase) -> Images:
+    """The mean images at the places of the scored slices."""
+    route = item.route
+    cases = [c for c in self._train if route in c.routes]
+    if not cases:
+      raise ValueError(
+        f'Route {route.name}: the store has no training subject to average.'
+      )
+    key = (route.cohort, route.target, tuple(c.id for c in cases))
+    if key not in self._found:
+      self._found[key] = mean_target_images(
+        (self._store.read_volume(c.id, route.target), c.usable) for c in cases
+      )
+    usable = item.case.usable
+    images = self._found[key].predict(len(usable))
+    return images[item.indices - usable.start]
+
+
+def score_case(
+  item: RouteCase, predictions: dict[str, Images]
+) -> Iterator[RouteScore]:
+  """Scores each method within the body and over the full frame.
+
+  Args:
+    item: the pair.
+    predictions: method -> target slices in [-1, 1].
+  """
+  window = item.case.modalities[item.route.target]
+  for method, prediction in predictions.items():
+    for full_frame in (False, True):
+      values = case_metrics(
+        prediction,
+        item.truth,
+        None if full_frame else item.mask,
+        unit_range=(window.low, window.high),
+      )
+      yield RouteScore(
+        item.route.name,
+        item.case.id,
+        f'{item.case.dataset}.{item.case.subject}',
+        method,
+        full_frame,
+        **values,
+      )
+
+
+def panel(item: RouteCase, synthesis: Images, count: int = 3) -> dict:
+  """Arrays of a few slices of a case, for its picture."""
+  rows = spread(range(len(item.indices)), count)
+  window = item.case.modalities[item.route.target]
+  return {
+    'source': item.source[rows],
+    'synthesis': synthesis[rows].astype(np.float32),
+    'truth': item.truth[rows],
+    'mask': item.mask[rows],
+    'indices': item.indices[rows],
+    'target_low': np.float32(window.low),
+    'target_high': np.float32(window.high),
+    'subject': np.array(item.case.subject),
+    'case': np.array(item.case.id),
+  }
+
+
+def score_routes(
+  items: Iterable[RouteCase],
+  synthesise: Callable[[Route, Images], Images],
+  reconstruct: Callable[[Images], Images],
+  means: MeanTargets,
+) -> Iterator[tuple[RouteCase, Images, list[RouteScore]]]:
+  """Synthesises and scores pair after pair, beside the baselines.
+
+  The autoencoder's ceiling of a target is found once, not once a route.
+  """
+  ceilings: dict[tuple[str, Modality], Images] = {}
+  for item in items:
+    synthesis = synthesise(item.route, item.source)
+    key = (item.case.id, item.route.target)
+    if key not in ceilings:
+      ceilings[key] = reconstruct(item.truth)
+    predictions = {
+      'model': synthesis,
+      'copy_source': item.source,
+      'mean_target': means.predict(item),
+      'ceiling': ceilings[key],
+    }
+    yield item, synthesis, list(score_case(item, predictions))

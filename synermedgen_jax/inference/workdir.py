@@ -1,0 +1,90 @@
+"""A trained stage, read back from its workdir."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from synermedgen_jax.core.batch import ImageGeometry
+from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
+from synermedgen_jax.inference.volume import Synthesiser
+from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
+from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.training import checkpoints as ckpt
+
+
+class WorkdirError(ValueError):
+  """A workdir that holds no trained stage; one line that names it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """What inference needs.
+
+  Attributes:
+    model: the model's shape.
+    params: its parameters, averaged where the run kept an average.
+    tokenizer: as trained with.
+    geometry: how slices become tokens.
+    config: the stage's config, plain values.
+  """
+
+  model: BagelConfig
+  params: Any
+  tokenizer: Tokenizer
+  geometry: ImageGeometry
+  config: Mapping[str, Any]
+
+  @classmethod
+  def load(cls, workdir: str | Path) -> Trained:
+    """Reads a workdir that `main` filled.
+
+    Raises:
+      WorkdirError: it holds no config.
+      CheckpointError: it holds no whole checkpoint.
+    """
+    workdir = Path(workdir)
+    path = workdir / 'config.json'
+    if not path.is_file():
+      raise WorkdirError(
+        f'{workdir}: holds no config.json; train a stage there with '
+        'python -m synermedgen_jax.main.'
+      )
+    try:
+      config = json.loads(path.read_text())['config']
+    except (ValueError, KeyError):
+      raise WorkdirError(f'{path}: is not the config of a run.') from None
+    model, params = ckpt.load_model(workdir / 'checkpoints')
+    return cls(
+      model,
+      params,
+      load_tokenizer(config['tokenizer']),
+      model.image_geometry(**config['image']),
+      config,
+    )
+
+  def synthesiser(
+    self, *, points: int | None = None, batch_size: int = 16
+  ) -> Synthesiser:
+    """The model at work on slices, sampling as its config says.
+
+    Args:
+      points: of the sampler, instead of the config's.
+      batch_size: slices at a time.
+    """
+    sampling = dict(self.config['sampling'])
+    guidance = dict(sampling.pop('guidance'))
+    guidance['interval'] = tuple(guidance['interval'])
+    if points is not None:
+      sampling['points'] = points
+    return Synthesiser(
+      self.model,
+      self.params,
+      self.tokenizer,
+      self.geometry,
+      SamplingConfig(**sampling, guidance=Guidance(**guidance)),
+      batch_size=batch_size,
+    )

@@ -1,0 +1,109 @@
+"""Puts a run on one page: numbers, pictures, curves, settings.
+
+  python -m synermedgen_jax.report --workdir=runs/demo/stage2
+
+Reads what training and `evaluate` wrote in the workdir, and the curves of the
+stages that it began from. Writes DIR/report/index.html, one file that holds
+all its pictures, and the pictures as PNG files beside it. A part that is not
+there yet is left out, and the page says which command makes it.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from absl import app, flags
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from synermedgen_jax.evaluation import charts, pictures
+from synermedgen_jax.evaluation.page import page
+from synermedgen_jax.evaluation.results import (
+  Evaluation,
+  ResultError,
+  Stage,
+  read_evaluation,
+  read_stages,
+)
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'A stage that was trained.')
+_OUTPUT = flags.DEFINE_string(
+  'output', None, 'Folder for the report; WORKDIR/report by default.'
+)
+
+
+def report(workdir: Path, output: Path) -> list[Path]:
+  """Writes the report of a workdir.
+
+  Args:
+    workdir: of the stage to report on.
+    output: the folder to write in.
+
+  Returns:
+    The files written, the page last.
+
+  Raises:
+    ResultError: a file of the run cannot be used.
+  """
+  stages, missing = read_stages(workdir)
+  evaluation = read_evaluation(workdir)
+  drawn, written = {}, []
+  for name, figure in tqdm(
+    _draw(stages, evaluation), desc='draw', unit='picture'
+  ):
+    drawn[name] = pictures.to_png(figure)
+    written.append(_write(output / f'{name}.png', drawn[name]))
+  text = page(stages, missing, evaluation, drawn)
+  written.append(_write(output / 'index.html', text.encode()))
+  return written
+
+
+def _draw(
+  stages: Sequence[Stage], evaluation: Evaluation | None
+) -> Iterator[tuple[str, Figure]]:
+  """The pictures that the results allow, by name."""
+  logged = [stage for stage in stages if stage.curve('loss')[0].size]
+  if logged:
+    yield 'loss_curves', charts.loss_curves(logged)
+  if evaluation is None:
+    return
+  metrics = evaluation.metrics
+  if metrics.get('synthesis'):
+    yield 'route_bars', charts.route_bars(metrics)
+  if evaluation.questions:
+    yield 'understanding', pictures.understanding_picture(evaluation.questions)
+  confusion = metrics.get('understanding', {}).get('mi', {}).get('confusion')
+  if confusion:
+    yield 'confusion', charts.confusion_picture(confusion)
+  if evaluation.panels:
+    yield 'overview', pictures.overview(evaluation.panels)
+  for name, panel in evaluation.panels.items():
+    score = metrics['synthesis'][name]
+    yield f'panels/{name}', pictures.route_panel(panel, score)
+
+
+def _write(path: Path, content: bytes) -> Path:
+  """Writes under another name first, so that no half file is ever seen."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f'.{path.name}.partial')
+  partial.write_bytes(content)
+  os.replace(partial, path)
+  return path
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+  workdir = Path(_WORKDIR.value)
+  output = Path(_OUTPUT.value) if _OUTPUT.value else workdir / 'report'
+  try:
+    written = report(workdir, output)
+  except (ResultError, OSError) as error:
+    sys.exit(f'Error: {error}')
+  print('\n'.join(map(str, written)))
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('workdir')
+  app.run(main)

@@ -1,0 +1,106 @@
+"""Synthesises one modality from another, a whole volume at a time.
+
+  python -m synermedgen_jax.translate --workdir=runs/demo/stage2 \\
+      --input=mr.nii.gz --source=mr --target=ct --region=brain \\
+      --output=ct.nii.gz
+
+Every axial slice goes through the model. The output has the input's shape and
+affine, in HU, SUV, or the MR scale that --low and --high state.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from tqdm import tqdm
+
+from synermedgen_jax.core.modalities import Modality, Region, find_route
+from synermedgen_jax.inference.workdir import Trained, WorkdirError
+from synermedgen_jax.slices import grids, windows
+from synermedgen_jax.slices.volumes import (
+  NIFTI,
+  Volume,
+  VolumeError,
+  read_volume,
+  write_volume,
+)
+from synermedgen_jax.training.checkpoints import CheckpointError
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'A trained Stage II or joint.')
+_INPUT = flags.DEFINE_string('input', None, 'The source volume.')
+_SOURCE = flags.DEFINE_string('source', None, 'Its modality.')
+_TARGET = flags.DEFINE_string('target', None, 'The modality to synthesise.')
+_REGION = flags.DEFINE_string('region', None, 'Body region.')
+_OUTPUT = flags.DEFINE_string('output', None, 'The NIfTI file to write.')
+_BATCH = flags.DEFINE_integer(
+  'batch_size', 16, 'Slices at a time.', lower_bound=1
+)
+_POINTS = flags.DEFINE_integer(
+  'points', None, "Points of the sampler; the config's by default."
+)
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the noise.')
+_LOW = flags.DEFINE_float('low', 0.0, 'MR target: value of black.')
+_HIGH = flags.DEFINE_float('high', 1000.0, 'MR target: value of white.')
+
+
+def _target_window(target: Modality) -> windows.Window:
+  """What [-1, 1] means; an MR scale is arbitrary and is stated by flags."""
+  fixed = windows.fixed_window(target)
+  return fixed or windows.Window(_LOW.value, _HIGH.value)
+
+
+def _translate() -> None:
+  route = find_route(
+    Region.parse(_REGION.value),
+    Modality.parse(_SOURCE.value),
+    Modality.parse(_TARGET.value),
+  )
+  output = Path(_OUTPUT.value)
+  if not output.name.lower().endswith(NIFTI):
+    raise VolumeError(
+      f'--output {output}: expected a name ending in {" or ".join(NIFTI)}.'
+    )
+  target = _target_window(route.target)
+  volume = read_volume(_INPUT.value)
+  trained = Trained.load(_WORKDIR.value)
+  if trained.config['stage'] not in ('ucg', 'joint'):
+    raise WorkdirError(
+      f'{_WORKDIR.value}: stage {trained.config["stage"]} does not train '
+      'synthesis; give the workdir of Stage II or of joint training.'
+    )
+  synthesiser = trained.synthesiser(
+    points=_POINTS.value, batch_size=_BATCH.value
+  )
+  grid = grids.slice_grid(volume, trained.geometry.vae_side)
+  source = windows.choose_window(route.source, volume.data)
+  sampled = grids.resample(volume, grid, fill=source.low)
+  slices = source.normalise(grids.to_slices(sampled))
+  with tqdm(total=len(slices), desc=route.name, unit='slice') as bar:
+    made = synthesiser.synthesise(
+      route, slices, seed=_SEED.value, progress=bar.update
+    )
+  on_grid = Volume(grids.from_slices(target.denormalise(made)), grid.affine)
+  data = grids.resample(on_grid, grids.Grid.of(volume), fill=None)
+  write_volume(output, Volume(data, volume.affine), like=_INPUT.value)
+  print(
+    f'{output}: {route.target.label} in {route.target.unit}, '
+    f'{target.low:g} to {target.high:g}, shape {data.shape}.'
+  )
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+  try:
+    _translate()
+  except (VolumeError, WorkdirError, CheckpointError) as error:
+    sys.exit(f'Error: {error}')
+  except ValueError as error:  # an unknown modality, region or route
+    sys.exit(f'Error: {error}')
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(
+    ['workdir', 'input', 'source', 'target', 'region', 'output']
+  )
+  app.run(main)

@@ -1,0 +1,122 @@
+import collections
+
+import pytest
+
+from synermedgen_jax.core import modalities as lib
+from synermedgen_jax.core.modalities import Modality, Region
+
+NAMES = [
+  'brain_cbct_to_ct',
+  'brain_ct_to_cbct',
+  'pelvis_cbct_to_ct',
+  'pelvis_ct_to_cbct',
+  'brain_mr_to_ct',
+  'brain_ct_to_mr',
+  'pelvis_mr_to_ct',
+  'pelvis_ct_to_mr',
+  'whole_body_pet_to_ct',
+  'whole_body_ct_to_pet',
+  'brats_t1_to_t1ce',
+  'brats_t1_to_t2',
+  'brats_t1_to_flair',
+  'brats_t1ce_to_t1',
+  'brats_t1ce_to_t2',
+  'brats_t1ce_to_flair',
+  'brats_t2_to_t1',
+  'brats_t2_to_t1ce',
+  'brats_t2_to_flair',
+  'brats_flair_to_t1',
+  'brats_flair_to_t1ce',
+  'brats_flair_to_t2',
+]
+
+
+def test_the_routes_are_the_papers_22():
+  assert len(NAMES) == 22
+  assert [route.name for route in lib.ROUTES] == NAMES
+  assert [lib.ROUTES_BY_NAME[name].name for name in NAMES] == NAMES
+
+
+def test_every_route_has_its_reverse_in_the_same_cohort():
+  for route in lib.ROUTES:
+    assert route.reverse in lib.ROUTES
+    assert route.reverse != route
+    assert route.reverse.reverse == route
+
+
+def test_cohorts_lie_in_their_regions():
+  regions = collections.Counter((r.cohort, r.region) for r in lib.ROUTES)
+  assert regions == {
+    ('brain', Region.BRAIN): 4,
+    ('pelvis', Region.PELVIS): 4,
+    ('whole_body', Region.WHOLE_BODY): 2,
+    ('brats', Region.BRAIN): 12,
+  }
+
+
+def test_labels_are_the_answers_of_modality_identification():
+  assert {m.value: m.label for m in Modality} == {
+    'ct': 'CT',
+    'cbct': 'CBCT',
+    'pet': 'PET',
+    't1': 'T1 (MRI)',
+    't1ce': 'T1CE (MRI)',
+    't2': 'T2 (MRI)',
+    'flair': 'FLAIR (MRI)',
+    'mr': 'MRI',
+  }
+  assert [r.label for r in Region] == ['brain', 'pelvis', 'whole-body']
+
+
+def test_only_ct_and_pet_have_physical_units():
+  units = {m.value: m.unit for m in Modality if m.unit != 'a.u.'}
+  assert units == {'ct': 'HU', 'cbct': 'HU', 'pet': 'SUV'}
+
+
+def test_parsing_ignores_case():
+  assert Modality.parse('T1CE') is Modality.T1CE
+  assert Region.parse('Whole-Body') is Region.WHOLE_BODY
+
+
+def test_unknown_modality_lists_those_there_are():
+  with pytest.raises(ValueError, match="'mri'") as error:
+    Modality.parse('mri')
+  assert 'one of ct, cbct, pet, t1, t1ce, t2, flair, mr.' in str(error.value)
+
+
+def test_unknown_region_lists_those_there_are():
+  with pytest.raises(ValueError, match="'knee'") as error:
+    Region.parse('knee')
+  assert 'one of brain, pelvis, whole_body.' in str(error.value)
+
+
+def test_a_route_is_found_by_its_key():
+  for route in lib.ROUTES:
+    found = lib.find_route(route.region, route.source, route.target)
+    assert found is route
+
+
+def test_unknown_route_lists_those_of_the_region():
+  with pytest.raises(ValueError, match='pet->mr in region whole_body') as error:
+    lib.find_route(Region.WHOLE_BODY, Modality.PET, Modality.MR)
+  assert 'expected one of pet->ct, ct->pet.' in str(error.value)
+
+
+def test_a_case_serves_the_routes_whose_both_ends_it_has():
+  found = lib.routes_between(
+    Region.BRAIN, {Modality.CT, Modality.MR, Modality.T1, Modality.T2}
+  )
+  assert [route.name for route in found] == [
+    'brain_mr_to_ct',
+    'brain_ct_to_mr',
+    'brats_t1_to_t2',
+    'brats_t2_to_t1',
+  ]
+  assert not lib.routes_between(Region.PELVIS, {Modality.CT})
+  assert not lib.routes_between(Region.PELVIS, {Modality.PET, Modality.CT})
+
+
+def test_confusable_groups_leave_out_pet_alone():
+  groups = [m for group in lib.CONFUSABLE for m in group]
+  assert len(groups) == len(set(groups))
+  assert set(Modality) - set(groups) == {Modality.PET}

@@ -1,0 +1,215 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from skimage.metrics import structural_similarity
+
+from synermedgen_jax.evaluation import metrics
+
+DATA = Path(__file__).parents[1] / 'data'
+HU = (-1000.0, 1000.0)
+
+
+def volumes(shape=(3, 32, 40), seed=0):
+  """A smooth truth, a noisy prediction of it, and a mask; in [-1, 1]."""
+  rng = np.random.default_rng(seed)
+  truth = ndimage.gaussian_filter(rng.normal(size=shape), (0, 3, 3))
+  truth = np.clip(truth / np.abs(truth).max(), -1, 1).astype(np.float32)
+  noise = 0.2 * rng.normal(size=shape)
+  mask = np.zeros(shape, bool)
+  mask[:, 4:-6, 7:-3] = True
+  return (truth + noise).astype(np.float32), truth, mask
+
+
+def skimage_map(x, y, data_range):
+  return structural_similarity(
+    x.astype(np.float64),
+    y.astype(np.float64),
+    data_range=data_range,
+    gaussian_weights=True,
+    sigma=1.5,
+    use_sample_covariance=False,
+    full=True,
+  )
+
+
+def unit(volume):
+  return (np.clip(volume, -1, 1) + 1) / 2
+
+
+@pytest.mark.parametrize(
+  ('scale', 'offset', 'data_range'),
+  [(1, 0, 2.0), (0.5, 0.5, 1.0), (127.5, 127.5, 255.0), (1000, 0, 2000.0)],
+)
+def test_the_map_is_that_of_skimage_up_to_the_edge(scale, offset, data_range):
+  prediction, truth, _ = volumes()
+  x, y = prediction[0] * scale + offset, truth[0] * scale + offset
+  found = metrics.ssim_map(x, y, data_range=data_range)
+  _, expected = skimage_map(x, y, data_range)
+  assert found.shape == x.shape
+  np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+def test_equal_images_have_an_ssim_of_one_everywhere():
+  _, truth, _ = volumes()
+  found = metrics.ssim_map(truth[0], truth[0], data_range=2.0)
+  np.testing.assert_allclose(found, 1, atol=1e-6)
+
+
+def test_flat_images_are_finite():
+  flat = np.zeros((16, 16), np.float32)
+  found = metrics.ssim_map(flat, flat + 1, data_range=1.0)
+  # (2 x y + c1) / (x^2 + y^2 + c1) for x = 0, y = 1.
+  np.testing.assert_allclose(found, 1e-4 / (1 + 1e-4), rtol=1e-3)
+
+
+@pytest.mark.parametrize('shape', [(10, 32), (32, 10)])
+def test_ssim_refuses_what_its_window_does_not_fit(shape):
+  image = np.zeros(shape, np.float32)
+  with pytest.raises(ValueError, match='at least 11 x 11'):
+    metrics.ssim_map(image, image, data_range=1.0)
+
+
+@pytest.mark.parametrize(
+  'shapes', [((16, 16), (16, 17)), ((32,), (32,)), ((2, 16, 16), (2, 16, 16))]
+)
+def test_ssim_refuses_other_than_two_images_of_one_shape(shapes):
+  x, y = (np.zeros(shape, np.float32) for shape in shapes)
+  # TypeError where array types are checked at run time.
+  with pytest.raises((ValueError, TypeError)):
+    metrics.ssim_map(x, y, data_range=1.0)
+
+
+def test_psnr_and_mae_by_hand():
+  truth = np.zeros((2, 12, 12), np.float32)
+  prediction = truth + np.float32(0.2)  # a tenth of the window of 2
+  found = metrics.case_metrics(prediction, truth, None, unit_range=HU)
+  assert found['psnr'] == pytest.approx(20, abs=1e-4)
+  assert found['mae'] == pytest.approx(200, rel=1e-5)
+  suv = metrics.case_metrics(prediction, truth, None, unit_range=(0.0, 10.0))
+  assert suv['mae'] == pytest.approx(1, rel=1e-5)
+
+
+def test_psnr_is_of_the_case_and_not_a_mean_over_slices():
+  truth = np.zeros((2, 12, 12), np.float32)
+  prediction = truth.copy()
+  prediction[1] = 0.2
+  found = metrics.case_metrics(prediction, truth, None, unit_range=HU)
+  assert found['psnr'] == pytest.approx(10 * np.log10(1 / 0.005), abs=1e-4)
+
+
+def test_equal_volumes_score_the_most():
+  _, truth, mask = volumes()
+  found = metrics.case_metrics(truth, truth, mask, unit_range=HU)
+  assert found == pytest.approx({'ssim': 1, 'psnr': 100, 'mae': 0}, abs=1e-6)
+
+
+def test_values_beyond_the_window_are_clipped():
+  prediction, truth, mask = volumes()
+  beyond = np.where(prediction > 0.5, 7, prediction)
+  at = np.where(prediction > 0.5, 1, prediction)
+  scores = [
+    metrics.case_metrics(p, truth, mask, unit_range=HU) for p in (beyond, at)
+  ]
+  assert scores[0] == scores[1]
+
+
+def test_ssim_within_the_mask_is_the_mean_of_the_full_maps_there():
+  prediction, truth, mask = volumes()
+  found = metrics.case_metrics(prediction, truth, mask, unit_range=HU)
+  maps = np.stack(
+    [
+      skimage_map(unit(x), unit(y), 1.0)[1]
+      for x, y in zip(prediction, truth, strict=True)
+    ]
+  )
+  assert found['ssim'] == pytest.approx(maps[mask].mean(), abs=1e-5)
+
+
+def test_ssim_of_the_full_frame_is_that_of_skimage():
+  prediction, truth, _ = volumes()
+  found = metrics.case_metrics(prediction, truth, None, unit_range=HU)
+  expected = np.mean(
+    [
+      skimage_map(unit(x), unit(y), 1.0)[0]
+      for x, y in zip(prediction, truth, strict=True)
+    ]
+  )
+  assert found['ssim'] == pytest.approx(expected, abs=1e-5)
+
+
+def test_errors_far_outside_the_mask_do_not_count():
+  _, truth, _ = volumes()
+  mask = np.zeros(truth.shape, bool)
+  mask[:, 10:20, 10:20] = True
+  prediction = truth.copy()
+  prediction[:, 28:, 34:] = 1
+  inside = metrics.case_metrics(prediction, truth, mask, unit_range=HU)
+  full = metrics.case_metrics(prediction, truth, None, unit_range=HU)
+  assert inside['mae'] == 0
+  assert inside['psnr'] == 100
+  assert full['mae'] > 1
+  assert full['psnr'] < 40
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (lambda p, t, m: (p, t, np.zeros_like(m)), 'mask is empty'),
+    (lambda p, t, m: (p * np.nan, t, m), 'prediction has voxels'),
+    (lambda p, t, m: (p, t / 0.0, m), 'truth has voxels'),
+  ],
+)
+@pytest.mark.filterwarnings('ignore:divide by zero', 'ignore:invalid value')
+def test_what_cannot_be_scored_is_refused(change, message):
+  prediction, truth, mask = change(*volumes())
+  with pytest.raises(ValueError, match=message):
+    metrics.case_metrics(prediction, truth, mask, unit_range=HU)
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    lambda p, t, m: (p[:2], t, m),
+    lambda p, t, m: (p, t, m[:2]),
+    lambda p, t, m: (p, t, m.astype(int)),
+  ],
+)
+def test_shapes_and_types_that_differ_are_refused(change):
+  prediction, truth, mask = change(*volumes())
+  # TypeError where array types are checked at run time.
+  with pytest.raises((ValueError, TypeError)):
+    metrics.case_metrics(prediction, truth, mask, unit_range=HU)
+
+
+def test_synthrad_scores_are_those_of_the_challenge():
+  z, y, x = np.meshgrid(*map(np.arange, (40, 64, 48)), indexing='ij')
+  truth = 600 * np.sin(x / 7) * np.cos(y / 9) + 400 * np.sin(z / 5) - 100
+  prediction = truth + 60 * np.cos(x / 3) + 40 * np.sin(y / 4 + z / 3)
+  block = (slice(20, 24),) * 3
+  truth[block], prediction[block] = 3500, 2500
+  truth[10, 10, 10] = -1500
+  mask = (
+    ((x - 24) / 20) ** 2 + ((y - 32) / 26) ** 2 + ((z - 20) / 17) ** 2
+  ) <= 1
+  found = metrics.synthrad2023(
+    truth.astype(np.float32), prediction.astype(np.float32), mask
+  )
+  golden = json.loads((DATA / 'synthrad_metrics.json').read_text())
+  assert found == pytest.approx(golden['synthrad2023'], rel=1e-5)
+
+
+def test_synthrad_refuses_a_mask_at_the_faces_alone():
+  volume = np.zeros((8, 8, 8), np.float32)
+  mask = np.zeros(volume.shape, bool)
+  mask[0] = True
+  with pytest.raises(ValueError, match='at least 3 from every face'):
+    metrics.synthrad2023(volume, volume, mask)
+
+
+@pytest.mark.parametrize('metric', ['ssim', 'psnr', 'mae'])
+def test_every_metric_states_range_mask_dimension_and_unit(metric):
+  stated = metrics.DEFINITION[metric]
+  assert {'range', 'mask', 'full_frame', 'dimension', 'unit'} <= set(stated)

@@ -1,0 +1,131 @@
+"""Rows as wholes: who sees whom, and Grain's packer beside ours."""
+
+import grain.python as grain
+import jax
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from packing_fakes import CAPACITY, GEOMETRY, SPANS, finished_row, tokenise
+
+from synermedgen_jax.core.batch import Capacity
+from synermedgen_jax.input import packing
+
+# Tokens of each span, its markers among them.
+LENGTHS = {'text': 4, 'answer': 4, 'vit': 6, 'clean': 6, 'noised': 6}
+ROOM = Capacity(und=80, gen=48, vit=48, images=12)
+
+examples = st.lists(
+  st.lists(st.sampled_from(sorted(SPANS)), min_size=1, max_size=4),
+  min_size=1,
+  max_size=3,
+)
+
+
+def bagel_mask(row_of_examples):
+  """(causal or same full/noise span) and not (a noise span other than the
+  query's) and same example, token by token in packing order."""
+  tokens = [
+    (e, s, SPANS[name].mode)
+    for e, names in enumerate(row_of_examples)
+    for s, name in enumerate(names)
+    for _ in range(LENGTHS[name])
+  ]
+  mask = np.zeros((len(tokens), len(tokens)), bool)
+  for q, (q_example, q_span, q_mode) in enumerate(tokens):
+    for k, (k_example, k_span, k_mode) in enumerate(tokens):
+      same = (q_example, q_span) == (k_example, k_span)
+      mask[q, k] = (
+        (k <= q or (same and q_mode in ('full', 'noise')))
+        and not (k_mode == 'noise' and not same)
+        and q_example == k_example
+      )
+  return mask
+
+
+def both_streams(row, field):
+  return np.concatenate([getattr(row[name], field) for name in ('und', 'gen')])
+
+
+def packed_mask(row):
+  """What the intervals say, tokens in packing order."""
+  real = both_streams(row, 'example_ids') > 0
+  order, start, stop = (
+    both_streams(row, field)[real]
+    for field in ('order', 'visible_from', 'visible_to')
+  )
+  assert sorted(order) == list(range(len(order)))
+  visible = (start <= order[:, None]) & (order[:, None] < stop)
+  turn = np.argsort(order)
+  return visible[np.ix_(turn, turn)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(examples)
+def test_a_row_sees_exactly_what_bagel_lets_it_see(row_of_examples):
+  row = finished_row(*(tokenise(*e) for e in row_of_examples), capacity=ROOM)
+  np.testing.assert_array_equal(packed_mask(row), bagel_mask(row_of_examples))
+
+
+@settings(deadline=None, max_examples=30)
+@given(examples)
+def test_no_token_sees_another_example(row_of_examples):
+  row = finished_row(*(tokenise(*e) for e in row_of_examples), capacity=ROOM)
+  owner = both_streams(row, 'example_ids')
+  order = both_streams(row, 'order')
+  visible = (both_streams(row, 'visible_from') <= order[:, None]) & (
+    order[:, None] < both_streams(row, 'visible_to')
+  )
+  real = owner > 0
+  assert not visible[np.ix_(real, real)][
+    owner[real][:, None] != owner[real]
+  ].any()
+  assert not visible[:, ~real].any()
+
+
+@settings(deadline=None, max_examples=30)
+@given(examples)
+def test_a_patch_sees_the_patches_of_its_own_image(row_of_examples):
+  row = finished_row(*(tokenise(*e) for e in row_of_examples), capacity=ROOM)
+  images = sum(names.count('vit') for names in row_of_examples)
+  places = np.arange(ROOM.vit)[:, None]
+  visible = (row['vit_visible_from'] <= places) & (
+    places < row['vit_visible_to']
+  )
+  expected = np.zeros((ROOM.vit, ROOM.vit), bool)
+  for i in range(images):
+    expected[4 * i : 4 * i + 4, 4 * i : 4 * i + 4] = True
+  np.testing.assert_array_equal(visible, expected)
+
+
+@settings(deadline=None, max_examples=30)
+@given(examples)
+def test_every_patch_and_latent_of_a_row_stands_once(row_of_examples):
+  row = finished_row(*(tokenise(*e) for e in row_of_examples), capacity=ROOM)
+  shown = row['vit_index'][row['vit_index'] >= 0]
+  vit = sum(names.count('vit') for names in row_of_examples)
+  np.testing.assert_array_equal(shown, range(4 * vit))
+  latents = row['latent_index'][row['gen'].example_ids > 0]
+  vae = sum(
+    names.count('clean') + names.count('noised') for names in row_of_examples
+  )
+  np.testing.assert_array_equal(latents, range(4 * vae))
+
+
+def test_the_first_fit_packer_makes_the_row_that_we_make():
+  """Among them examples that have nothing of a feature."""
+  features = [
+    tokenise('answer'),
+    tokenise('vit', 'noised'),
+    tokenise('clean', 'noised'),
+  ]
+  (row,) = grain.experimental.FirstFitPackIterDataset(
+    grain.MapDataset.source(features).to_iter_dataset(),
+    length_struct=packing.feature_capacity(CAPACITY),
+    num_packing_bins=1,
+    seed=0,
+  )
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    packing.finish_row(row, GEOMETRY),
+    finished_row(*features),
+  )

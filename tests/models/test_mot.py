@@ -1,0 +1,210 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_models import MOT, mot_params, streams
+
+from synermedgen_jax.models.mot import Cache, MoT, Tokens
+
+TOLERANCE = {'atol': 2e-6, 'rtol': 2e-5}
+MODEL = MoT(MOT, jnp.float32)
+
+
+@functools.cache
+def params():
+  return mot_params()
+
+
+@jax.jit
+def run(weights, tokens):
+  return MODEL.apply({'params': weights}, tokens)[0]
+
+
+def take(tokens: Tokens, index) -> Tokens:
+  """Some tokens of a stream, in another order perhaps."""
+  return jax.tree.map(lambda a: a[:, jnp.asarray(index)], tokens)
+
+
+def without_gen(weights):
+  """The parameters of a model that never had the gen expert."""
+  layers = {k: v for k, v in weights['layers'].items() if k != 'gen'}
+  return {'layers': layers, 'und_norm': weights['und_norm']}
+
+
+def test_a_gen_stream_of_padding_changes_nothing():
+  tokens = streams()
+  zero = jnp.zeros_like(tokens['gen'].order)
+  padded = tokens['gen'].replace(
+    positions=zero, order=zero, visible_from=zero, visible_to=zero
+  )
+  both = run(params(), {'und': tokens['und'], 'gen': padded})
+  alone = run(params(), {'und': tokens['und']})
+  np.testing.assert_allclose(both['und'], alone['und'], **TOLERANCE)
+  assert np.isfinite(both['gen']).all()
+  # The real gen stream does change it: und tokens see the clean image.
+  real = run(params(), tokens)
+  assert np.abs(real['und'] - alone['und']).max() > 1e-2
+
+
+def test_an_und_stream_alone_needs_no_gen_parameters():
+  und = {'und': streams()['und']}
+
+  def loss(weights):
+    return jnp.square(run(weights, und)['und']).sum()
+
+  gradient = jax.grad(loss)(without_gen(params()))
+  assert set(gradient['layers']) == {'und'}
+  assert set(gradient) == {'layers', 'und_norm'}
+  for leaf in jax.tree.leaves(gradient):
+    assert np.abs(leaf).max() > 0
+  whole = jax.grad(loss)(params())
+  for leaf in jax.tree.leaves([whole['layers']['gen'], whole['gen_norm']]):
+    assert not np.asarray(leaf).any()
+
+
+def test_the_experts_have_weights_of_their_own():
+  layers = params()['layers']
+  shapes = {
+    name: jax.tree.map(lambda leaf: leaf.shape, layers[name])
+    for name in ('und', 'gen')
+  }
+  assert shapes['und'] == shapes['gen']
+  assert shapes['und']['q_proj']['kernel'] == (2, 8, 16)
+  assert shapes['und']['k_proj']['kernel'] == (2, 8, 8)
+  # An expert's projection of values reaches the other stream's outputs.
+  changed = jax.tree.map(lambda leaf: leaf, params())
+  changed['layers']['gen']['v_proj']['kernel'] += 1.0
+  tokens = streams()
+  change = np.abs(run(changed, tokens)['und'] - run(params(), tokens)['und'])
+  # The first three und tokens precede the clean image; the last two are of
+  # another example, whose only image is noised.
+  assert change[0, :3].max() == 0
+  assert change[0, 3:5].min() > 1e-4
+  assert change[0, 5:].max() == 0
+
+
+@pytest.mark.parametrize('name', ['und', 'gen'])
+def test_tokens_may_stand_anywhere_in_their_stream(name):
+  tokens = streams()
+  count = tokens[name].order.shape[1]
+  turn = np.random.default_rng(1).permutation(count)
+  assert not (turn == np.arange(count)).all()
+  plain = run(params(), tokens)
+  moved = run(params(), tokens | {name: take(tokens[name], turn)})
+  np.testing.assert_allclose(moved[name], plain[name][:, turn], **TOLERANCE)
+  other = {'und': 'gen', 'gen': 'und'}[name]
+  np.testing.assert_allclose(moved[other], plain[other], **TOLERANCE)
+
+
+def test_noised_tokens_are_hidden_from_the_text():
+  tokens = streams()
+  plain = run(params(), tokens)
+  gen = tokens['gen']
+  # Gen tokens 2, 3, 4 are the first example's noised image.
+  noised = gen.replace(x=gen.x.at[:, 2:5].add(1.0))
+  changed = run(params(), tokens | {'gen': noised})
+  np.testing.assert_array_equal(changed['und'], plain['und'])
+  np.testing.assert_array_equal(changed['gen'][:, :2], plain['gen'][:, :2])
+  np.testing.assert_array_equal(changed['gen'][:, 5:], plain['gen'][:, 5:])
+  assert np.abs(changed['gen'] - plain['gen'])[:, 2:5].min() > 1e-6
+
+
+def test_cached_keys_give_what_the_whole_row_gives():
+  tokens = streams()
+  whole = run(params(), tokens)
+  # First the prompt of the first example with its clean image, then the rest.
+  prompt = {
+    'und': take(tokens['und'], range(3)),
+    'gen': take(tokens['gen'], range(2)),
+  }
+  rest = {
+    'und': take(tokens['und'], range(3, 7)),
+    'gen': take(tokens['gen'], range(2, 7)),
+  }
+  run_cached = jax.jit(MODEL.apply, static_argnames='return_keys')
+  first, (keys, values) = run_cached(
+    {'params': params()}, prompt, return_keys=True
+  )
+  assert keys.shape == (2, 1, 5, MOT.kv_heads, MOT.head_dim)
+  assert values.shape == keys.shape
+  cache = Cache(
+    keys,
+    values,
+    *(
+      jnp.concatenate([getattr(t, field) for t in prompt.values()], axis=1)
+      for field in ('visible_from', 'visible_to')
+    ),
+  )
+  second, none = run_cached({'params': params()}, rest, cache)
+  assert none is None
+  for name in ('und', 'gen'):
+    parts = np.concatenate([first[name], second[name]], axis=1)
+    np.testing.assert_allclose(parts, whole[name], **TOLERANCE)
+
+
+def test_all_rematerialisation_policies_agree():
+  tokens = streams()
+
+  def value_and_grad(policy):
+    model = MoT(dataclasses.replace(MOT, remat=policy), jnp.float32)
+
+    def loss(weights):
+      hidden, _ = model.apply({'params': weights}, tokens)
+      return sum(jnp.sin(h).sum() for h in hidden.values())
+
+    return jax.jit(jax.value_and_grad(loss))(params())
+
+  plain = value_and_grad('none')
+  for policy in ('full', 'dots'):
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4),
+      value_and_grad(policy),
+      plain,
+    )
+
+
+def test_a_scanned_layer_is_the_experts_applied_one_by_one():
+  """One expert's layer in plain NumPy, und stream alone."""
+  tokens = jax.tree.map(np.asarray, streams()['und'])
+  config = dataclasses.replace(MOT, layers=1)
+  weights = jax.tree.map(lambda a: a[:1], without_gen(params())['layers'])
+  weights = {'layers': weights, 'und_norm': params()['und_norm']}
+  hidden, _ = MoT(config, jnp.float32).apply(
+    {'params': weights}, {'und': streams()['und']}
+  )
+  p = jax.tree.map(lambda a: np.asarray(a[0]), weights['layers']['und'])
+
+  def norm(x, scale):
+    return x / np.sqrt(np.square(x).mean(-1, keepdims=True) + 1e-6) * scale
+
+  def heads(name, x):
+    y = x @ p[name]['kernel'] + p[name]['bias']
+    return y.reshape(len(x), -1, MOT.head_dim)
+
+  def turn(x):
+    angle = tokens.positions[0][:, None, None] * np.asarray([1.0, 0.1])
+    a, b = x[..., :2], x[..., 2:]
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+
+  x = tokens.x[0]
+  y = norm(x, p['input_norm']['scale'])
+  query = turn(norm(heads('q_proj', y), p['q_norm']['scale']))
+  key = turn(norm(heads('k_proj', y), p['k_norm']['scale'])).repeat(2, axis=1)
+  value = heads('v_proj', y).repeat(2, axis=1)
+  scores = np.einsum('qhd,khd->hqk', query, key) / 2.0
+  order = tokens.order[0][:, None]
+  mask = (tokens.visible_from[0] <= order) & (order < tokens.visible_to[0])
+  weight = np.exp(scores) * mask
+  weight /= weight.sum(-1, keepdims=True)
+  out = np.einsum('hqk,khd->qhd', weight, value).reshape(len(x), -1)
+  x = x + out @ p['o_proj']['kernel']
+  y = norm(x, p['post_norm']['scale'])
+  gate = y @ p['mlp']['gate_proj']['kernel']
+  up = y @ p['mlp']['up_proj']['kernel']
+  x = x + (gate / (1 + np.exp(-gate)) * up) @ p['mlp']['down_proj']['kernel']
+  expected = norm(x, np.asarray(weights['und_norm']['scale']))
+  np.testing.assert_allclose(hidden['und'][0], expected, atol=1e-5)

@@ -1,0 +1,415 @@
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synermedgen_jax.core.modalities import ROUTES
+from synermedgen_jax.evaluation.results import ResultError
+from synermedgen_jax.evaluation.routes import METHODS, RouteScore, aggregate
+from synermedgen_jax.evaluation.understanding import score
+from synermedgen_jax.report import report
+from synermedgen_jax.tasks import prompts
+
+NAMES = [route.name for route in ROUTES]
+NASTY = '<b>&"$bad$'
+
+
+def write_stage(folder, stage, init_from='', rows=None, **config):
+  folder.mkdir(parents=True, exist_ok=True)
+  config = {
+    'stage': stage,
+    'init_from': str(init_from),
+    'model': 'tiny',
+  } | config
+  record = {'config': config, 'versions': {'jax': '0.10.2'}}
+  (folder / 'config.json').write_text(json.dumps(record))
+  rows = (
+    [{'step': 5, 'loss': 2.0}, {'step': 10, 'loss': 1.0}]
+    if rows is None
+    else rows
+  )
+  lines = ''.join(json.dumps(row) + '\n' for row in rows)
+  (folder / 'metrics.jsonl').write_text(lines)
+  return folder
+
+
+def route_scores(names, ceiling=True):
+  values = dict(zip(METHODS, (0.6, 0.5, 0.4, 0.9), strict=True))
+  if not ceiling:
+    del values['ceiling']
+  rows = [
+    RouteScore(name, 's.1.brain', 's.1', method, full_frame, value, 20.0, 30.0)
+    for name in names
+    for method, value in values.items()
+    for full_frame in (False, True)
+  ]
+  return aggregate(rows)
+
+
+def write_evaluation(workdir, names=(), records=(), panels=None, **extra):
+  folder = workdir / 'evaluation'
+  (folder / 'panels').mkdir(parents=True)
+  metrics = {'split': 'test', 'store': 'runs/store', 'subjects': ['s.1.brain']}
+  metrics['definition'] = {'synthesis': {'ssim': {'mask': 'the body mask'}}}
+  if records:
+    metrics |= score(records)
+  if names:
+    metrics |= route_scores(names)
+    metrics['sampling'] = {'points': 50, 'shift': 3.0}
+  (folder / 'metrics.json').write_text(json.dumps(metrics | extra))
+  for name in names if panels is None else panels:
+    write_panel(folder / 'panels' / f'{name}.npz')
+  if records:
+    write_questions(folder)
+  return folder
+
+
+def write_panel(path, **changes):
+  rng = np.random.default_rng(0)
+  images = rng.uniform(-1, 1, (3, 1, 12, 12)).astype(np.float32)
+  arrays = dict(zip(('source', 'synthesis', 'truth'), images, strict=True))
+  arrays |= {
+    'mask': np.ones((1, 12, 12), bool),
+    'indices': np.array([4]),
+    'target_low': np.float32(-1000),
+    'target_high': np.float32(1000),
+    'subject': np.array('S1'),
+    'case': np.array('s.1.brain'),
+  }
+  np.savez(path, **arrays | changes)
+
+
+def write_questions(folder, **changes):
+  asked = {
+    'task': 'cts',
+    'question': 'Which slice?',
+    'answer': 'A',
+    'prediction': NASTY,
+    'route': NAMES[0],
+    'images': [0, 1, 2, 3, 4],
+    'letters': ['', *prompts.LETTERS],
+  }
+  (folder / 'understanding.json').write_text(json.dumps([asked | changes]))
+  np.savez(
+    folder / 'understanding.npz', images=np.zeros((5, 12, 12), np.float32)
+  )
+
+
+RECORDS = [
+  {'task': 'cts', 'answer': 'A', 'prediction': 'A'},
+  {
+    'task': 'mi',
+    'answer': 'A CT B PET C CT D MRI',
+    'prediction': 'A CT B PET C CT D CT',
+  },
+]
+
+
+class Page(HTMLParser):
+  """The tags, attributes and text of a page."""
+
+  def __init__(self, path):
+    super().__init__()
+    self.tags, self.attributes, self.words, self.open = [], [], [], []
+    self.source = path.read_text()
+    self.feed(self.source)
+    assert not self.open, f'not closed: {self.open}'
+    self.text = ' '.join(' '.join(self.words).split())
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append(tag)
+    self.attributes += attrs
+    if tag not in ('meta', 'img'):
+      self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    if self.open and self.open[-1] != 'style':
+      self.words.append(data)
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """A run of three stages with everything there is to show."""
+  root = tmp_path_factory.mktemp('run')
+  first = write_stage(root / 'autoencoder', 'autoencoder')
+  second = write_stage(root / 'stage1', 'gau', first)
+  third = write_stage(root / 'stage2', 'ucg', second, note=NASTY)
+  write_evaluation(third, NAMES, RECORDS, store=f'runs/{NASTY}')
+  written = report(third, third / 'report')
+  return third / 'report', written, Page(third / 'report' / 'index.html')
+
+
+def test_a_whole_run_has_a_page_and_every_picture(whole):
+  output, written, _ = whole
+  names = [
+    'loss_curves',
+    'route_bars',
+    'understanding',
+    'confusion',
+    'overview',
+  ]
+  names += [f'panels/{name}' for name in NAMES]
+  pictures = {output / f'{name}.png' for name in names}
+  assert set(written) == {*pictures, output / 'index.html'}
+  assert {p for p in output.rglob('*') if p.is_file()} == set(written)
+  for path in pictures:
+    assert path.read_bytes().startswith(b'\x89PNG')
+
+
+def test_the_page_has_every_route_with_its_picture(whole):
+  page = whole[2]
+  for route in ROUTES:
+    assert route.name in page.text
+    title = f'{route.region.label} {route.source.label} → {route.target.label}'
+    assert title in page.text
+  assert page.tags.count('img') == len(NAMES) + 5
+  assert page.tags.count('details') == len(NAMES) + 3
+  assert page.text.count('✓ win') == 2 * len(NAMES)
+
+
+def test_the_page_has_the_numbers(whole):
+  text = whole[2].text
+  assert (
+    'mean SSIM 0.600 copy source, the better trivial baseline: 0.500' in text
+  )
+  assert 'routes won 22 of 22' in text
+  assert 'ceiling, mean SSIM 0.900' in text
+  assert 'CTS accuracy 1.000 chance 0.250, 1 questions' in text
+  assert 'MI accuracy 0.750 chance 0.500, 4 panels' in text
+  assert 'ssim.mask the body mask' in text
+  assert 'sampling.points 50' in text
+  assert 'version of jax 0.10.2' in text
+
+
+def test_the_page_stands_alone(whole):
+  page = whole[2]
+  assert not {'a', 'script', 'link', 'iframe'} & set(page.tags)
+  for name, value in page.attributes:
+    if name in ('src', 'href'):
+      assert value.startswith('data:image/png;base64,')
+  assert not re.search(r'https?:|url\(|@import', page.source)
+
+
+def test_text_from_the_run_is_escaped(whole):
+  page = whole[2]
+  assert NASTY not in page.source
+  assert page.text.count(NASTY) >= 2  # the note in the config, the store
+  assert page.tags.count('b') == page.source.count('<b>')
+
+
+def test_stages_come_first_to_last(whole):
+  text = whole[2].text
+  order = [text.index(name) for name in ('Stage 0', 'Stage I,', 'Training')]
+  assert order[2] < order[0] < order[1]
+
+
+def test_nothing_is_missing_from_a_whole_run(whole):
+  assert ('class', 'note') not in whole[2].attributes
+
+
+def page_of(workdir):
+  report(workdir, workdir / 'report')
+  return Page(workdir / 'report' / 'index.html')
+
+
+def test_a_stage_1_has_no_synthesis_and_says_what_trains_it(tmp_path):
+  workdir = write_stage(tmp_path / 'stage 1', 'gau')
+  write_evaluation(workdir, records=RECORDS)
+  page = page_of(workdir)
+  assert 'configs/stage2.py' in page.text
+  assert f"--config.init_from='{workdir}'" in page.text
+  assert 'MI accuracy 0.750' in page.text
+  assert 'SSIM per route' not in page.source
+
+
+def test_a_run_that_was_not_measured_has_curves_and_the_command(tmp_path):
+  workdir = write_stage(tmp_path / 'stage2', 'ucg')
+  page = page_of(workdir)
+  command = f'python -m synermedgen_jax.evaluate --workdir={workdir}'
+  assert command in page.text
+  assert page.tags.count('img') == 1
+
+
+def test_an_autoencoder_has_curves_alone(tmp_path):
+  page = page_of(write_stage(tmp_path, 'autoencoder'))
+  assert 'report a later stage' in page.text
+  assert 'synermedgen_jax.evaluate' not in page.text
+
+
+def test_a_run_without_steps_says_so(tmp_path):
+  page = page_of(write_stage(tmp_path, 'gau', rows=[]))
+  assert 'no curves of Stage I' in page.text
+  assert page.tags.count('img') == 0
+
+
+def test_a_missing_earlier_stage_is_left_out_with_a_line(tmp_path):
+  workdir = write_stage(tmp_path / 'stage1', 'gau', tmp_path / 'gone')
+  page = page_of(workdir)
+  assert f'began from {tmp_path / "gone"}' in page.text
+  assert page.tags.count('img') == 1
+
+
+def test_an_earlier_stage_is_found_from_the_current_folder(
+  tmp_path, monkeypatch
+):
+  write_stage(tmp_path / 'runs' / 'autoencoder', 'autoencoder')
+  workdir = write_stage(tmp_path / 'runs' / 's1', 'gau', 'runs/autoencoder')
+  monkeypatch.chdir(tmp_path)
+  assert 'Stage 0, autoencoder' in page_of(workdir).text
+
+
+def test_some_routes_without_pictures_and_ceiling(tmp_path):
+  workdir = write_stage(tmp_path, 'ucg')
+  names = NAMES[:3]
+  scores = route_scores(names, ceiling=False)
+  write_evaluation(workdir, names, panels=NAMES[1:2], **scores)
+  # Left by an earlier evaluation: not among those measured.
+  write_panel(workdir / 'evaluation' / 'panels' / f'{NAMES[9]}.npz')
+  page = page_of(workdir)
+  assert f'No pictures of {NAMES[0]}, {NAMES[2]}.' in page.text
+  assert 'three tasks have not been measured' in page.text
+  assert 'routes won 3 of 3' in page.text
+  assert '19 of 22 not scored' in page.text
+  assert NAMES[9] not in page.text
+  assert 'ceiling, mean SSIM' not in page.text
+
+
+def test_a_line_that_is_being_written_is_not_read(tmp_path):
+  workdir = write_stage(tmp_path, 'ucg')
+  with (workdir / 'metrics.jsonl').open('a') as file:
+    file.write('{"step": 15, "lo')
+  page_of(workdir)
+
+
+def evaluated(tmp_path):
+  workdir = write_stage(tmp_path, 'ucg')
+  return workdir, write_evaluation(workdir, NAMES[:1], RECORDS)
+
+
+def replace(path, old, new):
+  text = path.read_text()
+  assert old in text
+  path.write_text(text.replace(old, new))
+
+
+BAD = {
+  'no config': (
+    lambda w, e: (w / 'config.json').unlink(),
+    'no config.json; train',
+  ),
+  'config': (
+    lambda w, e: (w / 'config.json').write_text('{'),
+    'config.json: is not JSON',
+  ),
+  'stage': (
+    lambda w, e: replace(w / 'config.json', '"stage"', '"phase"'),
+    'config.json: config.stage should be text, but it is missing; train',
+  ),
+  'loop': (
+    lambda w, e: write_stage(w, 'ucg', w),
+    'config.json: init_from leads back',
+  ),
+  'row': (
+    lambda w, e: replace(w / 'metrics.jsonl', '{"step": 5', '{"step": "x"'),
+    'metrics.jsonl: line 1 is not a row',
+  ),
+  'metrics': (
+    lambda w, e: (e / 'metrics.json').write_text('[]'),
+    'metrics.json: its content should be an object',
+  ),
+  'route': (
+    lambda w, e: replace(e / 'metrics.json', NAMES[0], 'brain_ct_to_pet'),
+    "metrics.json: synthesis has an unknown 'brain_ct_to_pet'",
+  ),
+  'number': (
+    lambda w, e: replace(e / 'metrics.json', '"win": true', '"win": "yes"'),
+    'win should be true or false',
+  ),
+  'summary': (
+    lambda w, e: replace(e / 'metrics.json', '"summary"', '"summery"'),
+    'metrics.json: summary should be an object, but it is missing',
+  ),
+  'npz': (
+    lambda w, e: (e / 'panels' / f'{NAMES[0]}.npz').write_bytes(b'PK\x03\x04'),
+    f'{NAMES[0]}.npz: cannot be read',
+  ),
+  'pickle': (
+    lambda w, e: write_panel(
+      e / 'panels' / f'{NAMES[0]}.npz', subject=np.array([{}])
+    ),
+    f'{NAMES[0]}.npz: cannot be read',
+  ),
+  'shapes': (
+    lambda w, e: write_panel(
+      e / 'panels' / f'{NAMES[0]}.npz', mask=np.ones((2, 2), bool)
+    ),
+    f'{NAMES[0]}.npz: source, synthesis, truth and mask differ',
+  ),
+  'window': (
+    lambda w, e: write_panel(
+      e / 'panels' / f'{NAMES[0]}.npz', target_low=np.float32(1000)
+    ),
+    'target_low is not below target_high',
+  ),
+  'images': (
+    lambda w, e: write_questions(e, images=[0, 1, 2, 3, 9]),
+    'understanding.json: [0] names images',
+  ),
+  'letters': (
+    lambda w, e: write_questions(e, letters=['A']),
+    'understanding.json: [0] is not a question',
+  ),
+  'no images': (
+    lambda w, e: (e / 'understanding.npz').unlink(),
+    'understanding.npz: cannot be read',
+  ),
+}
+
+
+@pytest.mark.parametrize('kind', BAD)
+def test_a_bad_file_is_named_in_one_line_and_nothing_is_written(kind, tmp_path):
+  spoil, message = BAD[kind]
+  workdir, evaluation = evaluated(tmp_path)
+  spoil(workdir, evaluation)
+  with pytest.raises(ResultError) as error:
+    report(workdir, tmp_path / 'report')
+  assert message in str(error.value)
+  assert '\n' not in str(error.value)
+  assert not (tmp_path / 'report').exists()
+
+
+def run(*arguments):
+  return subprocess.run(
+    [sys.executable, '-m', 'synermedgen_jax.report', *arguments],
+    cwd=Path(__file__).parents[1],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def test_the_command_prints_what_it_wrote(tmp_path):
+  workdir = write_stage(tmp_path / 'run', 'gau')
+  done = run(f'--workdir={workdir}', f'--output={tmp_path / "out"}')
+  assert done.returncode == 0
+  assert done.stdout.splitlines() == [
+    str(tmp_path / 'out' / 'loss_curves.png'),
+    str(tmp_path / 'out' / 'index.html'),
+  ]
+
+
+def test_the_command_ends_with_one_line_and_exit_code_1(tmp_path):
+  done = run(f'--workdir={tmp_path}')
+  assert done.returncode == 1
+  assert done.stderr == (
+    f'Error: {tmp_path}: holds no config.json; train a stage there with '
+    'python -m synermedgen_jax.main.\n'
+  )

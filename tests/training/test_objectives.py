@@ -1,0 +1,278 @@
+"""Losses by hand, for a stub whose every answer is known."""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from synermedgen_jax.core.batch import TASKS, Layout, PackedBatch
+from synermedgen_jax.training import objectives
+from synermedgen_jax.training.objectives import ObjectiveConfig
+
+CTS, MI = TASKS.index('cts'), TASKS.index('mi')
+
+
+class Stub:
+  """A model without layers: what it embeds, it answers.
+
+  Its parameters are `und`, the hidden states of text; `latents`, the clean
+  ones of a row; `head`, which makes logits of hidden states.
+  """
+
+  config = types.SimpleNamespace(latent_stride=2)
+
+  def __init__(self):
+    self.embedded = None
+
+  def apply(self, variables, *arguments, method):
+    return getattr(self, method.__name__)(variables['params'], *arguments)
+
+  def logits(self, params, hidden):
+    return hidden @ params['head']
+
+  def velocity(self, params, hidden):
+    return hidden
+
+  def row_latents(self, params, batch):
+    return params['latents']
+
+  def embed_batch(self, params, batch, latents, t):
+    self.embedded = latents, t
+    streams = {'und': params['und']}
+    return streams if latents is None else streams | {'gen': latents}
+
+  def backbone(self, params, streams):
+    return streams, None
+
+  def moments(self, params, images):
+    grid = jnp.ones((len(images), 2, 2, 1))
+    return 2.0 * grid, jnp.log(4.0) * grid
+
+  def decode_raw(self, params, z):
+    return jnp.full((len(z), 4, 4, 1), 0.5)
+
+
+def layout(example_ids) -> Layout:
+  return Layout(*[jnp.zeros_like(example_ids)] * 4, example_ids=example_ids)
+
+
+def batch(**fields) -> PackedBatch:
+  """Only the fields that losses read."""
+  names = [field.name for field in dataclasses.fields(PackedBatch)]
+  return PackedBatch(**dict.fromkeys(names) | fields)
+
+
+def text_fields(labels, weights, tasks):
+  return {
+    'labels': jnp.asarray(labels),
+    'ntp_weight': jnp.asarray(weights, jnp.float32),
+    'task_ids': jnp.asarray(tasks),
+  }
+
+
+NO_TEXT = text_fields([[0]], [[0]], [[0]])
+# Two words: scores (0, log 3) are probabilities 1/4 and 3/4.
+SURE, EVEN = [0.0, np.log(3)], [0.0, 0.0]
+HEAD = {'head': jnp.eye(2)}
+
+
+def test_answers_are_summed_and_counted_by_task():
+  params = HEAD | {'und': jnp.asarray([[SURE, SURE, EVEN, SURE]])}
+  fields = text_fields([[1, 0, 1, 1]], [[1, 1, 2, 0]], [[CTS, CTS, MI, MI]])
+  sums = objectives.flow_and_text_sums(
+    Stub(), params, batch(**fields), None, None, None
+  )
+  expected = {
+    'ntp/cts': (np.log(4 / 3) + np.log(4), 2),
+    'token_accuracy/cts': (1, 2),
+    'ntp/mi': (2 * np.log(2), 2),
+    'token_accuracy/mi': (0, 2),  # a tie goes to the first word
+    'ntp/tia': (0, 0),
+    'token_accuracy/tia': (0, 0),
+  }
+  for name, value in expected.items():
+    np.testing.assert_allclose(sums[name], value, atol=1e-6)
+  assert 'flow' not in sums
+
+
+def test_a_chunk_at_a_time_is_the_same_loss():
+  rng = np.random.default_rng(0)
+  hidden = jnp.asarray(rng.standard_normal((2, 7, 3)), jnp.float32)
+  head = jnp.asarray(rng.standard_normal((3, 5)), jnp.float32)
+  labels = jnp.asarray(rng.integers(0, 5, (2, 7)))
+  weight = jnp.asarray(rng.standard_normal((2, 7)), jnp.float32)
+
+  def loss(hidden, head, chunk):
+    losses, right = objectives.token_losses(
+      Stub(), {'head': head}, hidden, labels, chunk=chunk
+    )
+    return (losses * weight).sum(), (losses, right)
+
+  def value_and_grad(chunk):
+    grad = jax.grad(loss, argnums=(0, 1), has_aux=True)
+    return jax.jit(grad, static_argnums=2)(hidden, head, chunk)
+
+  whole = value_and_grad(7)
+  assert whole[1][0].shape == (2, 7)
+  scores = np.asarray(hidden) @ np.asarray(head)
+  picked = np.take_along_axis(scores, np.asarray(labels)[..., None], -1)
+  expected = np.log(np.exp(scores).sum(-1)) - picked[..., 0]
+  np.testing.assert_allclose(whole[1][0], expected, atol=1e-5)
+  for chunk in (1, 3, 100):
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+      value_and_grad(chunk),
+      whole,
+    )
+
+
+def test_the_flow_loss_by_hand():
+  latents = jnp.asarray([[[1.0, 3.0], [5.0, 5.0], [2.0, 0.0]]])
+  noise = jnp.asarray([[[0.0, 1.0], [9.0, 9.0], [1.0, 1.0]]])
+  t = jnp.asarray([[0.25, 0.0, 0.5]])
+  fields = NO_TEXT | {'noise_ids': jnp.asarray([[1, 0, 2]])}
+  params = HEAD | {'und': jnp.zeros((1, 1, 2))}
+  sums = objectives.flow_and_text_sums(
+    Stub(), params, batch(**fields), latents, noise, t
+  )
+  # The stub's velocity is the noised latent (0.75, 2.5), where noise - data
+  # is (-1, -2); then (1.5, 0.5), where it is (-1, 1). The clean one is out.
+  first = (1.75**2 + 4.5**2) / 2
+  third = (2.5**2 + 0.5**2) / 2
+  np.testing.assert_allclose(sums['flow'], (first + third, 2), rtol=1e-6)
+
+
+def drawn_row():
+  """A row of two noised images about a clean one, through the objective."""
+  noise_ids = jnp.asarray([[1, 1, 0, 0, 2, 2]])
+  fields = NO_TEXT | {'noise_ids': noise_ids, 'latent_index': noise_ids}
+  rng = np.random.default_rng(0)
+  params = HEAD | {
+    'und': jnp.zeros((1, 1, 2)),
+    'latents': jnp.asarray(rng.standard_normal((1, 6, 2)), jnp.float32),
+  }
+  return batch(**fields), params
+
+
+def test_clean_latents_reach_the_model_unnoised():
+  row, params = drawn_row()
+  model = Stub()
+  sums = objectives.multimodal_sums(
+    model, params, row, jax.random.key(0), ObjectiveConfig()
+  )
+  noised, t = model.embedded
+  np.testing.assert_array_equal(t[0, 2:4], 0)
+  np.testing.assert_array_equal(noised[0, 2:4], params['latents'][0, 2:4])
+  assert t[0, 0] == t[0, 1] != t[0, 4] == t[0, 5]
+  assert np.abs(noised - params['latents'])[0, [0, 1, 4, 5]].min() > 1e-3
+  assert float(sums['flow'][1]) == 4
+
+
+def test_latents_are_constants_of_the_step():
+  row, params = drawn_row()
+
+  def loss(latents):
+    sums = objectives.multimodal_sums(
+      Stub(),
+      params | {'latents': latents},
+      row,
+      jax.random.key(0),
+      ObjectiveConfig(),
+    )
+    return sums['flow'][0]
+
+  assert not jax.grad(loss)(params['latents']).any()
+
+
+def test_a_row_without_latents_has_no_flow():
+  fields = text_fields([[1]], [[1]], [[MI]])
+  row = batch(latent_index=jnp.zeros((1, 0), int), **fields)
+  params = HEAD | {'und': jnp.asarray([[SURE]])}
+  sums = objectives.multimodal_sums(
+    Stub(), params, row, jax.random.key(0), ObjectiveConfig()
+  )
+  assert 'flow' not in sums
+  np.testing.assert_allclose(sums['ntp/mi'], (np.log(4 / 3), 1), rtol=1e-6)
+
+
+def test_timesteps_are_one_a_noised_image_and_zero_for_clean_ones():
+  noise_ids = jnp.asarray([[0, 1, 1, 2, 0], [1, 1, 2, 3, 4]])
+  t = np.asarray(objectives.draw_timesteps(jax.random.key(3), noise_ids, 1.0))
+  assert t[0, 0] == t[0, 4] == 0
+  assert t[0, 1] == t[0, 2]
+  drawn = {t[0, 1], t[0, 3], *t[1, 1:]}
+  assert len(drawn) == 6
+  assert t[1, 0] == t[1, 1]
+  assert all(0 < value < 1 for value in drawn)
+
+
+def test_timesteps_are_shifted_sigmoids_of_normal_numbers():
+  noise_ids = jnp.arange(1, 4001)[None]
+  key = jax.random.key(0)
+  plain = objectives.draw_timesteps(key, noise_ids, 1.0)
+  logits = np.log(plain / (1 - plain))
+  assert abs(logits.mean()) < 0.06
+  assert abs(logits.std() - 1) < 0.05
+  np.testing.assert_allclose(
+    objectives.draw_timesteps(key, noise_ids, 3.0),
+    3 * plain / (1 + 2 * plain),
+    rtol=1e-5,
+  )
+
+
+@pytest.mark.parametrize(
+  ('t', 'shift', 'expected'),
+  [
+    (0.0, 3.0, 0.0),
+    (0.25, 3.0, 0.5),
+    (0.5, 3.0, 0.75),
+    (1.0, 3.0, 1.0),
+    (0.4, 1.0, 0.4),
+  ],
+)
+def test_shifting_moves_timesteps_towards_noise(t, shift, expected):
+  assert objectives.shift_timestep(t, shift) == pytest.approx(expected)
+
+
+def test_padded_canvases_count_for_nothing():
+  images = np.zeros((2, 3, 4, 4, 1), np.float32)
+  images[0, 0] = -0.5
+  images[0, 1, :, :2] = 1.0
+  # Canvases of 2 x 2 latent tokens; row 1 and the third canvas are padding.
+  row = batch(
+    gen=layout(jnp.asarray([[1, 1, 2, 0], [0, 0, 0, 0]])),
+    latent_index=jnp.asarray([[0, 3, 4, 0], [0, 0, 0, 0]]),
+    vae_images=jnp.asarray(images),
+  )
+  sums = objectives.autoencoder_sums(
+    Stub(), {}, row, jax.random.key(0), ObjectiveConfig()
+  )
+  # The stub decodes 0.5 everywhere: errors 1, and the mean of 0.5 and 0.5.
+  np.testing.assert_allclose(sums['l1'], (1.0 + 0.5, 2), rtol=1e-6)
+  # Of a normal of mean 2 and variance 4 against the unit one.
+  kl = 0.5 * (4 + 4 - 1 - np.log(4))
+  np.testing.assert_allclose(sums['kl'], (2 * kl, 2), rtol=1e-6)
+
+
+def test_the_total_adds_the_means_of_the_tasks():
+  sums = {
+    'ntp/cts': (6.0, 3.0),  # a mean of 2
+    'ntp/mi': (10.0, 2.0),  # 5
+    'ntp/tia': (0.0, 0.0),  # no such example here
+    'token_accuracy/cts': (3.0, 3.0),  # no loss
+    'flow': (8.0, 2.0),  # 4
+  }
+  sums = {k: (jnp.asarray(v), jnp.asarray(n)) for k, (v, n) in sums.items()}
+  config = ObjectiveConfig(ntp_weight=1.0, flow_weight=1.0)
+  assert float(objectives.total(sums, config)) == 2 + 5 + 4
+  config = ObjectiveConfig(ntp_weight=0.5, flow_weight=10.0)
+  assert float(objectives.total(sums, config)) == 0.5 * 7 + 40
+
+
+def test_the_autoencoders_total_weighs_its_divergence():
+  sums = {'l1': (jnp.asarray(3.0), 2.0), 'kl': (jnp.asarray(8.0), 2.0)}
+  total = objectives.total(sums, ObjectiveConfig(kl_weight=0.25))
+  assert float(total) == 1.5 + 1.0

@@ -1,0 +1,193 @@
+import importlib.util
+import pathlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from synermedgen_jax.models import bagel, presets
+from synermedgen_jax.training import optim
+
+CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
+NAMES = ('vit/kernel', 'vit/bias', 'mot/und/kernel', 'mot/gen/kernel')
+
+
+def adam(scales, rate=1.0, eps=1e-12, weight_decay=0.0, clip=1e9):
+  return optim.optimizer(
+    optax.constant_schedule(rate),
+    scales,
+    b1=0.9,
+    b2=0.95,
+    eps=eps,
+    weight_decay=weight_decay,
+    clip=clip,
+  )
+
+
+def first_updates(tx, grads, params=None):
+  params = grads if params is None else params
+  return tx.update(grads, tx.init(params), params)[0]
+
+
+def test_the_first_row_that_matches_decides():
+  table = ((r'vit/bias', 0.5), (r'vit/.*', 0.0), (r'.*', 1.0))
+  assert optim.multipliers(NAMES, table) == {
+    'vit/kernel': 0.0,
+    'vit/bias': 0.5,
+    'mot/und/kernel': 1.0,
+    'mot/gen/kernel': 1.0,
+  }
+
+
+def test_a_row_matches_whole_names():
+  with pytest.raises(ValueError, match='mot/und/kernel'):
+    optim.multipliers(NAMES, ((r'vit/.*', 1), (r'und/.*', 1), (r'mot/gen', 1)))
+
+
+def test_unmatched_parameters_are_all_named():
+  with pytest.raises(
+    ValueError, match='says nothing of mot/und/kernel, mot/gen/kernel: add'
+  ):
+    optim.multipliers(NAMES, ((r'vit/.*', 1.0),))
+
+
+def test_rows_that_match_nothing_are_named():
+  table = ((r'.*', 1.0), (r'vae/.*', 0.0), (r'vit/.*', 0.0))
+  # The last one would match, but never comes to decide.
+  with pytest.raises(ValueError, match=r'match nothing: vae/\.\*, vit/\.\*\.'):
+    optim.multipliers(NAMES, table)
+
+
+def test_flat_names_and_trees_are_two_forms_of_one():
+  tree = {'a': {'b': {'c': 1}, 'd': 2}, 'e': 3}
+  flat = optim.flatten(tree)
+  assert flat == {'a/b/c': 1, 'a/d': 2, 'e': 3}
+  assert optim.unflatten(flat) == tree
+
+
+@pytest.mark.parametrize(
+  ('warmup', 'expected'),
+  [(4, [0, 0.5, 1, 1.5, 2, 2, 2]), (1, [0, 2, 2]), (0, [2, 2, 2])],
+)
+def test_a_constant_rate_follows_a_linear_warm_up(warmup, expected):
+  rate = optim.schedule(2.0, warmup, steps=5, decay='constant')
+  np.testing.assert_allclose([rate(i) for i in range(len(expected))], expected)
+
+
+def test_a_cosine_falls_to_zero_at_the_last_step():
+  rate = optim.schedule(2.0, 2, steps=6, decay='cosine')
+  # 2 (1 + cos(pi k / 4)) / 2 for k = 0 ... 4 after the warm-up.
+  np.testing.assert_allclose(
+    [rate(i) for i in range(8)],
+    [0, 1, 2, 1 + 0.5**0.5, 1, 1 - 0.5**0.5, 0, 0],
+    atol=1e-6,
+  )
+
+
+def test_an_unknown_decay_is_refused():
+  with pytest.raises(
+    ValueError, match=r"'linear': expected constant or cosine"
+  ):
+    optim.schedule(1.0, 0, 10, 'linear')
+
+
+def test_multipliers_scale_updates():
+  grads = {'a': jnp.asarray([3.0]), 'b': jnp.asarray([-5.0])}
+  updates = first_updates(adam({'a': 1.0, 'b': 0.1}, rate=0.5), grads)
+  # Adam's first step is the gradient's sign.
+  np.testing.assert_allclose(updates['a'], [-0.5], rtol=1e-5)
+  np.testing.assert_allclose(updates['b'], [0.05], rtol=1e-5)
+
+
+def test_the_clip_is_global_and_comes_first():
+  grads = {'a': jnp.asarray([3.0]), 'b': jnp.asarray([4.0])}
+  tx = adam({'a': 1.0, 'b': 1.0}, eps=1.0, clip=1.0)
+  updates = first_updates(tx, grads)
+  # Clipped to 0.6 and 0.8; then g / (|g| + eps).
+  np.testing.assert_allclose(updates['a'], [-0.6 / 1.6], rtol=1e-5)
+  np.testing.assert_allclose(updates['b'], [-0.8 / 1.8], rtol=1e-5)
+
+
+def test_decay_acts_on_matrices_alone():
+  params = {'kernel': jnp.full((2, 2), 4.0), 'bias': jnp.full(2, 4.0)}
+  grads = jax.tree.map(jnp.ones_like, params)
+  tx = adam({'kernel': 1.0, 'bias': 1.0}, weight_decay=0.1)
+  updates = first_updates(tx, grads, params)
+  np.testing.assert_allclose(
+    updates['kernel'], np.full((2, 2), -1.4), rtol=1e-5
+  )
+  np.testing.assert_allclose(updates['bias'], [-1, -1], rtol=1e-5)
+
+
+def test_second_moments_are_adams():
+  tx = adam({'a': 1.0})
+  params = {'a': jnp.zeros(1)}
+  state = tx.init(params)
+  for grad in (1.0, 3.0):
+    updates, state = tx.update({'a': jnp.asarray([grad])}, state, params)
+  first = (0.1 * 0.9 + 0.1 * 3) / (1 - 0.9**2)
+  second = (0.05 * 0.95 + 0.05 * 9) / (1 - 0.95**2)
+  np.testing.assert_allclose(updates['a'], [-first / second**0.5], rtol=1e-5)
+
+
+def trainable_of(config_name: str) -> dict[str, bool]:
+  """Whether each parameter of the tiny model trains under a config."""
+  path = CONFIGS / f'{config_name}.py'
+  spec = importlib.util.spec_from_file_location(config_name, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config()
+  shapes = jax.eval_shape(
+    lambda key: bagel.init_params(presets.tiny(), key), jax.random.key(0)
+  )
+  names = optim.flatten(nn.unbox(shapes))
+  table = tuple(map(tuple, config.trainable))
+  return {n: m > 0 for n, m in optim.multipliers(names, table).items()}
+
+
+@pytest.mark.parametrize(
+  ('config', 'trained', 'frozen'),
+  [
+    (
+      'autoencoder',
+      ['autoencoder/encoder', 'autoencoder/decoder'],
+      ['autoencoder/latent_', 'mot/', 'vit/', 'embed_tokens', 'lm_head'],
+    ),
+    (
+      'stage1',
+      ['vit/', 'connector/', 'mot/layers/und/', 'mot/und_norm', 'lm_head'],
+      ['autoencoder/', 'mot/layers/gen/', 'mot/gen_norm', 'llm2vae'],
+    ),
+    (
+      'stage2',
+      [
+        'mot/layers/gen/',
+        'mot/gen_norm',
+        'vae2llm',
+        'llm2vae',
+        'time_embedder',
+      ],
+      ['autoencoder/', 'vit_pos_embed', 'latent_pos_embed'],
+    ),
+  ],
+)
+def test_a_stage_trains_what_it_says(config, trained, frozen):
+  trains = trainable_of(config)
+  for prefix, wanted in [(p, True) for p in trained] + [
+    (p, False) for p in frozen
+  ]:
+    found = {t for name, t in trains.items() if name.startswith(prefix)}
+    assert found == {wanted}, prefix
+
+
+def test_frozen_parameters_have_no_optimiser_state():
+  scales = optim.multipliers(NAMES, ((r'vit/.*', 0.0), (r'.*', 1.0)))
+  trainable = {n: jnp.zeros(2) for n in NAMES if scales[n]}
+  state = adam(scales).init(trainable)
+  moments = next(s for s in state if isinstance(s, optax.ScaleByAdamState))
+  assert set(moments.mu) == {'mot/und/kernel', 'mot/gen/kernel'}
+  updates = first_updates(adam(scales), trainable)
+  assert set(updates) == set(trainable)
