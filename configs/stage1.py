@@ -24,8 +24,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.routes = ()
   config.neighbours = 3
   config.image = {'vit_side': 64, 'vae_side': 64}
-  config.capacity = {'und': 320, 'gen': 0, 'vit': 160, 'images': 0}
-  config.rows = 8
+  config.capacity = {'und': 120, 'gen': 0, 'vit': 80, 'images': 0}
+  config.rows = 10
   config.packing_bins = 16
   config.reader_threads = 2
   config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
@@ -39,8 +39,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
     (r'mot/(layers/und|und_norm)/.*', 1.0),
   )
   config.objective = {'ntp_weight': 1.0}
-  config.steps = 2000
-  config.learning_rate = 1e-3
+  config.steps = 3000
+  config.learning_rate = 2e-3
   config.warmup = 100
   config.decay = 'cosine'
   config.b1, config.b2, config.eps = 0.9, 0.95, 1e-8

@@ -40,6 +40,18 @@ def get_config(model: str = 'tiny') -> ConfigDict:
     (r'mot/(layers/gen|gen_norm)/.*', 1.0),
   )
   config.objective = {'flow_weight': 1.0, 'train_shift': 1.0}
+  # How slices are synthesised; few points suit a small model.
+  config.sampling = {
+    'points': 5,
+    'shift': 1.0,
+    'guidance': {
+      'text': 1.0,
+      'image': 1.0,
+      'interval': (0.0, 1.0),
+      'renorm': 'global',
+      'renorm_min': 0.0,
+    },
+  }
   config.steps = 3000
   config.learning_rate = 2e-3
   config.warmup = 100

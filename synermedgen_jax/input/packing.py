@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import jax
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
@@ -44,7 +45,7 @@ def resize(
   return np.clip(np.asarray(resized, np.float32), -1.0, 1.0)
 
 
-def _pixels(image, side: int, geometry: ImageGeometry):
+def to_pixels(image, side: int, geometry: ImageGeometry):
   """A slice at the side that the model takes, its channels repeated."""
   return np.repeat(resize(image, side)[..., None], geometry.channels, axis=-1)
 
@@ -224,14 +225,55 @@ def tokenise(
       row.add_text(span)
     elif span.kind == 'vit_image':
       row.add_vit_image(
-        _pixels(read_slice(span.image), geometry.vit_side, geometry)
+        to_pixels(read_slice(span.image), geometry.vit_side, geometry)
       )
     else:
       row.add_vae_image(
-        _pixels(read_slice(span.image), geometry.vae_side, geometry),
+        to_pixels(read_slice(span.image), geometry.vae_side, geometry),
         span.has_loss,
       )
   return row.features()
+
+
+def measure(
+  example: Example,
+  tokenizer: Tokenizer,
+  geometry: ImageGeometry,
+  *,
+  dropped: frozenset[int] = frozenset(),
+) -> Capacity:
+  """How much of a row `tokenise` would fill; reads no pixel."""
+  patches = (geometry.vit_side // geometry.vit_patch) ** 2
+  latents = (geometry.vae_side // geometry.latent_stride) ** 2
+  kept = [s for i, s in enumerate(example.spans) if i not in dropped]
+  text = sum(len(tokenizer.encode(s.text)) for s in kept if s.kind == 'text')
+  vit = sum(patches for s in kept if s.kind == 'vit_image')
+  images = sum(s.kind == 'vae_image' for s in kept)
+  # Every span has two markers, all of them und tokens.
+  return Capacity(2 * len(kept) + text + vit, images * latents, vit, images)
+
+
+def split_target(
+  features: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """Parts an example from its noised image, which is its last span.
+
+  Args:
+    features: as `tokenise` returns them.
+
+  Returns:
+    The features of the conditions, and those of the noised span (two markers
+    and its latent tokens, no canvas), all of them at their places.
+  """
+  noised = features['gen'][:, GEN.index('noise_ids')] > 0
+  count = int(noised.sum())
+  if not count or noised[:-count].any():
+    raise ValueError('An example to sample needs one noised image, its last.')
+  cut = {'und': 2, 'gen': count, 'vit': 0, 'vit_patches': 0, 'vae_images': 1}
+  stop = {name: len(part) - cut[name] for name, part in features.items()}
+  target = {name: part[stop[name] :] for name, part in features.items()}
+  target['vae_images'] = target['vae_images'][:0]
+  return {n: part[: stop[n]] for n, part in features.items()}, target
 
 
 def feature_capacity(capacity: Capacity) -> dict[str, int]:
@@ -300,7 +342,7 @@ def finish_row(row: Mapping[str, np.ndarray], geometry: ImageGeometry) -> dict:
     for name, columns in (('und', UND), ('gen', GEN), ('vit', VIT))
   )
   for stream, name in ((und, 'und'), (gen, 'gen')):
-    shift = order_start[segments[name]] * (stream['example_ids'] > 0)
+    shift = order_start[segments[name]]  # 0 for padding
     for column in ('order', 'visible_from', 'visible_to'):
       stream[column] = stream[column] + shift
     stream['example_ids'] = segments[name].astype(np.int32)
@@ -334,6 +376,18 @@ def _number_noises(noise_ids, segment_ids):
   out = np.zeros_like(noise_ids)
   out[noised] = number + 1
   return out
+
+
+def pack_rows(
+  examples: Sequence[Mapping[str, np.ndarray]],
+  capacity: Capacity,
+  geometry: ImageGeometry,
+) -> PackedBatch:
+  """One example a row: the batches of inference."""
+  rows = [
+    finish_row(concatenate_row([e], capacity), geometry) for e in examples
+  ]
+  return to_batch(jax.tree.map(lambda *parts: np.stack(parts), *rows))
 
 
 def to_batch(rows: Mapping[str, np.ndarray]) -> PackedBatch:

@@ -41,6 +41,7 @@ class MoTConfig:
   qk_norm: bool = True
   remat: str = 'none'
   attention: str | None = None  # an implementation's name; None = automatic
+  unroll: int = 1  # layers per turn of the scan; all of them is fast on CPU
 
 
 @flax.struct.dataclass
@@ -209,6 +210,7 @@ class MoT(nn.Module):
       split_rngs={'params': True},
       in_axes=(cache_axes,),
       length=self.config.layers,
+      unroll=self.config.unroll,
       metadata_params={nn.PARTITION_NAME: 'layers'},
     )(self.config, self.dtype, name='layers')
     streams, new = scanned(streams, per_layer)

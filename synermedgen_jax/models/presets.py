@@ -20,9 +20,17 @@ def tiny() -> BagelConfig:
       mlp=256,
       vocab=512,
       rope_theta=1e4,
+      unroll=4,
     ),
     vit=ViTConfig(
-      hidden=96, layers=2, heads=4, mlp=192, patch=16, channels=1, table=4
+      hidden=96,
+      layers=2,
+      heads=4,
+      mlp=192,
+      patch=16,
+      channels=1,
+      table=4,
+      unroll=2,
     ),
     autoencoder=AutoencoderConfig(
       channels=1,

@@ -28,6 +28,7 @@ class ViTConfig:
   channels: int
   table: int  # side of the learned position table, in patches
   norm_eps: float = 1e-6
+  unroll: int = 1  # layers per turn of the scan; all of them is fast on CPU
 
 
 class ViTLayer(nn.Module):
@@ -97,6 +98,7 @@ class ViT(nn.Module):
       split_rngs={'params': True},
       in_axes=(nn.broadcast,),
       length=c.layers,
+      unroll=c.unroll,
       metadata_params={nn.PARTITION_NAME: 'layers'},
     )(c, self.dtype, name='layers')
     x, _ = scanned(x, (order, visible_from, visible_to))

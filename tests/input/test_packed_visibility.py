@@ -5,7 +5,15 @@ import jax
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packing_fakes import CAPACITY, GEOMETRY, SPANS, finished_row, tokenise
+from packing_fakes import (
+  CAPACITY,
+  GEOMETRY,
+  SPANS,
+  Letters,
+  example,
+  finished_row,
+  tokenise,
+)
 
 from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.input import packing
@@ -109,6 +117,20 @@ def test_every_patch_and_latent_of_a_row_stands_once(row_of_examples):
     names.count('clean') + names.count('noised') for names in row_of_examples
   )
   np.testing.assert_array_equal(latents, range(4 * vae))
+
+
+@given(
+  st.lists(st.sampled_from(sorted(SPANS)), min_size=1, max_size=5),
+  st.sets(st.integers(0, 4)),
+)
+def test_measuring_counts_what_tokenising_fills(names, dropped):
+  features = tokenise(*names, dropped=dropped)
+  capacity = packing.measure(
+    example(*names), Letters(), GEOMETRY, dropped=frozenset(dropped)
+  )
+  assert packing.feature_capacity(capacity) == {
+    name: len(part) for name, part in features.items()
+  }
 
 
 def test_the_first_fit_packer_makes_the_row_that_we_make():

@@ -61,7 +61,7 @@ def test_bagel_has_14_69_billion_parameters():
 
 
 def test_tiny_is_tiny():
-  assert 1.5e6 < sum(counts('tiny').values()) < 2.5e6
+  assert 1e6 < sum(counts('tiny').values()) < 2.5e6
 
 
 @pytest.mark.parametrize(

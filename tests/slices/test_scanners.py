@@ -1,6 +1,7 @@
 """Scanners: the physics by hand."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -10,6 +11,14 @@ from synermedgen_jax.slices import phantoms, scanners
 from synermedgen_jax.slices.canvas import Grid
 
 BRATS = phantoms.COHORTS['brats'].mr
+
+
+@functools.cache
+def fractions_and_ct(cohort):
+  rng = np.random.default_rng(0)
+  fractions = phantoms.render_fractions(cohort, rng)
+  ct = scanners.image_ct(fractions, rng, phantoms.COHORTS[cohort].grid)
+  return fractions, ct
 
 
 def brightness(modality, tissue):
@@ -91,10 +100,7 @@ def test_healthy_brain_does_not_enhance():
   ],
 )
 def test_ct_numbers_are_the_tissues(cohort, tissue, hu):
-  rng = np.random.default_rng(0)
-  grid = phantoms.COHORTS[cohort].grid
-  fractions = phantoms.render_fractions(cohort, rng)
-  ct = scanners.image_ct(fractions, rng, grid)
+  fractions, ct = fractions_and_ct(cohort)
   pure = fractions[tissue] > 0.99
   assert pure.sum() > 100
   assert ct[pure].mean() == pytest.approx(hu, abs=4)
@@ -111,7 +117,7 @@ def test_pet_keeps_the_total_uptake_and_spreads_it():
 
 
 def test_fdg_is_hot_in_brain_and_bladder():
-  fractions = phantoms.render_fractions('whole_body', np.random.default_rng(0))
+  fractions, _ = fractions_and_ct('whole_body')
   uptake = scanners.fdg_uptake(fractions, np.random.default_rng(1))
   tissues = ('urine', 'grey', 'liver', 'muscle', 'fat')
   mean = {t: uptake[fractions[t] > 0.85].mean() for t in tissues}

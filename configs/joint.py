@@ -1,0 +1,66 @@
+"""Joint training: understanding and synthesis in one step.
+
+  python -m synermedgen_jax.main --config=configs/joint.py:tiny \
+      --config.store=STORE --config.init_from=RUN/autoencoder \
+      --workdir=RUN/joint
+
+The paper trains the stages one after the other and leaves this open. CE : MSE
+is 1 : 1 as in BAGEL's recipe.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(model: str = 'tiny') -> ConfigDict:
+  config = ConfigDict()
+  config.stage = 'joint'
+  config.model = model
+  config.store = ''
+  config.init_from = ''
+  config.seed = 0
+  config.tokenizer = 'project'
+
+  config.tasks = {'cts': 0.1, 'mi': 0.2, 'tia': 0.2, 'synthesis': 0.5}
+  config.routes = ()
+  config.neighbours = 3
+  config.image = {'vit_side': 64, 'vae_side': 64}
+  config.capacity = {'und': 96, 'gen': 256, 'vit': 32, 'images': 4}
+  config.rows = 8
+  config.packing_bins = 16
+  config.reader_threads = 2
+  config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
+
+  config.trainable = (
+    (r'autoencoder/.*', 0.0),
+    (r'(vit|latent)_pos_embed', 0.0),
+    (r'.*', 1.0),
+  )
+  config.objective = {'ntp_weight': 1.0, 'flow_weight': 1.0, 'train_shift': 1.0}
+  # How slices are synthesised; few points suit a small model.
+  config.sampling = {
+    'points': 5,
+    'shift': 1.0,
+    'guidance': {
+      'text': 1.0,
+      'image': 1.0,
+      'interval': (0.0, 1.0),
+      'renorm': 'global',
+      'renorm_min': 0.0,
+    },
+  }
+  config.steps = 3000
+  config.learning_rate = 2e-3
+  config.warmup = 100
+  config.decay = 'cosine'
+  config.b1, config.b2, config.eps = 0.9, 0.95, 1e-8
+  config.weight_decay = 0.0
+  config.clip = 1.0
+  config.ema = 0.999
+
+  config.mesh = (-1, 1, 1)
+  config.log_every = 50
+  config.val_every = 500
+  config.val_batches = 8
+  config.checkpoint_every = 1000
+  config.keep = 1
+  return config

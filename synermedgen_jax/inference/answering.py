@@ -1,0 +1,209 @@
+"""Greedy answers: a prompt's keys are kept, one token is added at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Int
+
+from synermedgen_jax.core.batch import ImageGeometry, PackedBatch
+from synermedgen_jax.inference.prefill import largest, prefill
+from synermedgen_jax.input import packing
+from synermedgen_jax.input.tokenizer import Tokenizer
+from synermedgen_jax.models.bagel import Bagel, BagelConfig
+from synermedgen_jax.models.mot import Cache, Tokens
+from synermedgen_jax.tasks.example import Example
+
+# Past the last order of any row.
+_END = jnp.iinfo(jnp.int32).max
+
+
+@functools.partial(
+  jax.jit, static_argnames=('model', 'im_start', 'im_end', 'max_tokens')
+)
+def decode(
+  model: Bagel,
+  params,
+  batch: PackedBatch,
+  *,
+  im_start: int,
+  im_end: int,
+  max_tokens: int,
+) -> Int[Array, 'b {max_tokens}']:
+  """The most likely next tokens of every prompt.
+
+  Args:
+    model: the model.
+    params: its parameters.
+    batch: one prompt a row, of any lengths, without a noised image.
+    im_start: the token that opens an answer.
+    im_end: the token that closes it.
+    max_tokens: how many tokens an answer has at most.
+
+  Returns:
+    Token ids after `im_start`. An answer that ended is filled up with
+    `im_end`; one that did not end is cut off.
+  """
+  cache, position, order = _open_ended(model, params, batch, max_tokens)
+  rows, slots = cache.visible_to.shape
+  first = slots - max_tokens  # where the answers' keys begin
+
+  def unfinished(state):
+    step, _, ids, _ = state
+    ended = (ids == im_end).any(axis=1)
+    return (step < max_tokens) & ~ended.all()
+
+  def add_token(state):
+    step, cache, ids, token = state
+    logits, keys, values = _next(
+      model, params, token, position + step, order + step, cache
+    )
+
+    def put(buffer, new, axis):
+      return lax.dynamic_update_slice_in_dim(buffer, new, first + step, axis)
+
+    cache = Cache(
+      put(cache.keys, keys, 2),
+      put(cache.values, values, 2),
+      put(cache.visible_from, order + step, 1),
+      put(cache.visible_to, jnp.full((rows, 1), _END), 1),
+    )
+    ended = (ids == im_end).any(axis=1, keepdims=True)
+    token = jnp.where(ended, im_end, jnp.argmax(logits, axis=-1))
+    token = token.astype(jnp.int32)
+    ids = lax.dynamic_update_slice_in_dim(ids, token, step, 1)
+    return step + 1, cache, ids, token
+
+  # Places not yet reached hold no token at all, -1.
+  ids = jnp.full((rows, max_tokens), -1, jnp.int32)
+  token = jnp.full((rows, 1), im_start, jnp.int32)
+  _, _, ids, _ = lax.while_loop(unfinished, add_token, (0, cache, ids, token))
+  return jnp.where(ids < 0, im_end, ids)
+
+
+def _open_ended(model, params, batch, room):
+  """The prompts' keys with room for an answer, and where the answers begin.
+
+  Returns:
+    The cache, its last `room` slots empty; the answers' first RoPE positions
+    and orders, (rows, 1) each.
+  """
+  cache = prefill(model, params, batch)
+  order = cache.visible_to.max(axis=1, keepdims=True)
+  # A packed prompt ends with its last token; now the answer sees it, too.
+  cache = cache.replace(visible_to=jnp.where(cache.visible_to > 0, _END, 0))
+
+  def widen(x, axis):
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, room)
+    return jnp.pad(x, widths)
+
+  cache = Cache(
+    widen(cache.keys, 2),
+    widen(cache.values, 2),
+    widen(cache.visible_from, 1),
+    widen(cache.visible_to, 1),
+  )
+  # Padding has position 0. Every span moves the position on.
+  positions = [s.positions for s in (batch.und, batch.gen)]
+  position = jnp.concatenate(positions, axis=1).max(axis=1, keepdims=True)
+  return cache, position + 1, order
+
+
+def _next(model, params, token, position, order, cache):
+  """Logits (rows, 1, vocab) after one more token a row, its keys and values."""
+  variables = {'params': params}
+  x = model.apply(
+    variables, token, jnp.full_like(token, -1), None, method=Bagel.embed_und
+  )
+  tokens = Tokens(x, position, order, order, order + 1)
+  hidden, (keys, values) = model.apply(
+    variables, {'und': tokens}, cache, return_keys=True, method=Bagel.backbone
+  )
+  logits = model.apply(variables, hidden['und'], method=Bagel.logits)
+  return logits, keys, values
+
+
+@dataclasses.dataclass(frozen=True)
+class Answerer:
+  """A model that answers questions about slices.
+
+  Attributes:
+    model: the model's shape.
+    params: its parameters.
+    tokenizer: text to ids and back.
+    geometry: how slices become tokens.
+    read_slice: pixels of a slice in [-1, 1].
+    batch_size: questions at a time.
+    max_tokens: tokens of an answer at most.
+  """
+
+  model: BagelConfig
+  params: Any
+  tokenizer: Tokenizer
+  geometry: ImageGeometry
+  read_slice: packing.ReadSlice
+  batch_size: int = 16
+  max_tokens: int = 64
+
+  def answer(
+    self,
+    examples: Sequence[Example],
+    *,
+    progress: Callable[[int], object] | None = None,
+  ) -> list[str]:
+    """What the model says to each example's prompt, most likely token first.
+
+    Args:
+      examples: questions; the answers they hold are not looked at. One
+        program is compiled for all of them, so the longest sets the capacity.
+      progress: called with the number of questions just answered (`tqdm`'s
+        `update`).
+
+    Returns:
+      The texts; an answer that reaches `max_tokens` is cut off.
+    """
+    prompts = [example.prompt for example in examples]
+    if not prompts:
+      return []
+    if any(span.has_loss for prompt in prompts for span in prompt.spans):
+      raise ValueError('A prompt with a noised image has no answer.')
+    capacity = largest(
+      [packing.measure(p, self.tokenizer, self.geometry) for p in prompts]
+    )
+    answers = []
+    for start in range(0, len(prompts), self.batch_size):
+      part = prompts[start : start + self.batch_size]
+      answers += self._answer_batch(part, capacity)
+      if progress:
+        progress(len(part))
+    return answers
+
+  def _answer_batch(self, prompts, capacity) -> list[str]:
+    t = self.tokenizer
+    features = [
+      packing.tokenise(prompt, t, self.geometry, self.read_slice)
+      for prompt in prompts
+    ]
+    # The last batch is filled up so that its shape is that of the others.
+    features += features[-1:] * (self.batch_size - len(features))
+    ids = decode(
+      Bagel(self.model),
+      self.params,
+      packing.pack_rows(features, capacity, self.geometry),
+      im_start=t.im_start,
+      im_end=t.im_end,
+      max_tokens=self.max_tokens,
+    )
+    rows = jax.device_get(ids)[: len(prompts)].tolist()
+    return [t.decode(_until(row, t.im_end)) for row in rows]
+
+
+def _until(ids: list[int], end: int) -> list[int]:
+  return ids[: ids.index(end)] if end in ids else ids

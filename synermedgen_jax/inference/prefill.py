@@ -1,0 +1,46 @@
+"""Prompts run once: their keys and values, for tokens that come later."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from synermedgen_jax.core.batch import Capacity, PackedBatch
+from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.models.mot import Cache
+
+
+def prefill(model: Bagel, params, batch: PackedBatch) -> Cache:
+  """The keys of packed prompts, with the intervals that the packer gave them.
+
+  Args:
+    model: the model.
+    params: its parameters.
+    batch: one prompt a row; its images are clean.
+  """
+  variables = {'params': params}
+  latents = t = None
+  if batch.latent_index.shape[1]:
+    latents = model.apply(variables, batch, method=Bagel.row_latents)
+    t = jnp.zeros(batch.latent_index.shape)
+  streams = model.apply(variables, batch, latents, t, method=Bagel.embed_batch)
+  _, (keys, values) = model.apply(
+    variables, streams, return_keys=True, method=Bagel.backbone
+  )
+
+  def joined(field):
+    parts = [getattr(s, field) for s in streams.values()]
+    return jnp.concatenate(parts, axis=1)
+
+  return Cache(keys, values, joined('visible_from'), joined('visible_to'))
+
+
+def largest(sizes: Sequence[Capacity]) -> Capacity:
+  """The capacity that holds a prompt of any of these sizes."""
+  most = {
+    field.name: max(getattr(size, field.name) for size in sizes)
+    for field in dataclasses.fields(Capacity)
+  }
+  return Capacity(**most)

@@ -1,0 +1,200 @@
+"""A volume through the model, slice by slice, in batches of one shape."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from synermedgen_jax.core.batch import Capacity, ImageGeometry
+from synermedgen_jax.core.modalities import ROUTES, Route
+from synermedgen_jax.inference.sampling import (
+  Context,
+  Prompt,
+  SamplingConfig,
+  pack_prompts,
+  prompt_capacity,
+  sample,
+)
+from synermedgen_jax.input import packing
+from synermedgen_jax.input.tokenizer import Tokenizer
+from synermedgen_jax.models.bagel import Bagel, BagelConfig
+from synermedgen_jax.tasks import synthesis
+from synermedgen_jax.tasks.example import Example, SliceRef
+
+Slices = Float[np.ndarray, 'z h w']
+
+
+@dataclasses.dataclass(frozen=True)
+class Synthesiser:
+  """A model that turns slices of one modality into another.
+
+  Attributes:
+    model: the model's shape.
+    params: its parameters.
+    tokenizer: text to ids.
+    geometry: how slices become tokens.
+    sampling: timesteps and guidance.
+    batch_size: slices at a time. It does not change what comes out.
+  """
+
+  model: BagelConfig
+  params: Any
+  tokenizer: Tokenizer
+  geometry: ImageGeometry
+  sampling: SamplingConfig
+  batch_size: int = 16
+
+  def synthesise(
+    self,
+    route: Route,
+    slices: Slices,
+    *,
+    seed: int = 0,
+    progress: Callable[[int], object] | None = None,
+  ) -> Slices:
+    """Slices of the route's target from slices of its source.
+
+    Args:
+      route: source -> target.
+      slices: square slices in [-1, 1], of any side.
+      seed: of the noise, which depends on it and on a slice's index alone.
+      progress: called with the number of slices just made (`tqdm`'s `update`).
+
+    Returns:
+      As many slices of the same size, float32 in [-1, 1]. The model works at
+      its own side.
+    """
+    slices = _checked(slices)
+    prompt = _prompt(route)
+
+    def run(indices):
+      prompts = pack_prompts(
+        [_at(prompt, i) for i in indices],
+        self.tokenizer,
+        self.geometry,
+        lambda ref: slices[ref.index],
+        self._capacities,
+      )
+      return _sample_pictures(
+        Bagel(self.model), self.params, prompts, seed, indices, self.sampling
+      )
+
+    return self._run(run, slices, progress)
+
+  def reconstruct(
+    self,
+    slices: Slices,
+    *,
+    progress: Callable[[int], object] | None = None,
+  ) -> Slices:
+    """The slices through the autoencoder and back: the ceiling of synthesis.
+
+    Takes and returns what `synthesise` does.
+    """
+    slices = _checked(slices)
+
+    def run(indices):
+      images = [
+        packing.to_pixels(slices[i], self.geometry.vae_side, self.geometry)
+        for i in indices
+      ]
+      return _autoencode(Bagel(self.model), self.params, np.stack(images))
+
+    return self._run(run, slices, progress)
+
+  def _run(self, run, slices, progress) -> Slices:
+    """Batch after batch, resized back and clipped."""
+    out = np.empty(slices.shape, np.float32)
+    for indices, count in self._batches(len(slices)):
+      made = np.asarray(run(indices))[:count]
+      for index, picture in zip(indices, made, strict=False):
+        out[index] = packing.resize(picture, slices.shape[-1])
+      if progress:
+        progress(count)
+    return np.clip(out, -1.0, 1.0)
+
+  def _batches(self, total: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Indices of each batch and how many count; the last one is filled up."""
+    for start in range(0, total, self.batch_size):
+      indices = np.arange(start, start + self.batch_size)
+      yield np.minimum(indices, total - 1), min(self.batch_size, total - start)
+
+  @functools.cached_property
+  def _capacities(self) -> Mapping[Context, Capacity]:
+    """Rows that hold every route's prompt: one program serves all routes."""
+    prompts = [_prompt(route) for route in ROUTES]
+    return {
+      context: prompt_capacity(prompts, self.tokenizer, self.geometry, context)
+      for context in self.sampling.guidance.contexts
+    }
+
+
+def _checked(slices: Slices) -> Slices:
+  if slices.ndim != 3 or slices.shape[1] != slices.shape[2]:
+    raise ValueError(
+      f'Slices must be square, (z, side, side), got {slices.shape}: '
+      'resample them first.'
+    )
+  return np.asarray(slices, np.float32)
+
+
+def _prompt(route: Route) -> Example:
+  source, target = (
+    SliceRef('', modality, 0) for modality in (route.source, route.target)
+  )
+  return synthesis.prompt(route, source, target)
+
+
+def _at(prompt: Example, index: int) -> Example:
+  """The prompt about another slice."""
+  spans = tuple(
+    s
+    if s.image is None
+    else dataclasses.replace(s, image=dataclasses.replace(s.image, index=index))
+    for s in prompt.spans
+  )
+  return dataclasses.replace(prompt, spans=spans)
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'config'))
+def _sample_pictures(
+  model: Bagel,
+  params,
+  prompts: Mapping[Context, Prompt],
+  seed: int,
+  indices: Int[Array, ' b'],
+  config: SamplingConfig,
+) -> Float[Array, 'b side side']:
+  """Noise, latents and the picture of them, one a row."""
+  tokens = prompts['full'].target.latent_index.shape[1]
+  key = jax.random.key(seed)
+  shape = (tokens, model.config.latent_dim)
+  noise = jax.vmap(
+    lambda index: jax.random.normal(jax.random.fold_in(key, index), shape)
+  )(indices)
+  latents = sample(model, params, prompts, noise, config)
+  side = math.isqrt(tokens)
+  grid = latents.reshape(len(indices), side, side, -1)
+  return _grey(model, params, grid)
+
+
+@functools.partial(jax.jit, static_argnames=('model',))
+def _autoencode(
+  model: Bagel, params, images: Float[Array, 'b h w c']
+) -> Float[Array, 'b h w']:
+  grid = model.apply({'params': params}, images, method=Bagel.encode_latents)
+  return _grey(model, params, grid)
+
+
+def _grey(model, params, grid):
+  """Pictures of grids of latent tokens, their channels averaged."""
+  decoded = model.apply({'params': params}, grid, method=Bagel.decode_latents)
+  return jnp.mean(decoded, axis=-1)
