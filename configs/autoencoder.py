@@ -20,10 +20,12 @@ def get_config(model: str = 'tiny') -> ConfigDict:
 
   # What is asked, and how a slice becomes tokens.
   config.tasks = {'reconstruction': 1.0}
+  config.first_tasks = {}
+  config.first_examples = 0
   config.routes = ()
   config.neighbours = 3
   config.image = {'vit_side': 64, 'vae_side': 64}
-  config.capacity = {'und': 32, 'gen': 16 * 64, 'vit': 0, 'images': 16}
+  config.capacity = {'und': 8, 'gen': 4 * 64, 'vit': 0, 'images': 4}
   config.rows = 1
   config.packing_bins = 4
   config.reader_threads = 2
@@ -35,9 +37,9 @@ def get_config(model: str = 'tiny') -> ConfigDict:
     (r'autoencoder/.*', 1.0),
     (r'.*', 0.0),
   )
-  config.objective = {'kl_weight': 2e-3}
-  config.steps = 1500
-  config.learning_rate = 2e-3
+  config.objective = {'l2_weight': 2.0, 'kl_weight': 5e-4}
+  config.steps = 4500
+  config.learning_rate = 3e-3
   config.warmup = 50
   config.decay = 'cosine'
   config.b1, config.b2, config.eps = 0.9, 0.99, 1e-8
@@ -46,9 +48,9 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.ema = 0.0
 
   config.mesh = (-1, 1, 1)  # data, fsdp, tensor
-  config.log_every = 50
+  config.log_every = 100
   config.val_every = 500
-  config.val_batches = 8
-  config.checkpoint_every = 1000
+  config.val_batches = 16
+  config.checkpoint_every = 1500
   config.keep = 1
   return config

@@ -21,10 +21,12 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.tokenizer = 'project'
 
   config.tasks = {'cts': 0.1, 'mi': 0.2, 'tia': 0.2, 'synthesis': 0.5}
+  config.first_tasks = {}
+  config.first_examples = 0
   config.routes = ()
   config.neighbours = 3
   config.image = {'vit_side': 64, 'vae_side': 64}
-  config.capacity = {'und': 96, 'gen': 256, 'vit': 32, 'images': 4}
+  config.capacity = {'und': 80, 'gen': 128, 'vit': 20, 'images': 2}
   config.rows = 8
   config.packing_bins = 16
   config.reader_threads = 2
@@ -52,10 +54,10 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.learning_rate = 2e-3
   config.warmup = 100
   config.decay = 'cosine'
-  config.b1, config.b2, config.eps = 0.9, 0.95, 1e-8
+  config.b1, config.b2, config.eps = 0.9, 0.99, 1e-8
   config.weight_decay = 0.0
   config.clip = 1.0
-  config.ema = 0.999
+  config.ema = 0.995
 
   config.mesh = (-1, 1, 1)
   config.log_every = 50

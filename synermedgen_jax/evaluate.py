@@ -24,6 +24,7 @@ from synermedgen_jax.inference.workdir import Trained, WorkdirError
 from synermedgen_jax.input.pipeline import slice_reader
 from synermedgen_jax.slices.splits import SPLITS
 from synermedgen_jax.slices.store import SliceStore, StoreError
+from synermedgen_jax.tasks import prompts
 from synermedgen_jax.training.checkpoints import CheckpointError
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A stage that was trained.')
@@ -55,6 +56,8 @@ _PARTS_OF_STAGE = {
   'joint': ('understanding', 'synthesis'),
 }
 _EXAMPLES = 6  # questions kept as pictures, per task
+# What names the image that it follows.
+_LABELS = (*prompts.LETTERS, prompts.TIA_SOURCE, prompts.TIA_TARGET)
 
 
 class UsageError(ValueError):
@@ -114,19 +117,24 @@ def _understanding(trained: Trained, store: SliceStore, cases) -> tuple:
 
 def _picture(example, read, images: list) -> dict:
   """The words of a question, and where its pictures are in `images`."""
-  words = []
-  places = []
+  question, places, labels = [], [], []
+  after_image = False
   for span in example.prompt.spans:
-    if span.kind == 'text':
-      words.append(span.text)
-    else:
+    if span.kind != 'text':
       places.append(len(images))
       images.append(read(span.image))
-  letters = [w for w in words if len(w) == 1]
+      labels.append('')
+    elif after_image and span.text in _LABELS:
+      labels[-1] = span.text
+    elif span.text in prompts.LETTERS:
+      question[-1] += f' {span.text}'
+    else:
+      question.append(span.text)
+    after_image = span.kind != 'text'
   return {
-    'question': '\n'.join(w for w in words if len(w) > 1),
+    'question': '\n'.join(question),
     'images': places,
-    'letters': [''] * (len(places) - len(letters)) + letters,
+    'letters': labels,
   }
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from synermedgen_jax.input.pipeline import ExampleTooLarge
 from synermedgen_jax.slices.store import StoreError
 from synermedgen_jax.training import run
 from synermedgen_jax.training.checkpoints import CheckpointError
@@ -33,6 +34,24 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses the command line; says in a line which key or file is not there."""
+  try:
+    rest = app.parse_flags_with_usage(argv)
+    _CONFIG.value.get('stage')  # A file that is missing fails when it is read.
+  except (AttributeError, KeyError) as error:
+    reason = error.args[0]
+    while isinstance(reason, Exception):
+      reason = reason.args[0]
+    key, _, hint = reason.partition('\n')
+    if not any(key.strip("'") in a for a in argv if 'config.' in a):
+      raise
+    sys.exit(f'Error: the config has no key {key}. {hint}'.rstrip())
+  except OSError as error:
+    sys.exit(f'Error: --config: {str(error).splitlines()[-1].strip()}')
+  return rest
+
+
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
@@ -40,10 +59,15 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
   try:
     run.train(_CONFIG.value, Path(_WORKDIR.value))
-  except (run.ConfigError, StoreError, CheckpointError) as error:
+  except (
+    run.ConfigError,
+    StoreError,
+    CheckpointError,
+    ExampleTooLarge,
+  ) as error:
     sys.exit(f'Error: {error}')
 
 
 if __name__ == '__main__':
   flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

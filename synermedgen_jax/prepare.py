@@ -17,7 +17,9 @@ import concurrent.futures
 import dataclasses
 import itertools
 import multiprocessing
+import os
 import sys
+import threading
 from pathlib import Path
 
 from absl import app, flags
@@ -127,6 +129,17 @@ def _splits(cases: list[CaseFiles]) -> dict[str, str]:
   return splits
 
 
+def _die_with_parent() -> None:
+  """Ends a worker whose parent was killed, before it writes once more."""
+  parent = multiprocessing.parent_process()
+
+  def wait():
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
+
+
 def _write_case(
   path: str, record: dict, files: CaseFiles, split: str, settings
 ) -> str | None:
@@ -154,6 +167,8 @@ def _prepare() -> None:
   writer = StoreWriter(_STORE.value, record)
   if not writer.finished:
     bad = _write_cases(writer, record, cases, splits, settings)
+    if len(bad) == len(cases):
+      raise VolumeError(f'{_ROOT.value}: no subject can be used.')
     writer.finish(case.id for case in cases if case.id not in bad)
   _summarise(SliceStore.open(_STORE.value))
 
@@ -167,7 +182,9 @@ def _write_cases(writer, record, cases, splits, settings) -> set[str]:
   context = multiprocessing.get_context('spawn')
   with (
     tqdm(total=len(cases), initial=len(done), desc='store', unit='case') as bar,
-    concurrent.futures.ProcessPoolExecutor(_WORKERS.value, context) as pool,
+    concurrent.futures.ProcessPoolExecutor(
+      _WORKERS.value, context, initializer=_die_with_parent
+    ) as pool,
   ):
     jobs = iter(left)
     futures = {}

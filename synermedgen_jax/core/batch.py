@@ -29,7 +29,9 @@ TASKS = ('none', 'cts', 'mi', 'tia', 'synthesis', 'reconstruction')
 
 @flax.struct.dataclass
 class Layout:
-  """Where the tokens of one stream lie and who sees them. All (rows, tokens).
+  """Where the tokens of one stream lie and who sees them.
+
+  All (rows, tokens), or (tokens,) while a row is on its way into a batch.
 
   Attributes:
     positions: RoPE position; all tokens of an image share one.
@@ -39,11 +41,11 @@ class Layout:
     example_ids: 1, 2, ... within the row; 0 for padding.
   """
 
-  positions: Int[Array, 'b t']
-  order: Int[Array, 'b t']
-  visible_from: Int[Array, 'b t']
-  visible_to: Int[Array, 'b t']
-  example_ids: Int[Array, 'b t']
+  positions: Int[Array, '*b t']
+  order: Int[Array, '*b t']
+  visible_from: Int[Array, '*b t']
+  visible_to: Int[Array, '*b t']
+  example_ids: Int[Array, '*b t']
 
 
 @flax.struct.dataclass

@@ -312,9 +312,8 @@ def _record(question: Question) -> dict[str, str]:
 
 
 def _image_names(question: Question) -> list[str]:
-  """Its letter, or what an image without one stands for."""
-  unnamed = iter(('first', 'second') if question.task == 'tia' else ('source',))
-  return [letter or next(unnamed, '') for letter in question.letters]
+  """What follows an image names it; the one without a name is the source."""
+  return [letter or 'source' for letter in question.letters]
 
 
 def _mark_panels(axes: Sequence[Axes], question: Question) -> None:
@@ -346,7 +345,7 @@ def _write_options(
   right, said = map(letter_said, (question.answer, question.prediction))
   beside = axes[min(len(question.images), len(axes) - 1)]
   for place, option in enumerate(options):
-    letter = letter_said(option)
+    letter = option.rsplit(' ', 1)[-1]
     color, mark = 'black', ''
     if letter and letter == right:
       color, mark = GREEN, f' {_RIGHT}'

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from synermedgen_jax.core.batch import Capacity, PackedBatch
 from synermedgen_jax.models.bagel import Bagel
-from synermedgen_jax.models.mot import Cache
+from synermedgen_jax.models.mot import EXPERTS, Cache
 
 
 def prefill(model: Bagel, params, batch: PackedBatch) -> Cache:
@@ -31,7 +31,7 @@ def prefill(model: Bagel, params, batch: PackedBatch) -> Cache:
   )
 
   def joined(field):
-    parts = [getattr(s, field) for s in streams.values()]
+    parts = [getattr(streams[n], field) for n in EXPERTS if n in streams]
     return jnp.concatenate(parts, axis=1)
 
   return Cache(keys, values, joined('visible_from'), joined('visible_to'))

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
 from synermedgen_jax.inference.prefill import largest, prefill
@@ -276,7 +276,7 @@ def sample(
   """
   targets = {c: prompts[c].target for c in config.guidance.contexts}
   caches = {c: prefill(model, params, prompts[c].conditions) for c in targets}
-  real: Bool[Array, 'b g 1'] = targets['full'].gen.example_ids[..., None] > 0
+  real = targets['full'].gen.example_ids[..., None] > 0
 
   def under(context, latents, t):
     target = targets[context]

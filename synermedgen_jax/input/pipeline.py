@@ -3,12 +3,13 @@
 Deterministic given seed, step and process; its iterator is checkpointed with
 the train state. Every epoch goes through all pairs of every task once, in an
 order that the seed fixes; processes take every n-th example of one common
-sequence.
+sequence, draws included.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -22,6 +23,9 @@ from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.slices.store import Case, SliceStore
 from synermedgen_jax.tasks import cts, mi, synthesis, tia
 from synermedgen_jax.tasks.example import Example, SliceRef, vae_image
+
+# Longer than any run, and short enough to add to.
+_ENDLESS = 2**60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,22 +100,49 @@ def slice_reader(store: SliceStore) -> packing.ReadSlice:
   return lambda ref: store.read_slice(ref.case, ref.modality, ref.index)
 
 
+class ExampleTooLarge(ValueError):
+  """An example that no row can hold; one line naming the key of capacity."""
+
+
 class Tokenise(grain.RandomMapTransform):
   """Example -> features of a packer."""
 
-  def __init__(self, store, tokenizer, geometry, dropout: Dropout):
+  def __init__(
+    self,
+    store: SliceStore,
+    tokenizer: Tokenizer,
+    geometry: ImageGeometry,
+    capacity: Capacity,
+    dropout: Dropout,
+  ):
     self.read_slice = slice_reader(store)
     self.tokenizer = tokenizer
     self.geometry = geometry
+    self.capacity = capacity
     self.dropout = dropout
 
   def random_map(self, example: Example, rng: np.random.Generator):
     dropped = frozenset()
     if example.task == 'synthesis':
       dropped = self.dropout.draw(example, rng)
-    return packing.tokenise(
+    features = packing.tokenise(
       example, self.tokenizer, self.geometry, self.read_slice, dropped=dropped
     )
+    _check_size(example, features, self.capacity)
+    return features
+
+
+def _check_size(
+  example: Example, features: Mapping[str, np.ndarray], capacity: Capacity
+) -> None:
+  parts = {'und': 'und', 'gen': 'gen', 'vit': 'vit', 'images': 'vae_images'}
+  for name, part in parts.items():
+    room = getattr(capacity, name)
+    if len(features[part]) > room:
+      raise ExampleTooLarge(
+        f'config.capacity.{name} is {room}, an example of task '
+        f'{example.task!r} fills {len(features[part])}.'
+      )
 
 
 def example_dataset(
@@ -144,6 +175,8 @@ def train_dataset(
   capacity: Capacity,
   *,
   tasks: Mapping[str, float],
+  first_tasks: Mapping[str, float] = types.MappingProxyType({}),
+  first_examples: int = 0,
   rows: int,
   seed: int,
   dropout: Dropout = Dropout(),
@@ -161,6 +194,8 @@ def train_dataset(
     split: which subjects: 'train', 'val' or 'test'.
     tokenizer, geometry, capacity: how examples become rows.
     tasks: task name -> share of examples.
+    first_tasks: the shares among the first examples, where they differ.
+    first_examples: how many those are, over all processes.
     rows: rows of this process's batch.
     seed: fixes order, draws and packing.
     dropout: condition dropout of synthesis.
@@ -173,22 +208,27 @@ def train_dataset(
   cases = store.split(split)
   if not cases:
     raise ValueError(f'Store {store.path} has no subject in split {split!r}.')
-  parts, weights = [], []
-  for i, (task, weight) in enumerate(sorted(tasks.items())):
-    if weight <= 0:
-      continue
-    parts.append(
+
+  def mixture(shares: Mapping[str, float], seed: int) -> grain.MapDataset:
+    named = [(t, w) for t, w in sorted(shares.items()) if w > 0]
+    parts = [
       example_dataset(
         cases, task, seed=seed + i, neighbours=neighbours, routes=routes
       )
-    )
-    weights.append(weight)
-  mixed = grain.MapDataset.mix(parts, weights)
-  mixed = mixed[process_index::process_count]
-  tokens = mixed.seed(seed).random_map(
-    Tokenise(store, tokenizer, geometry, dropout)
+      for i, (task, _) in enumerate(named)
+    ]
+    return grain.MapDataset.mix(parts, [weight for _, weight in named])
+
+  mixed = mixture(tasks, seed)
+  if first_examples:
+    first = mixture(first_tasks, seed + len(tasks))[:first_examples]
+    mixed = grain.MapDataset.concatenate([first, mixed[:_ENDLESS]])
+  mixed = mixed.seed(seed)
+  tokens = mixed.random_map(
+    Tokenise(store, tokenizer, geometry, capacity, dropout)
   )
-  features = tokens.to_iter_dataset(
+  mine = tokens[process_index::process_count]
+  features = mine.to_iter_dataset(
     grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
   )
   packed = grain.experimental.FirstFitPackIterDataset(

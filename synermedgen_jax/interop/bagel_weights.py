@@ -2,18 +2,29 @@
 
 Every key of `ema.safetensors` and `ae.safetensors` stands once on the left,
 every parameter of `models/bagel.py` once on the right. A `{layer}` on the left
-is stacked along the leading axis on the right.
+is stacked along the leading axis on the right. `bagel_config` reads the model's
+shape from the JSON files beside the weights, `load_params` the weights.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
+import flax.linen as nn
+import jax
 import numpy as np
+from flax import traverse_util
+from safetensors.numpy import load_file
 
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel import BagelConfig, init_params
+from synermedgen_jax.models.mot import MoTConfig
+from synermedgen_jax.models.presets import bagel_7b
+from synermedgen_jax.models.vit import ViTConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,3 +207,131 @@ def autoencoder_table(config: BagelConfig) -> list[Entry]:
     *_coder_rows(config.autoencoder, 'encoder'),
     *_coder_rows(config.autoencoder, 'decoder'),
   ]
+
+
+def bagel_config(
+  directory: str | Path, *, dtype: str = 'bfloat16'
+) -> BagelConfig:
+  """The shape of the model in a directory of BAGEL's files.
+
+  Args:
+    directory: holds `llm_config.json`, `vit_config.json` and `config.json`;
+      without an `ae_config.json` the autoencoder is FLUX's.
+    dtype: compute dtype.
+
+  Raises:
+    FileNotFoundError: naming the file that is missing.
+    ValueError: naming an option of the files that this model does not have.
+  """
+  llm, vit, whole = (
+    json.loads((Path(directory) / f'{name}.json').read_text())
+    for name in ('llm_config', 'vit_config', 'config')
+  )
+  _check(directory, 'llm_config', llm, hidden_act='silu')
+  _check(directory, 'vit_config', vit, hidden_act='gelu_pytorch_tanh')
+  _check(
+    directory,
+    'config',
+    whole,
+    connector_act='gelu_pytorch_tanh',
+    interpolate_pos=False,
+  )
+  return BagelConfig(
+    llm=MoTConfig(
+      hidden=llm['hidden_size'],
+      layers=llm['num_hidden_layers'],
+      heads=llm['num_attention_heads'],
+      kv_heads=llm['num_key_value_heads'],
+      head_dim=llm['hidden_size'] // llm['num_attention_heads'],
+      mlp=llm['intermediate_size'],
+      vocab=llm['vocab_size'],
+      norm_eps=llm['rms_norm_eps'],
+      rope_theta=llm['rope_theta'],
+      qk_norm=llm.get('qk_norm', True),
+    ),
+    vit=ViTConfig(
+      hidden=vit['hidden_size'],
+      layers=vit['num_hidden_layers'] - 1,  # BAGEL leaves the last one out
+      heads=vit['num_attention_heads'],
+      mlp=vit['intermediate_size'],
+      patch=vit['patch_size'],
+      channels=vit.get('num_channels', 3),
+      table=vit['image_size'] // vit['patch_size'],
+      norm_eps=vit.get('layer_norm_eps', 1e-6),
+    ),
+    autoencoder=_autoencoder_config(Path(directory) / 'ae_config.json'),
+    latent_patch=whole.get('latent_patch_size', 2),
+    latent_table=whole.get('max_latent_size', 64),
+    vit_table=whole.get('vit_max_num_patch_per_side', 70),
+    dtype=dtype,
+  )
+
+
+def _check(directory, file: str, values: Mapping[str, Any], **known) -> None:
+  """Refuses options that leave no trace in the weights and are not ours."""
+  for name, value in known.items():
+    if values.get(name, value) != value:
+      raise ValueError(
+        f'{directory}/{file}.json: {name} = {values[name]!r} is not '
+        f'supported, only {value!r}.'
+      )
+
+
+def _autoencoder_config(path: Path) -> AutoencoderConfig:
+  if not path.is_file():
+    return bagel_7b().autoencoder
+  ae = json.loads(path.read_text())
+  return AutoencoderConfig(
+    channels=ae['in_channels'],
+    ch=ae['ch'],
+    ch_mult=tuple(ae['ch_mult']),
+    num_res_blocks=ae['num_res_blocks'],
+    z_channels=ae['z_channels'],
+    scale_factor=ae['scale_factor'],
+    shift_factor=ae['shift_factor'],
+  )
+
+
+def load_params(directory: str | Path, config: BagelConfig) -> dict[str, Any]:
+  """The parameters in `ema.safetensors` and `ae.safetensors`, nested.
+
+  Args:
+    directory: BAGEL's files.
+    config: as `bagel_config` reads it.
+
+  Returns:
+    NumPy arrays in the files' own dtypes.
+
+  Raises:
+    ValueError: naming keys that are missing or unknown, or a parameter whose
+      shape is not the model's.
+  """
+  flat = {}
+  for file, table in (
+    ('ema.safetensors', bagel_table(config)),
+    ('ae.safetensors', autoencoder_table(config)),
+  ):
+    source = load_file(Path(directory) / file)
+    wrong = set(source) ^ {key for entry in table for key in entry.keys}
+    if wrong:
+      raise ValueError(
+        f'{directory}/{file}: missing or unknown keys {sorted(wrong)}.'
+      )
+    for entry in table:
+      flat[entry.ours] = entry.to_ours([source[key] for key in entry.keys])
+  ae = config.autoencoder
+  for name, value in (
+    ('latent_scale', ae.scale_factor),
+    ('latent_shift', ae.shift_factor),
+  ):
+    flat[f'autoencoder/{name}'] = np.full(ae.z_channels, value, np.float32)
+  expected = nn.unbox(
+    jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+  )
+  for name, leaf in traverse_util.flatten_dict(expected, sep='/').items():
+    if flat[name].shape != leaf.shape:
+      raise ValueError(
+        f'{directory}: {name} has shape {flat[name].shape}, the JSON files '
+        f'say {leaf.shape}.'
+      )
+  return traverse_util.unflatten_dict(flat, sep='/')

@@ -48,6 +48,9 @@ class BagelConfig:
     tied_query_key: start every latent query projection equal to its key
       projection, so that equal positions attend to each other at once. Not in
       BAGEL.
+    latent_query_scale: the norm scale at which latent queries start; more
+      than 1 makes their attention sharper from the first step on. Not in
+      BAGEL.
     dtype: compute dtype.
   """
 
@@ -60,6 +63,7 @@ class BagelConfig:
   position_base: float = 10000.0
   connector_norm: bool = False
   tied_query_key: bool = False
+  latent_query_scale: float = 1.0
   dtype: str = 'bfloat16'
 
   @property
@@ -311,11 +315,15 @@ def init_params(config: BagelConfig, key: jax.Array):
     jnp.zeros((1, 1, config.latent_dim)),
     jnp.zeros((1, 1)),
   )['params']
+  gen = params['mot']['layers']['gen']
   if config.tied_query_key:
-    gen = params['mot']['layers']['gen']
-    key_kernel = gen['k_proj']['kernel']
-    gen['k_proj']['kernel'] = key_kernel.replace_boxed(
+    gen['k_proj']['kernel'] = gen['k_proj']['kernel'].replace_boxed(
       _first_heads(gen['q_proj']['kernel'].value, config.llm)
+    )
+  if config.llm.qk_norm:
+    scale = gen['q_norm']['scale']
+    gen['q_norm']['scale'] = scale.replace_boxed(
+      scale.value * config.latent_query_scale
     )
   return params
 

@@ -25,6 +25,11 @@ REMAT_POLICIES = {
 }
 
 
+# The order of the streams wherever they are joined: a scan sorts the names of
+# a dict, so the order in which they were given would not last.
+EXPERTS = ('und', 'gen')
+
+
 @dataclasses.dataclass(frozen=True)
 class MoTConfig:
   """The shape of the language model (Qwen2.5's terms)."""
@@ -126,6 +131,7 @@ class MoTLayer(nn.Module):
       cache: (keys, values, visible_from, visible_to) of earlier tokens, or
         None.
     """
+    streams = {name: streams[name] for name in EXPERTS if name in streams}
     experts = {
       name: Expert(self.config, self.dtype, name=name) for name in streams
     }
@@ -186,7 +192,7 @@ class MoT(nn.Module):
       streams: {'und': Tokens, 'gen': Tokens}, either may be left out.
       cache: keys and values of earlier tokens.
       return_keys: also return the new tokens' (keys, values), each
-        (layers, b, t, kv_heads, head_dim), streams in the order given.
+        (layers, b, t, kv_heads, head_dim), streams in the order of `EXPERTS`.
 
     Returns:
       {name: normalised hidden states}, and the keys and values or None.

@@ -9,7 +9,7 @@ from synermedgen_jax.models.vit import ViTConfig
 
 
 def tiny() -> BagelConfig:
-  """About 2 M parameters, float32, grey 64 x 64 slices: the demo's model."""
+  """About 1.5 M parameters, float32, grey 64 x 64 slices: the demo's model."""
   return BagelConfig(
     llm=MoTConfig(
       hidden=96,
@@ -27,14 +27,14 @@ def tiny() -> BagelConfig:
       layers=2,
       heads=4,
       mlp=192,
-      patch=16,
+      patch=32,
       channels=1,
-      table=4,
+      table=2,
       unroll=2,
     ),
     autoencoder=AutoencoderConfig(
       channels=1,
-      ch=48,
+      ch=32,
       ch_mult=(1,),
       num_res_blocks=1,
       z_channels=8,
@@ -43,10 +43,11 @@ def tiny() -> BagelConfig:
     ),
     latent_patch=2,
     latent_table=8,
-    vit_table=4,
+    vit_table=2,
     position_base=100.0,
     connector_norm=True,
     tied_query_key=True,
+    latent_query_scale=2.0,
     dtype='float32',
   )
 

@@ -67,7 +67,7 @@ def phantom_cases(root: Path) -> list[CaseFiles]:
 def folder_cases(
   root: Path, *, dataset: str, region: Region
 ) -> list[CaseFiles]:
-  """ROOT/<subject>/<modality>.<suffix>; other files are an error.
+  """ROOT/<subject>/<modality>.<suffix>; volumes named otherwise are an error.
 
   Files and folders whose names begin with a dot, and masks (`*mask*`), are
   passed over.
@@ -122,7 +122,8 @@ def csv_cases(
   """
   if not table.is_file():
     raise DatasetError(f'{table}: no such file.')
-  with table.open(newline='') as file:
+  # Excel begins its UTF-8 with a mark.
+  with table.open(newline='', encoding='utf-8-sig') as file:
     reader = csv.DictReader(file)
     missing = {'subject', 'modality', 'path'} - set(reader.fieldnames or ())
     if missing:
@@ -130,8 +131,9 @@ def csv_cases(
         f'{table}: has no column {", ".join(sorted(missing))}.'
       )
     cases: dict[tuple[str, str], CaseFiles] = {}
-    for line, row in enumerate(reader, start=2):
-      _add_row(cases, row, f'{table}:{line}', table.parent, dataset, region)
+    for row in reader:
+      where = f'{table}:{reader.line_num}'
+      _add_row(cases, row, where, table.parent, dataset, region)
   if not cases:
     raise DatasetError(f'{table}: lists no volume.')
   return list(cases.values())
@@ -152,6 +154,8 @@ def _add_row(cases, row, where, base: Path, dataset, region) -> None:
     )
   if not row['subject'] or not row['path']:
     raise DatasetError(f'{where}: subject or path is missing.')
+  if '/' in row['subject'] or '/' in dataset:
+    raise DatasetError(f'{where}: subject and dataset may not contain /.')
   modality = _modality(row['modality'] or '', where)
   fresh = CaseFiles(dataset, row['subject'], region, {}, split)
   case = cases.setdefault((dataset, row['subject']), fresh)

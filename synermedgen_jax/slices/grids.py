@@ -11,10 +11,12 @@ import dataclasses
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from nibabel import processing
 
 from synermedgen_jax.slices.volumes import Volume
+
+_ROUNDING = 1e-3  # voxels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +81,8 @@ def resample(
     volume: what to sample.
     grid: where.
     fill: value of places outside the volume, NaN allowed; None = that of the
-      nearest voxel.
+      nearest voxel. The volume ends where its outermost voxels do, half a
+      voxel beyond their centres.
   """
   # How many voxels of the volume a step of the grid spans, per volume axis.
   steps = np.linalg.inv(volume.affine)[:3, :3] @ grid.affine[:3, :3]
@@ -90,11 +93,26 @@ def resample(
   image = nib.Nifti1Image(volume.data, volume.affine)
   if fwhm.max() > 0.1 * volume.spacing.min():
     image = processing.smooth_image(image, fwhm, mode='nearest')
-  edges = {'mode': 'nearest'} if fill is None else {'cval': fill}
+  # Not with `cval`, which begins at the outermost centres: a slice that lies
+  # on them would be lost to rounding.
   out = processing.resample_from_to(
-    image, (grid.shape, grid.affine), order=1, **edges
+    image, (grid.shape, grid.affine), order=1, mode='nearest'
   )
-  return np.asarray(out.dataobj, np.float32)
+  data = np.asarray(out.dataobj, np.float32)
+  return data if fill is None else np.where(_inside(volume, grid), data, fill)
+
+
+def _inside(volume: Volume, grid: Grid) -> Bool[np.ndarray, 'x y z']:
+  """Which places of the grid lie within a voxel of the volume."""
+  to_voxel = np.linalg.inv(volume.affine) @ grid.affine
+  i, j, k = np.indices(grid.shape, sparse=True)
+  inside = np.ones(grid.shape, bool)
+  for (a, b, c, first), count in zip(
+    to_voxel[:3], volume.data.shape, strict=True
+  ):
+    at = a * i + b * j + c * k + first
+    inside &= (at > -0.5 - _ROUNDING) & (at < count - 0.5 + _ROUNDING)
+  return inside
 
 
 def to_slices(data: Float[np.ndarray, 'x y z']) -> Float[np.ndarray, 'z h w']:

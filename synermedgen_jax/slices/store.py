@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -197,7 +198,9 @@ class StoreWriter:
       raise StoreError(
         f'{path}: was begun with other settings ('
         + ', '.join(
-          f'{k}: {found.get(k)!r} there, {wanted.get(k)!r} here' for k in differ
+          f'{k}: {reprlib.repr(found.get(k))} there, '
+          f'{reprlib.repr(wanted.get(k))} here'
+          for k in differ
         )
         + '); choose another --store or delete it.'
       )

@@ -13,6 +13,8 @@ from synermedgen_jax.core.modalities import Modality
 HU = (-1000.0, 1000.0)
 SUV = (0.0, 10.0)
 _MR_TOP = 99.5  # percentile of the voxels above zero
+_MR_BOTTOM = 0.5  # percentile, where many voxels are negative
+_MR_SIGNED = 0.05  # share of negative voxels that interpolation cannot explain
 _BODY_HU = -500.0
 _BODY_SUV = 0.1
 _BODY_MR = 0.1  # of the window
@@ -53,15 +55,17 @@ def choose_window(modality: Modality, data: Float[np.ndarray, ...]) -> Window:
   CT and CBCT: -1000 to 1000 HU. PET: 0 to 10 SUV. MR, whose scale means
   nothing across scanners: 0 to the 99.5th percentile of the voxels above 0 of
   this very volume, or from the 0.5th percentile where negative values are more
-  than an odd voxel (z-scored images).
+  than an odd voxel (z-scored images). Zeros do not count: they are the
+  background of images without a skull.
   """
   fixed = fixed_window(modality)
   if fixed:
     return fixed
   low = 0.0
-  if np.mean(data < 0) > 0.05:
-    low = float(np.percentile(data, 0.5))
-  positive = data[data > low]
+  image = data[data != 0]
+  if image.size and np.mean(image < 0) > _MR_SIGNED:
+    low = float(np.percentile(image, _MR_BOTTOM))
+  positive = image[image > low]
   if not positive.size:
     raise ValueError('no voxel is above the background.')
   return Window(low, float(np.percentile(positive, _MR_TOP)))
@@ -85,8 +89,10 @@ def body_mask(
     threshold = _BODY_SUV
   else:
     threshold = window.low + _BODY_MR * (window.high - window.low)
-  smooth = ndimage.gaussian_filter(slices, (0, 1, 1), mode='nearest')
-  found = ndimage.binary_opening(smooth > threshold, np.ones((1, 3, 3)))
+  above = ndimage.gaussian_filter(slices, (0, 1, 1), mode='nearest') > threshold
+  if modality.unit == 'a.u.' and window.low < 0:
+    above &= slices != 0  # a z-scored brain: zero is mid-window, and air
+  found = ndimage.binary_opening(above, np.ones((1, 3, 3)))
   labels, count = ndimage.label(found)
   if not count:
     return np.zeros(slices.shape, bool)

@@ -27,6 +27,9 @@ DESCRIPTIONS = (
 )
 CTS_QUESTION = 'Which {target} slice matches this {source} slice?'
 MI_QUESTION = 'Name the modality of each panel.'
+# Follow the two images, as a panel's letter follows its panel.
+TIA_SOURCE = 'first'
+TIA_TARGET = 'second'
 TIA_QUESTION = 'Which task turns the first image into the second?'
 
 
@@ -53,16 +56,6 @@ def cts_question(route: Route) -> str:
   return _format(CTS_QUESTION, route)
 
 
-def tia_question(options: Sequence[str]) -> str:
-  """Asks which option is right.
-
-  ['from brain CT to MRI', 'turn ...'] ->
-    'Which ...?\\nA from brain CT to MRI\\nB turn ...'
-  """
-  lines = [f'{a} {b}' for a, b in zip(LETTERS, options, strict=True)]
-  return '\n'.join([TIA_QUESTION, *lines])
-
-
 def mi_answer(modalities: Sequence[Modality]) -> str:
   """[CT, PET, T1CE, MR] -> 'A CT B PET C T1CE (MRI) D MRI'."""
   pairs = zip(LETTERS, modalities, strict=False)
@@ -73,10 +66,11 @@ def every_text() -> Iterator[str]:
   """Every wording of every route, panel and option: a tokenizer's corpus."""
   yield from LETTERS
   yield MI_QUESTION
+  yield TIA_SOURCE
+  yield TIA_TARGET
+  yield TIA_QUESTION
   for modality in Modality:
     yield mi_answer([modality] * len(LETTERS))
   for route in ROUTES:
     yield cts_question(route)
-    for description in descriptions(route):
-      yield description
-      yield tia_question([description] * len(LETTERS))
+    yield from descriptions(route)

@@ -27,15 +27,18 @@ def build(
   """
   routes = [route, route.reverse, *_draw_wrong_pair(route, rng)]
   routes = [routes[i] for i in rng.permutation(len(routes))]
-  options = [_describe(r, rng) for r in routes]
   answer = prompts.LETTERS[routes.index(route)]
-  spans = (
+  spans = [
     vit_image(SliceRef(case.id, route.source, index)),
+    text(prompts.TIA_SOURCE),
     vit_image(SliceRef(case.id, route.target, index)),
-    text(prompts.tia_question(options)),
-    text(answer, has_loss=True),
-  )
-  return Example('tia', spans, answer, route)
+    text(prompts.TIA_TARGET),
+    text(prompts.TIA_QUESTION),
+  ]
+  for letter, option in zip(prompts.LETTERS, routes, strict=True):
+    spans += [text(_describe(option, rng)), text(letter)]
+  spans.append(text(answer, has_loss=True))
+  return Example('tia', tuple(spans), answer, route)
 
 
 def _describe(route: Route, rng: np.random.Generator) -> str:

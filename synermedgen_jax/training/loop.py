@@ -110,7 +110,7 @@ def create_state(
     lambda path, _: by_name.get(getattr(path[-1], 'key', None), replicated),
     shapes,
   )
-  with mesh, nn.logical_axis_rules(LOGICAL_RULES):
+  with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
     if initial is None:
       init = jax.jit(
         lambda key: create(init_params(model, key)), out_shardings=shardings
@@ -212,7 +212,9 @@ class MetricsLog:
     self.path = workdir / 'metrics.jsonl'
     self._forget_after(start)
     self.file = self.path.open('a')
-    self.tensorboard = SummaryWriter(str(workdir / 'tensorboard'))
+    self.tensorboard = SummaryWriter(
+      str(workdir / 'tensorboard'), purge_step=start + 1
+    )
 
   def _forget_after(self, step: int) -> None:
     """A resumed run writes again what came after its checkpoint."""
@@ -220,9 +222,11 @@ class MetricsLog:
       rows = [
         line
         for line in self.path.read_text().splitlines()
-        if json.loads(line)['step'] <= step
+        if _step_of(line) <= step
       ]
-      self.path.write_text(''.join(f'{line}\n' for line in rows))
+      partial = self.path.with_name(f'.{self.path.name}.partial')
+      partial.write_text(''.join(f'{line}\n' for line in rows))
+      partial.replace(self.path)
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     self.file.write(json.dumps({'step': step, **values}) + '\n')
@@ -235,6 +239,14 @@ class MetricsLog:
     self.tensorboard.close()
 
 
+def _step_of(line: str) -> float:
+  """The step of a row of metrics; infinite for one cut off by a crash."""
+  try:
+    return json.loads(line)['step']
+  except ValueError:
+    return float('inf')
+
+
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
   """How long, how often, where."""
@@ -243,8 +255,24 @@ class LoopConfig:
   log_every: int = 50
   checkpoint_every: int = 1000
   val_every: int = 0  # 0 = never
-  val_batches: int = 4
   keep: int = 2
+
+  def validates(self, step: int) -> bool:
+    return self.val_every > 0 and self._due(step, self.val_every)
+
+  def saves(self, step: int) -> bool:
+    return self._due(step, self.checkpoint_every)
+
+  def logs(self, step: int) -> bool:
+    """A row ends at every checkpoint, so a resumed run begins a fresh one."""
+    return (
+      self._due(step, self.log_every)
+      or self.validates(step)
+      or self.saves(step)
+    )
+
+  def _due(self, step: int, every: int) -> bool:
+    return step % every == 0 or step == self.steps
 
 
 def train(
@@ -296,10 +324,10 @@ def train(
     out_shardings=(shardings, None),
   )
   eval_step = jax.jit(make_eval_step(model, step_config))
-  log, meter, pending = MetricsLog(workdir, start), Meter(), None
-  clock = time.perf_counter()
+  log, meter, pending = MetricsLog(workdir, start), Meter(), {}
+  logged, clock = start, time.perf_counter()
   with (
-    mesh,
+    jax.set_mesh(mesh),
     nn.logical_axis_rules(LOGICAL_RULES),
     tqdm(
       total=config.steps,
@@ -314,30 +342,23 @@ def train(
       batch = to_devices(next(iterator), rows)
       state, sums = train_step(state, batch)
       # The device is busy with this step while the last one is read.
-      if pending is not None:
-        meter.add(pending)
+      meter.add(pending)
       pending = sums
       bar.update()
-      last = step == config.steps
-      if step % config.log_every == 0 or last:
-        if last:
-          meter.add(pending)
-        now = time.perf_counter()
+      if config.logs(step):
+        meter.add(pending)
+        pending = {}
         values = meter.means()
-        values['steps_per_second'] = config.log_every / (now - clock)
-        clock = now
-        bar.set_postfix(loss=f'{values.get("loss", float("nan")):.4f}')
-        if (
-          val_batches
-          and config.val_every
-          and (step % config.val_every == 0 or last)
-        ):
+        elapsed = time.perf_counter() - clock
+        values['steps_per_second'] = (step - logged) / elapsed
+        bar.set_postfix(loss=f'{values["loss"]:.4f}')
+        if val_batches and config.validates(step):
           values |= validate(eval_step, state, val_batches, rows)
-          clock = time.perf_counter()
         log.write(step, values)
-      if last:
+        logged, clock = step, time.perf_counter()
+      if step == config.steps:
         state = finish(state)
-      if step % config.checkpoint_every == 0 or last:
+      if config.saves(step):
         ckpt.save(
           checkpoints,
           step,

@@ -28,6 +28,7 @@ class ObjectiveConfig:
   Attributes:
     train_shift: shift of the timestep distribution (BAGEL fine-tunes with 1).
     ntp_weight, flow_weight: CE : MSE, 1 : 1 in BAGEL's recipe.
+    l2_weight: of the autoencoder's squared error, beside its absolute error.
     kl_weight: of the autoencoder's KL term, per latent number.
     logit_chunk: und tokens whose logits exist at one time.
   """
@@ -35,6 +36,7 @@ class ObjectiveConfig:
   train_shift: float = 1.0
   ntp_weight: float = 1.0
   flow_weight: float = 1.0
+  l2_weight: float = 0.0
   kl_weight: float = 1e-6
   logit_chunk: int = 1024
 
@@ -163,7 +165,7 @@ def autoencoder_sums(
   key: jax.Array,
   config: ObjectiveConfig,
 ) -> Sums:
-  """Stage 0: absolute error of the reconstruction and the posterior's KL."""
+  """Stage 0: errors of the reconstruction and the posterior's KL."""
   del config
   b, n = batch.vae_images.shape[:2]
   images = batch.vae_images.reshape(b * n, *batch.vae_images.shape[2:])
@@ -172,12 +174,11 @@ def autoencoder_sums(
   decoded = model.apply({'params': params}, z, method=Bagel.decode_raw)
   kl = 0.5 * (mean**2 + jnp.exp(logvar) - 1.0 - logvar)
   used = _used_canvases(batch, model.config.latent_stride).reshape(-1)
+  error = decoded - images
+  terms = {'l1': jnp.abs(error), 'l2': jnp.square(error), 'kl': kl}
   return {
-    'l1': (
-      (jnp.abs(decoded - images).mean((1, 2, 3)) * used).sum(),
-      used.sum(),
-    ),
-    'kl': ((kl.mean((1, 2, 3)) * used).sum(), used.sum()),
+    name: ((term.mean((1, 2, 3)) * used).sum(), used.sum())
+    for name, term in terms.items()
   }
 
 
@@ -198,6 +199,7 @@ def total(sums: Sums, config: ObjectiveConfig) -> Array:
   weights = {
     'flow': config.flow_weight,
     'l1': 1.0,
+    'l2': config.l2_weight,
     'kl': config.kl_weight,
     **{f'ntp/{task}': config.ntp_weight for task in TASKS},
   }

@@ -5,6 +5,7 @@ Configs stop here: what lies below takes frozen dataclasses and arguments.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from importlib import metadata
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from synermedgen_jax.core.batch import Capacity
+from synermedgen_jax.core.batch import TASKS, Capacity
+from synermedgen_jax.core.modalities import ROUTES_BY_NAME
 from synermedgen_jax.core.sharding import batch_sharding, make_mesh
 from synermedgen_jax.input.pipeline import Dropout, train_dataset
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
@@ -32,7 +35,9 @@ class ConfigError(ValueError):
   """A config that cannot run; one line naming the key."""
 
 
-def check(config: ConfigDict, model: BagelConfig, tokenizer: Tokenizer) -> None:
+def check(
+  config: ConfigDict, model: BagelConfig, tokenizer: Tokenizer, mesh: Mesh
+) -> None:
   """Refuses contradictions before anything compiles.
 
   Raises:
@@ -42,31 +47,56 @@ def check(config: ConfigDict, model: BagelConfig, tokenizer: Tokenizer) -> None:
     raise ConfigError(
       f'config.stage {config.stage!r}: expected one of {", ".join(OBJECTIVES)}.'
     )
+  for key, known in (('tasks', TASKS[1:]), ('routes', ROUTES_BY_NAME)):
+    unknown = sorted(set(config[key]) - set(known))
+    if unknown:
+      raise ConfigError(
+        f'config.{key}: unknown {", ".join(unknown)}; expected some of '
+        f'{", ".join(known)}.'
+      )
+  if not any(share > 0 for share in config.tasks.values()):
+    raise ConfigError('config.tasks: no task has a share above 0.')
   if tokenizer.vocab_size > model.llm.vocab:
     raise ConfigError(
       f'config.tokenizer has {tokenizer.vocab_size} tokens, the model '
       f'{config.model!r} embeds {model.llm.vocab}.'
     )
-  devices = config.mesh[0] * config.mesh[1]
-  if devices > 0 and config.rows % devices:
+  devices = mesh.shape['data'] * mesh.shape['fsdp']
+  if config.rows % devices or config.rows % jax.process_count():
     raise ConfigError(
       f'config.rows {config.rows} is not divisible by the {devices} devices '
-      f'of the data and fsdp axes of config.mesh {tuple(config.mesh)}.'
+      f'of the data and fsdp axes of config.mesh {tuple(config.mesh)} and by '
+      f'{jax.process_count()} process(es).'
     )
+
+
+@contextlib.contextmanager
+def _reading(key: str):
+  """Tells what is wrong with the value of `key` as an error of the config."""
+  try:
+    yield
+  except (ValueError, OSError) as error:
+    raise ConfigError(f'config.{key}: {error}') from None
 
 
 def train(config: ConfigDict, workdir: Path) -> None:
   """Runs the stage that `config` describes in `workdir`, or resumes it."""
   model, initial = _starting_point(config)
-  tokenizer = load_tokenizer(config.tokenizer)
-  check(config, model, tokenizer)
-  geometry = model.image_geometry(**config.image)
-  store = SliceStore.open(config.store)
-  mesh = make_mesh(config.mesh)
+  with _reading('tokenizer'):
+    tokenizer = load_tokenizer(config.tokenizer)
+  with _reading('mesh'):
+    mesh = make_mesh(config.mesh)
+  check(config, model, tokenizer, mesh)
+  with _reading('image'):
+    geometry = model.image_geometry(**config.image)
+  if not config.store:
+    raise ConfigError('config.store is empty: name a slice store.')
+  with _reading('store'):
+    store = SliceStore.open(config.store)
   workdir.mkdir(parents=True, exist_ok=True)
   _write_config(config, workdir)
 
-  def dataset(split: str, seed: int, dropout: Dropout):
+  def dataset(split: str, seed: int, dropout: Dropout, first_examples: int = 0):
     return train_dataset(
       store,
       split,
@@ -74,6 +104,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
       geometry,
       Capacity(**config.capacity),
       tasks=dict(config.tasks),
+      first_tasks=dict(config.first_tasks),
+      first_examples=first_examples,
       rows=config.rows // jax.process_count(),
       seed=seed,
       dropout=dropout,
@@ -87,7 +119,12 @@ def train(config: ConfigDict, workdir: Path) -> None:
 
   val = []
   try:
-    data = dataset('train', config.seed, Dropout(**config.dropout))
+    data = dataset(
+      'train',
+      config.seed,
+      Dropout(**config.dropout),
+      config.first_examples,
+    )
     if config.val_every:
       held_out = iter(dataset('val', config.seed + 1, Dropout()))
       val = [next(held_out) for _ in range(config.val_batches)]
@@ -154,7 +191,6 @@ def train(config: ConfigDict, workdir: Path) -> None:
       log_every=config.log_every,
       checkpoint_every=config.checkpoint_every,
       val_every=config.val_every,
-      val_batches=config.val_batches,
       keep=config.keep,
     ),
     finish=finish,
@@ -164,13 +200,12 @@ def train(config: ConfigDict, workdir: Path) -> None:
 
 def _starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
   """The model's shape, and the parameters of `config.init_from` if any."""
-  try:
+  with _reading('model'):
     model = preset(config.model)
-  except ValueError as error:
-    raise ConfigError(f'config.model: {error}') from None
   if not config.init_from:
     return model, None
-  found, params = ckpt.load_model(Path(config.init_from) / 'checkpoints')
+  with _reading('init_from'):
+    found, params = ckpt.load_model(Path(config.init_from) / 'checkpoints')
   if found != model:
     raise ConfigError(
       f'config.init_from {config.init_from} holds a model of another shape '

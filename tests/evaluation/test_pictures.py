@@ -212,8 +212,9 @@ def mi(prediction):
 
 
 def tia(prediction):
-  words = prompts.tia_question(['one', 'two', 'three', 'four'])
-  return question('tia', 'D', prediction, words, 2, ('', ''))
+  words = f'{prompts.TIA_QUESTION}\none A\ntwo B\nthree C\nfour D'
+  labels = (prompts.TIA_SOURCE, prompts.TIA_TARGET)
+  return question('tia', 'D', prediction, words, 2, labels)
 
 
 def colors(figure):
@@ -232,7 +233,7 @@ def test_questions_are_shown_with_letters_answer_and_prediction():
     'MI',
     'TIA',
   ]
-  assert {'source', 'first', 'second', 'A one', 'C three'} <= set(words)
+  assert {'source', 'first', 'second', 'one A', 'three C'} <= set(words)
   assert '✗ model: C     right answer: B' in words
   assert '✓ model: D     right answer: D' in words
 
@@ -241,10 +242,10 @@ def test_a_wrong_choice_is_red_and_the_right_one_green():
   found = colors(pictures.understanding_picture([cts('C'), tia('A')]))
   assert found['B ✓'] == pictures.GREEN
   assert found['C ✗'] == pictures.RED
-  assert found['D four ✓'] == pictures.GREEN
-  assert found['A one ✗'] == pictures.RED
+  assert found['four D ✓'] == pictures.GREEN
+  assert found['one A ✗'] == pictures.RED
   assert found['✗ model: C     right answer: B'] == pictures.RED
-  assert found['B two'] == '#000000'
+  assert found['two B'] == '#000000'
 
 
 def test_a_right_choice_has_no_cross():

@@ -146,8 +146,10 @@ def test_the_first_fit_packer_makes_the_row_that_we_make():
     num_packing_bins=1,
     seed=0,
   )
-  jax.tree.map(
-    np.testing.assert_array_equal,
-    packing.finish_row(row, GEOMETRY),
-    finished_row(*features),
-  )
+  packed = packing.finish_row(row, GEOMETRY)
+  ours = finished_row(*features)
+  assert jax.tree.structure(packed) == jax.tree.structure(ours)
+  for found, expected in zip(
+    jax.tree.leaves(packed), jax.tree.leaves(ours), strict=True
+  ):
+    np.testing.assert_array_equal(found, expected)

@@ -267,7 +267,7 @@ def test_a_canvas_that_is_not_full_keeps_its_own_grid():
 
 
 def test_patches_run_by_rows_with_channels_innermost():
-  pixels = np.arange(16).reshape(2, 4, 2)
+  pixels = np.arange(16, dtype=np.float32).reshape(2, 4, 2)
   assert_table(
     packing.patchify(pixels, 2),
     [[0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]],

@@ -102,7 +102,7 @@ def test_pictures_of_a_batch_do_not_mix():
 
 
 def test_folding_puts_rows_before_columns_before_channels():
-  x = jnp.arange(32).reshape(1, 4, 4, 2)
+  x = jnp.arange(32.0).reshape(1, 4, 4, 2)
   folded = lib.space_to_depth(x, 2)
   np.testing.assert_array_equal(
     folded[0],
@@ -114,11 +114,11 @@ def test_folding_puts_rows_before_columns_before_channels():
 
 
 def test_unfolding_is_the_inverse_of_folding():
-  deep = jnp.arange(8).reshape(1, 1, 2, 4)
+  deep = jnp.arange(8.0).reshape(1, 1, 2, 4)
   np.testing.assert_array_equal(
     lib.depth_to_space(deep, 2)[0, ..., 0], [[0, 1, 4, 5], [2, 3, 6, 7]]
   )
-  x = jnp.arange(72).reshape(1, 6, 6, 2)
+  x = jnp.arange(72.0).reshape(1, 6, 6, 2)
   for factor in (1, 2, 3):
     folded = lib.space_to_depth(x, factor)
     assert folded.shape == (1, 6 // factor, 6 // factor, 2 * factor**2)

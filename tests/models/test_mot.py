@@ -145,6 +145,21 @@ def test_cached_keys_give_what_the_whole_row_gives():
     np.testing.assert_allclose(parts, whole[name], **TOLERANCE)
 
 
+def test_keys_come_back_in_the_order_of_the_experts():
+  tokens = streams()
+  turned = {name: tokens[name] for name in ('gen', 'und')}
+  run_keys = jax.jit(
+    lambda weights, given: MODEL.apply(
+      {'params': weights}, given, return_keys=True
+    )[1][0]
+  )
+  alone = run_keys(params(), {'und': tokens['und']})
+  for given in (tokens, turned):
+    # The first layer's keys of a stream depend on that stream alone.
+    und = run_keys(params(), given)[0, :, : alone.shape[2]]
+    np.testing.assert_allclose(und, alone[0], **TOLERANCE)
+
+
 def test_rematerialised_and_unrolled_layers_agree_with_plain_ones():
   und = {'und': streams()['und']}
   weights = without_gen(params())

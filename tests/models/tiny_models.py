@@ -71,10 +71,10 @@ def streams(seed: int = 0) -> dict[str, Tokens]:
   rng = np.random.default_rng(seed)
   x = rng.standard_normal((len(order), MOT.hidden)).astype(np.float32)
   positions = np.asarray([0, 1, 2, 3, 3, 4, 5, 6, 6, 6, 0, 1, 2, 2])
-  whole = Tokens(x, positions, order, visible_from, visible_to)
+  whole = (x, positions, order, visible_from, visible_to)
 
   def stream(wanted):
-    return jax.tree.map(lambda a: jnp.asarray(a[wanted])[None], whole)
+    return Tokens(*(jnp.asarray(a[wanted])[None] for a in whole))
 
   return {'und': stream(~IS_GEN), 'gen': stream(IS_GEN)}
 

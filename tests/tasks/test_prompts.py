@@ -54,9 +54,3 @@ def test_literal_wordings():
   assert prompts.mi_answer(
     [Modality.CT, Modality.PET, Modality.T1CE, Modality.MR]
   ) == ('A CT B PET C T1CE (MRI) D MRI')
-  assert prompts.tia_question(['a', 'b', 'c', 'd']).splitlines()[1:] == [
-    'A a',
-    'B b',
-    'C c',
-    'D d',
-  ]

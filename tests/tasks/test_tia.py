@@ -12,16 +12,19 @@ ROUTE_OF = {d: r for r in ROUTES for d in prompts.descriptions(r)}
 
 def options(example):
   """Letter -> route, read off the words."""
-  question, *lines = texts(example)[0].split('\n')
+  first, second, question, *named = texts(example.prompt)
+  assert (first, second) == (prompts.TIA_SOURCE, prompts.TIA_TARGET)
   assert question == prompts.TIA_QUESTION
-  return {line[0]: ROUTE_OF[line[2:]] for line in lines}
+  # A letter follows what it names.
+  words, letters = named[::2], named[1::2]
+  return {a: ROUTE_OF[w] for a, w in zip(letters, words, strict=True)}
 
 
 @given(pairs(), seeds)
 def test_one_option_is_right_and_one_its_reverse(pair, seed):
   case, route, index = pair
   example = tia.build(case, route, index, np.random.default_rng(seed))
-  source, target = (s.image for s in example.spans[:2])
+  source, target = (s.image for s in example.spans if s.image)
   assert (source.modality, target.modality) == (route.source, route.target)
   assert {source.case, target.case} == {case.id}
   assert {source.index, target.index} == {index}
@@ -47,8 +50,10 @@ def test_options_are_two_pairs_in_both_directions(pair, seed):
 @given(pairs(), seeds)
 def test_only_the_answer_has_loss(pair, seed):
   example = tia.build(*pair, np.random.default_rng(seed))
-  assert [s.has_loss for s in example.spans] == [False] * 3 + [True]
-  assert texts(example)[1:] == [example.answer]
+  *question, answer = example.spans
+  assert answer.has_loss
+  assert answer.text == example.answer
+  assert not any(s.has_loss for s in question)
 
 
 @given(pairs(), seeds)
@@ -74,9 +79,10 @@ def test_right_and_wrong_options_use_every_wording_alike():
   right, wrong = collections.Counter(), collections.Counter()
   for _ in range(400):
     example = tia.build(case_of(route), route, 20, rng)
-    for line in texts(example)[0].split('\n')[1:]:
-      wording = prompts.descriptions(ROUTE_OF[line[2:]]).index(line[2:])
-      counts = right if line[0] == example.answer else wrong
+    words, letters = texts(example.prompt)[3::2], texts(example.prompt)[4::2]
+    for option, letter in zip(words, letters, strict=True):
+      wording = prompts.descriptions(ROUTE_OF[option]).index(option)
+      counts = right if letter == example.answer else wrong
       counts[wording] += 1
   n = len(prompts.DESCRIPTIONS)
   for counts, total in ((right, 400), (wrong, 1200)):

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# The whole job on digital phantoms: volumes, slice store, autoencoder, Stage I,
+# Stage II, evaluation, report. About ten minutes on two cores, no GPU.
+# A second run reuses what is there.
+# Usage: bash launch/demo.sh [directory, runs/demo by default]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+run="${1:-runs/demo}"
+# shellcheck source=launch/setup.sh
+source launch/setup.sh requirements.txt
+
+step() { printf '\n== %s\n' "$1"; }
+
+train() {  # stage, config, where it starts from
+  step "$1"
+  python -m synermedgen_jax.main --config="configs/$2.py:tiny" \
+    --workdir="$run/$2" --config.store="$run/store" --config.init_from="$3"
+}
+
+step 'Phantoms to slice store'
+python -m synermedgen_jax.prepare --dataset=phantom --root="$run/phantoms" \
+  --subjects=40 --canvas=64 --store="$run/store"
+
+train 'Stage 0: autoencoder' autoencoder ''
+train 'Stage I: understanding' stage1 "$run/autoencoder"
+train 'Stage II: synthesis' stage2 "$run/stage1"
+
+step 'Evaluation on held-out subjects'
+if [ "$run/stage2/evaluation/metrics.json" -nt "$run/stage2/metrics.jsonl" ]; then
+  echo "Reusing $run/stage2/evaluation."
+else
+  python -m synermedgen_jax.evaluate --workdir="$run/stage2" --slices=8
+fi
+
+step 'A volume, from NIfTI to NIfTI'
+subject="$(grep '"dataset": "brain".*"split": "test"' "$run/store/manifest.jsonl" |
+  sed -n '1s/.*"subject": "\([^"]*\)".*/\1/p')"
+python -m synermedgen_jax.translate --workdir="$run/stage2" \
+  --input="$run/phantoms/brain/$subject/mr.nii.gz" \
+  --source=mr --target=ct --region=brain \
+  --output="$run/translated/${subject}_mr_to_ct.nii.gz"
+
+step 'Report'
+python -m synermedgen_jax.report --workdir="$run/stage2"

@@ -1,0 +1,145 @@
+import dataclasses
+
+import inference_fakes as fakes
+import jax
+import numpy as np
+import pytest
+
+from synermedgen_jax.core.modalities import ROUTES
+from synermedgen_jax.inference import volume
+from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
+from synermedgen_jax.inference.volume import Synthesiser
+from synermedgen_jax.models.bagel import Bagel
+
+SAMPLING = SamplingConfig(points=3)
+
+
+def synthesiser(
+  weights=None, *, batch_size=4, sampling=SAMPLING, config=fakes.CONFIG
+):
+  return Synthesiser(
+    config,
+    fakes.params(config) if weights is None else weights,
+    fakes.Ascii(),
+    config.image_geometry(vit_side=8, vae_side=8),
+    sampling,
+    batch_size,
+  )
+
+
+def still():
+  """A model that predicts no velocity: what it samples is the noise."""
+  weights = dict(fakes.params())
+  weights['llm2vae'] = jax.tree.map(np.zeros_like, weights['llm2vae'])
+  return weights
+
+
+def test_synthesis_keeps_shape_range_and_reports_slices():
+  done = []
+  made = synthesiser().synthesise(
+    fakes.ROUTE, fakes.slices(5), progress=done.append
+  )
+  assert made.shape == (5, 8, 8)
+  assert made.dtype == np.float32
+  assert np.abs(made).max() <= 1
+  assert np.abs(made).min() < 1
+  assert done == [4, 1]
+
+
+def test_the_batch_size_changes_nothing():
+  source = fakes.slices(4)
+  expected = synthesiser().synthesise(fakes.ROUTE, source, seed=3)
+  found = synthesiser(batch_size=3).synthesise(fakes.ROUTE, source, seed=3)
+  np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_noise_depends_on_seed_and_slice_index_alone():
+  tokens = np.stack(
+    [
+      jax.random.normal(
+        jax.random.fold_in(jax.random.key(7), i), (4, fakes.CONFIG.latent_dim)
+      )
+      for i in range(3)
+    ]
+  )
+  expected = fakes.call(
+    fakes.params(), tokens.reshape(3, 2, 2, -1), method=Bagel.decode_latents
+  )
+  model = synthesiser(still())
+  found = model.synthesise(fakes.ROUTE, fakes.slices(3), seed=7)
+  np.testing.assert_allclose(found, np.clip(expected[..., 0], -1, 1), atol=1e-5)
+  other = model.synthesise(ROUTES[1], fakes.slices(2, seed=1), seed=7)
+  np.testing.assert_allclose(other, found[:2], atol=1e-5)
+  assert np.abs(model.synthesise(fakes.ROUTE, fakes.slices(3)) - found).max()
+
+
+def test_source_and_route_both_matter():
+  model = synthesiser()
+  made = model.synthesise(fakes.ROUTE, fakes.slices(1))
+  other_source = model.synthesise(fakes.ROUTE, fakes.slices(1, seed=9))
+  other_route = model.synthesise(ROUTES[5], fakes.slices(1))
+  assert np.abs(made - other_source).max() > 1e-3
+  assert np.abs(made - other_route).max() > 1e-3
+
+
+def test_one_program_serves_all_routes():
+  guidance = Guidance(text=2.0, image=2.0)
+  model = synthesiser(sampling=SamplingConfig(points=2, guidance=guidance))
+  source = fakes.slices(1)
+  model.synthesise(ROUTES[0], source)
+  before = volume._sample_pictures._cache_size()
+  for route in ROUTES[1:]:
+    model.synthesise(route, source)
+  assert volume._sample_pictures._cache_size() == before
+
+
+def test_slices_of_another_side_come_back_at_their_own():
+  made = synthesiser().synthesise(fakes.ROUTE, fakes.slices(2, side=12))
+  assert made.shape == (2, 12, 12)
+  assert np.abs(made).max() <= 1
+  assert synthesiser().reconstruct(fakes.slices(2, side=12)).shape == made.shape
+
+
+def test_reconstruction_is_the_autoencoder_alone():
+  source = fakes.slices(5)
+  grid = fakes.call(
+    fakes.params(), source[..., None], method=Bagel.encode_latents
+  )
+  expected = fakes.call(fakes.params(), grid, method=Bagel.decode_latents)
+  done = []
+  found = synthesiser().reconstruct(source, progress=done.append)
+  np.testing.assert_allclose(found, np.clip(expected[..., 0], -1, 1), atol=1e-5)
+  assert done == [4, 1]
+
+
+def test_a_model_of_colours_gives_their_mean():
+  config = dataclasses.replace(
+    fakes.CONFIG,
+    vit=dataclasses.replace(fakes.CONFIG.vit, channels=3),
+    autoencoder=dataclasses.replace(fakes.CONFIG.autoencoder, channels=3),
+  )
+  model = synthesiser(config=config)
+  source = fakes.slices(2)
+
+  @jax.jit
+  def decode(weights, images):
+    return Bagel(config).apply(
+      {'params': weights},
+      images,
+      method=lambda m, x: m.decode_latents(m.encode_latents(x)),
+    )
+
+  decoded = decode(model.params, np.repeat(source[..., None], 3, axis=-1))
+  assert np.ptp(np.asarray(decoded), axis=-1).max() > 0.1
+  np.testing.assert_allclose(
+    model.reconstruct(source), np.clip(decoded.mean(-1), -1, 1), atol=1e-5
+  )
+
+
+def test_slices_must_be_square():
+  with pytest.raises(ValueError, match=r'square.*\(2, 8, 6\)'):
+    synthesiser().synthesise(fakes.ROUTE, fakes.slices(2)[:, :, :6])
+
+
+def test_no_slice_gives_no_slice():
+  assert synthesiser().synthesise(fakes.ROUTE, fakes.slices(0)).shape[0] == 0

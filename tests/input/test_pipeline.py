@@ -1,0 +1,206 @@
+"""Batches out of a store whose pixels tell which slice they are of."""
+
+import itertools
+from collections import Counter
+
+import jax
+import nano
+import numpy as np
+import pytest
+from store_fakes import USABLE, cases_of, slice_of
+
+from synermedgen_jax.core.batch import TASKS, Capacity
+from synermedgen_jax.input import pipeline
+from synermedgen_jax.input.pipeline import Dropout
+from synermedgen_jax.input.tokenizer import project_tokenizer
+from synermedgen_jax.slices.store import SliceStore
+
+QUESTIONS = {'cts': 0.2, 'mi': 0.3, 'tia': 0.5}
+EVERYTHING = {'cts': 1, 'mi': 1, 'tia': 1, 'synthesis': 2}
+
+
+@pytest.fixture(scope='module')
+def store(store_path):
+  return SliceStore.open(store_path)
+
+
+def dataset(store, tasks=None, *, split='train', capacity=nano.CAPACITY, **kw):
+  arguments = {'rows': 2, 'seed': 0, 'packing_bins': 2} | kw
+  return pipeline.train_dataset(
+    store,
+    split,
+    project_tokenizer(),
+    nano.GEOMETRY,
+    capacity,
+    tasks=tasks or {'synthesis': 1.0},
+    **arguments,
+  )
+
+
+def take(batches, count):
+  return list(itertools.islice(batches, count))
+
+
+def assert_equal(found, expected):
+  for a, b in zip(
+    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+  ):
+    assert a.dtype == b.dtype
+    np.testing.assert_array_equal(a, b)
+
+
+def rows(batches):
+  """The bytes of every row, in any order: packers shuffle them."""
+  return Counter(
+    b''.join(np.asarray(leaf[i]).tobytes() for leaf in jax.tree.leaves(batch))
+    for batch in batches
+    for i in range(len(batch.token_ids))
+  )
+
+
+def slices(batch):
+  """Every slice that a batch shows, once an image."""
+  patches = batch.vit_patches[batch.vit_visible_to > 0]
+  shown = [slice_of(pixels[0]) for pixels in patches]
+  for i in range(len(batch.vae_images)):
+    used = batch.gen.example_ids[i] > 0
+    canvases = set(batch.latent_index[i][used] // 4)
+    shown += [slice_of(batch.vae_images[i, c, 0, 0, 0]) for c in canvases]
+  return shown
+
+
+def test_a_seed_fixes_every_byte(store):
+  first, again = (take(dataset(store, EVERYTHING), 6) for _ in range(2))
+  assert_equal(first, again)
+  other = take(dataset(store, EVERYTHING, seed=1), 6)
+  assert not rows(first) & rows(other)
+
+
+def test_reader_threads_change_nothing(store):
+  one, four = (take(dataset(store, EVERYTHING, threads=n), 6) for n in (1, 4))
+  assert_equal(one, four)
+
+
+def test_processes_share_out_one_sequence(store):
+  # Undropped examples fill a row each, so rows can be compared.
+  both = take(dataset(store, rows=4), 4)
+  parts = [
+    take(dataset(store, process_index=i, process_count=2), 4) for i in range(2)
+  ]
+  assert rows(parts[0]) + rows(parts[1]) == rows(both)
+  assert not rows(parts[0]) & rows(parts[1])
+
+
+def test_an_epoch_shows_every_pair_once(store):
+  # Both ways of two pairs of modalities, and of the six of four contrasts.
+  routes = 2 + 2 + 12
+  batches = take(dataset(store), routes * len(USABLE) // 2)
+  targets = Counter(
+    tuple(slice_of(canvas[0, 0, 0]) for canvas in canvases)
+    for batch in batches
+    for canvases in batch.vae_images
+  )
+  assert len(targets) == routes * len(USABLE)
+  assert all(source.index == to.index for source, to in targets)
+  assert all(source.case == to.case for source, to in targets)
+
+
+@pytest.mark.parametrize('tasks', [QUESTIONS, EVERYTHING])
+def test_a_restored_iterator_goes_on_where_it_was(store, tasks):
+  iterator = iter(dataset(store, tasks, packing_bins=8))
+  take(iterator, 3)
+  state = iterator.get_state()
+  expected = take(iterator, 8)
+  fresh = iter(dataset(store, tasks, packing_bins=8))
+  fresh.set_state(state)
+  assert_equal(take(fresh, 8), expected)
+
+
+def test_tasks_come_in_the_shares_of_the_config(store):
+  counts = Counter()
+  for batch in take(dataset(store, QUESTIONS), 100):
+    for ids, tasks in zip(batch.und.example_ids, batch.task_ids, strict=True):
+      counts.update(
+        task for example, task in set(zip(ids, tasks, strict=True)) if example
+      )
+  total = sum(counts.values())
+  assert total >= 200
+  for task, share in QUESTIONS.items():
+    assert abs(counts[TASKS.index(task)] / total - share) < 0.03
+
+
+@pytest.mark.parametrize(
+  ('tasks', 'images'),
+  [(EVERYTHING, 2), ({'reconstruction': 1.0}, 2)],
+  ids=['language', 'autoencoder'],
+)
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_no_subject_of_another_split_is_ever_shown(store, split, tasks, images):
+  batches = take(dataset(store, tasks, split=split), 150)
+  shown = {ref for batch in batches for ref in slices(batch)}
+  # All of the split's own, so that the marks were read rightly.
+  assert {ref.case for ref in shown} == cases_of(store, split)
+  assert {ref.index for ref in shown} == set(USABLE)
+
+
+def test_conditions_are_dropped_at_their_rates(store):
+  rates = Dropout(text=0.2, vae=0.5, vit=0.8)
+  found = Counter()
+  total = 0
+  start = project_tokenizer().im_start
+  for batch in take(dataset(store, dropout=rates), 200):
+    for row, ids in enumerate(batch.und.example_ids):
+      for example in range(1, ids.max() + 1):
+        und = ids == example
+        gen = batch.gen.example_ids[row] == example
+        noised = batch.noise_ids[row] > 0
+        assert (gen & noised).sum() == 4
+        found['text'] += start not in batch.token_ids[row][und]
+        found['vae'] += not (gen & ~noised).any()
+        found['vit'] += not (batch.vit_index[row][und] >= 0).any()
+        total += 1
+  for name in ('text', 'vae', 'vit'):
+    assert abs(found[name] / total - getattr(rates, name)) < 0.07
+
+
+def test_questions_keep_all_their_images_whatever_the_dropout(store):
+  everything = Dropout(text=1.0, vae=1.0, vit=1.0)
+  plain, dropped = (
+    take(dataset(store, QUESTIONS, dropout=d), 4)
+    for d in (Dropout(), everything)
+  )
+  assert_equal(plain, dropped)
+
+
+def test_routes_without_a_pair_are_named(store):
+  with pytest.raises(
+    ValueError,
+    match=r"No pair for task 'synthesis' among the routes whole_body_pet_to_ct",
+  ):
+    dataset(store, routes=('whole_body_pet_to_ct',))
+
+
+def test_only_the_routes_of_the_config_are_shown(store):
+  batches = take(dataset(store, routes=('brain_mr_to_ct',)), 10)
+  modalities = {
+    tuple(slice_of(canvas[0, 0, 0]).modality for canvas in canvases)
+    for batch in batches
+    for canvases in batch.vae_images
+  }
+  assert modalities == {('mr', 'ct')}
+
+
+def test_a_split_without_subjects_is_named(store):
+  with pytest.raises(ValueError, match="no subject in split 'none'"):
+    dataset(store, split='none')
+
+
+@pytest.mark.parametrize(
+  ('field', 'needed'), [('und', 17), ('gen', 8), ('vit', 4), ('images', 2)]
+)
+def test_an_example_larger_than_a_row_names_the_key(store, field, needed):
+  room = {'und': 96, 'gen': 8, 'vit': 20, 'images': 2} | {field: needed - 1}
+  with pytest.raises(
+    pipeline.ExampleTooLarge, match=rf"capacity\.{field} is .*'synthesis'"
+  ):
+    take(dataset(store, capacity=Capacity(**room)), 20)

@@ -1,0 +1,203 @@
+"""The slice store: what is written is what is read, whole or not at all."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from synermedgen_jax.core.modalities import Modality, Region
+from synermedgen_jax.slices.store import (
+  Case,
+  SliceStore,
+  StoreError,
+  StoreWriter,
+)
+from synermedgen_jax.slices.windows import Window
+
+CT, MR = Modality.CT, Modality.MR
+SETTINGS = {'canvas': 6, 'reference': []}
+
+
+def make_case(subject='p1', split='train'):
+  return Case(
+    id=f'study.{subject}',
+    dataset='study',
+    subject=subject,
+    region=Region.PELVIS,
+    split=split,
+    modalities={CT: Window(-1000, 1000), MR: Window(0.0, 812.5)},
+    sources={CT: f'{subject}/ct.nii.gz', MR: f'{subject}/mr.nii.gz'},
+    shape=(4, 6, 6),
+    affine=((-2, 0, 0, 9), (0, -2, 0, 8), (0, 0, 3, 7), (0, 0, 0, 1)),
+    plane='axial',
+    usable=range(1, 3),
+  )
+
+
+def make_arrays(seed=0):
+  rng = np.random.default_rng(seed)
+  volumes = {
+    m: rng.uniform(-1, 1, (4, 6, 6)).astype(np.float32) for m in (CT, MR)
+  }
+  return volumes, rng.uniform(size=(4, 6, 6)) > 0.5
+
+
+def fill(path, *cases):
+  writer = StoreWriter(str(path), SETTINGS)
+  for case in cases:
+    writer.write_case(case, *make_arrays())
+  return writer
+
+
+@pytest.fixture
+def finished(tmp_path):
+  fill(tmp_path / 's', make_case()).finish(['study.p1'])
+  return tmp_path / 's'
+
+
+def test_arrays_survive_to_half_a_level(finished):
+  volumes, mask = make_arrays()
+  store = SliceStore.open(str(finished))
+  for modality, volume in volumes.items():
+    found = store.read_volume('study.p1', modality)
+    assert found.dtype == np.float32
+    assert np.abs(found - volume).max() <= 1 / 65535 + 1e-7
+    np.testing.assert_array_equal(
+      store.read_slice('study.p1', modality, 2), found[2]
+    )
+  np.testing.assert_array_equal(store.read_mask('study.p1'), mask)
+
+
+def test_ends_of_the_window_are_exact_and_beyond_is_clipped(tmp_path):
+  writer = StoreWriter(str(tmp_path / 's'), SETTINGS)
+  volumes, mask = make_arrays()
+  volumes[CT][0, 0, :4] = -1, 1, -1.5, 2
+  writer.write_case(make_case(), volumes, mask)
+  writer.finish(['study.p1'])
+  found = SliceStore.open(str(tmp_path / 's')).read_slice('study.p1', CT, 0)
+  np.testing.assert_array_equal(found[0, :4], [-1, 1, -1, 1])
+
+
+def test_slice_is_a_chunk_and_volume_is_a_shard(finished):
+  folder = finished / 'volumes/study.p1/ct'
+  metadata = json.loads((folder / 'zarr.json').read_text())
+  assert metadata['shape'] == [4, 6, 6]
+  assert metadata['data_type'] == 'uint16'
+  shard = metadata['chunk_grid']['configuration']['chunk_shape']
+  (sharding,) = metadata['codecs']
+  assert sharding['name'] == 'sharding_indexed'
+  assert sharding['configuration']['chunk_shape'] == [1, 6, 6]
+  assert shard == [4, 6, 6]
+  files = [p for p in folder.rglob('*') if p.is_file()]
+  assert {p.name for p in files} == {'zarr.json', '0'}
+
+
+def test_manifest_row_survives_json(finished):
+  (case,) = SliceStore.open(str(finished)).cases
+  assert case == make_case()
+  assert [r.name for r in case.routes] == ['pelvis_mr_to_ct', 'pelvis_ct_to_mr']
+
+
+def test_cases_come_sorted_and_by_split(tmp_path):
+  cases = [make_case('p3', 'test'), make_case('p1'), make_case('p2', 'val')]
+  fill(tmp_path / 's', *cases).finish(case.id for case in cases)
+  store = SliceStore.open(str(tmp_path / 's'))
+  assert [c.subject for c in store.cases] == ['p1', 'p2', 'p3']
+  assert [c.subject for c in store.split('test')] == ['p3']
+  assert store.split('holdout') == ()
+  assert store.canvas == 6
+
+
+def test_two_stores_of_the_same_cases_have_the_same_manifest(tmp_path):
+  for name, order in (('a', ('p1', 'p2')), ('b', ('p2', 'p1'))):
+    cases = [make_case(subject) for subject in order]
+    fill(tmp_path / name, *cases).finish(case.id for case in cases)
+  a, b = ((tmp_path / n / 'manifest.jsonl').read_bytes() for n in 'ab')
+  assert a == b
+
+
+def test_unfinished_store_is_refused(tmp_path):
+  writer = fill(tmp_path / 's', make_case())
+  assert not writer.finished
+  assert writer.done() == {'study.p1'}
+  with pytest.raises(StoreError, match=r's: is a store that was not finished'):
+    SliceStore.open(str(tmp_path / 's'))
+
+
+def test_missing_store_is_refused(tmp_path):
+  with pytest.raises(StoreError, match=r's: holds no slice store; make one'):
+    SliceStore.open(str(tmp_path / 's'))
+
+
+def test_store_is_not_finished_without_every_case(tmp_path):
+  writer = fill(tmp_path / 's', make_case())
+  with pytest.raises(StoreError, match=r'case study\.p2 is not there yet'):
+    writer.finish(['study.p1', 'study.p2'])
+  assert not writer.finished
+
+
+def test_store_of_another_version_is_refused(finished):
+  (finished / 'store.json').write_text('{"version": 99, "cases": 1}')
+  with pytest.raises(StoreError, match='version 99, this code reads version'):
+    SliceStore.open(str(finished))
+  (finished / 'settings.json').write_text(
+    json.dumps({**SETTINGS, 'version': 99})
+  )
+  with pytest.raises(StoreError, match='version: 99 there, 1 here'):
+    StoreWriter(str(finished), SETTINGS)
+
+
+def test_manifest_that_lost_a_line_is_refused(finished):
+  (finished / 'manifest.jsonl').write_text('')
+  with pytest.raises(StoreError, match=r'manifest\.jsonl: has 0 of 1 cases'):
+    SliceStore.open(str(finished))
+
+
+def test_damaged_json_is_named(finished):
+  (finished / 'store.json').write_text('{"version": ')
+  with pytest.raises(StoreError, match=r'store\.json: is not valid JSON'):
+    SliceStore.open(str(finished))
+
+
+def test_going_on_with_other_settings_is_refused_briefly(finished):
+  many = {f'subject_{i}': 'train' for i in range(500)}
+  with pytest.raises(StoreError) as error:
+    StoreWriter(str(finished), {**SETTINGS, 'canvas': 8, 'cases': many})
+  text = str(error.value)
+  assert 'canvas: 6 there, 8 here' in text
+  assert 'cases: None there' in text
+  assert len(text) < 500 + len(str(finished))
+
+
+def test_going_on_with_the_same_settings_finds_what_is_done(finished):
+  writer = StoreWriter(str(finished), SETTINGS)
+  assert writer.finished
+  assert writer.done() == {'study.p1'}
+
+
+def test_writing_a_case_again_replaces_its_arrays(tmp_path):
+  writer = fill(tmp_path / 's', make_case())
+  taller = dataclasses.replace(make_case(), shape=(7, 6, 6))
+  volumes = {m: np.ones((7, 6, 6), np.float32) for m in (CT, MR)}
+  writer.write_case(taller, volumes, np.ones((7, 6, 6), bool))
+  writer.finish(['study.p1'])
+  store = SliceStore.open(str(tmp_path / 's'))
+  np.testing.assert_array_equal(store.read_volume('study.p1', MR), volumes[MR])
+
+
+def test_folder_of_other_things_is_not_overwritten(tmp_path):
+  (tmp_path / 'thesis.tex').touch()
+  with pytest.raises(StoreError, match='is not empty and not a slice store'):
+    StoreWriter(str(tmp_path), SETTINGS)
+  assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
+
+
+def test_unknown_case_array_and_address_are_named(finished):
+  store = SliceStore.open(str(finished))
+  with pytest.raises(StoreError, match=r"has no case 'study\.p9'"):
+    store.case('study.p9')
+  with pytest.raises(StoreError, match=r"'study\.p1' has no array 'pet'"):
+    store.read_slice('study.p1', Modality.PET, 0)
+  with pytest.raises(StoreError, match=r's3://x: a store is a local path'):
+    SliceStore.open('s3://x')

@@ -1,0 +1,321 @@
+"""The prepare command: what it makes, what it refuses, and kill -9."""
+
+import concurrent.futures
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from synermedgen_jax.slices.store import SliceStore, StoreError
+from synermedgen_jax.slices.windows import Window
+
+DATA = Path(__file__).parent / 'data'
+_SERVER = multiprocessing.get_context('forkserver')
+_SERVER.set_forkserver_preload(['synermedgen_jax.prepare'])
+
+
+def _command(args, out, err):
+  """The command in a process of its own, its workers threads: quick."""
+  sys.stdout, sys.stderr = out.open('w'), err.open('w')
+  concurrent.futures.ProcessPoolExecutor = lambda workers, *_, **__: (
+    concurrent.futures.ThreadPoolExecutor(workers)
+  )
+  from synermedgen_jax import prepare
+
+  prepare.app.run(prepare.main, ['prepare', *args])
+
+
+@pytest.fixture
+def prepare(tmp_path):
+  def run(*args, store=tmp_path / 'store'):
+    out, err = tmp_path / 'out.txt', tmp_path / 'err.txt'
+    args = [*map(str, args), f'--store={store}']
+    process = _SERVER.Process(target=_command, args=(args, out, err))
+    process.start()
+    process.join(600)
+    return process.exitcode, out.read_text(), err.read_text()
+
+  return run
+
+
+def write_subject(folder, *modalities, seed=0, shape=(24, 24, 6), origin=0):
+  """A round body; its MR is noise of the seed."""
+  folder.mkdir(parents=True, exist_ok=True)
+  affine = np.diag([2.0, 2, 4, 1])
+  affine[2, 3] = origin
+  x, y, _ = np.indices(shape)
+  half = (shape[0] - 1) / 2
+  body = (x - half) ** 2 + (y - half) ** 2 < (0.4 * shape[0]) ** 2
+  noise = np.random.default_rng(seed).integers(200, 900, shape)
+  for modality in modalities:
+    data = np.where(body, 40, -1000) if modality == 'ct' else body * noise
+    image = nib.Nifti1Image(data.astype(np.int16), affine)
+    nib.save(image, folder / f'{modality}.nii.gz')
+
+
+def study(root, count=4):
+  for i in range(count):
+    write_subject(root / f's{i:02d}', 'mr', 'ct', seed=i)
+  return root
+
+
+def folder_args(root, *more):
+  return '--dataset=folder', f'--root={root}', '--region=pelvis', *more
+
+
+def assert_refused(result, *said):
+  """A non-zero exit, one `Error:` line that says why, and no traceback."""
+  code, _, err = result
+  assert code not in (0, None)
+  errors = [line for line in err.splitlines() if 'Error' in line]
+  assert len(errors) == 1, err
+  assert errors[0].startswith('Error: ')
+  assert 'Traceback' not in err
+  for words in said:
+    assert words in errors[0]
+
+
+def contents(store):
+  """Everything that training reads, bit for bit."""
+  opened = SliceStore.open(str(store))
+  arrays = {
+    (case.id, name): opened.read_volume(case.id, name)
+    for case in opened.cases
+    for name in case.modalities
+  }
+  arrays |= {(c.id, 'mask'): opened.read_mask(c.id) for c in opened.cases}
+  return (store / 'manifest.jsonl').read_bytes(), arrays
+
+
+def assert_same_contents(a, b):
+  (manifest_a, arrays_a), (manifest_b, arrays_b) = contents(a), contents(b)
+  assert manifest_a == manifest_b
+  assert arrays_a.keys() == arrays_b.keys()
+  for key, array in arrays_a.items():
+    np.testing.assert_array_equal(array, arrays_b[key], err_msg=str(key))
+
+
+def test_folder_becomes_a_finished_store_split_by_subject(tmp_path, prepare):
+  root = study(tmp_path / 'clinic', 6)
+  code, out, err = prepare(
+    *folder_args(root, '--canvas=16', '--val=0.2', '--test=0.3')
+  )
+  assert code == 0, err
+  assert '6 cases, finished' in out
+  assert re.search(r'clinic +test +2 subjects +12 slices', out)
+  store = SliceStore.open(str(tmp_path / 'store'))
+  assert [len(store.split(s)) for s in ('train', 'val', 'test')] == [3, 1, 2]
+  assert store.canvas == 16
+  assert store.cases[0].id == 'clinic.s00'
+
+
+def test_two_runs_are_equal_and_a_second_run_does_nothing(tmp_path, prepare):
+  args = folder_args(study(tmp_path / 'in'), '--canvas=16')
+  store = tmp_path / 'store'
+  assert prepare(*args)[0] == 0
+  before = {p: p.stat().st_mtime_ns for p in store.rglob('*') if p.is_file()}
+  code, out, _ = prepare(*args)
+  assert code == 0
+  assert '4 cases, finished' in out
+  after = {p: p.stat().st_mtime_ns for p in store.rglob('*') if p.is_file()}
+  assert after == before
+  store.rename(tmp_path / 'first')
+  assert prepare(*args)[0] == 0
+  assert_same_contents(tmp_path / 'first', store)
+
+
+def test_table_gives_datasets_regions_and_splits(tmp_path, prepare):
+  study(tmp_path / 'in', 3)
+  rows = ['subject,modality,path,region,dataset,split']
+  for i, (dataset, split) in enumerate(
+    [('a', 'train'), ('a', 'test'), ('b', 'holdout')]
+  ):
+    for modality in ('mr', 'ct'):
+      path = f'in/s{i:02d}/{modality}.nii.gz'
+      rows.append(f'p{i},{modality},{path},brain,{dataset},{split}')
+  (tmp_path / 'table.csv').write_text('\n'.join(rows))
+  code, _, err = prepare(
+    '--dataset=csv', f'--root={tmp_path / "table.csv"}', '--canvas=16'
+  )
+  assert code == 0, err
+  store = SliceStore.open(str(tmp_path / 'store'))
+  assert [(c.id, c.region, c.split) for c in store.cases] == [
+    ('a.p0', 'brain', 'train'),
+    ('a.p1', 'brain', 'test'),
+    ('b.p2', 'brain', 'holdout'),
+  ]
+
+
+@pytest.mark.parametrize(
+  ('args', 'cases', 'slices'),
+  [
+    (['sts', '--region=whole_body', '--reference=ct'], 2, 16),
+    (['sts', '--region=pelvis', '--reference=ct'], 2, 16),
+    (['openms', '--region=brain'], 1, 10),
+  ],
+)
+def test_real_crops_are_prepared(tmp_path, prepare, args, cases, slices):
+  name, *more = args
+  code, out, err = prepare(
+    *('--dataset=folder', f'--root={DATA / name}', '--holdout', '--canvas=64'),
+    *more,
+  )
+  assert code == 0, err
+  found = re.search(r'holdout +(\d+) subjects +(\d+) slices', out)
+  assert found.groups() == (str(cases), str(slices))
+  for case in SliceStore.open(str(tmp_path / 'store')).cases:
+    assert case.routes
+    for modality, window in case.modalities.items():
+      if modality in ('ct', 'pet'):
+        assert window in (Window(-1000, 1000), Window(0, 10))
+
+
+def test_missing_modality_is_refused_before_anything_is_written(
+  tmp_path, prepare
+):
+  root = study(tmp_path / 'in')
+  (root / 's02/mr.nii.gz').unlink()
+  assert_refused(
+    prepare(*folder_args(root, '--modalities=mr,ct')), 's02', 'has ct but no mr'
+  )
+  assert not (tmp_path / 'store').exists()
+
+
+def test_unknown_modality_file_is_refused(tmp_path, prepare):
+  root = study(tmp_path / 'in')
+  (root / 's01/dwi.nii.gz').touch()
+  assert_refused(
+    prepare(*folder_args(root)), 's01/dwi.nii.gz', "Unknown modality 'dwi'"
+  )
+
+
+def test_pair_on_two_grids_is_refused_and_then_resampled(tmp_path, prepare):
+  root = study(tmp_path / 'in')
+  write_subject(root / 's03', 'mr', origin=3)
+  args = folder_args(root, '--canvas=16')
+  assert_refused(prepare(*args), 's03/mr.nii.gz', '--reference=ct')
+  with pytest.raises(StoreError, match='not finished'):
+    SliceStore.open(str(tmp_path / 'store'))
+  shutil.rmtree(tmp_path / 'store')
+  assert prepare(*args, '--reference=ct')[0] == 0
+
+
+def test_volumes_apart_in_the_world_are_refused(tmp_path, prepare):
+  root = study(tmp_path / 'in')
+  write_subject(root / 's03', 'mr', origin=900)
+  assert_refused(
+    prepare(*folder_args(root, '--reference=ct')),
+    's03/mr.nii.gz: does not overlap ct.nii.gz',
+  )
+
+
+def test_truncated_file_is_refused_through_the_real_pool(tmp_path):
+  root = study(tmp_path / 'in')
+  whole = (root / 's03/ct.nii.gz').read_bytes()
+  (root / 's03/ct.nii.gz').write_bytes(whole[: len(whole) // 2])
+  process = start(root, tmp_path / 'store')
+  out, err = process.communicate(timeout=300)
+  assert_refused((process.returncode, out, err), 's03/ct.nii.gz', 'truncated')
+  with pytest.raises(StoreError, match='not finished'):
+    SliceStore.open(str(tmp_path / 'store'))
+
+
+def test_bad_subjects_are_skipped_when_asked_and_named(tmp_path, prepare):
+  root = study(tmp_path / 'in', 6)
+  (root / 's01/ct.nii.gz').write_bytes(b'')
+  (root / 's04/mr.nii.gz').unlink()
+  args = folder_args(root, '--canvas=16', '--skip_bad', '--val=0', '--test=0')
+  code, out, err = prepare(*args)
+  assert code == 0
+  assert '4 cases, finished' in out
+  assert 'Skipped in.s01: ' in err
+  assert 'Skipped in.s04: ' in err
+  store = SliceStore.open(str(tmp_path / 'store'))
+  assert [c.subject for c in store.cases] == ['s00', 's02', 's03', 's05']
+
+
+def test_store_is_not_finished_when_every_subject_is_bad(tmp_path, prepare):
+  root = study(tmp_path / 'in', 3)
+  for path in root.rglob('ct.nii.gz'):
+    path.write_bytes(b'')
+  args = folder_args(root, '--skip_bad', '--holdout')
+  assert_refused(prepare(*args), 'no subject can be used')
+  with pytest.raises(StoreError, match='not finished'):
+    SliceStore.open(str(tmp_path / 'store'))
+
+
+@pytest.mark.parametrize(
+  ('args', 'said'),
+  [
+    (['--dataset=folder', '--root=none', '--region=brain'], 'no such folder'),
+    (['--dataset=csv', '--root=none.csv'], 'none.csv: no such file'),
+    (['--dataset=folder', '--root=none'], '--dataset=folder needs --region'),
+    (
+      ['--dataset=csv', '--root=none.csv', '--reference=xray'],
+      "--reference or --modalities: Unknown modality 'xray'",
+    ),
+  ],
+)
+def test_wrong_arguments_are_refused(prepare, args, said):
+  assert_refused(prepare(*args), said)
+
+
+def test_other_settings_and_too_few_subjects_are_refused(tmp_path, prepare):
+  root = study(tmp_path / 'in', 3)
+  assert prepare(*folder_args(root, '--canvas=16'))[0] == 0
+  assert_refused(
+    prepare(*folder_args(root, '--canvas=32')), 'canvas: 16 there, 32 here'
+  )
+  shutil.rmtree(root / 's02')
+  assert_refused(prepare(*folder_args(root)), '2 subject(s) cannot be split')
+
+
+def start(root, store):
+  command = [sys.executable, '-m', 'synermedgen_jax.prepare']
+  command += folder_args(root, '--canvas=96', '--workers=1', f'--store={store}')
+  return subprocess.Popen(
+    command,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+    cwd=Path(__file__).parents[1],
+  )
+
+
+@pytest.mark.parametrize('who', ['group', 'parent'])
+def test_store_survives_kill_9(tmp_path, prepare, who):
+  root = study(tmp_path / 'in', 12)
+  killed, whole = tmp_path / 'killed', tmp_path / 'store'
+  process = start(root, killed)
+  try:
+    while not list(killed.glob('cases/*.json')):
+      assert process.poll() is None, process.communicate()
+      time.sleep(0.01)
+  finally:
+    if who == 'group':
+      os.killpg(process.pid, signal.SIGKILL)
+    else:
+      process.kill()
+  # The pipes close when the last worker is gone: none is left to write on.
+  process.communicate(timeout=120)
+  assert process.returncode == -signal.SIGKILL
+  assert len(list(killed.glob('cases/*.json'))) < 12
+  with pytest.raises(StoreError, match='not finished; run the same prepare'):
+    SliceStore.open(str(killed))
+  if who == 'parent':
+    return
+  for store in (killed, whole):
+    assert prepare(*folder_args(root, '--canvas=96'), store=store)[0] == 0
+  assert_same_contents(killed, whole)
+  assert json.loads((killed / 'store.json').read_text())['cases'] == 12
