@@ -39,6 +39,7 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   )
   config.objective = {'l2_weight': 2.0, 'kl_weight': 5e-4}
   config.steps = 4500
+  config.optimizer = 'adamw'
   config.learning_rate = 3e-3
   config.warmup = 50
   config.decay = 'cosine'

@@ -52,6 +52,7 @@ def get_config(model: str = 'tiny') -> ConfigDict:
     },
   }
   config.steps = 3000
+  config.optimizer = 'muon'
   config.learning_rate = 2e-3
   config.warmup = 100
   config.decay = 'cosine'

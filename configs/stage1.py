@@ -44,6 +44,7 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   )
   config.objective = {'ntp_weight': 1.0}
   config.steps = 4000
+  config.optimizer = 'muon'
   config.learning_rate = 1e-3
   config.warmup = 100
   config.decay = 'cosine'

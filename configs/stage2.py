@@ -56,6 +56,7 @@ def get_config(model: str = 'tiny') -> ConfigDict:
     },
   }
   config.steps = 2500
+  config.optimizer = 'muon'
   config.learning_rate = 6e-3
   config.warmup = 100
   config.decay = 'cosine'

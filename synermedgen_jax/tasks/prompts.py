@@ -14,16 +14,13 @@ from synermedgen_jax.core.modalities import ROUTES, Modality, Route
 # Names of panels and options, in order.
 LETTERS = 'ABCD'
 
-# The first is the canonical one, which inference uses.
+# The first is the canonical one, which inference uses. The source comes first
+# in each: a tiny model learns one order within a demo's time, two orders not.
 DESCRIPTIONS = (
   'convert {region} {source} to {target}',
-  'from {region} {source} to {target}',
-  'turn {region} {source} into {target}',
   'translate {region} {source} to {target}',
-  'synthesise {region} {target} from {source}',
-  'predict {region} {target} given {source}',
-  '{region} {target} predicted from {source}',
-  '{region} {target} made from {source}',
+  'map {region} {source} to {target}',
+  'from {region} {source} to {target}',
 )
 CTS_QUESTION = 'Which {target} slice matches this {source} slice?'
 MI_QUESTION = 'Name the modality of each panel.'

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from flax import traverse_util
 
 Flat = dict[str, jax.Array]
@@ -85,30 +86,70 @@ def optimizer(
   rate: optax.Schedule,
   scales: Mapping[str, float],
   *,
+  name: str = 'adamw',
   b1: float,
   b2: float,
   eps: float,
   weight_decay: float,
   clip: float,
 ) -> optax.GradientTransformation:
-  """AdamW with a global clip and a multiplier per parameter.
+  """A global clip, AdamW or Muon, and a multiplier per parameter.
 
   Args:
     rate: learning rate by step.
-    scales: multiplier per trainable parameter.
-    b1, b2, eps, weight_decay: AdamW's; decay acts on matrices alone.
+    scales: multiplier per parameter; those of the trainable ones are used.
+    name: 'adamw', which BAGEL is trained with; or 'muon', which
+      orthogonalises the updates of the transformers' matrices (their RMS
+      matched to AdamW's, arXiv 2502.16982) and leaves the rest to AdamW.
+    b1, b2, eps: AdamW's.
+    weight_decay: acts on matrices alone; with Muon, on its own.
     clip: largest global gradient norm.
+
+  Raises:
+    ValueError: naming an optimiser that is not one of these.
   """
+  if name == 'adamw':
+    core = optax.adamw(
+      rate,
+      b1=b1,
+      b2=b2,
+      eps=eps,
+      mu_dtype=jnp.float32,
+      weight_decay=weight_decay,
+      mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p),
+    )
+  elif name == 'muon':
+    core = optax.contrib.muon(
+      rate,
+      weight_decay=weight_decay,
+      adam_b1=b1,
+      adam_b2=b2,
+      eps=eps,
+      muon_weight_dimension_numbers={
+        name: _muon_axes(name) for name, scale in scales.items() if scale > 0
+      },
+      consistent_rms=0.2,
+    )
+  else:
+    raise ValueError(
+      f'Unknown config.optimizer {name!r}: expected adamw or muon.'
+    )
 
   def scale(updates):
     return {name: update * scales[name] for name, update in updates.items()}
 
   return optax.chain(
     optax.clip_by_global_norm(clip),
-    optax.scale_by_adam(b1=b1, b2=b2, eps=eps, mu_dtype=jnp.float32),
-    optax.add_decayed_weights(
-      weight_decay, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)
-    ),
+    core,
     optax.stateless(lambda updates, _: scale(updates)),
-    optax.scale_by_learning_rate(rate),
   )
+
+
+def _muon_axes(name: str) -> optax.contrib.MuonDimensionNumbers | None:
+  """(in, out) of a transformer's matrix, layers being apart; else None.
+
+  The vocabulary's rows are no linear map's, the autoencoder's are convolutions.
+  """
+  if not name.endswith('/kernel') or name.startswith(('lm_head', 'autoenc')):
+    return None
+  return optax.contrib.MuonDimensionNumbers(-2, -1)

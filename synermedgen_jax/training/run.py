@@ -137,17 +137,18 @@ def train(config: ConfigDict, workdir: Path) -> None:
     rate = optim.schedule(
       config.learning_rate, config.warmup, config.steps, config.decay
     )
+    tx = optim.optimizer(
+      rate,
+      scales,
+      name=config.optimizer,
+      b1=config.b1,
+      b2=config.b2,
+      eps=config.eps,
+      weight_decay=config.weight_decay,
+      clip=config.clip,
+    )
   except ValueError as error:
     raise ConfigError(str(error)) from None
-  tx = optim.optimizer(
-    rate,
-    scales,
-    b1=config.b1,
-    b2=config.b2,
-    eps=config.eps,
-    weight_decay=config.weight_decay,
-    clip=config.clip,
-  )
   state, shardings = loop.create_state(
     model,
     scales,
