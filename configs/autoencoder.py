@@ -38,9 +38,9 @@ def get_config(model: str = 'tiny') -> ConfigDict:
     (r'.*', 0.0),
   )
   config.objective = {'l2_weight': 2.0, 'kl_weight': 5e-4}
-  config.steps = 4500
-  config.optimizer = 'adamw'
-  config.learning_rate = 3e-3
+  config.steps = 2000
+  config.optimizer = 'muon'
+  config.learning_rate = 1e-2
   config.warmup = 50
   config.decay = 'cosine'
   config.b1, config.b2, config.eps = 0.9, 0.99, 1e-8
@@ -52,6 +52,6 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.log_every = 100
   config.val_every = 500
   config.val_batches = 16
-  config.checkpoint_every = 1500
+  config.checkpoint_every = 1000
   config.keep = 1
   return config

@@ -5,7 +5,8 @@
 Reads what training and `evaluate` wrote in the workdir, and the curves of the
 stages that it began from. Writes DIR/report/index.html, one file that holds
 all its pictures, and the pictures as PNG files beside it. A part that is not
-there yet is left out, and the page says which command makes it.
+there yet is left out, and the page says which command makes it. Prints the
+tables and the paths.
 """
 
 import os
@@ -26,6 +27,8 @@ from synermedgen_jax.evaluation.results import (
   read_evaluation,
   read_stages,
 )
+from synermedgen_jax.evaluation.routes import route_table
+from synermedgen_jax.evaluation.understanding import understanding_table
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A stage that was trained.')
 _OUTPUT = flags.DEFINE_string(
@@ -83,6 +86,15 @@ def _draw(
     yield f'panels/{name}', pictures.route_panel(panel, score)
 
 
+def _tables(evaluation: Evaluation | None) -> Iterator[str]:
+  """The numbers as text."""
+  metrics = evaluation.metrics if evaluation else {}
+  if metrics.get('understanding'):
+    yield understanding_table(metrics)
+  if metrics.get('synthesis'):
+    yield route_table(metrics)
+
+
 def _write(path: Path, content: bytes) -> Path:
   """Writes under another name first, so that no half file is ever seen."""
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,8 +111,11 @@ def main(argv: list[str]) -> None:
   output = Path(_OUTPUT.value) if _OUTPUT.value else workdir / 'report'
   try:
     written = report(workdir, output)
+    evaluation = read_evaluation(workdir)
   except (ResultError, OSError) as error:
     sys.exit(f'Error: {error}')
+  for table in _tables(evaluation):
+    print(f'{table}\n')
   print('\n'.join(map(str, written)))
 
 

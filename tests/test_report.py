@@ -406,6 +406,20 @@ def test_the_command_prints_what_it_wrote(tmp_path):
   ]
 
 
+def test_the_command_prints_the_route_table_before_the_paths(tmp_path):
+  names = ['brain_mr_to_ct', 'brats_t1_to_t2']
+  workdir = write_stage(tmp_path, 'ucg')
+  write_evaluation(workdir, names, RECORDS)
+  done = run(f'--workdir={workdir}')
+  assert done.returncode == 0
+  lines = done.stdout.splitlines()
+  (first,) = (i for i, line in enumerate(lines) if line.startswith(names[0]))
+  assert '0.600' in lines[first]
+  assert lines[first + 1].startswith(names[1])
+  assert lines[-1] == str(workdir / 'report' / 'index.html')
+  assert first < lines.index(str(workdir / 'report' / 'route_bars.png'))
+
+
 def test_the_command_ends_with_one_line_and_exit_code_1(tmp_path):
   done = run(f'--workdir={tmp_path}')
   assert done.returncode == 1

@@ -99,7 +99,7 @@ def optimizer(
     rate: learning rate by step.
     scales: multiplier per parameter; those of the trainable ones are used.
     name: 'adamw', which BAGEL is trained with; or 'muon', which
-      orthogonalises the updates of the transformers' matrices (their RMS
+      orthogonalises the updates of matrices and convolutions (their RMS
       matched to AdamW's, arXiv 2502.16982) and leaves the rest to AdamW.
     b1, b2, eps: AdamW's.
     weight_decay: acts on matrices alone; with Muon, on its own.
@@ -146,10 +146,11 @@ def optimizer(
 
 
 def _muon_axes(name: str) -> optax.contrib.MuonDimensionNumbers | None:
-  """(in, out) of a transformer's matrix, layers being apart; else None.
+  """(in, out) of a matrix, layers being apart, or of a convolution; or None.
 
-  The vocabulary's rows are no linear map's, the autoencoder's are convolutions.
+  The rows of the vocabulary's matrices are tokens, not one linear map.
   """
-  if not name.endswith('/kernel') or name.startswith(('lm_head', 'autoenc')):
+  if not name.endswith('/kernel') or name.startswith('lm_head'):
     return None
-  return optax.contrib.MuonDimensionNumbers(-2, -1)
+  inputs = (-4, -3, -2) if name.startswith('autoencoder') else -2
+  return optax.contrib.MuonDimensionNumbers(inputs, -1)

@@ -230,13 +230,17 @@ def test_muon_treats_the_layers_of_a_stack_apart():
     np.testing.assert_allclose(together[layer], alone, atol=1e-6)
 
 
-def test_muon_leaves_vectors_tables_and_convolutions_to_adam():
-  names = (
-    'vit/bias',
-    'embed_tokens/embedding',
-    'lm_head/kernel',
-    'autoencoder/encoder/conv_in/kernel',
-  )
+def test_muon_takes_a_convolution_for_the_matrix_that_it_is():
+  kernel = jax.random.normal(jax.random.key(0), (3, 3, 2, 5))
+  conv, dense = 'autoencoder/encoder/conv_in/kernel', 'vit/kernel'
+  found = first_updates(muon({conv: 1.0}), {conv: kernel})[conv]
+  flat = {dense: kernel.reshape(18, 5)}
+  expected = first_updates(muon({dense: 1.0}), flat)[dense]
+  np.testing.assert_allclose(found.reshape(18, 5), expected, atol=1e-6)
+
+
+def test_muon_leaves_vectors_and_tables_to_adam():
+  names = ('vit/bias', 'embed_tokens/embedding', 'lm_head/kernel')
   grads = {
     name: jax.random.normal(jax.random.key(i), (4, 4)) + 3
     for i, name in enumerate(names)
