@@ -24,7 +24,7 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   # A small model from scratch learns MI and TIA first: the letters of CTS,
   # long a coin with four sides to it, would drown them.
   config.first_tasks = {'mi': 0.25, 'tia': 0.75}
-  config.first_examples = 26000
+  config.first_examples = 24000
   config.routes = ()
   config.neighbours = 3
   config.image = {'vit_side': 64, 'vae_side': 64}
@@ -43,7 +43,7 @@ def get_config(model: str = 'tiny') -> ConfigDict:
     (r'mot/(layers/und|und_norm)/.*', 1.0),
   )
   config.objective = {'ntp_weight': 1.0}
-  config.steps = 2000
+  config.steps = 1600
   config.optimizer = 'muon'
   config.learning_rate = 3e-3
   config.warmup = 100
@@ -55,8 +55,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
 
   config.mesh = (-1, 1, 1)
   config.log_every = 50
-  config.val_every = 250
+  config.val_every = 400
   config.val_batches = 8
-  config.checkpoint_every = 1000
+  config.checkpoint_every = 800
   config.keep = 1
   return config

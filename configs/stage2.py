@@ -55,9 +55,9 @@ def get_config(model: str = 'tiny') -> ConfigDict:
       'renorm_min': 0.0,
     },
   }
-  config.steps = 2500
+  config.steps = 2800
   config.optimizer = 'muon'
-  config.learning_rate = 6e-3
+  config.learning_rate = 1e-2
   config.warmup = 100
   config.decay = 'cosine'
   config.b1, config.b2, config.eps = 0.9, 0.99, 1e-8
@@ -67,8 +67,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
 
   config.mesh = (-1, 1, 1)
   config.log_every = 50
-  config.val_every = 500
+  config.val_every = 700
   config.val_batches = 8
-  config.checkpoint_every = 1000
+  config.checkpoint_every = 1400
   config.keep = 1
   return config

@@ -44,7 +44,7 @@ def tiny() -> BagelConfig:
     latent_patch=2,
     latent_table=8,
     vit_table=2,
-    position_base=100.0,
+    position_base=2.0,
     connector_norm=True,
     tied_query_key=True,
     latent_query_scale=2.0,
