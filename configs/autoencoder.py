@@ -38,7 +38,7 @@ def get_config(model: str = 'tiny') -> ConfigDict:
     (r'.*', 0.0),
   )
   config.objective = {'l2_weight': 2.0, 'kl_weight': 5e-4}
-  config.steps = 2000
+  config.steps = 1600
   config.optimizer = 'muon'
   config.learning_rate = 1e-2
   config.warmup = 50
@@ -52,6 +52,6 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.log_every = 100
   config.val_every = 500
   config.val_batches = 16
-  config.checkpoint_every = 1000
+  config.checkpoint_every = 800
   config.keep = 1
   return config

@@ -55,7 +55,7 @@ def get_config(model: str = 'tiny') -> ConfigDict:
       'renorm_min': 0.0,
     },
   }
-  config.steps = 2800
+  config.steps = 2500
   config.optimizer = 'muon'
   config.learning_rate = 1e-2
   config.warmup = 100
@@ -67,8 +67,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
 
   config.mesh = (-1, 1, 1)
   config.log_every = 50
-  config.val_every = 700
+  config.val_every = 500
   config.val_batches = 8
-  config.checkpoint_every = 1400
+  config.checkpoint_every = 1250
   config.keep = 1
   return config

@@ -12,6 +12,7 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from synermedgen_jax.core.batch import ImageGeometry, Layout, PackedBatch
@@ -45,9 +46,11 @@ class BagelConfig:
       narrow models, whose few frequencies would hardly turn over a table.
     connector_norm: RMS-normalise the connector's output. Not in BAGEL; it
       lets a small model read its ViT from the first step on.
-    tied_query_key: start every latent query projection equal to its key
-      projection, so that equal positions attend to each other at once. Not in
-      BAGEL.
+    latent_position_scale: factor of the latent position table; more than 1
+      lets positions stand out from what the tokens hold. 1 in BAGEL.
+    position_heads: start the first latent key head of every layer, and its
+      first query head, as readers of the position alone, so that a target
+      token attends to its place in the source at once. Not in BAGEL.
     latent_query_scale: the norm scale at which latent queries start; more
       than 1 makes their attention sharper from the first step on. Not in
       BAGEL.
@@ -62,7 +65,8 @@ class BagelConfig:
   vit_table: int = 70
   position_base: float = 10000.0
   connector_norm: bool = False
-  tied_query_key: bool = False
+  latent_position_scale: float = 1.0
+  position_heads: bool = False
   latent_query_scale: float = 1.0
   dtype: str = 'bfloat16'
 
@@ -154,15 +158,17 @@ class Bagel(nn.Module):
       c.latent_dim, ('embed', None), dtype=dtype, init=nn.initializers.zeros
     )
 
-    def table(name, side):
-      values = sincos_table(side, width, c.position_base)
+    def table(name, side, scale=1.0):
+      values = scale * sincos_table(side, width, c.position_base)
       return self.param(
         name,
         named(lambda *_: jnp.asarray(values), None, 'embed'),
       )
 
     self.vit_pos_embed = table('vit_pos_embed', c.vit_table)
-    self.latent_pos_embed = table('latent_pos_embed', c.latent_table)
+    self.latent_pos_embed = table(
+      'latent_pos_embed', c.latent_table, c.latent_position_scale
+    )
 
   def encode_images(self, patches, positions, visible_from, visible_to):
     """ViT patches (b, p, d) to tokens of the und stream (b, p, e)."""
@@ -316,10 +322,16 @@ def init_params(config: BagelConfig, key: jax.Array):
     jnp.zeros((1, 1)),
   )['params']
   gen = params['mot']['layers']['gen']
-  if config.tied_query_key:
-    gen['k_proj']['kernel'] = gen['k_proj']['kernel'].replace_boxed(
-      _first_heads(gen['q_proj']['kernel'].value, config.llm)
-    )
+  if config.position_heads:
+    kernel = _position_kernel(config)
+    width = config.llm.head_dim
+    group = config.llm.heads // config.llm.kv_heads
+    for name, stride in (('q_proj', group * width), ('k_proj', width)):
+      whole = gen[name]['kernel']
+      value = whole.value
+      for start in range(0, value.shape[-1], stride):
+        value = value.at[:, :, start : start + width].set(kernel)
+      gen[name]['kernel'] = whole.replace_boxed(value)
   if config.llm.qk_norm:
     scale = gen['q_norm']['scale']
     gen['q_norm']['scale'] = scale.replace_boxed(
@@ -328,13 +340,26 @@ def init_params(config: BagelConfig, key: jax.Array):
   return params
 
 
-def _first_heads(kernel, llm: MoTConfig):
-  """The first query head of every key/value group: (layers, in, out)."""
-  layers, width, _ = kernel.shape
-  heads = kernel.reshape(
-    layers, width, llm.kv_heads, llm.heads // llm.kv_heads, llm.head_dim
+def _position_kernel(config: BagelConfig) -> Float[np.ndarray, 'e d']:
+  """A projection in which positions of the latent table differ most.
+
+  Its columns are the table's principal directions, weighted so as to estimate
+  the position among contents of unit variance. They lie in the dimensions
+  that RoPE turns least: a source and its target differ in RoPE position.
+  """
+  table = sincos_table(
+    config.latent_table, config.llm.hidden, config.position_base
   )
-  return heads[:, :, :, 0].reshape(layers, width, -1)
+  table = config.latent_position_scale * (table - table.mean(axis=0))
+  _, size, directions = np.linalg.svd(table, full_matrices=False)
+  size = size / np.sqrt(len(table))
+  half = config.llm.head_dim // 2
+  slow = np.arange(half // 3, half)
+  places = np.concatenate([slow, half + slow])[: len(size)]
+  weighted = directions * (size / (size**2 + 1))[:, None]
+  kernel = np.zeros((config.llm.hidden, config.llm.head_dim), np.float32)
+  kernel[:, places] = weighted[: len(places)].T
+  return kernel
 
 
 def _example_batch(config: BagelConfig) -> PackedBatch:

@@ -46,7 +46,8 @@ def tiny() -> BagelConfig:
     vit_table=2,
     position_base=2.0,
     connector_norm=True,
-    tied_query_key=True,
+    latent_position_scale=3.0,
+    position_heads=True,
     latent_query_scale=2.0,
     dtype='float32',
   )

@@ -10,8 +10,8 @@ import numpy as np
 from tiny_models import BAGEL, fill
 
 from synermedgen_jax.core.batch import Layout, PackedBatch
-from synermedgen_jax.models import bagel
-from synermedgen_jax.models.layers import sincos_table
+from synermedgen_jax.models import bagel, presets
+from synermedgen_jax.models.layers import rope, sincos_table
 
 MODEL = bagel.Bagel(BAGEL)
 SIDE = 3 * BAGEL.latent_stride  # pixels of a canvas: 3 x 3 latent tokens
@@ -126,26 +126,46 @@ def test_latents_unfold_into_the_picture_they_were_folded_from():
 
 
 def test_a_fresh_model_has_sincos_tables_and_predicts_no_velocity():
-  config = dataclasses.replace(BAGEL, tied_query_key=True)
+  config = dataclasses.replace(BAGEL, latent_position_scale=2.0)
 
   @jax.jit  # computes these leaves alone
   def fresh(key):
     p = nn.unbox(bagel.init_params(config, key))
-    layers = p['mot']['layers']
-    kernels = [
-      layers[expert][name]['kernel']
-      for expert in ('und', 'gen')
-      for name in ('q_proj', 'k_proj')
-    ]
-    tables = p['vit_pos_embed'], p['latent_pos_embed']
-    return tables, p['llm2vae']['kernel'], kernels
+    return p['vit_pos_embed'], p['latent_pos_embed'], p['llm2vae']['kernel']
 
-  tables, llm2vae, kernels = fresh(jax.random.key(0))
-  for table in tables:
-    np.testing.assert_allclose(table, sincos_table(3, 8, 100.0), atol=1e-6)
+  vit, latent, llm2vae = fresh(jax.random.key(0))
+  table = sincos_table(3, 8, 100.0)
+  np.testing.assert_allclose(vit, table, atol=1e-6)
+  np.testing.assert_allclose(latent, 2 * table, atol=1e-6)
   assert not llm2vae.any()
-  und_query, und_key, gen_query, gen_key = kernels
-  # Four query heads share two keys, head width 4: heads 0 and 2 are tied.
-  np.testing.assert_array_equal(gen_key[..., :4], gen_query[..., :4])
-  np.testing.assert_array_equal(gen_key[..., 4:], gen_query[..., 8:12])
-  assert not np.allclose(und_key[..., :4], und_query[..., :4])
+
+
+def test_position_heads_find_the_same_place_in_another_image():
+  config = presets.tiny()
+  llm = config.llm
+
+  @jax.jit
+  def fresh(key):
+    p = nn.unbox(bagel.init_params(config, key))
+    gen = p['mot']['layers']['gen']
+    kernels = gen['q_proj']['kernel'], gen['k_proj']['kernel']
+    return p['latent_pos_embed'], *kernels
+
+  table, query, key = fresh(jax.random.key(0))
+  rng = np.random.default_rng(0)
+  # What tokens hold differs between the images; where they lie does not.
+  held = 0.3 * rng.standard_normal((2, *table.shape))
+
+  def heads(image, kernel, rope_position):
+    x = ((table + held[image]) @ kernel).reshape(len(table), -1, llm.head_dim)
+    x /= np.sqrt(np.mean(x**2, axis=-1, keepdims=True))
+    positions = np.full((1, len(table)), rope_position)
+    return np.asarray(rope(x[None], positions, llm.rope_theta)[0])
+
+  group = llm.heads // llm.kv_heads
+  for layer in range(llm.layers):
+    queries = heads(0, query[layer], 9)[:, ::group]
+    keys = heads(1, key[layer], 0)
+    scores = np.einsum('qhd,khd->hqk', queries, keys)
+    found = scores.argmax(axis=-1) == np.arange(len(table))
+    assert found.mean() > 0.9
