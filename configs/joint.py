@@ -20,9 +20,24 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.seed = 0
   config.tokenizer = 'project'
 
-  config.tasks = {'cts': 0.1, 'mi': 0.2, 'tia': 0.2, 'synthesis': 0.5}
+  config.tasks = {
+    'cts': 0.1,
+    'mi': 0.2,
+    'tia': 0.2,
+    'synthesis': 0.5,
+    'vlm': 0.0,
+    'editing': 0.0,
+  }
   config.first_tasks = {}
   config.first_examples = 0
+  # BAGEL's own formats, for the tasks `vlm` and `editing` (docs/data.md).
+  config.bagel_files = {
+    'vlm': '',
+    'images': '',
+    'editing': '',
+    'val_vlm': '',
+    'val_editing': '',
+  }
   config.routes = ()
   config.neighbours = 3
   config.image = {'vit_side': 64, 'vae_side': 64}

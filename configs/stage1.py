@@ -20,11 +20,13 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.tokenizer = 'project'
 
   # Shares of the released set are 47 / 15 / 38 %.
-  config.tasks = {'cts': 0.4, 'mi': 0.1, 'tia': 0.5}
+  config.tasks = {'cts': 0.4, 'mi': 0.1, 'tia': 0.5, 'vlm': 0.0}
   # A small model from scratch learns MI and TIA first: the letters of CTS,
   # long a coin with four sides to it, would drown them.
   config.first_tasks = {'mi': 0.25, 'tia': 0.75}
   config.first_examples = 24000
+  # BAGEL's own formats, for the task `vlm` (docs/data.md).
+  config.bagel_files = {'vlm': '', 'images': '', 'val_vlm': ''}
   config.routes = ()
   config.neighbours = 3
   config.image = {'vit_side': 64, 'vae_side': 64}

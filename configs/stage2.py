@@ -21,9 +21,11 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.seed = 0
   config.tokenizer = 'project'
 
-  config.tasks = {'synthesis': 1.0}
+  config.tasks = {'synthesis': 1.0, 'editing': 0.0}
   config.first_tasks = {}
   config.first_examples = 0
+  # BAGEL's own formats, for the task `editing` (docs/data.md).
+  config.bagel_files = {'editing': '', 'val_editing': ''}
   config.routes = ()
   config.neighbours = 3
   config.image = {'vit_side': 64, 'vae_side': 64}

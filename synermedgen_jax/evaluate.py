@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from tqdm import tqdm
 
 from synermedgen_jax.evaluation import metrics, protocol, routes, understanding
@@ -150,6 +150,13 @@ def _synthesis(trained: Trained, store: SliceStore, cases, panels: Path):
   )
   if not items:
     raise UsageError(f'{store.path}: no subject of {_SPLIT.value} has a route.')
+  means = protocol.MeanTargets(store)
+  missing = [r.name for r in means.missing({item.route for item in items})]
+  if missing:
+    raise UsageError(
+      f'{store.path}: has no training subject for the mean target of '
+      f'{", ".join(missing)}; choose others with --routes.'
+    )
   scores, seen = [], set()
   total = sum(len(item.indices) for item in items)
   with tqdm(total=total, desc='synthesise', unit='slice') as bar:
@@ -160,7 +167,7 @@ def _synthesis(trained: Trained, store: SliceStore, cases, panels: Path):
       )
 
     for item, synthesis, rows in protocol.score_routes(
-      items, synthesise, synthesiser.reconstruct, protocol.MeanTargets(store)
+      items, synthesise, synthesiser.reconstruct, means
     ):
       scores += rows
       if item.route.name not in seen:
@@ -193,7 +200,12 @@ def _evaluate() -> None:
     )
   trained = Trained.load(_WORKDIR.value)
   parts = _parts(trained.config['stage'])
-  store = SliceStore.open(_STORE.value or trained.config['store'])
+  path = _STORE.value or trained.config['store']
+  if not path:
+    raise UsageError(
+      f'--store: {_WORKDIR.value} was trained on none; name one.'
+    )
+  store = SliceStore.open(path)
   cases = store.split(_SPLIT.value)
   if not cases:
     raise UsageError(
@@ -228,6 +240,8 @@ def _evaluate() -> None:
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
   try:
     _evaluate()
   except (UsageError, WorkdirError, StoreError, CheckpointError) as error:

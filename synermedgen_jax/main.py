@@ -22,6 +22,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from synermedgen_jax.input.pipeline import ExampleTooLarge
+from synermedgen_jax.interop.pictures import FormatError
 from synermedgen_jax.slices.store import StoreError
 from synermedgen_jax.training import run
 from synermedgen_jax.training.checkpoints import CheckpointError
@@ -64,6 +65,7 @@ def main(argv: list[str]) -> None:
     StoreError,
     CheckpointError,
     ExampleTooLarge,
+    FormatError,
   ) as error:
     sys.exit(f'Error: {error}')
 

@@ -11,7 +11,7 @@ affine, in HU, SUV, or the MR scale that --low and --high state.
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from tqdm import tqdm
 
 from synermedgen_jax.core.modalities import Modality, Region, find_route
@@ -91,6 +91,8 @@ def _translate() -> None:
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
   try:
     _translate()
   except (VolumeError, WorkdirError, CheckpointError) as error:

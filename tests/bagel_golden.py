@@ -22,7 +22,7 @@ from synermedgen_jax.inference.sampling import (
 )
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
-from synermedgen_jax.interop import bagel_weights
+from synermedgen_jax.interop import bagel_configs, bagel_weights, key_table
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.tasks.example import text
 
@@ -52,7 +52,7 @@ def arrays() -> dict[str, np.ndarray]:
 
 @functools.cache
 def model() -> Bagel:
-  return Bagel(bagel_weights.bagel_config(DIRECTORY, dtype='float32'))
+  return Bagel(bagel_configs.bagel_config(DIRECTORY, dtype='float32'))
 
 
 @functools.cache
@@ -162,6 +162,6 @@ def prompts(config: SamplingConfig) -> dict[str, Prompt]:
 
 def parameter_keys():
   """(BAGEL's key, row of the key table, layer) of the language model's file."""
-  for entry in bagel_weights.bagel_table(model().config):
+  for entry in key_table.bagel_table(model().config):
     for layer, key in enumerate(entry.keys):
       yield key, entry, layer

@@ -22,6 +22,42 @@ def store_path(tmp_path_factory):
   return path
 
 
+@pytest.fixture(scope='session')
+def shared_path(tmp_path_factory, request):
+  """A folder that pytest's processes share."""
+  base = tmp_path_factory.getbasetemp()
+  in_worker = hasattr(request.config, 'workerinput')
+  return base.parent if in_worker else base
+
+
+@pytest.fixture(scope='module')
+def quick_compiles(shared_path):
+  """Spends little on compiling."""
+  import nano
+
+  with nano.quick_compiles(shared_path / 'programs'):
+    yield
+
+
+@pytest.fixture(scope='session')
+def nano_runs(shared_path):
+  """`store` and the stages `autoencoder`, `stage1`, `stage2`, `joint`."""
+  import nano
+
+  with nano.quick_compiles(shared_path / 'programs'):
+    return nano.trained_stages(shared_path / 'nano')
+
+
+@pytest.fixture
+def nano_preset(monkeypatch):
+  """The model `nano`, by name."""
+  import nano
+
+  from synermedgen_jax.models import presets
+
+  monkeypatch.setitem(presets.PRESETS, 'nano', lambda: nano.MODEL)
+
+
 # How long a case takes says more of the machine's load than of the code.
 hypothesis.settings.register_profile('no_deadline', deadline=None)
 hypothesis.settings.load_profile('no_deadline')

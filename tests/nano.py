@@ -1,15 +1,23 @@
 """A model and configs so small that a stage trains in seconds."""
 
+import contextlib
+import fcntl
 import importlib.util
+import shutil
 from pathlib import Path
 
-from store_fakes import CANVAS
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from store_fakes import CANVAS, write_store
 
 from synermedgen_jax.core.batch import Capacity
+from synermedgen_jax.models import presets
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.mot import MoTConfig
 from synermedgen_jax.models.vit import ViTConfig
+from synermedgen_jax.training import run
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 
@@ -48,13 +56,18 @@ GEOMETRY = MODEL.image_geometry(**IMAGE)
 CAPACITY = Capacity(und=96, gen=8, vit=20, images=2)
 
 
-def config(name: str, store, **values):
-  """`configs/NAME.py` for the model `nano`, two steps long."""
+def config_file(name: str):
+  """`configs/NAME.py` for the model `nano`."""
   path = CONFIGS / f'{name}.py'
   spec = importlib.util.spec_from_file_location(name, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  config = module.get_config('nano')
+  return module.get_config('nano')
+
+
+def config(name: str, store, /, **values):
+  """`configs/NAME.py` for the model `nano`, two steps long."""
+  config = config_file(name)
   config.store = str(store)
   config.image = IMAGE
   config.capacity = {
@@ -70,3 +83,62 @@ def config(name: str, store, **values):
   config.warmup = 0
   config.update(values)
   return config
+
+
+# Stage -> the one it starts from. Joint training stops half way to save.
+STAGES = {
+  'autoencoder': '',
+  'stage1': 'autoencoder',
+  'stage2': 'stage1',
+  'joint': 'autoencoder',
+}
+JOINT = {
+  'steps': 4,
+  'log_every': 1,
+  'checkpoint_every': 2,
+  'val_every': 4,
+  'keep': 2,
+}
+
+
+def stage_config(name: str, root: Path, /, **values):
+  """The config with which `trained_stages` trained a stage."""
+  start = STAGES[name] and str(root / STAGES[name])
+  values = {'init_from': start} | (JOINT if name == 'joint' else {}) | values
+  return config(name, root / 'store', **values)
+
+
+def trained_stages(root: Path) -> Path:
+  """A folder with a store and all four stages; processes share the work."""
+  root.mkdir(exist_ok=True)
+  runs = root / 'runs'
+  with (root / 'lock').open('w') as lock, pytest.MonkeyPatch.context() as patch:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not (root / 'done').exists():
+      shutil.rmtree(runs, ignore_errors=True)
+      patch.setitem(presets.PRESETS, 'nano', lambda: MODEL)
+      write_store(runs / 'store')
+      for name in STAGES:
+        run.train(stage_config(name, runs), runs / name)
+      (root / 'done').touch()
+  return runs
+
+
+@contextlib.contextmanager
+def quick_compiles(cache: Path):
+  """Programs are hardly optimised, and the same one is compiled once."""
+  values = {
+    'jax_disable_most_optimizations': True,
+    'jax_compilation_cache_dir': str(cache),
+    'jax_persistent_cache_min_compile_time_secs': 0.0,
+  }
+  before = {name: jax.config.values[name] for name in values}
+  try:
+    for name, value in values.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+  finally:
+    for name, value in before.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.inference.answering import decode
 from synermedgen_jax.inference.sampling import SamplingConfig, sample
 from synermedgen_jax.models.bagel import Bagel
@@ -188,9 +189,10 @@ def loss_and_gradients():
     return total(sums, ObjectiveConfig())
 
   value, gradients = loss(golden.params())
+  gradients = jax.tree.map(np.asarray, gradients)
   flat = traverse_util.flatten_dict(gradients, sep='/')
   return value, {
-    key: entry.to_source(np.asarray(flat[entry.ours]))[layer]
+    key: entry.to_source(LazyArray.of(flat[entry.ours]))[layer].whole()
     for key, entry, layer in golden.parameter_keys()
   }
 

@@ -24,7 +24,16 @@ from jaxtyping import Float, Int
 Array = jax.Array | np.ndarray
 
 # What a token's loss counts for; `TASKS.index(name)` is its task id.
-TASKS = ('none', 'cts', 'mi', 'tia', 'synthesis', 'reconstruction')
+TASKS = (
+  'none',
+  'cts',
+  'mi',
+  'tia',
+  'synthesis',
+  'reconstruction',
+  'vlm',  # conversations and
+  'editing',  # chains of edits in BAGEL's own formats
+)
 
 
 @flax.struct.dataclass

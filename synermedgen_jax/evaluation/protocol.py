@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterable,
+  Iterator,
+  Sequence,
+)
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -125,10 +131,14 @@ class MeanTargets:
     self._train = store.split('train')
     self._found: dict[tuple[Route, ...], MeanTarget] = {}
 
+  def missing(self, routes: Collection[Route]) -> list[Route]:
+    """Those of the routes that no training subject serves."""
+    return [r for r in ROUTES if r in routes and not self._cases(r)]
+
   def predict(self, item: RouteCase) -> Images:
     """The mean images at the places of the scored slices."""
     route = item.route
-    cases = [c for c in self._train if route in c.routes]
+    cases = self._cases(route)
     if not cases:
       raise ValueError(
         f'Route {route.name}: the store has no training subject to average.'
@@ -141,6 +151,9 @@ class MeanTargets:
     usable = item.case.usable
     images = self._found[key].predict(len(usable))
     return images[item.indices - usable.start]
+
+  def _cases(self, route: Route) -> list[Case]:
+    return [case for case in self._train if route in case.routes]
 
 
 def score_case(

@@ -43,7 +43,7 @@ class Trained:
     """Reads a workdir that `main` filled.
 
     Raises:
-      WorkdirError: it holds no config.
+      WorkdirError: it holds no config, or one whose tokenizer is not there.
       CheckpointError: it holds no whole checkpoint.
     """
     workdir = Path(workdir)
@@ -57,11 +57,15 @@ class Trained:
       config = json.loads(path.read_text())['config']
     except (ValueError, KeyError):
       raise WorkdirError(f'{path}: is not the config of a run.') from None
+    try:
+      tokenizer = load_tokenizer(config['tokenizer'])
+    except (ValueError, OSError) as error:
+      raise WorkdirError(f'{path}: tokenizer: {error}') from None
     model, params = ckpt.load_model(workdir / 'checkpoints')
     return cls(
       model,
       params,
-      load_tokenizer(config['tokenizer']),
+      tokenizer,
       model.image_geometry(**config['image']),
       config,
     )

@@ -22,9 +22,12 @@ from synermedgen_jax.core.batch import (
   PackedBatch,
 )
 from synermedgen_jax.input.tokenizer import Tokenizer
-from synermedgen_jax.tasks.example import Example, SliceRef, Span
+from synermedgen_jax.tasks.example import Example, ImageRef, Span
 
-ReadSlice = Callable[[SliceRef], Float[np.ndarray, 'h w']]
+ReadSlice = Callable[[ImageRef], Float[np.ndarray, 'side side *channels']]
+
+# How bright red, green and blue are (ITU-R BT.601).
+_LUMINANCE = np.asarray([0.299, 0.587, 0.114], np.float32)
 
 # The columns of the integer features, one row a token.
 LAYOUT = ('positions', 'order', 'visible_from', 'visible_to', 'example_ids')
@@ -34,20 +37,34 @@ VIT = ('vit_positions', 'vit_visible_from', 'vit_visible_to', 'example_ids')
 
 
 def resize(
-  image: Float[np.ndarray, 'h w'], side: int
-) -> Float[np.ndarray, '{side} {side}']:
-  """A square slice at another size, bicubic and anti-aliased."""
-  if image.shape == (side, side):
+  image: Float[np.ndarray, 'h w *c'], side: int
+) -> Float[np.ndarray, '{side} {side} *c']:
+  """A square image at another size, bicubic and anti-aliased."""
+  if image.shape[:2] == (side, side):
     return image
+  if image.ndim == 3:
+    channels = [resize(channel, side) for channel in np.moveaxis(image, -1, 0)]
+    return np.stack(channels, axis=-1)
   resized = Image.fromarray(image).resize(
     (side, side), Image.Resampling.BICUBIC
   )
   return np.clip(np.asarray(resized, np.float32), -1.0, 1.0)
 
 
-def to_pixels(image, side: int, geometry: ImageGeometry):
-  """A slice at the side that the model takes, its channels repeated."""
-  return np.repeat(resize(image, side)[..., None], geometry.channels, axis=-1)
+def to_pixels(
+  image: Float[np.ndarray, 'h w *c'], side: int, geometry: ImageGeometry
+) -> Float[np.ndarray, '{side} {side} channels']:
+  """A square image as the model takes it: its side, its channels.
+
+  A colour image becomes grey for a model without colours, and a grey one has
+  its channel repeated.
+  """
+  if image.ndim == 3 and image.shape[-1] != geometry.channels:
+    image = image @ _LUMINANCE
+  pixels = resize(image, side)
+  if pixels.ndim == 2:
+    pixels = np.repeat(pixels[..., None], geometry.channels, axis=-1)
+  return pixels
 
 
 def patchify(
@@ -208,7 +225,7 @@ def tokenise(
     example: typed spans.
     tokenizer: text to ids.
     geometry: how slices become tokens.
-    read_slice: pixels of a slice in [-1, 1].
+    read_slice: pixels of a slice or picture in [-1, 1].
     dropped: indices of condition spans to leave out (for guidance). A dropped
       image still moves the RoPE position on, a dropped text does not (BAGEL,
       data/dataset_base.py).

@@ -1,4 +1,4 @@
-"""The Grain pipeline: a slice store in, packed batches out.
+"""The Grain pipeline: a slice store or other examples in, packed batches out.
 
 Deterministic given seed, step and process; its iterator is checkpointed with
 the train state. Every epoch goes through all pairs of every task once, in an
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import grain.python as grain
 import numpy as np
@@ -22,7 +22,18 @@ from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.slices.store import Case, SliceStore
 from synermedgen_jax.tasks import cts, mi, synthesis, tia
-from synermedgen_jax.tasks.example import Example, SliceRef, vae_image
+from synermedgen_jax.tasks.example import (
+  Example,
+  ImageRef,
+  SliceRef,
+  vae_image,
+)
+
+# A seed -> an endless dataset of one task's examples.
+ExampleSource = Callable[[int], grain.MapDataset]
+_NO_SOURCES: Mapping[str, ExampleSource] = types.MappingProxyType({})
+# Tasks that guidance at inference is for.
+_GUIDED = ('synthesis', 'editing')
 
 # Longer than any run, and short enough to add to.
 _ENDLESS = 2**60
@@ -95,9 +106,15 @@ class TaskBuilder(grain.RandomMapTransform):
         raise ValueError(f'Unknown task {self.task!r}.')
 
 
-def slice_reader(store: SliceStore) -> packing.ReadSlice:
-  """Pixels by name."""
-  return lambda ref: store.read_slice(ref.case, ref.modality, ref.index)
+def slice_reader(store: SliceStore | None) -> packing.ReadSlice:
+  """Pixels by name: slices of the store, pictures from where they are."""
+
+  def read(ref: ImageRef) -> np.ndarray:
+    if isinstance(ref, SliceRef):
+      return store.read_slice(ref.case, ref.modality, ref.index)
+    return ref.read()
+
+  return read
 
 
 class ExampleTooLarge(ValueError):
@@ -109,13 +126,13 @@ class Tokenise(grain.RandomMapTransform):
 
   def __init__(
     self,
-    store: SliceStore,
+    read_slice: packing.ReadSlice,
     tokenizer: Tokenizer,
     geometry: ImageGeometry,
     capacity: Capacity,
     dropout: Dropout,
   ):
-    self.read_slice = slice_reader(store)
+    self.read_slice = read_slice
     self.tokenizer = tokenizer
     self.geometry = geometry
     self.capacity = capacity
@@ -123,7 +140,7 @@ class Tokenise(grain.RandomMapTransform):
 
   def random_map(self, example: Example, rng: np.random.Generator):
     dropped = frozenset()
-    if example.task == 'synthesis':
+    if example.task in _GUIDED:
       dropped = self.dropout.draw(example, rng)
     features = packing.tokenise(
       example, self.tokenizer, self.geometry, self.read_slice, dropped=dropped
@@ -168,7 +185,7 @@ def example_dataset(
 
 
 def train_dataset(
-  store: SliceStore,
+  store: SliceStore | None,
   split: str,
   tokenizer: Tokenizer,
   geometry: ImageGeometry,
@@ -177,6 +194,7 @@ def train_dataset(
   tasks: Mapping[str, float],
   first_tasks: Mapping[str, float] = types.MappingProxyType({}),
   first_examples: int = 0,
+  sources: Mapping[str, ExampleSource] = _NO_SOURCES,
   rows: int,
   seed: int,
   dropout: Dropout = Dropout(),
@@ -190,12 +208,13 @@ def train_dataset(
   """An endless dataset of `PackedBatch`es of `rows` rows.
 
   Args:
-    store: a finished slice store.
+    store: a finished slice store; None where every task has its source.
     split: which subjects: 'train', 'val' or 'test'.
     tokenizer, geometry, capacity: how examples become rows.
     tasks: task name -> share of examples.
     first_tasks: the shares among the first examples, where they differ.
     first_examples: how many those are, over all processes.
+    sources: where the examples of tasks that no store holds come from.
     rows: rows of this process's batch.
     seed: fixes order, draws and packing.
     dropout: condition dropout of synthesis.
@@ -205,14 +224,23 @@ def train_dataset(
     process_index, process_count: this process takes every n-th example.
     threads: readers.
   """
-  cases = store.split(split)
-  if not cases:
-    raise ValueError(f'Store {store.path} has no subject in split {split!r}.')
+  cases = ()
+  if store is not None:
+    cases = store.split(split)
+  asked = [*tasks.items(), *(first_tasks.items() if first_examples else ())]
+  if not cases and any(w > 0 and t not in sources for t, w in asked):
+    raise ValueError(
+      f'Store {store.path} has no subject in split {split!r}.'
+      if store is not None
+      else 'config.store is empty: name a slice store.'
+    )
 
   def mixture(shares: Mapping[str, float], seed: int) -> grain.MapDataset:
     named = [(t, w) for t, w in sorted(shares.items()) if w > 0]
     parts = [
-      example_dataset(
+      sources[task](seed + i)
+      if task in sources
+      else example_dataset(
         cases, task, seed=seed + i, neighbours=neighbours, routes=routes
       )
       for i, (task, _) in enumerate(named)
@@ -221,11 +249,12 @@ def train_dataset(
 
   mixed = mixture(tasks, seed)
   if first_examples:
-    first = mixture(first_tasks, seed + len(tasks))[:first_examples]
+    later = sum(share > 0 for share in tasks.values())
+    first = mixture(first_tasks, seed + later)[:first_examples]
     mixed = grain.MapDataset.concatenate([first, mixed[:_ENDLESS]])
   mixed = mixed.seed(seed)
   tokens = mixed.random_map(
-    Tokenise(store, tokenizer, geometry, capacity, dropout)
+    Tokenise(slice_reader(store), tokenizer, geometry, capacity, dropout)
   )
   mine = tokens[process_index::process_count]
   features = mine.to_iter_dataset(

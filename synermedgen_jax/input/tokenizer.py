@@ -1,4 +1,4 @@
-"""Text to token ids: the small models' own tokenizer, or one from a file.
+"""Text to token ids: the small models' own tokenizer, or one from files.
 
 The project's tokenizer is a byte-level BPE over the wordings of
 `tasks/prompts.py`: there each word and each modality label is one token, and
@@ -20,6 +20,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.input import vocab_files
 from synermedgen_jax.tasks import prompts
 
 PAD = '<|pad|>'
@@ -47,10 +48,19 @@ class Tokenizer:
 
   @classmethod
   def from_file(cls, path: str | pathlib.Path) -> Tokenizer:
-    """Reads a `tokenizer.json`, such as the one beside BAGEL's weights."""
-    if not pathlib.Path(path).is_file():
-      raise FileNotFoundError(f'There is no tokenizer.json at {path}.')
-    return cls(tokenizers.Tokenizer.from_file(str(path)))
+    """Reads a tokenizer such as the one beside BAGEL's weights.
+
+    Markers that it lacks get the ids after its last; others keep theirs.
+
+    Args:
+      path: a `tokenizer.json`, or a folder that holds one, or `vocab.json` and
+        `merges.txt` of Qwen2.
+
+    Raises:
+      FileNotFoundError: naming what is not there.
+      ValueError: one line naming a file and what is wrong with it.
+    """
+    return cls(vocab_files.read(path))
 
   @classmethod
   def from_json(cls, text: str) -> Tokenizer:
@@ -81,7 +91,7 @@ def project_tokenizer() -> Tokenizer:
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-  """`project` for the small models' own, else a tokenizer.json's path."""
+  """`project` for the small models' own, else a file or folder to read."""
   return project_tokenizer() if name == 'project' else Tokenizer.from_file(name)
 
 

@@ -1,16 +1,12 @@
-"""BAGEL's checkpoint keys against our parameters, as one table.
+"""BAGEL's weights as our parameters, and back, by the table of keys.
 
-Every key of `ema.safetensors` and `ae.safetensors` stands once on the left,
-every parameter of `models/bagel.py` once on the right. A `{layer}` on the left
-is stacked along the leading axis on the right. `bagel_config` reads the model's
-shape from the JSON files beside the weights, `load_params` the weights.
+Both ways are lazy: no more than a block of a parameter is in memory.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,282 +14,142 @@ import flax.linen as nn
 import jax
 import numpy as np
 from flax import traverse_util
-from safetensors.numpy import load_file
 
-from synermedgen_jax.models.autoencoder import AutoencoderConfig
+from synermedgen_jax.core.lazy_array import LazyArray
+from synermedgen_jax.interop import tensor_files
+from synermedgen_jax.interop.bagel_configs import BagelError
+from synermedgen_jax.interop.key_table import (
+  Entry,
+  autoencoder_table,
+  bagel_table,
+)
 from synermedgen_jax.models.bagel import BagelConfig, init_params
-from synermedgen_jax.models.mot import MoTConfig
-from synermedgen_jax.models.presets import bagel_7b
-from synermedgen_jax.models.vit import ViTConfig
 
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-  """One row: a source key, our parameter, and how the one becomes the other.
-
-  Attributes:
-    source: key in the safetensors file, `{layer}` where there is one a layer.
-    ours: parameter name, 'a/b/c'.
-    layout: 'same', 'dense' (out, in -> in, out) or 'conv' (out, in, h, w ->
-      h, w, in, out).
-    layers: how many layers are stacked; 0 = the key stands alone.
-  """
-
-  source: str
-  ours: str
-  layout: str = 'same'
-  layers: int = 0
-
-  @property
-  def keys(self) -> tuple[str, ...]:
-    """The source keys of this row, layer by layer."""
-    if not self.layers:
-      return (self.source,)
-    return tuple(self.source.format(layer=i) for i in range(self.layers))
-
-  def to_ours(self, arrays: list[np.ndarray]) -> np.ndarray:
-    """Our parameter from the arrays of `keys`."""
-    arrays = [a.transpose(_TO_OURS[self.layout](a.ndim)) for a in arrays]
-    return np.stack(arrays) if self.layers else arrays[0]
-
-  def to_source(self, array: np.ndarray) -> list[np.ndarray]:
-    """The arrays of `keys` from our parameter."""
-    arrays = list(array) if self.layers else [array]
-    return [a.transpose(_TO_SOURCE[self.layout](a.ndim)) for a in arrays]
-
-
-_TO_OURS: Mapping[str, Callable[[int], tuple[int, ...]]] = {
-  'same': lambda n: tuple(range(n)),
-  'dense': lambda _: (1, 0),
-  'conv': lambda _: (2, 3, 1, 0),
+# The autoencoder's constants: numbers of the JSON files, parameters of ours.
+_CONSTANTS = {
+  'autoencoder/latent_scale': 'scale_factor',
+  'autoencoder/latent_shift': 'shift_factor',
 }
-_TO_SOURCE = {**_TO_OURS, 'conv': lambda _: (3, 2, 0, 1)}
+# What says how large a position table is.
+_SIDES = {
+  'vit_pos_embed.pos_embed': 'vit_max_num_patch_per_side of config.json',
+  'latent_pos_embed.pos_embed': 'max_latent_size of config.json',
+  'vit_model.vision_model.embeddings.position_embedding.weight': (
+    'image_size of vit_config.json'
+  ),
+}
+Match = tuple[Entry, list[LazyArray]]
 
 
-def _dense(source: str, ours: str, layers: int = 0, *, bias: bool = True):
-  rows = [Entry(f'{source}.weight', f'{ours}/kernel', 'dense', layers)]
-  if bias:
-    rows.append(Entry(f'{source}.bias', f'{ours}/bias', 'same', layers))
-  return rows
-
-
-def _norm(source: str, ours: str, layers: int = 0, *, bias: bool = False):
-  rows = [Entry(f'{source}.weight', f'{ours}/scale', 'same', layers)]
-  if bias:
-    rows.append(Entry(f'{source}.bias', f'{ours}/bias', 'same', layers))
-  return rows
-
-
-def _conv(source: str, ours: str):
-  return [
-    Entry(f'{source}.weight', f'{ours}/kernel', 'conv'),
-    Entry(f'{source}.bias', f'{ours}/bias'),
-  ]
-
-
-def _expert_rows(config: BagelConfig, expert: str) -> list[Entry]:
-  n = config.llm.layers
-  layer = 'language_model.model.layers.{layer}'
-  suffix = '_moe_gen' if expert == 'gen' else ''
-  ours = f'mot/layers/{expert}'
-  rows = []
-  for name in ('q_proj', 'k_proj', 'v_proj'):
-    rows += _dense(f'{layer}.self_attn.{name}{suffix}', f'{ours}/{name}', n)
-  rows += _dense(
-    f'{layer}.self_attn.o_proj{suffix}', f'{ours}/o_proj', n, bias=False
-  )
-  if config.llm.qk_norm:
-    for name in ('q_norm', 'k_norm'):
-      rows += _norm(f'{layer}.self_attn.{name}{suffix}', f'{ours}/{name}', n)
-  for name in ('gate_proj', 'up_proj', 'down_proj'):
-    rows += _dense(
-      f'{layer}.mlp{suffix}.{name}', f'{ours}/mlp/{name}', n, bias=False
-    )
-  rows += _norm(f'{layer}.input_layernorm{suffix}', f'{ours}/input_norm', n)
-  rows += _norm(
-    f'{layer}.post_attention_layernorm{suffix}', f'{ours}/post_norm', n
-  )
-  rows += _norm(f'language_model.model.norm{suffix}', f'mot/{expert}_norm')
-  return rows
-
-
-def _vit_rows(config: BagelConfig) -> list[Entry]:
-  vision, n = 'vit_model.vision_model', config.vit.layers
-  rows = _dense(f'{vision}.embeddings.patch_embedding', 'vit/patch_embedding')
-  rows.append(
-    Entry(
-      f'{vision}.embeddings.position_embedding.weight',
-      'vit/position_embedding',
-    )
-  )
-  layer = f'{vision}.encoder.layers.{{layer}}'
-  for name in ('q_proj', 'k_proj', 'v_proj', 'out_proj'):
-    rows += _dense(f'{layer}.self_attn.{name}', f'vit/layers/{name}', n)
-  for name in ('fc1', 'fc2'):
-    rows += _dense(f'{layer}.mlp.{name}', f'vit/layers/{name}', n)
-  for i in (1, 2):
-    rows += _norm(f'{layer}.layer_norm{i}', f'vit/layers/norm{i}', n, bias=True)
-  rows += _norm(f'{vision}.post_layernorm', 'vit/post_norm', bias=True)
-  return rows
-
-
-def bagel_table(config: BagelConfig) -> list[Entry]:
-  """The rows of `ema.safetensors`."""
-  return [
-    Entry('language_model.model.embed_tokens.weight', 'embed_tokens/embedding'),
-    *_dense('language_model.lm_head', 'lm_head', bias=False),
-    *_expert_rows(config, 'und'),
-    *_expert_rows(config, 'gen'),
-    *_vit_rows(config),
-    *_dense('connector.fc1', 'connector/fc1'),
-    *_dense('connector.fc2', 'connector/fc2'),
-    *_dense('time_embedder.mlp.0', 'time_embedder/fc1'),
-    *_dense('time_embedder.mlp.2', 'time_embedder/fc2'),
-    *_dense('vae2llm', 'vae2llm'),
-    *_dense('llm2vae', 'llm2vae'),
-    Entry('vit_pos_embed.pos_embed', 'vit_pos_embed'),
-    Entry('latent_pos_embed.pos_embed', 'latent_pos_embed'),
-  ]
-
-
-def _block_rows(source: str, ours: str, *, shortcut: bool) -> list[Entry]:
-  rows = []
-  for i in (1, 2):
-    rows += _norm(f'{source}.norm{i}', f'{ours}/norm{i}', bias=True)
-    rows += _conv(f'{source}.conv{i}', f'{ours}/conv{i}')
-  if shortcut:
-    rows += _conv(f'{source}.nin_shortcut', f'{ours}/nin_shortcut')
-  return rows
-
-
-def _coder_rows(config: AutoencoderConfig, side: str) -> list[Entry]:
-  ours = f'autoencoder/{side}'
-  rows = _conv(f'{side}.conv_in', f'{ours}/conv_in')
-  for block in ('block_1', 'block_2'):
-    rows += _block_rows(
-      f'{side}.mid.{block}', f'{ours}/mid/{block}', shortcut=False
-    )
-  rows += _norm(f'{side}.mid.attn_1.norm', f'{ours}/mid/attn_1/norm', bias=True)
-  for name in ('q', 'k', 'v', 'proj_out'):
-    rows += _conv(f'{side}.mid.attn_1.{name}', f'{ours}/mid/attn_1/{name}')
-  rows += _norm(f'{side}.norm_out', f'{ours}/norm_out', bias=True)
-  rows += _conv(f'{side}.conv_out', f'{ours}/conv_out')
-  levels = list(enumerate(config.ch_mult))
-  down = side == 'encoder'
-  way, resample = ('down', 'downsample') if down else ('up', 'upsample')
-  width = config.ch_mult[0] if down else config.ch_mult[-1]
-  if down:
-    width = 1  # conv_in gives `ch` channels whatever the first multiplier
-  for level, mult in levels if down else reversed(levels):
-    for block in range(config.num_res_blocks + (not down)):
-      rows += _block_rows(
-        f'{side}.{way}.{level}.block.{block}',
-        f'{ours}/{way}_{level}_block_{block}',
-        shortcut=width != mult,
-      )
-      width = mult
-    last = len(levels) - 1 if down else 0
-    if level != last:
-      rows += _conv(
-        f'{side}.{way}.{level}.{resample}.conv',
-        f'{ours}/{way}_{level}_{resample}',
-      )
-  return rows
-
-
-def autoencoder_table(config: BagelConfig) -> list[Entry]:
-  """The rows of `ae.safetensors`."""
-  return [
-    *_coder_rows(config.autoencoder, 'encoder'),
-    *_coder_rows(config.autoencoder, 'decoder'),
-  ]
-
-
-def bagel_config(
-  directory: str | Path, *, dtype: str = 'bfloat16'
-) -> BagelConfig:
-  """The shape of the model in a directory of BAGEL's files.
+def match(
+  directory: str | Path, config: BagelConfig, *, header_only: bool = False
+) -> list[Match]:
+  """Every row of both tables with its tensors; reads no tensor data.
 
   Args:
-    directory: holds `llm_config.json`, `vit_config.json` and `config.json`;
-      without an `ae_config.json` the autoencoder is FLUX's.
-    dtype: compute dtype.
+    directory: BAGEL's files.
+    config: as `bagel_config` reads it.
+    header_only: the files may end after their headers.
 
   Raises:
-    FileNotFoundError: naming the file that is missing.
-    ValueError: naming an option of the files that this model does not have.
+    BagelError: naming all keys that are missing, unknown, or of another shape
+      than the config says.
+    TensorFileError: naming a file that is not whole.
   """
-  llm, vit, whole = (
-    json.loads((Path(directory) / f'{name}.json').read_text())
-    for name in ('llm_config', 'vit_config', 'config')
-  )
-  _check(directory, 'llm_config', llm, hidden_act='silu')
-  _check(directory, 'vit_config', vit, hidden_act='gelu_pytorch_tanh')
-  _check(
-    directory,
-    'config',
-    whole,
-    connector_act='gelu_pytorch_tanh',
-    interpolate_pos=False,
-  )
-  return BagelConfig(
-    llm=MoTConfig(
-      hidden=llm['hidden_size'],
-      layers=llm['num_hidden_layers'],
-      heads=llm['num_attention_heads'],
-      kv_heads=llm['num_key_value_heads'],
-      head_dim=llm['hidden_size'] // llm['num_attention_heads'],
-      mlp=llm['intermediate_size'],
-      vocab=llm['vocab_size'],
-      norm_eps=llm['rms_norm_eps'],
-      rope_theta=llm['rope_theta'],
-      qk_norm=llm.get('qk_norm', True),
-    ),
-    vit=ViTConfig(
-      hidden=vit['hidden_size'],
-      layers=vit['num_hidden_layers'] - 1,  # BAGEL leaves the last one out
-      heads=vit['num_attention_heads'],
-      mlp=vit['intermediate_size'],
-      patch=vit['patch_size'],
-      channels=vit.get('num_channels', 3),
-      table=vit['image_size'] // vit['patch_size'],
-      norm_eps=vit.get('layer_norm_eps', 1e-6),
-    ),
-    autoencoder=_autoencoder_config(Path(directory) / 'ae_config.json'),
-    latent_patch=whole.get('latent_patch_size', 2),
-    latent_table=whole.get('max_latent_size', 64),
-    vit_table=whole.get('vit_max_num_patch_per_side', 70),
-    dtype=dtype,
-  )
+  directory = Path(directory)
+  shapes, tables = param_shapes(config), _tables(config)
+  _check_table(tables, shapes)
+  matches, problems = [], []
+  for file, table in tables.items():
+    tensors = _open(directory, file, header_only=header_only)
+    keys = {key for entry in table for key in entry.keys}
+    for what, wrong in (
+      ('lacks', keys - set(tensors)),
+      ('has unknown', set(tensors) - keys),
+    ):
+      if wrong:
+        problems.append(f'{file} {what} {", ".join(sorted(wrong))}')
+    for entry in table:
+      expected = entry.source_shape(shapes[entry.ours])
+      problems += [
+        _other_shape(key, tensors[key].shape, expected)
+        for key in entry.keys
+        if key in tensors and tensors[key].shape != expected
+      ]
+      matches.append((entry, [tensors.get(key) for key in entry.keys]))
+  if problems:
+    raise BagelError(f'{directory}: {"; ".join(sorted(problems))}.')
+  return matches
 
 
-def _check(directory, file: str, values: Mapping[str, Any], **known) -> None:
-  """Refuses options that leave no trace in the weights and are not ours."""
-  for name, value in known.items():
-    if values.get(name, value) != value:
-      raise ValueError(
-        f'{directory}/{file}.json: {name} = {values[name]!r} is not '
-        f'supported, only {value!r}.'
+def _other_shape(key: str, shape, expected) -> str:
+  says = 'the JSON files'
+  if key in _SIDES and shape[1:] == expected[1:]:
+    says = _SIDES[key]
+  return f'{key} is {shape}, by {says} it would be {expected}'
+
+
+def _tables(config: BagelConfig) -> dict[str, list[Entry]]:
+  return {
+    'ema.safetensors': bagel_table(config),
+    'ae.safetensors': autoencoder_table(config),
+  }
+
+
+def _check_table(tables: Mapping[str, list[Entry]], params) -> None:
+  """The tables must fill each parameter, and nothing else."""
+  known = {entry.ours for table in tables.values() for entry in table}
+  wrong = set(params) ^ (known | set(_CONSTANTS))
+  if wrong:
+    raise BagelError(f'BAGEL has no such model: {", ".join(sorted(wrong))}.')
+
+
+def _open(directory: Path, file: str, *, header_only: bool):
+  """The tensors of a file, or of its shards."""
+  if (directory / file).is_file():
+    return tensor_files.read_tensors(directory / file, header_only=header_only)
+  indices = [f'{file}.index.json']
+  if file == 'ema.safetensors':
+    indices.append('model.safetensors.index.json')
+  for name in indices:
+    if (directory / name).is_file():
+      return tensor_files.read_sharded(
+        directory / name, header_only=header_only
       )
-
-
-def _autoencoder_config(path: Path) -> AutoencoderConfig:
-  if not path.is_file():
-    return bagel_7b().autoencoder
-  ae = json.loads(path.read_text())
-  return AutoencoderConfig(
-    channels=ae['in_channels'],
-    ch=ae['ch'],
-    ch_mult=tuple(ae['ch_mult']),
-    num_res_blocks=ae['num_res_blocks'],
-    z_channels=ae['z_channels'],
-    scale_factor=ae['scale_factor'],
-    shift_factor=ae['shift_factor'],
+  raise BagelError(
+    f'{directory}: there is no {file} in it, nor {" or ".join(indices)}.'
   )
+
+
+@functools.cache
+def param_shapes(config: BagelConfig) -> Mapping[str, tuple[int, ...]]:
+  """The shape of every parameter by name, 'a/b/c'."""
+  abstract = nn.unbox(
+    jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+  )
+  flat = traverse_util.flatten_dict(abstract, sep='/')
+  return {name: leaf.shape for name, leaf in flat.items()}
+
+
+def parameters(
+  matches: Sequence[Match], config: BagelConfig, dtype: np.dtype | None = None
+) -> dict[str, LazyArray]:
+  """All parameters by name, cast to `dtype` or as the files have them."""
+  params = {e.ours: e.to_ours(tensors, dtype) for e, tensors in matches}
+  return params | constants(config)
+
+
+def constants(config: BagelConfig) -> dict[str, LazyArray]:
+  """The parameters that BAGEL has in no file of weights, float32."""
+  ae = config.autoencoder
+  return {
+    name: LazyArray.of(np.full(ae.z_channels, getattr(ae, field), np.float32))
+    for name, field in _CONSTANTS.items()
+  }
 
 
 def load_params(directory: str | Path, config: BagelConfig) -> dict[str, Any]:
-  """The parameters in `ema.safetensors` and `ae.safetensors`, nested.
+  """The parameters of a directory of BAGEL's files, nested, in memory.
 
   Args:
     directory: BAGEL's files.
@@ -303,35 +159,41 @@ def load_params(directory: str | Path, config: BagelConfig) -> dict[str, Any]:
     NumPy arrays in the files' own dtypes.
 
   Raises:
-    ValueError: naming keys that are missing or unknown, or a parameter whose
-      shape is not the model's.
+    BagelError, TensorFileError: as `match`.
   """
-  flat = {}
-  for file, table in (
-    ('ema.safetensors', bagel_table(config)),
-    ('ae.safetensors', autoencoder_table(config)),
-  ):
-    source = load_file(Path(directory) / file)
-    wrong = set(source) ^ {key for entry in table for key in entry.keys}
-    if wrong:
-      raise ValueError(
-        f'{directory}/{file}: missing or unknown keys {sorted(wrong)}.'
-      )
-    for entry in table:
-      flat[entry.ours] = entry.to_ours([source[key] for key in entry.keys])
-  ae = config.autoencoder
-  for name, value in (
-    ('latent_scale', ae.scale_factor),
-    ('latent_shift', ae.shift_factor),
-  ):
-    flat[f'autoencoder/{name}'] = np.full(ae.z_channels, value, np.float32)
-  expected = nn.unbox(
-    jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+  params = parameters(match(directory, config), config)
+  return traverse_util.unflatten_dict(
+    {name: array.whole() for name, array in params.items()}, sep='/'
   )
-  for name, leaf in traverse_util.flatten_dict(expected, sep='/').items():
-    if flat[name].shape != leaf.shape:
-      raise ValueError(
-        f'{directory}: {name} has shape {flat[name].shape}, the JSON files '
-        f'say {leaf.shape}.'
+
+
+def source_tensors(
+  config: BagelConfig,
+  params: Mapping[str, LazyArray],
+  dtype: np.dtype | None = None,
+) -> dict[str, dict[str, LazyArray]]:
+  """File name -> key -> tensor, from our parameters by name.
+
+  Raises:
+    BagelError: naming parameters that BAGEL has no key for.
+  """
+  tables = _tables(config)
+  _check_table(tables, params)
+  for name, constant in constants(config).items():
+    # Training rounds frozen parameters to its dtype.
+    expected = constant.whole().astype(params[name].dtype)
+    if (params[name].whole() != expected).any():
+      raise BagelError(
+        f'BAGEL has no such model: {name} is not {_CONSTANTS[name]}, '
+        f'{expected[0]}, in every channel.'
       )
-  return traverse_util.unflatten_dict(flat, sep='/')
+  return {
+    file: {
+      key: tensor
+      for entry in table
+      for key, tensor in zip(
+        entry.keys, entry.to_source(params[entry.ours], dtype), strict=True
+      )
+    }
+    for file, table in tables.items()
+  }

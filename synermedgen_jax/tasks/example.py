@@ -1,14 +1,17 @@
 """Examples as typed spans: what a task asks, before any pixel or token.
 
 An `Example` is an ordered list of spans. A span is a text, an image for the
-ViT, or an image for the VAE, and names the slice that it shows; pixels are
-read when the example is tokenised.
+ViT, or an image for the VAE, and names the slice or the picture that it shows;
+pixels are read when the example is tokenised.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, Protocol
+
+import numpy as np
+from jaxtyping import Float
 
 from synermedgen_jax.core.modalities import Modality, Route
 
@@ -25,6 +28,16 @@ class SliceRef:
   index: int
 
 
+class Picture(Protocol):
+  """An image that is no slice of a store, and reads itself."""
+
+  def read(self) -> Float[np.ndarray, 'side side *channels']:
+    """A square in [-1, 1], grey or of three channels."""
+
+
+ImageRef = SliceRef | Picture
+
+
 @dataclasses.dataclass(frozen=True)
 class Span:
   """One typed piece of an example; make it with the functions below.
@@ -32,14 +45,14 @@ class Span:
   Attributes:
     kind: 'text', 'vit_image' or 'vae_image'.
     text: the words of a text span.
-    image: the slice that an image span shows.
+    image: the slice or picture that an image span shows.
     has_loss: the model learns to produce this span: an answer's tokens, or a
       noised image's velocity.
   """
 
   kind: Kind
   text: str = ''
-  image: SliceRef | None = None
+  image: ImageRef | None = None
   has_loss: bool = False
 
   def __post_init__(self):
@@ -67,12 +80,12 @@ def text(words: str, has_loss: bool = False) -> Span:
   return Span('text', text=words, has_loss=has_loss)
 
 
-def vit_image(image: SliceRef) -> Span:
+def vit_image(image: ImageRef) -> Span:
   """A slice as semantic tokens."""
   return Span('vit_image', image=image)
 
 
-def vae_image(image: SliceRef, has_loss: bool = False) -> Span:
+def vae_image(image: ImageRef, has_loss: bool = False) -> Span:
   """A slice as latent tokens; with `has_loss`, the noised target."""
   return Span('vae_image', image=image, has_loss=has_loss)
 
@@ -82,7 +95,7 @@ class Example:
   """One question, with what the model should answer or synthesise.
 
   Attributes:
-    task: 'cts', 'mi', 'tia', 'synthesis' or 'reconstruction'.
+    task: a name of `core.batch.TASKS`.
     spans: in the order in which the model reads them.
     answer: the text of the last text span with loss; '' without one.
     route: the route of the pair asked about, where there is one.

@@ -7,7 +7,9 @@ else. Items of a step: `params`, `ema`, `optimizer`, `data`, `model`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,21 @@ def manager(directory: str | Path, *, keep: int = 2) -> ocp.CheckpointManager:
       'model': ocp.JsonCheckpointHandler(),
     },
   )
+
+
+@contextlib.contextmanager
+def _reading(
+  checkpoints: ocp.CheckpointManager, step: int, advice: str
+) -> Iterator[None]:
+  """Says in a line which checkpoint cannot be read, and what to do."""
+  try:
+    yield
+  except (ValueError, KeyError, OSError) as error:
+    reason = str(error.args[0] if error.args else error).partition('\n')[0]
+    raise CheckpointError(
+      f'{checkpoints.directory}/{step}: cannot be read ({reason[:200]}); '
+      f'{advice}.'
+    ) from error
 
 
 def save(
@@ -83,6 +100,9 @@ def restore(
     step: which.
     params, ema, optimizer: abstract trees with shardings (`ema` may be empty).
     data: the data iterator, set to its saved place.
+
+  Raises:
+    CheckpointError: it is not whole, or of other shapes.
   """
   args = {
     'params': ocp.args.StandardRestore(params),
@@ -91,7 +111,9 @@ def restore(
   }
   if ema:
     args['ema'] = ocp.args.StandardRestore(ema)
-  return dict(checkpoints.restore(step, args=ocp.args.Composite(**args)))
+  advice = 'resume with the config it was begun with, or in another workdir'
+  with _reading(checkpoints, step, advice):
+    return dict(checkpoints.restore(step, args=ocp.args.Composite(**args)))
 
 
 def model_to_json(config: BagelConfig) -> dict[str, Any]:
@@ -136,17 +158,21 @@ def load_model(
 
   Returns:
     The model's shape and its parameters (nested, host memory or one device).
+
+  Raises:
+    CheckpointError: there is none, or it is not whole.
   """
   checkpoints, step = latest(directory)
-  items = set(checkpoints.item_metadata(step).keys())
-  wanted = {
-    'model': ocp.args.JsonRestore(),
-    'params': ocp.args.StandardRestore(),
-  }
-  if use_ema and 'ema' in items:
-    wanted['ema'] = ocp.args.StandardRestore()
-  read = checkpoints.restore(step, args=ocp.args.Composite(**wanted))
-  checkpoints.close()
+  advice = 'delete it and train on from the one before it, or from the start'
+  with contextlib.closing(checkpoints), _reading(checkpoints, step, advice):
+    items = set(checkpoints.item_metadata(step).keys())
+    wanted = {
+      'model': ocp.args.JsonRestore(),
+      'params': ocp.args.StandardRestore(),
+    }
+    if use_ema and 'ema' in items:
+      wanted['ema'] = ocp.args.StandardRestore()
+    read = checkpoints.restore(step, args=ocp.args.Composite(**wanted))
   params = read['params']
   if 'ema' in wanted:
     params = _overlay(params, read['ema'])

@@ -148,7 +148,7 @@ def make_train_step(
       age = state.step.astype(jnp.float32)
       decay = jnp.minimum(config.ema_decay, (1 + age) / (10 + age))
       ema = optax.incremental_update(trainable, ema, 1 - decay)
-    sums['grad_norm'] = (optax.global_norm(grads), jnp.ones(()))
+    sums['grad_norm'] = (optax.tree.norm(grads), jnp.ones(()))
     return state.replace(
       step=state.step + 1, trainable=trainable, opt_state=opt_state, ema=ema
     ), sums
@@ -287,6 +287,7 @@ def train(
   step_config: StepConfig,
   config: LoopConfig,
   *,
+  begin: Callable[[], None] = lambda: None,
   finish: Callable[[TrainState], TrainState] = lambda state: state,
   name: str = 'train',
 ) -> TrainState:
@@ -302,6 +303,7 @@ def train(
     val_batches: host batches for validation losses.
     step_config: the step's constants.
     config: the loop's.
+    begin: called once a checkpoint, if there is one, turned out to fit.
     finish: a last change to the state before the last save.
     name: shown on the progress bar.
 
@@ -313,6 +315,7 @@ def train(
   start = checkpoints.latest_step() or 0
   if start:
     state = _restore(checkpoints, start, state, shardings, iterator)
+  begin()
   if start >= config.steps:
     checkpoints.close()
     return state

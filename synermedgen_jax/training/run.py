@@ -21,6 +21,7 @@ from synermedgen_jax.core.modalities import ROUTES_BY_NAME
 from synermedgen_jax.core.sharding import batch_sharding, make_mesh
 from synermedgen_jax.input.pipeline import Dropout, train_dataset
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
+from synermedgen_jax.interop import bagel_formats
 from synermedgen_jax.models.bagel import Bagel, BagelConfig
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.slices.store import SliceStore
@@ -47,6 +48,9 @@ def check(
     raise ConfigError(
       f'config.stage {config.stage!r}: expected one of {", ".join(OBJECTIVES)}.'
     )
+  for key in ('rows', 'steps', 'log_every', 'checkpoint_every'):
+    if config[key] < 1:
+      raise ConfigError(f'config.{key} {config[key]}: must be at least 1.')
   for key, known in (('tasks', TASKS[1:]), ('routes', ROUTES_BY_NAME)):
     unknown = sorted(set(config[key]) - set(known))
     if unknown:
@@ -82,6 +86,7 @@ def _reading(key: str):
 def train(config: ConfigDict, workdir: Path) -> None:
   """Runs the stage that `config` describes in `workdir`, or resumes it."""
   model, initial = _starting_point(config)
+  _check_tokenizer(config)
   with _reading('tokenizer'):
     tokenizer = load_tokenizer(config.tokenizer)
   with _reading('mesh'):
@@ -89,12 +94,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
   check(config, model, tokenizer, mesh)
   with _reading('image'):
     geometry = model.image_geometry(**config.image)
-  if not config.store:
-    raise ConfigError('config.store is empty: name a slice store.')
   with _reading('store'):
-    store = SliceStore.open(config.store)
-  workdir.mkdir(parents=True, exist_ok=True)
-  _write_config(config, workdir)
+    store = SliceStore.open(config.store) if config.store else None
 
   def dataset(split: str, seed: int, dropout: Dropout, first_examples: int = 0):
     return train_dataset(
@@ -106,6 +107,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
       tasks=dict(config.tasks),
       first_tasks=dict(config.first_tasks),
       first_examples=first_examples,
+      sources=bagel_formats.sources(config.get('bagel_files', {}), split),
       rows=config.rows // jax.process_count(),
       seed=seed,
       dropout=dropout,
@@ -194,13 +196,24 @@ def train(config: ConfigDict, workdir: Path) -> None:
       val_every=config.val_every,
       keep=config.keep,
     ),
+    begin=lambda: _write_config(config, workdir),
     finish=finish,
     name=workdir.name,
   )
 
 
 def _starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
-  """The model's shape, and the parameters of `config.init_from` if any."""
+  """The model's shape, and the parameters of `config.init_from` if any.
+
+  The model 'init_from' is whatever `config.init_from` holds.
+  """
+  if config.model == 'init_from':
+    if not config.init_from:
+      raise ConfigError(
+        "config.model 'init_from' needs config.init_from: name a workdir."
+      )
+    with _reading('init_from'):
+      return ckpt.load_model(Path(config.init_from) / 'checkpoints')
   with _reading('model'):
     model = preset(config.model)
   if not config.init_from:
@@ -215,6 +228,19 @@ def _starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
   return model, params
 
 
+def _check_tokenizer(config: ConfigDict) -> None:
+  """A model that learned other ids would read nonsense, and tell nobody."""
+  path = Path(config.init_from) / 'config.json'
+  if not config.init_from or not path.is_file():
+    return
+  name = json.loads(path.read_text())['config']['tokenizer']
+  if (name == 'project') != (config.tokenizer == 'project'):
+    raise ConfigError(
+      f'config.tokenizer {config.tokenizer!r} is not that of config.init_from '
+      f'{config.init_from}, {name!r}.'
+    )
+
+
 def _abstract_params(model: BagelConfig):
   return jax.eval_shape(
     lambda: loop.nn.unbox(loop.init_params(model, jax.random.key(0)))
@@ -225,6 +251,7 @@ def _write_config(config: ConfigDict, workdir: Path) -> None:
   """Keeps the resolved config and the versions beside the results."""
   versions = {name: metadata.version(name) for name in PACKAGES}
   record = {'config': config.to_dict(), 'versions': versions}
+  workdir.mkdir(parents=True, exist_ok=True)
   (workdir / 'config.json').write_text(json.dumps(record, indent=2) + '\n')
 
 

@@ -1,0 +1,129 @@
+"""Makes BAGEL's files a starting point for `main`, `evaluate`, `translate`.
+
+  python -m synermedgen_jax.import_bagel --source=DIR --dry_run
+  python -m synermedgen_jax.import_bagel --source=DIR --output=RUN/bagel
+  python -m synermedgen_jax.main --config=configs/stage1.py:init_from \\
+      --config.store=STORE --config.init_from=RUN/bagel \\
+      --config.tokenizer=RUN/bagel --workdir=RUN/stage1
+
+The model `init_from` is whatever the folder holds; image sides and capacities
+of the config are to be set to suit it.
+
+Reads `ema.safetensors` (or shards with an index), `ae.safetensors`, the JSON
+configs and the tokenizer's files, of a model of any size. A key that is
+missing, unknown or of another shape than the configs say is an error, told
+before any weight is read. The weights go through memory block by block.
+`--dry_run` prints which key becomes which parameter and reads headers alone.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+from tqdm import tqdm
+
+from synermedgen_jax.inference import bagel_workdir
+from synermedgen_jax.inference.workdir import WorkdirError
+from synermedgen_jax.interop import bagel_configs, bagel_weights
+from synermedgen_jax.interop.bagel_configs import BagelError
+from synermedgen_jax.interop.tensor_files import TensorFileError
+from synermedgen_jax.models.bagel import BagelConfig
+
+_SOURCE = flags.DEFINE_string('source', None, "A folder of BAGEL's files.")
+_OUTPUT = flags.DEFINE_string(
+  'output', None, 'A new folder: the checkpoint, its config and tokenizer.'
+)
+_DTYPE = flags.DEFINE_enum(
+  'dtype', 'bfloat16', ['bfloat16', 'float32'], 'Of weights and arithmetic.'
+)
+_DRY_RUN = flags.DEFINE_bool(
+  'dry_run', False, 'Print the table of keys; read no weights, write nothing.'
+)
+
+
+class UsageError(ValueError):
+  """Flags that do not fit."""
+
+
+def _print_table(
+  matches: Sequence[bagel_weights.Match], model: BagelConfig, dtype: np.dtype
+) -> None:
+  """Which key becomes which parameter, and what all of it weighs."""
+  rows = [('source', 'shape', 'dtype', 'parameter', 'shape', 'layout')]
+  for entry, tensors in matches:
+    layers = f'{{0..{entry.layers - 1}}}'
+    rows.append(
+      (
+        entry.source.replace('{layer}', layers),
+        str(tensors[0].shape),
+        '/'.join(sorted({tensor.dtype.name for tensor in tensors})),
+        entry.ours,
+        str(entry.to_ours(tensors, dtype).shape),
+        entry.layout,
+      )
+    )
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  for row in rows:
+    cells = [cell.ljust(n) for cell, n in zip(row, widths, strict=True)]
+    print('  '.join(cells[:3]), ' -> ', '  '.join(cells[3:]).rstrip())
+  tensors = [tensor for _, found in matches for tensor in found]
+  params = bagel_weights.parameters(matches, model, dtype).values()
+  print(
+    f'{len(tensors)} tensors, {sum(t.nbytes for t in tensors) / 1e9:.3f} GB  '
+    f'->  {len(params)} parameters, {sum(p.size for p in params) / 1e6:.2f} M '
+    f'numbers, {sum(p.nbytes for p in params) / 1e9:.3f} GB in {dtype.name}'
+  )
+
+
+def _dry_run(source: Path, dtype: np.dtype) -> None:
+  model = bagel_configs.bagel_config(source, dtype=dtype.name)
+  matches = bagel_weights.match(source, model, header_only=True)
+  _print_table(matches, model, dtype)
+
+
+def _import(source: Path, output: Path, dtype: np.dtype) -> None:
+  with tqdm(desc='import', unit='B', unit_scale=True, delay=0.5) as bar:
+
+    def progress(done: int, total: int) -> None:
+      bar.total = total
+      bar.update(done)
+
+    params = bagel_workdir.import_bagel(source, output, dtype, progress)
+  numbers = sum(array.size for array in params.values())
+  print(
+    f'{output}: {numbers / 1e6:.2f} M numbers in {dtype.name}; start from it '
+    f'with --config.init_from={output}.'
+  )
+  if not bagel_configs.has_tokenizer(output):
+    print(f'{source} holds no tokenizer: put its files into {output}.')
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
+  source, dtype = Path(_SOURCE.value), jnp.dtype(_DTYPE.value)
+  try:
+    if _DRY_RUN.value:
+      _dry_run(source, dtype)
+    elif not _OUTPUT.value:
+      raise UsageError('--output: name a new folder, or use --dry_run.')
+    else:
+      _import(source, Path(_OUTPUT.value), dtype)
+  except (
+    UsageError,
+    BagelError,
+    TensorFileError,
+    WorkdirError,
+    OSError,
+  ) as error:
+    sys.exit(f'Error: {error}')
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('source')
+  app.run(main)

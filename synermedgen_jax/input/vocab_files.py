@@ -1,0 +1,194 @@
+"""A tokenizer from its files: `tokenizer.json`, or Qwen2's older two.
+
+`vocab.json` has the tokens' ids and `merges.txt` the order in which pieces are
+joined; how a text is cut into words first is in neither, and here is Qwen2's.
+Special tokens are in `tokenizer_config.json`, or else those of Qwen2.5.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+# A word is the first of these that fits, spaces going with what follows them.
+_WORDS = (
+  r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",  # what an apostrophe ends with
+  r'[^\r\n\p{L}\p{N}]?\p{L}+',  # letters, with one space or sign before them
+  r'\p{N}',  # digits one by one
+  r' ?[^\s\p{L}\p{N}]+[\r\n]*',  # signs, with the line's end after them
+  r'\s*[\r\n]+',
+  r'\s+(?!\S)',  # all spaces but the one that belongs to a word
+  r'\s+',
+)
+
+# What Qwen2.5 adds to its vocabulary, from id 151643 on.
+_ADDED = (
+  '<|endoftext|>',
+  '<|im_start|>',
+  '<|im_end|>',
+  '<|object_ref_start|>',
+  '<|object_ref_end|>',
+  '<|box_start|>',
+  '<|box_end|>',
+  '<|quad_start|>',
+  '<|quad_end|>',
+  '<|vision_start|>',
+  '<|vision_end|>',
+  '<|vision_pad|>',
+  '<|image_pad|>',
+  '<|video_pad|>',
+  '<tool_call>',
+  '</tool_call>',
+  '<|fim_prefix|>',
+  '<|fim_middle|>',
+  '<|fim_suffix|>',
+  '<|fim_pad|>',
+  '<|repo_name|>',
+  '<|file_sep|>',
+)
+# Of these, words like others, which a text may spell.
+_ADDED_WORDS = frozenset(_ADDED[14:])
+
+
+def read(path: str | Path) -> tokenizers.Tokenizer:
+  """Reads a `tokenizer.json`, or a folder with one or with Qwen2's files.
+
+  Raises:
+    FileNotFoundError: naming what is not there.
+    ValueError: one line naming a file and what is wrong with it.
+  """
+  path = Path(path)
+  if not path.is_dir():
+    return _read_tokenizer_json(path)
+  if (path / 'tokenizer.json').is_file():
+    return _read_tokenizer_json(path / 'tokenizer.json')
+  if not (path / 'vocab.json').is_file():
+    raise FileNotFoundError(
+      f'{path}: holds neither tokenizer.json nor vocab.json and merges.txt.'
+    )
+  return _read_qwen2(path)
+
+
+def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
+  if not path.is_file():
+    raise FileNotFoundError(f'There is no tokenizer.json at {path}.')
+  try:
+    return tokenizers.Tokenizer.from_file(str(path))
+  except Exception as error:  # The library raises no narrower one.
+    raise ValueError(f'{path}: is not a tokenizer.json: {error}.') from None
+
+
+def _read_qwen2(folder: Path) -> tokenizers.Tokenizer:
+  vocab = _read_vocab(folder / 'vocab.json')
+  merges = _read_merges(folder / 'merges.txt', vocab)
+  tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
+  tokenizer.normalizer = normalizers.NFC()
+  words = tokenizers.Regex('|'.join(_WORDS))
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Split(words, 'isolated'),
+      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+  )
+  tokenizer.decoder = decoders.ByteLevel()
+  config = folder / 'tokenizer_config.json'
+  if config.is_file():
+    _add_tokens_of_config(tokenizer, config)
+  else:
+    tokenizer.add_tokens(
+      [
+        tokenizers.AddedToken(
+          token, special=token not in _ADDED_WORDS, normalized=False
+        )
+        for token in _ADDED
+      ]
+    )
+  return tokenizer
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+  try:
+    value = json.loads(path.read_text('utf-8'))
+  except ValueError as error:
+    raise ValueError(f'{path}: is not JSON: {error}.') from None
+  if not isinstance(value, dict):
+    raise ValueError(f'{path}: is not a JSON object.')
+  return value
+
+
+def _read_vocab(path: Path) -> dict[str, int]:
+  """Token -> id; every byte has a token, so no text is lost."""
+  vocab = _read_json(path)
+  ids = list(vocab.values())
+  if any(type(i) is not int for i in ids) or sorted(ids) != list(
+    range(len(ids))
+  ):
+    raise ValueError(f'{path}: its ids are not 0 to {len(ids) - 1}.')
+  missing = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - set(vocab))
+  if missing:
+    raise ValueError(
+      f'{path}: has no token for {len(missing)} of the 256 bytes, '
+      f'{missing[0]!r} first.'
+    )
+  return vocab
+
+
+def _read_merges(path: Path, vocab: dict[str, int]) -> list[tuple[str, str]]:
+  if not path.is_file():
+    raise FileNotFoundError(f'{path}: is not there beside vocab.json.')
+  try:
+    # Not splitlines(): that also splits at characters which stand for bytes.
+    lines = path.read_text('utf-8').replace('\r\n', '\n').split('\n')
+  except ValueError:
+    raise ValueError(f'{path}: is not UTF-8 text.') from None
+  merges = []
+  for number, line in enumerate(lines, start=1):
+    if not line or (number == 1 and line.startswith('#version')):
+      continue
+    parts = line.split(' ')
+    if len(parts) != 2:
+      raise ValueError(f'{path}: line {number} is not two tokens: {line!r}.')
+    for token in (*parts, ''.join(parts)):
+      if token not in vocab:
+        raise ValueError(
+          f'{path}: line {number} names {token!r}, which vocab.json lacks.'
+        )
+    merges.append((parts[0], parts[1]))
+  return merges
+
+
+def _add_tokens_of_config(tokenizer: tokenizers.Tokenizer, path: Path) -> None:
+  """Adds the tokens of `added_tokens_decoder`, each at the id stated there."""
+  config = _read_json(path)
+  try:
+    entries = config['added_tokens_decoder']
+    added = sorted((int(i), dict(entry)) for i, entry in entries.items())
+    tokens = [
+      (
+        i,
+        tokenizers.AddedToken(
+          entry['content'],
+          single_word=entry.get('single_word', False),
+          lstrip=entry.get('lstrip', False),
+          rstrip=entry.get('rstrip', False),
+          normalized=entry.get('normalized', False),
+          special=entry.get('special', False),
+        ),
+      )
+      for i, entry in added
+    ]
+  except (KeyError, TypeError, ValueError, AttributeError) as error:
+    raise ValueError(
+      f'{path}: added_tokens_decoder cannot be read ({error!r}).'
+    ) from None
+  tokenizer.add_tokens([token for _, token in tokens])
+  for i, token in tokens:
+    found = tokenizer.token_to_id(token.content)
+    if found != i:
+      raise ValueError(
+        f'{path}: {token.content} has id {i} there, {found} after vocab.json.'
+      )

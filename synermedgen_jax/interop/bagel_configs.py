@@ -1,0 +1,266 @@
+"""The JSON files beside BAGEL's weights: the model's shape, in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from synermedgen_jax.models.autoencoder import AutoencoderConfig
+from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.mot import MoTConfig
+from synermedgen_jax.models.presets import bagel_7b
+from synermedgen_jax.models.vit import ViTConfig
+
+# Options of the files that leave no trace in the weights, and the only value
+# that this model has.
+_LLM = {
+  'hidden_act': 'silu',
+  'rope_scaling': None,
+  'use_sliding_window': False,
+}
+_VIT = {'hidden_act': 'gelu_pytorch_tanh', 'rope': False}
+_WHOLE = {
+  'visual_gen': True,
+  'visual_und': True,
+  'connector_act': 'gelu_pytorch_tanh',
+  'interpolate_pos': False,
+}
+# What of a BagelConfig says how to compute or to initialise, and is in no file.
+_NOT_IN_FILES = (
+  'dtype',
+  'position_base',
+  'position_heads',
+  'latent_position_scale',
+  'latent_query_scale',
+  'llm.remat',
+  'llm.attention',
+  'llm.unroll',
+  'vit.unroll',
+)
+
+
+# What a tokenizer consists of, here and in PyTorch.
+_TOKENIZER = (
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'vocab.json',
+  'merges.txt',
+  'special_tokens_map.json',
+  'added_tokens.json',
+)
+
+
+class BagelError(ValueError):
+  """Files that are not of a model that both sides have; one line."""
+
+
+def bagel_config(
+  directory: str | Path, *, dtype: str = 'bfloat16'
+) -> BagelConfig:
+  """The shape of the model in a directory of BAGEL's files.
+
+  Args:
+    directory: holds `llm_config.json`, `vit_config.json` and `config.json`;
+      without an `ae_config.json` the autoencoder is FLUX's.
+    dtype: compute dtype.
+
+  Raises:
+    BagelError: naming a file that is missing, or an option in it that is
+      missing, contradicts another or is not this model's.
+  """
+  directory = Path(directory)
+  names = ['llm_config', 'vit_config', 'config']
+  if (directory / 'ae_config.json').is_file():
+    names.append('ae_config')
+  files = {name: _read_json(directory / f'{name}.json') for name in names}
+  try:
+    return _parse(files, dtype)
+  except BagelError as error:
+    raise BagelError(f'{directory}/{error}') from None
+  except (TypeError, ZeroDivisionError) as error:  # a text for a number, 0
+    raise BagelError(f'{directory}: JSON files of no model: {error}.') from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+  try:
+    return dict(json.loads(path.read_text()))
+  except FileNotFoundError:
+    raise BagelError(f'{path.parent}: there is no {path.name} in it.') from None
+  except (ValueError, TypeError):
+    raise BagelError(f'{path}: is not a JSON object.') from None
+
+
+class _Options(dict):
+  """The options of one file; the error of a missing one names both."""
+
+  def __init__(self, name: str, values: Mapping[str, Any]):
+    super().__init__(values)
+    self._name = name
+
+  def __missing__(self, key: str):
+    raise BagelError(f'{self._name}.json: has no {key}.')
+
+  def check(self, known: Mapping[str, Any], why: str = '') -> None:
+    for name, value in known.items():
+      if self.get(name, value) != value:
+        raise BagelError(
+          f'{self._name}.json: {name} = {self[name]!r} is not supported, only '
+          f'{value!r}{why}.'
+        )
+
+
+def _parse(files: Mapping[str, Mapping[str, Any]], dtype: str) -> BagelConfig:
+  llm, vit, whole = (
+    _Options(name, files[name])
+    for name in ('llm_config', 'vit_config', 'config')
+  )
+  llm.check(_LLM)
+  vit.check(_VIT)
+  whole.check(_WHOLE)
+  autoencoder = bagel_7b().autoencoder
+  if 'ae_config' in files:
+    autoencoder = _parse_autoencoder(_Options('ae_config', files['ae_config']))
+  _Options('config', whole.get('vae_config') or {}).check(
+    {
+      'downsample': autoencoder.downsample,
+      'z_channels': autoencoder.z_channels,
+    },
+    ' with this autoencoder',
+  )
+  return BagelConfig(
+    llm=MoTConfig(
+      hidden=llm['hidden_size'],
+      layers=llm['num_hidden_layers'],
+      heads=llm['num_attention_heads'],
+      kv_heads=llm['num_key_value_heads'],
+      head_dim=llm['hidden_size'] // llm['num_attention_heads'],
+      mlp=llm['intermediate_size'],
+      vocab=llm['vocab_size'],
+      norm_eps=llm['rms_norm_eps'],
+      rope_theta=llm['rope_theta'],
+      qk_norm=llm.get('qk_norm', True),
+      remat='full',  # as the preset of BAGEL's size
+    ),
+    vit=ViTConfig(
+      hidden=vit['hidden_size'],
+      layers=vit['num_hidden_layers'] - 1,  # BAGEL leaves the last one out
+      heads=vit['num_attention_heads'],
+      mlp=vit['intermediate_size'],
+      patch=vit['patch_size'],
+      channels=vit.get('num_channels', 3),
+      table=vit['image_size'] // vit['patch_size'],
+      norm_eps=vit.get('layer_norm_eps', 1e-6),
+    ),
+    autoencoder=autoencoder,
+    latent_patch=whole.get('latent_patch_size', 2),
+    latent_table=whole.get('max_latent_size', 64),
+    vit_table=whole.get('vit_max_num_patch_per_side', 70),
+    dtype=dtype,
+  )
+
+
+def _parse_autoencoder(ae: _Options) -> AutoencoderConfig:
+  return AutoencoderConfig(
+    channels=ae['in_channels'],
+    ch=ae['ch'],
+    ch_mult=tuple(ae['ch_mult']),
+    num_res_blocks=ae['num_res_blocks'],
+    z_channels=ae['z_channels'],
+    scale_factor=ae['scale_factor'],
+    shift_factor=ae['shift_factor'],
+  )
+
+
+def config_files(model: BagelConfig) -> dict[str, dict[str, Any]]:
+  """The JSON files of a model by name, without `.json`; reads back the same.
+
+  Raises:
+    BagelError: listing what the model has and BAGEL has not.
+  """
+  llm, vit, ae = model.llm, model.vit, model.autoencoder
+  downsample = 2 ** (len(ae.ch_mult) - 1)
+  files = {
+    'llm_config': {
+      'hidden_size': llm.hidden,
+      'num_hidden_layers': llm.layers,
+      'num_attention_heads': llm.heads,
+      'num_key_value_heads': llm.kv_heads,
+      'intermediate_size': llm.mlp,
+      'vocab_size': llm.vocab,
+      'rms_norm_eps': llm.norm_eps,
+      'rope_theta': llm.rope_theta,
+      'qk_norm': llm.qk_norm,
+      'layer_module': 'Qwen2MoTDecoderLayer',
+      'tie_word_embeddings': False,
+      'attention_dropout': 0.0,
+      'max_position_embeddings': 32768,
+      **_LLM,
+    },
+    'vit_config': {
+      'hidden_size': vit.hidden,
+      'num_hidden_layers': vit.layers + 1,
+      'num_attention_heads': vit.heads,
+      'intermediate_size': vit.mlp,
+      'patch_size': vit.patch,
+      'num_channels': vit.channels,
+      'image_size': vit.table * vit.patch,
+      'layer_norm_eps': vit.norm_eps,
+      **_VIT,
+    },
+    'config': {
+      'latent_patch_size': model.latent_patch,
+      'max_latent_size': model.latent_table,
+      'vit_max_num_patch_per_side': model.vit_table,
+      'vae_config': {'downsample': downsample, 'z_channels': ae.z_channels},
+      **_WHOLE,
+    },
+    'ae_config': {
+      'in_channels': ae.channels,
+      'out_ch': ae.channels,
+      'resolution': 256,
+      'downsample': downsample,
+      'ch': ae.ch,
+      'ch_mult': list(ae.ch_mult),
+      'num_res_blocks': ae.num_res_blocks,
+      'z_channels': ae.z_channels,
+      'scale_factor': ae.scale_factor,
+      'shift_factor': ae.shift_factor,
+    },
+  }
+  ours, theirs = _flat(model), _flat(_parse(files, model.dtype))
+  other = [
+    f'{name} = {value!r} (BAGEL: {theirs[name]!r})'
+    for name, value in ours.items()
+    if value != theirs[name] and name not in _NOT_IN_FILES
+  ]
+  if other:
+    raise BagelError(f'BAGEL has no such model: {", ".join(other)}.')
+  return files
+
+
+def _flat(model: BagelConfig) -> dict[str, Any]:
+  """Every field by name, those of the parts as `part.field`."""
+  flat = {}
+  for name, value in dataclasses.asdict(model).items():
+    if isinstance(value, dict):
+      flat |= {f'{name}.{field}': v for field, v in value.items()}
+    else:
+      flat[name] = value
+  return flat
+
+
+def copy_tokenizer(source: Path, output: Path) -> None:
+  """Copies those of the tokenizer's files that are there."""
+  for name in _TOKENIZER:
+    if (source / name).is_file():
+      shutil.copyfile(source / name, output / name)
+
+
+def has_tokenizer(folder: Path) -> bool:
+  """Whether these files make a tokenizer."""
+  pairs = (('tokenizer.json',), ('vocab.json', 'merges.txt'))
+  return any(all((folder / n).is_file() for n in names) for names in pairs)

@@ -1,0 +1,44 @@
+"""A folder of BAGEL's files to spoil."""
+
+import json
+import shutil
+from pathlib import Path
+
+from safetensors.numpy import load_file, save_file
+
+TINY = Path(__file__).parent / 'data' / 'bagel_tiny'
+
+
+def copy(folder: Path) -> Path:
+  """The tiny model's files in a folder of their own."""
+  folder.mkdir()
+  for path in TINY.iterdir():
+    if path.suffix != '.npz':
+      shutil.copy(path, folder)
+  return folder
+
+
+def change(path: Path, **values) -> None:
+  """Sets options of a JSON file."""
+  path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def shard(folder: Path, index: str = 'ema.safetensors.index.json') -> None:
+  """The language model's file as two, with an index."""
+  whole = folder / 'ema.safetensors'
+  weights = load_file(whole)
+  whole.unlink()
+  names = ('model-1-of-2.safetensors', 'model-2-of-2.safetensors')
+  keys = sorted(weights)
+  parts = dict(zip(names, (keys[::2], keys[1::2]), strict=True))
+  for name, part in parts.items():
+    save_file({key: weights[key] for key in part}, folder / name)
+  places = {key: name for name, part in parts.items() for key in part}
+  (folder / index).write_text(json.dumps({'weight_map': places}))
+
+
+def edit_weights(path: Path, edit) -> None:
+  """Rewrites a safetensors file after `edit(weights)`."""
+  weights = load_file(path)
+  edit(weights)
+  save_file(weights, path)

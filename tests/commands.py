@@ -1,0 +1,71 @@
+"""Runs the package's commands in this process, which is quick."""
+
+import contextlib
+import io
+import runpy
+import sys
+from unittest import mock
+
+from absl import app, flags
+
+PACKAGE = 'synermedgen_jax'
+
+
+@contextlib.contextmanager
+def _own_flags():
+  """Flags of other commands, which have names in common, stand aside."""
+  app.define_help_flags()  # these are everybody's
+  before = {
+    flag.name: (module, flag)
+    for module, found in flags.FLAGS.flags_by_module_dict().items()
+    if module.startswith(PACKAGE)
+    for flag in found
+  }
+  for name in before:
+    delattr(flags.FLAGS, name)
+  known = set(flags.FLAGS)
+  try:
+    yield
+  finally:
+    for name in set(flags.FLAGS) - known:
+      delattr(flags.FLAGS, name)
+    for name, (module, flag) in before.items():
+      flags.FLAGS[name] = flag
+      flags.FLAGS.register_flag_by_module(module, flag)
+
+
+def run(command, *arguments):
+  """As `python -m synermedgen_jax.COMMAND ARGUMENTS`.
+
+  Returns:
+    The exit code and what went to stdout and stderr.
+  """
+  argv = [command, *map(str, arguments)]
+  out, err = io.StringIO(), io.StringIO()
+  with (
+    _own_flags(),
+    mock.patch.object(sys, 'argv', argv),
+    contextlib.redirect_stdout(out),
+    contextlib.redirect_stderr(err),
+  ):
+    try:
+      runpy.run_module(
+        f'{PACKAGE}.{command}', run_name='__main__', alter_sys=True
+      )
+      code = 0
+    except SystemExit as end:
+      code = end.code or 0
+  if isinstance(code, str):  # as the interpreter does
+    return 1, out.getvalue(), f'{err.getvalue()}{code}\n'
+  return code, out.getvalue(), err.getvalue()
+
+
+def assert_refused(result, *said):
+  """A non-zero exit and one `Error:` line that says why."""
+  code, _, err = result
+  assert code not in (0, None)
+  lines = err.splitlines()
+  assert len(lines) == 1, err
+  assert lines[0].startswith('Error: ')
+  for words in said:
+    assert words in lines[0]

@@ -1,0 +1,345 @@
+"""Edits in small tables, their spans written down by hand."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Modality
+from synermedgen_jax.interop import editing_parquet
+from synermedgen_jax.interop.editing_parquet import (
+  SCHEMA,
+  EditingRows,
+  build,
+  editing_dataset,
+  write_editing,
+)
+from synermedgen_jax.interop.pictures import (
+  FormatError,
+  PictureBytes,
+  encode_png,
+)
+from synermedgen_jax.tasks import synthesis
+from synermedgen_jax.tasks.example import (
+  Example,
+  SliceRef,
+  text,
+  vae_image,
+  vit_image,
+)
+
+
+def png(level):
+  return encode_png(np.full((2, 2), level / 127.5 - 1, np.float32))
+
+
+def chain(*levels, words):
+  return {
+    'image_list': [png(level) for level in levels],
+    'instruction_list': words,
+  }
+
+
+def write(path, *rows, schema=SCHEMA, **options):
+  pq.write_table(pa.Table.from_pylist(list(rows), schema), path, **options)
+  return path
+
+
+def level(image):
+  """The grey level that all of a picture has."""
+  (found,) = {round((float(v) + 1) * 127.5) for v in image.read().ravel()}
+  return found
+
+
+def spans(example):
+  """(kind, words or level, loss) of every span."""
+  return [(s.kind, s.text or level(s.image), s.has_loss) for s in example.spans]
+
+
+def clean(number):
+  return [('vae_image', number, False), ('vit_image', number, False)]
+
+
+def step(words, number):
+  return [('text', words, False), ('vae_image', number, True)]
+
+
+def drawn(row, count=200):
+  """All examples that are drawn of a row, as their spans."""
+  examples = [build(row, np.random.default_rng(i)) for i in range(count)]
+  assert {e.task for e in examples} == {'editing'}
+  return Counter(tuple(spans(e)) for e in examples)
+
+
+def test_a_pair_is_source_instruction_and_noised_target(tmp_path):
+  path = write(tmp_path / 'a.parquet', chain(10, 20, words=[['redden it']]))
+  assert list(drawn(EditingRows([path])[0], 10)) == [
+    (*clean(10), *step('redden it', 20))
+  ]
+
+
+def test_every_wording_is_drawn(tmp_path):
+  wordings = ['a', 'b', 'c']
+  path = write(tmp_path / 'a.parquet', chain(10, 20, words=[wordings]))
+  found = drawn(EditingRows([path])[0])
+  assert set(found) == {(*clean(10), *step(w, 20)) for w in wordings}
+  assert min(found.values()) > 40
+
+
+def test_a_longer_chain_gives_one_step_or_two(tmp_path):
+  path = write(
+    tmp_path / 'a.parquet', chain(1, 2, 3, 4, words=[['a'], ['b.'], ['c']])
+  )
+  found = drawn(EditingRows([path])[0])
+  assert set(found) == {
+    (*clean(1), *step('a', 2)),
+    (*clean(2), *step('b.', 3)),
+    (*clean(3), *step('c', 4)),
+    # Two, the one after the other.
+    (*clean(1), *step('a', 2), *clean(2), *step('b.', 3)),
+    (*clean(2), *step('b.', 3), *clean(3), *step('c', 4)),
+    # Two as one.
+    (*clean(1), *step('a. b.', 3)),
+    (*clean(2), *step('b. c.', 4)),
+  }
+
+
+def pairs(first, count):
+  return [chain(first + i, 200, words=[['a']]) for i in range(count)]
+
+
+def source_level(example):
+  return level(example.spans[0].image)
+
+
+@pytest.fixture
+def rows(tmp_path):
+  """Row groups of 2, 2, 1 and 3 rows in two files."""
+  paths = [
+    write(tmp_path / 'a.parquet', *pairs(0, 5), row_group_size=2),
+    write(tmp_path / 'b.parquet', *pairs(5, 3)),
+  ]
+  return EditingRows(paths)
+
+
+def test_rows_of_several_files_are_found_by_index(rows):
+  assert len(rows) == 8
+  assert rows.sizes == [2, 2, 1, 3]
+  for i in (7, 0, 4, 5, 1):
+    assert level(rows[i].pictures[0]) == i
+  with pytest.raises(IndexError):
+    rows[8]
+
+
+def test_every_epoch_has_all_rows_once_in_an_order_of_its_own(rows):
+  found = editing_dataset(rows, seed=1)
+  epochs = [
+    [source_level(found[8 * epoch + i]) for i in range(8)] for epoch in range(4)
+  ]
+  assert all(sorted(epoch) == list(range(8)) for epoch in epochs)
+  assert len(set(map(tuple, epochs))) == 4
+  again = editing_dataset(rows, seed=1)
+  assert [source_level(again[16 + i]) for i in range(8)] == epochs[2]
+  other = editing_dataset(rows, seed=2)
+  assert [source_level(other[i]) for i in range(8)] != epochs[0]
+
+
+def test_a_row_group_is_read_once_an_epoch(tmp_path, monkeypatch):
+  monkeypatch.setattr(editing_parquet, '_OPEN_GROUPS', 2)
+  path = write(tmp_path / 'a.parquet', *pairs(0, 40), row_group_size=4)
+  read = []
+  original = pq.ParquetFile.read_row_group
+
+  def counted(self, group, **options):
+    read.append(group)
+    return original(self, group, **options)
+
+  monkeypatch.setattr(pq.ParquetFile, 'read_row_group', counted)
+  found = editing_dataset(EditingRows([path]), seed=0)
+  levels = [source_level(found[i]) for i in range(40)]
+  assert sorted(levels) == list(range(40))
+  assert sorted(read) == list(range(10))
+  # Rows of two groups are shuffled together.
+  assert any(a // 4 != b // 4 for a, b in itertools.pairwise(levels[:8]))
+
+
+def test_large_lists_are_read_too(tmp_path):
+  schema = pa.schema(
+    [
+      ('image_list', pa.large_list(pa.large_binary())),
+      ('instruction_list', pa.large_list(pa.large_list(pa.large_string()))),
+      ('note', pa.string()),
+    ]
+  )
+  row = chain(10, 20, words=[['a']]) | {'note': 'b'}
+  path = write(tmp_path / 'a.parquet', row, schema=schema)
+  assert level(EditingRows([path])[0].pictures[1]) == 20
+
+
+@pytest.mark.parametrize(
+  ('row', 'reason'),
+  [
+    (chain(1, words=[]), r'has 1 picture\(s\), an edit needs two'),
+    ({'image_list': None}, r'has 0 picture\(s\), an edit needs two'),
+    (
+      chain(1, 2, words=[['a'], ['b']]),
+      r'has 2 step\(s\) for 2 pictures, expected 1',
+    ),
+    (chain(1, 2, 3, words=[['a']]), r'1 step\(s\) for 3 pictures, expected 2'),
+    (chain(1, 2, words=[[]]), 'step 0 of instruction_list has an empty'),
+    (
+      chain(1, 2, 3, words=[['a'], ['b', '']]),
+      'step 1 of instruction_list has an empty',
+    ),
+    (chain(1, 2, words=[[None]]), 'step 0 of instruction_list has an empty'),
+    (chain(1, 2, words=[None]), 'step 0 of instruction_list has an empty'),
+  ],
+)
+def test_a_bad_row_is_named(tmp_path, row, reason):
+  path = write(tmp_path / 'a.parquet', *pairs(0, 3), row, row_group_size=2)
+  rows = EditingRows([path])
+  assert level(rows[2].pictures[0]) == 2
+  with pytest.raises(FormatError, match=rf'a\.parquet: row 3: .*{reason}'):
+    rows[3]
+
+
+@pytest.mark.parametrize('data', [None, b'', b'\x89PNG no'])
+def test_bytes_that_are_no_picture_are_named(tmp_path, data):
+  row = {'image_list': [png(1), data], 'instruction_list': [['a']]}
+  example = build(
+    EditingRows([write(tmp_path / 'a.parquet', row)])[0],
+    np.random.default_rng(0),
+  )
+  with pytest.raises(
+    FormatError,
+    match=r'a\.parquet: row 0: picture 1 of image_list cannot be read',
+  ):
+    example.spans[-1].image.read()
+
+
+@pytest.mark.parametrize(
+  ('column', 'kind', 'reason'),
+  [
+    ('image_list', pa.list_(pa.string()), 'expected lists of bytes'),
+    ('image_list', pa.binary(), 'expected lists of bytes'),
+    (
+      'instruction_list',
+      pa.list_(pa.string()),
+      'expected lists of lists of strings',
+    ),
+    ('instruction_list', None, 'has no column instruction_list'),
+  ],
+)
+def test_a_table_of_other_columns_is_named(tmp_path, column, kind, reason):
+  fields = {name: SCHEMA.field(name).type for name in SCHEMA.names}
+  fields[column] = kind
+  fields = {name: kind for name, kind in fields.items() if kind is not None}
+  schema = pa.schema(list(fields.items()))
+  path = tmp_path / 'a.parquet'
+  pq.write_table(schema.empty_table(), path)
+  with pytest.raises(FormatError, match=rf'a\.parquet: .*{reason}'):
+    EditingRows([path])
+
+
+def test_files_that_are_not_whole_are_named(tmp_path):
+  path = write(tmp_path / 'a.parquet', *pairs(0, 3))
+  data = path.read_bytes()
+  for spoilt in (b'', b'PAR1', data[:-20]):
+    path.write_bytes(spoilt)
+    with pytest.raises(FormatError, match=r'a\.parquet: is not a whole') as e:
+      EditingRows([path])
+    assert '\n' not in str(e.value)
+  pq.write_table(SCHEMA.empty_table(), path)
+  with pytest.raises(FormatError, match=r'a\.parquet: holds no row'):
+    EditingRows([path])
+
+
+def test_a_row_group_that_is_spoilt_is_named(tmp_path):
+  path = write(tmp_path / 'a.parquet', *pairs(0, 3), compression='snappy')
+  data = bytearray(path.read_bytes())
+  data[4:60] = bytes(56)
+  path.write_bytes(data)
+  rows = EditingRows([path])
+  with pytest.raises(FormatError, match=r'a\.parquet: row group 0 cannot') as e:
+    rows[0]
+  assert '\n' not in str(e.value)
+
+
+def pixels(ref):
+  """Values that tell modality and index."""
+  marks = [list(Modality).index(ref.modality), ref.index]
+  return np.asarray([marks, marks], np.float32) / 16 - 1
+
+
+ROUTE = ROUTES_BY_NAME['brain_mr_to_ct']
+
+
+def synthesis_example(index):
+  return synthesis.prompt(
+    ROUTE,
+    SliceRef('case', Modality.MR, index),
+    SliceRef('case', Modality.CT, index),
+  )
+
+
+def test_synthesis_comes_back(tmp_path, monkeypatch):
+  monkeypatch.setattr(editing_parquet, '_ROWS_A_GROUP', 2)
+  examples = [synthesis_example(i) for i in range(5)]
+  path = write_editing(examples, pixels, tmp_path / 'new' / 'a.parquet')
+  rows = EditingRows([path])
+  assert rows.sizes == [2, 2, 1]
+  for i, example in enumerate(examples):
+    found = build(rows[i], np.random.default_rng(i))
+    for ours, theirs in zip(found.spans, example.spans, strict=True):
+      assert ours.kind == theirs.kind
+      assert (ours.text, ours.has_loss) == (theirs.text, theirs.has_loss)
+      if theirs.image:
+        np.testing.assert_allclose(
+          ours.image.read(), pixels(theirs.image), atol=1.001 / 255
+        )
+
+
+def test_what_is_written_has_the_columns_of_the_format(tmp_path):
+  path = write_editing([synthesis_example(3)], pixels, tmp_path / 'a.parquet')
+  table = pq.read_table(path)
+  assert table.schema.equals(SCHEMA)
+  (row,) = table.to_pylist()
+  assert row['instruction_list'] == [['convert brain MRI to CT']]
+  expected = [encode_png(pixels(SliceRef('c', m, 3))) for m in ('mr', 'ct')]
+  assert row['image_list'] == expected
+
+
+A, B = (SliceRef('case', Modality.CT, i) for i in range(2))
+
+
+@pytest.mark.parametrize(
+  'parts',
+  [
+    [text('a')],
+    [vae_image(A), vit_image(A), text('a')],
+    [vae_image(A), text('a'), vae_image(B, has_loss=True)],
+    [vae_image(A), vit_image(B), text('a'), vae_image(B, has_loss=True)],
+    [vae_image(A), vit_image(A), text('a'), vae_image(B), text('b')],
+  ],
+)
+def test_other_examples_are_refused(tmp_path, parts):
+  with pytest.raises(FormatError, match="task 'synthesis' is not a source"):
+    write_editing(
+      [Example('synthesis', tuple(parts))], pixels, tmp_path / 'a.parquet'
+    )
+  assert not (tmp_path / 'a.parquet').exists()
+
+
+def test_nothing_is_written_over(tmp_path):
+  path = tmp_path / 'a.parquet'
+  path.write_text('mine')
+  with pytest.raises(FormatError, match=r'a\.parquet: is there already'):
+    write_editing([], pixels, path)
+  assert path.read_text() == 'mine'
+
+
+def test_a_picture_of_a_table_does_not_print_its_bytes():
+  assert 'PNG' not in repr(PictureBytes(b'\x89PNG', 'a: row 1'))

@@ -1,0 +1,285 @@
+"""The evaluate command on stages that were trained for two steps."""
+
+import json
+import shutil
+
+import commands
+import numpy as np
+import pytest
+from commands import assert_refused
+from store_fakes import USABLE, slice_of
+
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+# What the fake store's subjects of each split serve.
+ROUTES = {
+  'test': {
+    'brain_mr_to_ct': 'case5',
+    'brain_ct_to_mr': 'case5',
+    'pelvis_cbct_to_ct': 'case6',
+    'pelvis_ct_to_cbct': 'case6',
+  },
+  'val': {'brain_mr_to_ct': 'case3', 'brain_ct_to_mr': 'case3'},
+}
+METHODS = {'copy_source', 'mean_target', 'ceiling'}
+QUESTIONS = 6  # as many as there are pictures of
+
+
+def evaluate(workdir, *flags):
+  return commands.run('evaluate', f'--workdir={workdir}', *flags)
+
+
+@pytest.fixture(scope='module')
+def workdir(nano_runs, tmp_path_factory, quick_compiles):
+  """Stage II, measured on the test subjects."""
+  copy = tmp_path_factory.mktemp('measured') / 'stage2'
+  shutil.copytree(nano_runs / 'stage2', copy)
+  code, out, err = evaluate(copy, f'--questions={QUESTIONS}')
+  assert code == 0, err
+  (copy / 'out.txt').write_text(out)
+  return copy
+
+
+def metrics_of(workdir):
+  return json.loads((workdir / 'evaluation' / 'metrics.json').read_text())
+
+
+@pytest.fixture(scope='module')
+def metrics(workdir):
+  return metrics_of(workdir)
+
+
+def npz(path):
+  with np.load(path) as arrays:
+    return dict(arrays)
+
+
+def shown(images):
+  """The slices that these pictures are of."""
+  return {slice_of(image[0, 0]) for image in images}
+
+
+def test_understanding_has_accuracy_chance_and_count(metrics):
+  found = metrics['understanding']
+  assert found.keys() == {'cts', 'mi', 'tia'}
+  for task, count in (('cts', 6), ('mi', 4 * 6), ('tia', 6)):
+    assert 0 <= found[task]['accuracy'] <= 1
+    assert found[task]['count'] == count
+  assert found['cts']['chance'] == found['tia']['chance'] == 0.25
+
+
+def test_modalities_asked_are_those_of_test_subjects(metrics):
+  # The training subjects have the BraTS contrasts, too.
+  assert metrics['understanding']['mi']['confusion']['truth'] == [
+    'CT',
+    'CBCT',
+    'MRI',
+  ]
+
+
+def test_every_route_has_three_metrics_beside_its_baselines(metrics):
+  assert metrics['synthesis'].keys() == ROUTES['test'].keys()
+  for score in metrics['synthesis'].values():
+    assert score['count'] == 1
+    assert score['baselines'].keys() == METHODS
+    for values in (score, *score['baselines'].values()):
+      for part in (values, values['full_frame']):
+        assert -1 <= part['ssim'] <= 1
+        assert np.isfinite(part['psnr'])
+        assert 0 <= part['mae'] <= 1  # the window is from 0 to 1
+
+
+# A slice of the fake store is one grey level; a modality later is 8 levels
+# more, a case later 64.
+LEVEL = 1 / 65535
+
+
+@pytest.mark.parametrize(
+  ('route', 'levels'),
+  [('pelvis_cbct_to_ct', 8), ('brain_mr_to_ct', 7 * 8), ('brain_ct_to_mr', 56)],
+)
+def test_the_copy_is_as_far_off_as_its_modality(metrics, route, levels):
+  copy = metrics['synthesis'][route]['baselines']['copy_source']
+  assert copy['mae'] == pytest.approx(levels * LEVEL, rel=1e-3)
+  assert copy['full_frame']['mae'] == pytest.approx(levels * LEVEL, rel=1e-3)
+
+
+@pytest.mark.parametrize('route', ROUTES['test'])
+def test_the_mean_target_is_of_the_training_subjects(metrics, route):
+  # The only one of each cohort comes five cases before that of the test.
+  mean = metrics['synthesis'][route]['baselines']['mean_target']
+  assert mean['mae'] == pytest.approx(5 * 64 * LEVEL, rel=1e-3)
+
+
+def test_the_file_says_what_its_numbers_are(metrics, nano_runs):
+  assert metrics['split'] == 'test'
+  assert metrics['subjects'] == ['case5', 'case6']
+  assert metrics['store'] == str(nano_runs / 'store')
+  assert metrics['slices'] == 'all usable'
+  assert metrics['sampling']['points'] == 2
+  definition = metrics['definition']
+  assert definition['understanding'].keys() == {'cts', 'mi', 'tia'}
+  assert definition['synthesis'].keys() == {'ssim', 'psnr', 'mae'}
+  for what in ('range', 'mask', 'full_frame', 'dimension', 'unit'):
+    assert definition['synthesis']['ssim'][what]
+
+
+def test_all_questions_are_about_test_subjects(workdir):
+  folder = workdir / 'evaluation'
+  images = npz(folder / 'understanding.npz')['images']
+  asked = json.loads((folder / 'understanding.json').read_text())
+  # Five pictures a question of CTS, four of MI, two and more of TIA.
+  assert [q['task'] for q in asked] == ['cts'] * 6 + ['mi'] * 6 + ['tia'] * 6
+  assert len(images) == sum(len(q['images']) for q in asked) >= 6 * (5 + 4 + 2)
+  slices = shown(images)
+  assert {ref.case for ref in slices} == {'case5', 'case6'}
+  assert {ref.index for ref in slices} <= set(USABLE)
+
+
+def test_the_accuracy_is_that_of_the_answers_kept(workdir, metrics):
+  path = workdir / 'evaluation' / 'understanding.json'
+  for task in ('cts', 'tia'):
+    right = [
+      question['prediction'].strip()[:1] == question['answer']
+      for question in json.loads(path.read_text())
+      if question['task'] == task
+    ]
+    found = metrics['understanding'][task]['accuracy']
+    assert found == sum(right) / QUESTIONS
+
+
+@pytest.mark.parametrize('route', ROUTES['test'])
+def test_panels_show_slices_of_a_test_subject(workdir, route):
+  panel = npz(workdir / 'evaluation' / 'panels' / f'{route}.npz')
+  _, source, _, target = route.split('_')
+  assert str(panel['case']) == ROUTES['test'][route]
+  for name, modality in (('source', source), ('truth', target)):
+    refs = [slice_of(image[0, 0]) for image in panel[name]]
+    assert [ref.index for ref in refs] == panel['indices'].tolist()
+    assert {(r.case, r.modality) for r in refs} == {
+      (ROUTES['test'][route], modality)
+    }
+  assert panel['synthesis'].shape == panel['truth'].shape
+  assert np.abs(panel['synthesis']).max() <= 1
+
+
+def test_the_tables_are_printed(workdir):
+  out = (workdir / 'out.txt').read_text()
+  for name in ('CTS', 'MI', 'TIA', *ROUTES['test'], 'mean'):
+    assert any(line.startswith(name) for line in out.splitlines())
+  assert out.endswith(f'Metrics: {workdir}/evaluation/metrics.json\n')
+
+
+def test_a_second_run_finds_the_same(workdir, nano_runs, tmp_path):
+  again = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
+  code, _, err = evaluate(again, f'--questions={QUESTIONS}')
+  assert code == 0, err
+  files = [p for p in (workdir / 'evaluation').rglob('*') if p.is_file()]
+  assert len(files) == 3 + len(ROUTES['test'])
+  for path in files:
+    assert (again / path.relative_to(workdir)).read_bytes() == path.read_bytes()
+
+
+def test_nothing_but_progress_is_on_stderr(nano_runs, tmp_path):
+  workdir = shutil.copytree(nano_runs / 'stage1', tmp_path / 'stage1')
+  code, _, err = evaluate(workdir, '--questions=1')
+  assert code == 0
+  for line in err.replace('\r', '\n').splitlines():
+    assert line.startswith(('ask cts', 'ask mi', 'ask tia'))
+
+
+def test_stage_1_is_asked_and_does_not_synthesise(nano_runs, tmp_path):
+  workdir = shutil.copytree(nano_runs / 'stage1', tmp_path / 'stage1')
+  assert evaluate(workdir, '--questions=2')[0] == 0
+  found = metrics_of(workdir)
+  assert found['understanding']['cts']['count'] == 2
+  assert found['definition'].keys() == {'understanding'}
+  assert 'synthesis' not in found
+  assert not (workdir / 'evaluation' / 'panels').exists()
+
+
+def test_the_split_routes_slices_and_points_are_those_asked(
+  nano_runs, tmp_path
+):
+  workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
+  code, _, err = evaluate(
+    workdir,
+    '--split=val',
+    '--parts=synthesis',
+    '--routes=brain_mr_to_ct',
+    '--slices=2',
+    '--points=3',
+  )
+  assert code == 0, err
+  found = metrics_of(workdir)
+  assert found['split'] == 'val'
+  assert found['subjects'] == ['case3', 'case4']
+  assert found['synthesis'].keys() == {'brain_mr_to_ct'}
+  assert found['sampling']['points'] == 3
+  assert found['slices'] == 2
+  assert 'understanding' not in found
+  panel = npz(workdir / 'evaluation' / 'panels' / 'brain_mr_to_ct.npz')
+  assert str(panel['case']) == 'case3'
+  # The middles of the two halves of slices 1 to 6.
+  assert panel['indices'].tolist() == [2, 5]
+  # Case 3 is three cases after the one to train on.
+  mean = found['synthesis']['brain_mr_to_ct']['baselines']['mean_target']
+  assert mean['mae'] == pytest.approx(3 * 64 * LEVEL, rel=1e-3)
+
+
+def without(store, split, path):
+  """A copy of the store in which nobody is in that split."""
+  shutil.copytree(store, path)
+  manifest = path / 'manifest.jsonl'
+  text = manifest.read_text()
+  assert f'"split": "{split}"' in text
+  manifest.write_text(text.replace(f'"split": "{split}"', '"split": "holdout"'))
+  return path
+
+
+REFUSED = {
+  'autoencoder': ([], 'stage autoencoder answers and synthesises nothing'),
+  'route': (['--routes=brain_ct_to_pet'], '--routes: unknown brain_ct_to_pet'),
+  'part': (['--parts=answers'], '--parts: unknown answers, expected'),
+  'store': (['--store=nowhere'], 'nowhere: holds no slice store'),
+}
+
+
+@pytest.mark.parametrize('kind', REFUSED)
+def test_what_cannot_be_measured_is_refused(nano_runs, tmp_path, kind):
+  flags, said = REFUSED[kind]
+  stage = 'autoencoder' if kind == 'autoencoder' else 'stage2'
+  workdir = shutil.copytree(nano_runs / stage, tmp_path / stage)
+  assert_refused(evaluate(workdir, *flags), said)
+  assert not (workdir / 'evaluation').exists()
+
+
+def test_a_split_without_subjects_is_refused(nano_runs, tmp_path):
+  store = without(nano_runs / 'store', 'test', tmp_path / 'store')
+  workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
+  assert_refused(
+    evaluate(workdir, f'--store={store}'),
+    f"{store}: has no subject in split 'test'; choose another --split.",
+  )
+
+
+def test_routes_without_a_training_subject_are_refused(nano_runs, tmp_path):
+  store = without(nano_runs / 'store', 'train', tmp_path / 'store')
+  workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
+  assert_refused(
+    evaluate(workdir, f'--store={store}', '--parts=synthesis'),
+    f'{store}: has no training subject for the mean target of '
+    'pelvis_cbct_to_ct, pelvis_ct_to_cbct, brain_mr_to_ct, brain_ct_to_mr; '
+    'choose others with --routes.',
+  )
+
+
+def test_a_folder_that_holds_no_stage_is_refused(tmp_path):
+  assert_refused(evaluate(tmp_path), f'{tmp_path}: holds no config.json; train')
+
+
+def test_a_stage_without_a_checkpoint_is_refused(nano_runs, tmp_path):
+  workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
+  shutil.rmtree(workdir / 'checkpoints' / '2')
+  assert_refused(
+    evaluate(workdir), f'{workdir}/checkpoints: holds no whole checkpoint.'
+  )

@@ -1,0 +1,170 @@
+"""The train command: what it says, and how it ends."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import commands
+import nano
+import pytest
+from commands import assert_refused
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures('nano_preset')
+
+
+def main(*arguments):
+  return commands.run('main', *arguments)
+
+
+def config_flag(name='stage1', model='nano'):
+  return f'--config={nano.CONFIGS / f"{name}.py"}:{model}'
+
+
+# As a user runs it: the flags, and what is said of them.
+WRONG = {
+  'key': (
+    [config_flag(), '--config.no_such_key=1'],
+    "Error: the config has no key 'no_such_key'.",
+  ),
+  'file': (
+    ['--config=configs/stage3.py:tiny'],
+    'Error: --config: ',
+  ),
+  'value': (
+    [config_flag(model='tiny'), '--config.store=nowhere'],
+    'Error: config.store: nowhere: holds no slice store; make one with python '
+    '-m synermedgen_jax.prepare.',
+  ),
+}
+
+
+@pytest.fixture(scope='module')
+def refusals(tmp_path_factory):
+  """All at once, each in a process of its own."""
+  workdir = tmp_path_factory.mktemp('wrong') / 'run'
+  processes = {
+    kind: subprocess.Popen(
+      [
+        *(sys.executable, '-m', 'synermedgen_jax.main'),
+        *arguments,
+        f'--workdir={workdir}',
+      ],
+      cwd=ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    )
+    for kind, (arguments, _) in WRONG.items()
+  }
+  done = {kind: p.communicate(timeout=600) for kind, p in processes.items()}
+  assert not workdir.exists()
+  return {kind: (processes[kind].returncode, *done[kind]) for kind in done}
+
+
+@pytest.mark.parametrize('kind', WRONG)
+def test_a_process_ends_with_one_line_and_no_traceback(refusals, kind):
+  code, out, err = refusals[kind]
+  assert code == 1
+  assert out == ''
+  assert len(err.splitlines()) == 1, err
+  assert err.startswith(WRONG[kind][1])
+
+
+def test_a_missing_config_file_is_named(refusals):
+  assert 'configs/stage3.py' in refusals['file'][2]
+
+
+def test_a_value_of_another_type_is_refused_with_a_hint_at_help(tmp_path):
+  code, _, err = main(
+    config_flag(), '--config.steps=many', f'--workdir={tmp_path}'
+  )
+  error, hint = err.splitlines()
+  assert code == 1
+  assert '--config.steps=many: invalid literal' in error
+  assert hint.startswith('Pass --helpshort')
+
+
+def test_an_unknown_preset_is_refused(store_path, tmp_path):
+  found = main(
+    config_flag(model='huge'),
+    f'--config.store={store_path}',
+    f'--workdir={tmp_path}',
+  )
+  assert_refused(found, "config.model: Unknown preset 'huge'", 'tiny, base_1b')
+
+
+def test_an_example_that_no_row_holds_is_refused(store_path, tmp_path):
+  found = main(
+    config_flag(),
+    f'--config.store={store_path}',
+    '--config.image.vit_side=16',
+    '--config.image.vae_side=16',
+    '--config.capacity.und=20',
+    f'--workdir={tmp_path}',
+  )
+  assert_refused(found, 'config.capacity.und is 20, an example of task')
+
+
+def test_an_argument_without_dashes_is_refused(tmp_path):
+  code, _, err = main(config_flag(), 'train', f'--workdir={tmp_path}')
+  assert code == 1
+  assert err == "Unexpected argument 'train': options begin with --.\n"
+
+
+@pytest.mark.parametrize('flag', ['config', 'workdir'])
+def test_the_config_and_the_workdir_have_to_be_given(tmp_path, flag):
+  given = {'config': config_flag(), 'workdir': f'--workdir={tmp_path}'}
+  del given[flag]
+  code, _, err = main(*given.values())
+  assert code == 1
+  assert f'Flag --{flag} must have a value' in err.splitlines()[0]
+
+
+def flat(config, prefix='--config'):
+  """Every key of a config as a flag."""
+  for key, value in config.items():
+    if isinstance(value, dict):
+      yield from flat(value, f'{prefix}.{key}')
+    else:
+      yield f'{prefix}.{key}={value}'
+
+
+def stage1_flags(runs, **values):
+  """Those that `stage1` of the runs was trained with."""
+  small = nano.stage_config('stage1', runs).to_dict() | values
+  default = nano.config_file('stage1').to_dict()
+  changed = {k: v for k, v in small.items() if v != default[k]}
+  return [config_flag(), *flat(changed)]
+
+
+def test_the_same_command_again_does_nothing_more(nano_runs, tmp_path):
+  workdir = shutil.copytree(nano_runs / 'stage1', tmp_path / 'stage1')
+  flags = [*stage1_flags(nano_runs), f'--workdir={workdir}']
+  config = json.loads((workdir / 'config.json').read_text())
+  code, out, err = main(*flags)
+  assert (code, err) == (0, '')
+  assert out.startswith('Stage gau on 1 cpu device(s): ')
+  assert json.loads((workdir / 'config.json').read_text()) == config
+  for name in ('metrics.jsonl', 'checkpoints/2/params/manifest.ocdbt'):
+    found, before = workdir / name, nano_runs / 'stage1' / name
+    assert found.read_bytes() == before.read_bytes()
+    assert found.stat().st_mtime_ns == before.stat().st_mtime_ns
+  assert [p.name for p in (workdir / 'checkpoints').iterdir()] == ['2']
+
+
+def test_more_steps_go_on_from_the_last_checkpoint(
+  nano_runs, quick_compiles, tmp_path
+):
+  workdir = shutil.copytree(nano_runs / 'stage1', tmp_path / 'stage1')
+  flags = stage1_flags(nano_runs, steps=3)
+  code, _, err = main(*flags, f'--workdir={workdir}')
+  assert code == 0, err
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(line)['step'] for line in lines] == [2, 3]
+  written = json.loads((workdir / 'config.json').read_text())
+  assert written['config']['steps'] == 3

@@ -1,0 +1,228 @@
+"""The translate command: a volume in, a volume on the same grid out."""
+
+from pathlib import Path
+
+import commands
+import nibabel as nib
+import numpy as np
+import pytest
+from commands import assert_refused
+from store_fakes import CANVAS
+
+from synermedgen_jax.inference.volume import Synthesiser
+
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+T1 = Path(__file__).parent / 'data' / 'openms' / 'patient26' / 't1.nii.gz'
+
+
+def translate(workdir, source, output, *flags, route=('cbct', 'ct', 'brain')):
+  return commands.run(
+    'translate',
+    f'--workdir={workdir}',
+    f'--input={source}',
+    f'--output={output}',
+    f'--source={route[0]}',
+    f'--target={route[1]}',
+    f'--region={route[2]}',
+    *flags,
+  )
+
+
+def write(path, data, affine=None):
+  affine = np.diag([2.0, 2, 3, 1]) if affine is None else affine
+  nib.save(nib.Nifti1Image(data, affine), path)
+  return path
+
+
+def head(shape=(CANVAS, CANVAS, 5)):
+  """HU that differ at every voxel, some of them beyond the window."""
+  return np.linspace(-1400, 1900, np.prod(shape)).reshape(shape)
+
+
+@pytest.fixture
+def source(tmp_path):
+  return write(tmp_path / 'cbct.nii.gz', head().astype(np.float32))
+
+
+@pytest.fixture
+def output(tmp_path):
+  return tmp_path / 'out' / 'ct.nii.gz'
+
+
+@pytest.fixture
+def copies(monkeypatch):
+  """A model that makes each target slice the very source slice."""
+
+  def synthesise(self, route, slices, *, seed, progress):
+    progress(len(slices))
+    return slices
+
+  monkeypatch.setattr(Synthesiser, 'synthesise', synthesise)
+
+
+# Column vectors: where a step along each axis of the array leads.
+AXES = {
+  'RAS': [(2, 0, 0), (0, 2, 0), (0, 0, 3)],
+  'LPS': [(-2, 0, 0), (0, -2, 0), (0, 0, 3)],
+  'SRA': [(0, 2, 0), (0, 0, 2), (3, 0, 0)],
+}
+
+
+@pytest.mark.parametrize('axes', ['RAS', 'LPS'])
+def test_hu_come_back_where_they_were(
+  nano_runs, tmp_path, output, copies, axes
+):
+  affine = np.eye(4)
+  affine[:3, :3] = np.array(AXES[axes], float).T
+  affine[:3, 3] = (-7, 11, 5)
+  source = write(tmp_path / 'cbct.nii.gz', head().astype(np.float32), affine)
+  code, out, err = translate(nano_runs / 'stage2', source, output)
+  assert code == 0, err
+  found = nib.load(output)
+  np.testing.assert_array_equal(found.affine, affine)
+  # The model's slices are the volume's own pixels, so only the window cuts.
+  np.testing.assert_allclose(
+    found.get_fdata(), head().clip(-1000, 1000), atol=0.01
+  )
+  assert out == (
+    f'{output}: CT in HU, -1000 to 1000, shape ({CANVAS}, {CANVAS}, 5).\n'
+  )
+
+
+def test_axial_slices_are_found_in_any_order_of_axes(
+  nano_runs, tmp_path, output, copies
+):
+  # The second axis runs upwards: CANVAS slices of CANVAS x 5 pixels.
+  affine = np.eye(4)
+  affine[:3, :3] = np.array([(0, 2, 0), (0, 0, 2), (2, 0, 0)], float).T
+  source = write(tmp_path / 'cbct.nii.gz', head().astype(np.float32), affine)
+  code, _, err = translate(nano_runs / 'stage2', source, output)
+  assert code == 0, err
+  found = nib.load(output)
+  np.testing.assert_array_equal(found.affine, affine)
+  # Five pixels lie half a pixel off the centres of a canvas of sixteen: a mean
+  # of neighbours along the last axis, whose values differ by little.
+  step = head()[0, 0, 1] - head()[0, 0, 0]
+  error = found.get_fdata() - head().clip(-1000, 1000)
+  assert np.abs(error).max() <= 0.5 * step + 0.01
+
+
+def test_a_real_volume_keeps_its_grid_and_has_the_scale_asked(
+  nano_runs, tmp_path
+):
+  output = tmp_path / 'flair.nii.gz'
+  flags = ['--low=-20', '--high=300', '--points=3']
+  route = ('t1', 'flair', 'brain')
+  code, out, err = translate(
+    nano_runs / 'stage2', T1, output, *flags, route=route
+  )
+  assert code == 0, err
+  found, given = nib.load(output), nib.load(T1)
+  assert found.shape == given.shape == (67, 87, 10)
+  np.testing.assert_allclose(found.affine, given.affine, atol=1e-5)
+  for code_of in ('sform_code', 'qform_code'):
+    assert found.header[code_of] == given.header[code_of]
+  values = found.get_fdata()
+  assert np.isfinite(values).all()
+  assert -20 <= values.min() < values.max() <= 300
+  assert 'FLAIR (MRI) in a.u., -20 to 300' in out
+
+
+def test_a_model_makes_hu_and_a_seed_fixes_them(nano_runs, source, tmp_path):
+  made = []
+  for name, seed in (('a', 1), ('b', 1), ('c', 2)):
+    output = tmp_path / f'{name}.nii'
+    code, _, err = translate(
+      nano_runs / 'stage2', source, output, f'--seed={seed}'
+    )
+    assert code == 0, err
+    made.append(nib.load(output).get_fdata())
+  assert made[0].shape == (CANVAS, CANVAS, 5)
+  assert -1000 <= made[0].min() < made[0].max() <= 1000
+  np.testing.assert_array_equal(made[0], made[1])
+  assert (made[0] != made[2]).any()
+
+
+def nan(path):
+  data = head().astype(np.float32)
+  data[1, 2, 3] = np.nan
+  return write(path, data)
+
+
+def cut(path):
+  write(path, head().astype(np.float32))
+  path.write_bytes(path.read_bytes()[:500])
+  return path
+
+
+INPUTS = {
+  'missing': (lambda path: path, 'no such file'),
+  'series': (
+    lambda path: write(path, np.ones((4, 4, 4, 2), np.float32)),
+    'has shape (4, 4, 4, 2), expected one 3-D volume',
+  ),
+  'nan': (nan, '1 of 1280 voxels are NaN or infinite'),
+  'cut': (cut, 'cannot be read'),
+  'empty': (
+    lambda path: write(path, np.zeros((4, 4, 4), np.float32)),
+    'is empty, every voxel is 0',
+  ),
+}
+
+
+@pytest.mark.parametrize('kind', INPUTS)
+def test_a_bad_input_is_named_and_nothing_is_written(
+  nano_runs, tmp_path, output, kind
+):
+  make, said = INPUTS[kind]
+  source = make(tmp_path / 'source.nii.gz')
+  found = translate(nano_runs / 'stage2', source, output)
+  assert_refused(found, f'Error: {source}: ', said)
+  assert not output.parent.exists()
+
+
+ASKED = {
+  'modality': (('ct', 'xray', 'brain'), [], "Unknown modality 'xray'"),
+  'region': (('mr', 'ct', 'knee'), [], "Unknown region 'knee'"),
+  'route': (('ct', 'pet', 'brain'), [], 'No route ct->pet in region brain'),
+  'itself': (('ct', 'ct', 'brain'), [], 'No route ct->ct in region brain'),
+  'scale': (('ct', 'mr', 'brain'), ['--low=5', '--high=5'], 'low < high'),
+}
+
+
+@pytest.mark.parametrize('kind', ASKED)
+def test_what_no_route_makes_is_refused(nano_runs, source, output, kind):
+  route, flags, said = ASKED[kind]
+  found = translate(nano_runs / 'stage2', source, output, *flags, route=route)
+  assert_refused(found, said)
+  assert not output.parent.exists()
+
+
+def test_an_output_that_is_not_nifti_is_refused(nano_runs, source, tmp_path):
+  output = tmp_path / 'ct.mha'
+  found = translate(nano_runs / 'stage2', source, output)
+  assert_refused(found, f'--output {output}: expected a name ending in .nii')
+  assert not output.exists()
+
+
+def test_a_stage_that_does_not_synthesise_is_refused(nano_runs, source, output):
+  found = translate(nano_runs / 'stage1', source, output)
+  assert_refused(found, 'stage gau does not train synthesis')
+  assert not output.parent.exists()
+
+
+def test_a_failure_leaves_an_earlier_output_and_nothing_else(
+  nano_runs, source, output, monkeypatch
+):
+  output.parent.mkdir()
+  output.write_bytes(b'earlier')
+
+  def full(image, path):
+    Path(path).write_bytes(b'half')
+    raise OSError('no space left on device')
+
+  monkeypatch.setattr(nib, 'save', full)
+  with pytest.raises(OSError, match='no space'):
+    translate(nano_runs / 'stage2', source, output)
+  assert [path.name for path in output.parent.iterdir()] == [output.name]
+  assert output.read_bytes() == b'earlier'

@@ -1,0 +1,169 @@
+"""A run that is killed and resumed is the run that was not."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import time
+from pathlib import Path
+
+import jax
+import nano
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from synermedgen_jax.models import presets
+from synermedgen_jax.training import checkpoints as ckpt
+from synermedgen_jax.training import loop, run
+
+ITEMS = ('params', 'ema', 'optimizer')
+
+
+class Killed(BaseException):
+  """The end of a process."""
+
+
+def saved(workdir, step):
+  """All leaves of a checkpoint by name, and the data's place."""
+  checkpoints = ckpt.manager(workdir / 'checkpoints')
+  read = checkpoints.restore(
+    step,
+    args=ocp.args.Composite(**{i: ocp.args.StandardRestore() for i in ITEMS}),
+  )
+  checkpoints.close()
+  leaves = {
+    item: {
+      jax.tree_util.keystr(path): np.asarray(leaf)
+      for path, leaf in jax.tree_util.tree_leaves_with_path(read[item])
+    }
+    for item in ITEMS
+  }
+  places = (workdir / 'checkpoints' / str(step) / 'data').glob('*.json')
+  return leaves, [json.loads(path.read_text()) for path in places]
+
+
+def rows(workdir):
+  """The metrics, without those that tell the time."""
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  found = [json.loads(line) for line in lines]
+  for row in found:
+    assert row.pop('steps_per_second') > 0
+  return found
+
+
+class Compiled(logging.Handler):
+  """How often a train or validation step was compiled."""
+
+  def __init__(self):
+    super().__init__()
+    self.count = 0
+
+  def emit(self, record):
+    self.count += 'Compiling jit(step)' in record.getMessage()
+
+
+@contextlib.contextmanager
+def counted():
+  logger, handler = logging.getLogger('jax'), Compiled()
+  logger.addHandler(handler)
+  try:
+    with jax.log_compiles():
+      yield handler
+  finally:
+    logger.removeHandler(handler)
+
+
+@dataclasses.dataclass
+class Run:
+  """What a run left behind."""
+
+  workdir: Path
+  rows: list
+  compiled: int
+
+
+@pytest.fixture(scope='module')
+def whole(nano_runs):
+  """Joint training, in four steps."""
+  return nano_runs / 'joint'
+
+
+@pytest.fixture(scope='module')
+def joint(nano_runs, tmp_path_factory, quick_compiles):
+  """The same again, as a function, with a step to die in if any."""
+  workdir = tmp_path_factory.mktemp('killed') / 'joint'
+  to_devices = loop.to_devices
+
+  def train(dies_in=None):
+    batches = []
+
+    def to_devices_or_die(batch, sharding):
+      batches.append(batch)
+      if len(batches) == dies_in:
+        _wait_for(workdir / 'checkpoints' / '2')
+        raise Killed
+      return to_devices(batch, sharding)
+
+    with pytest.MonkeyPatch.context() as patch, counted() as compiled:
+      patch.setitem(presets.PRESETS, 'nano', lambda: nano.MODEL)
+      patch.setattr(loop, 'to_devices', to_devices_or_die)
+      with contextlib.suppress(Killed):
+        run.train(nano.stage_config('joint', nano_runs), workdir)
+    return Run(workdir, rows(workdir), compiled.count)
+
+  return train
+
+
+def _wait_for(path):
+  deadline = time.monotonic() + 60
+  while not path.exists():
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+
+
+@pytest.fixture(scope='module')
+def killed(joint):
+  return joint(dies_in=4)
+
+
+@pytest.fixture(scope='module')
+def resumed(joint, killed):
+  return joint()
+
+
+def test_a_killed_run_left_rows_beyond_its_checkpoint(killed):
+  assert [row['step'] for row in killed.rows] == [1, 2, 3]
+
+
+def test_a_resumed_run_has_the_metrics_of_one_that_was_not_killed(
+  whole, resumed
+):
+  assert [row['step'] for row in resumed.rows] == [1, 2, 3, 4]
+  assert resumed.rows == rows(whole)
+
+
+def test_a_resumed_run_is_the_same_to_the_bit(whole, resumed):
+  found, place = saved(resumed.workdir, 4)
+  expected, expected_place = saved(whole, 4)
+  assert place == expected_place
+  for item, leaves in expected.items():
+    assert found[item].keys() == leaves.keys()
+    for name, leaf in leaves.items():
+      np.testing.assert_array_equal(found[item][name], leaf, err_msg=name)
+
+
+def test_the_second_half_of_a_run_changes_all_that_is_compared(whole):
+  before, place = saved(whole, 2)
+  after, later = saved(whole, 4)
+  assert place != later
+  for item in ITEMS:
+    assert any(
+      (leaf != after[item][name]).any() for name, leaf in before[item].items()
+    )
+
+
+def test_steps_compile_once(killed, resumed):
+  # The train step, three batches; then again two, and the validation step.
+  assert killed.compiled == 1
+  assert resumed.compiled == 2
