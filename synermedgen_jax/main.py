@@ -22,7 +22,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from synermedgen_jax.input.pipeline import ExampleTooLarge
-from synermedgen_jax.interop.pictures import FormatError
+from synermedgen_jax.interop.image_files import FormatError
 from synermedgen_jax.slices.store import StoreError
 from synermedgen_jax.training import run
 from synermedgen_jax.training.checkpoints import CheckpointError

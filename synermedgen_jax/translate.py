@@ -97,7 +97,8 @@ def main(argv: list[str]) -> None:
     _translate()
   except (VolumeError, WorkdirError, CheckpointError) as error:
     sys.exit(f'Error: {error}')
-  except ValueError as error:  # an unknown modality, region or route
+  # An unknown modality, region or route; an output that cannot be written.
+  except (ValueError, OSError) as error:
     sys.exit(f'Error: {error}')
 
 

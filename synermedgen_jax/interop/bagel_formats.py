@@ -14,7 +14,7 @@ import grain.python as grain
 
 from synermedgen_jax.input.pipeline import ExampleSource
 from synermedgen_jax.interop.editing_parquet import EditingRows, editing_dataset
-from synermedgen_jax.interop.pictures import FormatError
+from synermedgen_jax.interop.image_files import FormatError
 from synermedgen_jax.interop.vlm_jsonl import VlmLines
 
 TASKS = ('vlm', 'editing')

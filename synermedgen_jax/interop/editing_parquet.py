@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synermedgen_jax.input.packing import ReadSlice
-from synermedgen_jax.interop.pictures import (
+from synermedgen_jax.interop.image_files import (
   FormatError,
   PictureBytes,
   encode_png,

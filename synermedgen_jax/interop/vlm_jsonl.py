@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from synermedgen_jax.input.packing import ReadSlice
-from synermedgen_jax.interop.pictures import (
+from synermedgen_jax.interop.image_files import (
   FormatError,
   PictureFile,
   encode_png,

@@ -18,7 +18,7 @@ from synermedgen_jax.input import packing, pipeline
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.interop import bagel_formats
 from synermedgen_jax.interop.editing_parquet import SCHEMA
-from synermedgen_jax.interop.pictures import FormatError, encode_png
+from synermedgen_jax.interop.image_files import FormatError, encode_png
 from synermedgen_jax.slices.store import SliceStore
 
 VLM, EDITING = TASKS.index('vlm'), TASKS.index('editing')

@@ -17,7 +17,7 @@ from synermedgen_jax.interop.editing_parquet import (
   editing_dataset,
   write_editing,
 )
-from synermedgen_jax.interop.pictures import (
+from synermedgen_jax.interop.image_files import (
   FormatError,
   PictureBytes,
   encode_png,

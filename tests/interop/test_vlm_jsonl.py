@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.input import pipeline
-from synermedgen_jax.interop.pictures import FormatError, PictureFile
+from synermedgen_jax.interop.image_files import FormatError, PictureFile
 from synermedgen_jax.interop.vlm_jsonl import VlmLines, write_vlm
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.example import (

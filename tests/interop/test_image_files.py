@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from synermedgen_jax.interop.pictures import (
+from synermedgen_jax.interop.image_files import (
   FormatError,
   PictureBytes,
   PictureFile,
