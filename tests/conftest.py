@@ -1,5 +1,10 @@
 """Checks array shapes and types of the package while tests run."""
 
+import os
+
+# libtpu is there to compile for TPUs: a host with none should not look for it.
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
 import hypothesis
 import jax
 import jaxtyping

@@ -14,14 +14,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 MESH_AXES = ('data', 'fsdp', 'tensor')
+BATCH_AXES = ('data', 'fsdp')
+HEAD_AXIS = 'tensor'
 
 LOGICAL_RULES = (
-  ('batch', ('data', 'fsdp')),
+  ('batch', BATCH_AXES),
   ('length', None),
   ('embed', 'fsdp'),
   ('mlp', 'tensor'),
-  ('heads', 'tensor'),
-  ('kv_heads', 'tensor'),
+  ('heads', HEAD_AXIS),
+  ('kv_heads', HEAD_AXIS),
   ('head_dim', None),
   ('vocab', 'tensor'),
   ('layers', None),
@@ -51,7 +53,7 @@ def make_mesh(
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Rows are split over data and fsdp; everything else is whole."""
-  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+  return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def param_shardings(abstract_variables, mesh: Mesh):

@@ -8,10 +8,17 @@ This carries BAGEL's causal, full and noised spans of packed examples exactly
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
+
+from synermedgen_jax.core.sharding import BATCH_AXES, HEAD_AXIS
+from synermedgen_jax.models.kernels import tpu
 
 _MASKED = -1e30  # finite, so that a row that sees nothing gives no NaN
 
@@ -64,7 +71,27 @@ def _chunked(
   return out.swapaxes(0, 1).reshape(b, chunks * chunk, heads, dim)[:, :q_len]
 
 
-IMPLEMENTATIONS = {'xla': _dense, 'xla_chunked': _chunked}
+@dataclasses.dataclass(frozen=True)
+class Implementation:
+  """A way to compute it, and where it runs.
+
+  Attributes:
+    attend: takes the arguments of `interval_attention`, less the name.
+    platform: the one it is written for; None = any.
+  """
+
+  attend: Callable[..., jax.Array]
+  platform: str | None = None
+
+
+IMPLEMENTATIONS = {
+  'xla': Implementation(_dense),
+  'xla_chunked': Implementation(_chunked),
+  'pallas_tpu': Implementation(tpu.attention, 'tpu'),
+}
+
+# What a platform takes, and the queries up to which dense attention is faster.
+_PREFERRED = {'tpu': ('pallas_tpu', 512), 'cpu': ('xla_chunked', 2048)}
 
 
 def interval_attention(
@@ -87,25 +114,78 @@ def interval_attention(
     order: place of each query in packing order.
     visible_from: per key, the first order that sees it.
     visible_to: per key, one past the last order that sees it.
-    implementation: a name in `IMPLEMENTATIONS`; None picks `xla` for short
-      queries and `xla_chunked` beyond 2,048.
+    implementation: a name in `IMPLEMENTATIONS`; None picks by platform, and
+      `xla` for few queries.
 
   Returns:
     The attended values in `value`'s dtype, softmax in float32. A query that
     sees no key gives zeros.
+
+  Raises:
+    ValueError: the heads do not divide, or the implementation is unknown or
+      for another platform.
   """
   if query.shape[2] % key.shape[2]:
     raise ValueError(
       f'{query.shape[2]} query heads are not a multiple of '
       f'{key.shape[2]} key/value heads.'
     )
+  platform = _platform()
   if implementation is None:
-    implementation = 'xla' if query.shape[1] <= 2048 else 'xla_chunked'
+    large, few = _PREFERRED.get(platform, _PREFERRED['cpu'])
+    implementation = 'xla' if query.shape[1] <= few else large
   if implementation not in IMPLEMENTATIONS:
     raise ValueError(
       f'Unknown attention implementation {implementation!r}: expected one of '
       f'{", ".join(IMPLEMENTATIONS)}.'
     )
-  return IMPLEMENTATIONS[implementation](
-    query, key, value, order, visible_from, visible_to
+  chosen = IMPLEMENTATIONS[implementation]
+  if chosen.platform is None:
+    attend = chosen.attend
+  elif chosen.platform == platform:
+    attend = per_device(chosen.attend, heads=key.shape[2])
+  else:
+    raise ValueError(
+      f'Attention implementation {implementation!r} is for '
+      f'{chosen.platform}, and this runs on {platform}: leave it None, or '
+      'take one for any platform, xla or xla_chunked.'
+    )
+  return attend(query, key, value, order, visible_from, visible_to)
+
+
+def per_device(
+  attend: Callable[..., jax.Array], *, heads: int
+) -> Callable[..., jax.Array]:
+  """`attend` on each device's rows and heads, where there is a mesh.
+
+  The compiler cannot split a kernel. No device needs another's rows or heads.
+
+  Args:
+    attend: takes the arguments of `interval_attention`, less the name.
+    heads: key/value heads.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1:
+    return attend
+  if heads % mesh.shape[HEAD_AXIS]:
+    raise ValueError(
+      f'{heads} key/value heads do not divide over the '
+      f'{mesh.shape[HEAD_AXIS]} devices of the mesh axis {HEAD_AXIS!r}.'
+    )
+  by_head = PartitionSpec(BATCH_AXES, None, HEAD_AXIS)
+  by_row = PartitionSpec(BATCH_AXES)
+  return jax.shard_map(
+    attend,
+    in_specs=(by_head,) * 3 + (by_row,) * 3,
+    out_specs=by_head,
+    check_vma=False,  # Pallas does not say over which axes its outputs vary
   )
+
+
+def _platform() -> str:
+  """Where the code being traced will run: the mesh's devices, if it has any.
+
+  A step compiled ahead of time runs on other devices than the host's own.
+  """
+  device = getattr(jax.sharding.get_abstract_mesh(), 'abstract_device', None)
+  return getattr(device, 'platform', None) or jax.default_backend()

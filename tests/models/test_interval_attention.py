@@ -7,13 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import span_packs
-from hypothesis import given, settings
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from synermedgen_jax.models import interval_attention as lib
+from synermedgen_jax.models.kernels import tpu
 
-IMPLEMENTATIONS = lib.IMPLEMENTATIONS | {
+_in_tiles = functools.partial(tpu.attention, interpret=True)
+IMPLEMENTATIONS = {
+  'xla': lib.IMPLEMENTATIONS['xla'].attend,
+  'xla_chunked': lib.IMPLEMENTATIONS['xla_chunked'].attend,
   # Seven queries in blocks of three: the last one is not full.
-  'small_chunks': functools.partial(lib.IMPLEMENTATIONS['xla_chunked'], chunk=3)
+  'small_chunks': functools.partial(
+    lib.IMPLEMENTATIONS['xla_chunked'].attend, chunk=3
+  ),
+  'pallas_tpu': _in_tiles,
+  'pallas_tpu_small_blocks': functools.partial(
+    _in_tiles, blocks=tpu.Blocks(4, 3)
+  ),
 }
 # Causal text, a clean image, a noised image; then a second example.
 PACK = [[('causal', 2), ('full', 2), ('noise', 1)], [('causal', 2)]]
@@ -115,7 +126,92 @@ def test_there_may_be_more_keys_than_queries(name):
   assert_like_reference(IMPLEMENTATIONS[name], inputs(3, 7, 4, 2), layout)
 
 
-@settings(deadline=None)
+LENGTH = 3 * 4 * 4  # the longest pack
+FILLING = 2**20
+
+
+def filled(pack, order_of_tokens):
+  """The layout of a pack in this order of tokens, filled up to LENGTH."""
+  columns = (
+    (span_packs.order_of(pack), FILLING),
+    *((bound, 0) for bound in span_packs.intervals(pack)),
+  )
+  out = []
+  for column, filling in columns:
+    row = np.full((1, LENGTH), filling, np.int32)
+    row[0, : len(column)] = column[order_of_tokens]
+    out.append(row)
+  return tuple(out)
+
+
+@functools.cache
+def values_and_gradients(name):
+  implementation = IMPLEMENTATIONS[name]
+
+  @jax.jit
+  def run(qkv, upstream, layout):
+    def loss(query, key, value):
+      out = implementation(query, key, value, *layout)
+      return (out.astype(jnp.float32) * upstream).sum(), out
+
+    gradients, out = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(*qkv)
+    return out, gradients
+
+  return run
+
+
+packs_and_orders = span_packs.packs.flatmap(
+  lambda pack: st.tuples(st.just(pack), st.just(None) | streams(pack))
+)
+
+
+def streams(pack):
+  """Which tokens lie in the second stream, those of the first before them."""
+  spans = sum(len(example) for example in pack)
+  return st.lists(st.booleans(), min_size=spans, max_size=spans)
+
+
+def order_of_tokens(pack, in_second):
+  spans = [length for example in pack for _, length in example]
+  second = np.repeat(in_second or [False] * len(spans), spans)
+  return np.argsort(second, kind='stable')
+
+
+@pytest.mark.parametrize('name', list(IMPLEMENTATIONS)[1:])
+@settings(max_examples=20)
+@given(packs_and_orders)
+@example(([[('causal', 1)]], None))
+@example(([[('full', 4)]], None))
+@example(([[('full', 4)] * 4] * 3, [True, False] * 6))
+def test_random_packs_are_the_oracles_in_any_order(name, drawn):
+  pack, in_second = drawn
+  layout = filled(pack, order_of_tokens(pack, in_second))
+  *qkv, upstream = inputs(LENGTH, LENGTH, 4, 2, rows=1)
+  wanted = values_and_gradients('xla')(qkv, upstream, layout)
+  found = values_and_gradients(name)(qkv, upstream, layout)
+  np.testing.assert_allclose(found[0], wanted[0], atol=2e-6)
+  for gradient, expected in zip(found[1], wanted[1], strict=True):
+    np.testing.assert_allclose(gradient, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize('name', IMPLEMENTATIONS)
+def test_bfloat16_is_near_the_oracle_in_float32(name):
+  layout = pack_layout()
+  *qkv, upstream = (x.astype(jnp.bfloat16) for x in inputs(7, 7, 4, 2))
+  exact = [x.astype(np.float32) for x in qkv]
+  wanted = values_and_gradients('xla')(exact, upstream, layout)
+  found = values_and_gradients(name)(qkv, upstream, layout)
+  assert found[0].dtype == jnp.bfloat16
+  # Eight bits of mantissa: 1/256 of values up to 2, or 4 for gradients.
+  np.testing.assert_allclose(
+    found[0].astype(np.float32), wanted[0], atol=2 / 256, rtol=2 / 256
+  )
+  for gradient, expected in zip(found[1], wanted[1], strict=True):
+    np.testing.assert_allclose(
+      gradient.astype(np.float32), expected, atol=8 / 256, rtol=2 / 256
+    )
+
+
 @given(span_packs.packs)
 def test_two_integers_a_key_are_bagels_mask(pack):
   order = span_packs.order_of(pack)
@@ -141,17 +237,6 @@ def test_the_dense_mask_by_hand():
   )
 
 
-def test_scores_are_summed_in_float32():
-  query, key, value, _ = (x.astype(jnp.bfloat16) for x in inputs(7, 7, 4, 2))
-  layout = pack_layout()
-  out = lib.interval_attention(query, key, value, *layout)
-  assert out.dtype == jnp.bfloat16
-  exact = lib.interval_attention(
-    *(x.astype(np.float32) for x in (query, key, value)), *layout
-  )
-  np.testing.assert_allclose(out.astype(np.float32), exact, atol=0.03)
-
-
 def test_heads_that_do_not_divide_are_refused():
   query, key, value, _ = inputs(7, 7, 3, 2)
   with pytest.raises(ValueError, match=r'3 query heads.*2 key/value heads'):
@@ -164,3 +249,31 @@ def test_an_unknown_implementation_lists_those_there_are():
     lib.interval_attention(
       query, key, value, *pack_layout(), implementation='flash'
     )
+
+
+def test_an_implementation_of_another_platform_says_so():
+  query, key, value, _ = inputs(7, 7, 2, 2)
+  with pytest.raises(ValueError, match=r"'pallas_tpu' is for tpu.* on cpu"):
+    lib.interval_attention(
+      query, key, value, *pack_layout(), implementation='pallas_tpu'
+    )
+
+
+@pytest.mark.parametrize(('queries', 'chosen'), [(1, 'xla'), (7, 'large')])
+def test_many_queries_take_the_platforms_own(monkeypatch, queries, chosen):
+  taken = []
+
+  def named(name):
+    def attend(*arguments):
+      taken.append(name)
+      return IMPLEMENTATIONS['xla'](*arguments)
+
+    return lib.Implementation(attend)
+
+  for name in ('xla', 'large'):
+    monkeypatch.setitem(lib.IMPLEMENTATIONS, name, named(name))
+  monkeypatch.setitem(lib._PREFERRED, 'cpu', ('large', 3))
+  query, key, value, _ = inputs(queries, 7, 2, 2)
+  order, *bounds = pack_layout()
+  lib.interval_attention(query, key, value, order[:, :queries], *bounds)
+  assert taken == [chosen]

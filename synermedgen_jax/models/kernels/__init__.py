@@ -1,0 +1,1 @@
+"""Attention under an interval mask, written for one kind of chip each."""
