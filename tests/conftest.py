@@ -4,6 +4,8 @@ import os
 
 # libtpu is there to compile for TPUs: a host with none should not look for it.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Without it, one process at a time may compile for TPUs; another one fails.
+os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
 
 import hypothesis
 import jax

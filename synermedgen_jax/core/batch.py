@@ -21,7 +21,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-Array = jax.Array | np.ndarray
+# Shapes alone stand for arrays where a step is compiled without data.
+Array = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
 # What a token's loss counts for; `TASKS.index(name)` is its task id.
 TASKS = (
@@ -141,3 +142,35 @@ class ImageGeometry:
         raise ValueError(
           f'{side // step} tokens a side exceed the position table of {table}.'
         )
+
+
+def abstract_batch(
+  rows: int, capacity: Capacity, geometry: ImageGeometry
+) -> PackedBatch:
+  """The shapes and dtypes of a batch of `rows` packed rows."""
+
+  def array(*shape, dtype=np.int32):
+    return jax.ShapeDtypeStruct((rows, *shape), dtype)
+
+  def layout(tokens):
+    return Layout(*[array(tokens)] * len(dataclasses.fields(Layout)))
+
+  und, gen, vit = capacity.und, capacity.gen, capacity.vit
+  side, channels = geometry.vae_side, geometry.channels
+  return PackedBatch(
+    und=layout(und),
+    token_ids=array(und),
+    vit_index=array(und),
+    labels=array(und),
+    ntp_weight=array(und, dtype=np.float32),
+    task_ids=array(und),
+    gen=layout(gen),
+    latent_index=array(gen),
+    latent_positions=array(gen),
+    noise_ids=array(gen),
+    vit_patches=array(vit, geometry.vit_patch**2 * channels, dtype=np.float32),
+    vit_positions=array(vit),
+    vit_visible_from=array(vit),
+    vit_visible_to=array(vit),
+    vae_images=array(capacity.images, side, side, channels, dtype=np.float32),
+  )

@@ -81,35 +81,9 @@ def create_state(
     ema: keep an averaged copy.
     initial: nested parameters to start from instead of random ones.
   """
-
-  def create(params) -> TrainState:
-    flat = flatten(nn.unbox(params))
-    trainable = {
-      n: x.astype(jnp.float32) for n, x in flat.items() if scales[n] > 0
-    }
-    frozen = {
-      n: x.astype(model.dtype) for n, x in flat.items() if scales[n] == 0
-    }
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      trainable=trainable,
-      frozen=frozen,
-      opt_state=tx.init(trainable),
-      # A copy: the step donates its buffers one by one.
-      ema=jax.tree.map(jnp.copy, trainable) if ema else {},
-    )
-
-  abstract = jax.eval_shape(
-    functools.partial(init_params, model), jax.random.key(seed)
-  )
-  by_name = flatten(param_shardings(abstract, mesh))
-  replicated = NamedSharding(mesh, PartitionSpec())
-  shapes = jax.eval_shape(create, abstract)
-  shardings = jax.tree_util.tree_map_with_path(
-    # Moments and averages are laid out as the parameter they belong to.
-    lambda path, _: by_name.get(getattr(path[-1], 'key', None), replicated),
-    shapes,
-  )
+  create = functools.partial(_state_of, model, scales, tx, ema)
+  abstract = abstract_state(model, scales, tx, mesh, ema=ema)
+  shardings = jax.tree.map(lambda x: x.sharding, abstract)
   with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
     if initial is None:
       init = jax.jit(
@@ -117,6 +91,51 @@ def create_state(
       )
       return init(jax.random.key(seed)), shardings
     return jax.jit(create, out_shardings=shardings)(initial), shardings
+
+
+def abstract_state(
+  model: BagelConfig,
+  scales: Mapping[str, float],
+  tx: optax.GradientTransformation,
+  mesh: Mesh,
+  *,
+  ema: bool,
+) -> TrainState:
+  """The shapes of a state's leaves and how they lie on the mesh."""
+  params = jax.eval_shape(
+    functools.partial(init_params, model), jax.random.key(0)
+  )
+  by_name = flatten(param_shardings(params, mesh))
+  replicated = NamedSharding(mesh, PartitionSpec())
+  shapes = jax.eval_shape(
+    functools.partial(_state_of, model, scales, tx, ema), params
+  )
+  return jax.tree_util.tree_map_with_path(
+    # Moments and averages are laid out as the parameter they belong to.
+    lambda path, x: jax.ShapeDtypeStruct(
+      x.shape,
+      x.dtype,
+      sharding=by_name.get(getattr(path[-1], 'key', None), replicated),
+    ),
+    shapes,
+  )
+
+
+def _state_of(model: BagelConfig, scales, tx, ema: bool, params) -> TrainState:
+  """The state that training starts from, with these parameters."""
+  flat = flatten(nn.unbox(params))
+  trainable = {
+    n: x.astype(jnp.float32) for n, x in flat.items() if scales[n] > 0
+  }
+  frozen = {n: x.astype(model.dtype) for n, x in flat.items() if scales[n] == 0}
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    trainable=trainable,
+    frozen=frozen,
+    opt_state=tx.init(trainable),
+    # A copy: the step donates its buffers one by one.
+    ema=jax.tree.map(jnp.copy, trainable) if ema else {},
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -133,24 +134,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
   except ValueError as error:
     raise ConfigError(str(error)) from None
 
-  names = optim.flatten(_abstract_params(model)).keys()
-  try:
-    scales = optim.multipliers(names, tuple(map(tuple, config.trainable)))
-    rate = optim.schedule(
-      config.learning_rate, config.warmup, config.steps, config.decay
-    )
-    tx = optim.optimizer(
-      rate,
-      scales,
-      name=config.optimizer,
-      b1=config.b1,
-      b2=config.b2,
-      eps=config.eps,
-      weight_decay=config.weight_decay,
-      clip=config.clip,
-    )
-  except ValueError as error:
-    raise ConfigError(str(error)) from None
+  scales, tx = optimiser(config, model)
   state, shardings = loop.create_state(
     model,
     scales,
@@ -183,12 +167,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     mesh,
     data,
     val,
-    loop.StepConfig(
-      stage=config.stage,
-      objective=ObjectiveConfig(**config.objective),
-      ema_decay=config.ema,
-      seed=config.seed,
-    ),
+    step_config(config),
     loop.LoopConfig(
       steps=config.steps,
       log_every=config.log_every,
@@ -199,6 +178,40 @@ def train(config: ConfigDict, workdir: Path) -> None:
     begin=lambda: _write_config(config, workdir),
     finish=finish,
     name=workdir.name,
+  )
+
+
+def optimiser(
+  config: ConfigDict, model: BagelConfig
+) -> tuple[dict[str, float], optax.GradientTransformation]:
+  """What trains, as a learning-rate multiplier per parameter, and with what."""
+  names = optim.flatten(_abstract_params(model)).keys()
+  try:
+    scales = optim.multipliers(names, tuple(map(tuple, config.trainable)))
+    rate = optim.schedule(
+      config.learning_rate, config.warmup, config.steps, config.decay
+    )
+    return scales, optim.optimizer(
+      rate,
+      scales,
+      name=config.optimizer,
+      b1=config.b1,
+      b2=config.b2,
+      eps=config.eps,
+      weight_decay=config.weight_decay,
+      clip=config.clip,
+    )
+  except ValueError as error:
+    raise ConfigError(str(error)) from None
+
+
+def step_config(config: ConfigDict) -> loop.StepConfig:
+  """The constants of the compiled step."""
+  return loop.StepConfig(
+    stage=config.stage,
+    objective=ObjectiveConfig(**config.objective),
+    ema_decay=config.ema,
+    seed=config.seed,
   )
 
 

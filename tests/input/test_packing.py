@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from packing_fakes import (
@@ -13,7 +14,7 @@ from packing_fakes import (
   tokenise,
 )
 
-from synermedgen_jax.core.batch import Capacity, PackedBatch
+from synermedgen_jax.core.batch import Capacity, PackedBatch, abstract_batch
 from synermedgen_jax.input import packing
 from synermedgen_jax.tasks.example import Example
 
@@ -320,3 +321,6 @@ def test_rows_stack_into_a_batch():
   assert batch.gen.order.shape == (2, CAPACITY.gen)
   assert batch.vit_patches.shape == (2, CAPACITY.vit, 4)
   assert batch.vae_images.shape == (2, CAPACITY.images, 4, 4, 1)
+  promised = abstract_batch(2, CAPACITY, GEOMETRY)
+  shapes = [(x.shape, x.dtype) for x in jax.tree.leaves(promised)]
+  assert shapes == [(x.shape, x.dtype) for x in jax.tree.leaves(batch)]
