@@ -61,4 +61,25 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.val_batches = 8
   config.checkpoint_every = 800
   config.keep = 1
+  if model == 'bagel_7b':
+    _bagel_recipe(config)
   return config
+
+
+def _bagel_recipe(config: ConfigDict) -> None:
+  """BAGEL's released fine-tuning recipe, at its size (docs/scaling.md)."""
+  config.tasks = {'cts': 0.47, 'mi': 0.15, 'tia': 0.38, 'vlm': 0.0}
+  config.first_tasks = {}
+  config.first_examples = 0
+  # Two questions of five slices fill a row: 28 x 28 ViT tokens a slice.
+  config.image = {'vit_side': 392, 'vae_side': 512}
+  config.capacity = {'und': 10240, 'gen': 0, 'vit': 12 * 784, 'images': 0}
+  config.rows = 32
+  config.optimizer = 'adamw'
+  config.learning_rate = 2e-5
+  config.warmup = 2000
+  config.decay = 'constant'
+  config.b1, config.b2, config.eps = 0.9, 0.95, 1e-15
+  config.ema = 0.9999
+  config.steps = 20000
+  config.mesh = (-1, 32, 1)

@@ -73,4 +73,29 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.val_batches = 8
   config.checkpoint_every = 1250
   config.keep = 1
+  if model == 'bagel_7b':
+    _bagel_recipe(config)
   return config
+
+
+def _bagel_recipe(config: ConfigDict) -> None:
+  """BAGEL's released fine-tuning recipe, at its size (docs/scaling.md)."""
+  # Four pairs fill a row: a slice is 32 x 32 latent and 28 x 28 ViT tokens.
+  config.image = {'vit_side': 392, 'vae_side': 512}
+  config.capacity = {'und': 3456, 'gen': 8 * 1024, 'vit': 4 * 784, 'images': 8}
+  config.rows = 32
+  config.dropout = {'text': 0.1, 'vae': 0.3, 'vit': 0.3}
+  config.objective.train_shift = 1.0
+  config.sampling.points = 50
+  config.sampling.shift = 3.0
+  config.sampling.guidance.text = 4.0
+  config.sampling.guidance.image = 2.0
+  config.sampling.guidance.renorm = 'text_channel'
+  config.optimizer = 'adamw'
+  config.learning_rate = 2e-5
+  config.warmup = 2000
+  config.decay = 'constant'
+  config.b1, config.b2, config.eps = 0.9, 0.95, 1e-15
+  config.ema = 0.9999
+  config.steps = 20000
+  config.mesh = (-1, 32, 1)

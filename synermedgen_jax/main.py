@@ -26,6 +26,7 @@ from synermedgen_jax.interop.image_files import FormatError
 from synermedgen_jax.slices.store import StoreError
 from synermedgen_jax.training import run
 from synermedgen_jax.training.checkpoints import CheckpointError
+from synermedgen_jax.training.command_line import parse_config_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'The stage: configs/stage1.py[:PRESET] and its like.'
@@ -33,24 +34,6 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where checkpoints, metrics and the config go.'
 )
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-  """Parses the command line; says in a line which key or file is not there."""
-  try:
-    rest = app.parse_flags_with_usage(argv)
-    _CONFIG.value.get('stage')  # A file that is missing fails when it is read.
-  except (AttributeError, KeyError) as error:
-    reason = error.args[0]
-    while isinstance(reason, Exception):
-      reason = reason.args[0]
-    key, _, hint = reason.partition('\n')
-    if not any(key.strip("'") in a for a in argv if 'config.' in a):
-      raise
-    sys.exit(f'Error: the config has no key {key}. {hint}'.rstrip())
-  except OSError as error:
-    sys.exit(f'Error: --config: {str(error).splitlines()[-1].strip()}')
-  return rest
 
 
 def main(argv: list[str]) -> None:
@@ -72,4 +55,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
   flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main, flags_parser=parse_flags)
+  app.run(main, flags_parser=parse_config_flags)

@@ -19,6 +19,7 @@ HEAD_AXIS = 'tensor'
 
 LOGICAL_RULES = (
   ('batch', BATCH_AXES),
+  ('lookup', 'data'),  # rows whose features are split over fsdp for a moment
   ('length', None),
   ('embed', 'fsdp'),
   ('mlp', 'tensor'),

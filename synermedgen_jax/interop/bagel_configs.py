@@ -39,6 +39,8 @@ _NOT_IN_FILES = (
   'llm.remat',
   'llm.attention',
   'llm.unroll',
+  'vit.remat',
+  'vit.attention',
   'vit.unroll',
 )
 
@@ -154,6 +156,7 @@ def _parse(files: Mapping[str, Mapping[str, Any]], dtype: str) -> BagelConfig:
       channels=vit.get('num_channels', 3),
       table=vit['image_size'] // vit['patch_size'],
       norm_eps=vit.get('layer_norm_eps', 1e-6),
+      remat='full',
     ),
     autoencoder=autoencoder,
     latent_patch=whole.get('latent_patch_size', 2),

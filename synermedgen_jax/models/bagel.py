@@ -24,6 +24,7 @@ from synermedgen_jax.models.autoencoder import (
 )
 from synermedgen_jax.models.layers import (
   RMSNorm,
+  by_row,
   linear,
   named,
   sincos_table,
@@ -162,7 +163,7 @@ class Bagel(nn.Module):
       values = scale * sincos_table(side, width, c.position_base)
       return self.param(
         name,
-        named(lambda *_: jnp.asarray(values), None, 'embed'),
+        named(lambda *_: jnp.asarray(values), None, None),
       )
 
     self.vit_pos_embed = table('vit_pos_embed', c.vit_table)
@@ -173,7 +174,7 @@ class Bagel(nn.Module):
   def encode_images(self, patches, positions, visible_from, visible_to):
     """ViT patches (b, p, d) to tokens of the und stream (b, p, e)."""
     x = self.connector(self.vit(patches, positions, visible_from, visible_to))
-    return x + self.vit_pos_embed[positions].astype(x.dtype)
+    return by_row(x + self.vit_pos_embed[positions].astype(x.dtype))
 
   def embed_und(
     self,
@@ -182,11 +183,14 @@ class Bagel(nn.Module):
     vit_tokens: Float[Array, 'b p e'] | None,
   ) -> Float[Array, 'b u e']:
     """Text embeddings, with ViT tokens where `vit_index` >= 0."""
+    # Features lie apart as the table's do, until every row has its own.
+    token_ids = nn.with_logical_constraint(token_ids, ('lookup', 'length'))
     x = self.embed_tokens(token_ids)
+    x = by_row(nn.with_logical_constraint(x, ('lookup', 'length', 'embed')))
     if vit_tokens is None:
       return x
     patches = _take(vit_tokens, jnp.maximum(vit_index, 0))
-    return jnp.where((vit_index >= 0)[..., None], patches, x)
+    return by_row(jnp.where((vit_index >= 0)[..., None], patches, x))
 
   def embed_latents(
     self,
@@ -196,7 +200,8 @@ class Bagel(nn.Module):
   ) -> Float[Array, 'b g e']:
     """Latent tokens at timestep t to tokens of the gen stream."""
     x = self.vae2llm(latents) + self.time_embedder(t)
-    return x + self.latent_pos_embed[latent_positions].astype(x.dtype)
+    places = self.latent_pos_embed[latent_positions].astype(x.dtype)
+    return by_row(x + places)
 
   def backbone(
     self,

@@ -150,7 +150,8 @@ def interval_attention(
       f'{chosen.platform}, and this runs on {platform}: leave it None, or '
       'take one for any platform, xla or xla_chunked.'
     )
-  return attend(query, key, value, order, visible_from, visible_to)
+  with jax.named_scope('interval_attention'):
+    return attend(query, key, value, order, visible_from, visible_to)
 
 
 def per_device(

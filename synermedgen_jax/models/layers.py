@@ -13,9 +13,37 @@ from jaxtyping import Array, Float, Int
 Initializer = Callable[..., jax.Array]
 
 
+# What a layer keeps for the backward pass; the rest is computed again.
+REMAT_POLICIES = {
+  'none': None,
+  'full': jax.checkpoint_policies.nothing_saveable,
+  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def rematerialised(layer: type[nn.Module], policy: str) -> type[nn.Module]:
+  """A layer to be scanned, under the policy of that name."""
+  if policy not in REMAT_POLICIES:
+    raise ValueError(
+      f'Unknown remat {policy!r}: expected one of {", ".join(REMAT_POLICIES)}.'
+    )
+  if REMAT_POLICIES[policy] is None:
+    return layer
+  return nn.remat(layer, policy=REMAT_POLICIES[policy], prevent_cse=False)
+
+
 def named(init: Initializer, *axes: str | None) -> Initializer:
   """An initialiser whose parameter carries logical axis names."""
   return nn.with_logical_partitioning(init, axes)
+
+
+def by_row(x: Float[Array, 'b t e']) -> Float[Array, 'b t e']:
+  """Activations as they lie on the mesh: rows apart, each of them whole.
+
+  Left alone, XLA splits them as the weights they were made with, and moves
+  whole batches to undo it.
+  """
+  return nn.with_logical_constraint(x, ('batch', 'length', None))
 
 
 def _flat_dot_general(x, kernel, dimension_numbers, **options) -> jax.Array:

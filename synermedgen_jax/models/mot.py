@@ -11,19 +11,18 @@ import dataclasses
 
 import flax.linen as nn
 import flax.struct
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from synermedgen_jax.models import interval_attention
-from synermedgen_jax.models.layers import RMSNorm, SwiGLU, linear, rope
-
-REMAT_POLICIES = {
-  'none': None,
-  'full': jax.checkpoint_policies.nothing_saveable,
-  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
-
+from synermedgen_jax.models.layers import (
+  RMSNorm,
+  SwiGLU,
+  by_row,
+  linear,
+  rematerialised,
+  rope,
+)
 
 # The order of the streams wherever they are joined: a scan sorts the names of
 # a dict, so the order in which they were given would not last.
@@ -166,8 +165,7 @@ class MoTLayer(nn.Module):
     for name, tokens in streams.items():
       stop = start + tokens.x.shape[1]
       x = experts[name].finish(tokens.x, attended[:, start:stop])
-      x = nn.with_logical_constraint(x, ('batch', 'length', None))
-      out[name] = tokens.replace(x=x)
+      out[name] = tokens.replace(x=by_row(x))
       start = stop
     return out, (new_keys, new_values)
 
@@ -197,10 +195,6 @@ class MoT(nn.Module):
     Returns:
       {name: normalised hidden states}, and the keys and values or None.
     """
-    layer = MoTLayer
-    policy = REMAT_POLICIES[self.config.remat]
-    if policy is not None:
-      layer = nn.remat(layer, policy=policy, prevent_cse=False)
     per_layer, cache_axes = None, nn.broadcast
     if cache is not None:
       per_layer = (
@@ -211,7 +205,7 @@ class MoT(nn.Module):
       )
       cache_axes = (0, 0, nn.broadcast, nn.broadcast)
     scanned = nn.scan(
-      layer,
+      rematerialised(MoTLayer, self.config.remat),
       variable_axes={'params': 0},
       split_rngs={'params': True},
       in_axes=(cache_axes,),

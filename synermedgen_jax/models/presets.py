@@ -74,6 +74,7 @@ def base_1b() -> BagelConfig:
       patch=16,
       channels=3,
       table=64,
+      remat='full',
     ),
     autoencoder=_flux(),
     vit_table=64,
@@ -101,6 +102,7 @@ def bagel_7b() -> BagelConfig:
       patch=14,
       channels=3,
       table=70,
+      remat='full',
     ),
     autoencoder=_flux(),
   )

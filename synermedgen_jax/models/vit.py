@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from synermedgen_jax.models.interval_attention import interval_attention
-from synermedgen_jax.models.layers import linear, named
+from synermedgen_jax.models.layers import by_row, linear, named, rematerialised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,8 @@ class ViTConfig:
   channels: int
   table: int  # side of the learned position table, in patches
   norm_eps: float = 1e-6
+  remat: str = 'none'
+  attention: str | None = None  # an implementation's name; None = automatic
   unroll: int = 1  # layers per turn of the scan; all of them is fast on CPU
 
 
@@ -55,6 +57,7 @@ class ViTLayer(nn.Module):
       order,
       visible_from,
       visible_to,
+      implementation=c.attention,
     )
     y = y.reshape(*x.shape)
     x = x + linear(
@@ -64,7 +67,7 @@ class ViTLayer(nn.Module):
     y = linear(c.mlp, ('embed', 'mlp'), dtype=self.dtype, name='fc1')(y)
     y = nn.gelu(y, approximate=True)
     x = x + linear(c.hidden, ('mlp', 'embed'), dtype=self.dtype, name='fc2')(y)
-    return x, None
+    return by_row(x), None
 
 
 class ViT(nn.Module):
@@ -84,16 +87,16 @@ class ViT(nn.Module):
     c = self.config
     table = self.param(
       'position_embedding',
-      named(nn.initializers.normal(0.02), None, 'embed'),
+      named(nn.initializers.normal(0.02), None, None),
       (c.table**2, c.hidden),
     )
     x = linear(
       c.hidden, (None, 'embed'), dtype=self.dtype, name='patch_embedding'
     )(patches)
-    x = x + table[positions].astype(self.dtype)
+    x = by_row(x + table[positions].astype(self.dtype))
     order = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
     scanned = nn.scan(
-      ViTLayer,
+      rematerialised(ViTLayer, c.remat),
       variable_axes={'params': 0},
       split_rngs={'params': True},
       in_axes=(nn.broadcast,),

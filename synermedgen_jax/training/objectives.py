@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -72,7 +73,12 @@ def token_losses(
   backward pass, so a vocabulary of 152k never costs rows x tokens x 152k.
   """
 
-  @jax.checkpoint
+  # Gathered over fsdp once, not chunk by chunk.
+  kernel = nn.with_logical_constraint(
+    params['lm_head']['kernel'], (None, 'vocab')
+  )
+  params = {**params, 'lm_head': {'kernel': kernel}}
+
   def losses(part):
     part_hidden, part_labels = part
     logits = model.apply({'params': params}, part_hidden, method=Bagel.logits)
@@ -81,7 +87,7 @@ def token_losses(
     return jax.nn.logsumexp(logits, axis=-1) - picked, right.astype(jnp.float32)
 
   b, u = labels.shape
-  if u <= chunk:
+  if u <= chunk:  # Kept whole: they cost more to compute again.
     return losses((hidden, labels))
   pad = -u % chunk
   parts = (
@@ -91,7 +97,7 @@ def token_losses(
     jnp.pad(labels, ((0, 0), (0, pad))).reshape(b, -1, chunk),
   )
   parts = jax.tree.map(lambda x: x.swapaxes(0, 1), parts)
-  out = lax.map(losses, parts)
+  out = lax.map(jax.checkpoint(losses), parts)
   return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(b, -1)[:, :u], out)
 
 

@@ -18,7 +18,8 @@ class Stub:
   """A model without layers: what it embeds, it answers.
 
   Its parameters are `und`, the hidden states of text; `latents`, the clean
-  ones of a row; `head`, which makes logits of hidden states.
+  ones of a row; `lm_head`, whose kernel makes logits of
+  hidden states.
   """
 
   config = types.SimpleNamespace(latent_stride=2)
@@ -30,7 +31,7 @@ class Stub:
     return getattr(self, method.__name__)(variables['params'], *arguments)
 
   def logits(self, params, hidden):
-    return hidden @ params['head']
+    return hidden @ params['lm_head']['kernel']
 
   def velocity(self, params, hidden):
     return hidden
@@ -74,7 +75,7 @@ def text_fields(labels, weights, tasks):
 NO_TEXT = text_fields([[0]], [[0]], [[0]])
 # Two words: scores (0, log 3) are probabilities 1/4 and 3/4.
 SURE, EVEN = [0.0, np.log(3)], [0.0, 0.0]
-HEAD = {'head': jnp.eye(2)}
+HEAD = {'lm_head': {'kernel': jnp.eye(2)}}
 
 
 def test_answers_are_summed_and_counted_by_task():
@@ -105,7 +106,7 @@ def test_a_chunk_at_a_time_is_the_same_loss():
 
   def loss(hidden, head, chunk):
     losses, right = objectives.token_losses(
-      Stub(), {'head': head}, hidden, labels, chunk=chunk
+      Stub(), {'lm_head': {'kernel': head}}, hidden, labels, chunk=chunk
     )
     return (losses * weight).sum(), (losses, right)
 

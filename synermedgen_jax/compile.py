@@ -1,0 +1,49 @@
+"""Compiles a training step for devices that are not there, and says its cost.
+
+  python -m synermedgen_jax.compile --config=configs/stage2.py:bagel_7b \\
+      --topology=v5p-64
+
+Builds the very step of `main` from shapes alone: no data, no weights, no TPU.
+Topologies are TPU slices by the names under which they are rented (v5e-64,
+v5p-64, v6e-64, ...; a v5p's number counts two cores a chip), or `cpu:8` for
+fake devices of this host. Prints the memory of a chip by kind, operations,
+what the chips send one another, and the time of a step that follows from the
+peak rate at 40 % utilisation. Every key of the config can be set, for example
+--config.mesh='(2,32,1)' --config.rows=64. Exits with 1 where the step does
+not fit.
+"""
+
+import json
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from synermedgen_jax.planning.plan import DoesNotFit, make_plan
+from synermedgen_jax.planning.tables import describe
+from synermedgen_jax.planning.topologies import find_topology
+from synermedgen_jax.training.command_line import parse_config_flags
+from synermedgen_jax.training.run import ConfigError
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'The stage: configs/stage1.py:bagel_7b and its like.'
+)
+_TOPOLOGY = flags.DEFINE_string(
+  'topology', None, 'A TPU slice, as v5p-64, or cpu:N.'
+)
+_JSON = flags.DEFINE_bool('json', False, 'Print one JSON object instead.')
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+  try:
+    plan = make_plan(_CONFIG.value, find_topology(_TOPOLOGY.value))
+  except (ConfigError, DoesNotFit, ValueError) as error:
+    sys.exit(f'Error: {error}')
+  print(json.dumps(plan.to_json()) if _JSON.value else describe(plan))
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['config', 'topology'])
+  app.run(main, flags_parser=parse_config_flags)

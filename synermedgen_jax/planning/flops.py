@@ -1,0 +1,82 @@
+"""Floating-point operations of a program, counted from its jaxpr.
+
+Matrix products and convolutions alone are counted, two operations for every
+multiplication and addition; the rest is a per cent or so. A scan's body counts
+as often as it runs. XLA's own count takes it once.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Iterator
+
+from jax.extend import core
+
+ATTENTION_SCOPE = 'interval_attention'
+
+
+def count(jaxpr: core.ClosedJaxpr) -> dict[str, float]:
+  """Operations by part: attention's products by model part, and the rest.
+
+  Returns:
+    {'attention/vit', 'attention/mot', 'other': operations}. The attention's
+    are those of the dense products, as traced: what is visible is not known
+    here.
+  """
+  found = collections.Counter()
+  for scope, operations in _products(jaxpr.jaxpr, '', 1.0):
+    part = 'other'
+    if ATTENTION_SCOPE in scope:
+      part = 'attention/vit' if 'vit' in scope else 'attention/mot'
+    found[part] += operations
+  return dict(found)
+
+
+def _products(
+  jaxpr: core.Jaxpr, scope: str, times: float
+) -> Iterator[tuple[str, float]]:
+  """(scope, operations) of every product, in all inner jaxprs."""
+  for eqn in jaxpr.eqns:
+    inside = f'{scope}/{eqn.source_info.name_stack}'
+    name = eqn.primitive.name
+    if name == 'dot_general':
+      yield inside, times * _dot_operations(eqn)
+    elif name == 'conv_general_dilated':
+      yield inside, times * _convolution_operations(eqn)
+    elif name == 'while':
+      raise ValueError('A loop of unknown length cannot be counted.')
+    else:
+      turns = eqn.params['length'] if name == 'scan' else 1
+      for inner in _inner_jaxprs(eqn):
+        yield from _products(inner, inside, times * turns)
+
+
+def _inner_jaxprs(eqn) -> Iterator[core.Jaxpr]:
+  for value in eqn.params.values():
+    for item in value if isinstance(value, tuple | list) else (value,):
+      if isinstance(item, core.ClosedJaxpr):
+        yield item.jaxpr
+      elif isinstance(item, core.Jaxpr):
+        yield item
+
+
+def _dot_operations(eqn) -> float:
+  (contracted, _), _ = eqn.params['dimension_numbers']
+  left = eqn.invars[0].aval.shape
+  depth = math.prod(left[axis] for axis in contracted)
+  return 2.0 * eqn.outvars[0].aval.size * depth
+
+
+def _convolution_operations(eqn) -> float:
+  """Every output takes a kernel's worth of inputs.
+
+  Zeros that a dilation puts between inputs cost nothing that is counted.
+  """
+  p = eqn.params
+  kernel = eqn.invars[1].aval.shape
+  spec = p['dimension_numbers'].rhs_spec
+  per_output = math.prod(kernel) / kernel[spec[0]]
+  holes = math.prod(p['lhs_dilation'])
+  groups = p['batch_group_count']
+  return 2.0 * eqn.outvars[0].aval.size * per_output / holes / groups

@@ -1,0 +1,312 @@
+"""The very step that `main` trains with, compiled for devices one has not got.
+
+Nothing is allocated: state and batch are shapes. The compiler is the real one,
+so what it says of memory holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from synermedgen_jax.core.batch import (
+  Capacity,
+  ImageGeometry,
+  PackedBatch,
+  abstract_batch,
+)
+from synermedgen_jax.core.sharding import (
+  LOGICAL_RULES,
+  batch_sharding,
+  make_mesh,
+)
+from synermedgen_jax.input.tokenizer import load_tokenizer
+from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.kernels.block_pairs import NOTHING, what_blocks_hold
+from synermedgen_jax.models.kernels.tpu import Blocks
+from synermedgen_jax.models.presets import preset
+from synermedgen_jax.planning import collectives as moved
+from synermedgen_jax.planning import flops
+from synermedgen_jax.planning.rows import sample_rows
+from synermedgen_jax.planning.topologies import Topology
+from synermedgen_jax.training import loop, run
+
+# Of the peak rate: what a well-fed model of this kind reaches.
+UTILISATION = 0.4
+_SAMPLED_ROWS = 4
+# Tasks whose examples come from pairs of slices; the others need files.
+_FROM_PAIRS = ('cts', 'mi', 'tia', 'synthesis', 'reconstruction')
+
+
+class DoesNotFit(ValueError):
+  """The compiler found no way to run the step in the devices' memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What a step takes.
+
+  Bytes are of one device; operations are of the whole step on all of them, of
+  the model alone: what is recomputed to save memory is not counted.
+
+  Attributes:
+    topology, stage, model: as asked for.
+    devices: how many.
+    mesh: size by axis.
+    rows: rows a step, over all devices.
+    capacity: what a row holds.
+    fill: share of each stream's capacity that sampled rows use.
+    images: canvases of a step, source and target each; in a stage without a
+      gen stream, pictures that the ViT looks at.
+    state_bytes: 'trainable', 'frozen', 'opt_state', 'ema'.
+    batch_bytes: of the batch.
+    temporary_bytes: of everything within the step.
+    peak_bytes: the most at one time.
+    limit_bytes: the device's memory; None for fake devices.
+    flops: 'attention' (by active blocks) and 'other'.
+    active_blocks: share of the blocks of queries and keys in which anything
+      is visible, of the 'mot' and of the 'vit'.
+    collectives: what the devices send one another.
+    step_seconds: at `UTILISATION` of the peak rate; None for fake devices.
+    compile_seconds: on this host.
+  """
+
+  topology: str
+  stage: str
+  model: str
+  devices: int
+  mesh: dict[str, int]
+  rows: int
+  capacity: Capacity
+  fill: dict[str, float]
+  images: float
+  state_bytes: dict[str, int]
+  batch_bytes: int
+  temporary_bytes: int
+  peak_bytes: int
+  limit_bytes: int | None
+  flops: dict[str, float]
+  active_blocks: dict[str, float]
+  collectives: list[moved.Collective]
+  step_seconds: float | None
+  compile_seconds: float
+
+  @property
+  def tokens(self) -> float:
+    """Real tokens a step, of both streams."""
+    used = self.capacity.und * self.fill['und']
+    return self.rows * (used + self.capacity.gen * self.fill.get('gen', 0.0))
+
+  def to_json(self) -> dict:
+    return dataclasses.asdict(self) | {'tokens': self.tokens}
+
+
+def make_plan(config: ConfigDict, topology: Topology) -> Plan:
+  """Compiles the step of `config` for the topology.
+
+  Raises:
+    ConfigError: the config cannot run there.
+    DoesNotFit: the compiler ran out of the devices' memory.
+  """
+  if config.model == 'init_from':
+    raise run.ConfigError(
+      "config.model 'init_from': name a preset, as configs/stage1.py:bagel_7b; "
+      'nothing is read from a checkpoint here.'
+    )
+  try:
+    model = preset(config.model)
+    mesh = make_mesh(config.mesh, topology.devices)
+    geometry = model.image_geometry(**config.image)
+    tokenizer = load_tokenizer(config.tokenizer)
+  except ValueError as error:
+    raise run.ConfigError(str(error)) from None
+  run.check(config, model, tokenizer, mesh)
+  capacity = Capacity(**config.capacity)
+  state, batch = _abstract(config, model, mesh, geometry, capacity)
+  start = time.monotonic()
+  compiled = _compile(config, model, mesh, state, batch)
+  seconds = time.monotonic() - start
+  memory = compiled.memory_analysis()
+
+  tasks = {t: s for t, s in config.tasks.items() if t in _FROM_PAIRS and s > 0}
+  rows = sample_rows(tasks, tokenizer, geometry, capacity, rows=_SAMPLED_ROWS)
+  active = active_blocks(rows)
+  operations = step_flops(config, model, state, batch, active)
+  chip = topology.chip
+  return Plan(
+    topology=topology.name,
+    stage=config.stage,
+    model=config.model,
+    devices=mesh.size,
+    mesh=dict(mesh.shape),
+    rows=config.rows,
+    capacity=capacity,
+    fill=_fill(rows),
+    images=config.rows * _images_of_a_row(rows, geometry),
+    state_bytes={
+      name: _bytes_of_a_device(getattr(state, name))
+      for name in ('trainable', 'frozen', 'opt_state', 'ema')
+    },
+    batch_bytes=_bytes_of_a_device(batch),
+    temporary_bytes=memory.temp_size_in_bytes,
+    peak_bytes=memory.peak_memory_in_bytes,
+    limit_bytes=chip and int(chip.memory_gb * 2**30),
+    flops=operations,
+    active_blocks=active,
+    collectives=moved.collectives(compiled.as_text(), mesh),
+    step_seconds=chip
+    and sum(operations.values())
+    / (mesh.size * chip.tflops * 1e12 * UTILISATION),
+    compile_seconds=seconds,
+  )
+
+
+def _abstract(
+  config: ConfigDict,
+  model: BagelConfig,
+  mesh: Mesh,
+  geometry: ImageGeometry,
+  capacity: Capacity,
+) -> tuple[loop.TrainState, PackedBatch]:
+  """State and batch as shapes on the mesh."""
+  scales, tx = run.optimiser(config, model)
+  state = loop.abstract_state(model, scales, tx, mesh, ema=config.ema > 0)
+  rows = batch_sharding(mesh)
+  batch = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows),
+    abstract_batch(config.rows, capacity, geometry),
+  )
+  return state, batch
+
+
+def _compile(config, model, mesh, state, batch) -> jax.stages.Compiled:
+  """As `training.loop` jits it."""
+  _, tx = run.optimiser(config, model)
+  shardings = jax.tree.map(lambda x: x.sharding, state)
+  step = jax.jit(
+    loop.make_train_step(model, tx, run.step_config(config)),
+    donate_argnums=0,
+    out_shardings=(shardings, None),
+  )
+  with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
+    lowered = step.lower(state, batch)
+    try:
+      return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+      if 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
+      raise DoesNotFit(
+        f'{config.model} does not fit: {str(error).splitlines()[0]} Give '
+        'parameters more devices (config.mesh), rows fewer or shorter '
+        '(config.rows, config.capacity).'
+      ) from None
+
+
+def step_flops(
+  config: ConfigDict,
+  model: BagelConfig,
+  state: loop.TrainState,
+  batch: PackedBatch,
+  active: dict[str, float],
+) -> dict[str, float]:
+  """Operations of a step of the model: what its mathematics needs.
+
+  Args:
+    config, model: of the run.
+    state, batch: shapes will do.
+    active: shares of the attention's blocks, from `active_blocks`.
+
+  Returns:
+    {'attention', 'other'}.
+  """
+  plain = dataclasses.replace(
+    model,
+    llm=dataclasses.replace(model.llm, remat='none', attention='xla'),
+    vit=dataclasses.replace(model.vit, remat='none', attention='xla'),
+  )
+  _, tx = run.optimiser(config, model)
+  constants = run.step_config(config)
+  whole = dataclasses.replace(
+    constants.objective, logit_chunk=max(batch.labels.shape[1], 1)
+  )
+  step = loop.make_train_step(
+    plain, tx, dataclasses.replace(constants, objective=whole)
+  )
+  found = flops.count(jax.make_jaxpr(step)(state, batch))
+  attention = sum(
+    found.get(f'attention/{part}', 0.0) * share
+    for part, share in active.items()
+  )
+  return {'attention': attention, 'other': found.get('other', 0.0)}
+
+
+def active_blocks(batch: PackedBatch) -> dict[str, float]:
+  """The shares of blocks in which anything is visible, as kernels see them."""
+
+  def joined(field):
+    return np.concatenate(
+      [getattr(batch.und, field), getattr(batch.gen, field)], axis=1
+    )
+
+  patches = np.broadcast_to(
+    np.arange(batch.vit_positions.shape[1]), batch.vit_positions.shape
+  )
+  return {
+    'mot': _share(
+      joined('order'), joined('visible_from'), joined('visible_to')
+    ),
+    'vit': _share(patches, batch.vit_visible_from, batch.vit_visible_to),
+  }
+
+
+def _share(order, visible_from, visible_to) -> float:
+  length = order.shape[1]
+  if not length:
+    return 0.0
+  blocks = Blocks().within(length, length)
+  pad = ((0, 0), (0, -length % blocks.q))
+  holds = what_blocks_hold(
+    np.pad(order, pad, mode='edge'),
+    np.pad(visible_from, pad),
+    np.pad(visible_to, pad),
+    block_q=blocks.q,
+    block_k=blocks.k,
+  )
+  return float((holds != NOTHING).mean())
+
+
+def _fill(batch: PackedBatch) -> dict[str, float]:
+  """The shares of the streams that hold tokens, and of the ViT's buffer."""
+  used = {
+    'und': batch.und.example_ids > 0,
+    'gen': batch.gen.example_ids > 0,
+    'vit': batch.vit_visible_to > 0,
+  }
+  return {name: float(x.mean()) for name, x in used.items() if x.size}
+
+
+def _images_of_a_row(batch: PackedBatch, geometry: ImageGeometry) -> float:
+  """Canvases, or in rows without any, pictures that the ViT looks at."""
+  if not batch.latent_index.size:
+    firsts = np.diff(batch.vit_visible_from, axis=1, prepend=-1) != 0
+    return float((firsts & (batch.vit_visible_to > 0)).sum(axis=1).mean())
+  canvas = (
+    batch.latent_index // (geometry.vae_side // geometry.latent_stride) ** 2
+  )
+  real = batch.gen.example_ids > 0
+  return float(
+    np.mean([len(set(c[r])) for c, r in zip(canvas, real, strict=True)])
+  )
+
+
+def _bytes_of_a_device(tree) -> int:
+  return sum(
+    int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize
+    for x in jax.tree.leaves(tree)
+  )

@@ -1,0 +1,93 @@
+"""Packed rows like those of a run, without its volumes.
+
+What a row costs depends on how its examples fill it, not on what they show.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float
+
+from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
+from synermedgen_jax.core.modalities import ROUTES
+from synermedgen_jax.input.pipeline import example_dataset, train_dataset
+from synermedgen_jax.input.tokenizer import Tokenizer
+from synermedgen_jax.slices.store import Case
+from synermedgen_jax.slices.windows import Window
+from synermedgen_jax.tasks.example import Example
+
+_SLICES = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class _Blank:
+  """A picture of nothing."""
+
+  def read(self) -> Float[np.ndarray, '2 2']:
+    return np.zeros((2, 2), np.float32)
+
+
+def sample_rows(
+  tasks: Mapping[str, float],
+  tokenizer: Tokenizer,
+  geometry: ImageGeometry,
+  capacity: Capacity,
+  *,
+  rows: int,
+) -> PackedBatch:
+  """`rows` rows of blank slices from all routes, in the tasks' shares."""
+  cases = _cases()
+
+  def source(task: str):
+    return lambda seed: example_dataset(cases, task, seed=seed).map(_blank)
+
+  dataset = train_dataset(
+    None,
+    'train',
+    tokenizer,
+    geometry,
+    capacity,
+    tasks=tasks,
+    sources={task: source(task) for task in tasks},
+    rows=rows,
+    seed=0,
+    threads=1,
+  )
+  return next(iter(dataset))
+
+
+def _cases() -> list[Case]:
+  """A case of every cohort, with all its modalities."""
+  cases = []
+  for cohort in sorted({route.cohort for route in ROUTES}):
+    routes = [route for route in ROUTES if route.cohort == cohort]
+    modalities = sorted({route.source for route in routes})
+    cases.append(
+      Case(
+        id=cohort,
+        dataset=cohort,
+        subject=cohort,
+        region=routes[0].region,
+        split='train',
+        modalities={m: Window(0.0, 1.0) for m in modalities},
+        sources=dict.fromkeys(modalities, ''),
+        shape=(_SLICES, 2, 2),
+        affine=tuple(map(tuple, np.eye(4).tolist())),
+        plane='axial',
+        usable=range(_SLICES),
+      )
+    )
+  return cases
+
+
+def _blank(example: Example) -> Example:
+  return dataclasses.replace(
+    example,
+    spans=tuple(
+      dataclasses.replace(span, image=_Blank()) if span.image else span
+      for span in example.spans
+    ),
+  )
