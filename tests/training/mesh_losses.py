@@ -1,18 +1,22 @@
-"""Two steps on several meshes of four devices; prints the losses as JSON.
+"""Steps of stages on meshes of eight devices; prints what differs as JSON.
 
-Run in a process of its own, with four fake devices: python mesh_losses.py STORE
+Run in a process of its own: python mesh_losses.py STORE STAGE ...
 """
 
+import functools
 import itertools
 import json
 import sys
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import nano
 import numpy as np
 import optax
+import span_packs
 
+from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.core.sharding import (
   LOGICAL_RULES,
   batch_sharding,
@@ -21,33 +25,37 @@ from synermedgen_jax.core.sharding import (
 from synermedgen_jax.input.pipeline import train_dataset
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.bagel import init_params
+from synermedgen_jax.models.interval_attention import (
+  interval_attention,
+  per_device,
+)
+from synermedgen_jax.models.kernels import tpu
 from synermedgen_jax.slices.store import SliceStore
-from synermedgen_jax.training import loop
-from synermedgen_jax.training.objectives import ObjectiveConfig
+from synermedgen_jax.training import loop, optim, run
 
-MESHES = {
-  'one device': (1, 1, 1),
-  'data': (4, 1, 1),
-  'data and fsdp': (2, 2, 1),
-  'fsdp and tensor': (1, 2, 2),
-}
-FROZEN = 'autoencoder/'
+ALONE = (1, 1, 1)
+MESHES = ((8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 4, 2))
+ROWS = 8
+STEPS = 3
 
 
-def batches(store: str):
-  """Two batches of four rows, with losses of both kinds."""
+def mesh_of(shape):
+  return make_mesh(shape, jax.devices()[: int(np.prod(shape))])
+
+
+def batches(store: str, config) -> list:
   dataset = train_dataset(
     SliceStore.open(store),
     'train',
     project_tokenizer(),
     nano.GEOMETRY,
-    nano.CAPACITY,
-    tasks={'mi': 1, 'tia': 1, 'synthesis': 2},
-    rows=4,
+    Capacity(**config.capacity),
+    tasks=dict(config.tasks),
+    rows=ROWS,
     seed=0,
-    packing_bins=4,
+    packing_bins=ROWS,
   )
-  return list(itertools.islice(dataset, 2))
+  return list(itertools.islice(dataset, STEPS))
 
 
 def parameters():
@@ -59,40 +67,105 @@ def parameters():
   )
 
 
-def losses(shape, data) -> dict:
-  """The losses of both steps, and how many devices hold the parameters."""
-  params = parameters()
-  mesh = make_mesh(shape, jax.devices()[: int(np.prod(shape))])
-  scales = {
-    name: 0.0 if name.startswith(FROZEN) else 1.0
-    for name in loop.flatten(params)
-  }
-  tx = optax.sgd(0.02)
+def steps(shape, config, data):
+  """Losses and gradients of some steps, and the last state."""
+  params, mesh = parameters(), mesh_of(shape)
+  scales = optim.multipliers(
+    optim.flatten(params), tuple(map(tuple, config.trainable))
+  )
+  tx = optax.sgd(0.02, momentum=0.0)  # the momentum is the last gradient
   state, shardings = loop.create_state(
     nano.MODEL, scales, tx, mesh, seed=0, ema=False, initial=params
   )
   step = jax.jit(
-    loop.make_train_step(
-      nano.MODEL, tx, loop.StepConfig('joint', ObjectiveConfig())
-    ),
+    loop.make_train_step(nano.MODEL, tx, run.step_config(config)),
     out_shardings=(shardings, None),
   )
-  found = []
+  losses, gradients = [], []
   with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
     for batch in data:
       state, sums = step(state, loop.to_devices(batch, batch_sharding(mesh)))
       meter = loop.Meter()
       meter.add(sums)
-      found.append(meter.means())
-  kernel = state.trainable['mot/layers/und/q_proj/kernel']
-  shard = kernel.addressable_shards[0].data
-  return {'steps': found, 'parts': kernel.size // shard.size}
+      losses.append(meter.means())
+      gradients.append(jax.device_get(state.opt_state[0].trace))
+  return losses, gradients, state
+
+
+def furthest(found, expected) -> float:
+  """The largest difference, beside the largest number of its array.
+
+  Or beside a thousandth of the largest of all: some gradients are zero but for
+  rounding, as that of a bias to all scores of a softmax.
+  """
+  pairs = list(
+    zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+  )
+  least = 1e-3 * max(np.abs(b).max() for _, b in pairs)
+  return max(
+    float(np.abs(a - b).max() / max(np.abs(b).max(), least)) for a, b in pairs
+  )
+
+
+def parts(state) -> int:
+  """In how many parts its most divided parameter lies."""
+  return max(
+    x.size // x.addressable_shards[0].data.size
+    for x in state.trainable.values()
+  )
+
+
+def compare(stage: str, store: str) -> dict:
+  """Every mesh beside one device."""
+  config = nano.config(stage, store)
+  data = batches(store, config)
+  losses, gradients, _ = steps(ALONE, config, data)
+  found = {'alone': losses}
+  for shape in MESHES:
+    other_losses, other_gradients, state = steps(shape, config, data)
+    found[str(shape)] = {
+      'losses': other_losses,
+      'gradients_off': furthest(other_gradients, gradients),
+      'parts': parts(state),
+    }
+  return found
+
+
+def attention() -> dict:
+  """The TPU kernel on each device's rows and heads, beside dense attention."""
+  pack = [[('full', 5), ('causal', 3), ('noise', 5)], [('causal', 7)]]
+  order = span_packs.order_of(pack)
+  layout = [
+    jnp.tile(x, (ROWS, 1)) for x in (order, *span_packs.intervals(pack))
+  ]
+  keys = jax.random.split(jax.random.key(0), 3)
+  query, key, value = (
+    jax.random.normal(k, (ROWS, len(order), heads, 8))
+    for k, heads in zip(keys, (4, 2, 2), strict=True)
+  )
+  kernel = functools.partial(tpu.attention, interpret=True)
+
+  def loss(attend):
+    return jax.value_and_grad(
+      lambda q, k, v: (attend(q, k, v, *layout) ** 2).sum(), argnums=(0, 1, 2)
+    )
+
+  dense = functools.partial(interval_attention, implementation='xla')
+  expected = jax.device_get(loss(dense)(query, key, value))
+  found = {}
+  for shape in MESHES:
+    with jax.set_mesh(mesh_of(shape)):
+      run_kernel = jax.jit(loss(per_device(kernel, heads=2)))
+      found[str(shape)] = furthest(run_kernel(query, key, value), expected)
+  return found
 
 
 def main() -> None:
+  jax.config.update('jax_num_cpu_devices', 8)
   jax.config.update('jax_disable_most_optimizations', True)
-  data = batches(sys.argv[1])
-  print(json.dumps({name: losses(s, data) for name, s in MESHES.items()}))
+  store, *stages = sys.argv[1:]
+  found = {stage: compare(stage, store) for stage in stages}
+  print(json.dumps(found | {'attention': attention()}))
 
 
 if __name__ == '__main__':

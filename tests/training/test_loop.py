@@ -1,9 +1,6 @@
 """The step, the meters and the logs, on a model of a few numbers."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -218,41 +215,3 @@ def test_what_is_due_at_which_step(due, steps):
 def test_a_run_may_never_validate():
   config = loop.LoopConfig(4, val_every=0)
   assert not any(map(config.validates, range(1, 5)))
-
-
-@pytest.fixture(scope='module')
-def losses_by_mesh(store_path):
-  done = subprocess.run(
-    [sys.executable, TESTS / 'training' / 'mesh_losses.py', store_path],
-    env=os.environ
-    | {
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
-      'JAX_PLATFORMS': 'cpu',
-      'PYTHONPATH': os.pathsep.join([str(TESTS.parent), str(TESTS)]),
-    },
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr
-  return json.loads(done.stdout)
-
-
-MESHES = {'data': 1, 'data and fsdp': 2, 'fsdp and tensor': 4}
-
-
-@pytest.mark.parametrize('mesh', MESHES)
-def test_losses_do_not_depend_on_the_mesh(losses_by_mesh, mesh):
-  found, expected = losses_by_mesh[mesh], losses_by_mesh['one device']
-  # In how many parts a parameter lies: the mesh is really used.
-  assert (found['parts'], expected['parts']) == (MESHES[mesh], 1)
-  terms = {'loss', 'flow', 'ntp/mi', 'ntp/tia', 'grad_norm'}
-  for step, alone in zip(found['steps'], expected['steps'], strict=True):
-    assert step.keys() == alone.keys() >= terms
-    for name, value in alone.items():
-      assert step[name] == pytest.approx(value, rel=1e-5), name
-
-
-def test_the_second_step_is_not_the_first_again(losses_by_mesh):
-  first, second = losses_by_mesh['one device']['steps']
-  assert first['loss'] != second['loss']

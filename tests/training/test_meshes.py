@@ -1,0 +1,70 @@
+"""Several devices do what one does."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+# In how many parts the most divided parameter lies: the mesh is really used.
+PARTS = {'(8, 1, 1)': 1, '(2, 4, 1)': 4, '(2, 2, 2)': 4, '(1, 4, 2)': 8}
+# Stage -> what it minimises. Joint training has the losses of both stages.
+TERMS = {
+  'autoencoder': {'l1', 'l2', 'kl'},
+  'stage1': {'ntp/cts', 'ntp/mi', 'ntp/tia'},
+  'stage2': {'flow'},
+  'joint': {'flow', 'ntp/cts', 'ntp/mi', 'ntp/tia'},
+}
+
+
+@functools.cache
+def compared(store: Path, *stages: str) -> dict:
+  done = subprocess.run(
+    [sys.executable, TESTS / 'training' / 'mesh_losses.py', store, *stages],
+    env=os.environ
+    | {
+      'JAX_PLATFORMS': 'cpu',
+      'PYTHONPATH': os.pathsep.join([str(TESTS.parent), str(TESTS)]),
+    },
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  return json.loads(done.stdout)
+
+
+def check(alone: list[dict], found: dict, mesh: str, stage: str) -> None:
+  assert found['parts'] == (1 if stage == 'autoencoder' else PARTS[mesh])
+  for step, expected in zip(found['losses'], alone, strict=True):
+    assert step.keys() == expected.keys() >= {'loss', *TERMS[stage]}
+    assert step == pytest.approx(expected, rel=1e-5)
+  assert found['gradients_off'] <= 1e-5
+
+
+@pytest.mark.parametrize('mesh', PARTS)
+def test_losses_and_gradients_do_not_depend_on_the_mesh(store_path, mesh):
+  found = compared(store_path, 'joint')['joint']
+  check(found['alone'], found[mesh], mesh, 'joint')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mesh', PARTS)
+@pytest.mark.parametrize('stage', ['autoencoder', 'stage1', 'stage2'])
+def test_nor_in_any_stage(store_path, stage, mesh):
+  found = compared(store_path, 'autoencoder', 'stage1', 'stage2')[stage]
+  check(found['alone'], found[mesh], mesh, stage)
+
+
+def test_every_step_is_another_one(store_path):
+  losses = [x['loss'] for x in compared(store_path, 'joint')['joint']['alone']]
+  assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize('mesh', PARTS)
+def test_a_kernel_runs_on_each_devices_rows_and_heads(store_path, mesh):
+  assert compared(store_path, 'joint')['attention'][mesh] <= 1e-5
