@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from synermedgen_jax.core.sharding import BATCH_AXES, HEAD_AXIS
-from synermedgen_jax.models.kernels import tpu
+from synermedgen_jax.models.kernels import gpu, tpu
 
 _MASKED = -1e30  # finite, so that a row that sees nothing gives no NaN
 
@@ -88,6 +88,7 @@ IMPLEMENTATIONS = {
   'xla': Implementation(_dense),
   'xla_chunked': Implementation(_chunked),
   'pallas_tpu': Implementation(tpu.attention, 'tpu'),
+  'pallas_gpu': Implementation(gpu.attention, 'gpu'),
 }
 
 # What a platform takes, and the queries up to which dense attention is faster.

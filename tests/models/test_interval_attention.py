@@ -11,15 +11,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from synermedgen_jax.models import interval_attention as lib
-from synermedgen_jax.models.kernels import tpu
+from synermedgen_jax.models.kernels import gpu, tpu
 
 _in_tiles = functools.partial(tpu.attention, interpret=True)
+_on_gpu = functools.partial(gpu.attention, interpret=True)
 IMPLEMENTATIONS = {
   'xla': lib.IMPLEMENTATIONS['xla'].attend,
   'xla_chunked': lib.IMPLEMENTATIONS['xla_chunked'].attend,
   # Seven queries in blocks of three: the last one is not full.
   'small_chunks': functools.partial(
     lib.IMPLEMENTATIONS['xla_chunked'].attend, chunk=3
+  ),
+  'pallas_gpu': functools.partial(_on_gpu, blocks=gpu.Blocks(16, 16)),
+  'pallas_gpu_small_blocks': functools.partial(
+    _on_gpu, blocks=gpu.Blocks(4, 3)
   ),
   'pallas_tpu': _in_tiles,
   'pallas_tpu_small_blocks': functools.partial(
