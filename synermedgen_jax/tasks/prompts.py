@@ -21,6 +21,8 @@ DESCRIPTIONS = (
   'translate {region} {source} to {target}',
   'map {region} {source} to {target}',
   'from {region} {source} to {target}',
+  'turn {region} {source} into {target}',
+  'change {region} {source} to {target}',
 )
 CTS_QUESTION = 'Which {target} slice matches this {source} slice?'
 MI_QUESTION = 'Name the modality of each panel.'
