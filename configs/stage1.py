@@ -56,6 +56,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.ema = 0.0
 
   config.mesh = (-1, 1, 1)
+  config.remat = ''  # none, dots or full; '' = the preset's own
+  config.attention = ''  # an implementation's name; '' = the platform's own
   config.log_every = 50
   config.val_every = 400
   config.val_batches = 8

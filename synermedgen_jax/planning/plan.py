@@ -127,6 +127,7 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
   except ValueError as error:
     raise run.ConfigError(str(error)) from None
   run.check(config, model, tokenizer, mesh)
+  model = run.computed_as(config, model)
   capacity = Capacity(**config.capacity)
   state, batch = _abstract(config, model, mesh, geometry, capacity)
   start = time.monotonic()

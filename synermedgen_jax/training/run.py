@@ -6,6 +6,7 @@ Configs stop here: what lies below takes frozen dataclasses and arguments.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +25,8 @@ from synermedgen_jax.input.pipeline import Dropout, train_dataset
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.interop import bagel_formats
 from synermedgen_jax.models.bagel import Bagel, BagelConfig
+from synermedgen_jax.models.interval_attention import IMPLEMENTATIONS
+from synermedgen_jax.models.layers import REMAT_POLICIES
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.training import checkpoints as ckpt
@@ -52,13 +55,27 @@ def check(
   for key in ('rows', 'steps', 'log_every', 'checkpoint_every'):
     if config[key] < 1:
       raise ConfigError(f'config.{key} {config[key]}: must be at least 1.')
-  for key, known in (('tasks', TASKS[1:]), ('routes', ROUTES_BY_NAME)):
-    unknown = sorted(set(config[key]) - set(known))
+  for key, known in (
+    ('tasks', TASKS[1:]),
+    ('routes', ROUTES_BY_NAME),
+    ('remat', REMAT_POLICIES),
+    ('attention', IMPLEMENTATIONS),
+  ):
+    value = config[key]
+    given = {value} - {''} if isinstance(value, str) else set(value)
+    unknown = sorted(given - set(known))
     if unknown:
       raise ConfigError(
         f'config.{key}: unknown {", ".join(unknown)}; expected some of '
         f'{", ".join(known)}.'
       )
+  platform = mesh.devices.flat[0].platform
+  attention = IMPLEMENTATIONS.get(config.attention)
+  if attention and attention.platform not in (None, platform):
+    raise ConfigError(
+      f'config.attention {config.attention!r}: is for {attention.platform}, '
+      f"and the devices are of {platform}; '' takes their own."
+    )
   if not any(share > 0 for share in config.tasks.values()):
     raise ConfigError('config.tasks: no task has a share above 0.')
   if tokenizer.vocab_size > model.llm.vocab:
@@ -93,6 +110,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
   with _reading('mesh'):
     mesh = make_mesh(config.mesh)
   check(config, model, tokenizer, mesh)
+  model = computed_as(config, model)
   with _reading('image'):
     geometry = model.image_geometry(**config.image)
   with _reading('store'):
@@ -181,6 +199,16 @@ def train(config: ConfigDict, workdir: Path) -> None:
   )
 
 
+def computed_as(config: ConfigDict, model: BagelConfig) -> BagelConfig:
+  """The same model, computed as the config's remat and attention say."""
+  ways = {key: config[key] for key in ('remat', 'attention') if config.get(key)}
+  return dataclasses.replace(
+    model,
+    llm=dataclasses.replace(model.llm, **ways),
+    vit=dataclasses.replace(model.vit, **ways),
+  )
+
+
 def optimiser(
   config: ConfigDict, model: BagelConfig
 ) -> tuple[dict[str, float], optax.GradientTransformation]:
@@ -233,12 +261,18 @@ def _starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
     return model, None
   with _reading('init_from'):
     found, params = ckpt.load_model(Path(config.init_from) / 'checkpoints')
-  if found != model:
+  if _shape(found) != _shape(model):
     raise ConfigError(
       f'config.init_from {config.init_from} holds a model of another shape '
       f'than config.model {config.model!r}.'
     )
   return model, params
+
+
+def _shape(model: BagelConfig) -> BagelConfig:
+  """The model, however it is computed."""
+  plain = ConfigDict({'remat': 'none', 'attention': 'xla'})
+  return computed_as(plain, model)
 
 
 def _check_tokenizer(config: ConfigDict) -> None:

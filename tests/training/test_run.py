@@ -168,6 +168,18 @@ BAD = {
     {'tasks': {'vqa': 1.0}},
     r'config\.tasks: unknown vqa; expected some of cts, mi, tia, .*',
   ),
+  'remat': (
+    {'remat': 'some'},
+    r'config\.remat: unknown some; expected some of none, full, dots\.',
+  ),
+  'attention': (
+    {'attention': 'flash'},
+    r'config\.attention: unknown flash; expected some of xla, .*',
+  ),
+  'attention of another platform': (
+    {'attention': 'pallas_tpu'},
+    r"config\.attention 'pallas_tpu': is for tpu, and the devices are of cpu.*",
+  ),
   'no task': (
     {'tasks': {'cts': 0.0, 'mi': 0.0, 'tia': 0.0}},
     r'config\.tasks: no task has a share above 0\.',
@@ -246,7 +258,10 @@ def test_a_bad_config_is_refused_in_a_line_that_names_the_key(
 
 def test_rows_have_to_fill_the_devices(store_path):
   config = nano.config('stage1', store_path, mesh=(2, 2, 1), rows=6)
-  mesh = types.SimpleNamespace(shape={'data': 2, 'fsdp': 2, 'tensor': 1})
+  mesh = types.SimpleNamespace(
+    shape={'data': 2, 'fsdp': 2, 'tensor': 1},
+    devices=np.array(jax.devices()[:1]),
+  )
   with pytest.raises(ConfigError) as error:
     run.check(config, nano.MODEL, project_tokenizer(), mesh)
   assert str(error.value).startswith(
@@ -286,6 +301,23 @@ def test_a_stage_of_another_shape_is_no_starting_point(
     f'config.init_from {nano_runs / "stage1"} holds a model of another shape '
     "than config.model 'tiny'."
   )
+
+
+def test_how_a_model_is_computed_does_not_change_what_it_is(
+  nano_runs, nano_preset, tmp_path
+):
+  config = nano.stage_config(
+    'stage2', nano_runs, remat='full', attention='xla_chunked'
+  )
+  model = run.computed_as(config, nano.MODEL)
+  assert (model.llm.remat, model.vit.remat) == ('full', 'full')
+  assert (model.llm.attention, model.vit.attention) == ('xla_chunked',) * 2
+  run.train(config, tmp_path / 'run')
+  rows = [
+    json.loads((folder / 'metrics.jsonl').read_text().splitlines()[-1])
+    for folder in (tmp_path / 'run', nano_runs / 'stage2')
+  ]
+  assert rows[0]['loss'] == pytest.approx(rows[1]['loss'], rel=1e-5)
 
 
 def test_a_run_is_not_resumed_with_another_config_which_is_not_kept(
