@@ -5,9 +5,12 @@
   python -m synermedgen_jax.prepare --dataset=folder --root=DIR \\
       --region=brain --store=STORE
   python -m synermedgen_jax.prepare --dataset=csv --root=TABLE.csv --store=STORE
+  python -m synermedgen_jax.prepare --dataset=synthrad2023,brats \\
+      --root=SYNTHRAD,BRATS --store=STORE
 
 `phantom` draws digital phantoms into --root first. `folder` reads
-DIR/<subject>/<modality>.nii.gz, `csv` a table; docs/data.md has both.
+DIR/<subject>/<modality>.nii.gz, `csv` a table; the public datasets are read as
+they are downloaded. docs/data.md has all of them.
 Interrupted, the same command goes on where it stopped; on a finished store it
 does nothing.
 """
@@ -28,15 +31,20 @@ from tqdm import tqdm
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.slices import datasets, ingest, phantoms
 from synermedgen_jax.slices.datasets import CaseFiles, DatasetError
-from synermedgen_jax.slices.splits import assign_splits
+from synermedgen_jax.slices.grids import PLANES
+from synermedgen_jax.slices.public_datasets import PUBLIC_DATASETS, find_cases
+from synermedgen_jax.slices.splits import assign_case_splits
 from synermedgen_jax.slices.store import SliceStore, StoreError, StoreWriter
 from synermedgen_jax.slices.volumes import VolumeError
 
-_DATASET = flags.DEFINE_enum(
-  'dataset', None, ['phantom', 'folder', 'csv'], 'Layout of the input.'
+_LAYOUTS = ('phantom', 'folder', 'csv', *PUBLIC_DATASETS)
+_DATASET = flags.DEFINE_list(
+  'dataset', None, f'Layouts of the input: {", ".join(_LAYOUTS)}.'
 )
-_ROOT = flags.DEFINE_string(
-  'root', None, 'Folder of the volumes, or the table of --dataset=csv.'
+_ROOT = flags.DEFINE_list(
+  'root',
+  None,
+  'For each of them, the folder of the volumes, or the table of csv.',
 )
 _STORE = flags.DEFINE_string('store', None, 'Where the store goes (or gs://).')
 _NAME = flags.DEFINE_string(
@@ -44,6 +52,9 @@ _NAME = flags.DEFINE_string(
 )
 _REGION = flags.DEFINE_enum(
   'region', None, [r.value for r in Region], 'Body region of all subjects.'
+)
+_PLANE = flags.DEFINE_enum(
+  'plane', 'axial', list(PLANES), 'Plane of the slices.'
 )
 _CANVAS = flags.DEFINE_integer('canvas', 256, 'Pixels a side of a slice.')
 _REFERENCE = flags.DEFINE_list(
@@ -83,22 +94,43 @@ def _settings() -> ingest.Settings:
   reference = _REFERENCE.value
   if reference is None:
     # The phantoms' PET lies on a coarser grid than their CT.
-    reference = ['ct', 't1'] if _DATASET.value == 'phantom' else []
+    reference = ['ct', 't1'] if 'phantom' in _DATASET.value else []
   try:
     return ingest.Settings(
       canvas=_CANVAS.value,
       reference=_parse_modalities(reference),
       required=_parse_modalities(_MODALITIES.value),
+      plane=_PLANE.value,
     )
   except ValueError as error:
     raise UsageError(f'--reference or --modalities: {error}') from None
 
 
 def _find_cases() -> list[CaseFiles]:
-  root = Path(_ROOT.value)
+  """The cases of all --dataset under their --root."""
+  layouts, roots = _DATASET.value, _ROOT.value
+  if len(layouts) != len(roots):
+    raise UsageError(
+      f'--dataset names {len(layouts)} layouts, --root {len(roots)} places.'
+    )
+  cases = [
+    case
+    for layout, root in zip(layouts, roots, strict=True)
+    for case in _find(layout, Path(root))
+  ]
+  places = collections.Counter(case.id for case in cases)
+  for case_id, count in places.items():
+    if count > 1:
+      raise UsageError(f'case {case_id} is in {count} of the --root; one only.')
+  return cases
+
+
+def _find(layout: str, root: Path) -> list[CaseFiles]:
   name = _NAME.value or root.resolve().name.split('.')[0]
   region = Region(_REGION.value) if _REGION.value else None
-  if _DATASET.value == 'phantom':
+  if layout in PUBLIC_DATASETS:
+    return find_cases(layout, root)
+  if layout == 'phantom':
     phantoms.write_phantoms(
       root,
       subjects=_SUBJECTS.value,
@@ -106,8 +138,12 @@ def _find_cases() -> list[CaseFiles]:
       workers=_WORKERS.value,
     )
     return datasets.phantom_cases(root)
-  if _DATASET.value == 'csv':
+  if layout == 'csv':
     return datasets.csv_cases(root, dataset=name, region=region)
+  if layout != 'folder':
+    raise UsageError(
+      f'--dataset {layout!r}: expected some of {", ".join(_LAYOUTS)}.'
+    )
   if region is None:
     raise UsageError('--dataset=folder needs --region.')
   return datasets.folder_cases(root, dataset=name, region=region)
@@ -115,18 +151,16 @@ def _find_cases() -> list[CaseFiles]:
 
 def _splits(cases: list[CaseFiles]) -> dict[str, str]:
   """Case id -> split: given by the data, or drawn within each dataset."""
-  splits = {case.id: case.split for case in cases if case.split}
   if _HOLDOUT.value:
     return {case.id: 'holdout' for case in cases}
-  drawn = collections.defaultdict(list)
-  for case in cases:
-    if not case.split:
-      drawn[case.dataset].append(case.id)
-  for ids in drawn.values():
-    splits |= assign_splits(
-      ids, val=_VAL.value, test=_TEST.value, seed=_SEED.value
-    )
-  return splits
+  return assign_case_splits(
+    {case.id: case.patient or case.id for case in cases},
+    {case.id: case.dataset for case in cases},
+    {case.id: case.split for case in cases if case.split},
+    val=_VAL.value,
+    test=_TEST.value,
+    seed=_SEED.value,
+  )
 
 
 def _die_with_parent() -> None:
@@ -161,14 +195,14 @@ def _prepare() -> None:
   splits = _splits(cases)
   record = {
     **dataclasses.asdict(settings),
-    'dataset': _DATASET.value,
+    'dataset': ','.join(_DATASET.value),
     'cases': {case.id: splits[case.id] for case in cases},
   }
   writer = StoreWriter(_STORE.value, record)
   if not writer.finished:
     bad = _write_cases(writer, record, cases, splits, settings)
     if len(bad) == len(cases):
-      raise VolumeError(f'{_ROOT.value}: no subject can be used.')
+      raise VolumeError(f'{",".join(_ROOT.value)}: no subject can be used.')
     writer.finish(case.id for case in cases if case.id not in bad)
   _summarise(SliceStore.open(_STORE.value))
 

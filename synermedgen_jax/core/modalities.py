@@ -1,9 +1,10 @@
-"""The medical vocabulary: modalities, body regions, and the 22 routes.
+"""The medical vocabulary: modalities, body regions, and the routes.
 
 A *route* is a directed synthesis task, source modality -> target modality, in
 one cohort. The 22 routes are those of SynerMedGen (arXiv 2605.08724): both
 directions of brain CBCT-CT, pelvis CBCT-CT, brain MR-CT, pelvis MR-CT and
-whole-body PET-CT, and the 12 ordered pairs of the four BraTS contrasts.
+whole-body PET-CT, and the 12 ordered pairs of the four BraTS contrasts. Further
+routes, of regions that none of these has, are there for data outside them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class Modality(enum.StrEnum):
   T2 = 't2'
   FLAIR = 'flair'
   MR = 'mr'
+  BSSFP = 'bssfp'
+  LGE = 'lge'
 
   @property
   def label(self) -> str:
@@ -56,15 +59,15 @@ _LABELS = {
   Modality.T2: 'T2 (MRI)',
   Modality.FLAIR: 'FLAIR (MRI)',
   Modality.MR: 'MRI',
+  Modality.BSSFP: 'bSSFP (MRI)',
+  Modality.LGE: 'LGE (MRI)',
 }
 _UNITS = {Modality.CT: 'HU', Modality.CBCT: 'HU', Modality.PET: 'SUV'}
 
 # Pairs that a reader mixes up; MI puts them beside each other on purpose.
 CONFUSABLE = (
   frozenset({Modality.CT, Modality.CBCT}),
-  frozenset(
-    {Modality.T1, Modality.T1CE, Modality.T2, Modality.FLAIR, Modality.MR}
-  ),
+  frozenset(set(Modality) - {Modality.CT, Modality.CBCT, Modality.PET}),
 )
 
 
@@ -74,6 +77,10 @@ class Region(enum.StrEnum):
   BRAIN = 'brain'
   PELVIS = 'pelvis'
   WHOLE_BODY = 'whole_body'
+  HEAD_NECK = 'head_neck'
+  THORAX = 'thorax'
+  ABDOMEN = 'abdomen'
+  HEART = 'heart'
 
   @property
   def label(self) -> str:
@@ -95,7 +102,7 @@ class Region(enum.StrEnum):
 class Route:
   """One directed synthesis task."""
 
-  cohort: str  # the prefix of its name: brain, pelvis, whole_body, brats
+  cohort: str  # the prefix of its name: the region's, or brats
   region: Region
   source: Modality
   target: Modality
@@ -128,8 +135,25 @@ ROUTES: tuple[Route, ...] = (
   ),
 )
 
-ROUTES_BY_NAME = {route.name: route for route in ROUTES}
-_ROUTES_BY_KEY = {(r.region, r.source, r.target): r for r in ROUTES}
+# SynthRAD2025's regions, and the contrasts of MyoPS.
+OUTSIDE_ROUTES: tuple[Route, ...] = (
+  *(
+    route
+    for region in (Region.HEAD_NECK, Region.THORAX, Region.ABDOMEN)
+    for source in (Modality.CBCT, Modality.MR)
+    for route in _both_ways(region, source, Modality.CT)
+  ),
+  *(
+    Route('heart', Region.HEART, source, target)
+    for source, target in itertools.permutations(
+      (Modality.BSSFP, Modality.LGE, Modality.T2), 2
+    )
+  ),
+)
+ALL_ROUTES = (*ROUTES, *OUTSIDE_ROUTES)
+
+ROUTES_BY_NAME = {route.name: route for route in ALL_ROUTES}
+_ROUTES_BY_KEY = {(r.region, r.source, r.target): r for r in ALL_ROUTES}
 
 
 def find_route(region: Region, source: Modality, target: Modality) -> Route:
@@ -138,7 +162,7 @@ def find_route(region: Region, source: Modality, target: Modality) -> Route:
     return _ROUTES_BY_KEY[region, source, target]
   except KeyError:
     known = ', '.join(
-      f'{r.source}->{r.target}' for r in ROUTES if r.region == region
+      f'{r.source}->{r.target}' for r in ALL_ROUTES if r.region == region
     )
     raise ValueError(
       f'No route {source}->{target} in region {region}: '
@@ -152,6 +176,6 @@ def routes_between(
   """Returns the routes that a case of `region` with `modalities` can serve."""
   return tuple(
     r
-    for r in ROUTES
+    for r in ALL_ROUTES
     if r.region == region and r.source in modalities and r.target in modalities
   )

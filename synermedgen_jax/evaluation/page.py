@@ -97,6 +97,7 @@ def _synthesis_cards(metrics: Mapping[str, Any]) -> Iterator[Html]:
   summary = metrics['summary']
   baselines = summary['mean_ssim_baselines']
   better = summary['better_baseline']
+  left_out = [r for r in ROUTES if r.name not in metrics['synthesis']]
   yield _card(
     'mean SSIM',
     f'{summary["mean_ssim"]:.3f}',
@@ -107,11 +108,7 @@ def _synthesis_cards(metrics: Mapping[str, Any]) -> Iterator[Html]:
     'routes won',
     f'{summary["wins"]} of {summary["routes"]}',
     'SSIM above both trivial baselines',
-    *(
-      [f'{len(ROUTES) - summary["routes"]} of {len(ROUTES)} not scored']
-      if summary['routes'] < len(ROUTES)
-      else []
-    ),
+    *([f'{len(left_out)} of {len(ROUTES)} not scored'] if left_out else []),
   )
   if 'ceiling' in baselines:
     yield _card(

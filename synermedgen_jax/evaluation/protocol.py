@@ -19,7 +19,7 @@ from collections.abc import (
 import numpy as np
 from jaxtyping import Bool, Float
 
-from synermedgen_jax.core.modalities import ROUTES, Modality, Route
+from synermedgen_jax.core.modalities import ALL_ROUTES, Modality, Route
 from synermedgen_jax.evaluation.metrics import case_metrics
 from synermedgen_jax.evaluation.routes import (
   MeanTarget,
@@ -109,7 +109,7 @@ def route_cases(
     slices: per case, evenly spread; 0 = all usable ones.
     routes: keep these by name; empty = all.
   """
-  for route in ROUTES:
+  for route in ALL_ROUTES:
     if routes and route.name not in routes:
       continue
     for case in cases:
@@ -133,7 +133,7 @@ class MeanTargets:
 
   def missing(self, routes: Collection[Route]) -> list[Route]:
     """Those of the routes that no training subject serves."""
-    return [r for r in ROUTES if r in routes and not self._cases(r)]
+    return [r for r in ALL_ROUTES if r in routes and not self._cases(r)]
 
   def predict(self, item: RouteCase) -> Images:
     """The mean images at the places of the scored slices."""

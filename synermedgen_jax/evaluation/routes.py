@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from synermedgen_jax.core.modalities import ROUTES, ROUTES_BY_NAME
+from synermedgen_jax.core.modalities import ALL_ROUTES, ROUTES_BY_NAME
 
 TRIVIAL = ('copy_source', 'mean_target')
 BASELINES = (*TRIVIAL, 'ceiling')
@@ -84,7 +84,7 @@ def aggregate(rows: Iterable[RouteScore]) -> dict[str, Any]:
     raise ValueError('No scores to aggregate.')
   synthesis = {
     route.name: _aggregate_route(route.name, by_route[route.name])
-    for route in ROUTES
+    for route in ALL_ROUTES
     if route.name in by_route
   }
   return {'synthesis': synthesis, 'summary': _summarise(synthesis)}

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from synermedgen_jax.core.batch import Capacity, ImageGeometry
-from synermedgen_jax.core.modalities import ROUTES, Route
+from synermedgen_jax.core.modalities import ALL_ROUTES, Route
 from synermedgen_jax.inference.sampling import (
   Context,
   Prompt,
@@ -130,7 +130,7 @@ class Synthesiser:
   @functools.cached_property
   def _capacities(self) -> Mapping[Context, Capacity]:
     """Rows that hold every route's prompt: one program serves all routes."""
-    prompts = [_prompt(route) for route in ROUTES]
+    prompts = [_prompt(route) for route in ALL_ROUTES]
     return {
       context: prompt_capacity(prompts, self.tokenizer, self.geometry, context)
       for context in self.sampling.guidance.contexts

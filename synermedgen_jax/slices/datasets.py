@@ -5,7 +5,7 @@
 * `folder`: ROOT/<subject>/<modality>.nii.gz (or .nii, .mha, .mhd, .nrrd), all
   of one region.
 * `csv`: a table with the columns subject, modality, path and optionally
-  region, dataset and split; paths are relative to the table.
+  region, dataset, split and patient; paths are relative to the table.
 
 See docs/data.md.
 """
@@ -36,6 +36,9 @@ class CaseFiles:
     region: which routes are meant.
     files: modality -> file.
     split: given by the data, '' = to be drawn.
+    patient: who it is, where several cases or datasets show one person; '' =
+      nobody else. All cases of a patient go to one split.
+    reference: modalities by preference that give the case its grid.
   """
 
   dataset: str
@@ -43,6 +46,8 @@ class CaseFiles:
   region: Region
   files: dict[Modality, Path]
   split: str = ''
+  patient: str = ''
+  reference: tuple[Modality, ...] = ()
 
   @property
   def id(self) -> str:
@@ -157,12 +162,13 @@ def _add_row(cases, row, where, base: Path, dataset, region) -> None:
   if '/' in row['subject'] or '/' in dataset:
     raise DatasetError(f'{where}: subject and dataset may not contain /.')
   modality = _modality(row['modality'] or '', where)
-  fresh = CaseFiles(dataset, row['subject'], region, {}, split)
+  patient = row.get('patient') or ''
+  fresh = CaseFiles(dataset, row['subject'], region, {}, split, patient)
   case = cases.setdefault((dataset, row['subject']), fresh)
-  if (case.region, case.split) != (region, split):
+  if (case.region, case.split, case.patient) != (region, split, patient):
     raise DatasetError(
-      f'{where}: subject {case.subject!r} had region {case.region} and split '
-      f'{case.split!r} before.'
+      f'{where}: subject {case.subject!r} had region {case.region}, split '
+      f'{case.split!r} and patient {case.patient!r} before.'
     )
   if modality in case.files:
     raise DatasetError(

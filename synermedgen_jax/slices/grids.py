@@ -1,4 +1,4 @@
-"""Sampling grids: axial slices on a square canvas, and the way back.
+"""Sampling grids: slices on a square canvas, and the way back.
 
 Resampling is nibabel's: linear, after a Gaussian where the target grid is the
 coarser one, so that nothing aliases. All grids are tied by world coordinates;
@@ -17,6 +17,9 @@ from nibabel import processing
 from synermedgen_jax.slices.volumes import Volume
 
 _ROUNDING = 1e-3  # voxels
+
+# Where columns, rows and slices of a plane run to: left, posterior, ...
+PLANES = {'axial': 'LPS', 'coronal': 'LIP', 'sagittal': 'PIL'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,20 +40,23 @@ class Grid:
     return cls(volume.data.shape, volume.affine)
 
 
-def slice_grid(volume: Volume, canvas: int) -> Grid:
-  """The axial slices of a volume on a square canvas.
+def slice_grid(volume: Volume, canvas: int, plane: str = 'axial') -> Grid:
+  """The slices of a volume on a square canvas.
 
-  Axes are (column, row, slice): columns run to the patient's left, rows to
-  posterior, slices upwards, as a radiologist looks at them. Slices are the
-  volume's own; in the plane, its longer side fills the canvas.
+  Axes are (column, row, slice), as a radiologist looks at them: of axial
+  slices, columns run to the patient's left, rows to posterior, slices upwards
+  (`PLANES` has the others). Slices are the volume's own; in the plane, its
+  longer side fills the canvas.
 
   Args:
     volume: gives the field of view and the slice positions; axes may be
       oblique, the nearest anatomical ones are taken.
     canvas: pixels along each side.
+    plane: a name in `PLANES`.
   """
   ornt = nib.orientations.ornt_transform(
-    nib.io_orientation(volume.affine), nib.orientations.axcodes2ornt('LPS')
+    nib.io_orientation(volume.affine),
+    nib.orientations.axcodes2ornt(PLANES[plane]),
   )
   shape = np.asarray(volume.data.shape)
   affine = volume.affine @ nib.orientations.inv_ornt_aff(ornt, shape)

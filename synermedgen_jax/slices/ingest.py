@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from synermedgen_jax.core.modalities import ROUTES, Modality, routes_between
+from synermedgen_jax.core.modalities import ALL_ROUTES, Modality, routes_between
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.grids import resample, slice_grid, to_slices
 from synermedgen_jax.slices.store import Case
@@ -28,6 +28,8 @@ _OUTLINE = (
   Modality.T2,
   Modality.T1CE,
   Modality.FLAIR,
+  Modality.BSSFP,
+  Modality.LGE,
   Modality.CBCT,
   Modality.PET,
 )
@@ -44,6 +46,7 @@ class Settings:
     reference: modalities by preference; the first that a subject has gives
       the grid onto which its others are resampled. Empty = all volumes of a
       subject must share one grid already.
+    plane: of the slices, a name in `grids.PLANES`.
     required: modalities that every subject must have; empty = those of at
       least one route.
   """
@@ -51,6 +54,7 @@ class Settings:
   canvas: int
   reference: tuple[Modality, ...] = ()
   required: tuple[Modality, ...] = ()
+  plane: str = 'axial'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +78,7 @@ def check_modalities(files: CaseFiles, settings: Settings) -> None:
       )
   if not routes_between(files.region, frozenset(files.files)):
     routes = ', '.join(
-      f'{r.source}->{r.target}' for r in ROUTES if r.region == files.region
+      f'{r.source}->{r.target}' for r in ALL_ROUTES if r.region == files.region
     )
     raise VolumeError(
       f'{where}: subject {files.subject!r} has {have}, which is no pair of a '
@@ -90,8 +94,8 @@ def ingest(files: CaseFiles, split: str, settings: Settings) -> Ingested:
   """
   check_modalities(files, settings)
   volumes = {m: read_volume(p) for m, p in sorted(files.files.items())}
-  reference = _reference(files, volumes, settings.reference)
-  grid = slice_grid(volumes[reference], settings.canvas)
+  reference = _reference(files, volumes, settings.reference or files.reference)
+  grid = slice_grid(volumes[reference], settings.canvas, settings.plane)
   slices, windows, covered = {}, {}, np.array(True)
   for modality, volume in volumes.items():
     sampled = to_slices(resample(volume, grid, fill=np.nan))
@@ -127,7 +131,7 @@ def ingest(files: CaseFiles, split: str, settings: Settings) -> Ingested:
     sources={m: f'{p.parent.name}/{p.name}' for m, p in files.files.items()},
     shape=slices[outline].shape,
     affine=tuple(map(tuple, np.round(grid.affine, 6).tolist())),
-    plane='axial',
+    plane=settings.plane,
     usable=usable,
   )
   normal = {m: windows[m].normalise(slices[m]) for m in slices}

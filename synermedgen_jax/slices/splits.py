@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import collections
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -44,3 +45,41 @@ def assign_splits(
   splits |= dict.fromkeys(order[: counts[0]], 'test')
   splits |= dict.fromkeys(order[counts[0] : sum(counts)], 'val')
   return splits
+
+
+def assign_case_splits(
+  people: Mapping[str, str],
+  datasets: Mapping[str, str],
+  given: Mapping[str, str],
+  *,
+  val: float,
+  test: float,
+  seed: int,
+) -> dict[str, str]:
+  """The split of every case; a person is in one, in whatever dataset.
+
+  Args:
+    people: case -> who it shows.
+    datasets: case -> dataset; shares hold within each.
+    given: case -> split, of cases that have one already.
+    val, test, seed: as for `assign_splits`.
+
+  Raises:
+    ValueError: a person is given two splits, or the shares do not work out.
+  """
+  splits: dict[str, str] = {}
+  for case, split in given.items():
+    person = people[case]
+    if splits.setdefault(person, split) != split:
+      raise ValueError(
+        f'{case}: is given to {split}, another case of {person!r} to '
+        f'{splits[person]}.'
+      )
+  by_dataset = collections.defaultdict(set)
+  for case, dataset in datasets.items():
+    by_dataset[dataset].add(people[case])
+  for dataset in sorted(by_dataset):
+    left = by_dataset[dataset] - splits.keys()
+    if left:
+      splits |= assign_splits(left, val=val, test=test, seed=seed)
+  return {case: splits[person] for case, person in people.items()}

@@ -57,7 +57,7 @@ class Case:
     sources: the files they were read from.
     shape: (slices, canvas, canvas).
     affine: (4, 4) of (column, row, slice) to RAS+ mm, row by row.
-    plane: slice plane, 'axial'.
+    plane: slice plane, 'axial', 'coronal' or 'sagittal'.
     usable: the slices that show the body in every modality.
   """
 

@@ -68,7 +68,7 @@ def every_text() -> Iterator[str]:
   yield TIA_SOURCE
   yield TIA_TARGET
   yield TIA_QUESTION
-  for modality in Modality:
+  for modality in [m for m in Modality if any(m == r.source for r in ROUTES)]:
     yield mi_answer([modality] * len(LETTERS))
   for route in ROUTES:
     yield cts_question(route)

@@ -37,9 +37,23 @@ def test_the_routes_are_the_papers_22():
   assert [lib.ROUTES_BY_NAME[name].name for name in NAMES] == NAMES
 
 
+def test_routes_outside_the_22_are_of_other_regions():
+  names = [route.name for route in lib.OUTSIDE_ROUTES]
+  assert names[:4] == [
+    'head_neck_cbct_to_ct',
+    'head_neck_ct_to_cbct',
+    'head_neck_mr_to_ct',
+    'head_neck_ct_to_mr',
+  ]
+  assert names[-2:] == ['heart_t2_to_bssfp', 'heart_t2_to_lge']
+  assert len(set(names)) == 3 * 4 + 6
+  regions = {r.region for r in lib.ROUTES}
+  assert not regions & {r.region for r in lib.OUTSIDE_ROUTES}
+
+
 def test_every_route_has_its_reverse_in_the_same_cohort():
-  for route in lib.ROUTES:
-    assert route.reverse in lib.ROUTES
+  for route in lib.ALL_ROUTES:
+    assert route.reverse in lib.ALL_ROUTES
     assert route.reverse != route
     assert route.reverse.reverse == route
 
@@ -64,8 +78,18 @@ def test_labels_are_the_answers_of_modality_identification():
     't2': 'T2 (MRI)',
     'flair': 'FLAIR (MRI)',
     'mr': 'MRI',
+    'bssfp': 'bSSFP (MRI)',
+    'lge': 'LGE (MRI)',
   }
-  assert [r.label for r in Region] == ['brain', 'pelvis', 'whole-body']
+  assert [r.label for r in Region] == [
+    'brain',
+    'pelvis',
+    'whole-body',
+    'head-neck',
+    'thorax',
+    'abdomen',
+    'heart',
+  ]
 
 
 def test_only_ct_and_pet_have_physical_units():
@@ -81,13 +105,13 @@ def test_parsing_ignores_case():
 def test_unknown_modality_lists_those_there_are():
   with pytest.raises(ValueError, match="'mri'") as error:
     Modality.parse('mri')
-  assert 'one of ct, cbct, pet, t1, t1ce, t2, flair, mr.' in str(error.value)
+  assert 'one of ct, cbct, pet, t1, t1ce, t2, flair, mr, ' in str(error.value)
 
 
 def test_unknown_region_lists_those_there_are():
   with pytest.raises(ValueError, match="'knee'") as error:
     Region.parse('knee')
-  assert 'one of brain, pelvis, whole_body.' in str(error.value)
+  assert 'one of brain, pelvis, whole_body, ' in str(error.value)
 
 
 def test_a_route_is_found_by_its_key():

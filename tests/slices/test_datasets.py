@@ -122,7 +122,7 @@ GOOD = 'p,ct,ct.nii,brain,train\n'
     (HEAD + GOOD + GOOD, r"csv:3: subject 'p' has ct twice"),
     (
       HEAD + GOOD + 'p,mr,mr.nii,brain,test\n',
-      r"csv:3: .* split 'train' before",
+      r"csv:3: .* split 'train'.* before",
     ),
     (HEAD + GOOD + 'p,mr,mr.nii,pelvis,train\n', r'csv:3: .* region brain'),
   ],

@@ -175,3 +175,22 @@ def test_slices_turn_back_into_the_volume():
   data = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
   assert to_slices(data).shape == (4, 3, 2)
   np.testing.assert_array_equal(from_slices(to_slices(data)), data)
+
+
+@pytest.mark.parametrize(
+  ('plane', 'place'),
+  [
+    # Of the mark at the patient's right, anterior, top: slice, row, column.
+    ('axial', (1, 0, 0)),  # top slice, anterior row, right column
+    ('coronal', (0, 0, 0)),  # foremost slice, top row, right column
+    ('sagittal', (0, 0, 0)),  # rightmost slice, top row, anterior column
+  ],
+)
+@pytest.mark.parametrize('axes', ['RAS', 'PIR', 'LSA'])
+def test_planes_lie_as_a_radiologist_looks_at_them(plane, place, axes):
+  data = np.zeros((2, 2, 2), np.float32)
+  data[1, 1, 1] = 1
+  volume = turned(Volume(data, affine_of((2, 2, 2))), axes)
+  found = to_slices(resample(volume, slice_grid(volume, 2, plane), fill=-1))
+  assert found.shape == (2, 2, 2)
+  assert np.argwhere(found > 0.5).tolist() == [list(place)]

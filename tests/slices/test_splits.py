@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synermedgen_jax.slices.splits import assign_splits
+from synermedgen_jax.slices.splits import assign_case_splits, assign_splits
 
 
 def names(count):
@@ -75,3 +75,54 @@ def test_too_few_subjects_are_refused(count):
 def test_shares_that_leave_nothing_to_train_on_are_refused(val, test):
   with pytest.raises(ValueError, match='something to train on'):
     assign_splits(names(40), val=val, test=test, seed=0)
+
+
+people = st.dictionaries(
+  st.integers(0, 60).map(lambda i: f'case{i}'),
+  st.tuples(
+    st.integers(0, 25).map(lambda i: f'person{i}'),
+    st.sampled_from(['one', 'two', 'three']),
+  ),
+  min_size=1,
+)
+
+
+@given(people, st.integers(0, 5))
+def test_a_person_is_in_one_split_in_whatever_dataset(cases, seed):
+  who = {case: person for case, (person, _) in cases.items()}
+  where = {case: dataset for case, (_, dataset) in cases.items()}
+  given_splits = {next(iter(cases)): 'test'}
+  shares = {'val': 0.0, 'test': 0.0, 'seed': seed}
+  found = assign_case_splits(who, where, given_splits, **shares)
+  assert found.keys() == cases.keys()
+  by_person = collections.defaultdict(set)
+  for case, split in found.items():
+    by_person[who[case]].add(split)
+  assert all(len(splits) == 1 for splits in by_person.values())
+  assert by_person[who[next(iter(cases))]] == {'test'}
+
+
+def test_shares_hold_within_each_dataset_over_people():
+  who = {
+    f'{d}{i}.{t}': f'{d}{i}' for d in 'ab' for i in range(20) for t in '01'
+  }
+  where = {case: case[0] for case in who}
+  found = assign_case_splits(who, where, {}, val=0.1, test=0.2, seed=0)
+  counts = collections.Counter((where[c], s) for c, s in found.items())
+  assert counts == {
+    **{(d, 'train'): 28 for d in 'ab'},
+    **{(d, 'val'): 4 for d in 'ab'},
+    **{(d, 'test'): 8 for d in 'ab'},
+  }
+
+
+def test_one_person_cannot_be_given_two_splits():
+  with pytest.raises(ValueError, match=r"b: is given to test.*'p' to train"):
+    assign_case_splits(
+      {'a': 'p', 'b': 'p'},
+      {'a': 'one', 'b': 'two'},
+      {'a': 'train', 'b': 'test'},
+      val=0,
+      test=0,
+      seed=0,
+    )

@@ -74,8 +74,8 @@ def test_a_free_draw_takes_every_modality_as_often():
     for _ in range(400)
     for _, modality, _ in mi.draw_panels(EVERYTHING, rng, confusable=0.0)
   )
-  assert set(counts) == set(Modality)
-  expected = 1600 / len(Modality)
+  assert set(counts) == {route.source for route in ROUTES}
+  expected = 1600 / len(counts)
   chi = sum((count - expected) ** 2 / expected for count in counts.values())
   assert chi < 24.3  # p = 0.001 at 7 degrees of freedom
 
