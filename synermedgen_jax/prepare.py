@@ -77,6 +77,13 @@ _SUBJECTS = flags.DEFINE_integer(
   'subjects', 30, 'Phantom subjects per cohort.', lower_bound=1
 )
 _WORKERS = flags.DEFINE_integer('workers', 2, 'Processes.', lower_bound=1)
+_MOST_OFFSET = flags.DEFINE_float(
+  'most_offset',
+  6.0,
+  'Subjects whose volumes seem to lie further apart, in mm, are left out; 0 '
+  'takes all.',
+  lower_bound=0,
+)
 _SKIP_BAD = flags.DEFINE_bool(
   'skip_bad', False, 'Leave out subjects that cannot be used, and say so.'
 )
@@ -101,6 +108,7 @@ def _settings() -> ingest.Settings:
       reference=_parse_modalities(reference),
       required=_parse_modalities(_MODALITIES.value),
       plane=_PLANE.value,
+      most_offset=_MOST_OFFSET.value,
     )
   except ValueError as error:
     raise UsageError(f'--reference or --modalities: {error}') from None
@@ -176,12 +184,12 @@ def _die_with_parent() -> None:
 
 def _write_case(
   path: str, record: dict, files: CaseFiles, split: str, settings
-) -> str | None:
+) -> VolumeError | None:
   """One case, in a worker; returns what is wrong with its files, if so."""
   try:
     found = ingest.ingest(files, split, settings)
   except VolumeError as error:
-    return str(error)
+    return error
   StoreWriter(path, record).write_case(found.case, found.volumes, found.mask)
   return None
 
@@ -208,7 +216,7 @@ def _prepare() -> None:
 
 
 def _write_cases(writer, record, cases, splits, settings) -> set[str]:
-  """Writes what is missing; returns the ids of bad cases, if skipped."""
+  """Writes what is missing; returns the ids of cases left out."""
   done = writer.done()
   left = [case for case in cases if case.id not in done]
   bad = set()
@@ -233,9 +241,10 @@ def _write_cases(writer, record, cases, splits, settings) -> set[str]:
       )
       for future in finished:
         case, problem = futures.pop(future), future.result()
-        if problem and not _SKIP_BAD.value:
+        left_out = isinstance(problem, ingest.MisalignedError)
+        if problem and not (_SKIP_BAD.value or left_out):
           pool.shutdown(cancel_futures=True)
-          raise VolumeError(problem)
+          raise problem
         if problem:
           bad.add(case.id)
           bar.write(f'Skipped {case.id}: {problem}', file=sys.stderr)

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from synermedgen_jax.core.modalities import Modality, Region
+from synermedgen_jax.core.modalities import ROUTES, Modality, Region
 from synermedgen_jax.slices.store import Case, SliceStore, StoreWriter
 from synermedgen_jax.slices.windows import Window
 from synermedgen_jax.tasks.example import SliceRef
 
 CANVAS, DEPTH, USABLE = 16, 8, range(1, 7)
 _LEVELS = 65535
-_MODALITIES = tuple(Modality)
+_MODALITIES = tuple(m for m in Modality if m in {r.source for r in ROUTES})
 _BRATS = (Modality.T1, Modality.T1CE, Modality.T2, Modality.FLAIR)
 
 _CASES = [

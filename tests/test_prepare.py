@@ -15,6 +15,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from synermedgen_jax.slices.store import SliceStore, StoreError
 from synermedgen_jax.slices.windows import Window
@@ -319,3 +320,90 @@ def test_store_survives_kill_9(tmp_path, prepare, who):
     assert prepare(*folder_args(root, '--canvas=96'), store=store)[0] == 0
   assert_same_contents(killed, whole)
   assert json.loads((killed / 'store.json').read_text())['cases'] == 12
+
+
+def shift(path, millimetres):
+  """Moves a volume in the world, towards the feet."""
+  image = nib.load(path)
+  affine = image.affine.copy()
+  affine[2, 3] -= millimetres
+  nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), path)
+
+
+def structured(folder, *, seed):
+  """A pair whose body changes along z, so that its place can be told."""
+  rng = np.random.default_rng(seed)
+  level = sum(
+    ndimage.gaussian_filter(rng.standard_normal((24, 24, 24)), s) * s**1.5
+    for s in (2, 4)
+  )
+  level = (level - level.min()) / np.ptp(level)
+  x, y, _ = np.indices(level.shape)
+  body = (x - 11.5) ** 2 + (y - 11.5) ** 2 < 100
+  affine = np.diag([3.0, 3, 4, 1])
+  folder.mkdir(parents=True)
+  for name, data in (
+    ('ct', np.where(body, 900 * level - 100, -1000)),
+    ('mr', np.where(body, 800 - 600 * level, 0)),
+  ):
+    image = nib.Nifti1Image(data.astype(np.int16), affine)
+    nib.save(image, folder / f'{name}.nii.gz')
+
+
+def test_a_pair_that_does_not_correspond_is_left_out(prepare, tmp_path):
+  root = tmp_path / 'study'
+  for i in range(4):
+    structured(root / f's{i}', seed=i)
+  shift(root / 's2/mr.nii.gz', 12)
+  args = folder_args(root, '--reference=ct', '--canvas=24')
+  code, _, err = prepare(*args)
+  assert code == 0, err
+  assert 'seems to lie 12 mm inferior of ct.nii.gz' in err
+  ids = [c.subject for c in SliceStore.open(tmp_path / 'store').cases]
+  assert ids == ['s0', 's1', 's3']
+  code, _, err = prepare(*args, '--most_offset=0', store=tmp_path / 'all')
+  assert code == 0, err
+  assert len(SliceStore.open(tmp_path / 'all').cases) == 4
+
+
+def test_several_sets_go_into_one_store_and_people_into_one_split(
+  prepare, tmp_path
+):
+  synthrad = tmp_path / 'synthrad'
+  for i in (0, 3, 4, 7):  # ids have gaps
+    structured(synthrad / f'Task1/pelvis/1PA00{i}', seed=i)
+  table = tmp_path / 'more.csv'
+  lines = ['subject,modality,path,region,patient']
+  for i in range(4):
+    structured(tmp_path / f'more/p{i}', seed=10 + i)
+    for modality in ('ct', 'mr'):
+      path = f'more/p{i}/{modality}.nii.gz'
+      lines.append(f'p{i},{modality},{path},brain,person{i // 2}')
+  table.write_text('\n'.join(lines) + '\n')
+  code, _, err = prepare(
+    '--dataset=synthrad2023,csv',
+    f'--root={synthrad},{table}',
+    '--canvas=24',
+    '--val=0',
+    '--test=0.5',
+  )
+  assert code == 0, err
+  cases = SliceStore.open(tmp_path / 'store').cases
+  assert [c.id for c in cases] == [
+    *(f'more.p{i}' for i in range(4)),
+    *(f'synthrad2023.1PA00{i}' for i in (0, 3, 4, 7)),
+  ]
+  splits = [case.split for case in cases]
+  assert splits[0] == splits[1] != splits[2] == splits[3]
+  assert sorted(splits[4:]) == ['test', 'test', 'train', 'train']
+
+
+def test_layouts_and_places_have_to_match(prepare, tmp_path):
+  assert_refused(
+    prepare('--dataset=brats,csv', f'--root={tmp_path}'),
+    '--dataset names 2 layouts, --root 1 places',
+  )
+  assert_refused(
+    prepare('--dataset=dicom', f'--root={tmp_path}'),
+    "--dataset 'dicom': expected some of phantom, folder, csv, synthrad2023",
+  )

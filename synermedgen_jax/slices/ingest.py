@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from synermedgen_jax.core.modalities import ALL_ROUTES, Modality, routes_between
+from synermedgen_jax.slices.alignment import estimate_offset
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.grids import resample, slice_grid, to_slices
 from synermedgen_jax.slices.store import Case
@@ -18,7 +19,7 @@ from synermedgen_jax.slices.volumes import (
   read_volume,
   same_grid,
 )
-from synermedgen_jax.slices.windows import body_mask, choose_window
+from synermedgen_jax.slices.windows import Window, body_mask, choose_window
 
 # Whose body contour is trusted most: the sharpest outline against air.
 _OUTLINE = (
@@ -47,6 +48,8 @@ class Settings:
       the grid onto which its others are resampled. Empty = all volumes of a
       subject must share one grid already.
     plane: of the slices, a name in `grids.PLANES`.
+    most_offset: mm by which a volume may seem to lie beside the reference; 0 =
+      it is not looked at.
     required: modalities that every subject must have; empty = those of at
       least one route.
   """
@@ -55,6 +58,11 @@ class Settings:
   reference: tuple[Modality, ...] = ()
   required: tuple[Modality, ...] = ()
   plane: str = 'axial'
+  most_offset: float = 6.0
+
+
+class MisalignedError(VolumeError):
+  """Volumes of a subject that do not show the same places."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,12 +99,15 @@ def ingest(files: CaseFiles, split: str, settings: Settings) -> Ingested:
 
   Raises:
     VolumeError: naming the file or subject that cannot be used.
+    MisalignedError: likewise, for volumes that lie too far apart.
   """
   check_modalities(files, settings)
   volumes = {m: read_volume(p) for m, p in sorted(files.files.items())}
   reference = _reference(files, volumes, settings.reference or files.reference)
+  windows = _windows(files, volumes)
+  _check_offsets(files, volumes, windows, reference, settings.most_offset)
   grid = slice_grid(volumes[reference], settings.canvas, settings.plane)
-  slices, windows, covered = {}, {}, np.array(True)
+  slices, covered = {}, np.array(True)
   for modality, volume in volumes.items():
     sampled = to_slices(resample(volume, grid, fill=np.nan))
     measured = np.isfinite(sampled)
@@ -106,12 +117,8 @@ def ingest(files: CaseFiles, split: str, settings: Settings) -> Ingested:
         f'{files.files[reference].name} in world coordinates; '
         'register them first.'
       )
-    try:
-      window = choose_window(modality, volume.data)
-    except ValueError as error:
-      raise VolumeError(f'{files.files[modality]}: {error}') from None
-    sampled[~measured] = window.low
-    slices[modality], windows[modality] = sampled, window
+    sampled[~measured] = windows[modality].low
+    slices[modality] = sampled
     covered = covered & measured
   outline = next(m for m in _OUTLINE if m in slices)
   body = body_mask(outline, slices[outline], windows[outline])
@@ -160,6 +167,41 @@ def _reference(
         'share a world frame.'
       )
   return first
+
+
+def _windows(
+  files: CaseFiles, volumes: Mapping[Modality, Volume]
+) -> dict[Modality, Window]:
+  """The window of every volume; VolumeError names one that has none."""
+  windows = {}
+  for modality, volume in volumes.items():
+    try:
+      windows[modality] = choose_window(modality, volume.data)
+    except ValueError as error:
+      raise VolumeError(f'{files.files[modality]}: {error}') from None
+  return windows
+
+
+def _check_offsets(
+  files: CaseFiles,
+  volumes: Mapping[Modality, Volume],
+  windows: Mapping[Modality, Window],
+  reference: Modality,
+  most: float,
+) -> None:
+  """Refuses volumes that seem to lie more than `most` mm from the reference."""
+  for modality, volume in volumes.items() if most else ():
+    if modality == reference:
+      continue
+    offset = estimate_offset(
+      volumes[reference], volume, (windows[reference], windows[modality])
+    )
+    if offset and offset.distance > most:
+      raise MisalignedError(
+        f'{files.files[modality]}: seems to lie {offset} of '
+        f'{files.files[reference].name}; register it, or take it as it is '
+        'with --most_offset=0.'
+      )
 
 
 def _usable(
