@@ -7,6 +7,7 @@
   python -m synermedgen_jax.prepare --dataset=csv --root=TABLE.csv --store=STORE
   python -m synermedgen_jax.prepare --dataset=synthrad2023,brats \\
       --root=SYNTHRAD,BRATS --store=STORE
+  python -m synermedgen_jax.prepare --dataset=brats --root=DIR --check=REPORT
 
 `phantom` draws digital phantoms into --root first. `folder` reads
 DIR/<subject>/<modality>.nii.gz, `csv` a table; the public datasets are read as
@@ -29,7 +30,8 @@ from absl import app, flags
 from tqdm import tqdm
 
 from synermedgen_jax.core.modalities import Modality, Region
-from synermedgen_jax.slices import datasets, ingest, phantoms
+from synermedgen_jax.evaluation.inspection_page import inspection_page, summary
+from synermedgen_jax.slices import datasets, ingest, inspection, phantoms
 from synermedgen_jax.slices.datasets import CaseFiles, DatasetError
 from synermedgen_jax.slices.grids import PLANES
 from synermedgen_jax.slices.public_datasets import PUBLIC_DATASETS, find_cases
@@ -83,6 +85,11 @@ _MOST_OFFSET = flags.DEFINE_float(
   'Subjects whose volumes seem to lie further apart, in mm, are left out; 0 '
   'takes all.',
   lower_bound=0,
+)
+_CHECK = flags.DEFINE_string(
+  'check',
+  None,
+  'Write no store: look at every volume, and put a report into this folder.',
 )
 _SKIP_BAD = flags.DEFINE_bool(
   'skip_bad', False, 'Leave out subjects that cannot be used, and say so.'
@@ -251,6 +258,31 @@ def _write_cases(writer, record, cases, splits, settings) -> set[str]:
         bar.update()
 
 
+def _check(folder: Path) -> None:
+  """Looks at every case and writes FOLDER/index.html; exits 1 on problems."""
+  settings, cases = _settings(), _find_cases()
+  context = multiprocessing.get_context('spawn')
+  with concurrent.futures.ProcessPoolExecutor(
+    _WORKERS.value, context, initializer=_die_with_parent
+  ) as pool:
+    jobs = [pool.submit(inspection.inspect, case, settings) for case in cases]
+    for _ in tqdm(
+      concurrent.futures.as_completed(jobs),
+      total=len(jobs),
+      desc='check',
+      unit='case',
+    ):
+      pass
+  facts = [job.result() for job in jobs]
+  folder.mkdir(parents=True, exist_ok=True)
+  page = folder / 'index.html'
+  page.write_text(inspection_page(facts, settings.most_offset))
+  print(summary(facts))
+  print(page)
+  if any(case.problems for case in facts):
+    sys.exit(1)
+
+
 def _summarise(store: SliceStore) -> None:
   counts = collections.Counter((c.dataset, c.split) for c in store.cases)
   print(f'Store {store.path}: {len(store.cases)} cases, finished.')
@@ -266,8 +298,13 @@ def _summarise(store: SliceStore) -> None:
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+  if not (_STORE.value or _CHECK.value):
+    sys.exit('Error: --store or --check: say where the result goes.')
   try:
-    _prepare()
+    if _CHECK.value:
+      _check(Path(_CHECK.value))
+    else:
+      _prepare()
   except (UsageError, DatasetError, VolumeError, StoreError) as error:
     sys.exit(f'Error: {error}')
   except ValueError as error:  # shares of splits, another set of phantoms
@@ -275,5 +312,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['dataset', 'root', 'store'])
+  flags.mark_flags_as_required(['dataset', 'root'])
   app.run(main)

@@ -407,3 +407,22 @@ def test_layouts_and_places_have_to_match(prepare, tmp_path):
     prepare('--dataset=dicom', f'--root={tmp_path}'),
     "--dataset 'dicom': expected some of phantom, folder, csv, synthrad2023",
   )
+
+
+def test_a_check_writes_a_report_and_no_store(prepare, tmp_path):
+  root = tmp_path / 'study'
+  for i in range(3):
+    structured(root / f's{i}', seed=i)
+  args = folder_args(root, '--reference=ct', f'--check={tmp_path / "report"}')
+  code, out, err = prepare(*args)
+  assert code == 0, err
+  assert '3 cases, 0 of them with problems; 72 usable slices.' in out
+  shift(root / 's1/mr.nii.gz', 12)
+  path = root / 's2/ct.nii.gz'
+  path.write_bytes(path.read_bytes()[:-200])
+  code, out, _ = prepare(*args)
+  assert code == 1
+  assert 'study.s1: mr.nii.gz: seems to lie 12 mm inferior of ct.nii.gz' in out
+  assert 's2/ct.nii.gz: cannot be read, truncated' in out
+  assert (tmp_path / 'report' / 'index.html').is_file()
+  assert not (tmp_path / 'store').exists()

@@ -1,0 +1,166 @@
+"""What is in a subject's files and what looks wrong; nothing is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float
+
+from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.slices.alignment import Offset, estimate_offset
+from synermedgen_jax.slices.datasets import CaseFiles
+from synermedgen_jax.slices.ingest import Settings, ingest
+from synermedgen_jax.slices.volumes import (
+  Volume,
+  VolumeError,
+  read_volume,
+  same_grid,
+)
+from synermedgen_jax.slices.windows import choose_window
+
+_PICTURE = 128  # pixels a side
+_HOT_SUV = 60.0  # at the 99th percentile: no patient glows that much
+
+
+@dataclasses.dataclass(frozen=True)
+class VolumeFacts:
+  """One file.
+
+  Attributes:
+    name: of the file.
+    shape: voxels along each axis, as stored.
+    spacing: mm along them.
+    axes: where they run to, such as 'LPS'.
+    low, high: smallest and largest value.
+    percentiles: the 1st and the 99th.
+    same_grid: whether its voxels are the reference's.
+    offset: from the reference; None for itself and where nothing can be said.
+  """
+
+  name: str
+  shape: tuple[int, ...]
+  spacing: tuple[float, ...]
+  axes: str
+  low: float
+  high: float
+  percentiles: tuple[float, float]
+  same_grid: bool
+  offset: Offset | None
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseFacts:
+  """One subject.
+
+  Attributes:
+    id: of the case.
+    volumes: by modality; those that can be read.
+    problems: lines, each naming its file; none for a case that is fine.
+    usable: how many slices it would give.
+    pictures: the middle slice of each modality on one grid, in [-1, 1].
+  """
+
+  id: str
+  volumes: Mapping[Modality, VolumeFacts]
+  problems: tuple[str, ...]
+  usable: int
+  pictures: Mapping[Modality, Float[np.ndarray, 'h w']]
+
+  @property
+  def distance(self) -> float:
+    """The largest offset, mm."""
+    offsets = [v.offset.distance for v in self.volumes.values() if v.offset]
+    return max(offsets, default=0.0)
+
+
+def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
+  """Looks at one subject as `prepare` would take it."""
+  volumes, problems = {}, []
+  for modality, path in sorted(files.files.items()):
+    try:
+      volumes[modality] = read_volume(path)
+    except VolumeError as error:
+      problems.append(str(error))
+  preferred = (*(settings.reference or files.reference), *volumes)
+  reference = next((m for m in preferred if m in volumes), None)
+  facts = {}
+  for modality, volume in volumes.items():
+    name = files.files[modality].name
+    offset = None
+    if modality != reference:
+      offset = _offset(volumes, reference, modality)
+    problems += [f'{name}: {p}' for p in suspicious_units(modality, volume)]
+    facts[modality] = _facts(name, volume, volumes[reference], offset)
+    if (
+      offset and settings.most_offset and offset.distance > settings.most_offset
+    ):
+      problems.append(
+        f'{name}: seems to lie {offset} of {files.files[reference].name}.'
+      )
+  usable, pictures = 0, {}
+  if len(volumes) == len(files.files):
+    try:
+      found = ingest(
+        files,
+        'train',
+        dataclasses.replace(settings, canvas=_PICTURE, most_offset=0.0),
+      )
+      usable = len(found.case.usable)
+      middle = found.case.usable[usable // 2]
+      pictures = {m: x[middle] for m, x in found.volumes.items()}
+    except VolumeError as error:
+      problems.append(str(error))
+  return CaseFacts(files.id, facts, tuple(problems), usable, pictures)
+
+
+def _offset(volumes, reference: Modality, modality: Modality) -> Offset | None:
+  pair = volumes[reference], volumes[modality]
+  try:
+    windows = (
+      choose_window(reference, pair[0].data),
+      choose_window(modality, pair[1].data),
+    )
+  except ValueError:
+    return None  # said by `ingest`
+  return estimate_offset(*pair, windows)
+
+
+def _facts(
+  name: str, volume: Volume, reference: Volume, offset: Offset | None
+) -> VolumeFacts:
+  low, high = np.percentile(volume.data, (1, 99))
+  return VolumeFacts(
+    name=name,
+    shape=volume.data.shape,
+    spacing=tuple(float(s) for s in volume.spacing),
+    axes=''.join(nib.aff2axcodes(volume.affine)),
+    low=float(volume.data.min()),
+    high=float(volume.data.max()),
+    percentiles=(float(low), float(high)),
+    same_grid=same_grid(volume, reference),
+    offset=offset,
+  )
+
+
+def suspicious_units(modality: Modality, volume: Volume) -> list[str]:
+  """What of the values is unlike the modality's unit; lines."""
+  data = volume.data
+  low, high = float(data.min()), float(data.max())
+  span = f'values from {low:g} to {high:g}'
+  if modality in (Modality.CT, Modality.CBCT):
+    if high - low <= 4:
+      return [f'{span}: scaled already, not HU.']
+    if low >= 0 and high <= 255:
+      return [f'{span}: of 8 bits or a window already, not HU.']
+    if low > -200:
+      return [f'{span}: no air; shifted by 1024, or cut out of the body.']
+  if modality is Modality.PET:
+    if low < -1:
+      return [f'{span}: below zero, not SUV; a CT?']
+    positive = data[data > 0]
+    if positive.size and np.percentile(positive, 99) > _HOT_SUV:
+      return [f'{span}: activity (Bq/ml), not SUV.']
+  return []

@@ -1,0 +1,97 @@
+"""Volumes that look wrong are told by what is wrong with them."""
+
+import numpy as np
+import pytest
+from volume_files import affine_of, disc, write_nifti
+
+from synermedgen_jax.core.modalities import Modality, Region
+from synermedgen_jax.slices.datasets import CaseFiles
+from synermedgen_jax.slices.ingest import Settings
+from synermedgen_jax.slices.inspection import inspect, suspicious_units
+from synermedgen_jax.slices.volumes import Volume
+
+CT, PET, MR = Modality.CT, Modality.PET, Modality.MR
+BODY = disc((8, 24, 24), 9).transpose(2, 1, 0)
+
+
+def values(modality, low, high, *, typical=None):
+  """A volume from `low` to `high`, most of it `typical`."""
+  data = np.full((10, 10, 10), low if typical is None else typical, np.float32)
+  data[0, 0, 0], data[1, 1, 1] = low, high
+  return suspicious_units(modality, Volume(data, np.eye(4)))
+
+
+@pytest.mark.parametrize(
+  ('found', 'words'),
+  [
+    (values(CT, -1024, 2000), None),
+    (values(CT, -3024, 3000), None),  # padding outside the bore
+    (values(CT, 0, 3000), 'shifted by 1024'),
+    (values(Modality.CBCT, -1, 1), 'scaled already'),
+    (values(CT, 0, 255), '8 bits'),
+    (values(PET, 0, 25, typical=0.5), None),
+    (values(PET, 0, 40_000, typical=5_000), 'Bq/ml'),
+    (values(PET, -1000, 40), 'a CT'),
+    (values(MR, 0, 1), None),
+    (values(MR, -3, 4000), None),
+  ],
+)
+def test_units_that_look_wrong_are_told(found, words):
+  if words is None:
+    assert found == []
+  else:
+    (line,) = found
+    assert words in line
+
+
+def case(folder, **arrays):
+  files = {}
+  for name, data in arrays.items():
+    path = folder / f'{name}.nii.gz'
+    files[Modality(name)] = write_nifti(path, data, affine_of((2, 2, 4)))
+  return CaseFiles('study', 'p1', Region.PELVIS, files)
+
+
+def pair():
+  noise = np.random.default_rng(0).integers(200, 900, BODY.shape)
+  return {
+    'ct': np.where(BODY, 40, -1000).astype(np.int16),
+    'mr': np.where(BODY, noise, 0).astype(np.int16),
+  }
+
+
+def test_a_good_case_has_its_facts_and_pictures(tmp_path):
+  found = inspect(case(tmp_path, **pair()), Settings(24))
+  assert found.problems == ()
+  assert found.usable == 8
+  facts = found.volumes[CT]
+  assert (facts.shape, facts.axes) == ((24, 24, 8), 'RAS')
+  assert facts.spacing == pytest.approx((2, 2, 4))
+  assert (facts.low, facts.high) == (-1000, 40)
+  assert facts.same_grid
+  assert facts.offset is None
+  assert set(found.pictures) == {CT, MR}
+  assert all(p.shape == (128, 128) for p in found.pictures.values())
+
+
+def test_everything_wrong_with_a_case_is_told_at_once(tmp_path):
+  arrays = pair() | {'cbct': np.zeros((24, 24, 8), np.int16)}
+  arrays['ct'] = arrays['ct'] + 1000
+  found = inspect(case(tmp_path, **arrays), Settings(24))
+  assert len(found.problems) == 2
+  empty, shifted = found.problems
+  assert 'cbct.nii.gz: is empty' in empty
+  assert shifted.startswith('ct.nii.gz: values from 0 to 1040: no air')
+  assert set(found.volumes) == {CT, MR}
+  assert found.pictures == {}
+
+
+def test_another_grid_is_a_problem_without_a_reference_alone(tmp_path):
+  arrays = pair()
+  files = case(tmp_path, **arrays)
+  write_nifti(files.files[MR], arrays['mr'], affine_of((2, 2, 4), (1, 0, 0)))
+  (problem,) = inspect(files, Settings(24)).problems
+  assert 'its affine differs from ct.nii.gz' in problem
+  found = inspect(files, Settings(24, reference=(CT,)))
+  assert found.problems == ()
+  assert [v.same_grid for v in found.volumes.values()] == [True, False]
