@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.evaluation.markup import (
   Html,
   document,
@@ -92,7 +93,7 @@ def _problems(bad: Sequence[CaseFacts]) -> Iterator[Html]:
 
 @mpl.rc_context(STYLE)
 def _slices(case: CaseFacts) -> Figure:
-  """The modalities side by side, then a checkerboard of the first two."""
+  """The modalities side by side, then the two that are furthest apart."""
   images = list(case.pictures.items())
   count = len(images) + (len(images) > 1)
   figure = Figure(figsize=(2.1 * count, 2.3), layout='constrained')
@@ -101,7 +102,7 @@ def _slices(case: CaseFacts) -> Figure:
     ax.imshow(image, cmap='gray', vmin=-1, vmax=1)
     ax.set_title(modality.label)
   if len(images) > 1:
-    (_, first), (_, second) = images[:2]
+    first, second = (case.pictures[m] for m in _furthest_apart(case))
     board = first.copy()
     tile = max(len(board) // 8, 1)
     for i in range(0, len(board), tile):
@@ -113,6 +114,16 @@ def _slices(case: CaseFacts) -> Figure:
   for ax in axes:
     ax.set_axis_off()
   return figure
+
+
+def _furthest_apart(case: CaseFacts) -> tuple[Modality, Modality]:
+  """The reference and the volume that lies furthest from it."""
+  off = {m: v.offset for m, v in case.volumes.items() if v.offset}
+  worst = max(off, key=lambda m: off[m].distance, default=None)
+  names = list(case.pictures)
+  if worst is None:
+    return names[0], names[1]
+  return next((m for m in names if m not in off), names[0]), worst
 
 
 def _rows(cases: Sequence[CaseFacts]) -> Iterator[list[str]]:

@@ -1,0 +1,213 @@
+"""How fast slices go from disk to packed rows.
+
+  python benchmarks/input_pipeline.py --store=runs/demo/store \\
+      --root=runs/demo/phantoms/brain
+
+* `prepare`'s work on a case (read, resample, window, mask, alignment, write),
+  in slices a second of one process, beside a plain loop that reads the same
+  files with nibabel and does nothing else.
+* Random slices from the store and from the `.nii.gz` they came from.
+* The training pipeline of each stage, one thread: examples and tokens a
+  second, how full the two streams are, and the time of a batch beside that of
+  the step that it feeds (which hides it, if it is the longer one).
+* The manifest and the sampler for a million pairs: seconds and memory.
+"""
+
+import importlib.util
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import nibabel as nib
+import numpy as np
+from absl import app, flags
+
+from synermedgen_jax.core.batch import Capacity
+from synermedgen_jax.core.modalities import Region
+from synermedgen_jax.core.sharding import batch_sharding, make_mesh
+from synermedgen_jax.input.pipeline import train_dataset
+from synermedgen_jax.input.tokenizer import project_tokenizer
+from synermedgen_jax.models.presets import preset
+from synermedgen_jax.slices.datasets import CaseFiles, folder_cases
+from synermedgen_jax.slices.ingest import Settings, ingest
+from synermedgen_jax.slices.store import SliceStore, StoreWriter
+from synermedgen_jax.training import loop, run
+
+_STORE = flags.DEFINE_string('store', 'runs/demo/store', 'A slice store.')
+_ROOT = flags.DEFINE_string(
+  'root', 'runs/demo/phantoms/brain', 'Folders of the same subjects.'
+)
+_REGION = flags.DEFINE_string('region', 'brain', 'Theirs.')
+_CASES = flags.DEFINE_integer('cases', 6, 'How many of them.')
+_PAIRS = flags.DEFINE_integer('pairs', 1_000_000, 'Of the large manifest.')
+_CONFIGS = Path(__file__).parents[1] / 'configs'
+_READS = 200
+_BATCHES = 30
+
+
+def _slices(arrays) -> int:
+  return sum(len(a) for a in arrays)
+
+
+def _prepare(cases: list[CaseFiles]) -> None:
+  start = time.perf_counter()
+  count = 0
+  for case in cases:
+    for path in case.files.values():
+      count += nib.load(path).get_fdata(dtype=np.float32).shape[2]
+  plain = count / (time.perf_counter() - start)
+  settings = Settings(64, reference=tuple(sorted(cases[0].files))[:1])
+  with tempfile.TemporaryDirectory() as folder:
+    writer = StoreWriter(f'{folder}/store', {'canvas': 64})
+    start, made = time.perf_counter(), 0
+    for case in cases:
+      found = ingest(case, 'train', settings)
+      writer.write_case(found.case, found.volumes, found.mask)
+      made += _slices(found.volumes.values())
+    ours = made / (time.perf_counter() - start)
+  print(
+    f'prepare: {ours:,.0f} slices/s a process; nibabel alone, reading only: '
+    f'{plain:,.0f} slices/s; {ours / plain:.2f} of it'
+  )
+
+
+def _random_slices(store: SliceStore, cases: list[CaseFiles]) -> None:
+  rng = np.random.default_rng(0)
+  by_subject = {c.subject: c for c in cases}
+  stored = [c for c in store.cases if c.subject in by_subject]
+  if not stored:
+    print('random slices: --root and --store share no subject.')
+    return
+  picks = []
+  for _ in range(_READS):
+    case = stored[rng.integers(len(stored))]
+    names = list(case.modalities)
+    modality = names[rng.integers(len(names))]
+    picks.append((case, modality, int(rng.integers(case.shape[0]))))
+  # Opened anew: nothing is in its cache.
+  store = SliceStore.open(store.path)
+  start = time.perf_counter()
+  for case, modality, index in picks:
+    store.read_slice(case.id, modality, index)
+  ours = (time.perf_counter() - start) / len(picks)
+  start = time.perf_counter()
+  few = picks[: _READS // 10]
+  for case, modality, index in few:
+    image = nib.load(by_subject[case.subject].files[modality])
+    np.asarray(image.dataobj[..., min(index, image.shape[2] - 1)])
+  files = (time.perf_counter() - start) / len(few)
+  print(
+    f'random slice: {1e3 * ours:.2f} ms from the store, {1e3 * files:.1f} ms '
+    f'from .nii.gz: {files / ours:.0f} times faster'
+  )
+
+
+def _config(name: str):
+  spec = importlib.util.spec_from_file_location(name, _CONFIGS / f'{name}.py')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config('tiny')
+
+
+def _step_seconds(config, batch) -> float:
+  mesh, model = make_mesh((1, 1, 1), jax.devices()[:1]), preset(config.model)
+  scales, tx = run.optimiser(config, model)
+  state, _ = loop.create_state(
+    model, scales, tx, mesh, seed=0, ema=config.ema > 0
+  )
+  step = jax.jit(loop.make_train_step(model, tx, run.step_config(config)))
+  batch = loop.to_devices(batch, batch_sharding(mesh))
+  jax.block_until_ready(step(state, batch))
+  times = []
+  for _ in range(10):
+    start = time.perf_counter()
+    jax.block_until_ready(step(state, batch))
+    times.append(time.perf_counter() - start)
+  return statistics.median(times)
+
+
+def _pipeline(store: SliceStore, name: str) -> None:
+  config = _config(name)
+  batches = iter(
+    train_dataset(
+      store,
+      'train',
+      project_tokenizer(),
+      preset(config.model).image_geometry(**config.image),
+      Capacity(**config.capacity),
+      tasks=dict(config.tasks),
+      rows=config.rows,
+      seed=0,
+      packing_bins=config.packing_bins,
+      threads=1,
+    )
+  )
+  next(batches)
+  examples = und = gen = 0
+  start = time.perf_counter()
+  for _ in range(_BATCHES):
+    batch = next(batches)
+    ids = np.concatenate([batch.und.example_ids, batch.gen.example_ids], 1)
+    examples += int(ids.max(1).sum())
+    und += int((batch.und.example_ids > 0).sum())
+    gen += int((batch.gen.example_ids > 0).sum())
+  seconds = time.perf_counter() - start
+  places = _BATCHES * config.rows
+  fill = [f'und {und / places / config.capacity.und:.0%}']
+  if config.capacity.gen:
+    fill.append(f'gen {gen / places / config.capacity.gen:.0%}')
+  step = _step_seconds(config, batch)
+  read = seconds / _BATCHES
+  print(
+    f'{name:<12} {examples / seconds:>7,.0f} examples/s '
+    f'{(und + gen) / seconds:>9,.0f} tokens/s, filled: {", ".join(fill)}; a '
+    f'batch {1e3 * read:.0f} ms, its step {1e3 * step:.0f} ms'
+  )
+
+
+def _scale(store: SliceStore) -> None:
+  """As many cases as give that many pairs, made of those there are."""
+  import dataclasses
+
+  from synermedgen_jax.input.pipeline import example_dataset
+
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  start = time.perf_counter()
+  cases, count, copy = [], 0, 0
+  while count < _PAIRS.value:
+    for case in store.cases:
+      cases.append(dataclasses.replace(case, id=f'{case.id}.{copy}'))
+      count += len(case.routes) * len(case.usable)
+    copy += 1
+  listed = time.perf_counter()
+  datasets = [
+    example_dataset(cases, task, seed=0) for task in ('cts', 'tia', 'synthesis')
+  ]
+  for dataset in datasets:
+    dataset[123_456]
+  ready = time.perf_counter()
+  grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+  print(
+    f'{count:,} pairs of {len(cases):,} cases: manifest in '
+    f'{listed - start:.1f} s, three tasks ready in {ready - listed:.1f} s, '
+    f'{grown / 2**20:.2f} GB more'
+  )
+
+
+def main(_) -> None:
+  store = SliceStore.open(_STORE.value)
+  cases = folder_cases(
+    Path(_ROOT.value), dataset='bench', region=Region.parse(_REGION.value)
+  )[: _CASES.value]
+  _prepare(cases)
+  _random_slices(store, cases)
+  for name in ('stage1', 'stage2'):
+    _pipeline(store, name)
+  _scale(store)
+
+
+if __name__ == '__main__':
+  app.run(main)
