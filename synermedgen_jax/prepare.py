@@ -38,6 +38,7 @@ from synermedgen_jax.slices.public_datasets import PUBLIC_DATASETS, find_cases
 from synermedgen_jax.slices.splits import assign_case_splits
 from synermedgen_jax.slices.store import SliceStore, StoreError, StoreWriter
 from synermedgen_jax.slices.volumes import VolumeError
+from synermedgen_jax.slices.windows import FIXED_WINDOWS, parse_windows
 
 _LAYOUTS = ('phantom', 'folder', 'csv', *PUBLIC_DATASETS)
 _DATASET = flags.DEFINE_list(
@@ -65,6 +66,12 @@ _REFERENCE = flags.DEFINE_list(
   'Modalities by preference: the first that a subject has gives the grid onto '
   'which its others are resampled. Without it, the volumes of a subject must '
   'share one grid.',
+)
+_WINDOWS = flags.DEFINE_string(
+  'windows',
+  '',
+  'Windows instead of the default ones, such as ct:-1000:2000,pet:0:20 (HU, '
+  'SUV). MR without one takes the 99.5th percentile of each volume.',
 )
 _MODALITIES = flags.DEFINE_list(
   'modalities', [], 'Modalities that every subject must have.'
@@ -110,12 +117,17 @@ def _settings() -> ingest.Settings:
     # The phantoms' PET lies on a coarser grid than their CT.
     reference = ['ct', 't1'] if 'phantom' in _DATASET.value else []
   try:
+    windows = {**FIXED_WINDOWS, **parse_windows(_WINDOWS.value)}
+  except ValueError as error:
+    raise UsageError(f'--windows: {error}') from None
+  try:
     return ingest.Settings(
       canvas=_CANVAS.value,
       reference=_parse_modalities(reference),
       required=_parse_modalities(_MODALITIES.value),
       plane=_PLANE.value,
       most_offset=_MOST_OFFSET.value,
+      windows=windows,
     )
   except ValueError as error:
     raise UsageError(f'--reference or --modalities: {error}') from None

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from synermedgen_jax.core.modalities import Modality, Region, find_route
 from synermedgen_jax.inference.workdir import Trained, WorkdirError
-from synermedgen_jax.slices import grids, windows
+from synermedgen_jax.slices import grids
 from synermedgen_jax.slices.volumes import (
   NIFTI,
   Volume,
@@ -25,6 +25,7 @@ from synermedgen_jax.slices.volumes import (
   read_volume,
   write_volume,
 )
+from synermedgen_jax.slices.windows import Window, choose_window
 from synermedgen_jax.training.checkpoints import CheckpointError
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A trained Stage II or joint.')
@@ -47,12 +48,6 @@ _LOW = flags.DEFINE_float('low', 0.0, 'MR target: value of black.')
 _HIGH = flags.DEFINE_float('high', 1000.0, 'MR target: value of white.')
 
 
-def _target_window(target: Modality) -> windows.Window:
-  """What [-1, 1] means; an MR scale is arbitrary and is stated by flags."""
-  fixed = windows.fixed_window(target)
-  return fixed or windows.Window(_LOW.value, _HIGH.value)
-
-
 def _translate() -> None:
   route = find_route(
     Region.parse(_REGION.value),
@@ -64,7 +59,6 @@ def _translate() -> None:
     raise VolumeError(
       f'--output {output}: expected a name ending in {" or ".join(NIFTI)}.'
     )
-  target = _target_window(route.target)
   volume = read_volume(_INPUT.value)
   trained = Trained.load(_WORKDIR.value)
   if trained.config['stage'] not in ('ucg', 'joint'):
@@ -75,8 +69,10 @@ def _translate() -> None:
   synthesiser = trained.synthesiser(
     points=_POINTS.value, batch_size=_BATCH.value
   )
+  # The scale of MR is arbitrary, and stated by flags.
+  target = trained.windows.get(route.target) or Window(_LOW.value, _HIGH.value)
   grid = grids.slice_grid(volume, trained.geometry.vae_side, _PLANE.value)
-  source = windows.choose_window(route.source, volume.data)
+  source = choose_window(route.source, volume.data, trained.windows)
   sampled = grids.resample(volume, grid, fill=source.low)
   slices = source.normalise(grids.to_slices(sampled))
   with tqdm(total=len(slices), desc=route.name, unit='slice') as bar:

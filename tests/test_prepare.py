@@ -231,6 +231,28 @@ def test_truncated_file_is_refused_through_the_real_pool(tmp_path):
     SliceStore.open(str(tmp_path / 'store'))
 
 
+def test_any_number_of_workers_writes_the_same_store(tmp_path, prepare):
+  args = folder_args(study(tmp_path / 'in', 5), '--canvas=16')
+  assert prepare(*args, '--workers=1')[0] == 0
+  command = [*(sys.executable, '-m', 'synermedgen_jax.prepare'), *args]
+  subprocess.run(
+    [*command, f'--store={tmp_path / "other"}', '--workers=3'],
+    check=True,
+    capture_output=True,
+  )
+  assert_same_contents(tmp_path / 'store', tmp_path / 'other')
+
+
+def test_windows_are_kept_with_the_store(tmp_path, prepare):
+  args = folder_args(study(tmp_path / 'in'), '--canvas=16')
+  code, _, err = prepare(*args, '--windows=ct:-200:300')
+  assert code == 0, err
+  store = SliceStore.open(str(tmp_path / 'store'))
+  ct = {'ct': Window(-200.0, 300.0)}
+  assert {c.modalities['ct'] for c in store.cases} == set(ct.values())
+  assert ct.items() <= store.windows.items()
+
+
 def test_bad_subjects_are_skipped_when_asked_and_named(tmp_path, prepare):
   root = study(tmp_path / 'in', 6)
   (root / 's01/ct.nii.gz').write_bytes(b'')

@@ -76,8 +76,8 @@ def write_panel(path, **changes):
   arrays |= {
     'mask': np.ones((1, 12, 12), bool),
     'indices': np.array([4]),
-    'target_low': np.float32(-1000),
-    'target_high': np.float32(1000),
+    'source_window': np.float32([0, 900]),
+    'target_window': np.float32([-1000, 1000]),
     'subject': np.array('S1'),
     'case': np.array('s.1.brain'),
   }
@@ -355,9 +355,9 @@ BAD = {
   ),
   'window': (
     lambda w, e: write_panel(
-      e / 'panels' / f'{NAMES[0]}.npz', target_low=np.float32(1000)
+      e / 'panels' / f'{NAMES[0]}.npz', target_window=np.float32([1000, 1000])
     ),
-    'target_low is not below target_high',
+    'a window is not two values, the lower one first',
   ),
   'images': (
     lambda w, e: write_questions(e, images=[0, 1, 2, 3, 9]),

@@ -1,5 +1,7 @@
 """The translate command: a volume in, a volume on the same grid out."""
 
+import json
+import shutil
 from pathlib import Path
 
 import commands
@@ -7,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from commands import assert_refused
+from scipy import ndimage
 from store_fakes import CANVAS
 
 from synermedgen_jax.inference.volume import Synthesiser
@@ -104,6 +107,57 @@ def test_axial_slices_are_found_in_any_order_of_axes(
   step = head()[0, 0, 1] - head()[0, 0, 0]
   error = found.get_fdata() - head().clip(-1000, 1000)
   assert np.abs(error).max() <= 0.5 * step + 0.01
+
+
+REAL = sorted((Path(__file__).parent / 'data').glob('*/*/*.nii.gz'))
+
+
+@pytest.mark.parametrize(
+  'path', REAL, ids=lambda p: f'{p.parent.name}-{p.stem}'
+)
+def test_a_place_in_a_real_volume_stays_within_half_a_voxel(
+  nano_runs, tmp_path, output, copies, path
+):
+  image = nib.load(path)
+  shape, sides = np.array(image.shape), image.header.get_zooms()
+  centre = (0.42 * shape).round()
+  away = [
+    (i - c) * side
+    for i, c, side in zip(np.indices(shape), centre, sides, strict=True)
+  ]
+  # Wider than a pixel of the model, of which a slice has sixteen.
+  width = 1.5 * max(shape * sides) / CANVAS
+  ball = np.exp(-sum(d**2 for d in away) / width**2)
+  source = write(
+    tmp_path / 'cbct.nii.gz',
+    (1600 * ball - 800).astype(np.float32),
+    image.affine,
+  )
+  code, _, err = translate(nano_runs / 'stage2', source, output)
+  assert code == 0, err
+  made = nib.load(output)
+  np.testing.assert_allclose(made.affine, image.affine, atol=1e-5)
+  moved = [
+    ndimage.center_of_mass(np.clip(x.get_fdata() + 200, 0, None))
+    for x in (made, nib.load(source))
+  ]
+  assert np.abs(np.subtract(*moved)).max() < 0.5
+
+
+def test_the_windows_of_the_store_are_those_of_the_model(
+  nano_runs, source, output, copies, tmp_path
+):
+  workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
+  record = json.loads((workdir / 'config.json').read_text())
+  assert record['windows']['ct'] == {'low': -1000.0, 'high': 1000.0}
+  record['windows']['ct'] = {'low': -500.0, 'high': 3000.0}
+  (workdir / 'config.json').write_text(json.dumps(record))
+  code, out, err = translate(workdir, source, output)
+  assert code == 0, err
+  # The copied CBCT spans -1000 to 1000, and means other HU as a CT.
+  expected = (head().clip(-1000, 1000) + 1000) * 1.75 - 500
+  np.testing.assert_allclose(nib.load(output).get_fdata(), expected, atol=0.02)
+  assert 'CT in HU, -500 to 3000' in out
 
 
 def test_a_real_volume_keeps_its_grid_and_has_the_scale_asked(

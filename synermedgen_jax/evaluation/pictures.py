@@ -27,7 +27,6 @@ from synermedgen_jax.evaluation.understanding import (
   letter_said,
   panels_said,
 )
-from synermedgen_jax.slices.windows import fixed_window
 
 STYLE = {
   'font.family': 'DejaVu Sans',  # ships with matplotlib, on every machine
@@ -91,7 +90,8 @@ def error_limit(panel: Panel) -> float:
   inside = panel.mask if panel.mask.any() else np.ones_like(panel.mask)
   found = float(np.percentile(np.abs(panel.error[inside]), 99.5))
   if not found > 0:
-    return (panel.high - panel.low) / 100
+    low, high = panel.target_window
+    return (high - low) / 100
   power = 10.0 ** math.floor(math.log10(found))
   return next(s * power for s in _STEPS if found <= s * power * (1 + _ROUNDING))
 
@@ -151,13 +151,8 @@ def _panel_title(panel: Panel, score: Mapping[str, Any] | None) -> str:
 def _panel_note(panel: Panel) -> str:
   """The windows, the orientation and the outline, in two lines."""
   route = panel.route
-  window = fixed_window(route.source)
-  source = (
-    _range(window.low, window.high, route.source)
-    if window
-    else 'the window of its volume'
-  )
-  target = _range(panel.low, panel.high, route.target)
+  source = _range(panel.source_window, route.source)
+  target = _range(panel.target_window, route.target)
   return (
     f'Subject {panel.subject}. Grey scale of the source: {source}; of '
     f'synthesis and truth: {target}.\nAnterior is up, the patient’s right '
@@ -165,8 +160,8 @@ def _panel_note(panel: Panel) -> str:
   )
 
 
-def _range(low: float, high: float, modality: Modality) -> str:
-  low, high = (f'{x:g}'.replace('-', '−') for x in (low, high))
+def _range(window: tuple[float, float], modality: Modality) -> str:
+  low, high = (f'{x:.4g}'.replace('-', '−') for x in window)
   return f'{low} to {high} {modality.unit}'
 
 

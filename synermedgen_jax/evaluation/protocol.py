@@ -187,15 +187,21 @@ def score_case(
 def panel(item: RouteCase, synthesis: Images, count: int = 3) -> dict:
   """Arrays of a few slices of a case, for its picture."""
   rows = spread(range(len(item.indices)), count)
-  window = item.case.modalities[item.route.target]
+  source, target = (
+    np.float32([window.low, window.high])
+    for window in (
+      item.case.modalities[item.route.source],
+      item.case.modalities[item.route.target],
+    )
+  )
   return {
     'source': item.source[rows],
     'synthesis': synthesis[rows].astype(np.float32),
     'truth': item.truth[rows],
     'mask': item.mask[rows],
     'indices': item.indices[rows],
-    'target_low': np.float32(window.low),
-    'target_high': np.float32(window.high),
+    'source_window': source,
+    'target_window': target,
     'subject': np.array(item.case.subject),
     'case': np.array(item.case.id),
   }

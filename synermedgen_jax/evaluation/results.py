@@ -58,7 +58,8 @@ class Panel:
       the source, its own).
     mask: the body.
     indices: the places of the slices in their volume.
-    low, high: the target's window, in its unit.
+    source_window: what -1 and 1 are in the source, in its unit.
+    target_window: likewise, of synthesis and truth.
     subject: whom it shows.
   """
 
@@ -68,8 +69,8 @@ class Panel:
   truth: Images
   mask: Bool[np.ndarray, 'n h w']
   indices: Int[np.ndarray, ' n']
-  low: float
-  high: float
+  source_window: tuple[float, float]
+  target_window: tuple[float, float]
   subject: str
 
   @property
@@ -78,7 +79,8 @@ class Panel:
     synthesis, truth = (
       np.clip(x, -1, 1).astype(np.float64) for x in (self.synthesis, self.truth)
     )
-    return (synthesis - truth) * (self.high - self.low) / 2
+    low, high = self.target_window
+    return (synthesis - truth) * (high - low) / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,10 +311,11 @@ def _read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 def _read_panel(path: Path) -> Panel:
   images = ('source', 'synthesis', 'truth')
-  names = (*images, 'mask', 'indices', 'target_low', 'target_high', 'subject')
+  bounds = ('source_window', 'target_window')
+  names = (*images, 'mask', 'indices', *bounds, 'subject')
   arrays = _read_npz(path, names)
   shape = arrays['source'].shape
-  window = [arrays[name] for name in ('target_low', 'target_high')]
+  windows = [arrays[name] for name in bounds]
   problem = ''
   if len(shape) != 3 or 0 in shape:
     problem = f'source has shape {shape}, not slices of pixels'
@@ -320,8 +323,8 @@ def _read_panel(path: Path) -> Panel:
     problem = 'source, synthesis, truth and mask differ in shape'
   elif arrays['indices'].shape != shape[:1]:
     problem = f'{len(arrays["indices"])} indices for {shape[0]} slices'
-  elif any(bound.ndim for bound in window) or not window[0] < window[1]:
-    problem = 'target_low is not below target_high'
+  elif any(w.shape != (2,) or not w[0] < w[1] for w in windows):
+    problem = 'a window is not two values, the lower one first'
   if problem:
     raise ResultError(f'{path}: {problem}; {_EVALUATE_AGAIN}')
   return Panel(
@@ -329,7 +332,7 @@ def _read_panel(path: Path) -> Panel:
     *(arrays[name].astype(np.float32) for name in images),
     arrays['mask'].astype(bool),
     arrays['indices'].astype(int),
-    *map(float, window),
+    *(tuple(window.tolist()) for window in windows),
     str(arrays['subject']),
   )
 

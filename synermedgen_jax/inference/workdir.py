@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from synermedgen_jax.core.batch import ImageGeometry
+from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
 from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.slices.windows import Window, windows_from_json
 from synermedgen_jax.training import checkpoints as ckpt
 
 
@@ -30,6 +32,7 @@ class Trained:
     tokenizer: as trained with.
     geometry: how slices become tokens.
     config: the stage's config, plain values.
+    windows: what [-1, 1] means, of modalities with a physical scale.
   """
 
   model: BagelConfig
@@ -37,6 +40,7 @@ class Trained:
   tokenizer: Tokenizer
   geometry: ImageGeometry
   config: Mapping[str, Any]
+  windows: Mapping[Modality, Window]
 
   @classmethod
   def load(cls, workdir: str | Path) -> Trained:
@@ -54,8 +58,10 @@ class Trained:
         'python -m synermedgen_jax.main.'
       )
     try:
-      config = json.loads(path.read_text())['config']
-    except (ValueError, KeyError):
+      record = json.loads(path.read_text())
+      config = record['config']
+      windows = windows_from_json(record.get('windows', {}))
+    except (ValueError, KeyError, TypeError):
       raise WorkdirError(f'{path}: is not the config of a run.') from None
     try:
       tokenizer = load_tokenizer(config['tokenizer'])
@@ -68,6 +74,7 @@ class Trained:
       tokenizer,
       model.image_geometry(**config['image']),
       config,
+      windows,
     )
 
   def synthesiser(

@@ -39,6 +39,7 @@ class CaseFiles:
     patient: who it is, where several cases or datasets show one person; '' =
       nobody else. All cases of a patient go to one split.
     reference: modalities by preference that give the case its grid.
+    mask: of the body, where the data have one; above zero is inside.
   """
 
   dataset: str
@@ -48,6 +49,7 @@ class CaseFiles:
   split: str = ''
   patient: str = ''
   reference: tuple[Modality, ...] = ()
+  mask: Path | None = None
 
   @property
   def id(self) -> str:
@@ -74,8 +76,8 @@ def folder_cases(
 ) -> list[CaseFiles]:
   """ROOT/<subject>/<modality>.<suffix>; volumes named otherwise are an error.
 
-  Files and folders whose names begin with a dot, and masks (`*mask*`), are
-  passed over.
+  A file `mask` marks the body. Files and folders whose names begin with a dot,
+  and other masks (`*mask*`), are passed over.
   """
   if not root.is_dir():
     raise DatasetError(f'{root}: no such folder.')
@@ -84,9 +86,14 @@ def folder_cases(
     if folder.name.startswith('.'):
       continue
     files: dict[Modality, Path] = {}
+    mask = None
     for path in sorted(folder.iterdir()):
       name = path.name.lower()
-      if not has_volume_suffix(path) or name.startswith('.') or 'mask' in name:
+      if not has_volume_suffix(path) or name.startswith('.'):
+        continue
+      if _stem(path).lower() == 'mask':
+        mask = path
+      if 'mask' in name:
         continue
       modality = _modality(_stem(path), path)
       if modality in files:
@@ -97,7 +104,7 @@ def folder_cases(
         f'{folder}: holds no volume; expected <modality> + one of '
         f'{", ".join(SUFFIXES)}.'
       )
-    cases.append(CaseFiles(dataset, folder.name, region, files))
+    cases.append(CaseFiles(dataset, folder.name, region, files, mask=mask))
   if not cases:
     raise DatasetError(f'{root}: holds no subject folders.')
   return cases

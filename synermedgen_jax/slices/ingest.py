@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Float
 from synermedgen_jax.core.modalities import ALL_ROUTES, Modality, routes_between
 from synermedgen_jax.slices.alignment import estimate_offset
 from synermedgen_jax.slices.datasets import CaseFiles
-from synermedgen_jax.slices.grids import resample, slice_grid, to_slices
+from synermedgen_jax.slices.grids import Grid, resample, slice_grid, to_slices
 from synermedgen_jax.slices.store import Case
 from synermedgen_jax.slices.volumes import (
   Volume,
@@ -19,7 +20,12 @@ from synermedgen_jax.slices.volumes import (
   read_volume,
   same_grid,
 )
-from synermedgen_jax.slices.windows import Window, body_mask, choose_window
+from synermedgen_jax.slices.windows import (
+  FIXED_WINDOWS,
+  Window,
+  body_mask,
+  choose_window,
+)
 
 # Whose body contour is trusted most: the sharpest outline against air.
 _OUTLINE = (
@@ -52,11 +58,15 @@ class Settings:
       it is not looked at.
     required: modalities that every subject must have; empty = those of at
       least one route.
+    windows: of the modalities that have one for all volumes.
   """
 
   canvas: int
   reference: tuple[Modality, ...] = ()
   required: tuple[Modality, ...] = ()
+  windows: Mapping[Modality, Window] = dataclasses.field(
+    default_factory=lambda: dict(FIXED_WINDOWS)
+  )
   plane: str = 'axial'
   most_offset: float = 6.0
 
@@ -104,7 +114,7 @@ def ingest(files: CaseFiles, split: str, settings: Settings) -> Ingested:
   check_modalities(files, settings)
   volumes = {m: read_volume(p) for m, p in sorted(files.files.items())}
   reference = _reference(files, volumes, settings.reference or files.reference)
-  windows = _windows(files, volumes)
+  windows = _windows(files, volumes, settings.windows)
   _check_offsets(files, volumes, windows, reference, settings.most_offset)
   grid = slice_grid(volumes[reference], settings.canvas, settings.plane)
   slices, covered = {}, np.array(True)
@@ -121,7 +131,10 @@ def ingest(files: CaseFiles, split: str, settings: Settings) -> Ingested:
     slices[modality] = sampled
     covered = covered & measured
   outline = next(m for m in _OUTLINE if m in slices)
-  body = body_mask(outline, slices[outline], windows[outline])
+  if files.mask:
+    body = _given_mask(files.mask, grid)
+  else:
+    body = body_mask(outline, slices[outline], windows[outline])
   usable = _usable(body, covered)
   if not usable:
     raise VolumeError(
@@ -170,13 +183,15 @@ def _reference(
 
 
 def _windows(
-  files: CaseFiles, volumes: Mapping[Modality, Volume]
+  files: CaseFiles,
+  volumes: Mapping[Modality, Volume],
+  fixed: Mapping[Modality, Window],
 ) -> dict[Modality, Window]:
   """The window of every volume; VolumeError names one that has none."""
   windows = {}
   for modality, volume in volumes.items():
     try:
-      windows[modality] = choose_window(modality, volume.data)
+      windows[modality] = choose_window(modality, volume.data, fixed)
     except ValueError as error:
       raise VolumeError(f'{files.files[modality]}: {error}') from None
   return windows
@@ -202,6 +217,13 @@ def _check_offsets(
         f'{files.files[reference].name}; register it, or take it as it is '
         'with --most_offset=0.'
       )
+
+
+def _given_mask(path: Path, grid: Grid) -> Bool[np.ndarray, 'z h w']:
+  """The body as the dataset's own mask has it."""
+  volume = read_volume(path)
+  marked = Volume((volume.data > 0).astype(np.float32), volume.affine)
+  return to_slices(resample(marked, grid, fill=0)) > 0.5
 
 
 def _usable(

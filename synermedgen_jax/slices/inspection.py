@@ -91,7 +91,7 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
     name = files.files[modality].name
     offset = None
     if modality != reference:
-      offset = _offset(volumes, reference, modality)
+      offset = _offset(volumes, reference, modality, settings.windows)
     problems += [f'{name}: {p}' for p in suspicious_units(modality, volume)]
     facts[modality] = _facts(name, volume, volumes[reference], offset)
     if (
@@ -116,12 +116,14 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
   return CaseFacts(files.id, facts, tuple(problems), usable, pictures)
 
 
-def _offset(volumes, reference: Modality, modality: Modality) -> Offset | None:
+def _offset(
+  volumes, reference: Modality, modality: Modality, fixed
+) -> Offset | None:
   pair = volumes[reference], volumes[modality]
   try:
     windows = (
-      choose_window(reference, pair[0].data),
-      choose_window(modality, pair[1].data),
+      choose_window(reference, pair[0].data, fixed),
+      choose_window(modality, pair[1].data, fixed),
     )
   except ValueError:
     return None  # said by `ingest`

@@ -46,9 +46,11 @@ def find_cases(name: str, root: Path) -> list[CaseFiles]:
   """
   if not root.is_dir():
     raise DatasetError(f'{root}: no such folder.')
-  found = PUBLIC_DATASETS[name].find(root)
+  dataset = PUBLIC_DATASETS[name]
   cases = [
-    case for case in found if routes_between(case.region, frozenset(case.files))
+    dataclasses.replace(case, reference=dataset.reference)
+    for case in dataset.find(root)
+    if routes_between(case.region, frozenset(case.files))
   ]
   if not cases:
     raise DatasetError(
@@ -62,7 +64,7 @@ def find_cases(name: str, root: Path) -> list[CaseFiles]:
         'remove one of them.'
       )
     seen[case.id] = case
-    for path in case.files.values():
+    for path in filter(None, (*case.files.values(), case.mask)):
       if not path.resolve().is_relative_to(root.resolve()):
         raise DatasetError(
           f'{path}: is a link that leads out of {root}; copy the file there.'
@@ -85,15 +87,15 @@ def _volumes(root: Path) -> Iterator[Path]:
 def _gather(
   root: Path,
   pattern: str,
-  read: Callable[[re.Match, Path], tuple[CaseFiles, Modality] | None],
+  read: Callable[[re.Match, Path], tuple[CaseFiles, Modality | None] | None],
 ) -> list[CaseFiles]:
   """Cases from the names of files, relative to the root.
 
   Args:
     root: the unpacked folder.
     pattern: regular expression for the end of a path.
-    read: its match to the case (without files) and the modality; None passes
-      the file over.
+    read: its match to the case (without files) and the modality, None for
+      the body's mask; None alone passes the file over.
   """
   cases: dict[tuple[str, Path], CaseFiles] = {}
   for path in _volumes(root):
@@ -102,7 +104,11 @@ def _gather(
     if not found:
       continue
     fresh, modality = found
-    case = cases.setdefault((fresh.id, path.parent), fresh)
+    key = fresh.id, path.parent
+    case = cases.setdefault(key, fresh)
+    if modality is None:
+      cases[key] = dataclasses.replace(case, mask=path)
+      continue
     if modality in case.files:
       raise DatasetError(f'{path}: {case.files[modality].name} shows it too.')
     case.files[modality] = path
@@ -110,7 +116,7 @@ def _gather(
 
 
 # SynthRAD: a task's digit, the region, the centre's letter, a number.
-_SYNTHRAD = r'/([12][A-Z]{1,2}[A-Z]\d{3})/(mr|cbct|ct)\.'
+_SYNTHRAD = r'/([12][A-Z]{1,2}[A-Z]\d{3})/(mr|cbct|ct|mask)\.'
 _SYNTHRAD_REGIONS = {
   'B': Region.BRAIN,
   'P': Region.PELVIS,
@@ -128,7 +134,8 @@ def _synthrad(dataset: str, suffixes: tuple[str, ...], letters: int):
     region = _SYNTHRAD_REGIONS.get(name[1:-4])
     if region is None or len(name[1:-4]) != letters:
       return None
-    return CaseFiles(dataset, name, region, {}), Modality(modality)
+    shown = None if modality == 'mask' else Modality(modality)
+    return CaseFiles(dataset, name, region, {}), shown
 
   ends = '|'.join(re.escape(s[1:]) for s in suffixes)
   return lambda root: _gather(root, f'{_SYNTHRAD}(?:{ends})$', read)

@@ -31,12 +31,14 @@ from synermedgen_jax.core.modalities import (
   Route,
   routes_between,
 )
-from synermedgen_jax.slices.windows import Window
+from synermedgen_jax.slices.windows import Window, windows_from_json
 
 VERSION = 1
 _LEVELS = 65535  # of uint16
 _CACHE_BYTES = 512 * 2**20
 _MASK = 'mask'
+# One for all, so that `memory://` is one memory.
+_CONTEXT = ts.Context({'memory_key_value_store': {}})
 
 
 class StoreError(ValueError):
@@ -119,21 +121,24 @@ class Case:
 
 
 class _Files:
-  """Keys and values under a directory, local or `gs://`."""
+  """Keys and values under a directory, or an address TensorStore knows."""
 
   def __init__(self, path: str):
     self.path = path.rstrip('/')
-    if self.path.startswith('gs://'):
-      bucket, _, prefix = self.path[5:].partition('/')
-      self.spec = {'driver': 'gcs', 'bucket': bucket, 'path': f'{prefix}/'}
-    elif '://' in self.path:
-      raise StoreError(f'{path}: a store is a local path or gs://.')
-    else:
+    if '://' not in self.path:
       self.spec = {'driver': 'file', 'path': f'{self.path}/'}
+      return
+    try:
+      self.spec = ts.KvStore.Spec(f'{self.path}/').to_json()
+    except ValueError:
+      raise StoreError(
+        f'{path}: a store is a local path, gs://BUCKET/PATH or s3://BUCKET/'
+        'PATH.'
+      ) from None
 
   @functools.cached_property
   def _kv(self) -> ts.KvStore:
-    return ts.KvStore.open(self.spec).result()
+    return ts.KvStore.open(self.spec, context=_CONTEXT).result()
 
   def read(self, key: str) -> bytes | None:
     found = self._kv.read(key).result()
@@ -254,7 +259,9 @@ class StoreWriter:
       'data_type': str(data.dtype),
       'codecs': [{'name': 'sharding_indexed', 'configuration': inner}],
     }
-    array = ts.open(spec, create=True, delete_existing=True).result()
+    array = ts.open(
+      spec, context=_CONTEXT, create=True, delete_existing=True
+    ).result()
     array.write(data).result()
 
   def finish(self, ids: Iterable[str]) -> None:
@@ -281,17 +288,24 @@ class SliceStore:
   Attributes:
     path: as opened.
     canvas: pixels along each side of a slice.
+    windows: of the modalities that have one for all volumes.
     cases: the manifest, sorted by id.
   """
 
-  def __init__(self, files: _Files, canvas: int, cases: tuple[Case, ...]):
+  def __init__(
+    self,
+    files: _Files,
+    settings: Mapping[str, Any],
+    cases: tuple[Case, ...],
+  ):
     self.path = files.path
-    self.canvas = canvas
+    self.canvas = settings['canvas']
+    self.windows = windows_from_json(settings.get('windows', {}))
     self.cases = cases
     self._files = files
     self._by_id = {case.id: case for case in cases}
     self._context = ts.Context(
-      {'cache_pool': {'total_bytes_limit': _CACHE_BYTES}}
+      {'cache_pool': {'total_bytes_limit': _CACHE_BYTES}}, parent=_CONTEXT
     )
     self._array = functools.lru_cache(maxsize=4096)(self._open)
 
@@ -325,7 +339,7 @@ class SliceStore:
         'cases; prepare the store again.'
       )
     cases = tuple(Case.from_json(json.loads(line)) for line in lines)
-    return cls(files, files.read_json('settings.json')['canvas'], cases)
+    return cls(files, files.read_json('settings.json'), cases)
 
   def case(self, case_id: str) -> Case:
     try:

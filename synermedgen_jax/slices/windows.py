@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import types
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -10,8 +12,6 @@ from scipy import ndimage
 
 from synermedgen_jax.core.modalities import Modality
 
-HU = (-1000.0, 1000.0)
-SUV = (0.0, 10.0)
 _MR_TOP = 99.5  # percentile of the voxels above zero
 _MR_BOTTOM = 0.5  # percentile, where many voxels are negative
 _MR_SIGNED = 0.05  # share of negative voxels that interpolation cannot explain
@@ -42,25 +42,54 @@ class Window:
     return x.astype(np.float32)
 
 
-def fixed_window(modality: Modality) -> Window | None:
-  """The window of a modality with a physical scale; None for MR."""
-  if modality in (Modality.CT, Modality.CBCT):
-    return Window(*HU)
-  return Window(*SUV) if modality is Modality.PET else None
+# In HU and SUV; modalities without a physical scale have none.
+FIXED_WINDOWS: Mapping[Modality, Window] = types.MappingProxyType(
+  {
+    Modality.CT: Window(-1000.0, 1000.0),
+    Modality.CBCT: Window(-1000.0, 1000.0),
+    Modality.PET: Window(0.0, 10.0),
+  }
+)
 
 
-def choose_window(modality: Modality, data: Float[np.ndarray, ...]) -> Window:
+def parse_windows(text: str) -> dict[Modality, Window]:
+  """`ct:-1000:2000,pet:0:20`; ValueError says what is wrong."""
+  windows = {}
+  for part in filter(None, text.split(',')):
+    name, *ends = part.split(':')
+    try:
+      low, high = map(float, ends)
+    except ValueError:
+      raise ValueError(f'{part!r}: expected modality:low:high.') from None
+    windows[Modality.parse(name)] = Window(low, high)
+  return windows
+
+
+def windows_from_json(
+  stored: Mapping[str, Mapping[str, float]],
+) -> dict[Modality, Window]:
+  """The fixed windows, and over them those of a store or a run."""
+  return {
+    **FIXED_WINDOWS,
+    **{Modality(name): Window(**ends) for name, ends in stored.items()},
+  }
+
+
+def choose_window(
+  modality: Modality,
+  data: Float[np.ndarray, ...],
+  fixed: Mapping[Modality, Window] = FIXED_WINDOWS,
+) -> Window:
   """The window of a volume.
 
-  CT and CBCT: -1000 to 1000 HU. PET: 0 to 10 SUV. MR, whose scale means
-  nothing across scanners: 0 to the 99.5th percentile of the voxels above 0 of
-  this very volume, or from the 0.5th percentile where negative values are more
-  than an odd voxel (z-scored images). Zeros do not count: they are the
-  background of images without a skull.
+  CT, CBCT and PET have the `fixed` ones. MR, whose scale means nothing across
+  scanners: 0 to the 99.5th percentile of the voxels above 0 of this very
+  volume, or from the 0.5th percentile where negative values are more than an
+  odd voxel (z-scored images). Zeros do not count: they are the background of
+  images without a skull.
   """
-  fixed = fixed_window(modality)
-  if fixed:
-    return fixed
+  if modality in fixed:
+    return fixed[modality]
   low = 0.0
   image = data[data != 0]
   if image.size and np.mean(image < 0) > _MR_SIGNED:

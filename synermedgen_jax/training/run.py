@@ -29,6 +29,7 @@ from synermedgen_jax.models.interval_attention import IMPLEMENTATIONS
 from synermedgen_jax.models.layers import REMAT_POLICIES
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.slices.windows import FIXED_WINDOWS
 from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training import loop, optim
 from synermedgen_jax.training.objectives import OBJECTIVES, ObjectiveConfig
@@ -193,7 +194,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
       val_every=config.val_every,
       keep=config.keep,
     ),
-    begin=lambda: _write_config(config, workdir),
+    begin=lambda: _write_config(config, store, workdir),
     finish=finish,
     name=workdir.name,
   )
@@ -294,10 +295,17 @@ def _abstract_params(model: BagelConfig):
   )
 
 
-def _write_config(config: ConfigDict, workdir: Path) -> None:
-  """Keeps the resolved config and the versions beside the results."""
+def _write_config(
+  config: ConfigDict, store: SliceStore | None, workdir: Path
+) -> None:
+  """Keeps the resolved config, windows and versions beside the results."""
   versions = {name: metadata.version(name) for name in PACKAGES}
-  record = {'config': config.to_dict(), 'versions': versions}
+  windows = store.windows if store else FIXED_WINDOWS
+  record = {
+    'config': config.to_dict(),
+    'windows': {m: dataclasses.asdict(w) for m, w in sorted(windows.items())},
+    'versions': versions,
+  }
   workdir.mkdir(parents=True, exist_ok=True)
   (workdir / 'config.json').write_text(json.dumps(record, indent=2) + '\n')
 

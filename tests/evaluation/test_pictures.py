@@ -29,8 +29,8 @@ def panel(route='brain_mr_to_ct', slices=3, shape=(16, 20), **changes):
     truth=truth,
     mask=mask,
     indices=np.arange(slices) * 10 + 7,
-    low=-1000.0,
-    high=1000.0,
+    source_window=(0.0, 812.5),
+    target_window=(-1000.0, 1000.0),
     subject='S1',
   )
   return dataclasses.replace(made, **changes)
@@ -68,7 +68,7 @@ def test_the_error_is_in_the_unit_of_the_target():
   error = panel().error
   assert error[0, 8, 8] == pytest.approx(200, rel=1e-6)
   assert error[0, 0, 0] == 0
-  suv = dataclasses.replace(panel(), low=0.0, high=10.0)
+  suv = dataclasses.replace(panel(), target_window=(0.0, 10.0))
   assert suv.error[0, 8, 8] == pytest.approx(1, rel=1e-6)
 
 
@@ -129,13 +129,13 @@ def test_a_route_panel_names_route_score_slices_windows_and_unit():
     'slice 7',
     'slice 27',
     'Subject S1',
-    'of the source: the window of its volume',
+    'of the source: 0 to 812.5 a.u.',
     'of synthesis and truth: −1000 to 1000 HU',
     'Anterior is up',
   ):
     assert part in words
   pet = panel('whole_body_pet_to_ct')
-  assert 'of the source: 0 to 10 SUV' in '\n'.join(
+  assert 'of the source: 0 to 812.5 SUV' in '\n'.join(
     texts(pictures.route_panel(pet))
   )
 

@@ -12,7 +12,7 @@ from synermedgen_jax.slices.datasets import CaseFiles, folder_cases
 from synermedgen_jax.slices.grids import resample, slice_grid, to_slices
 from synermedgen_jax.slices.ingest import Settings, ingest
 from synermedgen_jax.slices.volumes import VolumeError, read_volume
-from synermedgen_jax.slices.windows import HU, Window, body_mask
+from synermedgen_jax.slices.windows import Window, body_mask
 
 CT, MR, PET = Modality.CT, Modality.MR, Modality.PET
 DATA = Path(__file__).parents[1] / 'data'
@@ -53,7 +53,7 @@ def test_pair_on_one_grid_becomes_a_case(tmp_path):
   assert (case.id, case.split, case.plane) == ('study.p1', 'train', 'axial')
   assert case.shape == SHAPE
   assert case.usable == range(10)
-  assert case.modalities[CT] == Window(*HU)
+  assert case.modalities[CT] == Window(-1000.0, 1000.0)
   assert case.sources == {MR: 'p1/mr.nii.gz', CT: 'p1/ct.nii.gz'}
   np.testing.assert_allclose(case.affine[2], (0, 0, 4, 0))
   np.testing.assert_allclose(
@@ -253,3 +253,26 @@ def test_chest_ct_as_metaimage_lies_as_stored():
   np.testing.assert_allclose(
     slices[:, :, 11:67], (stored[:, :, 1:] + stored[:, :, :-1]) / 2, atol=0.01
   )
+
+
+def test_a_mask_of_the_data_is_the_body(tmp_path):
+  write(tmp_path / 'p1', 'ct', ct_of(BODY))
+  write(tmp_path / 'p1', 'mr', mr_of(BODY))
+  outline = disc(SHAPE, 5)
+  outline[:3] = False  # neither are slices that it leaves out
+  write(tmp_path / 'p1', 'mask', outline)
+  (case,) = folder_cases(tmp_path, dataset='study', region=Region.PELVIS)
+  found = run(case)
+  np.testing.assert_array_equal(found.mask, outline)
+  assert found.case.usable == range(3, 10)
+
+
+def test_a_window_of_the_settings_holds_for_every_volume(tmp_path):
+  write(tmp_path / 'p1', 'ct', ct_of(BODY))
+  write(tmp_path / 'p1', 'mr', mr_of(BODY))
+  windows = {CT: Window(-200.0, 280.0), MR: Window(0.0, 1600.0)}
+  case = case_of(tmp_path / 'p1', 'mr', 'ct')
+  found = ingest(case, 'train', Settings(24, windows=windows))
+  assert found.case.modalities == windows
+  np.testing.assert_allclose(found.volumes[CT], np.where(BODY, 0, -1))
+  assert found.volumes[MR].max() < 0  # 800 of 1600 is the middle

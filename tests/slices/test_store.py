@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from synermedgen_jax.core.modalities import Modality, Region
+from synermedgen_jax.slices import store as store_module
 from synermedgen_jax.slices.store import (
   Case,
   SliceStore,
@@ -67,6 +68,36 @@ def test_arrays_survive_to_half_a_level(finished):
       store.read_slice('study.p1', modality, 2), found[2]
     )
   np.testing.assert_array_equal(store.read_mask('study.p1'), mask)
+
+
+def test_a_store_lives_in_any_key_value_store():
+  """As in a bucket: no folders, no renaming, reads of parts of an object."""
+  path = 'memory://a-test-of-stores/s'
+  with pytest.raises(StoreError, match='holds no slice store'):
+    SliceStore.open(path)
+  writer = fill(path, make_case('p1'), make_case('p2', 'test'))
+  assert writer.done() == {'study.p1', 'study.p2'}
+  with pytest.raises(StoreError, match='not finished'):
+    SliceStore.open(path)
+  writer.finish(['study.p1', 'study.p2'])
+  store = SliceStore.open(path)
+  volumes, mask = make_arrays()
+  found = store.read_slice('study.p2', MR, 3)
+  np.testing.assert_allclose(found, volumes[MR][3], atol=1 / 65535)
+  np.testing.assert_array_equal(store.read_mask('study.p1'), mask)
+  assert [c.subject for c in store.split('test')] == ['p2']
+
+
+@pytest.mark.parametrize(
+  ('address', 'spec'),
+  [
+    ('gs://hospital/a/b', {'driver': 'gcs', 'bucket': 'hospital'}),
+    ('s3://hospital/a/b/', {'driver': 's3', 'bucket': 'hospital'}),
+  ],
+)
+def test_buckets_are_addressed_as_tensorstore_does(address, spec):
+  found = store_module._Files(address).array('volumes/p/ct')['kvstore']
+  assert found == {**spec, 'path': 'a/b/volumes/p/ct/'}
 
 
 def test_ends_of_the_window_are_exact_and_beyond_is_clipped(tmp_path):
@@ -199,5 +230,5 @@ def test_unknown_case_array_and_address_are_named(finished):
     store.case('study.p9')
   with pytest.raises(StoreError, match=r"'study\.p1' has no array 'pet'"):
     store.read_slice('study.p1', Modality.PET, 0)
-  with pytest.raises(StoreError, match=r's3://x: a store is a local path'):
-    SliceStore.open('s3://x')
+  with pytest.raises(StoreError, match=r'ftp://x: a store is a local path'):
+    SliceStore.open('ftp://x')

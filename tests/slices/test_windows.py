@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from volume_files import disc
 
 from synermedgen_jax.core.modalities import Modality
-from synermedgen_jax.slices.windows import Window, body_mask, choose_window
+from synermedgen_jax.slices.windows import (
+  Window,
+  body_mask,
+  choose_window,
+  parse_windows,
+  windows_from_json,
+)
 
 CT, CBCT, PET, MR, T1 = (
   Modality.CT,
@@ -135,3 +141,30 @@ def test_body_of_a_z_scored_brain_leaves_the_zeros_around_it_out():
 def test_all_air_has_no_body():
   slices = np.full(SHAPE, -1000, np.float32)
   assert not body_mask(CT, slices, Window(-1000, 1000)).any()
+
+
+def test_windows_are_read_from_a_flag():
+  found = parse_windows('ct:-1000:2000,pet:0:20.5')
+  assert found == {CT: Window(-1000, 2000), PET: Window(0, 20.5)}
+  assert parse_windows('') == {}
+
+
+@pytest.mark.parametrize(
+  ('text', 'said'),
+  [
+    ('ct', "'ct': expected modality:low:high"),
+    ('ct:0', 'expected modality:low:high'),
+    ('ct:low:high', 'expected modality:low:high'),
+    ('xray:0:1', "Unknown modality 'xray'"),
+    ('ct:5:5', 'low < high'),
+  ],
+)
+def test_a_window_that_makes_no_sense_is_refused(text, said):
+  with pytest.raises(ValueError, match=said):
+    parse_windows(text)
+
+
+def test_windows_of_a_store_stand_over_the_fixed_ones():
+  found = windows_from_json({'ct': {'low': -200.0, 'high': 300.0}})
+  assert found[CT] == Window(-200, 300)
+  assert found[PET] == Window(0, 10)

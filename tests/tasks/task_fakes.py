@@ -5,7 +5,7 @@ import dataclasses
 from hypothesis import strategies as st
 
 from synermedgen_jax.core.modalities import (
-  ROUTES,
+  ALL_ROUTES,
   Modality,
   Region,
   Route,
@@ -50,7 +50,7 @@ def texts(example) -> list[str]:
 
 
 seeds = st.integers(0, 2**32 - 1)
-routes = st.sampled_from(ROUTES)
+routes = st.sampled_from(ALL_ROUTES)
 
 
 @st.composite

@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given
 from task_fakes import case_of, pairs, seeds, texts
 
-from synermedgen_jax.core.modalities import ROUTES
+from synermedgen_jax.core.modalities import ALL_ROUTES, ROUTES
 from synermedgen_jax.tasks import prompts, tia
 
-ROUTE_OF = {d: r for r in ROUTES for d in prompts.descriptions(r)}
+ROUTE_OF = {d: r for r in ALL_ROUTES for d in prompts.descriptions(r)}
 
 
 def options(example):
