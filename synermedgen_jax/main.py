@@ -12,7 +12,8 @@
 The config's stage chooses the objective: `autoencoder` (stage 0, for runs
 without a pretrained VAE), `gau` (Stage I), `ucg` (Stage II) or `joint`. The
 name after the colon is a model preset. Every key of a config can be set on the
-command line. The same command again resumes from the newest checkpoint.
+command line. The same command again resumes from the newest checkpoint; on
+SIGTERM, the step at hand is finished and saved, and the exit status is 75.
 """
 
 import sys
@@ -27,6 +28,9 @@ from synermedgen_jax.slices.store import StoreError
 from synermedgen_jax.training import run
 from synermedgen_jax.training.checkpoints import CheckpointError
 from synermedgen_jax.training.command_line import parse_config_flags
+from synermedgen_jax.training.preemption import Preempted
+
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'The stage: configs/stage1.py[:PRESET] and its like.'
@@ -43,6 +47,9 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
   try:
     run.train(_CONFIG.value, Path(_WORKDIR.value))
+  except Preempted as notice:
+    print(notice, file=sys.stderr)
+    sys.exit(EXIT_PREEMPTED)
   except (
     run.ConfigError,
     StoreError,

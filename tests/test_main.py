@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import commands
 import nano
 import pytest
 from commands import assert_refused
+
+from synermedgen_jax.training import loop
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.usefixtures('nano_preset')
@@ -155,6 +158,23 @@ def test_the_same_command_again_does_nothing_more(nano_runs, tmp_path):
     assert found.read_bytes() == before.read_bytes()
     assert found.stat().st_mtime_ns == before.stat().st_mtime_ns
   assert [p.name for p in (workdir / 'checkpoints').iterdir()] == ['2']
+
+
+def test_a_run_that_is_asked_to_end_says_so_by_its_exit_status(
+  nano_runs, quick_compiles, tmp_path, monkeypatch
+):
+  to_devices = loop.to_devices
+
+  def noticed(batch, sharding):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return to_devices(batch, sharding)
+
+  monkeypatch.setattr(loop, 'to_devices', noticed)
+  workdir = tmp_path / 'stage1'
+  code, _, err = main(*stage1_flags(nano_runs), f'--workdir={workdir}')
+  assert code == 75
+  assert f'{workdir}: stopped after step 1, which is saved.' in err
+  assert 'Traceback' not in err
 
 
 def test_more_steps_go_on_from_the_last_checkpoint(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from grain import checkpoint as grain_checkpoint
+from jax.experimental import multihost_utils
 
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.bagel import BagelConfig
@@ -54,8 +56,9 @@ def _reading(
   """Says in a line which checkpoint cannot be read, and what to do."""
   try:
     yield
-  except (ValueError, KeyError, OSError) as error:
-    reason = str(error.args[0] if error.args else error).partition('\n')[0]
+  except Exception as error:  # Orbax raises bare ones for damaged files
+    first = error.__cause__ or error
+    reason = str(first.args[0] if first.args else first).partition('\n')[0]
     raise CheckpointError(
       f'{checkpoints.directory}/{step}: cannot be read ({reason[:200]}); '
       f'{advice}.'
@@ -114,6 +117,16 @@ def restore(
   advice = 'resume with the config it was begun with, or in another workdir'
   with _reading(checkpoints, step, advice):
     return dict(checkpoints.restore(step, args=ocp.args.Composite(**args)))
+
+
+def put_aside(directory: Path, step: int) -> Path:
+  """Moves a damaged checkpoint to where no run looks for it."""
+  aside = directory.parent / 'damaged' / f'{step}.{time.time_ns()}'
+  if jax.process_index() == 0:
+    aside.parent.mkdir(exist_ok=True)
+    (directory / str(step)).rename(aside)
+  multihost_utils.sync_global_devices(f'put aside {step}')
+  return aside
 
 
 def model_to_json(config: BagelConfig) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from synermedgen_jax.training.objectives import (
   total,
 )
 from synermedgen_jax.training.optim import Flat, flatten, unflatten
+from synermedgen_jax.training.preemption import Preempted, listening
 
 
 @flax.struct.dataclass
@@ -328,12 +329,15 @@ def train(
 
   Returns:
     The final state.
+
+  Raises:
+    Preempted: SIGTERM came; the step at hand is done and saved.
+    CheckpointError: there are checkpoints, and none can be resumed from.
   """
-  checkpoints = ckpt.manager(workdir / 'checkpoints', keep=config.keep)
   iterator = iter(data)
-  start = checkpoints.latest_step() or 0
-  if start:
-    state = _restore(checkpoints, start, state, shardings, iterator)
+  checkpoints, start, state = _resume(
+    workdir / 'checkpoints', config.keep, state, shardings, iterator
+  )
   begin()
   if start >= config.steps:
     checkpoints.close()
@@ -349,6 +353,7 @@ def train(
   log, meter, pending = MetricsLog(workdir, start), Meter(), {}
   logged, clock = start, time.perf_counter()
   with (
+    listening() as notice,
     jax.set_mesh(mesh),
     nn.logical_axis_rules(LOGICAL_RULES),
     tqdm(
@@ -367,7 +372,9 @@ def train(
       meter.add(pending)
       pending = sums
       bar.update()
-      if config.logs(step):
+      # Of several processes, all stop after the same step.
+      stop = notice.came or checkpoints.reached_preemption(step)
+      if config.logs(step) or stop:
         meter.add(pending)
         pending = {}
         values = meter.means()
@@ -380,7 +387,7 @@ def train(
         logged, clock = step, time.perf_counter()
       if step == config.steps:
         state = finish(state)
-      if config.saves(step):
+      if config.saves(step) or stop:
         ckpt.save(
           checkpoints,
           step,
@@ -390,9 +397,13 @@ def train(
           data=iterator,
           model=model,
         )
+      if stop:
+        break
   checkpoints.wait_until_finished()
   checkpoints.close()
   log.close()
+  if step < config.steps:
+    raise Preempted(f'{workdir}: stopped after step {step}, which is saved.')
   return state
 
 
@@ -414,6 +425,34 @@ def validate(eval_step, state, batches, sharding) -> dict[str, float]:
     for name, value in meter.means().items()
     if not name.startswith('fill/')
   }
+
+
+def _resume(
+  directory: Path, keep: int, state: TrainState, shardings, iterator: Iterator
+) -> tuple[Any, int, TrainState]:
+  """The manager, and the newest checkpoint that can be read, if there is one.
+
+  Damaged ones that are newer are put aside, into `damaged/` beside it. If none
+  can be read, nothing is moved: it may be the config that does not fit.
+  """
+  checkpoints = ckpt.manager(directory, keep=keep)
+  problems: dict[int, ckpt.CheckpointError] = {}
+  for step in sorted(checkpoints.all_steps(), reverse=True):
+    try:
+      state = _restore(checkpoints, step, state, shardings, iterator)
+    except ckpt.CheckpointError as error:
+      problems[step] = error
+      continue
+    if problems:
+      checkpoints.close()
+      for damaged, problem in problems.items():
+        aside = ckpt.put_aside(directory, damaged)
+        print(f'{problem} Put aside as {aside}; step {step} goes on.')
+      checkpoints = ckpt.manager(directory, keep=keep)
+    return checkpoints, step, state
+  if problems:
+    raise problems[max(problems)]
+  return checkpoints, 0, state
 
 
 def _restore(

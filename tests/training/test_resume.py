@@ -4,6 +4,9 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
+import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -16,6 +19,7 @@ import pytest
 from synermedgen_jax.models import presets
 from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training import loop, run
+from synermedgen_jax.training.preemption import Preempted
 
 ITEMS = ('params', 'ema', 'optimizer')
 
@@ -167,3 +171,83 @@ def test_steps_compile_once(killed, resumed):
   # The train step, three batches; then again two, and the validation step.
   assert killed.compiled == 1
   assert resumed.compiled == 2
+
+
+@pytest.fixture
+def train(nano_runs, quick_compiles, monkeypatch):
+  """Joint training as it is, in a workdir."""
+  monkeypatch.setitem(presets.PRESETS, 'nano', lambda: nano.MODEL)
+  return lambda workdir: run.train(
+    nano.stage_config('joint', nano_runs), workdir
+  )
+
+
+def assert_same_end(workdir, whole):
+  found, place = saved(workdir, 4)
+  expected, expected_place = saved(whole, 4)
+  assert place == expected_place
+  for item, leaves in expected.items():
+    for name, leaf in leaves.items():
+      np.testing.assert_array_equal(found[item][name], leaf, err_msg=name)
+  assert rows(workdir) == rows(whole)
+
+
+@pytest.mark.parametrize('notice_in', [1, 3])
+def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_later(
+  train, whole, tmp_path, monkeypatch, notice_in
+):
+  to_devices, batches = loop.to_devices, []
+  handler = signal.getsignal(signal.SIGTERM)
+
+  def noticed(batch, sharding):
+    batches.append(batch)
+    if len(batches) == notice_in:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return to_devices(batch, sharding)
+
+  workdir = tmp_path / 'joint'
+  with monkeypatch.context() as patch:
+    patch.setattr(loop, 'to_devices', noticed)
+    with pytest.raises(
+      Preempted, match=f'stopped after step {notice_in}, which'
+    ):
+      train(workdir)
+  assert len(batches) == notice_in
+  assert (workdir / 'checkpoints' / str(notice_in)).is_dir()
+  assert signal.getsignal(signal.SIGTERM) is handler
+  train(workdir)
+  assert_same_end(workdir, whole)
+
+
+def damage(checkpoint):
+  """Cuts the largest file of the parameters in half."""
+  files = [p for p in (checkpoint / 'params').rglob('*') if p.is_file()]
+  largest = max(files, key=lambda path: path.stat().st_size)
+  largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+
+def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_it_taken(
+  train, whole, tmp_path, capsys
+):
+  workdir = shutil.copytree(whole, tmp_path / 'joint')
+  damage(workdir / 'checkpoints' / '4')
+  train(workdir)
+  (aside,) = (workdir / 'damaged').iterdir()
+  assert aside.name.startswith('4.')
+  assert (aside / 'params').is_dir()
+  said = capsys.readouterr().out
+  assert f'{workdir}/checkpoints/4: cannot be read (' in said
+  assert f'Put aside as {aside}; step 2 goes on.' in said
+  assert_same_end(workdir, whole)
+
+
+def test_nothing_begins_anew_where_every_checkpoint_is_damaged(
+  train, whole, tmp_path
+):
+  workdir = shutil.copytree(whole, tmp_path / 'joint')
+  for step in ('2', '4'):
+    damage(workdir / 'checkpoints' / step)
+  with pytest.raises(ckpt.CheckpointError, match='checkpoints/4: cannot be'):
+    train(workdir)
+  assert {p.name for p in (workdir / 'checkpoints').iterdir()} == {'2', '4'}
+  assert not (workdir / 'damaged').exists()
