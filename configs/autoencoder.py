@@ -55,5 +55,6 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.val_every = 500
   config.val_batches = 16
   config.checkpoint_every = 800
-  config.keep = 1
+  config.keep = 1  # the newest so many checkpoints
+  config.keep_every = 0  # and those of every so many steps; 0 = no others
   return config

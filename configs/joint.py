@@ -83,5 +83,6 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.val_every = 500
   config.val_batches = 8
   config.checkpoint_every = 1000
-  config.keep = 1
+  config.keep = 1  # the newest so many checkpoints
+  config.keep_every = 0  # and those of every so many steps; 0 = no others
   return config

@@ -74,7 +74,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.val_every = 500
   config.val_batches = 8
   config.checkpoint_every = 1250
-  config.keep = 1
+  config.keep = 1  # the newest so many checkpoints
+  config.keep_every = 0  # and those of every so many steps; 0 = no others
   if model == 'bagel_7b':
     _bagel_recipe(config)
   return config

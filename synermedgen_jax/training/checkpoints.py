@@ -29,15 +29,25 @@ class CheckpointError(ValueError):
   """A checkpoint that is missing or does not fit; one line."""
 
 
-def manager(directory: str | Path, *, keep: int = 2) -> ocp.CheckpointManager:
-  """The checkpoints of one run, the newest `keep` of them kept."""
+def manager(
+  directory: str | Path, *, keep: int = 2, keep_every: int = 0
+) -> ocp.CheckpointManager:
+  """The checkpoints of one run.
+
+  Args:
+    directory: local or an address.
+    keep: the newest so many stay.
+    keep_every: and those of every so many steps; 0 = no others.
+  """
   path = str(directory)
   if '://' not in path:
     path = str(Path(path).absolute())
   return ocp.CheckpointManager(
     path,
     options=ocp.CheckpointManagerOptions(
-      max_to_keep=keep, enable_async_checkpointing=True
+      max_to_keep=keep,
+      keep_period=keep_every or None,
+      enable_async_checkpointing=True,
     ),
     item_handlers={
       'params': ocp.StandardCheckpointHandler(),

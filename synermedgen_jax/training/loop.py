@@ -225,6 +225,46 @@ class Meter:
     return out
 
 
+class Clock:
+  """Where the time between two rows of metrics goes."""
+
+  def __init__(self, now: Callable[[], float] = time.perf_counter):
+    self._now = now
+    self.restart()
+
+  def restart(self) -> None:
+    self._last = self._now()
+    self._steps: list[float] = []
+    self._waited = 0.0
+
+  def next(self, iterator: Iterator) -> Any:
+    """The iterator's next element; the time it takes counts as waiting."""
+    before = self._now()
+    element = next(iterator)
+    self._waited += self._now() - before
+    return element
+
+  def step_ends(self) -> None:
+    now = self._now()
+    self._steps.append(now - self._last)
+    self._last = now
+
+  def row(self) -> dict[str, float]:
+    """What the steps since the start took.
+
+    Steps are timed on the host, which is at most one ahead of the device.
+    `data_wait` is the share of the time that the data were waited for.
+    """
+    elapsed = sum(self._steps)
+    median, slow = np.percentile(self._steps, (50, 95))
+    return {
+      'steps_per_second': len(self._steps) / elapsed,
+      'step_seconds/p50': float(median),
+      'step_seconds/p95': float(slow),
+      'data_wait': self._waited / elapsed,
+    }
+
+
 class MetricsLog:
   """Writes metrics to `metrics.jsonl` and TensorBoard."""
 
@@ -276,6 +316,7 @@ class LoopConfig:
   checkpoint_every: int = 1000
   val_every: int = 0  # 0 = never
   keep: int = 2
+  keep_every: int = 0  # 0 = the newest `keep` alone
 
   def validates(self, step: int) -> bool:
     return self.val_every > 0 and self._due(step, self.val_every)
@@ -336,7 +377,15 @@ def train(
   """
   iterator = iter(data)
   checkpoints, start, state = _resume(
-    workdir / 'checkpoints', config.keep, state, shardings, iterator
+    functools.partial(
+      ckpt.manager,
+      workdir / 'checkpoints',
+      keep=config.keep,
+      keep_every=config.keep_every,
+    ),
+    state,
+    shardings,
+    iterator,
   )
   begin()
   if start >= config.steps:
@@ -351,7 +400,7 @@ def train(
   )
   eval_step = jax.jit(make_eval_step(model, step_config))
   log, meter, pending = MetricsLog(workdir, start), Meter(), {}
-  logged, clock = start, time.perf_counter()
+  clock = Clock()
   with (
     listening() as notice,
     jax.set_mesh(mesh),
@@ -366,25 +415,25 @@ def train(
     ) as bar,
   ):
     for step in range(start + 1, config.steps + 1):
-      batch = to_devices(next(iterator), rows)
+      batch = to_devices(clock.next(iterator), rows)
       state, sums = train_step(state, batch)
       # The device is busy with this step while the last one is read.
       meter.add(pending)
       pending = sums
       bar.update()
+      clock.step_ends()
       # Of several processes, all stop after the same step.
       stop = notice.came or checkpoints.reached_preemption(step)
       if config.logs(step) or stop:
         meter.add(pending)
         pending = {}
         values = meter.means()
-        elapsed = time.perf_counter() - clock
-        values['steps_per_second'] = (step - logged) / elapsed
+        values |= clock.row()
         bar.set_postfix(loss=f'{values["loss"]:.4f}')
         if val_batches and config.validates(step):
           values |= validate(eval_step, state, val_batches, rows)
         log.write(step, values)
-        logged, clock = step, time.perf_counter()
+        clock.restart()
       if step == config.steps:
         state = finish(state)
       if config.saves(step) or stop:
@@ -428,14 +477,17 @@ def validate(eval_step, state, batches, sharding) -> dict[str, float]:
 
 
 def _resume(
-  directory: Path, keep: int, state: TrainState, shardings, iterator: Iterator
+  open_manager: Callable[[], Any],
+  state: TrainState,
+  shardings,
+  iterator: Iterator,
 ) -> tuple[Any, int, TrainState]:
   """The manager, and the newest checkpoint that can be read, if there is one.
 
   Damaged ones that are newer are put aside, into `damaged/` beside it. If none
   can be read, nothing is moved: it may be the config that does not fit.
   """
-  checkpoints = ckpt.manager(directory, keep=keep)
+  checkpoints = open_manager()
   problems: dict[int, ckpt.CheckpointError] = {}
   for step in sorted(checkpoints.all_steps(), reverse=True):
     try:
@@ -446,9 +498,9 @@ def _resume(
     if problems:
       checkpoints.close()
       for damaged, problem in problems.items():
-        aside = ckpt.put_aside(directory, damaged)
+        aside = ckpt.put_aside(Path(checkpoints.directory), damaged)
         print(f'{problem} Put aside as {aside}; step {step} goes on.')
-      checkpoints = ckpt.manager(directory, keep=keep)
+      checkpoints = open_manager()
     return checkpoints, step, state
   if problems:
     raise problems[max(problems)]

@@ -193,6 +193,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
       checkpoint_every=config.checkpoint_every,
       val_every=config.val_every,
       keep=config.keep,
+      keep_every=config.keep_every,
     ),
     begin=lambda: _write_config(config, store, workdir),
     finish=finish,

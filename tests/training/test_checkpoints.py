@@ -124,6 +124,15 @@ def test_as_many_checkpoints_are_kept_as_asked(tmp_path):
   assert sorted(path.name for path in directory.iterdir()) == ['2', '3']
 
 
+def test_checkpoints_of_every_so_many_steps_are_kept_too(tmp_path):
+  checkpoints, data = ckpt.manager(tmp_path, keep=1, keep_every=4), numbers()
+  for step in (2, 4, 6, 8, 10, 11):
+    save(checkpoints, step, data)
+  checkpoints.wait_until_finished()
+  checkpoints.close()
+  assert {path.name for path in tmp_path.iterdir()} == {'4', '8', '11'}
+
+
 @pytest.mark.parametrize('name', presets.PRESETS)
 def test_a_model_is_written_as_json_and_read_back(name):
   model = presets.preset(name)

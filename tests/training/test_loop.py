@@ -215,3 +215,30 @@ def test_what_is_due_at_which_step(due, steps):
 def test_a_run_may_never_validate():
   config = loop.LoopConfig(4, val_every=0)
   assert not any(map(config.validates, range(1, 5)))
+
+
+def test_a_clock_tells_where_the_time_went():
+  # Start; then of each step: before and after the data, and its end.
+  now = iter([10.0, 10.0, 10.5, 12.0, 12.0, 12.5, 13.0, 13.0, 13.0, 14.0])
+  clock = loop.Clock(lambda: next(now))
+  for expected in 'abc':
+    assert clock.next(iter(expected)) == expected
+    clock.step_ends()
+  assert clock.row() == {
+    'steps_per_second': 3 / 4,
+    'step_seconds/p50': 1.0,  # of 2, 1 and 1
+    'step_seconds/p95': pytest.approx(1.9),
+    'data_wait': 1 / 4,
+  }
+
+
+def test_a_clock_that_begins_again_forgets():
+  now = iter([0.0, 0.0, 3.0, 3.0, 100.0, 100.0, 100.5, 101.0])
+  clock = loop.Clock(lambda: next(now))
+  clock.next(iter('a'))
+  clock.step_ends()
+  clock.restart()  # validation and writing are nobody's step
+  clock.next(iter('b'))
+  clock.step_ends()
+  assert clock.row()['steps_per_second'] == 1
+  assert clock.row()['data_wait'] == 0.5

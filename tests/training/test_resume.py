@@ -21,6 +21,12 @@ from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training import loop, run
 from synermedgen_jax.training.preemption import Preempted
 
+TIMES = (
+  'steps_per_second',
+  'step_seconds/p50',
+  'step_seconds/p95',
+  'data_wait',
+)
 ITEMS = ('params', 'ema', 'optimizer')
 
 
@@ -52,7 +58,8 @@ def rows(workdir):
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   found = [json.loads(line) for line in lines]
   for row in found:
-    assert row.pop('steps_per_second') > 0
+    for name in TIMES:
+      assert row.pop(name) > 0
   return found
 
 
