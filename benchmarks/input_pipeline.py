@@ -37,6 +37,7 @@ from synermedgen_jax.slices.datasets import CaseFiles, folder_cases
 from synermedgen_jax.slices.ingest import Settings, ingest
 from synermedgen_jax.slices.store import VERSION, SliceStore, StoreWriter
 from synermedgen_jax.training import loop, run
+from synermedgen_jax.training.train_state import create_state
 
 _STORE = flags.DEFINE_string('store', 'runs/demo/store', 'A slice store.')
 _ROOT = flags.DEFINE_string(
@@ -117,9 +118,7 @@ def _config(name: str):
 def _step_seconds(config, batch) -> float:
   mesh, model = make_mesh((1, 1, 1), jax.devices()[:1]), preset(config.model)
   scales, tx = run.optimiser(config, model)
-  state, _ = loop.create_state(
-    model, scales, tx, mesh, seed=0, ema=config.ema > 0
-  )
+  state, _ = create_state(model, scales, tx, mesh, seed=0, ema=config.ema > 0)
   step = jax.jit(loop.make_train_step(model, tx, run.step_config(config)))
   batch = loop.to_devices(batch, batch_sharding(mesh))
   jax.block_until_ready(step(state, batch))

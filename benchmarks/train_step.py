@@ -31,6 +31,7 @@ from synermedgen_jax.models.presets import preset
 from synermedgen_jax.planning.plan import active_blocks, step_flops
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.training import loop, run
+from synermedgen_jax.training.train_state import create_state
 
 _MODEL = flags.DEFINE_string('model', 'tiny', 'A preset.')
 _STAGES = flags.DEFINE_list(
@@ -85,7 +86,7 @@ def _measure(name: str) -> tuple[float, float, float, float]:
   tokens = sum(int((x.example_ids > 0).sum()) for x in (batch.und, batch.gen))
   active = active_blocks(batch)
   scales, tx = run.optimiser(config, model)
-  state, shardings = loop.create_state(
+  state, shardings = create_state(
     model, scales, tx, mesh, seed=0, ema=config.ema > 0
   )
   operations = sum(step_flops(config, model, state, batch, active).values())

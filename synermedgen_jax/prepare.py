@@ -201,6 +201,14 @@ def _die_with_parent() -> None:
   threading.Thread(target=wait, daemon=True).start()
 
 
+def _processes() -> concurrent.futures.Executor:
+  # Not forked: TensorStore's threads would not survive it.
+  context = multiprocessing.get_context('spawn')
+  return concurrent.futures.ProcessPoolExecutor(
+    _WORKERS.value, context, initializer=_die_with_parent
+  )
+
+
 def _write_case(
   path: str, record: dict, files: CaseFiles, split: str, settings
 ) -> VolumeError | None:
@@ -239,13 +247,9 @@ def _write_cases(writer, record, cases, splits, settings) -> set[str]:
   done = writer.done()
   left = [case for case in cases if case.id not in done]
   bad = set()
-  # Not forked: TensorStore's threads would not survive it.
-  context = multiprocessing.get_context('spawn')
   with (
     tqdm(total=len(cases), initial=len(done), desc='store', unit='case') as bar,
-    concurrent.futures.ProcessPoolExecutor(
-      _WORKERS.value, context, initializer=_die_with_parent
-    ) as pool,
+    _processes() as pool,
   ):
     jobs = iter(left)
     futures = {}
@@ -273,10 +277,7 @@ def _write_cases(writer, record, cases, splits, settings) -> set[str]:
 def _check(folder: Path) -> None:
   """Looks at every case and writes FOLDER/index.html; exits 1 on problems."""
   settings, cases = _settings(), _find_cases()
-  context = multiprocessing.get_context('spawn')
-  with concurrent.futures.ProcessPoolExecutor(
-    _WORKERS.value, context, initializer=_die_with_parent
-  ) as pool:
+  with _processes() as pool:
     jobs = [pool.submit(inspection.inspect, case, settings) for case in cases]
     for _ in tqdm(
       concurrent.futures.as_completed(jobs),

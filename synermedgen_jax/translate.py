@@ -4,9 +4,9 @@
       --input=mr.nii.gz --source=mr --target=ct --region=brain \\
       --output=ct.nii.gz
 
-Every slice (--plane, axial by default) goes through the model. The output has
-the input's shape and affine, in HU, SUV, or the MR scale that --low and --high
-state.
+Every slice goes through the model, in the plane that it was trained on. The
+output has the input's shape and affine, in HU, SUV, or the MR scale that --low
+and --high state.
 """
 
 import sys
@@ -34,9 +34,6 @@ _SOURCE = flags.DEFINE_string('source', None, 'Its modality.')
 _TARGET = flags.DEFINE_string('target', None, 'The modality to synthesise.')
 _REGION = flags.DEFINE_string('region', None, 'Body region.')
 _OUTPUT = flags.DEFINE_string('output', None, 'The NIfTI file to write.')
-_PLANE = flags.DEFINE_enum(
-  'plane', 'axial', list(grids.PLANES), 'Of the slices, as it was trained.'
-)
 _BATCH = flags.DEFINE_integer(
   'batch_size', 16, 'Slices at a time.', lower_bound=1
 )
@@ -71,7 +68,7 @@ def _translate() -> None:
   )
   # The scale of MR is arbitrary, and stated by flags.
   target = trained.windows.get(route.target) or Window(_LOW.value, _HIGH.value)
-  grid = grids.slice_grid(volume, trained.geometry.vae_side, _PLANE.value)
+  grid = grids.slice_grid(volume, trained.geometry.vae_side, trained.plane)
   source = choose_window(route.source, volume.data, trained.windows)
   sampled = grids.resample(volume, grid, fill=source.low)
   slices = source.normalise(grids.to_slices(sampled))

@@ -78,6 +78,7 @@ def write_panel(path, **changes):
     'indices': np.array([4]),
     'source_window': np.float32([0, 900]),
     'target_window': np.float32([-1000, 1000]),
+    'plane': np.array('axial'),
     'subject': np.array('S1'),
     'case': np.array('s.1.brain'),
   }
@@ -352,6 +353,12 @@ BAD = {
       e / 'panels' / f'{NAMES[0]}.npz', mask=np.ones((2, 2), bool)
     ),
     f'{NAMES[0]}.npz: source, synthesis, truth and mask differ',
+  ),
+  'plane': (
+    lambda w, e: write_panel(
+      e / 'panels' / f'{NAMES[0]}.npz', plane=np.array('oblique')
+    ),
+    'unknown plane oblique',
   ),
   'window': (
     lambda w, e: write_panel(

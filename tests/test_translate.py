@@ -144,6 +144,30 @@ def test_a_place_in_a_real_volume_stays_within_half_a_voxel(
   assert np.abs(np.subtract(*moved)).max() < 0.5
 
 
+def test_the_plane_of_the_store_is_that_of_the_model(
+  nano_runs, output, tmp_path, monkeypatch
+):
+  seen = []
+
+  def synthesise(self, route, slices, *, seed, progress):
+    seen.append(slices.shape)
+    return slices
+
+  monkeypatch.setattr(Synthesiser, 'synthesise', synthesise)
+  workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
+  record = json.loads((workdir / 'config.json').read_text())
+  assert record['plane'] == 'axial'
+  (workdir / 'config.json').write_text(
+    json.dumps(record | {'plane': 'coronal'})
+  )
+  data = np.linspace(-900, 900, 16 * 7 * 12).reshape(16, 7, 12)
+  source = write(tmp_path / 'cbct.nii.gz', data.astype(np.float32))
+  code, _, err = translate(workdir, source, output)
+  assert code == 0, err
+  assert seen == [(7, CANVAS, CANVAS)]  # of the second axis, which is to A
+  assert nib.load(output).shape == (16, 7, 12)
+
+
 def test_the_windows_of_the_store_are_those_of_the_model(
   nano_runs, source, output, copies, tmp_path
 ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 from synermedgen_jax.core.modalities import Modality
@@ -19,6 +20,7 @@ from synermedgen_jax.evaluation.pictures import STYLE, to_png
 from synermedgen_jax.slices.inspection import CaseFacts, VolumeFacts
 
 _SHOWN = 10
+_SQUARES = 8  # along each side of the checkerboard
 _HEAD = (
   'case',
   'modality',
@@ -68,14 +70,7 @@ def inspection_page(cases: Sequence[CaseFacts], most_offset: float) -> str:
       tag('h2', 'Problems'),
       *_problems(bad),
       tag('h2', f'Middle slices of the worst {len(shown)}'),
-      *(
-        join_picture
-        for case in shown
-        for join_picture in (
-          tag('h3', case.id),
-          picture(f'slices of {case.id}', to_png(_slices(case), dpi=90)),
-        )
-      ),
+      *_pictures(shown),
       tag('h2', 'Every file'),
       table(_HEAD, list(_rows(ordered)), left=range(len(_HEAD))),
     ],
@@ -91,6 +86,12 @@ def _problems(bad: Sequence[CaseFacts]) -> Iterator[Html]:
       yield tag('p', problem, cls='note')
 
 
+def _pictures(cases: Sequence[CaseFacts]) -> Iterator[Html]:
+  for case in cases:
+    yield tag('h3', case.id)
+    yield picture(f'slices of {case.id}', to_png(_slices(case), dpi=90))
+
+
 @mpl.rc_context(STYLE)
 def _slices(case: CaseFacts) -> Figure:
   """The modalities side by side, then the two that are furthest apart."""
@@ -103,12 +104,8 @@ def _slices(case: CaseFacts) -> Figure:
     ax.set_title(modality.label)
   if len(images) > 1:
     first, second = (case.pictures[m] for m in _furthest_apart(case))
-    board = first.copy()
-    tile = max(len(board) // 8, 1)
-    for i in range(0, len(board), tile):
-      for j in range(0, len(board), tile):
-        if (i // tile + j // tile) % 2:
-          board[i : i + tile, j : j + tile] = second[i : i + tile, j : j + tile]
+    rows, columns = np.indices(first.shape) * _SQUARES // len(first)
+    board = np.where((rows + columns) % 2, second, first)
     axes[-1].imshow(board, cmap='gray', vmin=-1, vmax=1)
     axes[-1].set_title('both, by turns')
   for ax in axes:

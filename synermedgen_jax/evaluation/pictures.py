@@ -27,6 +27,7 @@ from synermedgen_jax.evaluation.understanding import (
   letter_said,
   panels_said,
 )
+from synermedgen_jax.slices.grids import PICTURED
 
 STYLE = {
   'font.family': 'DejaVu Sans',  # ships with matplotlib, on every machine
@@ -155,8 +156,8 @@ def _panel_note(panel: Panel) -> str:
   target = _range(panel.target_window, route.target)
   return (
     f'Subject {panel.subject}. Grey scale of the source: {source}; of '
-    f'synthesis and truth: {target}.\nAnterior is up, the patient’s right '
-    'on the left. The outline in the error map is the body mask that is scored.'
+    f'synthesis and truth: {target}.\n{PICTURED[panel.plane]}. The outline '
+    'in the error map is the body mask that is scored.'
   )
 
 

@@ -202,6 +202,7 @@ def panel(item: RouteCase, synthesis: Images, count: int = 3) -> dict:
     'indices': item.indices[rows],
     'source_window': source,
     'target_window': target,
+    'plane': np.array(item.case.plane),
     'subject': np.array(item.case.subject),
     'case': np.array(item.case.id),
   }

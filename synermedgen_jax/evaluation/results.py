@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Route
 from synermedgen_jax.evaluation.routes import METRICS, TRIVIAL
 from synermedgen_jax.evaluation.understanding import TASKS
+from synermedgen_jax.slices.grids import PLANES
 
 Images = Float[np.ndarray, 'n h w']
 
@@ -60,6 +61,7 @@ class Panel:
     indices: the places of the slices in their volume.
     source_window: what -1 and 1 are in the source, in its unit.
     target_window: likewise, of synthesis and truth.
+    plane: of the slices, a name in `grids.PLANES`.
     subject: whom it shows.
   """
 
@@ -71,6 +73,7 @@ class Panel:
   indices: Int[np.ndarray, ' n']
   source_window: tuple[float, float]
   target_window: tuple[float, float]
+  plane: str
   subject: str
 
   @property
@@ -312,7 +315,7 @@ def _read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 def _read_panel(path: Path) -> Panel:
   images = ('source', 'synthesis', 'truth')
   bounds = ('source_window', 'target_window')
-  names = (*images, 'mask', 'indices', *bounds, 'subject')
+  names = (*images, 'mask', 'indices', *bounds, 'plane', 'subject')
   arrays = _read_npz(path, names)
   shape = arrays['source'].shape
   windows = [arrays[name] for name in bounds]
@@ -325,6 +328,8 @@ def _read_panel(path: Path) -> Panel:
     problem = f'{len(arrays["indices"])} indices for {shape[0]} slices'
   elif any(w.shape != (2,) or not w[0] < w[1] for w in windows):
     problem = 'a window is not two values, the lower one first'
+  elif str(arrays['plane']) not in PLANES:
+    problem = f'unknown plane {arrays["plane"]}'
   if problem:
     raise ResultError(f'{path}: {problem}; {_EVALUATE_AGAIN}')
   return Panel(
@@ -333,6 +338,7 @@ def _read_panel(path: Path) -> Panel:
     arrays['mask'].astype(bool),
     arrays['indices'].astype(int),
     *(tuple(window.tolist()) for window in windows),
+    str(arrays['plane']),
     str(arrays['subject']),
   )
 

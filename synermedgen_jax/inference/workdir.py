@@ -32,6 +32,7 @@ class Trained:
     tokenizer: as trained with.
     geometry: how slices become tokens.
     config: the stage's config, plain values.
+    plane: of the slices that it was trained on.
     windows: what [-1, 1] means, of modalities with a physical scale.
   """
 
@@ -40,6 +41,7 @@ class Trained:
   tokenizer: Tokenizer
   geometry: ImageGeometry
   config: Mapping[str, Any]
+  plane: str
   windows: Mapping[Modality, Window]
 
   @classmethod
@@ -74,6 +76,7 @@ class Trained:
       tokenizer,
       model.image_geometry(**config['image']),
       config,
+      record.get('plane', 'axial'),
       windows,
     )
 

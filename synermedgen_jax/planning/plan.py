@@ -36,6 +36,7 @@ from synermedgen_jax.planning import flops
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.planning.topologies import Topology
 from synermedgen_jax.training import loop, run
+from synermedgen_jax.training.train_state import TrainState, abstract_state
 
 # Of the peak rate: what a well-fed model of this kind reaches.
 UTILISATION = 0.4
@@ -174,10 +175,10 @@ def _abstract(
   mesh: Mesh,
   geometry: ImageGeometry,
   capacity: Capacity,
-) -> tuple[loop.TrainState, PackedBatch]:
+) -> tuple[TrainState, PackedBatch]:
   """State and batch as shapes on the mesh."""
   scales, tx = run.optimiser(config, model)
-  state = loop.abstract_state(model, scales, tx, mesh, ema=config.ema > 0)
+  state = abstract_state(model, scales, tx, mesh, ema=config.ema > 0)
   rows = batch_sharding(mesh)
   batch = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows),
@@ -212,7 +213,7 @@ def _compile(config, model, mesh, state, batch) -> jax.stages.Compiled:
 def step_flops(
   config: ConfigDict,
   model: BagelConfig,
-  state: loop.TrainState,
+  state: TrainState,
   batch: PackedBatch,
   active: dict[str, float],
 ) -> dict[str, float]:

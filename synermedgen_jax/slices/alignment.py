@@ -9,7 +9,6 @@ turns out to be shifted is reported.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -118,13 +117,8 @@ def estimate_offset(
 
 def _common_grid(a: Volume, b: Volume) -> Grid | None:
   """Isotropic places along RAS axes, where both volumes are."""
-  boxes = []
-  for volume in (a, b):
-    ends = itertools.product(*((0, n - 1) for n in volume.data.shape))
-    corners = np.array([(*end, 1) for end in ends]) @ volume.affine[:3].T
-    boxes.append((corners.min(0), corners.max(0)))
-  low = np.maximum(boxes[0][0], boxes[1][0])
-  extent = np.minimum(boxes[0][1], boxes[1][1]) - low
+  low = np.maximum(a.corners.min(0), b.corners.min(0))
+  extent = np.minimum(a.corners.max(0), b.corners.max(0)) - low
   if (extent <= 0).any():
     return None
   step = max(_FINEST_MM, float(extent.prod() / _MOST_VOXELS) ** (1 / 3))

@@ -92,6 +92,8 @@ def folder_cases(
       if not has_volume_suffix(path) or name.startswith('.'):
         continue
       if _stem(path).lower() == 'mask':
+        if mask:
+          raise DatasetError(f'{path}: {mask.name} shows it already.')
         mask = path
       if 'mask' in name:
         continue

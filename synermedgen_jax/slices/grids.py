@@ -20,6 +20,12 @@ _ROUNDING = 1e-3  # voxels
 
 # Where columns, rows and slices of a plane run to: left, posterior, ...
 PLANES = {'axial': 'LPS', 'coronal': 'LIP', 'sagittal': 'PIL'}
+# What is up in a picture of them, and what is on its left.
+PICTURED = {
+  'axial': 'Anterior is up, the patient’s right on the left',
+  'coronal': 'Superior is up, the patient’s right on the left',
+  'sagittal': 'Superior is up, anterior on the left',
+}
 
 
 @dataclasses.dataclass(frozen=True)

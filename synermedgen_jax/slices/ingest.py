@@ -104,15 +104,27 @@ def check_modalities(files: CaseFiles, settings: Settings) -> None:
     )
 
 
-def ingest(files: CaseFiles, split: str, settings: Settings) -> Ingested:
+def ingest(
+  files: CaseFiles,
+  split: str,
+  settings: Settings,
+  volumes: Mapping[Modality, Volume] | None = None,
+) -> Ingested:
   """Reads a subject's volumes onto one slice grid.
+
+  Args:
+    files: the subject's.
+    split: that it goes to.
+    settings: of the store.
+    volumes: what the files hold, if they were read already.
 
   Raises:
     VolumeError: naming the file or subject that cannot be used.
     MisalignedError: likewise, for volumes that lie too far apart.
   """
   check_modalities(files, settings)
-  volumes = {m: read_volume(p) for m, p in sorted(files.files.items())}
+  if volumes is None:
+    volumes = {m: read_volume(p) for m, p in sorted(files.files.items())}
   reference = _reference(files, volumes, settings.reference or files.reference)
   windows = _windows(files, volumes, settings.windows)
   _check_offsets(files, volumes, windows, reference, settings.most_offset)

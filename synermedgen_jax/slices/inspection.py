@@ -107,6 +107,7 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
         files,
         'train',
         dataclasses.replace(settings, canvas=_PICTURE, most_offset=0.0),
+        volumes,
       )
       usable = len(found.case.usable)
       middle = found.case.usable[usable // 2]

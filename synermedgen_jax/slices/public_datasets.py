@@ -106,12 +106,13 @@ def _gather(
     fresh, modality = found
     key = fresh.id, path.parent
     case = cases.setdefault(key, fresh)
-    if modality is None:
+    twin = case.files.get(modality) if modality else case.mask
+    if twin:
+      raise DatasetError(f'{path}: {twin.name} shows it too.')
+    if modality:
+      case.files[modality] = path
+    else:
       cases[key] = dataclasses.replace(case, mask=path)
-      continue
-    if modality in case.files:
-      raise DatasetError(f'{path}: {case.files[modality].name} shows it too.')
-    case.files[modality] = path
   return list(cases.values())
 
 
@@ -170,7 +171,7 @@ def _brats(root: Path) -> list[CaseFiles]:
 
 
 _STUDY = r'/(PETCT_\w+)/([^/]+)/(CTres|SUV)\.nii(?:\.gz)?$'
-_CHANNEL = r'/imagesT[rs]/((fdg|psma)_(\w+?)_[^/]+)_(000[01])\.nii(?:\.gz)?$'
+_CHANNEL = r'/imagesT[rs]/(fdg_(\w+?)_[^/]+)_(000[01])\.nii(?:\.gz)?$'
 
 
 def _autopet(root: Path) -> list[CaseFiles]:
@@ -191,9 +192,10 @@ def _autopet(root: Path) -> list[CaseFiles]:
   channels: dict[tuple[Path, str, str], dict[str, Path]] = {}
   for path in _volumes(root):
     match = re.search(_CHANNEL, f'/{path.relative_to(root).as_posix()}')
-    if match and match[2] == 'fdg':
-      key = (path.parent, match[1], match[3])
-      channels.setdefault(key, {})[match[4]] = path
+    if match:
+      subject, patient, channel = match.groups()
+      key = path.parent, subject, patient
+      channels.setdefault(key, {})[channel] = path
   for (folder, subject, patient), paths in channels.items():
     if len(paths) < 2:
       raise DatasetError(
@@ -224,7 +226,10 @@ def _ct_channel(description: Path, paths: dict[str, Path]) -> str:
       'table (--dataset=csv).'
     )
   if description.is_file():
-    told = json.loads(description.read_text())
+    try:
+      told = json.loads(description.read_text())
+    except ValueError as error:
+      raise DatasetError(f'{description}: is not JSON ({error}).') from None
     names = told.get('channel_names') or told.get('modality') or {}
     said = [f'{int(k):04}' for k, v in names.items() if 'CT' in v.upper()]
     if said and said != looks:

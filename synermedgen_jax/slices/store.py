@@ -288,6 +288,7 @@ class SliceStore:
   Attributes:
     path: as opened.
     canvas: pixels along each side of a slice.
+    plane: of the slices, a name in `grids.PLANES`.
     windows: of the modalities that have one for all volumes.
     cases: the manifest, sorted by id.
   """
@@ -300,6 +301,7 @@ class SliceStore:
   ):
     self.path = files.path
     self.canvas = settings['canvas']
+    self.plane = settings.get('plane', 'axial')
     self.windows = windows_from_json(settings.get('windows', {}))
     self.cases = cases
     self._files = files

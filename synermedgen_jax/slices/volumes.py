@@ -45,6 +45,12 @@ class Volume:
     """Voxel size along x, y, z in mm."""
     return np.linalg.norm(self.affine[:3, :3], axis=0)
 
+  @property
+  def corners(self) -> Float[np.ndarray, '8 3']:
+    """Centres of the outermost voxels, RAS+ mm."""
+    ends = itertools.product(*((0, n - 1) for n in self.data.shape))
+    return np.array([(*end, 1) for end in ends]) @ self.affine[:3].T
+
 
 def has_volume_suffix(path: Path) -> bool:
   """Whether the name ends as a volume that `read_volume` knows."""
@@ -143,10 +149,8 @@ def same_grid(a: Volume, b: Volume) -> bool:
   """Whether voxels of both lie at the same places, to 0.1 mm."""
   if a.data.shape != b.data.shape:
     return False
-  ends = itertools.product(*((0, n - 1) for n in a.data.shape))
-  corners = np.array([(*end, 1) for end in ends])
-  apart = corners @ (a.affine - b.affine)[:3].T
-  return bool(np.linalg.norm(apart, axis=1).max() <= _SAME_MM)
+  apart = np.linalg.norm(a.corners - b.corners, axis=1)
+  return bool(apart.max() <= _SAME_MM)
 
 
 def write_volume(

@@ -1,142 +1,37 @@
-"""The train state, the compiled step, and the one loop of every stage."""
+"""The compiled step, and the one loop of every stage."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tensorboardX import SummaryWriter
+from jax.sharding import Mesh, NamedSharding
 from tqdm import tqdm
 
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.core.sharding import (
   LOGICAL_RULES,
   batch_sharding,
-  param_shardings,
 )
-from synermedgen_jax.models.bagel import Bagel, BagelConfig, init_params
+from synermedgen_jax.models.bagel import Bagel, BagelConfig
 from synermedgen_jax.training import checkpoints as ckpt
+from synermedgen_jax.training.metrics_log import Clock, Meter, MetricsLog
 from synermedgen_jax.training.objectives import (
   OBJECTIVES,
   ObjectiveConfig,
   total,
 )
-from synermedgen_jax.training.optim import Flat, flatten, unflatten
+from synermedgen_jax.training.optim import flatten, unflatten
 from synermedgen_jax.training.preemption import Preempted, listening
-
-
-@flax.struct.dataclass
-class TrainState:
-  """All that changes while training, and the frozen constants.
-
-  Attributes:
-    step: updates done.
-    trainable: float32 parameters that are differentiated.
-    frozen: the others, in the compute dtype, without optimiser state.
-    opt_state: the optimiser's.
-    ema: averaged copy of `trainable`; empty where the run keeps none.
-  """
-
-  step: jax.Array
-  trainable: Flat
-  frozen: Flat
-  opt_state: Any
-  ema: Flat
-
-  @property
-  def params(self):
-    """The whole model, nested."""
-    return unflatten({**self.trainable, **self.frozen})
-
-
-def create_state(
-  model: BagelConfig,
-  scales: Mapping[str, float],
-  tx: optax.GradientTransformation,
-  mesh: Mesh,
-  *,
-  seed: int,
-  ema: bool,
-  initial: Any = None,
-) -> tuple[TrainState, Any]:
-  """A fresh state on the mesh, and the shardings of its leaves.
-
-  Args:
-    model: the model's shape.
-    scales: learning-rate multiplier per parameter; 0 = frozen.
-    tx: the optimiser, over the trainable parameters.
-    mesh: where it lives.
-    seed: of the initialisation.
-    ema: keep an averaged copy.
-    initial: nested parameters to start from instead of random ones.
-  """
-  create = functools.partial(_state_of, model, scales, tx, ema)
-  abstract = abstract_state(model, scales, tx, mesh, ema=ema)
-  shardings = jax.tree.map(lambda x: x.sharding, abstract)
-  with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
-    if initial is None:
-      init = jax.jit(
-        lambda key: create(init_params(model, key)), out_shardings=shardings
-      )
-      return init(jax.random.key(seed)), shardings
-    return jax.jit(create, out_shardings=shardings)(initial), shardings
-
-
-def abstract_state(
-  model: BagelConfig,
-  scales: Mapping[str, float],
-  tx: optax.GradientTransformation,
-  mesh: Mesh,
-  *,
-  ema: bool,
-) -> TrainState:
-  """The shapes of a state's leaves and how they lie on the mesh."""
-  params = jax.eval_shape(
-    functools.partial(init_params, model), jax.random.key(0)
-  )
-  by_name = flatten(param_shardings(params, mesh))
-  replicated = NamedSharding(mesh, PartitionSpec())
-  shapes = jax.eval_shape(
-    functools.partial(_state_of, model, scales, tx, ema), params
-  )
-  return jax.tree_util.tree_map_with_path(
-    # Moments and averages are laid out as the parameter they belong to.
-    lambda path, x: jax.ShapeDtypeStruct(
-      x.shape,
-      x.dtype,
-      sharding=by_name.get(getattr(path[-1], 'key', None), replicated),
-    ),
-    shapes,
-  )
-
-
-def _state_of(model: BagelConfig, scales, tx, ema: bool, params) -> TrainState:
-  """The state that training starts from, with these parameters."""
-  flat = flatten(nn.unbox(params))
-  trainable = {
-    n: x.astype(jnp.float32) for n, x in flat.items() if scales[n] > 0
-  }
-  frozen = {n: x.astype(model.dtype) for n, x in flat.items() if scales[n] == 0}
-  return TrainState(
-    step=jnp.zeros((), jnp.int32),
-    trainable=trainable,
-    frozen=frozen,
-    opt_state=tx.init(trainable),
-    # A copy: the step donates its buffers one by one.
-    ema=jax.tree.map(jnp.copy, trainable) if ema else {},
-  )
+from synermedgen_jax.training.train_state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,109 +97,6 @@ def _loss_function(model: BagelConfig, config: StepConfig):
     return value, {'loss': (value, jnp.ones(())), **sums}
 
   return loss
-
-
-class Meter:
-  """Adds up sums and counts of several steps; means on demand."""
-
-  def __init__(self):
-    self.sums: dict[str, np.ndarray] = {}
-
-  def add(self, sums: Mapping[str, tuple]) -> None:
-    for name, (value, count) in jax.device_get(sums).items():
-      self.sums[name] = self.sums.get(name, 0.0) + np.array([value, count])
-
-  def means(self) -> dict[str, float]:
-    """The mean of every term that occurred, and a fresh start."""
-    out = {
-      name: float(value / count)
-      for name, (value, count) in self.sums.items()
-      if count > 0
-    }
-    self.sums = {}
-    return out
-
-
-class Clock:
-  """Where the time between two rows of metrics goes."""
-
-  def __init__(self, now: Callable[[], float] = time.perf_counter):
-    self._now = now
-    self.restart()
-
-  def restart(self) -> None:
-    self._last = self._now()
-    self._steps: list[float] = []
-    self._waited = 0.0
-
-  def next(self, iterator: Iterator) -> Any:
-    """The iterator's next element; the time it takes counts as waiting."""
-    before = self._now()
-    element = next(iterator)
-    self._waited += self._now() - before
-    return element
-
-  def step_ends(self) -> None:
-    now = self._now()
-    self._steps.append(now - self._last)
-    self._last = now
-
-  def row(self) -> dict[str, float]:
-    """What the steps since the start took.
-
-    Steps are timed on the host, which is at most one ahead of the device.
-    `data_wait` is the share of the time that the data were waited for.
-    """
-    elapsed = sum(self._steps)
-    median, slow = np.percentile(self._steps, (50, 95))
-    return {
-      'steps_per_second': len(self._steps) / elapsed,
-      'step_seconds/p50': float(median),
-      'step_seconds/p95': float(slow),
-      'data_wait': self._waited / elapsed,
-    }
-
-
-class MetricsLog:
-  """Writes metrics to `metrics.jsonl` and TensorBoard."""
-
-  def __init__(self, workdir: Path, start: int):
-    self.path = workdir / 'metrics.jsonl'
-    self._forget_after(start)
-    self.file = self.path.open('a')
-    self.tensorboard = SummaryWriter(
-      str(workdir / 'tensorboard'), purge_step=start + 1
-    )
-
-  def _forget_after(self, step: int) -> None:
-    """A resumed run writes again what came after its checkpoint."""
-    if self.path.exists():
-      rows = [
-        line
-        for line in self.path.read_text().splitlines()
-        if _step_of(line) <= step
-      ]
-      partial = self.path.with_name(f'.{self.path.name}.partial')
-      partial.write_text(''.join(f'{line}\n' for line in rows))
-      partial.replace(self.path)
-
-  def write(self, step: int, values: Mapping[str, float]) -> None:
-    self.file.write(json.dumps({'step': step, **values}) + '\n')
-    self.file.flush()
-    for name, value in values.items():
-      self.tensorboard.add_scalar(name, value, step)
-
-  def close(self) -> None:
-    self.file.close()
-    self.tensorboard.close()
-
-
-def _step_of(line: str) -> float:
-  """The step of a row of metrics; infinite for one cut off by a crash."""
-  try:
-    return json.loads(line)['step']
-  except ValueError:
-    return float('inf')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -423,7 +215,7 @@ def train(
       bar.update()
       clock.step_ends()
       # Of several processes, all stop after the same step.
-      stop = notice.came or checkpoints.reached_preemption(step)
+      stop = notice.is_set() or checkpoints.reached_preemption(step)
       if config.logs(step) or stop:
         meter.add(pending)
         pending = {}
@@ -437,18 +229,11 @@ def train(
       if step == config.steps:
         state = finish(state)
       if config.saves(step) or stop:
-        ckpt.save(
-          checkpoints,
-          step,
-          params=state.params,
-          ema=unflatten(state.ema),
-          optimizer={'opt_state': state.opt_state},
-          data=iterator,
-          model=model,
-        )
+        _save(checkpoints, step, state, iterator, model)
       if stop:
         break
-  checkpoints.wait_until_finished()
+    # Notices come more than once; none may end the process during the save.
+    checkpoints.wait_until_finished()
   checkpoints.close()
   log.close()
   if step < config.steps:
@@ -505,6 +290,21 @@ def _resume(
   if problems:
     raise problems[max(problems)]
   return checkpoints, 0, state
+
+
+def _save(
+  checkpoints, step: int, state: TrainState, iterator: Iterator, model
+) -> None:
+  """Starts to write what `_restore` reads."""
+  ckpt.save(
+    checkpoints,
+    step,
+    params=state.params,
+    ema=unflatten(state.ema),
+    optimizer={'opt_state': state.opt_state},
+    data=iterator,
+    model=model,
+  )
 
 
 def _restore(

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -24,7 +25,7 @@ from synermedgen_jax.core.sharding import batch_sharding, make_mesh
 from synermedgen_jax.input.pipeline import Dropout, train_dataset
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.interop import bagel_formats
-from synermedgen_jax.models.bagel import Bagel, BagelConfig
+from synermedgen_jax.models.bagel import Bagel, BagelConfig, init_params
 from synermedgen_jax.models.interval_attention import IMPLEMENTATIONS
 from synermedgen_jax.models.layers import REMAT_POLICIES
 from synermedgen_jax.models.presets import preset
@@ -33,6 +34,7 @@ from synermedgen_jax.slices.windows import FIXED_WINDOWS
 from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training import loop, optim
 from synermedgen_jax.training.objectives import OBJECTIVES, ObjectiveConfig
+from synermedgen_jax.training.train_state import TrainState, create_state
 
 PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorstore')
 
@@ -154,7 +156,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     raise ConfigError(str(error)) from None
 
   scales, tx = optimiser(config, model)
-  state, shardings = loop.create_state(
+  state, shardings = create_state(
     model,
     scales,
     tx,
@@ -172,7 +174,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     f'{frozen / 1e6:.2f} M are frozen.'
   )
 
-  def finish(state: loop.TrainState) -> loop.TrainState:
+  def finish(state: TrainState) -> TrainState:
     if config.stage != 'autoencoder':
       return state
     return calibrate_latents(model, state, iter(data), mesh)
@@ -291,19 +293,18 @@ def _check_tokenizer(config: ConfigDict) -> None:
 
 
 def _abstract_params(model: BagelConfig):
-  return jax.eval_shape(
-    lambda: loop.nn.unbox(loop.init_params(model, jax.random.key(0)))
-  )
+  return jax.eval_shape(lambda: nn.unbox(init_params(model, jax.random.key(0))))
 
 
 def _write_config(
   config: ConfigDict, store: SliceStore | None, workdir: Path
 ) -> None:
-  """Keeps the resolved config, windows and versions beside the results."""
+  """Keeps the resolved config, how slices are made, and the versions."""
   versions = {name: metadata.version(name) for name in PACKAGES}
   windows = store.windows if store else FIXED_WINDOWS
   record = {
     'config': config.to_dict(),
+    'plane': store.plane if store else 'axial',
     'windows': {m: dataclasses.asdict(w) for m, w in sorted(windows.items())},
     'versions': versions,
   }
@@ -312,8 +313,8 @@ def _write_config(
 
 
 def calibrate_latents(
-  model: BagelConfig, state: loop.TrainState, data, mesh, *, batches: int = 8
-) -> loop.TrainState:
+  model: BagelConfig, state: TrainState, data, mesh, *, batches: int = 8
+) -> TrainState:
   """Sets the latents' shift and scale from training images.
 
   A flow runs from unit noise to data, so the data should have unit variance.

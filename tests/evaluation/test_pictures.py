@@ -31,6 +31,7 @@ def panel(route='brain_mr_to_ct', slices=3, shape=(16, 20), **changes):
     indices=np.arange(slices) * 10 + 7,
     source_window=(0.0, 812.5),
     target_window=(-1000.0, 1000.0),
+    plane='axial',
     subject='S1',
   )
   return dataclasses.replace(made, **changes)
@@ -134,10 +135,10 @@ def test_a_route_panel_names_route_score_slices_windows_and_unit():
     'Anterior is up',
   ):
     assert part in words
-  pet = panel('whole_body_pet_to_ct')
-  assert 'of the source: 0 to 812.5 SUV' in '\n'.join(
-    texts(pictures.route_panel(pet))
-  )
+  pet = panel('whole_body_pet_to_ct', plane='coronal')
+  words = '\n'.join(texts(pictures.route_panel(pet)))
+  assert 'of the source: 0 to 812.5 SUV' in words
+  assert 'Superior is up' in words
 
 
 @pytest.mark.parametrize(('slices', 'rows'), [(1, 1), (2, 2), (5, 3)])

@@ -172,6 +172,14 @@ def test_channels_are_never_guessed(tmp_path, ranges, description, message):
     find_cases('autopet', tmp_path)
 
 
+def test_a_description_that_cannot_be_read_is_named(tmp_path):
+  for i, low in enumerate((-1000, 0)):
+    volume(tmp_path / f'imagesTr/fdg_a_b_000{i}.nii.gz', low, 9)
+  (tmp_path / 'dataset.json').write_text('{"channel_names": ')
+  with pytest.raises(DatasetError, match=r'dataset\.json: is not JSON'):
+    find_cases('autopet', tmp_path)
+
+
 def test_a_channel_that_cannot_be_read_is_named(tmp_path):
   path = volume(tmp_path / 'imagesTr/fdg_a_b_0000.nii.gz', -1000, 9)
   volume(tmp_path / 'imagesTr/fdg_a_b_0001.nii.gz', 0, 9)
@@ -227,6 +235,13 @@ def test_a_volume_twice_in_a_case_is_refused(tmp_path):
     tmp_path, '1BA000/mr.nii.gz', '1BA000/ct.nii.gz', '1BA000/ct.nii'
   )
   with pytest.raises(DatasetError, match=r'ct\.nii(\.gz)? shows it too'):
+    find_cases('synthrad2023', root)
+
+
+def test_a_mask_twice_in_a_case_is_refused(tmp_path):
+  names = ('mr.nii.gz', 'ct.nii.gz', 'mask.nii.gz', 'mask.nii')
+  root = lay_out(tmp_path, *(f'1BA000/{name}' for name in names))
+  with pytest.raises(DatasetError, match=r'mask\.nii(\.gz)? shows it too'):
     find_cases('synthrad2023', root)
 
 

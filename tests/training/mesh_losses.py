@@ -32,6 +32,8 @@ from synermedgen_jax.models.interval_attention import (
 from synermedgen_jax.models.kernels import tpu
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.training import loop, optim, run
+from synermedgen_jax.training.metrics_log import Meter
+from synermedgen_jax.training.train_state import create_state
 
 ALONE = (1, 1, 1)
 MESHES = ((8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 4, 2))
@@ -74,7 +76,7 @@ def steps(shape, config, data):
     optim.flatten(params), tuple(map(tuple, config.trainable))
   )
   tx = optax.sgd(0.02, momentum=0.0)  # the momentum is the last gradient
-  state, shardings = loop.create_state(
+  state, shardings = create_state(
     nano.MODEL, scales, tx, mesh, seed=0, ema=False, initial=params
   )
   step = jax.jit(
@@ -85,7 +87,7 @@ def steps(shape, config, data):
   with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
     for batch in data:
       state, sums = step(state, loop.to_devices(batch, batch_sharding(mesh)))
-      meter = loop.Meter()
+      meter = Meter()
       meter.add(sums)
       losses.append(meter.means())
       gradients.append(jax.device_get(state.opt_state[0].trace))

@@ -20,6 +20,7 @@ from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training import run
 from synermedgen_jax.training.optim import flatten
 from synermedgen_jax.training.run import ConfigError
+from synermedgen_jax.training.train_state import TrainState
 
 # What each stage trains, whatever its table of regular expressions says.
 UND = r'(vit|connector|embed_tokens|lm_head)/.*|mot/(layers/und|und_norm)/.*'
@@ -80,7 +81,7 @@ def test_latents_are_shifted_and_scaled_to_unit_variance(
   nano_runs, quick_compiles, monkeypatch
 ):
   model, nested = ckpt.load_model(nano_runs / 'autoencoder' / 'checkpoints')
-  state = run.loop.TrainState(
+  state = TrainState(
     step=0, trainable={}, frozen=flatten(nested), opt_state=(), ema={}
   )
   images = np.random.default_rng(0).uniform(-1, 1, (8, 2, 3, 16, 16, 1))

@@ -1,0 +1,120 @@
+"""All that changes while training, and how it lies on the mesh."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from synermedgen_jax.core.sharding import LOGICAL_RULES, param_shardings
+from synermedgen_jax.models.bagel import BagelConfig, init_params
+from synermedgen_jax.training.optim import Flat, flatten, unflatten
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that changes while training, and the frozen constants.
+
+  Attributes:
+    step: updates done.
+    trainable: float32 parameters that are differentiated.
+    frozen: the others, in the compute dtype, without optimiser state.
+    opt_state: the optimiser's.
+    ema: averaged copy of `trainable`; empty where the run keeps none.
+  """
+
+  step: jax.Array
+  trainable: Flat
+  frozen: Flat
+  opt_state: Any
+  ema: Flat
+
+  @property
+  def params(self):
+    """The whole model, nested."""
+    return unflatten({**self.trainable, **self.frozen})
+
+
+def create_state(
+  model: BagelConfig,
+  scales: Mapping[str, float],
+  tx: optax.GradientTransformation,
+  mesh: Mesh,
+  *,
+  seed: int,
+  ema: bool,
+  initial: Any = None,
+) -> tuple[TrainState, Any]:
+  """A fresh state on the mesh, and the shardings of its leaves.
+
+  Args:
+    model: the model's shape.
+    scales: learning-rate multiplier per parameter; 0 = frozen.
+    tx: the optimiser, over the trainable parameters.
+    mesh: where it lives.
+    seed: of the initialisation.
+    ema: keep an averaged copy.
+    initial: nested parameters to start from instead of random ones.
+  """
+  create = functools.partial(_state_of, model, scales, tx, ema)
+  abstract = abstract_state(model, scales, tx, mesh, ema=ema)
+  shardings = jax.tree.map(lambda x: x.sharding, abstract)
+  with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
+    if initial is None:
+      init = jax.jit(
+        lambda key: create(init_params(model, key)), out_shardings=shardings
+      )
+      return init(jax.random.key(seed)), shardings
+    return jax.jit(create, out_shardings=shardings)(initial), shardings
+
+
+def abstract_state(
+  model: BagelConfig,
+  scales: Mapping[str, float],
+  tx: optax.GradientTransformation,
+  mesh: Mesh,
+  *,
+  ema: bool,
+) -> TrainState:
+  """The shapes of a state's leaves and how they lie on the mesh."""
+  params = jax.eval_shape(
+    functools.partial(init_params, model), jax.random.key(0)
+  )
+  by_name = flatten(param_shardings(params, mesh))
+  replicated = NamedSharding(mesh, PartitionSpec())
+  shapes = jax.eval_shape(
+    functools.partial(_state_of, model, scales, tx, ema), params
+  )
+  return jax.tree_util.tree_map_with_path(
+    # Moments and averages are laid out as the parameter they belong to.
+    lambda path, x: jax.ShapeDtypeStruct(
+      x.shape,
+      x.dtype,
+      sharding=by_name.get(getattr(path[-1], 'key', None), replicated),
+    ),
+    shapes,
+  )
+
+
+def _state_of(model: BagelConfig, scales, tx, ema: bool, params) -> TrainState:
+  """The state that training starts from, with these parameters."""
+  flat = flatten(nn.unbox(params))
+  trainable = {
+    n: x.astype(jnp.float32) for n, x in flat.items() if scales[n] > 0
+  }
+  frozen = {n: x.astype(model.dtype) for n, x in flat.items() if scales[n] == 0}
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    trainable=trainable,
+    frozen=frozen,
+    opt_state=tx.init(trainable),
+    # A copy: the step donates its buffers one by one.
+    ema=jax.tree.map(jnp.copy, trainable) if ema else {},
+  )
