@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from synermedgen_jax.core.batch import ImageGeometry
 from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
@@ -72,7 +75,7 @@ class Trained:
     model, params = ckpt.load_model(workdir / 'checkpoints')
     return cls(
       model,
-      params,
+      jax.tree.map(jnp.asarray, params),
       tokenizer,
       model.image_geometry(**config['image']),
       config,

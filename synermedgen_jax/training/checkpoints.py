@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
@@ -322,7 +323,7 @@ def load_model(
     use_ema: take the averaged parameters where the run kept them.
 
   Returns:
-    The model's shape and its parameters (nested, host memory or one device).
+    The model's shape and its parameters, nested NumPy arrays.
 
   Raises:
     CheckpointError: there is none, or it is not whole.
@@ -331,18 +332,27 @@ def load_model(
   step = find_step(checkpoints, which)
   advice = 'delete it and train on from the one before it, or from the start'
   with contextlib.closing(checkpoints), _reading(checkpoints, step, advice):
-    items = set(checkpoints.item_metadata(step).keys())
+    items = checkpoints.item_metadata(step)
     wanted = {
       'model': ocp.args.JsonRestore(),
-      'params': ocp.args.StandardRestore(),
+      'params': ocp.args.StandardRestore(_on_host(items['params'])),
     }
-    if use_ema and 'ema' in items:
-      wanted['ema'] = ocp.args.StandardRestore()
+    if use_ema and 'ema' in items.keys():
+      wanted['ema'] = ocp.args.StandardRestore(_on_host(items['ema']))
     read = checkpoints.restore(step, args=ocp.args.Composite(**wanted))
   params = read['params']
   if 'ema' in wanted:
     params = _overlay(params, read['ema'])
-  return model_from_json(read['model']), jax.tree.map(jax.numpy.asarray, params)
+  return model_from_json(read['model']), params
+
+
+def _on_host(metadata: Any) -> Any:
+  """Asks for NumPy arrays, wherever the devices were that wrote them."""
+  return jax.tree.map(
+    # All of it is one number, which takes no memory.
+    lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape),
+    metadata,
+  )
 
 
 def _overlay(base: Any, top: Any) -> Any:
