@@ -9,7 +9,7 @@ setup() {
   python3 -m pip install --quiet --user uv
   [ -x .venv/bin/python ] || python3 -m uv venv --quiet --python 3.12 .venv
   python3 -m uv pip install --quiet --python .venv/bin/python \
-    -r code/requirements.txt 'jax[tpu]'
+    -r code/requirements.txt 'jax[tpu]' gcsfs
 }
 
 # Apart from the connection, whose end it survives. The lock lasts as long as

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from etils.epath import Path
 
 from synermedgen_jax.core.batch import ImageGeometry
 from synermedgen_jax.core.modalities import Modality

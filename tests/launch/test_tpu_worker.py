@@ -162,5 +162,5 @@ def test_new_code_comes_to_a_worker_unless_training_goes_on(worker):
   assert worker.calls('python3') == [
     'python3 -m pip install --quiet --user uv',
     'python3 -m uv pip install --quiet --python .venv/bin/python'
-    ' -r code/requirements.txt jax[tpu]',
+    ' -r code/requirements.txt jax[tpu] gcsfs',
   ]
