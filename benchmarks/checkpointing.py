@@ -15,6 +15,7 @@ import json
 import statistics
 import tempfile
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -28,7 +29,7 @@ from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import loop, run
+from synermedgen_jax.training import loop, resuming, run
 from synermedgen_jax.training.train_state import create_state
 
 _MODEL = flags.DEFINE_string('model', 'tiny', 'A preset.')
@@ -43,6 +44,7 @@ class OneBatch:
   """Data that cost nothing: the same batch again and again."""
 
   numbers = np.zeros((1, 1), int)
+  layout = types.MappingProxyType({})
 
   def __init__(self, batch=None):
     self.batch = batch
@@ -135,12 +137,17 @@ def _seconds_a_step(parts: Parts, steps: int) -> float:
   constants = run.step_config(parts.config)
   loop.make_train_step = _idle_step(parts, constants)
   state, shardings = parts.state()
+  abstract = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    state,
+    shardings,
+  )
   with tempfile.TemporaryDirectory() as folder:
     loop.train(
       Path(folder),
       parts.model,
-      state,
-      shardings,
+      abstract,
+      lambda: state,
       parts.tx,
       parts.mesh,
       OneBatch(parts.batch),
@@ -168,7 +175,7 @@ def _save_seconds(parts: Parts, saves: int) -> tuple[float, float, float]:
     checkpoints = ckpt.manager(folder, keep=1)
     for step in range(saves + 1):
       start = time.perf_counter()
-      loop._save(checkpoints, step, state, OneBatch(), parts.model, {})
+      resuming.save(checkpoints, step, state, OneBatch(), parts.model, {})
       blocked.append(time.perf_counter() - start)
       ckpt.wait(checkpoints)
       taken.append(time.perf_counter() - start)

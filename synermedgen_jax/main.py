@@ -20,7 +20,10 @@ Cloud TPUs and under Slurm they find one another; elsewhere --coordinator,
 --processes and --process say who is who. All of them see the same workdir.
 """
 
+import os
 import sys
+import traceback
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -36,9 +39,20 @@ from synermedgen_jax.training.command_line import parse_config_flags
 from synermedgen_jax.training.config_checks import ConfigError
 from synermedgen_jax.training.incidents import BadStepsError
 from synermedgen_jax.training.metrics_log import WriteError
-from synermedgen_jax.training.preemption import Preempted
+from synermedgen_jax.training.preemption import Preempted, listening
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+# What a user can mend: one line says it.
+_TOLD = (
+  ConfigError,
+  StoreError,
+  CheckpointError,
+  WriteError,
+  BadStepsError,
+  ExampleTooLarge,
+  FormatError,
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'The stage: configs/stage1.py[:PRESET] and its like.'
@@ -80,20 +94,29 @@ def main(argv: list[str]) -> None:
   if _DISTRIBUTED.value:
     _join_the_others()
   try:
-    run.train(_CONFIG.value, Path(_WORKDIR.value))
-  except Preempted as notice:
-    print(notice, file=sys.stderr)
+    with listening() as notice:
+      run.train(_CONFIG.value, Path(_WORKDIR.value), notice)
+  except Preempted as preempted:
+    print(preempted, file=sys.stderr)
     sys.exit(EXIT_PREEMPTED)
-  except (
-    ConfigError,
-    StoreError,
-    CheckpointError,
-    WriteError,
-    BadStepsError,
-    ExampleTooLarge,
-    FormatError,
-  ) as error:
-    sys.exit(f'Error: {error}')
+  except _TOLD as error:
+    _end(f'Error: {error}')
+  except Exception:
+    if jax.process_count() == 1:
+      raise
+    _end(traceback.format_exc())
+
+
+def _end(why: str) -> NoReturn:
+  """Ends with status 1; of several processes, without waiting for the others.
+
+  They may be in the middle of a step that this one will never join, so the
+  usual end, at which all meet, would be reached by nobody.
+  """
+  if jax.process_count() == 1:
+    sys.exit(why)
+  print(why, file=sys.stderr, flush=True)
+  os._exit(1)
 
 
 if __name__ == '__main__':

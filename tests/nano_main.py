@@ -2,8 +2,9 @@
 
 python nano_main.py [ARGUMENTS OF main]
 
-NANO_DEVICES sets how many CPU devices it has; where NANO_TRACE names a file,
-every step adds a row of the examples that it was made with.
+NANO_DEVICES sets how many CPU devices it has; to the file NANO_TRACE every step
+adds a row of the examples that it was made with; NANO_FAILS is the process and
+the step in which it loses its store, as 1:3.
 """
 
 import json
@@ -15,13 +16,16 @@ import nano
 import numpy as np
 
 from synermedgen_jax.models import presets
+from synermedgen_jax.slices.store import StoreError
 from synermedgen_jax.training.record import Record
 
 
-def trace(path: str) -> None:
+def trace(path: str, fails: str) -> None:
   add = Record.add
 
   def add_and_tell(self, step, sums, numbers):
+    if fails == f'{jax.process_index()}:{step}':
+      raise StoreError('the store is gone.')
     rows = [np.unique(row[row >= 0]).tolist() for row in numbers]
     with open(path, 'a') as file:
       file.write(json.dumps({'step': step, 'rows': rows}) + '\n')
@@ -34,6 +38,5 @@ if __name__ == '__main__':
   jax.config.update('jax_num_cpu_devices', int(os.environ['NANO_DEVICES']))
   jax.config.update('jax_disable_most_optimizations', True)
   presets.PRESETS['nano'] = lambda: nano.MODEL
-  if os.environ.get('NANO_TRACE'):
-    trace(os.environ['NANO_TRACE'])
+  trace(os.environ['NANO_TRACE'], os.environ['NANO_FAILS'])
   runpy.run_module('synermedgen_jax.main', run_name='__main__', alter_sys=True)

@@ -54,8 +54,15 @@ class Job:
   programs: Path
   values: dict
 
-  def start(self, processes=1, devices=1, *, stage='joint', **values):
-    """Starts as many processes, with so many devices each."""
+  def start(self, processes=1, devices=1, *, stage='joint', fails='', **values):
+    """Starts as many processes, with so many devices each.
+
+    Args:
+      processes, devices: how many.
+      stage: which config.
+      fails: PROCESS:STEP that loses its store.
+      **values: keys of the config.
+    """
     values = {'rows': 8, 'streams': 4, **self.values, **values}
     config = nano.stage_config(stage, self.runs, **values).to_dict()
     command = [
@@ -86,6 +93,7 @@ class Job:
           'JAX_PLATFORMS': 'cpu',
           'XLA_FLAGS': XLA_FLAGS,
           'NANO_DEVICES': str(devices),
+          'NANO_FAILS': fails,
           'NANO_TRACE': str(self.workdir / f'trace_{index}.jsonl'),
           'JAX_COMPILATION_CACHE_DIR': str(self.programs),
           'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',

@@ -265,7 +265,18 @@ def train_dataset(
       lambda batch: (packing.to_batch(batch[0]), batch[1])
     )
 
-  return TrainData(examples, {stream: packed(stream) for stream in here})
+  layout = {
+    'streams': streams,
+    'rows': rows,
+    'packing_bins': packing_bins,
+    'capacity': dataclasses.asdict(capacity),
+    'seed': seed,
+    'tasks': dict(tasks),
+    'first_tasks': dict(first_tasks),
+    'first_examples': first_examples,
+    'routes': list(routes),
+  }
+  return TrainData(examples, {n: packed(n) for n in here}, layout)
 
 
 def _numbers(row: Mapping[str, np.ndarray]) -> np.ndarray:

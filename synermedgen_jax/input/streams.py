@@ -9,6 +9,8 @@ are, and a run goes on with another number of them.
 from __future__ import annotations
 
 import dataclasses
+import json
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,18 +53,22 @@ class TrainData:
     self,
     examples: grain.MapDataset,
     streams: Mapping[int, grain.IterDataset],
+    layout: Mapping[str, Any] = types.MappingProxyType({}),
   ):
     """
     Args:
       examples: the sequence that all processes share out.
       streams: of this process, by their number, in the order of their rows;
         elements are (PackedBatch, numbers of its examples).
+      layout: what a place in the streams depends on, as JSON values.
     """
     self._examples = examples
     self._streams = dict(streams)
+    self._layout = json.loads(json.dumps(dict(layout)))
 
   def __iter__(self) -> BatchIterator:
-    return BatchIterator({n: iter(s) for n, s in self._streams.items()})
+    streams = {n: iter(s) for n, s in self._streams.items()}
+    return BatchIterator(streams, self._layout)
 
   def describe(self, numbers: Int[np.ndarray, ...]) -> list[dict[str, Any]]:
     """What the examples of these numbers are; -1 stands for none."""
@@ -92,10 +98,12 @@ class BatchIterator:
 
   Attributes:
     streams: iterators of them by number.
+    layout: what a place in them depends on.
     numbers: (rows, places) of the examples in the batch last given; -1 fills.
   """
 
   streams: Mapping[int, grain.DatasetIterator]
+  layout: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   numbers: np.ndarray | None = None
 
   def __iter__(self) -> BatchIterator:

@@ -2,8 +2,8 @@
 
 A checkpoint holds the whole model, frozen parts included, and the model's
 shape as JSON, so that a later stage, `evaluate` and `translate` need nothing
-else. Items of a step: `params`, `ema`, `optimizer`, `data`, `model`, and
-`metrics` where the run keeps its best.
+else. Items of a step: `params`, `ema`, `optimizer`, `data`, `model`,
+`checksums`, and `metrics` where the run keeps its best.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,32 +26,48 @@ from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.mot import MoTConfig
 from synermedgen_jax.models.vit import ViTConfig
+from synermedgen_jax.training.checksums import checksums
 
 
 class CheckpointError(ValueError):
   """A checkpoint that is missing or does not fit; one line."""
 
 
+class OutOfReach(CheckpointError):
+  """A checkpoint that may be whole and cannot be reached now; one line."""
+
+
 class DataHandler(ocp.CheckpointHandler):
   """The place in every stream of the data, each a JSON file of its own.
 
-  A process writes and reads the streams that are its own, so the next run may
-  have another number of processes.
+  A process writes the streams that are its own, so the next run may have
+  another number of processes. Each reads all of them: what one process cannot
+  read, none takes.
   """
 
   def save(self, directory: Path, args: DataSave) -> None:
     for stream, state in args.item.get_state().items():
       (directory / f'stream_{stream}.json').write_text(json.dumps(state))
+    if jax.process_index() == 0:
+      (directory / _LAYOUT).write_text(json.dumps(args.item.layout))
 
   def restore(self, directory: Path, args: DataRestore) -> None:
+    saved = json.loads((directory / _LAYOUT).read_text())
+    for key, value in args.item.layout.items():
+      if saved.get(key) != value:
+        raise ValueError(
+          f'its data come from config.{key} {saved.get(key)}, which is {value} '
+          'now'
+        )
     args.item.set_state(
       {
-        str(stream): json.loads(
-          (directory / f'stream_{stream}.json').read_text()
-        )
-        for stream in args.item.streams
+        path.stem.removeprefix('stream_'): json.loads(path.read_text())
+        for path in directory.glob('stream_*.json')
       }
     )
+
+
+_LAYOUT = 'layout.json'
 
 
 @ocp.args.register_with_handler(DataHandler, for_save=True)
@@ -72,7 +88,12 @@ def better(metric: str) -> int:
 
 
 def manager(
-  directory: str | Path, *, keep: int = 2, keep_every: int = 0, best: str = ''
+  directory: str | Path,
+  *,
+  keep: int = 2,
+  keep_every: int = 0,
+  best: str = '',
+  clean: bool = False,
 ) -> ocp.CheckpointManager:
   """The checkpoints of one run.
 
@@ -81,6 +102,11 @@ def manager(
     keep: the newest so many stay.
     keep_every: and those of every so many steps; 0 = no others.
     best: and the best one by this metric; '' = none.
+    clean: remove what a run that was killed left half-written. For the one run
+      that writes there, since it would remove another's save in the making.
+
+  Raises:
+    CheckpointError: it cannot be made, or what it tells of itself is damaged.
   """
   stay = [ocp.checkpoint_managers.LatestN(keep)]
   if keep_every:
@@ -106,6 +132,10 @@ def manager(
       f'{path}: cannot be made ({_reason(error)}); name a place that can be '
       'written.'
     ) from None
+  _check_metrics(path)
+  if clean and jax.process_index() == 0:
+    for partial in path.glob('*.orbax-checkpoint-tmp'):
+      partial.rmtree()
   return ocp.CheckpointManager(
     path,
     options=ocp.CheckpointManagerOptions(
@@ -119,8 +149,31 @@ def manager(
       'optimizer': ocp.StandardCheckpointHandler(),
       'data': DataHandler(),
       'model': ocp.JsonCheckpointHandler(),
+      'checksums': ocp.JsonCheckpointHandler(),
     },
   )
+
+
+def _check_metrics(directory: Path) -> None:
+  """Orbax reads these of all steps as it opens, and fails with any."""
+  for path in directory.glob('*/metrics/metrics'):
+    try:
+      json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+      raise CheckpointError(
+        f'{path}: cannot be read ({_reason(error)}); move the folder '
+        f'{path.parent.parent} away, and run the same command again.'
+      ) from None
+
+
+# What storage and devices say when it is not the file that is at fault.
+_NOT_DAMAGE = (
+  'RESOURCE_EXHAUSTED',
+  'UNAVAILABLE',
+  'DEADLINE_EXCEEDED',
+  'PERMISSION_DENIED',
+  'UNAUTHENTICATED',
+)
 
 
 @contextlib.contextmanager
@@ -131,10 +184,10 @@ def _reading(
   try:
     yield
   except Exception as error:  # Orbax raises bare ones for damaged files
-    raise CheckpointError(
-      f'{checkpoints.directory}/{step}: cannot be read ({_reason(error)}); '
-      f'{advice}.'
-    ) from error
+    told = f'{checkpoints.directory}/{step}: cannot be read ({_reason(error)})'
+    if any(sign in str(error) for sign in _NOT_DAMAGE):
+      raise OutOfReach(f'{told}; run the same command again.') from error
+    raise CheckpointError(f'{told}; {advice}.') from error
 
 
 @contextlib.contextmanager
@@ -190,6 +243,8 @@ def save(
   }
   if ema:
     args['ema'] = ocp.args.StandardSave(ema)
+  sums = {'params': params, 'ema': ema, 'optimizer': optimizer}
+  args['checksums'] = ocp.args.JsonSave(checksums(sums))
   with _writing(checkpoints):
     checkpoints.save(
       step,
@@ -238,18 +293,29 @@ def restore(
     'params': ocp.args.StandardRestore(params),
     'optimizer': ocp.args.StandardRestore(optimizer),
     'data': DataRestore(data),
+    'checksums': ocp.args.JsonRestore(),
   }
   if ema:
     args['ema'] = ocp.args.StandardRestore(ema)
   advice = 'resume with the config it was begun with, or in another workdir'
   with _reading(checkpoints, step, advice):
-    return dict(checkpoints.restore(step, args=ocp.args.Composite(**args)))
+    read = dict(checkpoints.restore(step, args=ocp.args.Composite(**args)))
+    check_sums(read, read['checksums'])
+    return read
+
+
+def check_sums(read: Mapping[str, Any], expected: Mapping[str, int]) -> None:
+  """Raises ValueError where an item is not what was saved."""
+  items = {name: read[name] for name in expected if read.get(name)}
+  for name, found in checksums(items).items():
+    if found != expected[name]:
+      raise ValueError(f'{name} is not what was saved: bits have changed')
 
 
 def put_aside(directory: Path, step: int) -> Path:
   """Moves a damaged checkpoint to where no run looks for it."""
   aside = directory.parent / 'damaged' / f'{step}.{time.time_ns()}'
-  if jax.process_index() == 0:
+  if jax.process_index() == 0:  # whose name it is
     aside.parent.mkdir(exist_ok=True)
     (directory / str(step)).rename(aside)
   multihost_utils.sync_global_devices(f'put aside {step}')
@@ -319,6 +385,11 @@ def find_step(checkpoints: ocp.CheckpointManager, which: str) -> int:
   )[1]
 
 
+def load_shape(directory: str | Path, which: str = 'newest') -> BagelConfig:
+  """The shape of a checkpoint's model; raises as `load_model` does."""
+  return model_from_json(_load(directory, which, ())['model'])
+
+
 def load_model(
   directory: str | Path, *, which: str = 'newest', use_ema: bool = True
 ) -> tuple[BagelConfig, Any]:
@@ -335,24 +406,35 @@ def load_model(
   Raises:
     CheckpointError: there is none, or it is not whole.
   """
+  items = ('params', 'ema') if use_ema else ('params',)
+  read = _load(directory, which, items)
+  params = read['params']
+  if read.get('ema'):
+    params = _overlay(params, read['ema'])
+  return model_from_json(read['model']), params
+
+
+def _load(
+  directory: str | Path, which: str, items: Sequence[str]
+) -> Mapping[str, Any]:
+  """The model's shape of a checkpoint, and those of `items` that it has."""
   advice = 'delete it and train on from the one before it, or from the start'
   with contextlib.ExitStack() as stack:
     checkpoints, _ = latest(directory)
     stack.enter_context(contextlib.closing(checkpoints))
     step = find_step(checkpoints, which)
     stack.enter_context(_reading(checkpoints, step, advice))
-    items = checkpoints.item_metadata(step)
-    wanted = {
-      'model': ocp.args.JsonRestore(),
-      'params': ocp.args.StandardRestore(_on_host(items['params'])),
-    }
-    if use_ema and items.get('ema'):
-      wanted['ema'] = ocp.args.StandardRestore(_on_host(items['ema']))
-    read = checkpoints.restore(step, args=ocp.args.Composite(**wanted))
-  params = read['params']
-  if 'ema' in wanted:
-    params = _overlay(params, read['ema'])
-  return model_from_json(read['model']), params
+    metadata = checkpoints.item_metadata(step)
+    wanted = {'model': ocp.args.JsonRestore()}
+    for item in items:
+      # Every checkpoint has parameters: without, it is no whole one.
+      if item == 'params' or metadata.get(item):
+        wanted[item] = ocp.args.StandardRestore(_on_host(metadata[item]))
+    if (Path(checkpoints.directory) / str(step) / 'checksums').exists():
+      wanted['checksums'] = ocp.args.JsonRestore()
+    read = dict(checkpoints.restore(step, args=ocp.args.Composite(**wanted)))
+    check_sums(read, read.get('checksums', {}))
+    return read
 
 
 def _on_host(metadata: Any) -> Any:

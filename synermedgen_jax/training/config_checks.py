@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -50,6 +51,9 @@ _AT_LEAST = {
 _SHARES = ('ema', 'dropout.text', 'dropout.vae', 'dropout.vit')
 
 
+T = TypeVar('T')
+
+
 class ConfigError(ValueError):
   """A config that cannot run; one line naming the key."""
 
@@ -59,7 +63,15 @@ def reading(key: str) -> Iterator[None]:
   """Tells what is wrong with the value of `key` as an error of the config."""
   try:
     yield
-  except (ValueError, OSError, TypeError) as error:  # a part it does not know
+  except (ValueError, OSError) as error:
+    raise ConfigError(f'config.{key}: {error}') from None
+
+
+def made_of(config: ConfigDict, key: str, make: Callable[..., T]) -> T:
+  """What the parts of `config[key]` make, all of which it has to know."""
+  try:
+    return make(**config[key])
+  except (TypeError, ValueError) as error:
     raise ConfigError(f'config.{key}: {error}') from None
 
 
@@ -77,7 +89,7 @@ def check(
     )
   _check_ranges(config)
   _check_names(config)
-  _check_best(config)
+  _check_checkpoints(config)
   platform = mesh.devices.flat[0].platform
   attention = IMPLEMENTATIONS.get(config.attention)
   if attention and attention.platform not in (None, platform):
@@ -146,8 +158,13 @@ def _check_names(config: ConfigDict) -> None:
       )
 
 
-def _check_best(config: ConfigDict) -> None:
-  """The best checkpoint is known where it is measured when it is saved."""
+def _check_checkpoints(config: ConfigDict) -> None:
+  """Checkpoints that stay are saved, and the best one is measured then."""
+  if config.keep_every % config.checkpoint_every:
+    raise ConfigError(
+      f'config.keep_every {config.keep_every}: has to be a multiple of '
+      f'config.checkpoint_every {config.checkpoint_every}.'
+    )
   every = config.val_every
   if config.best and not (every and config.checkpoint_every % every == 0):
     raise ConfigError(

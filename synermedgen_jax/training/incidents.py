@@ -19,6 +19,9 @@ _LOSSES = 100  # the spread is that of so many
 _ENOUGH = 20  # losses, before any is called a spike
 _MAD = 1.4826  # of a normal distribution, to its standard deviation
 
+# What of a step may not be finite, in the order in which it is made.
+PARTS = ('loss', 'gradient', 'update')
+
 # Numbers of examples -> what they are, see `TrainData.describe`.
 Describe = Callable[[Int[np.ndarray, '...']], Sequence[Mapping[str, Any]]]
 
@@ -64,7 +67,7 @@ class Incidents:
     Raises:
       BadStepsError: more than `at_most` steps in a row were skipped.
     """
-    bad = [p for p in ('loss', 'gradient') if sums[f'skipped/{p}'][0]]
+    bad = [part for part in PARTS if sums[f'skipped/{part}'][0]]
     if bad:
       self.skipped += 1
       self._in_a_row += 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+import threading
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -22,9 +22,10 @@ from synermedgen_jax.core.sharding import (
   batch_sharding,
   place_rows,
 )
-from synermedgen_jax.input.streams import BatchIterator, TrainData
+from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.models.bagel import Bagel, BagelConfig
 from synermedgen_jax.training import checkpoints as ckpt
+from synermedgen_jax.training import resuming
 from synermedgen_jax.training.metrics_log import Meter
 from synermedgen_jax.training.objectives import (
   OBJECTIVES,
@@ -32,12 +33,8 @@ from synermedgen_jax.training.objectives import (
   images_in,
   total,
 )
-from synermedgen_jax.training.optim import (
-  flatten,
-  gradient_norms,
-  unflatten,
-)
-from synermedgen_jax.training.preemption import Preempted, listening
+from synermedgen_jax.training.optim import gradient_norms, unflatten
+from synermedgen_jax.training.preemption import Preempted
 from synermedgen_jax.training.profiler import ProfilerWindow
 from synermedgen_jax.training.record import Record
 from synermedgen_jax.training.train_state import TrainState
@@ -61,8 +58,8 @@ def make_train_step(
 ) -> Callable[[TrainState, PackedBatch], tuple[TrainState, dict]]:
   """The update: (state, batch) -> (state, {term: (sum, count)}).
 
-  Where the loss or a gradient is not finite, the step changes nothing and its
-  terms count for nothing; 'skipped/loss' and 'skipped/gradient' tell.
+  Where the loss, a gradient or an update is not finite, the step changes
+  nothing and its terms count for nothing; 'skipped/loss' and its like tell.
   """
   loss = _loss_function(model, config)
 
@@ -81,9 +78,12 @@ def make_train_step(
       ema = optax.incremental_update(trainable, ema, 1 - decay)
     norms = gradient_norms(grads)
     sums |= {name: (norm, jnp.ones(())) for name, norm in norms.items()}
-    bad_loss = ~jnp.isfinite(sums['loss'][0])
-    bad_gradient = ~jnp.isfinite(norms['grad_norm'])
-    fine = ~(bad_loss | bad_gradient)
+    bad = {
+      'loss': ~jnp.isfinite(sums['loss'][0]),
+      'gradient': ~jnp.isfinite(norms['grad_norm']),
+      'update': ~jnp.isfinite(optax.tree.norm(updates)),
+    }
+    fine = ~functools.reduce(jnp.logical_or, bad.values())
     trainable, opt_state, ema, sums = jax.tree.map(
       lambda new, old: jnp.where(fine, new, old),
       (trainable, opt_state, ema, sums),
@@ -94,8 +94,8 @@ def make_train_step(
         jax.tree.map(jnp.zeros_like, sums),
       ),
     )
-    for part, bad in (('loss', bad_loss), ('gradient', bad_gradient)):
-      sums[f'skipped/{part}'] = (bad.astype(jnp.float32), jnp.ones(()))
+    for part, is_bad in bad.items():
+      sums[f'skipped/{part}'] = (is_bad.astype(jnp.float32), jnp.ones(()))
     return state.replace(
       step=state.step + 1, trainable=trainable, opt_state=opt_state, ema=ema
     ), sums
@@ -182,8 +182,8 @@ class LoopConfig:
 def train(
   workdir: Path,
   model: BagelConfig,
-  state: TrainState,
-  shardings: TrainState,
+  abstract: TrainState,
+  create: Callable[[], TrainState],
   tx: optax.GradientTransformation,
   mesh: Mesh,
   data: TrainData,
@@ -191,8 +191,9 @@ def train(
   step_config: StepConfig,
   config: LoopConfig,
   *,
-  begin: Callable[[], None] = lambda: None,
-  finish: Callable[[TrainState], TrainState] = lambda state: state,
+  begin: Callable[[int], None] = lambda start: None,
+  complete: Callable[[TrainState], TrainState] = lambda state: state,
+  notice: threading.Event | None = None,
   name: str = 'train',
 ) -> TrainState:
   """Trains to `config.steps`, resuming from the workdir's checkpoint.
@@ -201,41 +202,48 @@ def train(
     workdir: receives `checkpoints/`, `metrics.jsonl`, `incidents.jsonl`,
       `tensorboard/` and `profile/`.
     model: the model's shape.
-    state, shardings: from `create_state`.
+    abstract: shapes and shardings of the state, from `abstract_state`.
+    create: makes the first state, where there is no checkpoint.
     tx: the optimiser.
     mesh: the devices.
     data: this process's rows of every batch.
     val_batches: host batches for validation losses.
     step_config: the step's constants.
     config: the loop's.
-    begin: called once a checkpoint, if there is one, turned out to fit.
-    finish: a last change to the state before the last save.
+    begin: called with the step from which it goes on, once a checkpoint, if
+      there is one, turned out to fit.
+    complete: what a state needs before it is saved.
+    notice: set where the step at hand is to be the last one.
     name: shown on the progress bar.
 
   Returns:
     The final state.
 
   Raises:
-    Preempted: SIGTERM came; the step at hand is done and saved.
+    Preempted: there was a notice; the step at hand is done and saved.
     CheckpointError: there are checkpoints, and none can be resumed from; or
       one cannot be written.
     BadStepsError: too many steps in a row were not finite.
     WriteError: a log cannot be written.
   """
   iterator = iter(data)
-  checkpoints, start, state = _resume(
+  notice = notice or threading.Event()
+  shardings = jax.tree.map(lambda x: x.sharding, abstract)
+  checkpoints, start, state = resuming.resume(
     functools.partial(
       ckpt.manager,
       workdir / 'checkpoints',
       keep=config.keep,
       keep_every=config.keep_every,
       best=config.best,
+      clean=True,
     ),
-    state,
-    shardings,
+    abstract,
     iterator,
   )
-  begin()
+  if state is None:
+    state = create()
+  begin(start)
   if start >= config.steps:
     ckpt.close(checkpoints)
     return state
@@ -253,7 +261,6 @@ def train(
   with contextlib.ExitStack() as stack:
     # Whatever ends the loop, what is being saved is saved whole.
     stack.callback(ckpt.close, checkpoints)
-    notice = stack.enter_context(listening())
     record = stack.enter_context(
       Record(
         workdir,
@@ -271,6 +278,9 @@ def train(
     )
     stack.enter_context(jax.set_mesh(mesh))
     stack.enter_context(nn.logical_axis_rules(LOGICAL_RULES))
+    step = start
+    if notice.is_set():
+      raise Preempted(f'{workdir}: stopped after step {step}.')
     for step in range(start + 1, config.steps + 1):
       profiler.begins(step)
       batch = to_devices(record.clock.next(iterator), rows)
@@ -285,11 +295,10 @@ def train(
         if val_batches and config.validates(step):
           measured = validate(eval_step, state, val_batches, rows)
         record.write(step, values | measured)
-      if step == config.steps:
-        state = finish(state)
       if config.saves(step) or stop:
+        state = complete(state)
         best = {k: v for k, v in measured.items() if k == config.best}
-        _save(checkpoints, step, state, iterator, model, best)
+        resuming.save(checkpoints, step, state, iterator, model, best)
       if stop:
         break
     # Notices come more than once; none may end the process during the save.
@@ -316,82 +325,3 @@ def validate(eval_step, state, batches, sharding) -> dict[str, float]:
     for name, value in meter.means().items()
     if not name.startswith(OF_TRAINING)
   }
-
-
-def _resume(
-  open_manager: Callable[[], Any],
-  state: TrainState,
-  shardings,
-  iterator: BatchIterator,
-) -> tuple[Any, int, TrainState]:
-  """The manager, and the newest checkpoint that can be read, if there is one.
-
-  Damaged ones that are newer are put aside, into `damaged/` beside it. If none
-  can be read, nothing is moved: it may be the config that does not fit.
-  """
-  checkpoints = open_manager()
-  problems: dict[int, ckpt.CheckpointError] = {}
-  for step in sorted(checkpoints.all_steps(), reverse=True):
-    try:
-      state = _restore(checkpoints, step, state, shardings, iterator)
-    except ckpt.CheckpointError as error:
-      problems[step] = error
-      continue
-    if problems:
-      checkpoints.close()
-      for damaged, problem in problems.items():
-        aside = ckpt.put_aside(Path(checkpoints.directory), damaged)
-        print(f'{problem} Put aside as {aside}; step {step} goes on.')
-      checkpoints = open_manager()
-    return checkpoints, step, state
-  if problems:
-    raise problems[max(problems)]
-  return checkpoints, 0, state
-
-
-def _save(
-  checkpoints,
-  step: int,
-  state: TrainState,
-  iterator: BatchIterator,
-  model: BagelConfig,
-  metrics: Mapping[str, float],
-) -> None:
-  """Starts to write what `_restore` reads."""
-  ckpt.save(
-    checkpoints,
-    step,
-    params=state.params,
-    ema=unflatten(state.ema),
-    optimizer={'opt_state': state.opt_state},
-    data=iterator,
-    model=model,
-    metrics=metrics,
-  )
-
-
-def _restore(
-  checkpoints, step: int, state: TrainState, shardings, iterator: BatchIterator
-) -> TrainState:
-  """The state and data position of a checkpoint of this run."""
-  abstract = jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    state,
-    shardings,
-  )
-  read = ckpt.restore(
-    checkpoints,
-    step,
-    params=abstract.params,
-    ema=unflatten(abstract.ema),
-    optimizer={'opt_state': abstract.opt_state},
-    data=iterator,
-  )
-  flat = flatten(read['params'])
-  return state.replace(
-    step=jax.device_put(jnp.int32(step), shardings.step),
-    trainable={name: flat[name] for name in state.trainable},
-    frozen={name: flat[name] for name in state.frozen},
-    opt_state=read['optimizer']['opt_state'],
-    ema=flatten(read['ema']) if state.ema else {},
-  )

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 from etils.epath import Path
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 
 class Meter:
@@ -141,21 +142,35 @@ class MetricsLog:
 
   def __init__(self, workdir: Path, start: int):
     self._file = StepLog(workdir / 'metrics.jsonl', start)
-    self._tensorboard = None
+    self._events = None
     if jax.process_index() == 0:
-      self._tensorboard = SummaryWriter(
-        str(workdir / 'tensorboard'), purge_step=start + 1
-      )
+      self._folder = workdir / 'tensorboard'
+      with writing(self._folder):
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # Not SummaryWriter, whose thread, once it fails, is waited for forever.
+        self._events = EventsWriter(f'{self._folder}/events')
+        self._events.write_event(_purge(start + 1))
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     self._file.write(step, values)
-    if self._tensorboard:
+    if self._events:
+      event = Event(wall_time=time.time(), step=step)
       for name, value in values.items():
-        self._tensorboard.add_scalar(name, value, step)
+        event.summary.value.add(tag=name, simple_value=value)
+      with writing(self._folder):
+        self._events.write_event(event)
+        self._events.flush()
 
   def close(self) -> None:
-    if self._tensorboard:
-      self._tensorboard.close()
+    if self._events:
+      with writing(self._folder):
+        self._events.close()
+
+
+def _purge(step: int) -> Event:
+  """Tells TensorBoard to forget what there was from this step on."""
+  start = SessionLog(status=SessionLog.SessionStatus.START)
+  return Event(wall_time=time.time(), step=step, session_log=start)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,8 @@ import os
 import platform
 import re
 import subprocess
-from importlib import metadata
+import threading
+from importlib import metadata, resources
 from typing import Any
 
 import flax.linen as nn
@@ -40,10 +41,11 @@ from synermedgen_jax.training.config_checks import (
   check,
   check_best_is_measured,
   check_store,
+  made_of,
   reading,
   streams_here,
 )
-from synermedgen_jax.training.metrics_log import write_whole
+from synermedgen_jax.training.metrics_log import StepLog, write_whole
 from synermedgen_jax.training.objectives import ObjectiveConfig
 from synermedgen_jax.training.train_state import (
   TrainState,
@@ -63,9 +65,17 @@ PACKAGES = (
 )
 
 
-def train(config: ConfigDict, workdir: Path) -> None:
-  """Runs the stage that `config` describes in `workdir`, or resumes it."""
-  model, initial = _starting_point(config)
+def train(
+  config: ConfigDict, workdir: Path, notice: threading.Event | None = None
+) -> None:
+  """Runs the stage that `config` describes in `workdir`, or resumes it.
+
+  Args:
+    config: one of configs/*.py.
+    workdir: of the run; may be an address such as gs://.
+    notice: set where the run is to end after the step at hand.
+  """
+  model = _model(config)
   _check_tokenizer(config)
   with reading('tokenizer'):
     tokenizer = load_tokenizer(config.tokenizer)
@@ -82,26 +92,27 @@ def train(config: ConfigDict, workdir: Path) -> None:
   first = next(iter(data))
   constants = step_config(config)
   scales, tx = optimiser(config, model)
+  abstract = abstract_state(model, scales, tx, mesh, ema=config.ema > 0)
   if config.best:
     step = loop.make_eval_step(model, constants)
-    state = abstract_state(model, scales, tx, mesh, ema=config.ema > 0)
-    terms = jax.eval_shape(step, state, first, 0)
+    terms = jax.eval_shape(step, abstract, first, 0)
     check_best_is_measured(
       config, {t for t in terms if not t.startswith(loop.OF_TRAINING)}
     )
-  state, shardings = create_state(
-    model,
-    scales,
-    tx,
-    mesh,
-    seed=config.seed,
-    ema=config.ema > 0,
-    initial=initial,
-  )
-  del initial
-  _introduce(config, state, mesh)
+  _introduce(config, abstract, mesh)
 
-  def finish(state: TrainState) -> TrainState:
+  def create() -> TrainState:
+    return create_state(
+      model,
+      scales,
+      tx,
+      mesh,
+      seed=config.seed,
+      ema=config.ema > 0,
+      initial=_initial_params(config),
+    )[0]
+
+  def complete(state: TrainState) -> TrainState:
     if config.stage != 'autoencoder':
       return state
     return calibrate_latents(model, state, iter(data), mesh)
@@ -109,32 +120,38 @@ def train(config: ConfigDict, workdir: Path) -> None:
   loop.train(
     workdir,
     model,
-    state,
-    shardings,
+    abstract,
+    create,
     tx,
     mesh,
     data,
     val,
     constants,
-    loop.LoopConfig(
-      steps=config.steps,
-      rate=learning_rate(config),
-      log_every=config.log_every,
-      checkpoint_every=config.checkpoint_every,
-      val_every=config.val_every,
-      keep=config.keep,
-      keep_every=config.keep_every,
-      best=config.best,
-      max_bad_steps=config.max_bad_steps,
-      profile_start=config.profile.start,
-      profile_steps=config.profile.steps,
-      step_utilisation=_step_utilisation(
-        config, model, tx, constants, state, first, mesh
-      ),
+    _loop_config(
+      config,
+      _step_utilisation(config, model, tx, constants, abstract, first, mesh),
     ),
-    begin=lambda: _write_config(config, store, workdir),
-    finish=finish,
+    begin=lambda start: _begin(config, store, workdir, start),
+    complete=complete,
+    notice=notice,
     name=workdir.name,
+  )
+
+
+def _loop_config(config: ConfigDict, step_utilisation: float):
+  return loop.LoopConfig(
+    steps=config.steps,
+    rate=learning_rate(config),
+    log_every=config.log_every,
+    checkpoint_every=config.checkpoint_every,
+    val_every=config.val_every,
+    keep=config.keep,
+    keep_every=config.keep_every,
+    best=config.best,
+    max_bad_steps=config.max_bad_steps,
+    profile_start=config.profile.start,
+    profile_steps=config.profile.steps,
+    step_utilisation=step_utilisation,
   )
 
 
@@ -146,12 +163,9 @@ def _data(
   mesh: Mesh,
 ) -> tuple[TrainData, list[PackedBatch]]:
   """What is trained on, and the batches of the validation."""
-  with reading('image'):
-    geometry = model.image_geometry(**config.image)
-  with reading('capacity'):
-    capacity = Capacity(**config.capacity)
-  with reading('dropout'):
-    train_dropout = Dropout(**config.dropout)
+  geometry = made_of(config, 'image', model.image_geometry)
+  capacity = made_of(config, 'capacity', Capacity)
+  train_dropout = made_of(config, 'dropout', Dropout)
   here = streams_here(config, mesh)
 
   def dataset(split: str, seed: int, dropout: Dropout, first_examples: int = 0):
@@ -250,18 +264,16 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
 
 def step_config(config: ConfigDict) -> loop.StepConfig:
   """The constants of the compiled step."""
-  with reading('objective'):
-    objective = ObjectiveConfig(**config.objective)
   return loop.StepConfig(
     stage=config.stage,
-    objective=objective,
+    objective=made_of(config, 'objective', ObjectiveConfig),
     ema_decay=config.ema,
     seed=config.seed,
   )
 
 
-def _starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
-  """The model's shape, and the parameters of `config.init_from` if any.
+def _model(config: ConfigDict) -> BagelConfig:
+  """The model's shape, which `config.init_from` has to have too.
 
   The model 'init_from' is whatever `config.init_from` holds.
   """
@@ -271,13 +283,11 @@ def _starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
     )
   if not config.init_from:
     with reading('model'):
-      return preset(config.model), None
+      return preset(config.model)
   with reading('init_from'):
-    found, params = ckpt.load_model(
-      Path(config.init_from) / 'checkpoints', which=str(config.init_step)
-    )
+    found = ckpt.load_shape(*_init_from(config))
   if config.model == 'init_from':
-    return found, params
+    return found
   with reading('model'):
     model = preset(config.model)
   if _shape(found) != _shape(model):
@@ -285,7 +295,21 @@ def _starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
       f'config.init_from {config.init_from} holds a model of another shape '
       f'than config.model {config.model!r}.'
     )
-  return model, params
+  return model
+
+
+def _initial_params(config: ConfigDict) -> Any:
+  """The parameters that a run begins with; None = random ones."""
+  if not config.init_from:
+    return None
+  with reading('init_from'):
+    folder, which = _init_from(config)
+    return ckpt.load_model(folder, which=which)[1]
+
+
+def _init_from(config: ConfigDict) -> tuple[Path, str]:
+  """The checkpoints to start from, and which of them."""
+  return Path(config.init_from) / 'checkpoints', str(config.init_step)
 
 
 def _shape(model: BagelConfig) -> BagelConfig:
@@ -311,10 +335,13 @@ def _abstract_params(model: BagelConfig):
   return jax.eval_shape(lambda: nn.unbox(init_params(model, jax.random.key(0))))
 
 
-def _write_config(
-  config: ConfigDict, store: SliceStore | None, workdir: Path
+def _begin(
+  config: ConfigDict, store: SliceStore | None, workdir: Path, start: int
 ) -> None:
-  """Keeps the resolved config, how slices are made, and what code it was."""
+  """Keeps the resolved config, how slices are made, and what code it was.
+
+  `starts.jsonl` has a row for every time that the run began or went on.
+  """
   if jax.process_index() > 0:
     return
   versions = {name: metadata.version(name) for name in PACKAGES}
@@ -327,6 +354,10 @@ def _write_config(
     'commit': _commit(),
   }
   write_whole(workdir / 'config.json', json.dumps(record, indent=2) + '\n')
+  if start < config.steps:
+    code = {'commit': record['commit'], 'versions': record['versions']}
+    devices = {'processes': jax.process_count(), 'devices': jax.device_count()}
+    StepLog(workdir / 'starts.jsonl', start).write(start, code | devices)
 
 
 def _commit() -> str:
@@ -346,7 +377,9 @@ def _commit() -> str:
     git('ls-files', '--error-unmatch', os.path.basename(__file__))
     return git('describe', '--always', '--dirty', '--abbrev=40', '--match=')
   except (OSError, subprocess.CalledProcessError):
-    return ''
+    # An archive that git made of the code has it in a file.
+    told = resources.files('synermedgen_jax').joinpath('COMMIT').read_text()
+    return '' if told.startswith('$') else told.strip()
 
 
 def _step_utilisation(

@@ -1,5 +1,6 @@
 """What is saved is read back, and what is not whole is not read."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import grain.python as grain
 import jax
 import nano
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from synermedgen_jax.input.streams import BatchIterator
@@ -392,7 +394,7 @@ def test_every_stream_has_a_file_of_its_own(tmp_path):
   iterator = streams(0, 3)
   go_on(iterator, 2)
   ckpt.DataHandler().save(tmp_path, ckpt.DataSave(iterator))
-  assert kept(tmp_path) == {'stream_0.json', 'stream_3.json'}
+  assert kept(tmp_path) == {'layout.json', 'stream_0.json', 'stream_3.json'}
   state = json.loads((tmp_path / 'stream_3.json').read_text())
   assert state == iterator.streams[3].get_state()
 
@@ -429,3 +431,76 @@ def test_a_run_of_other_streams_does_not_resume(written):
     restore(written, 3, streams(0, 1))
   assert '\n' not in str(error.value)
   assert str(error.value).startswith(f'{written}/3: cannot be read (')
+
+
+def flip_a_bit(directory, item, *, bit):
+  """Changes the sign or the last bit of one number, and nothing else.
+
+  What was compressed would not open again: the array is written anew.
+  """
+  checkpoints = ckpt.manager(directory)
+  step = checkpoints.latest_step()
+  read = checkpoints.restore(
+    step,
+    args=ocp.args.Composite(**{item: ocp.args.StandardRestore()}),
+  )
+  checkpoints.close()
+  leaves, tree = jax.tree.flatten(jax.tree.map(np.array, read[item]))
+  words = leaves[0].view(np.uint32)
+  words.flat[1] ^= np.uint32(1 << bit)
+  folder = directory / str(step) / item
+  shutil.rmtree(folder)
+  with ocp.StandardCheckpointer() as writer:
+    writer.save(folder, jax.tree.unflatten(tree, leaves))
+
+
+@pytest.mark.parametrize('bit', [0, 31])
+@pytest.mark.parametrize('item', ['params', 'ema'])
+def test_a_bit_that_changed_is_noticed(copy, item, bit):
+  flip_a_bit(copy, item, bit=bit)
+  expected = f'{item} is not what was saved: bits have changed'
+  assert expected in refused(ckpt.load_model, copy)
+  assert expected in refused(restore, copy, 3, numbers())
+
+
+def test_what_cannot_be_reached_is_no_damage(copy, monkeypatch):
+  def unavailable(*_, **__):
+    raise ValueError('UNAVAILABLE: try again later')
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'restore', unavailable)
+  with pytest.raises(ckpt.OutOfReach) as error:
+    restore(copy, 3, numbers())
+  assert str(error.value).endswith('run the same command again.')
+
+
+def test_metrics_that_are_damaged_are_named(copy):
+  (copy / '1' / 'metrics').mkdir()
+  (copy / '1' / 'metrics' / 'metrics').write_text('{"val/lo')
+  assert refused(ckpt.load_model, copy).startswith(
+    f'{copy}/1/metrics/metrics: cannot be read ('
+  )
+
+
+def test_only_a_run_removes_what_another_left_half_written(killed, tmp_path):
+  directory = shutil.copytree(killed, tmp_path / 'checkpoints')
+  left = {p.name for p in directory.iterdir()} - {'1', '3'}
+  assert left
+  ckpt.load_model(directory)
+  assert left <= {p.name for p in directory.iterdir()}
+  ckpt.manager(directory, clean=True).close()
+  assert {p.name for p in directory.iterdir()} == {'1', '3'}
+
+
+def test_data_of_another_layout_are_refused_by_key(tmp_path):
+  iterator = dataclasses.replace(streams(0, 1), layout={'rows': 8, 'seed': 0})
+  ckpt.DataHandler().save(tmp_path, ckpt.DataSave(iterator))
+  other = dataclasses.replace(streams(0, 1), layout={'rows': 4, 'seed': 0})
+  with pytest.raises(ValueError, match=r'config\.rows 8, which is 4 now'):
+    ckpt.DataHandler().restore(tmp_path, ckpt.DataRestore(other))
+
+
+def test_a_stream_of_another_process_is_missed_too(tmp_path):
+  ckpt.DataHandler().save(tmp_path, ckpt.DataSave(streams(0, 1)))
+  (tmp_path / 'stream_1.json').write_text('{"next')
+  with pytest.raises(ValueError, match='Unterminated string'):
+    ckpt.DataHandler().restore(tmp_path, ckpt.DataRestore(streams(0)))

@@ -37,6 +37,7 @@ def sums(loss=1.0, *, of_loss=0.0, of_gradient=0.0):
     'loss': (np.float32(loss), 1.0) if fine else (0.0, 0.0),
     'skipped/loss': (of_loss, 1.0),
     'skipped/gradient': (of_gradient, 1.0),
+    'skipped/update': (0.0, 1.0),
   }
 
 

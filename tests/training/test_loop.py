@@ -257,7 +257,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_says_why(
 @pytest.mark.parametrize('cause', BAD)
 def test_a_step_that_is_not_finite_counts_for_nothing(fragile_config, cause):
   (_, good), (_, bad) = follow(fragile_config, GOOD, BAD[cause][0])
-  told = {'skipped/loss', 'skipped/gradient'}
+  told = {'skipped/loss', 'skipped/gradient', 'skipped/update'}
   assert bad.keys() == good.keys() > told | {'loss', 'l1', 'grad_norm'}
   assert {name: bad[name] for name in bad.keys() - told} == dict.fromkeys(
     bad.keys() - told, (0.0, 0.0)
@@ -306,6 +306,17 @@ def test_a_gradient_whose_norm_is_too_large_is_not_finite(fragile_config):
   assert sums['skipped/gradient'] == (1.0, 1.0)
   assert sums['skipped/loss'] == (0.0, 1.0)
   assert np.isfinite(state.trainable['w']).all()
+
+
+def test_an_update_that_is_too_large_is_not_made(fragile_config):
+  tx = optax.sgd(1e38)
+  step = jax.jit(loop.make_train_step(nano.MODEL, tx, fragile_config))
+  weights = np.zeros((2, 4), np.float32)
+  weights[0, :3] = GOOD
+  state, sums = step(first_state(tx), batch().replace(ntp_weight=weights))
+  np.testing.assert_array_equal(state.trainable['w'], START)
+  assert sums['skipped/update'] == (1.0, 1.0)
+  assert sums['skipped/gradient'] == (0.0, 1.0)
 
 
 def test_gradient_norms_are_told_by_part(step_config, monkeypatch):

@@ -1,10 +1,18 @@
 """Means of losses, the time of steps, and rows that survive a resume."""
 
 import json
+import struct
 
 import pytest
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from synermedgen_jax.training.metrics_log import Clock, Meter, MetricsLog
+from synermedgen_jax.training.metrics_log import (
+  Clock,
+  Meter,
+  MetricsLog,
+  WriteError,
+)
 
 
 def test_a_meter_divides_once():
@@ -74,3 +82,40 @@ def test_a_clock_that_begins_again_forgets():
   clock.step_ends()
   assert clock.row()['steps_per_second'] == 1
   assert clock.row()['data_wait'] == 0.5
+
+
+def test_a_tensorboard_that_cannot_be_written_is_an_error(
+  tmp_path, monkeypatch
+):
+  log = MetricsLog(tmp_path, 0)
+  log.write(1, {'loss': 2.0})
+
+  def full(_):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(EventsWriter, 'flush', full)
+  with pytest.raises(WriteError, match='tensorboard: cannot be written'):
+    log.write(2, {'loss': 1.0})
+
+
+def test_tensorboard_has_every_value_of_every_row(tmp_path):
+  log = MetricsLog(tmp_path, 4)
+  log.write(5, {'loss': 2.0, 'val/loss': 0.5})
+  log.close()
+  (path,) = (tmp_path / 'tensorboard').iterdir()
+  _, begun, row = events(path)
+  assert (begun.step, begun.session_log.status) == (5, SessionLog.START)
+  assert row.step == 5
+  assert {v.tag: v.simple_value for v in row.summary.value} == {
+    'loss': 2.0,
+    'val/loss': 0.5,
+  }
+
+
+def events(path):
+  """Those of a file: a length, its sum, so many bytes, their sum."""
+  data = path.read_bytes()
+  while data:
+    (length,) = struct.unpack('<Q', data[:8])
+    yield Event.FromString(data[12 : 12 + length])
+    data = data[16 + length :]

@@ -118,6 +118,29 @@ def test_a_notice_to_any_process_ends_all_after_one_saved_step(
   assert_same_run(noticed, undisturbed(processes))
 
 
+def test_where_one_process_fails_none_waits_for_it(job):
+  failing = job()
+  started = failing.start(2, fails='1:3')
+  begun = time.monotonic()
+  codes = ended(started)
+  assert codes[1] == 1
+  assert codes[0] not in (0, 75)
+  assert 'Error: the store is gone.' in failing.log(1)
+  # At the usual end, all would meet, or wait for five minutes.
+  assert time.monotonic() - begun < 200
+
+
+def test_what_one_process_cannot_read_none_takes(job, undisturbed):
+  damaged = job()
+  damaged.run(2, steps=4)
+  state = damaged.workdir / 'checkpoints' / '4' / 'data' / 'stream_3.json'
+  state.write_text(state.read_text()[:10])
+  damaged.run(2)
+  assert [p.name[:2] for p in (damaged.workdir / 'damaged').iterdir()] == ['4.']
+  assert 'step 2 goes on.' in damaged.log(0)
+  assert_same_run(damaged, undisturbed(2))
+
+
 def being_saved(job: Job) -> bool:
   return any((job.workdir / 'checkpoints').glob('*.orbax-checkpoint-tmp'))
 

@@ -55,6 +55,7 @@ def sums(loss=1.0, *, bad=False, **terms):
     **counted,
     'skipped/loss': (float(bad), 1.0),
     'skipped/gradient': (0.0, 1.0),
+    'skipped/update': (0.0, 1.0),
   }
 
 
@@ -96,6 +97,7 @@ def test_a_row_has_every_figure(tmp_path, time, monkeypatch):
       'images': 3.0,
       'skipped/loss': 0.0,
       'skipped/gradient': 0.0,
+      'skipped/update': 0.0,
       'steps_per_second': pytest.approx(2 / 3),
       'step_seconds/p50': 1.5,
       'step_seconds/p95': pytest.approx(1.95),

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pytest
 from synermedgen_jax.models import presets
 from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training import loop, run
-from synermedgen_jax.training.preemption import Preempted
+from synermedgen_jax.training.preemption import Preempted, listening
 
 TIMES = (
   'steps_per_second',
@@ -187,9 +188,12 @@ def test_steps_compile_once(killed, resumed):
 def train(nano_runs, quick_compiles, monkeypatch):
   """Joint training as it is, in a workdir."""
   monkeypatch.setitem(presets.PRESETS, 'nano', lambda: nano.MODEL)
-  return lambda workdir: run.train(
-    nano.stage_config('joint', nano_runs), workdir
-  )
+
+  def train(workdir):
+    with listening() as notice:
+      run.train(nano.stage_config('joint', nano_runs), workdir, notice)
+
+  return train
 
 
 def assert_same_end(workdir, whole):
@@ -230,8 +234,8 @@ def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_later(
 
 
 def damage(checkpoint):
-  """Cuts the largest file of the parameters in half."""
-  files = [p for p in (checkpoint / 'params').rglob('*') if p.is_file()]
+  """Cuts the largest file of the parameters' numbers in half."""
+  files = [p for p in (checkpoint / 'params').rglob('d/*') if p.is_file()]
   largest = max(files, key=lambda path: path.stat().st_size)
   largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
 
@@ -261,3 +265,27 @@ def test_nothing_begins_anew_where_every_checkpoint_is_damaged(
     train(workdir)
   assert {p.name for p in (workdir / 'checkpoints').iterdir()} == {'2', '4'}
   assert not (workdir / 'damaged').exists()
+
+
+def test_a_notice_before_the_first_step_is_heard(
+  nano_runs, nano_preset, quick_compiles, tmp_path
+):
+  notice = threading.Event()
+  notice.set()
+  with pytest.raises(Preempted, match='joint: stopped after step 0'):
+    run.train(nano.stage_config('joint', nano_runs), tmp_path / 'joint', notice)
+  assert not list((tmp_path / 'joint' / 'checkpoints').iterdir())
+
+
+def test_every_checkpoint_of_an_autoencoder_has_scaled_latents(
+  nano_runs, nano_preset, quick_compiles, tmp_path
+):
+  workdir = tmp_path / 'autoencoder'
+  config = nano.stage_config(
+    'autoencoder', nano_runs, steps=2, checkpoint_every=1
+  )
+  run.train(config, workdir)
+  for step in ('1', '2'):
+    _, params = ckpt.load_model(workdir / 'checkpoints', which=step)
+    scale = params['autoencoder']['latent_scale']
+    assert (np.abs(scale - nano.MODEL.autoencoder.scale_factor) > 0.01).all()

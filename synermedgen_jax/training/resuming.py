@@ -1,0 +1,103 @@
+"""Where a run goes on: its newest checkpoint that can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils.epath import Path
+
+from synermedgen_jax.input.streams import BatchIterator
+from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.training import checkpoints as ckpt
+from synermedgen_jax.training.optim import flatten, unflatten
+from synermedgen_jax.training.train_state import TrainState
+
+
+def resume(
+  open_manager: Callable[[], Any],
+  abstract: TrainState,
+  iterator: BatchIterator,
+) -> tuple[Any, int, TrainState | None]:
+  """The manager, and the newest checkpoint that can be read, if there is one.
+
+  Damaged ones that are newer are put aside, into `damaged/` beside it. If none
+  can be read, nothing is moved: it may be the config that does not fit.
+
+  Args:
+    open_manager: opens the run's checkpoints.
+    abstract: shapes and shardings of the state.
+    iterator: the data, set to the checkpoint's place.
+
+  Returns:
+    The manager, the step, and the state; 0 and None where there is none.
+
+  Raises:
+    CheckpointError: there are checkpoints, and none can be read.
+  """
+  checkpoints = open_manager()
+  problems: dict[int, ckpt.CheckpointError] = {}
+  for step in sorted(checkpoints.all_steps(), reverse=True):
+    try:
+      state = _restore(checkpoints, step, abstract, iterator)
+    except ckpt.OutOfReach:
+      raise
+    except ckpt.CheckpointError as error:
+      problems[step] = error
+      continue
+    if problems:
+      checkpoints.close()
+      for damaged, problem in problems.items():
+        aside = ckpt.put_aside(Path(checkpoints.directory), damaged)
+        if jax.process_index() == 0:
+          print(f'{problem} Put aside as {aside}; step {step} goes on.')
+      checkpoints = open_manager()
+    return checkpoints, step, state
+  if problems:
+    raise problems[max(problems)]
+  return checkpoints, 0, None
+
+
+def save(
+  checkpoints,
+  step: int,
+  state: TrainState,
+  iterator: BatchIterator,
+  model: BagelConfig,
+  metrics: Mapping[str, float],
+) -> None:
+  """Starts to write what `resume` reads."""
+  ckpt.save(
+    checkpoints,
+    step,
+    params=state.params,
+    ema=unflatten(state.ema),
+    optimizer={'opt_state': state.opt_state},
+    data=iterator,
+    model=model,
+    metrics=metrics,
+  )
+
+
+def _restore(
+  checkpoints, step: int, abstract: TrainState, iterator: BatchIterator
+) -> TrainState:
+  """The state and data position of a checkpoint of this run."""
+  read = ckpt.restore(
+    checkpoints,
+    step,
+    params=abstract.params,
+    ema=unflatten(abstract.ema),
+    optimizer={'opt_state': abstract.opt_state},
+    data=iterator,
+  )
+  flat = flatten(read['params'])
+  return abstract.replace(
+    step=jax.device_put(jnp.int32(step), abstract.step.sharding),
+    trainable={name: flat[name] for name in abstract.trainable},
+    frozen={name: flat[name] for name in abstract.frozen},
+    opt_state=read['optimizer']['opt_state'],
+    ema=flatten(read['ema']) if abstract.ema else {},
+  )
