@@ -29,6 +29,7 @@ from synermedgen_jax.models.bagel import Bagel, BagelConfig, init_params
 from synermedgen_jax.models.interval_attention import IMPLEMENTATIONS
 from synermedgen_jax.models.layers import REMAT_POLICIES
 from synermedgen_jax.models.presets import preset
+from synermedgen_jax.scenes import sources as scenes
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.slices.windows import FIXED_WINDOWS
 from synermedgen_jax.training import checkpoints as ckpt
@@ -129,7 +130,10 @@ def train(config: ConfigDict, workdir: Path) -> None:
       tasks=dict(config.tasks),
       first_tasks=dict(config.first_tasks),
       first_examples=first_examples,
-      sources=bagel_formats.sources(config.get('bagel_files', {}), split),
+      sources={
+        **bagel_formats.sources(config.get('bagel_files', {}), split),
+        **scenes.sources(config.get('scenes', {}), split),
+      },
       rows=config.rows // jax.process_count(),
       seed=seed,
       dropout=dropout,

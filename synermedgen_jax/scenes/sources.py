@@ -1,0 +1,70 @@
+"""Scenes as tasks to train on: endless, seeded, made on the fly.
+
+What `input.pipeline.train_dataset(sources=...)` takes, beside a slice store or
+without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import grain.python as grain
+import numpy as np
+
+from synermedgen_jax.scenes import questions
+from synermedgen_jax.scenes.questions import Scenes
+from synermedgen_jax.tasks.example import Example
+
+# A seed -> an endless dataset of one task's examples (`input.pipeline`).
+ExampleSource = Callable[[int], grain.MapDataset]
+
+# Seeds of the scenes of each split; no split has one of another's.
+SPLITS = {
+  'train': Scenes(0, 2**30),
+  'val': Scenes(2**30, 2**29),
+  'test': Scenes(2**30 + 2**29, 2**29),
+}
+
+
+class _Build(grain.RandomMapTransform):
+  """A number -> an Example of one task."""
+
+  def __init__(self, task: str, scenes: Scenes, levels: Sequence[float]):
+    self._task = task
+    self._scenes = scenes
+    self._levels = levels
+
+  def random_map(self, index: int, rng: np.random.Generator) -> Example:
+    del index
+    if self._task == 'view':
+      return questions.view(self._scenes, rng, self._levels)
+    return getattr(questions, self._task)(self._scenes, rng)
+
+
+def sources(config: Mapping, split: str) -> dict[str, ExampleSource]:
+  """The tasks about scenes; none where `config` is empty.
+
+  Args:
+    config: `levels`, the shares of `questions.LEVELS` in the task `view`. Where
+      it is given, the task `reconstruction` shows scenes too, not slices.
+    split: 'train', 'val' or 'test'.
+
+  Returns:
+    Task name -> seed -> an endless dataset of its examples.
+  """
+  if not config:
+    return {}
+  levels = tuple(config['levels'])
+  if len(levels) != len(questions.LEVELS) or sum(levels) <= 0:
+    raise ValueError(
+      f'config.scenes.levels {levels}: expected a share for each of '
+      f'{", ".join(questions.LEVELS)}.'
+    )
+
+  def source(task: str) -> ExampleSource:
+    build = _Build(task, SPLITS[split], levels)
+    return lambda seed: (
+      grain.MapDataset.range(2**31).seed(seed).random_map(build)
+    )
+
+  return {t: source(t) for t in (*questions.TASKS, 'reconstruction')}
