@@ -185,8 +185,11 @@ def _nested(rng):
 
 
 def _scattered(rng):
-  """Loose solids in the void."""
-  return _filling(rng, rng.integers(10, 17), 0.75, 0.07, 0.4)
+  """Loose solids in the void, some of which run through all heights."""
+  parts = _filling(rng, rng.integers(10, 17), 0.75, 0.07, 0.4)
+  return [(*p[:3], p[3] * 0.3, *p[4:6], 1.5, *p[7:]) for p in parts[:3]] + (
+    parts[3:]
+  )
 
 
 def _woven(rng):
@@ -293,7 +296,7 @@ def _cover(s: Scene, seen: np.ndarray, t: np.ndarray, height: float):
   square = boxy > 0
   u[square] *= u[square]
   v[square] *= v[square]
-  level = (u + v).reshape(len(seen), -1)  # 1 at the rim
+  level = (u + v).reshape(len(seen), SIDE**2)  # 1 at the rim
   # Pixels from the rim, near it: the level grows by its power per radius.
   sharp = axes.min(1) * (SIDE / 2) / np.where(square, 4, 2)
   sharp = np.maximum(sharp, 0.3)[:, None].astype(np.float32)
