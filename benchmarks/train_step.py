@@ -28,9 +28,9 @@ from synermedgen_jax.core.sharding import (
 )
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.presets import preset
-from synermedgen_jax.planning.plan import active_blocks, step_flops
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.training import loop, run
+from synermedgen_jax.training.flops import active_blocks, step_flops
 from synermedgen_jax.training.train_state import create_state
 
 _MODEL = flags.DEFINE_string('model', 'tiny', 'A preset.')

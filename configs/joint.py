@@ -10,15 +10,13 @@ is 1 : 1 as in BAGEL's recipe.
 
 from ml_collections import ConfigDict
 
+from synermedgen_jax.training.defaults import default_config
+
 
 def get_config(model: str = 'tiny') -> ConfigDict:
-  config = ConfigDict()
+  config = default_config()
   config.stage = 'joint'
   config.model = model
-  config.store = ''
-  config.init_from = ''
-  config.seed = 0
-  config.tokenizer = 'project'
 
   config.tasks = {
     'cts': 0.1,
@@ -28,8 +26,6 @@ def get_config(model: str = 'tiny') -> ConfigDict:
     'vlm': 0.0,
     'editing': 0.0,
   }
-  config.first_tasks = {}
-  config.first_examples = 0
   # BAGEL's own formats, for the tasks `vlm` and `editing` (docs/data.md).
   config.bagel_files = {
     'vlm': '',
@@ -38,14 +34,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
     'val_vlm': '',
     'val_editing': '',
   }
-  config.routes = ()
-  config.neighbours = 3
-  config.image = {'vit_side': 64, 'vae_side': 64}
   config.capacity = {'und': 80, 'gen': 128, 'vit': 20, 'images': 2}
   config.rows = 8
-  config.packing_bins = 16
-  config.reader_threads = 2
-  config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
 
   config.trainable = (
     (r'autoencoder/.*', 0.0),
@@ -67,22 +57,7 @@ def get_config(model: str = 'tiny') -> ConfigDict:
     },
   }
   config.steps = 3000
-  config.optimizer = 'muon'
   config.learning_rate = 2e-3
   config.warmup = 100
-  config.decay = 'cosine'
-  config.b1, config.b2, config.eps = 0.9, 0.99, 1e-8
-  config.weight_decay = 0.0
-  config.clip = 1.0
   config.ema = 0.995
-
-  config.mesh = (-1, 1, 1)
-  config.remat = ''  # none, dots or full; '' = the preset's own
-  config.attention = ''  # an implementation's name; '' = the platform's own
-  config.log_every = 50
-  config.val_every = 500
-  config.val_batches = 8
-  config.checkpoint_every = 1000
-  config.keep = 1  # the newest so many checkpoints
-  config.keep_every = 0  # and those of every so many steps; 0 = no others
   return config

@@ -9,15 +9,13 @@ Trains ViT, connector and the `und` expert; VAE and `gen` are frozen.
 
 from ml_collections import ConfigDict
 
+from synermedgen_jax.training.defaults import default_config
+
 
 def get_config(model: str = 'tiny') -> ConfigDict:
-  config = ConfigDict()
+  config = default_config()
   config.stage = 'gau'
   config.model = model
-  config.store = ''
-  config.init_from = ''
-  config.seed = 0
-  config.tokenizer = 'project'
 
   # Shares of the released set are 47 / 15 / 38 %.
   config.tasks = {'cts': 0.4, 'mi': 0.1, 'tia': 0.5, 'vlm': 0.0}
@@ -27,14 +25,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.first_examples = 24000
   # BAGEL's own formats, for the task `vlm` (docs/data.md).
   config.bagel_files = {'vlm': '', 'images': '', 'val_vlm': ''}
-  config.routes = ()
-  config.neighbours = 3
-  config.image = {'vit_side': 64, 'vae_side': 64}
   config.capacity = {'und': 80, 'gen': 0, 'vit': 20, 'images': 0}
   config.rows = 20
-  config.packing_bins = 16
-  config.reader_threads = 2
-  config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
 
   config.trainable = (
     (r'autoencoder/.*', 0.0),
@@ -46,24 +38,12 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   )
   config.objective = {'ntp_weight': 1.0}
   config.steps = 1600
-  config.optimizer = 'muon'
   config.learning_rate = 3e-3
   config.warmup = 100
-  config.decay = 'cosine'
   config.b1, config.b2, config.eps = 0.9, 0.95, 1e-8
-  config.weight_decay = 0.0
-  config.clip = 1.0
-  config.ema = 0.0
 
-  config.mesh = (-1, 1, 1)
-  config.remat = ''  # none, dots or full; '' = the preset's own
-  config.attention = ''  # an implementation's name; '' = the platform's own
-  config.log_every = 50
   config.val_every = 400
-  config.val_batches = 8
   config.checkpoint_every = 800
-  config.keep = 1  # the newest so many checkpoints
-  config.keep_every = 0  # and those of every so many steps; 0 = no others
   if model == 'bagel_7b':
     _bagel_recipe(config)
   return config
@@ -77,7 +57,7 @@ def _bagel_recipe(config: ConfigDict) -> None:
   # Two questions of five slices fill a row: 28 x 28 ViT tokens a slice.
   config.image = {'vit_side': 392, 'vae_side': 512}
   config.capacity = {'und': 10240, 'gen': 0, 'vit': 12 * 784, 'images': 0}
-  config.rows = 32
+  config.rows = config.streams = 32
   config.optimizer = 'adamw'
   config.learning_rate = 2e-5
   config.warmup = 2000

@@ -11,29 +11,19 @@ that.
 
 from ml_collections import ConfigDict
 
+from synermedgen_jax.training.defaults import default_config
+
 
 def get_config(model: str = 'tiny') -> ConfigDict:
-  config = ConfigDict()
+  config = default_config()
   config.stage = 'ucg'
   config.model = model
-  config.store = ''
-  config.init_from = ''
-  config.seed = 0
-  config.tokenizer = 'project'
 
   config.tasks = {'synthesis': 1.0, 'editing': 0.0}
-  config.first_tasks = {}
-  config.first_examples = 0
   # BAGEL's own formats, for the task `editing` (docs/data.md).
   config.bagel_files = {'editing': '', 'val_editing': ''}
-  config.routes = ()
-  config.neighbours = 3
-  config.image = {'vit_side': 64, 'vae_side': 64}
   config.capacity = {'und': 24, 'gen': 128, 'vit': 4, 'images': 2}
   config.rows = 8
-  config.packing_bins = 16
-  config.reader_threads = 2
-  config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
 
   config.trainable = (
     (r'autoencoder/.*', 0.0),
@@ -58,24 +48,11 @@ def get_config(model: str = 'tiny') -> ConfigDict:
     },
   }
   config.steps = 2500
-  config.optimizer = 'muon'
   config.learning_rate = 1e-2
   config.warmup = 100
-  config.decay = 'cosine'
-  config.b1, config.b2, config.eps = 0.9, 0.99, 1e-8
-  config.weight_decay = 0.0
-  config.clip = 1.0
   config.ema = 0.995
 
-  config.mesh = (-1, 1, 1)
-  config.remat = ''  # none, dots or full; '' = the preset's own
-  config.attention = ''  # an implementation's name; '' = the platform's own
-  config.log_every = 50
-  config.val_every = 500
-  config.val_batches = 8
   config.checkpoint_every = 1250
-  config.keep = 1  # the newest so many checkpoints
-  config.keep_every = 0  # and those of every so many steps; 0 = no others
   if model == 'bagel_7b':
     _bagel_recipe(config)
   return config
@@ -86,7 +63,7 @@ def _bagel_recipe(config: ConfigDict) -> None:
   # Four pairs fill a row: a slice is 32 x 32 latent and 28 x 28 ViT tokens.
   config.image = {'vit_side': 392, 'vae_side': 512}
   config.capacity = {'und': 3456, 'gen': 8 * 1024, 'vit': 4 * 784, 'images': 8}
-  config.rows = 32
+  config.rows = config.streams = 32
   config.dropout = {'text': 0.1, 'vae': 0.3, 'vit': 0.3}
   config.objective.train_shift = 1.0
   config.sampling.points = 50

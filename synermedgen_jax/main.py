@@ -14,11 +14,16 @@ without a pretrained VAE), `gau` (Stage I), `ucg` (Stage II) or `joint`. The
 name after the colon is a model preset. Every key of a config can be set on the
 command line. The same command again resumes from the newest checkpoint; on
 SIGTERM, the step at hand is finished and saved, and the exit status is 75.
+
+Several processes train as one when each is started with --distributed: on
+Cloud TPUs and under Slurm they find one another; elsewhere --coordinator,
+--processes and --process say who is who. All of them see the same workdir.
 """
 
 import sys
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -28,6 +33,9 @@ from synermedgen_jax.slices.store import StoreError
 from synermedgen_jax.training import run
 from synermedgen_jax.training.checkpoints import CheckpointError
 from synermedgen_jax.training.command_line import parse_config_flags
+from synermedgen_jax.training.config_checks import ConfigError
+from synermedgen_jax.training.incidents import BadStepsError
+from synermedgen_jax.training.metrics_log import WriteError
 from synermedgen_jax.training.preemption import Preempted
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -38,6 +46,30 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where checkpoints, metrics and the config go.'
 )
+_DISTRIBUTED = flags.DEFINE_bool(
+  'distributed', False, 'One of several processes that train as one.'
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', None, 'HOST:PORT of process 0; default: found by JAX.'
+)
+_PROCESSES = flags.DEFINE_integer(
+  'processes', None, 'How many processes; default: found by JAX.'
+)
+_PROCESS = flags.DEFINE_integer(
+  'process', None, 'Which one this is, from 0; default: found by JAX.'
+)
+
+
+def _join_the_others() -> None:
+  try:
+    jax.distributed.initialize(
+      _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
+    )
+  except (ValueError, RuntimeError) as error:
+    sys.exit(
+      f'Error: --distributed: {str(error).splitlines()[0]} Give --coordinator, '
+      '--processes and --process.'
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -45,15 +77,19 @@ def main(argv: list[str]) -> None:
     sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
+  if _DISTRIBUTED.value:
+    _join_the_others()
   try:
     run.train(_CONFIG.value, Path(_WORKDIR.value))
   except Preempted as notice:
     print(notice, file=sys.stderr)
     sys.exit(EXIT_PREEMPTED)
   except (
-    run.ConfigError,
+    ConfigError,
     StoreError,
     CheckpointError,
+    WriteError,
+    BadStepsError,
     ExampleTooLarge,
     FormatError,
   ) as error:

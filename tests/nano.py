@@ -76,7 +76,7 @@ def config(name: str, store, /, **values):
     'vit': 0 if name == 'autoencoder' else 20,
     'images': 0 if name == 'stage1' else 2,
   }
-  config.rows = 2
+  config.rows = config.streams = 2
   config.packing_bins = 2
   config.steps = config.log_every = config.val_every = 2
   config.val_batches = 1

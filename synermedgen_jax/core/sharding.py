@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int, Shaped
 
 MESH_AXES = ('data', 'fsdp', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
@@ -55,6 +56,31 @@ def make_mesh(
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Rows are split over data and fsdp; everything else is whole."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def rows_here(sharding: NamedSharding, rows: int) -> Int[np.ndarray, ' n']:
+  """The rows of a batch, of `rows` in all, that lie on this process's devices.
+
+  Ascending. With heads split over processes, several hold the same rows.
+  """
+  indices = sharding.addressable_devices_indices_map((rows,)).values()
+  return np.unique(np.concatenate([np.arange(rows)[i] for i in indices]))
+
+
+def place_rows(
+  local: Shaped[np.ndarray, 'n ...'], sharding: NamedSharding
+) -> jax.Array:
+  """The global array of which this process holds the rows `local`."""
+  parts = int(np.prod([sharding.mesh.shape[axis] for axis in BATCH_AXES]))
+  rows = len(local) * parts // len(rows_here(sharding, parts))
+  here = rows_here(sharding, rows)
+
+  def rows_at(index):
+    return local[np.searchsorted(here, np.arange(rows)[index[0]])]
+
+  return jax.make_array_from_callback(
+    (rows, *local.shape[1:]), sharding, rows_at
+  )
 
 
 def param_shardings(abstract_variables, mesh: Mesh):

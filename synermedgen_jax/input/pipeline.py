@@ -2,8 +2,8 @@
 
 Deterministic given seed, step and process; its iterator is checkpointed with
 the train state. Every epoch goes through all pairs of every task once, in an
-order that the seed fixes; processes take every n-th example of one common
-sequence, draws included.
+order that the seed fixes; of the n streams that fill a batch, each takes every
+n-th example of one common sequence, draws included.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from synermedgen_jax.core.batch import Capacity, ImageGeometry
 from synermedgen_jax.core.modalities import Route
 from synermedgen_jax.input import packing
+from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.slices.store import Case, SliceStore
 from synermedgen_jax.tasks import cts, mi, synthesis, tia
@@ -201,11 +202,11 @@ def train_dataset(
   neighbours: int = 3,
   routes: Sequence[str] = (),
   packing_bins: int = 16,
-  process_index: int = 0,
-  process_count: int = 1,
+  streams: int = 1,
+  here: Sequence[int] | None = None,
   threads: int = 2,
-) -> grain.IterDataset:
-  """An endless dataset of `PackedBatch`es of `rows` rows.
+) -> TrainData:
+  """An endless dataset of `PackedBatch`es.
 
   Args:
     store: a finished slice store; None where every task has its source.
@@ -213,21 +214,80 @@ def train_dataset(
     tokenizer, geometry, capacity: how examples become rows.
     tasks: task name -> share of examples.
     first_tasks: the shares among the first examples, where they differ.
-    first_examples: how many those are, over all processes.
+    first_examples: how many those are.
     sources: where the examples of tasks that no store holds come from.
-    rows: rows of this process's batch.
+    rows: rows of the whole batch.
     seed: fixes order, draws and packing.
     dropout: condition dropout of synthesis.
     neighbours: K of CTS's negatives.
     routes: keep these routes alone; empty = all.
-    packing_bins: open rows of the first-fit packer.
-    process_index, process_count: this process takes every n-th example.
-    threads: readers.
+    packing_bins: open rows of a stream's first-fit packer.
+    streams: how many fill the batch, each its own rows with its own examples.
+    here: those that this process reads; None = all.
+    threads: readers of this process, at least one a stream.
   """
-  cases = ()
-  if store is not None:
-    cases = store.split(split)
-  asked = [*tasks.items(), *(first_tasks.items() if first_examples else ())]
+  examples = _mixture_of_tasks(
+    store,
+    split,
+    tasks=tasks,
+    first_tasks=first_tasks if first_examples else {},
+    first_examples=first_examples,
+    sources=sources,
+    seed=seed,
+    neighbours=neighbours,
+    routes=routes,
+  )
+  tokens = examples.random_map(
+    Tokenise(slice_reader(store), tokenizer, geometry, capacity, dropout)
+  ).map_with_index(
+    lambda number, features: {**features, 'numbers': np.array([number])}
+  )
+  here = range(streams) if here is None else here
+  threads = max(1, threads // len(here))
+
+  def packed(stream: int) -> grain.IterDataset:
+    features = tokens[stream::streams].to_iter_dataset(
+      grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
+    )
+    packed = grain.experimental.FirstFitPackIterDataset(
+      features,
+      length_struct={
+        **packing.feature_capacity(capacity),
+        'numbers': capacity.und + capacity.gen,  # at most one a token
+      },
+      num_packing_bins=max(packing_bins, rows // streams),
+      seed=seed + stream,
+    )
+    finished = packed.map(
+      lambda row: (packing.finish_row(row, geometry), _numbers(row))
+    )
+    return finished.batch(rows // streams, drop_remainder=True).map(
+      lambda batch: (packing.to_batch(batch[0]), batch[1])
+    )
+
+  return TrainData(examples, {stream: packed(stream) for stream in here})
+
+
+def _numbers(row: Mapping[str, np.ndarray]) -> np.ndarray:
+  """The numbers of a row's examples; -1 fills."""
+  return np.where(row['numbers_segment_ids'] > 0, row['numbers'], -1)
+
+
+def _mixture_of_tasks(
+  store: SliceStore | None,
+  split: str,
+  *,
+  tasks: Mapping[str, float],
+  first_tasks: Mapping[str, float],
+  first_examples: int,
+  sources: Mapping[str, ExampleSource],
+  seed: int,
+  neighbours: int,
+  routes: Sequence[str],
+) -> grain.MapDataset:
+  """The endless sequence of examples that all streams share out."""
+  cases = store.split(split) if store is not None else ()
+  asked = [*tasks.items(), *first_tasks.items()]
   if not cases and any(w > 0 and t not in sources for t, w in asked):
     raise ValueError(
       f'Store {store.path} has no subject in split {split!r}.'
@@ -248,23 +308,8 @@ def train_dataset(
     return grain.MapDataset.mix(parts, [weight for _, weight in named])
 
   mixed = mixture(tasks, seed)
-  if first_examples:
+  if first_tasks:
     later = sum(share > 0 for share in tasks.values())
     first = mixture(first_tasks, seed + later)[:first_examples]
     mixed = grain.MapDataset.concatenate([first, mixed[:_ENDLESS]])
-  mixed = mixed.seed(seed)
-  tokens = mixed.random_map(
-    Tokenise(slice_reader(store), tokenizer, geometry, capacity, dropout)
-  )
-  mine = tokens[process_index::process_count]
-  features = mine.to_iter_dataset(
-    grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-  )
-  packed = grain.experimental.FirstFitPackIterDataset(
-    features,
-    length_struct=packing.feature_capacity(capacity),
-    num_packing_bins=max(packing_bins, rows),
-    seed=seed,
-  )
-  finished = packed.map(lambda row: packing.finish_row(row, geometry))
-  return finished.batch(rows, drop_remainder=True).map(packing.to_batch)
+  return mixed.seed(seed)

@@ -28,14 +28,13 @@ from synermedgen_jax.core.sharding import (
 )
 from synermedgen_jax.input.tokenizer import load_tokenizer
 from synermedgen_jax.models.bagel import BagelConfig
-from synermedgen_jax.models.kernels.block_pairs import NOTHING, what_blocks_hold
-from synermedgen_jax.models.kernels.tpu import Blocks
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.planning import collectives as moved
-from synermedgen_jax.planning import flops
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.planning.topologies import Topology
 from synermedgen_jax.training import loop, run
+from synermedgen_jax.training.config_checks import ConfigError, check
+from synermedgen_jax.training.flops import active_blocks, step_flops
 from synermedgen_jax.training.train_state import TrainState, abstract_state
 
 # Of the peak rate: what a well-fed model of this kind reaches.
@@ -116,7 +115,7 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
     DoesNotFit: the compiler ran out of the devices' memory.
   """
   if config.model == 'init_from':
-    raise run.ConfigError(
+    raise ConfigError(
       "config.model 'init_from': name a preset, as configs/stage1.py:bagel_7b; "
       'nothing is read from a checkpoint here.'
     )
@@ -126,8 +125,8 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
     geometry = model.image_geometry(**config.image)
     tokenizer = load_tokenizer(config.tokenizer)
   except ValueError as error:
-    raise run.ConfigError(str(error)) from None
-  run.check(config, model, tokenizer, mesh)
+    raise ConfigError(str(error)) from None
+  check(config, model, tokenizer, mesh)
   model = run.computed_as(config, model)
   capacity = Capacity(**config.capacity)
   state, batch = _abstract(config, model, mesh, geometry, capacity)
@@ -139,7 +138,10 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
   tasks = {t: s for t, s in config.tasks.items() if t in _FROM_PAIRS and s > 0}
   rows = sample_rows(tasks, tokenizer, geometry, capacity, rows=_SAMPLED_ROWS)
   active = active_blocks(rows)
-  operations = step_flops(config, model, state, batch, active)
+  _, tx = run.optimiser(config, model)
+  operations = step_flops(
+    model, tx, run.step_config(config), state, batch, active
+  )
   chip = topology.chip
   return Plan(
     topology=topology.name,
@@ -208,79 +210,6 @@ def _compile(config, model, mesh, state, batch) -> jax.stages.Compiled:
         'parameters more devices (config.mesh), rows fewer or shorter '
         '(config.rows, config.capacity).'
       ) from None
-
-
-def step_flops(
-  config: ConfigDict,
-  model: BagelConfig,
-  state: TrainState,
-  batch: PackedBatch,
-  active: dict[str, float],
-) -> dict[str, float]:
-  """Operations of a step of the model: what its mathematics needs.
-
-  Args:
-    config, model: of the run.
-    state, batch: shapes will do.
-    active: shares of the attention's blocks, from `active_blocks`.
-
-  Returns:
-    {'attention', 'other'}.
-  """
-  plain = dataclasses.replace(
-    model,
-    llm=dataclasses.replace(model.llm, remat='none', attention='xla'),
-    vit=dataclasses.replace(model.vit, remat='none', attention='xla'),
-  )
-  _, tx = run.optimiser(config, model)
-  constants = run.step_config(config)
-  whole = dataclasses.replace(
-    constants.objective, logit_chunk=max(batch.labels.shape[1], 1)
-  )
-  step = loop.make_train_step(
-    plain, tx, dataclasses.replace(constants, objective=whole)
-  )
-  found = flops.count(jax.make_jaxpr(step)(state, batch))
-  attention = sum(
-    found.get(f'attention/{part}', 0.0) * share
-    for part, share in active.items()
-  )
-  return {'attention': attention, 'other': found.get('other', 0.0)}
-
-
-def active_blocks(batch: PackedBatch) -> dict[str, float]:
-  """The shares of blocks in which anything is visible, as kernels see them."""
-
-  def joined(field):
-    return np.concatenate(
-      [getattr(batch.und, field), getattr(batch.gen, field)], axis=1
-    )
-
-  patches = np.broadcast_to(
-    np.arange(batch.vit_positions.shape[1]), batch.vit_positions.shape
-  )
-  return {
-    'mot': _share(
-      joined('order'), joined('visible_from'), joined('visible_to')
-    ),
-    'vit': _share(patches, batch.vit_visible_from, batch.vit_visible_to),
-  }
-
-
-def _share(order, visible_from, visible_to) -> float:
-  length = order.shape[1]
-  if not length:
-    return 0.0
-  blocks = Blocks().within(length, length)
-  pad = ((0, 0), (0, -length % blocks.q))
-  holds = what_blocks_hold(
-    np.pad(order, pad, mode='edge'),
-    np.pad(visible_from, pad),
-    np.pad(visible_to, pad),
-    block_q=blocks.q,
-    block_k=blocks.k,
-  )
-  return float((holds != NOTHING).mean())
 
 
 def _fill(batch: PackedBatch) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """TPU slices by the names under which they are rented, and fake devices.
 
-Sizes, memory and peak rates: cloud.google.com/tpu/docs, pages v5e, v5p, v6e.
+Sizes: cloud.google.com/tpu/docs, pages v5e, v5p, v6e.
 """
 
 from __future__ import annotations
@@ -12,38 +12,21 @@ import re
 import jax
 from jax.experimental import topologies
 
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-  """One TPU chip.
-
-  Attributes:
-    memory_gb: high-bandwidth memory, GB.
-    tflops: peak bfloat16 rate, 10**12 floating-point operations a second.
-  """
-
-  name: str
-  memory_gb: float
-  tflops: float
-
-
-_V5E = Chip('v5e', 16, 197)
-_V5P = Chip('v5p', 95, 459)
-_V6E = Chip('v6e', 32, 918)
+from synermedgen_jax.core.chips import V5E, V5P, V6E, Chip
 
 # What is rented -> the chip, and how many of them lie along each axis. The
 # number in a v5p's name counts its TensorCores, two to a chip.
 SLICES = {
   **{
-    f'v5e-{x * y}': (_V5E, (x, y))
+    f'v5e-{x * y}': (V5E, (x, y))
     for x, y in ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
   },
   **{
-    f'v6e-{x * y}': (_V6E, (x, y))
+    f'v6e-{x * y}': (V6E, (x, y))
     for x, y in ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
   },
   **{
-    f'v5p-{2 * x * y * z}': (_V5P, (x, y, z))
+    f'v5p-{2 * x * y * z}': (V5P, (x, y, z))
     for x, y, z in (
       (2, 2, 1),
       (2, 2, 2),

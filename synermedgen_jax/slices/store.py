@@ -33,7 +33,7 @@ from synermedgen_jax.core.modalities import (
 )
 from synermedgen_jax.slices.windows import Window, windows_from_json
 
-VERSION = 1
+VERSION = 2
 _LEVELS = 65535  # of uint16
 _CACHE_BYTES = 512 * 2**20
 _MASK = 'mask'
@@ -259,6 +259,8 @@ class StoreWriter:
       'data_type': str(data.dtype),
       'codecs': [{'name': 'sharding_indexed', 'configuration': inner}],
     }
+    # Black slices are written too: a chunk that is not there was lost.
+    spec['store_data_equal_to_fill_value'] = True
     array = ts.open(
       spec, context=_CONTEXT, create=True, delete_existing=True
     ).result()
@@ -370,10 +372,17 @@ class SliceStore:
     return self._read(case_id, _MASK, slice(None)) > 0
 
   def _read(self, case_id: str, name: str, index) -> np.ndarray:
-    return self._array(case_id, name)[index].read().result()
+    try:
+      return self._array(case_id, name)[index].read().result()
+    except (ValueError, OSError) as error:
+      raise StoreError(
+        f'{self.path}: case {case_id!r}, {name}: cannot be read '
+        f'({str(error)[:200]}); prepare the store again.'
+      ) from None
 
   def _open(self, case_id: str, name: str) -> ts.TensorStore:
     spec = self._files.array(f'volumes/{case_id}/{name}')
+    spec['fill_missing_data_reads'] = False
     try:
       return ts.open(
         spec,

@@ -2,21 +2,22 @@
 
 A checkpoint holds the whole model, frozen parts included, and the model's
 shape as JSON, so that a later stage, `evaluate` and `translate` need nothing
-else. Items of a step: `params`, `ema`, `optimizer`, `data`, `model`.
+else. Items of a step: `params`, `ema`, `optimizer`, `data`, `model`, and
+`metrics` where the run keeps its best.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from grain import checkpoint as grain_checkpoint
 from jax.experimental import multihost_utils
 
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
@@ -29,8 +30,47 @@ class CheckpointError(ValueError):
   """A checkpoint that is missing or does not fit; one line."""
 
 
+class DataHandler(ocp.CheckpointHandler):
+  """The place in every stream of the data, each a JSON file of its own.
+
+  A process writes and reads the streams that are its own, so the next run may
+  have another number of processes.
+  """
+
+  def save(self, directory: Path, args: DataSave) -> None:
+    for stream, state in args.item.get_state().items():
+      (directory / f'stream_{stream}.json').write_text(json.dumps(state))
+
+  def restore(self, directory: Path, args: DataRestore) -> None:
+    args.item.set_state(
+      {
+        str(stream): json.loads(
+          (directory / f'stream_{stream}.json').read_text()
+        )
+        for stream in args.item.streams
+      }
+    )
+
+
+@ocp.args.register_with_handler(DataHandler, for_save=True)
+@dataclasses.dataclass
+class DataSave(ocp.args.CheckpointArgs):
+  item: Any
+
+
+@ocp.args.register_with_handler(DataHandler, for_restore=True)
+@dataclasses.dataclass
+class DataRestore(ocp.args.CheckpointArgs):
+  item: Any
+
+
+def better(metric: str) -> int:
+  """1 where more of a metric is better, -1 where less is."""
+  return 1 if 'accuracy' in metric else -1
+
+
 def manager(
-  directory: str | Path, *, keep: int = 2, keep_every: int = 0
+  directory: str | Path, *, keep: int = 2, keep_every: int = 0, best: str = ''
 ) -> ocp.CheckpointManager:
   """The checkpoints of one run.
 
@@ -38,22 +78,43 @@ def manager(
     directory: local or an address.
     keep: the newest so many stay.
     keep_every: and those of every so many steps; 0 = no others.
+    best: and the best one by this metric; '' = none.
   """
+  stay = [ocp.checkpoint_managers.LatestN(keep)]
+  if keep_every:
+    stay.append(ocp.checkpoint_managers.EveryNSteps(keep_every))
+
+  def quality(metrics) -> float:
+    return better(best) * metrics[best]
+
+  if best:
+    stay.append(
+      ocp.checkpoint_managers.BestN(
+        get_metric_fn=quality, n=1, keep_checkpoints_without_metrics=False
+      )
+    )
   path = str(directory)
   if '://' not in path:
     path = str(Path(path).absolute())
+    try:
+      Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise CheckpointError(
+        f'{path}: cannot be made ({error.strerror}); name a place that can '
+        'be written.'
+      ) from None
   return ocp.CheckpointManager(
     path,
     options=ocp.CheckpointManagerOptions(
-      max_to_keep=keep,
-      keep_period=keep_every or None,
+      preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(stay),
+      best_fn=quality if best else None,
       enable_async_checkpointing=True,
     ),
     item_handlers={
       'params': ocp.StandardCheckpointHandler(),
       'ema': ocp.StandardCheckpointHandler(),
       'optimizer': ocp.StandardCheckpointHandler(),
-      'data': grain_checkpoint.CheckpointHandler(),
+      'data': DataHandler(),
       'model': ocp.JsonCheckpointHandler(),
     },
   )
@@ -67,12 +128,31 @@ def _reading(
   try:
     yield
   except Exception as error:  # Orbax raises bare ones for damaged files
-    first = error.__cause__ or error
-    reason = str(first.args[0] if first.args else first).partition('\n')[0]
     raise CheckpointError(
-      f'{checkpoints.directory}/{step}: cannot be read ({reason[:200]}); '
+      f'{checkpoints.directory}/{step}: cannot be read ({_reason(error)}); '
       f'{advice}.'
     ) from error
+
+
+@contextlib.contextmanager
+def _writing(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
+  """Says in a line that a checkpoint cannot be written, and what is there."""
+  try:
+    yield
+  except Exception as error:  # Whatever the thread that writes has met
+    whole = ocp.utils.checkpoint_steps(checkpoints.directory)
+    raise CheckpointError(
+      f'{checkpoints.directory}: a checkpoint cannot be written '
+      f'({_reason(error)}); '
+      + (f'step {max(whole)} is whole. ' if whole else 'none is whole yet. ')
+      + 'Make room, and run the same command again.'
+    ) from error
+
+
+def _reason(error: BaseException) -> str:
+  """The first line of what went wrong."""
+  first = error.__cause__ or error
+  return str(first.args[-1] if first.args else first).partition('\n')[0][:200]
 
 
 def save(
@@ -84,17 +164,51 @@ def save(
   optimizer: Any,
   data: Any,
   model: BagelConfig,
+  metrics: Mapping[str, float] | None = None,
 ) -> None:
-  """Starts writing a checkpoint; it is whole or it is not there."""
+  """Starts writing a checkpoint; it is whole or it is not there.
+
+  Args:
+    checkpoints: the run's manager.
+    step: which.
+    params, ema, optimizer: trees of arrays (`ema` may be empty).
+    data: the data iterator, saved by stream.
+    model: the model's shape.
+    metrics: what the best checkpoint is chosen by, if it was measured.
+
+  Raises:
+    CheckpointError: this one, or the one before it, cannot be written.
+  """
   args = {
     'params': ocp.args.StandardSave(params),
     'optimizer': ocp.args.StandardSave(optimizer),
-    'data': grain_checkpoint.CheckpointSave(data),
+    'data': DataSave(data),
     'model': ocp.args.JsonSave(model_to_json(model)),
   }
   if ema:
     args['ema'] = ocp.args.StandardSave(ema)
-  checkpoints.save(step, args=ocp.args.Composite(**args))
+  with _writing(checkpoints):
+    checkpoints.save(
+      step,
+      args=ocp.args.Composite(**args),
+      metrics=dict(metrics) if metrics else None,
+    )
+
+
+def wait(checkpoints: ocp.CheckpointManager) -> None:
+  """Waits until all is written.
+
+  Raises:
+    CheckpointError: it cannot be.
+  """
+  with _writing(checkpoints):
+    checkpoints.wait_until_finished()
+
+
+def close(checkpoints: ocp.CheckpointManager) -> None:
+  """Waits until all is written, and lets go; raises as `wait` does."""
+  with _writing(checkpoints):
+    checkpoints.close()
 
 
 def restore(
@@ -120,7 +234,7 @@ def restore(
   args = {
     'params': ocp.args.StandardRestore(params),
     'optimizer': ocp.args.StandardRestore(optimizer),
-    'data': grain_checkpoint.CheckpointRestore(data),
+    'data': DataRestore(data),
   }
   if ema:
     args['ema'] = ocp.args.StandardRestore(ema)
@@ -170,13 +284,41 @@ def latest(directory: str | Path) -> tuple[ocp.CheckpointManager, int]:
   return checkpoints, step
 
 
+def find_step(checkpoints: ocp.CheckpointManager, which: str) -> int:
+  """The step of the checkpoint called 'newest', 'best', or by its number."""
+  steps = checkpoints.all_steps()
+  if which == 'newest':
+    return max(steps)
+  if which != 'best':
+    if which.isdecimal() and int(which) in steps:
+      return int(which)
+    raise CheckpointError(
+      f'{checkpoints.directory}: has no checkpoint {which!r}; there are '
+      f'newest, best and {", ".join(map(str, sorted(steps)))}.'
+    )
+  measured = {step: checkpoints.metrics(step) for step in steps}
+  measured = {step: values for step, values in measured.items() if values}
+  if not measured:
+    raise CheckpointError(
+      f'{checkpoints.directory}: no checkpoint was measured; train with '
+      'config.best set to a metric.'
+    )
+
+  def quality(step: int) -> tuple[float, int]:
+    ((metric, value),) = measured[step].items()
+    return better(metric) * value, step
+
+  return max(measured, key=quality)
+
+
 def load_model(
-  directory: str | Path, *, use_ema: bool = True
+  directory: str | Path, *, which: str = 'newest', use_ema: bool = True
 ) -> tuple[BagelConfig, Any]:
-  """Reads the newest checkpoint's model for inference or a next stage.
+  """Reads a checkpoint's model for inference or a next stage.
 
   Args:
     directory: the `checkpoints` directory of a run.
+    which: 'newest', 'best', or a step.
     use_ema: take the averaged parameters where the run kept them.
 
   Returns:
@@ -185,7 +327,8 @@ def load_model(
   Raises:
     CheckpointError: there is none, or it is not whole.
   """
-  checkpoints, step = latest(directory)
+  checkpoints, _ = latest(directory)
+  step = find_step(checkpoints, which)
   advice = 'delete it and train on from the one before it, or from the start'
   with contextlib.closing(checkpoints), _reading(checkpoints, step, advice):
     items = set(checkpoints.item_metadata(step).keys())

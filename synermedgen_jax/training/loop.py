@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
-from tqdm import tqdm
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.core.sharding import (
   LOGICAL_RULES,
   batch_sharding,
+  place_rows,
 )
+from synermedgen_jax.input.streams import BatchIterator, TrainData
 from synermedgen_jax.models.bagel import Bagel, BagelConfig
 from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training.metrics_log import Clock, Meter, MetricsLog
+from synermedgen_jax.training.metrics_log import Meter
 from synermedgen_jax.training.objectives import (
   OBJECTIVES,
   ObjectiveConfig,
+  images_in,
   total,
 )
-from synermedgen_jax.training.optim import flatten, unflatten
+from synermedgen_jax.training.optim import (
+  flatten,
+  gradient_norms,
+  unflatten,
+)
 from synermedgen_jax.training.preemption import Preempted, listening
+from synermedgen_jax.training.profiler import ProfilerWindow
+from synermedgen_jax.training.record import Record
 from synermedgen_jax.training.train_state import TrainState
 
 
@@ -47,7 +56,11 @@ class StepConfig:
 def make_train_step(
   model: BagelConfig, tx: optax.GradientTransformation, config: StepConfig
 ) -> Callable[[TrainState, PackedBatch], tuple[TrainState, dict]]:
-  """The update: (state, batch) -> (state, {term: (sum, count)})."""
+  """The update: (state, batch) -> (state, {term: (sum, count)}).
+
+  Where the loss or a gradient is not finite, the step changes nothing and its
+  terms count for nothing; 'skipped/loss' and 'skipped/gradient' tell.
+  """
   loss = _loss_function(model, config)
 
   def step(state: TrainState, batch: PackedBatch):
@@ -63,7 +76,23 @@ def make_train_step(
       age = state.step.astype(jnp.float32)
       decay = jnp.minimum(config.ema_decay, (1 + age) / (10 + age))
       ema = optax.incremental_update(trainable, ema, 1 - decay)
-    sums['grad_norm'] = (optax.tree.norm(grads), jnp.ones(()))
+    norms = gradient_norms(grads)
+    sums |= {name: (norm, jnp.ones(())) for name, norm in norms.items()}
+    bad_loss = ~jnp.isfinite(sums['loss'][0])
+    bad_gradient = ~jnp.isfinite(norms['grad_norm'])
+    fine = ~(bad_loss | bad_gradient)
+    trainable, opt_state, ema, sums = jax.tree.map(
+      lambda new, old: jnp.where(fine, new, old),
+      (trainable, opt_state, ema, sums),
+      (
+        state.trainable,
+        state.opt_state,
+        state.ema,
+        jax.tree.map(jnp.zeros_like, sums),
+      ),
+    )
+    for part, bad in (('loss', bad_loss), ('gradient', bad_gradient)):
+      sums[f'skipped/{part}'] = (bad.astype(jnp.float32), jnp.ones(()))
     return state.replace(
       step=state.step + 1, trainable=trainable, opt_state=opt_state, ema=ema
     ), sums
@@ -94,6 +123,8 @@ def _loss_function(model: BagelConfig, config: StepConfig):
     for name, layout in (('und', batch.und), ('gen', batch.gen)):
       used = (layout.example_ids > 0).sum().astype(jnp.float32)
       sums[f'fill/{name}'] = (used, jnp.float32(layout.example_ids.size))
+      sums[f'tokens/{name}'] = (used, jnp.ones(()))
+    sums['images'] = (images_in(batch, model.latent_stride), jnp.ones(()))
     return value, {'loss': (value, jnp.ones(())), **sums}
 
   return loss
@@ -101,14 +132,31 @@ def _loss_function(model: BagelConfig, config: StepConfig):
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-  """How long, how often, where."""
+  """How long, how often, where.
+
+  Attributes:
+    steps: of the whole run.
+    rate: the learning rate by step, for the metrics.
+    log_every, checkpoint_every, val_every: steps; 0 = never validated.
+    keep, keep_every, best: which checkpoints stay, see `checkpoints.manager`.
+    max_bad_steps: so many skipped steps in a row are borne.
+    profile_start, profile_steps: the steps that the profiler sees; 0 = none.
+    step_utilisation: share of the devices' peak rate that one step a second
+      uses; 0 where that is not known.
+  """
 
   steps: int
+  rate: optax.Schedule
   log_every: int = 50
   checkpoint_every: int = 1000
-  val_every: int = 0  # 0 = never
+  val_every: int = 0
   keep: int = 2
-  keep_every: int = 0  # 0 = the newest `keep` alone
+  keep_every: int = 0
+  best: str = ''
+  max_bad_steps: int = 10
+  profile_start: int = 0
+  profile_steps: int = 0
+  step_utilisation: float = 0.0
 
   def validates(self, step: int) -> bool:
     return self.val_every > 0 and self._due(step, self.val_every)
@@ -135,7 +183,7 @@ def train(
   shardings: TrainState,
   tx: optax.GradientTransformation,
   mesh: Mesh,
-  data: Any,
+  data: TrainData,
   val_batches: list[PackedBatch],
   step_config: StepConfig,
   config: LoopConfig,
@@ -147,12 +195,13 @@ def train(
   """Trains to `config.steps`, resuming from the workdir's checkpoint.
 
   Args:
-    workdir: receives `checkpoints/`, `metrics.jsonl`, `tensorboard/`.
+    workdir: receives `checkpoints/`, `metrics.jsonl`, `incidents.jsonl`,
+      `tensorboard/` and `profile/`.
     model: the model's shape.
     state, shardings: from `create_state`.
     tx: the optimiser.
     mesh: the devices.
-    data: an iterable of host batches with Grain's iterator state.
+    data: this process's rows of every batch.
     val_batches: host batches for validation losses.
     step_config: the step's constants.
     config: the loop's.
@@ -165,7 +214,10 @@ def train(
 
   Raises:
     Preempted: SIGTERM came; the step at hand is done and saved.
-    CheckpointError: there are checkpoints, and none can be resumed from.
+    CheckpointError: there are checkpoints, and none can be resumed from; or
+      one cannot be written.
+    BadStepsError: too many steps in a row were not finite.
+    WriteError: a log cannot be written.
   """
   iterator = iter(data)
   checkpoints, start, state = _resume(
@@ -174,6 +226,7 @@ def train(
       workdir / 'checkpoints',
       keep=config.keep,
       keep_every=config.keep_every,
+      best=config.best,
     ),
     state,
     shardings,
@@ -181,61 +234,63 @@ def train(
   )
   begin()
   if start >= config.steps:
-    checkpoints.close()
+    ckpt.close(checkpoints)
     return state
 
   rows = batch_sharding(mesh)
   train_step = jax.jit(
     make_train_step(model, tx, step_config),
     donate_argnums=0,
-    out_shardings=(shardings, None),
+    out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
   )
-  eval_step = jax.jit(make_eval_step(model, step_config))
-  log, meter, pending = MetricsLog(workdir, start), Meter(), {}
-  clock = Clock()
-  with (
-    listening() as notice,
-    jax.set_mesh(mesh),
-    nn.logical_axis_rules(LOGICAL_RULES),
-    tqdm(
-      total=config.steps,
-      initial=start,
-      desc=name,
-      unit='step',
-      smoothing=0.05,
-      dynamic_ncols=True,
-    ) as bar,
-  ):
+  eval_step = jax.jit(
+    make_eval_step(model, step_config),
+    out_shardings=NamedSharding(mesh, PartitionSpec()),
+  )
+  with contextlib.ExitStack() as stack:
+    # Whatever ends the loop, what is being saved is saved whole.
+    stack.callback(ckpt.close, checkpoints)
+    notice = stack.enter_context(listening())
+    record = stack.enter_context(
+      Record(
+        workdir,
+        start,
+        config.steps,
+        data.describe,
+        name=name,
+        rate=config.rate,
+        max_bad_steps=config.max_bad_steps,
+        step_utilisation=config.step_utilisation,
+      )
+    )
+    profiler = stack.enter_context(
+      ProfilerWindow(workdir, config.profile_start, config.profile_steps)
+    )
+    stack.enter_context(jax.set_mesh(mesh))
+    stack.enter_context(nn.logical_axis_rules(LOGICAL_RULES))
     for step in range(start + 1, config.steps + 1):
-      batch = to_devices(clock.next(iterator), rows)
+      profiler.begins(step)
+      batch = to_devices(record.clock.next(iterator), rows)
       state, sums = train_step(state, batch)
-      # The device is busy with this step while the last one is read.
-      meter.add(pending)
-      pending = sums
-      bar.update()
-      clock.step_ends()
+      record.add(step, sums, iterator.numbers)
+      profiler.ends(step, sums)
       # Of several processes, all stop after the same step.
       stop = notice.is_set() or checkpoints.reached_preemption(step)
+      measured = {}
       if config.logs(step) or stop:
-        meter.add(pending)
-        pending = {}
-        values = meter.means()
-        values |= clock.row()
-        bar.set_postfix(loss=f'{values["loss"]:.4f}')
+        values = record.row(step)
         if val_batches and config.validates(step):
-          values |= validate(eval_step, state, val_batches, rows)
-        log.write(step, values)
-        clock.restart()
+          measured = validate(eval_step, state, val_batches, rows)
+        record.write(step, values | measured)
       if step == config.steps:
         state = finish(state)
       if config.saves(step) or stop:
-        _save(checkpoints, step, state, iterator, model)
+        best = {k: v for k, v in measured.items() if k == config.best}
+        _save(checkpoints, step, state, iterator, model, best)
       if stop:
         break
     # Notices come more than once; none may end the process during the save.
-    checkpoints.wait_until_finished()
-  checkpoints.close()
-  log.close()
+    ckpt.wait(checkpoints)
   if step < config.steps:
     raise Preempted(f'{workdir}: stopped after step {step}, which is saved.')
   return state
@@ -243,21 +298,20 @@ def train(
 
 def to_devices(batch: PackedBatch, sharding: NamedSharding) -> PackedBatch:
   """This process's rows as part of the global batch."""
-  return jax.tree.map(
-    lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
-    batch,
-  )
+  return jax.tree.map(lambda x: place_rows(np.asarray(x), sharding), batch)
 
 
 def validate(eval_step, state, batches, sharding) -> dict[str, float]:
   """Mean losses over held-out batches, names prefixed with `val/`."""
   meter = Meter()
   for index, batch in enumerate(batches):
-    meter.add(eval_step(state, to_devices(batch, sharding), index))
+    meter.add(
+      jax.device_get(eval_step(state, to_devices(batch, sharding), index))
+    )
   return {
     f'val/{name}': value
     for name, value in meter.means().items()
-    if not name.startswith('fill/')
+    if not name.startswith(('fill/', 'tokens/', 'images'))
   }
 
 
@@ -265,7 +319,7 @@ def _resume(
   open_manager: Callable[[], Any],
   state: TrainState,
   shardings,
-  iterator: Iterator,
+  iterator: BatchIterator,
 ) -> tuple[Any, int, TrainState]:
   """The manager, and the newest checkpoint that can be read, if there is one.
 
@@ -293,7 +347,12 @@ def _resume(
 
 
 def _save(
-  checkpoints, step: int, state: TrainState, iterator: Iterator, model
+  checkpoints,
+  step: int,
+  state: TrainState,
+  iterator: BatchIterator,
+  model: BagelConfig,
+  metrics: Mapping[str, float],
 ) -> None:
   """Starts to write what `_restore` reads."""
   ckpt.save(
@@ -304,11 +363,12 @@ def _save(
     optimizer={'opt_state': state.opt_state},
     data=iterator,
     model=model,
+    metrics=metrics,
   )
 
 
 def _restore(
-  checkpoints, step: int, state: TrainState, shardings, iterator: Iterator
+  checkpoints, step: int, state: TrainState, shardings, iterator: BatchIterator
 ) -> TrainState:
   """The state and data position of a checkpoint of this run."""
   abstract = jax.tree.map(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,7 +22,8 @@ class Meter:
     self.sums: dict[str, np.ndarray] = {}
 
   def add(self, sums: Mapping[str, tuple]) -> None:
-    for name, (value, count) in jax.device_get(sums).items():
+    """Adds {term: (sum, count)}, numbers of the host."""
+    for name, (value, count) in sums.items():
       self.sums[name] = self.sums.get(name, 0.0) + np.array([value, count])
 
   def means(self) -> dict[str, float]:
@@ -74,43 +77,101 @@ class Clock:
     }
 
 
+class WriteError(OSError):
+  """A file of the workdir that cannot be written; one line."""
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+  """Says in a line that a file of the workdir cannot be written."""
+  try:
+    yield
+  except OSError as error:
+    raise WriteError(
+      f'{path}: cannot be written ({error.strerror}). Make room, and run the '
+      'same command again: it goes on from its newest checkpoint.'
+    ) from None
+
+
+class StepLog:
+  """A file of JSON rows that each have a step; of several processes, one's.
+
+  What a run wrote after the step from which it goes on is forgotten, because
+  it writes that again.
+  """
+
+  def __init__(self, path: Path, start: int):
+    self.path = path
+    self.rows = [row for row in _rows(path) if row['step'] <= start]
+    self._leads = jax.process_index() == 0
+    if self._leads and path.exists():
+      partial = path.with_name(f'.{path.name}.partial')
+      with writing(self.path):
+        partial.write_text(''.join(f'{json.dumps(r)}\n' for r in self.rows))
+        partial.replace(path)
+
+  def write(self, step: int, values: Mapping[str, Any]) -> None:
+    if self._leads:
+      with writing(self.path), self.path.open('a') as file:
+        file.write(json.dumps({'step': step, **values}) + '\n')
+
+
 class MetricsLog:
   """Writes metrics to `metrics.jsonl` and TensorBoard."""
 
   def __init__(self, workdir: Path, start: int):
-    self.path = workdir / 'metrics.jsonl'
-    self._forget_after(start)
-    self.file = self.path.open('a')
-    self.tensorboard = SummaryWriter(
-      str(workdir / 'tensorboard'), purge_step=start + 1
-    )
-
-  def _forget_after(self, step: int) -> None:
-    """A resumed run writes again what came after its checkpoint."""
-    if self.path.exists():
-      rows = [
-        line
-        for line in self.path.read_text().splitlines()
-        if _step_of(line) <= step
-      ]
-      partial = self.path.with_name(f'.{self.path.name}.partial')
-      partial.write_text(''.join(f'{line}\n' for line in rows))
-      partial.replace(self.path)
+    self._file = StepLog(workdir / 'metrics.jsonl', start)
+    self._tensorboard = None
+    if jax.process_index() == 0:
+      self._tensorboard = SummaryWriter(
+        str(workdir / 'tensorboard'), purge_step=start + 1
+      )
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
-    self.file.write(json.dumps({'step': step, **values}) + '\n')
-    self.file.flush()
-    for name, value in values.items():
-      self.tensorboard.add_scalar(name, value, step)
+    self._file.write(step, values)
+    if self._tensorboard:
+      for name, value in values.items():
+        self._tensorboard.add_scalar(name, value, step)
 
   def close(self) -> None:
-    self.file.close()
-    self.tensorboard.close()
+    if self._tensorboard:
+      self._tensorboard.close()
 
 
-def _step_of(line: str) -> float:
-  """The step of a row of metrics; infinite for one cut off by a crash."""
-  try:
-    return json.loads(line)['step']
-  except ValueError:
-    return float('inf')
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+  """The rows of a log, without one that a crash cut off."""
+  if path.exists():
+    for line in path.read_text().splitlines():
+      with contextlib.suppress(ValueError):
+        yield json.loads(line)
+
+
+def rates(
+  means: Mapping[str, float], steps_per_second: float, utilisation: float = 0.0
+) -> dict[str, float]:
+  """What a second of training goes through, over all devices.
+
+  Args:
+    means: 'tokens/und', 'tokens/gen' and 'images' of a step.
+    steps_per_second: how fast the steps are.
+    utilisation: share of the peak rate that one step a second uses; 0 = not
+      known.
+  """
+  tokens = means.get('tokens/und', 0.0) + means.get('tokens/gen', 0.0)
+  found = {
+    'tokens_per_second': tokens * steps_per_second,
+    'images_per_second': means.get('images', 0.0) * steps_per_second,
+  }
+  if utilisation:
+    found['utilisation'] = utilisation * steps_per_second
+  return found
+
+
+def memory() -> dict[str, float]:
+  """GiB that this process has held at most, on the host and on a device."""
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
+  found = {'memory/host_gib': peak / 2**20}
+  device = jax.local_devices()[0].memory_stats() or {}
+  if 'peak_bytes_in_use' in device:
+    found['memory/device_gib'] = device['peak_bytes_in_use'] / 2**30
+  return found

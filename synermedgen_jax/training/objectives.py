@@ -110,6 +110,27 @@ def _ntp_sums(model, params, hidden, batch: PackedBatch, chunk) -> Sums:
     count = weight.sum()
     sums[f'ntp/{task}'] = ((losses * weight).sum(), count)
     sums[f'token_accuracy/{task}'] = ((right * weight).sum(), count)
+  return sums | _answer_sums(right, batch)
+
+
+def _answer_sums(right: Float[Array, 'b u'], batch: PackedBatch) -> Sums:
+  """Per task: the share of examples whose every answer token is right."""
+  places = batch.labels.shape[1]
+
+  def by_example(values):  # (b, u) -> (b, examples), padding first
+    return jax.vmap(
+      lambda v, ids: jax.ops.segment_max(v, ids, num_segments=places + 1)
+    )(values, batch.und.example_ids)
+
+  asked = batch.ntp_weight > 0
+  wrong = by_example(jnp.where(asked, 1.0 - right, 0.0))
+  task = by_example(jnp.where(asked, batch.task_ids, 0))
+  sums = {}
+  for task_id, name in enumerate(TASKS[1:], start=1):
+    answered = (task == task_id).astype(jnp.float32)
+    # Numbers that no example has come as the least there are.
+    correct = jnp.where(answered > 0, 1.0 - wrong, 0.0)
+    sums[f'answer_accuracy/{name}'] = (correct.sum(), answered.sum())
   return sums
 
 
@@ -186,6 +207,15 @@ def autoencoder_sums(
     name: ((term.mean((1, 2, 3)) * used).sum(), used.sum())
     for name, term in terms.items()
   }
+
+
+def images_in(batch: PackedBatch, stride: int) -> Float[Array, '']:
+  """How many images a batch shows, to the ViT and to the autoencoder."""
+  first = batch.vit_visible_from == jnp.arange(batch.vit_visible_from.shape[1])
+  seen = (first & (batch.vit_visible_to > 0)).sum().astype(jnp.float32)
+  if not batch.latent_index.shape[1]:
+    return seen
+  return seen + _used_canvases(batch, stride).sum()
 
 
 def _used_canvases(batch: PackedBatch, stride: int) -> Float[Array, 'b n']:

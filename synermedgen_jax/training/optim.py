@@ -5,6 +5,7 @@ Parameters are flat: {'mot/layers/und/q_proj/kernel': array, ...}.
 
 from __future__ import annotations
 
+import collections
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -59,6 +60,23 @@ def multipliers(
       f'config.trainable has rows that match nothing: {", ".join(unused)}.'
     )
   return out
+
+
+def gradient_norms(grads: Flat) -> dict[str, jax.Array]:
+  """'grad_norm' of all gradients, and 'grad_norm/PART' of each part's."""
+  parts = collections.defaultdict(dict)
+  for name, grad in grads.items():
+    parts[part_of(name)][name] = grad
+  norms = {f'grad_norm/{p}': optax.tree.norm(g) for p, g in parts.items()}
+  return {'grad_norm': optax.tree.norm(norms), **norms}
+
+
+def part_of(name: str) -> str:
+  """The part of the model that a parameter is in: 'vit', 'und', 'gen', ..."""
+  first, *rest = name.split('/')
+  if first != 'mot':
+    return first
+  return 'gen' if 'gen' in '/'.join(rest[:2]) else 'und'
 
 
 def schedule(

@@ -5,9 +5,10 @@ Configs stop here: what lies below takes frozen dataclasses and arguments.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
+import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,106 +20,127 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from synermedgen_jax.core.batch import TASKS, Capacity
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.core.batch import Capacity, PackedBatch
+from synermedgen_jax.core.chips import chip_of
 from synermedgen_jax.core.sharding import batch_sharding, make_mesh
 from synermedgen_jax.input.pipeline import Dropout, train_dataset
+from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.interop import bagel_formats
 from synermedgen_jax.models.bagel import Bagel, BagelConfig, init_params
-from synermedgen_jax.models.interval_attention import IMPLEMENTATIONS
-from synermedgen_jax.models.layers import REMAT_POLICIES
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.scenes import sources as scenes
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.slices.windows import FIXED_WINDOWS
 from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import loop, optim
-from synermedgen_jax.training.objectives import OBJECTIVES, ObjectiveConfig
+from synermedgen_jax.training import flops, loop, optim
+from synermedgen_jax.training.config_checks import (
+  ConfigError,
+  check,
+  check_best_is_measured,
+  check_store,
+  reading,
+  streams_here,
+)
+from synermedgen_jax.training.metrics_log import writing
+from synermedgen_jax.training.objectives import ObjectiveConfig
 from synermedgen_jax.training.train_state import TrainState, create_state
 
-PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorstore')
-
-
-class ConfigError(ValueError):
-  """A config that cannot run; one line naming the key."""
-
-
-def check(
-  config: ConfigDict, model: BagelConfig, tokenizer: Tokenizer, mesh: Mesh
-) -> None:
-  """Refuses contradictions before anything compiles.
-
-  Raises:
-    ConfigError: one line naming the key.
-  """
-  if config.stage not in OBJECTIVES:
-    raise ConfigError(
-      f'config.stage {config.stage!r}: expected one of {", ".join(OBJECTIVES)}.'
-    )
-  for key in ('rows', 'steps', 'log_every', 'checkpoint_every'):
-    if config[key] < 1:
-      raise ConfigError(f'config.{key} {config[key]}: must be at least 1.')
-  for key, known in (
-    ('tasks', TASKS[1:]),
-    ('routes', ROUTES_BY_NAME),
-    ('remat', REMAT_POLICIES),
-    ('attention', IMPLEMENTATIONS),
-  ):
-    value = config[key]
-    given = {value} - {''} if isinstance(value, str) else set(value)
-    unknown = sorted(given - set(known))
-    if unknown:
-      raise ConfigError(
-        f'config.{key}: unknown {", ".join(unknown)}; expected some of '
-        f'{", ".join(known)}.'
-      )
-  platform = mesh.devices.flat[0].platform
-  attention = IMPLEMENTATIONS.get(config.attention)
-  if attention and attention.platform not in (None, platform):
-    raise ConfigError(
-      f'config.attention {config.attention!r}: is for {attention.platform}, '
-      f"and the devices are of {platform}; '' takes their own."
-    )
-  if not any(share > 0 for share in config.tasks.values()):
-    raise ConfigError('config.tasks: no task has a share above 0.')
-  if tokenizer.vocab_size > model.llm.vocab:
-    raise ConfigError(
-      f'config.tokenizer has {tokenizer.vocab_size} tokens, the model '
-      f'{config.model!r} embeds {model.llm.vocab}.'
-    )
-  devices = mesh.shape['data'] * mesh.shape['fsdp']
-  if config.rows % devices or config.rows % jax.process_count():
-    raise ConfigError(
-      f'config.rows {config.rows} is not divisible by the {devices} devices '
-      f'of the data and fsdp axes of config.mesh {tuple(config.mesh)} and by '
-      f'{jax.process_count()} process(es).'
-    )
-
-
-@contextlib.contextmanager
-def _reading(key: str):
-  """Tells what is wrong with the value of `key` as an error of the config."""
-  try:
-    yield
-  except (ValueError, OSError) as error:
-    raise ConfigError(f'config.{key}: {error}') from None
+PACKAGES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'grain',
+  'tensorstore',
+  'numpy',
+)
 
 
 def train(config: ConfigDict, workdir: Path) -> None:
   """Runs the stage that `config` describes in `workdir`, or resumes it."""
   model, initial = _starting_point(config)
   _check_tokenizer(config)
-  with _reading('tokenizer'):
+  with reading('tokenizer'):
     tokenizer = load_tokenizer(config.tokenizer)
-  with _reading('mesh'):
+  with reading('mesh'):
     mesh = make_mesh(config.mesh)
   check(config, model, tokenizer, mesh)
   model = computed_as(config, model)
-  with _reading('image'):
+  store = None
+  if config.store:
+    with reading('store'):
+      store = SliceStore.open(config.store)
+    check_store(config, store)
+  data, val = _data(config, model, store, tokenizer, mesh)
+  first = next(iter(data))
+  constants = step_config(config)
+  scales, tx = optimiser(config, model)
+  state, shardings = create_state(
+    model,
+    scales,
+    tx,
+    mesh,
+    seed=config.seed,
+    ema=config.ema > 0,
+    initial=initial,
+  )
+  del initial
+  if config.best:
+    step = loop.make_eval_step(model, constants)
+    terms = jax.eval_shape(step, state, first, 0)
+    check_best_is_measured(config, set(terms))
+  _introduce(config, state, mesh)
+
+  def finish(state: TrainState) -> TrainState:
+    if config.stage != 'autoencoder':
+      return state
+    return calibrate_latents(model, state, iter(data), mesh)
+
+  loop.train(
+    workdir,
+    model,
+    state,
+    shardings,
+    tx,
+    mesh,
+    data,
+    val,
+    constants,
+    loop.LoopConfig(
+      steps=config.steps,
+      rate=learning_rate(config),
+      log_every=config.log_every,
+      checkpoint_every=config.checkpoint_every,
+      val_every=config.val_every,
+      keep=config.keep,
+      keep_every=config.keep_every,
+      best=config.best,
+      max_bad_steps=config.max_bad_steps,
+      profile_start=config.profile.start,
+      profile_steps=config.profile.steps,
+      step_utilisation=_step_utilisation(
+        config, model, tx, constants, state, first, mesh
+      ),
+    ),
+    begin=lambda: _write_config(config, store, workdir),
+    finish=finish,
+    name=workdir.name,
+  )
+
+
+def _data(
+  config: ConfigDict,
+  model: BagelConfig,
+  store: SliceStore | None,
+  tokenizer: Tokenizer,
+  mesh: Mesh,
+) -> tuple[TrainData, list[PackedBatch]]:
+  """What is trained on, and the batches of the validation."""
+  with reading('image'):
     geometry = model.image_geometry(**config.image)
-  with _reading('store'):
-    store = SliceStore.open(config.store) if config.store else None
+  here = streams_here(config, mesh)
 
   def dataset(split: str, seed: int, dropout: Dropout, first_examples: int = 0):
     return train_dataset(
@@ -131,17 +153,17 @@ def train(config: ConfigDict, workdir: Path) -> None:
       first_tasks=dict(config.first_tasks),
       first_examples=first_examples,
       sources={
-        **bagel_formats.sources(config.get('bagel_files', {}), split),
-        **scenes.sources(config.get('scenes', {}), split),
+        **bagel_formats.sources(config.bagel_files, split),
+        **scenes.sources(config.scenes, split),
       },
-      rows=config.rows // jax.process_count(),
+      rows=config.rows,
       seed=seed,
       dropout=dropout,
       neighbours=config.neighbours,
       routes=tuple(config.routes),
       packing_bins=config.packing_bins,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      streams=config.streams,
+      here=here,
       threads=config.reader_threads,
     )
 
@@ -158,53 +180,19 @@ def train(config: ConfigDict, workdir: Path) -> None:
       val = [next(held_out) for _ in range(config.val_batches)]
   except ValueError as error:
     raise ConfigError(str(error)) from None
+  return data, val
 
-  scales, tx = optimiser(config, model)
-  state, shardings = create_state(
-    model,
-    scales,
-    tx,
-    mesh,
-    seed=config.seed,
-    ema=config.ema > 0,
-    initial=initial,
-  )
-  del initial
-  trained = sum(x.size for x in state.trainable.values())
-  frozen = sum(x.size for x in state.frozen.values())
-  print(
-    f'Stage {config.stage} on {mesh.size} {mesh.devices.flat[0].platform} '
-    f'device(s): {trained / 1e6:.2f} M parameters train, '
-    f'{frozen / 1e6:.2f} M are frozen.'
-  )
 
-  def finish(state: TrainState) -> TrainState:
-    if config.stage != 'autoencoder':
-      return state
-    return calibrate_latents(model, state, iter(data), mesh)
-
-  loop.train(
-    workdir,
-    model,
-    state,
-    shardings,
-    tx,
-    mesh,
-    data,
-    val,
-    step_config(config),
-    loop.LoopConfig(
-      steps=config.steps,
-      log_every=config.log_every,
-      checkpoint_every=config.checkpoint_every,
-      val_every=config.val_every,
-      keep=config.keep,
-      keep_every=config.keep_every,
-    ),
-    begin=lambda: _write_config(config, store, workdir),
-    finish=finish,
-    name=workdir.name,
-  )
+def _introduce(config: ConfigDict, state: TrainState, mesh: Mesh) -> None:
+  if jax.process_index() == 0:
+    trained = sum(x.size for x in state.trainable.values())
+    frozen = sum(x.size for x in state.frozen.values())
+    print(
+      f'Stage {config.stage} on {mesh.size} {mesh.devices.flat[0].platform} '
+      f'device(s): {trained / 1e6:.2f} M parameters train, '
+      f'{frozen / 1e6:.2f} M are frozen.',
+      flush=True,
+    )
 
 
 def computed_as(config: ConfigDict, model: BagelConfig) -> BagelConfig:
@@ -222,11 +210,9 @@ def optimiser(
 ) -> tuple[dict[str, float], optax.GradientTransformation]:
   """What trains, as a learning-rate multiplier per parameter, and with what."""
   names = optim.flatten(_abstract_params(model)).keys()
+  rate = learning_rate(config)
   try:
     scales = optim.multipliers(names, tuple(map(tuple, config.trainable)))
-    rate = optim.schedule(
-      config.learning_rate, config.warmup, config.steps, config.decay
-    )
     return scales, optim.optimizer(
       rate,
       scales,
@@ -236,6 +222,16 @@ def optimiser(
       eps=config.eps,
       weight_decay=config.weight_decay,
       clip=config.clip,
+    )
+  except ValueError as error:
+    raise ConfigError(str(error)) from None
+
+
+def learning_rate(config: ConfigDict) -> optax.Schedule:
+  """The learning rate by step."""
+  try:
+    return optim.schedule(
+      config.learning_rate, config.warmup, config.steps, config.decay
     )
   except ValueError as error:
     raise ConfigError(str(error)) from None
@@ -256,19 +252,21 @@ def _starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
 
   The model 'init_from' is whatever `config.init_from` holds.
   """
-  if config.model == 'init_from':
-    if not config.init_from:
-      raise ConfigError(
-        "config.model 'init_from' needs config.init_from: name a workdir."
-      )
-    with _reading('init_from'):
-      return ckpt.load_model(Path(config.init_from) / 'checkpoints')
-  with _reading('model'):
-    model = preset(config.model)
+  if config.model == 'init_from' and not config.init_from:
+    raise ConfigError(
+      "config.model 'init_from' needs config.init_from: name a workdir."
+    )
   if not config.init_from:
-    return model, None
-  with _reading('init_from'):
-    found, params = ckpt.load_model(Path(config.init_from) / 'checkpoints')
+    with reading('model'):
+      return preset(config.model), None
+  with reading('init_from'):
+    found, params = ckpt.load_model(
+      Path(config.init_from) / 'checkpoints', which=str(config.init_step)
+    )
+  if config.model == 'init_from':
+    return found, params
+  with reading('model'):
+    model = preset(config.model)
   if _shape(found) != _shape(model):
     raise ConfigError(
       f'config.init_from {config.init_from} holds a model of another shape '
@@ -303,17 +301,60 @@ def _abstract_params(model: BagelConfig):
 def _write_config(
   config: ConfigDict, store: SliceStore | None, workdir: Path
 ) -> None:
-  """Keeps the resolved config, how slices are made, and the versions."""
+  """Keeps the resolved config, how slices are made, and what code it was."""
+  if jax.process_index() > 0:
+    return
   versions = {name: metadata.version(name) for name in PACKAGES}
   windows = store.windows if store else FIXED_WINDOWS
   record = {
     'config': config.to_dict(),
     'plane': store.plane if store else 'axial',
     'windows': {m: dataclasses.asdict(w) for m, w in sorted(windows.items())},
-    'versions': versions,
+    'versions': {'python': platform.python_version(), **versions},
+    'commit': _commit(),
   }
-  workdir.mkdir(parents=True, exist_ok=True)
-  (workdir / 'config.json').write_text(json.dumps(record, indent=2) + '\n')
+  partial = workdir / '.config.json.partial'
+  with writing(partial):
+    partial.write_text(json.dumps(record, indent=2) + '\n')
+    partial.replace(workdir / 'config.json')
+
+
+def _commit() -> str:
+  """The commit of this code, '-dirty' behind it where it was changed; or ''."""
+  git = ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--match=']
+  try:
+    told = subprocess.run(
+      git, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+  except (OSError, subprocess.CalledProcessError):
+    return ''
+  return told.stdout.strip()
+
+
+def _step_utilisation(
+  config: ConfigDict,
+  model: BagelConfig,
+  tx: optax.GradientTransformation,
+  constants: loop.StepConfig,
+  state: TrainState,
+  rows: PackedBatch,
+  mesh: Mesh,
+) -> float:
+  """Share of the peak rate that one step a second uses; 0 = not known.
+
+  Args:
+    rows: some of the data, whose visibility stands for all.
+  """
+  chip = chip_of(mesh.devices.flat[0])
+  if not chip:
+    return 0.0
+  batch = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((config.rows, *x.shape[1:]), x.dtype), rows
+  )
+  needed = flops.step_flops(
+    model, tx, constants, state, batch, flops.active_blocks(rows)
+  )
+  return sum(needed.values()) / (chip.tflops * 1e12 * mesh.size)
 
 
 def calibrate_latents(

@@ -81,11 +81,11 @@ def test_reader_threads_change_nothing(store):
   assert_equal(one, four)
 
 
-def test_processes_share_out_one_sequence(store):
+def test_streams_share_out_one_sequence(store):
   # Undropped examples fill a row each, so rows can be compared.
   both = take(dataset(store, rows=4), 4)
   parts = [
-    take(dataset(store, process_index=i, process_count=2), 4) for i in range(2)
+    take(dataset(store, rows=4, streams=2, here=[i]), 4) for i in range(2)
   ]
   assert rows(parts[0]) + rows(parts[1]) == rows(both)
   assert not rows(parts[0]) & rows(parts[1])

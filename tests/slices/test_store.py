@@ -175,7 +175,7 @@ def test_store_of_another_version_is_refused(finished):
   (finished / 'settings.json').write_text(
     json.dumps({**SETTINGS, 'version': 99})
   )
-  with pytest.raises(StoreError, match='version: 99 there, 1 here'):
+  with pytest.raises(StoreError, match='version: 99 there, 2 here'):
     StoreWriter(str(finished), SETTINGS)
 
 
@@ -222,6 +222,30 @@ def test_folder_of_other_things_is_not_overwritten(tmp_path):
   with pytest.raises(StoreError, match='is not empty and not a slice store'):
     StoreWriter(str(tmp_path), SETTINGS)
   assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
+
+
+def test_a_volume_that_is_lost_is_an_error_and_not_black(finished):
+  store = SliceStore.open(str(finished))
+  (finished / 'volumes/study.p1/ct/c/0/0/0').unlink()
+  with pytest.raises(
+    StoreError, match=r"case 'study.p1', ct: cannot be read \(NOT_FOUND: "
+  ):
+    store.read_slice('study.p1', Modality.CT, 1)
+
+
+def test_black_slices_are_written(tmp_path):
+  path = write_store(tmp_path / 'store')
+  writer = StoreWriter(
+    str(path), json.loads((path / 'settings.json').read_text())
+  )
+  (case, *_) = SliceStore.open(str(path)).cases
+  black = np.full(case.shape, -1, np.float32)
+  writer.write_case(
+    case, dict.fromkeys(case.modalities, black), np.zeros(case.shape, bool)
+  )
+  store = SliceStore.open(str(path))
+  assert (store.read_volume(case.id, next(iter(case.modalities))) == -1).all()
+  assert not store.read_mask(case.id).any()
 
 
 def test_unknown_case_array_and_address_are_named(finished):

@@ -12,6 +12,7 @@ import nano
 import numpy as np
 import pytest
 
+from synermedgen_jax.input.streams import BatchIterator
 from synermedgen_jax.models import presets
 from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training.checkpoints import CheckpointError
@@ -19,9 +20,15 @@ from synermedgen_jax.training.checkpoints import CheckpointError
 DEVICE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
+class Numbers(BatchIterator):
+  """One stream of 0, 1, 2, ... whose place can be saved."""
+
+  def __next__(self):
+    return next(self.streams[0])
+
+
 def numbers():
-  """An endless iterator over 0, 1, 2, ... whose place can be saved."""
-  return iter(grain.MapDataset.range(100).to_iter_dataset())
+  return Numbers({0: iter(grain.MapDataset.range(100).to_iter_dataset())})
 
 
 def params(step):

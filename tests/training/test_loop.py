@@ -166,10 +166,12 @@ def test_validation_draws_the_same_noise_at_every_step(step_config):
   ],
 )
 def test_what_is_due_at_which_step(due, steps):
-  config = loop.LoopConfig(10, log_every=3, checkpoint_every=4, val_every=6)
+  config = loop.LoopConfig(
+    10, optax.constant_schedule(1), log_every=3, checkpoint_every=4, val_every=6
+  )
   assert [s for s in range(1, 11) if getattr(config, due)(s)] == steps
 
 
 def test_a_run_may_never_validate():
-  config = loop.LoopConfig(4, val_every=0)
+  config = loop.LoopConfig(4, optax.constant_schedule(1), val_every=0)
   assert not any(map(config.validates, range(1, 5)))

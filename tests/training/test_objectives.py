@@ -64,8 +64,11 @@ def batch(**fields):
   return types.SimpleNamespace(**fields)
 
 
-def text_fields(labels, weights, tasks):
+def text_fields(labels, weights, tasks, examples=None):
+  if examples is None:
+    examples = np.ones_like(labels)
   return {
+    'und': layout(jnp.asarray(examples)),
     'labels': jnp.asarray(labels),
     'ntp_weight': jnp.asarray(weights, jnp.float32),
     'task_ids': jnp.asarray(tasks),
@@ -95,6 +98,25 @@ def test_answers_are_summed_and_counted_by_task():
   for name, value in expected.items():
     np.testing.assert_allclose(sums[name], value, atol=1e-6)
   assert 'flow' not in sums
+
+
+def test_an_answer_is_right_where_all_of_its_tokens_are():
+  # Three examples and padding; then one whose question alone is wrong.
+  params = HEAD | {
+    'und': jnp.asarray([[SURE, SURE, SURE, SURE, SURE, EVEN], [SURE] * 6])
+  }
+  fields = text_fields(
+    labels=[[1, 1, 1, 0, 1, 1], [0, 0, 1, 1, 0, 0]],
+    weights=[[1, 1, 1, 1, 1, 0], [0, 0, 1, 2, 0, 0]],
+    tasks=[[CTS, CTS, MI, MI, MI, 0], [0, MI, MI, MI, 0, 0]],
+    examples=[[1, 1, 2, 2, 3, 0], [1, 1, 1, 1, 0, 0]],
+  )
+  sums = objectives.flow_and_text_sums(
+    Stub(), params, batch(**fields), None, None, None
+  )
+  np.testing.assert_array_equal(sums['answer_accuracy/cts'], (1, 1))
+  np.testing.assert_array_equal(sums['answer_accuracy/mi'], (2, 3))
+  np.testing.assert_array_equal(sums['answer_accuracy/tia'], (0, 0))
 
 
 def test_a_chunk_at_a_time_is_the_same_loss():

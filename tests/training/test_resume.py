@@ -26,6 +26,9 @@ TIMES = (
   'step_seconds/p50',
   'step_seconds/p95',
   'data_wait',
+  'tokens_per_second',
+  'images_per_second',
+  'memory/host_gib',
 )
 ITEMS = ('params', 'ema', 'optimizer')
 

@@ -18,8 +18,8 @@ from synermedgen_jax.models import presets
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training import run
+from synermedgen_jax.training.config_checks import ConfigError
 from synermedgen_jax.training.optim import flatten
-from synermedgen_jax.training.run import ConfigError
 from synermedgen_jax.training.train_state import TrainState
 
 # What each stage trains, whatever its table of regular expressions says.
@@ -191,7 +191,8 @@ BAD = {
   ),
   'route without a pair': (
     {'routes': ('whole_body_pet_to_ct',)},
-    r"No pair for task 'cts' among the routes whole_body_pet_to_ct: .*",
+    r'config\.routes: no subject to train on in the store .* has '
+    r'whole_body_pet_to_ct; it holds brain_.*',
   ),
   'tokenizer': (
     {'tokenizer': 'nowhere'},

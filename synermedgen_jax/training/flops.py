@@ -1,4 +1,4 @@
-"""Floating-point operations of a program, counted from its jaxpr.
+"""Floating-point operations of a step, counted from its jaxpr.
 
 Matrix products and convolutions alone are counted, two operations for every
 multiplication and addition; the rest is a per cent or so. A scan's body counts
@@ -8,10 +8,21 @@ as often as it runs. XLA's own count takes it once.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import math
 from collections.abc import Iterator
 
+import jax
+import numpy as np
+import optax
 from jax.extend import core
+
+from synermedgen_jax.core.batch import PackedBatch
+from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.kernels.block_pairs import NOTHING, what_blocks_hold
+from synermedgen_jax.models.kernels.tpu import Blocks
+from synermedgen_jax.training.loop import StepConfig, make_train_step
+from synermedgen_jax.training.train_state import TrainState
 
 ATTENTION_SCOPE = 'interval_attention'
 
@@ -80,3 +91,75 @@ def _convolution_operations(eqn) -> float:
   holes = math.prod(p['lhs_dilation'])
   groups = p['batch_group_count']
   return 2.0 * eqn.outvars[0].aval.size * per_output / holes / groups
+
+
+def step_flops(
+  model: BagelConfig,
+  tx: optax.GradientTransformation,
+  config: StepConfig,
+  state: TrainState,
+  batch: PackedBatch,
+  active: dict[str, float],
+) -> dict[str, float]:
+  """Operations of a step of the model: what its mathematics needs.
+
+  Args:
+    model, tx, config: of the run.
+    state, batch: shapes will do.
+    active: shares of the attention's blocks, from `active_blocks`.
+
+  Returns:
+    {'attention', 'other'}.
+  """
+  plain = dataclasses.replace(
+    model,
+    llm=dataclasses.replace(model.llm, remat='none', attention='xla'),
+    vit=dataclasses.replace(model.vit, remat='none', attention='xla'),
+  )
+  whole = dataclasses.replace(
+    config.objective, logit_chunk=max(batch.labels.shape[1], 1)
+  )
+  step = make_train_step(
+    plain, tx, dataclasses.replace(config, objective=whole)
+  )
+  found = count(jax.make_jaxpr(step)(state, batch))
+  attention = sum(
+    found.get(f'attention/{part}', 0.0) * share
+    for part, share in active.items()
+  )
+  return {'attention': attention, 'other': found.get('other', 0.0)}
+
+
+def active_blocks(batch: PackedBatch) -> dict[str, float]:
+  """The shares of blocks in which anything is visible, as kernels see them."""
+
+  def joined(field):
+    return np.concatenate(
+      [getattr(batch.und, field), getattr(batch.gen, field)], axis=1
+    )
+
+  patches = np.broadcast_to(
+    np.arange(batch.vit_positions.shape[1]), batch.vit_positions.shape
+  )
+  return {
+    'mot': _share(
+      joined('order'), joined('visible_from'), joined('visible_to')
+    ),
+    'vit': _share(patches, batch.vit_visible_from, batch.vit_visible_to),
+  }
+
+
+def _share(order, visible_from, visible_to) -> float:
+  length = order.shape[1]
+  if not length:
+    return 0.0
+  blocks = Blocks().within(length, length)
+  pad = ((0, 0), (0, -length % blocks.q))
+  holds = what_blocks_hold(
+    np.pad(order, pad, mode='edge'),
+    np.pad(visible_from, pad),
+    np.pad(visible_to, pad),
+    block_q=blocks.q,
+    block_k=blocks.k,
+  )
+  return float((holds != NOTHING).mean())

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from synermedgen_jax.planning import flops
+from synermedgen_jax.training import flops
 
 
 def total(function, *arguments):

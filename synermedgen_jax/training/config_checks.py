@@ -1,0 +1,185 @@
+"""What is wrong with a config, told before anything compiles."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from synermedgen_jax.core.batch import TASKS
+from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.core.sharding import batch_sharding, rows_here
+from synermedgen_jax.input.streams import streams_of
+from synermedgen_jax.input.tokenizer import Tokenizer
+from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.interval_attention import IMPLEMENTATIONS
+from synermedgen_jax.models.layers import REMAT_POLICIES
+from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.training.objectives import OBJECTIVES
+
+_AT_LEAST = {
+  **dict.fromkeys(
+    (
+      'rows',
+      'streams',
+      'packing_bins',
+      'reader_threads',
+      'steps',
+      'log_every',
+      'checkpoint_every',
+      'keep',
+    ),
+    1,
+  ),
+  **dict.fromkeys(
+    (
+      'warmup',
+      'first_examples',
+      'max_bad_steps',
+      'val_every',
+      'keep_every',
+      'profile.start',
+      'profile.steps',
+    ),
+    0,
+  ),
+}
+_SHARES = ('ema', 'dropout.text', 'dropout.vae', 'dropout.vit')
+
+
+class ConfigError(ValueError):
+  """A config that cannot run; one line naming the key."""
+
+
+@contextlib.contextmanager
+def reading(key: str) -> Iterator[None]:
+  """Tells what is wrong with the value of `key` as an error of the config."""
+  try:
+    yield
+  except (ValueError, OSError) as error:
+    raise ConfigError(f'config.{key}: {error}') from None
+
+
+def check(
+  config: ConfigDict, model: BagelConfig, tokenizer: Tokenizer, mesh: Mesh
+) -> None:
+  """Refuses contradictions of the config with itself and with the devices.
+
+  Raises:
+    ConfigError: one line naming the key.
+  """
+  if config.stage not in OBJECTIVES:
+    raise ConfigError(
+      f'config.stage {config.stage!r}: expected one of {", ".join(OBJECTIVES)}.'
+    )
+  _check_ranges(config)
+  _check_names(config)
+  _check_best(config)
+  platform = mesh.devices.flat[0].platform
+  attention = IMPLEMENTATIONS.get(config.attention)
+  if attention and attention.platform not in (None, platform):
+    raise ConfigError(
+      f'config.attention {config.attention!r}: is for {attention.platform}, '
+      f"and the devices are of {platform}; '' takes their own."
+    )
+  if tokenizer.vocab_size > model.llm.vocab:
+    raise ConfigError(
+      f'config.tokenizer has {tokenizer.vocab_size} tokens, the model '
+      f'{config.model!r} embeds {model.llm.vocab}.'
+    )
+  devices = mesh.shape['data'] * mesh.shape['fsdp']
+  if config.rows % devices:
+    raise ConfigError(
+      f'config.rows {config.rows} is not divisible by the {devices} devices '
+      f'of the data and fsdp axes of config.mesh {tuple(config.mesh)}.'
+    )
+
+
+def _check_ranges(config: ConfigDict) -> None:
+  for key, least in _AT_LEAST.items():
+    value = _value(config, key)
+    if value < least:
+      raise ConfigError(f'config.{key} {value}: must be at least {least}.')
+  for key in _SHARES:
+    value = _value(config, key)
+    if not 0 <= value <= 1:
+      raise ConfigError(f'config.{key} {value}: must be from 0 to 1.')
+  if config.val_every and config.val_batches < 1:
+    raise ConfigError(
+      f'config.val_batches {config.val_batches}: must be at least 1, or set '
+      'config.val_every=0.'
+    )
+  for key in ('tasks', 'first_tasks'):
+    if any(share < 0 for share in config[key].values()):
+      raise ConfigError(f'config.{key}: a share is below 0.')
+  if not any(share > 0 for share in config.tasks.values()):
+    raise ConfigError('config.tasks: no task has a share above 0.')
+
+
+def _check_names(config: ConfigDict) -> None:
+  for key, known in (
+    ('tasks', TASKS[1:]),
+    ('first_tasks', TASKS[1:]),
+    ('routes', ROUTES_BY_NAME),
+    ('remat', REMAT_POLICIES),
+    ('attention', IMPLEMENTATIONS),
+  ):
+    value = config[key]
+    given = {value} - {''} if isinstance(value, str) else set(value)
+    unknown = sorted(given - set(known))
+    if unknown:
+      raise ConfigError(
+        f'config.{key}: unknown {", ".join(unknown)}; expected some of '
+        f'{", ".join(known)}.'
+      )
+
+
+def _check_best(config: ConfigDict) -> None:
+  """The best checkpoint is known where it is measured when it is saved."""
+  every = config.val_every
+  if config.best and not (every and config.checkpoint_every % every == 0):
+    raise ConfigError(
+      f'config.best {config.best!r} needs a validation at every checkpoint: '
+      f'config.checkpoint_every {config.checkpoint_every} has to be a multiple '
+      f'of config.val_every {every}, which is not 0.'
+    )
+
+
+def check_best_is_measured(config: ConfigDict, terms: set[str]) -> None:
+  """Refuses a metric for the best checkpoint that validation does not make."""
+  known = sorted(f'val/{term}' for term in terms)
+  if config.best and config.best not in known:
+    raise ConfigError(
+      f'config.best {config.best!r}: expected one of {", ".join(known)}.'
+    )
+
+
+def check_store(config: ConfigDict, store: SliceStore) -> None:
+  """Refuses a store that lacks a route which the config asks for."""
+  held = {route.name for case in store.split('train') for route in case.routes}
+  missing = [route for route in config.routes if route not in held]
+  if missing:
+    raise ConfigError(
+      f'config.routes: no subject to train on in the store {store.path} has '
+      f'{", ".join(missing)}; it holds {", ".join(sorted(held)) or "none"}.'
+    )
+
+
+def streams_here(config: ConfigDict, mesh: Mesh) -> list[int]:
+  """The streams of the data that this process reads.
+
+  Raises:
+    ConfigError: a stream would be on several processes.
+  """
+  with reading('streams'):
+    return streams_of(
+      rows_here(batch_sharding(mesh), config.rows), config.rows, config.streams
+    )
+
+
+def _value(config: ConfigDict, key: str):
+  for part in key.split('.'):
+    config = config[part]
+  return config
