@@ -86,6 +86,7 @@ def small() -> BagelConfig:
     latent_position_scale=3.0,
     position_heads=True,
     latent_query_scale=2.0,
+    comparison_heads=True,
     dtype='float32',
   )
 
@@ -151,7 +152,12 @@ def _flux() -> AutoencoderConfig:
   )
 
 
-PRESETS = {'tiny': tiny, 'small': small, 'base_1b': base_1b, 'bagel_7b': bagel_7b}
+PRESETS = {
+  'tiny': tiny,
+  'small': small,
+  'base_1b': base_1b,
+  'bagel_7b': bagel_7b,
+}
 
 
 def preset(name: str) -> BagelConfig:

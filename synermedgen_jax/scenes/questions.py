@@ -1,10 +1,10 @@
-"""What is asked about scenes: the medical tasks' shapes, nothing medical in them.
+"""What is asked about scenes, in the shapes of the medical tasks.
 
-  view    a view, a question, four lettered views -> a letter         (as CTS)
-  style   four lettered panels -> each one's style                    (as MI)
-  change  a view in two styles, four lettered descriptions -> a letter (as TIA)
-  redraw  a view and an instruction -> the view in another style (as synthesis)
-  copy    a view and an instruction -> the same picture
+view    a view, a question, four lettered views -> a letter         (as CTS)
+style   four lettered panels -> each one's style                    (as MI)
+change  a view in two styles, four lettered descriptions -> a letter (as TIA)
+redraw  a view and an instruction -> the view in another style (as synthesis)
+copy    a view and an instruction -> the same picture
 """
 
 from __future__ import annotations

@@ -176,7 +176,9 @@ def _nested(rng):
   turn = rng.normal(0, 0.3)
   shape = rng.random() < 0.2
   parts, scale = [], 1.0
-  for material in rng.choice(np.arange(1, MATERIALS), rng.integers(2, 5), False):
+  for material in rng.choice(
+    np.arange(1, MATERIALS), rng.integers(2, 5), False
+  ):
     row = (a * scale, b * scale, 1.7)
     parts.append((material, x, y, rng.normal(0, 0.2), *row, turn, shape, 0.0))
     scale *= rng.uniform(0.82, 0.95)
