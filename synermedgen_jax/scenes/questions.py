@@ -44,7 +44,7 @@ class View:
   index: int
   style: str
 
-  def read(self) -> Float[np.ndarray, '{solids.SIDE} {solids.SIDE}']:
+  def read(self) -> Float[np.ndarray, '64 64']:
     return styles.render(self.scene, self.index, self.style)
 
 

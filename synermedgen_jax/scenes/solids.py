@@ -36,11 +36,11 @@ class Cut:
     grain: a fine one.
   """
 
-  materials: Float[np.ndarray, '{MATERIALS} {SIDE} {SIDE}']
-  shade: Float[np.ndarray, '{SIDE} {SIDE}']
-  dome: Float[np.ndarray, '{SIDE} {SIDE}']
-  cloud: Float[np.ndarray, '{SIDE} {SIDE}']
-  grain: Float[np.ndarray, '{SIDE} {SIDE}']
+  materials: Float[np.ndarray, '8 64 64']
+  shade: Float[np.ndarray, '64 64']
+  dome: Float[np.ndarray, '64 64']
+  cloud: Float[np.ndarray, '64 64']
+  grain: Float[np.ndarray, '64 64']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Waves:
   frequency: Float[np.ndarray, 'w 3']
   phase: Float[np.ndarray, ' w']
 
-  def at(self, height: float) -> Float[np.ndarray, '{SIDE} {SIDE}']:
+  def at(self, height: float) -> Float[np.ndarray, '64 64']:
     """Its values on the pixels of the plane at `height`, of variance 1."""
     x = self.frequency[:, :1] * _LINE + (
       self.phase + self.frequency[:, 2] * height

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from synermedgen_jax.scenes import solids
 from synermedgen_jax.scenes.solids import SIDE, Cut
 
-Grey = Float[np.ndarray, '{SIDE} {SIDE}']
+Grey = Float[np.ndarray, '64 64']
 
 # A grey value per material, the void first, in [0, 1].
 _TABLES = {
@@ -54,7 +54,7 @@ def _slope(image: Grey) -> Grey:
   return out
 
 
-def _blur_matrix(sigma: float) -> Float[np.ndarray, '{SIDE} {SIDE}']:
+def _blur_matrix(sigma: float) -> Float[np.ndarray, '64 64']:
   offset = np.subtract.outer(np.arange(SIDE), np.arange(SIDE))
   matrix = np.exp(-0.5 * (offset / sigma) ** 2)
   return (matrix / matrix.sum(1, keepdims=True)).astype(np.float32)

@@ -33,7 +33,7 @@ from synermedgen_jax.scenes import sources as scenes
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.slices.windows import FIXED_WINDOWS
 from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import flops, loop, optim
+from synermedgen_jax.training import flops, loop, optim, weights
 from synermedgen_jax.training.config_checks import (
   ConfigError,
   check,
@@ -260,9 +260,7 @@ def _starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
     with reading('model'):
       return preset(config.model), None
   with reading('init_from'):
-    found, params = ckpt.load_model(
-      Path(config.init_from) / 'checkpoints', which=str(config.init_step)
-    )
+    found, params = _load(config)
   if config.model == 'init_from':
     return found, params
   with reading('model'):
@@ -273,6 +271,15 @@ def _starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
       f'than config.model {config.model!r}.'
     )
   return model, params
+
+
+def _load(config: ConfigDict) -> tuple[BagelConfig, Any]:
+  """The model of a run, or one that ships as a folder of weights."""
+  if weights.holds_weights(config.init_from):
+    return weights.load_weights(config.init_from)
+  return ckpt.load_model(
+    Path(config.init_from) / 'checkpoints', which=str(config.init_step)
+  )
 
 
 def _shape(model: BagelConfig) -> BagelConfig:
