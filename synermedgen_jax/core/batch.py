@@ -40,6 +40,7 @@ TASKS = (
   'change',  # as tia
   'redraw',  # as synthesis
   'copy',  # a picture again, from itself and words
+  'pairs',  # views in two styles each, for the contrast between them
 )
 
 

@@ -25,7 +25,7 @@ from synermedgen_jax.tasks.example import (
   vit_image,
 )
 
-TASKS = ('view', 'style', 'change', 'redraw', 'copy')
+TASKS = ('view', 'style', 'change', 'redraw', 'copy', 'pairs')
 LETTERS = prompts.LETTERS
 STYLE_QUESTION = 'Name the style of each panel.'
 COPY = 'copy {region} {source}'
@@ -197,6 +197,20 @@ def _generation(
     vae_image(View(scene, index, target), has_loss=True),
   )
   return Example(task, spans)
+
+
+def pairs(scenes: Scenes, rng: np.random.Generator) -> Example:
+  """A few neighbouring views of a scene, each in the same two styles."""
+  scene = scenes.draw(rng)[0]
+  names = _draw_pair(rng)
+  step = int(rng.choice((1, 1, 2, APART)))
+  start = int(rng.integers(solids.VIEWS - step * (len(LETTERS) - 1)))
+  spans = [
+    vit_image(View(scene, start + step * i, name))
+    for i in range(len(LETTERS))
+    for name in names
+  ]
+  return Example('pairs', tuple(spans))
 
 
 def reconstruction(scenes: Scenes, rng: np.random.Generator) -> Example:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from synermedgen_jax.core.batch import TASKS, PackedBatch
 from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.training.contrast import contrast_sums
 
 Sums = dict[str, tuple[Array, Array]]  # term -> (sum, count)
 
@@ -237,6 +238,7 @@ def total(sums: Sums, config: ObjectiveConfig) -> Array:
     'l1': 1.0,
     'l2': config.l2_weight,
     'kl': config.kl_weight,
+    'contrast': 1.0,
     **{f'ntp/{task}': config.ntp_weight for task in TASKS},
   }
   return sum(
@@ -251,6 +253,7 @@ def total(sums: Sums, config: ObjectiveConfig) -> Array:
 
 OBJECTIVES: Mapping[str, Callable[..., Sums]] = {
   'autoencoder': autoencoder_sums,  # stage 0
+  'contrast': contrast_sums,  # a base's ViT, before any word
   'gau': multimodal_sums,  # Stage I
   'ucg': multimodal_sums,  # Stage II
   'joint': multimodal_sums,  # both losses in one step

@@ -1,0 +1,50 @@
+"""The base learns to look: questions about drawn scenes, no synthesis yet.
+
+  python -m synermedgen_jax.main --config=configs/base_questions.py:small \\
+      --config.init_from=RUN/base_autoencoder --workdir=RUN/base_questions
+
+First which candidate shows the source's view, among other scenes and then
+among neighbouring views; then the style of panels and the change between two
+pictures as well. The rate rises slowly: the heads that compare are there from
+the start, and large updates undo them before they are of use (docs/base.md).
+small: two CPU cores, TIME. Result to expect on validation scenes: RESULT.
+"""
+
+from ml_collections import ConfigDict
+
+from synermedgen_jax.training.defaults import default_config
+
+
+def get_config(model: str = 'small') -> ConfigDict:
+  config = default_config()
+  config.stage = 'gau'
+  config.model = model
+
+  config.first_tasks = {'view': 1.0}
+  config.first_examples = 8000
+  config.tasks = {'view': 0.6, 'change': 0.3, 'style': 0.1}
+  config.scenes = {
+    # same, other_scenes, apart, neighbours: `scenes.questions.LEVELS`
+    'first_levels': (0.6, 0.4, 0.0, 0.0),
+    'first_views': 4000,
+    'levels': (0.1, 0.4, 0.25, 0.25),
+  }
+  config.capacity = {'und': 224, 'gen': 0, 'vit': 80, 'images': 0}
+  config.rows = config.streams = 4
+
+  config.trainable = (
+    (r'autoencoder/.*', 0.0),
+    (r'(vit|latent)_pos_embed', 0.0),
+    (r'(vae2llm|llm2vae|time_embedder)/.*', 0.0),
+    (r'mot/(layers/gen|gen_norm)/.*', 0.0),
+    (r'(vit|connector|embed_tokens|lm_head)/.*', 1.0),
+    (r'mot/(layers/und|und_norm)/.*', 1.0),
+  )
+  config.objective = {'ntp_weight': 1.0}
+  config.steps = 4000
+  config.learning_rate = 3e-3
+  config.warmup = 400
+  config.b1, config.b2, config.eps = 0.9, 0.95, 1e-8
+
+  config.val_batches = 16
+  return config
