@@ -1,5 +1,7 @@
 """Scenes: the same by seed, and neighbouring views nearly alike."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -48,7 +50,7 @@ def test_neighbouring_views_differ_and_far_ones_more(seed):
       ]
     )
 
-  neighbours = [np.abs(a - b).max() for a, b in zip(views, views[1:])]  # noqa: B905
+  neighbours = [np.abs(a - b).max() for a, b in itertools.pairwise(views)]
   assert min(neighbours) > 0.1
   assert distance(1) < distance(4) < distance(12)
 
