@@ -29,11 +29,11 @@ def get_config(model: str = 'small') -> ConfigDict:
     (r'.*', 0.0),
   )
   config.objective = {'l2_weight': 2.0, 'kl_weight': 5e-4}
-  config.steps = 2400
+  config.steps = 2000
   config.learning_rate = 1e-2
   config.warmup = 50
 
   config.log_every = 100
   config.val_batches = 16
-  config.checkpoint_every = 1200
+  config.checkpoint_every = 1000
   return config

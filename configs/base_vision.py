@@ -29,11 +29,12 @@ def get_config(model: str = 'small') -> ConfigDict:
     (r'(vit|connector)/.*', 1.0),
     (r'.*', 0.0),
   )
-  config.steps = 3000
+  config.steps = 4500
   config.learning_rate = 4e-3
   config.warmup = 100
   config.b1, config.b2, config.eps = 0.9, 0.95, 1e-8
 
   config.log_every = 50
+  config.val_every = 500
   config.val_batches = 8
   return config

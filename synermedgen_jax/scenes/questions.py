@@ -200,9 +200,12 @@ def _generation(
 
 
 def pairs(scenes: Scenes, rng: np.random.Generator) -> Example:
-  """A few neighbouring views of a scene, each in the same two styles."""
+  """A few neighbouring views of a scene, each in the same two styles or dyes."""
   scene = scenes.draw(rng)[0]
-  names = _draw_pair(rng)
+  names = [str(n) for n in rng.choice(styles.NAMES, 2, replace=False)]
+  for i, dye in enumerate(rng.choice(styles.DYES, 2, replace=False)):
+    if rng.random() < 0.4:
+      names[i] = str(dye)
   step = int(rng.choice((1, 1, 2, APART)))
   start = int(rng.integers(solids.VIEWS - step * (len(LETTERS) - 1)))
   spans = [

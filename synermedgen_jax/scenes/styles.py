@@ -8,7 +8,7 @@ little, the same way every time.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -28,8 +28,9 @@ _TABLES = {
 }
 
 
-def _paint(cut: Cut, table: str, tint: float = 0.04) -> Grey:
-  values = np.asarray(_TABLES[table], np.float32)
+def _paint(cut: Cut, table: str | Sequence[float], tint: float = 0.04) -> Grey:
+  values = _TABLES[table] if isinstance(table, str) else table
+  values = np.asarray(values, np.float32)
   flat = values @ cut.materials.reshape(len(values), -1)
   return flat.reshape(SIDE, SIDE) + np.float32(tint) * cut.shade
 
@@ -150,18 +151,35 @@ STYLES = {
   )
 }
 NAMES = tuple(STYLES)
+# Dyes have no name to learn: each scene has its own grey values.
+DYES = ('dye_1', 'dye_2', 'dye_3')
 # Those that are easily mixed up.
 CONFUSABLE = (('ink', 'frost'), ('flat', 'chalk', 'etched'))
 
 
+_NUMBERS = {name: i for i, name in enumerate((*NAMES, *DYES))}
+
+
+def _dye(seed: int, name: str) -> Style:
+  rng = np.random.default_rng((seed, _NUMBERS[name]))
+  table = (0.0, *rng.uniform(0.03, 1, solids.MATERIALS - 1))
+  soft, noise = rng.random() < 0.3, rng.choice((0.005, 0.02, 0.04))
+
+  def paint(cut, rng):
+    image = _paint(cut, table)
+    return _blur(image, _SOFT) if soft else image
+
+  return Style(name, paint, noise, 0.2)
+
+
 def render(seed: int, view: int, style: str) -> Grey:
   """A view of a scene as a picture in [-1, 1]; the same one every time."""
-  if style not in STYLES:
+  if style not in _NUMBERS:
     raise ValueError(
-      f'Unknown style {style!r}: expected one of {", ".join(NAMES)}.'
+      f'Unknown style {style!r}: expected one of {", ".join(_NUMBERS)}.'
     )
-  chosen = STYLES[style]
-  rng = np.random.default_rng((seed, view, NAMES.index(style)))
+  rng = np.random.default_rng((seed, view, _NUMBERS[style]))
+  chosen = STYLES.get(style) or _dye(seed, style)
   image = chosen.paint(solids.cut(seed, view), rng)
   if chosen.shading:
     slope = rng.uniform(-chosen.shading, chosen.shading, 2)
