@@ -36,6 +36,10 @@ def get_config(model: str = 'small') -> ConfigDict:
   config.trainable = (
     (r'autoencoder/.*', 0.0),
     (r'(vit|latent)_pos_embed', 0.0),
+    (r'mot/layers/und/[qk]_norm/.*', 5.0),
+    # What generates begins here, and bears larger steps.
+    (r'(vae2llm|llm2vae|time_embedder)/.*', 3.0),
+    (r'mot/(layers/gen|gen_norm)/.*', 3.0),
     (r'.*', 1.0),
   )
   config.objective = {'ntp_weight': 1.0, 'flow_weight': 1.0, 'train_shift': 4.0}
@@ -51,9 +55,9 @@ def get_config(model: str = 'small') -> ConfigDict:
     },
   }
   config.steps = 4000
-  config.learning_rate = 3e-3
+  config.learning_rate = 2e-3
   config.warmup = 200
   config.ema = 0.995
 
-  config.val_batches = 16
+  config.val_batches = 8
   return config

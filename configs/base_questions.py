@@ -1,7 +1,7 @@
 """The base learns to look: questions about drawn scenes, no synthesis yet.
 
   python -m synermedgen_jax.main --config=configs/base_questions.py:small \\
-      --config.init_from=RUN/base_autoencoder --workdir=RUN/base_questions
+      --config.init_from=RUN/base_vision --workdir=RUN/base_questions
 
 First which candidate shows the source's view, among other scenes and then
 among neighbouring views; then the style of panels and the change between two
@@ -21,14 +21,10 @@ def get_config(model: str = 'small') -> ConfigDict:
   config.model = model
 
   config.first_tasks = {'view': 1.0}
-  config.first_examples = 8000
+  config.first_examples = 3200
   config.tasks = {'view': 0.6, 'change': 0.3, 'style': 0.1}
-  config.scenes = {
-    # same, other_scenes, apart, neighbours: `scenes.questions.LEVELS`
-    'first_levels': (0.6, 0.4, 0.0, 0.0),
-    'first_views': 4000,
-    'levels': (0.1, 0.4, 0.25, 0.25),
-  }
+  # same, other_scenes, apart, neighbours: `scenes.questions.LEVELS`
+  config.scenes = {'levels': (0.1, 0.3, 0.25, 0.35)}
   config.capacity = {'und': 224, 'gen': 0, 'vit': 80, 'images': 0}
   config.rows = config.streams = 4
 
@@ -38,13 +34,16 @@ def get_config(model: str = 'small') -> ConfigDict:
     (r'(vae2llm|llm2vae|time_embedder)/.*', 0.0),
     (r'mot/(layers/gen|gen_norm)/.*', 0.0),
     (r'(vit|connector|embed_tokens|lm_head)/.*', 1.0),
+    # How sharply images are told apart: a few numbers with a long way to go.
+    (r'mot/layers/und/[qk]_norm/.*', 5.0),
     (r'mot/(layers/und|und_norm)/.*', 1.0),
   )
   config.objective = {'ntp_weight': 1.0}
-  config.steps = 4000
-  config.learning_rate = 3e-3
-  config.warmup = 400
+  config.steps = 2000
+  config.learning_rate = 2e-3
+  config.warmup = 300
   config.b1, config.b2, config.eps = 0.9, 0.95, 1e-8
 
-  config.val_batches = 16
+  config.val_every = 250
+  config.val_batches = 8
   return config

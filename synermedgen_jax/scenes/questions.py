@@ -200,7 +200,7 @@ def _generation(
 
 
 def pairs(scenes: Scenes, rng: np.random.Generator) -> Example:
-  """A few neighbouring views of a scene, each in the same two styles or dyes."""
+  """Neighbouring views of a scene, each in the same two styles or dyes."""
   scene = scenes.draw(rng)[0]
   names = [str(n) for n in rng.choice(styles.NAMES, 2, replace=False)]
   for i, dye in enumerate(rng.choice(styles.DYES, 2, replace=False)):
