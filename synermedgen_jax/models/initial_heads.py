@@ -15,7 +15,7 @@ which lowers the loss before the others are there:
   * first layer, heads of the other groups: a token reads the image some 27
     positions before it, the source as seen from the answer of such a question;
     both write what they read into directions of their own;
-  * later layers, the first head of each group: queries made of the latter look
+  * later layers, the first head of the first group: queries made of the latter look
     for keys made of the former, alike for alike;
   * and copy the words of the place they find into the answer, which the output
     layer, starting as the transpose of the embedding, can read.
@@ -40,7 +40,7 @@ _NEAR_BAND, _FAR_BAND = (0.15, np.inf), (0.04, 0.25)
 _SINK = 1.2  # what a token without such an image looks at instead: words
 _EMBEDDING = 25.0  # words stand out beside what is read from images
 _READOUT = 0.1  # of the output layer beside the embedding
-_SHARPNESS = 3.0  # of all queries
+_SHARPNESS = 4.0  # of all queries
 
 
 def start_heads(params: dict[str, Any], config: BagelConfig) -> None:
@@ -179,26 +179,27 @@ def _read_images(weights, config: BagelConfig, contents, written) -> None:
 
 
 def _match(weights, config: BagelConfig, written, rng) -> None:
-  """Later layers: a source seeks its like, in dimensions that turn slowly."""
+  """Later layers: a source seeks its like, in dimensions that turn slowly.
+
+  The other groups' keys stay as they are: words seek words with them.
+  """
   llm = config.llm
   half = llm.head_dim // 2
   slow = np.zeros(llm.head_dim, np.float32)
   slow[half // 3 : half] = slow[half + half // 3 :] = 3
-  for group in range(llm.kv_heads):
-    place, queries = _slots(llm, group)
-    order = rng.permutation(llm.head_dim)
-    near, far = (part[:, order] * slow for part in written)
-    _put(weights, 'k_proj/kernel', np.s_[1:, :, place], near)
-    _put(weights, 'q_proj/kernel', np.s_[1:, :, queries[0]], far)
+  place, queries = _slots(llm, 0)
+  order = rng.permutation(llm.head_dim)
+  near, far = (part[:, order] * slow for part in written)
+  _put(weights, 'k_proj/kernel', np.s_[1:, :, place], near)
+  _put(weights, 'q_proj/kernel', np.s_[1:, :, queries[0]], far)
 
 
 def _copy(weights, config: BagelConfig, rng) -> None:
-  """Later layers: what the first head of a group finds is added as it is."""
+  """Later layers: what such a head finds is added as it is."""
   llm = config.llm
+  place, queries = _slots(llm, 0)
   for layer in range(1, llm.layers):
-    for group in range(llm.kv_heads):
-      place, queries = _slots(llm, group)
-      shape = (llm.hidden, llm.head_dim)
-      part = np.linalg.qr(rng.normal(size=shape))[0].astype(np.float32)
-      _put(weights, 'v_proj/kernel', np.s_[layer, :, place], part)
-      _put(weights, 'o_proj/kernel', np.s_[layer, queries[0]], part.T)
+    shape = (llm.hidden, llm.head_dim)
+    part = np.linalg.qr(rng.normal(size=shape))[0].astype(np.float32)
+    _put(weights, 'v_proj/kernel', np.s_[layer, :, place], part)
+    _put(weights, 'o_proj/kernel', np.s_[layer, queries[0]], part.T)
