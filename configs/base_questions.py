@@ -1,7 +1,7 @@
 """The base learns to look: questions about drawn scenes, no synthesis yet.
 
   python -m synermedgen_jax.main --config=configs/base_questions.py:small \\
-      --config.init_from=RUN/base_vision --workdir=RUN/base_questions
+      --config.init_from=RUN/base_captions --workdir=RUN/base_questions
 
 First which candidate shows the source's view, among other scenes and then
 among neighbouring views; then the style of panels and the change between two

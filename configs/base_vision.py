@@ -20,7 +20,7 @@ def get_config(model: str = 'small') -> ConfigDict:
 
   config.tasks = {'pairs': 1.0}
   config.scenes = {'levels': (1.0, 0.0, 0.0, 0.0)}
-  config.capacity = {'und': 48, 'gen': 0, 'vit': 32, 'images': 0}
+  config.capacity = {'und': 54, 'gen': 0, 'vit': 32, 'images': 0}
   config.rows = 12
   config.streams = 4
   config.packing_bins = 3
@@ -29,6 +29,7 @@ def get_config(model: str = 'small') -> ConfigDict:
     (r'(vit|connector)/.*', 1.0),
     (r'.*', 0.0),
   )
+  config.objective = {'caption_weight': 0.0}
   config.steps = 4500
   config.learning_rate = 4e-3
   config.warmup = 100

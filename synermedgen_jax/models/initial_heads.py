@@ -15,10 +15,10 @@ which lowers the loss before the others are there:
   * first layer, heads of the other groups: a token reads the image some 27
     positions before it, the source as seen from the answer of such a question;
     both write what they read into directions of their own;
-  * later layers, the first head of the first group: queries made of the latter look
-    for keys made of the former, alike for alike;
-  * and copy the words of the place they find into the answer, which the output
-    layer, starting as the transpose of the embedding, can read.
+  * later layers, the first head of the first group: queries made of the latter
+    look for keys made of the former, alike for alike;
+  * and it copies the words of the place it finds into the answer, which the
+    output layer, starting as the transpose of the embedding, can read.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ def _generation(
 
 
 def pairs(scenes: Scenes, rng: np.random.Generator) -> Example:
-  """Neighbouring views of a scene, each in the same two styles or dyes."""
+  """Two styles or dyes, and neighbouring views of a scene in each of them."""
   scene = scenes.draw(rng)[0]
   names = [str(n) for n in rng.choice(styles.NAMES, 2, replace=False)]
   for i, dye in enumerate(rng.choice(styles.DYES, 2, replace=False)):
@@ -208,12 +208,21 @@ def pairs(scenes: Scenes, rng: np.random.Generator) -> Example:
       names[i] = str(dye)
   step = int(rng.choice((1, 1, 2, APART)))
   start = int(rng.integers(solids.VIEWS - step * (len(LETTERS) - 1)))
+  # A dye has no name to be told.
+  named = [name in styles.STYLES for name in names]
   spans = [
+    text(name if is_named else 'style', has_loss=is_named)
+    for name, is_named in zip(names, named, strict=True)
+  ]
+  spans += [
     vit_image(View(scene, start + step * i, name))
     for i in range(len(LETTERS))
     for name in names
   ]
-  return Example('pairs', tuple(spans))
+  answers = [
+    name for name, is_named in zip(names, named, strict=True) if is_named
+  ]
+  return Example('pairs', tuple(spans), answers[-1] if answers else '')
 
 
 def reconstruction(scenes: Scenes, rng: np.random.Generator) -> Example:

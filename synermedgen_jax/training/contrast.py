@@ -32,7 +32,8 @@ def contrast_sums(
 
   Args:
     model, params: the whole model; ViT, connector and one projection are used.
-    batch: rows of images of one size, source and target by turns.
+    batch: rows of one example each, two words, the style of the sources and
+      that of the targets, then images of one size, source and target by turns.
     key, config: not used.
   """
   del key, config
@@ -64,9 +65,37 @@ def contrast_sums(
     strict=True,
   )
   count = 2.0 * (begins & is_target).sum()
+  caption = _caption_sums(params, batch, same, tokens, begins, is_target)
   return {
     'contrast': (sum(losses), count),
     'contrast_accuracy': (sum(right), count),
+    **caption,
+  }
+
+
+# Where the two words are asked for, <|im_start|> word <|im_end|> each.
+_WORDS = (0, 3)
+# A fresh output layer speaks softly: its columns are short.
+_CAPTION_SHARPNESS = 4.0
+
+
+def _caption_sums(params, batch: PackedBatch, same, tokens, begins, is_target):
+  """Does an image, read as the output layer reads, name its style?"""
+  x = jnp.einsum('bpq,bqe->bpe', same, tokens.astype(jnp.float32))
+  x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6)
+  logits = _CAPTION_SHARPNESS * x @ params['lm_head']['kernel']
+  which = is_target.astype(jnp.int32)
+  label, weight = (
+    jnp.take_along_axis(values[:, jnp.array(_WORDS)], which, axis=1)
+    for values in (batch.labels, batch.ntp_weight)
+  )
+  weight = weight * begins
+  picked = jnp.take_along_axis(logits, label[..., None], -1)[..., 0]
+  loss = jax.nn.logsumexp(logits, axis=-1) - picked
+  right = (logits.argmax(-1) == label) * weight
+  return {
+    'caption': ((loss * weight).sum(), weight.sum()),
+    'caption_accuracy': (right.sum(), weight.sum()),
   }
 
 

@@ -32,6 +32,7 @@ class ObjectiveConfig:
     ntp_weight, flow_weight: CE : MSE, 1 : 1 in BAGEL's recipe.
     l2_weight: of the autoencoder's squared error, beside its absolute error.
     kl_weight: of the autoencoder's KL term, per latent number.
+    caption_weight: of naming an image's style, beside the contrast.
     logit_chunk: und tokens whose logits exist at one time.
   """
 
@@ -40,6 +41,7 @@ class ObjectiveConfig:
   flow_weight: float = 1.0
   l2_weight: float = 0.0
   kl_weight: float = 1e-6
+  caption_weight: float = 1.0
   logit_chunk: int = 1024
 
 
@@ -239,6 +241,7 @@ def total(sums: Sums, config: ObjectiveConfig) -> Array:
     'l2': config.l2_weight,
     'kl': config.kl_weight,
     'contrast': 1.0,
+    'caption': config.caption_weight,
     **{f'ntp/{task}': config.ntp_weight for task in TASKS},
   }
   return sum(
