@@ -30,6 +30,7 @@ class ObjectiveConfig:
   Attributes:
     train_shift: shift of the timestep distribution (BAGEL fine-tunes with 1).
     ntp_weight, flow_weight: CE : MSE, 1 : 1 in BAGEL's recipe.
+    task_weights: of tasks whose answers weigh more or less than others'.
     l2_weight: of the autoencoder's squared error, beside its absolute error.
     kl_weight: of the autoencoder's KL term, per latent number.
     caption_weight: of naming an image's style, beside the contrast.
@@ -38,6 +39,7 @@ class ObjectiveConfig:
 
   train_shift: float = 1.0
   ntp_weight: float = 1.0
+  task_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
   flow_weight: float = 1.0
   l2_weight: float = 0.0
   kl_weight: float = 1e-6
@@ -242,7 +244,10 @@ def total(sums: Sums, config: ObjectiveConfig) -> Array:
     'kl': config.kl_weight,
     'contrast': 1.0,
     'caption': config.caption_weight,
-    **{f'ntp/{task}': config.ntp_weight for task in TASKS},
+    **{
+      f'ntp/{task}': config.ntp_weight * config.task_weights.get(task, 1.0)
+      for task in TASKS
+    },
   }
   return sum(
     (
