@@ -62,7 +62,8 @@ def get_config(model: str = 'small') -> ConfigDict:
   }
   config.steps = 4000
   config.learning_rate = 1.5e-3
-  config.warmup = 200
+  config.warmup = 100
+  config.decay = 'constant'  # its average stands in for a decay
   config.ema = 0.995
 
   config.val_batches = 8
