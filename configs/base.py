@@ -30,7 +30,7 @@ def get_config(model: str = 'small') -> ConfigDict:
   config.scenes = {'levels': (0.1, 0.25, 0.25, 0.4)}
   # Two pictures to make and two or three questions a row.
   config.capacity = {'und': 192, 'gen': 256, 'vit': 56, 'images': 4}
-  config.rows = config.streams = 4
+  config.rows = config.streams = 2
   config.dropout = {'text': 0.1, 'vae': 0.1, 'vit': 0.1}
 
   config.trainable = (
@@ -66,5 +66,6 @@ def get_config(model: str = 'small') -> ConfigDict:
   config.decay = 'constant'  # its average stands in for a decay
   config.ema = 0.995
 
+  config.val_every = 250
   config.val_batches = 8
   return config
