@@ -21,10 +21,10 @@ Cloud TPUs and under Slurm they find one another; elsewhere --coordinator,
 """
 
 import sys
-from pathlib import Path
 
 import jax
 from absl import app, flags, logging
+from etils.epath import Path
 from ml_collections import config_flags
 
 from synermedgen_jax.input.pipeline import ExampleTooLarge

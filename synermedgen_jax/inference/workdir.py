@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils.epath import Path
 
 from synermedgen_jax.core.batch import ImageGeometry
 from synermedgen_jax.core.modalities import Modality
@@ -72,7 +75,7 @@ class Trained:
     model, params = ckpt.load_model(workdir / 'checkpoints')
     return cls(
       model,
-      params,
+      jax.tree.map(jnp.asarray, params),
       tokenizer,
       model.image_geometry(**config['image']),
       config,

@@ -11,13 +11,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from etils.epath import Path
 from jax.experimental import multihost_utils
 
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
@@ -85,7 +87,8 @@ def manager(
     stay.append(ocp.checkpoint_managers.EveryNSteps(keep_every))
 
   def quality(metrics) -> float:
-    return better(best) * metrics[best]
+    value = metrics.get(best, math.nan)  # another run's best was another
+    return better(best) * value if math.isfinite(value) else -math.inf
 
   if best:
     stay.append(
@@ -93,16 +96,16 @@ def manager(
         get_metric_fn=quality, n=1, keep_checkpoints_without_metrics=False
       )
     )
-  path = str(directory)
-  if '://' not in path:
-    path = str(Path(path).absolute())
-    try:
-      Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-      raise CheckpointError(
-        f'{path}: cannot be made ({error.strerror}); name a place that can '
-        'be written.'
-      ) from None
+  path = Path(directory)
+  if '://' not in str(path):
+    path = path.absolute()
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except (OSError, ImportError) as error:  # gs:// needs a package of its own
+    raise CheckpointError(
+      f'{path}: cannot be made ({_reason(error)}); name a place that can be '
+      'written.'
+    ) from None
   return ocp.CheckpointManager(
     path,
     options=ocp.CheckpointManagerOptions(
@@ -274,13 +277,12 @@ def model_from_json(data: dict[str, Any]) -> BagelConfig:
 
 def latest(directory: str | Path) -> tuple[ocp.CheckpointManager, int]:
   """The manager and the newest step of a finished run's checkpoints."""
-  path = str(directory)
-  if '://' not in path and not Path(path).is_dir():
-    raise CheckpointError(f'{path}: no checkpoint directory there.')
-  checkpoints = manager(path)
+  if not Path(directory).is_dir():
+    raise CheckpointError(f'{directory}: no checkpoint directory there.')
+  checkpoints = manager(directory)
   step = checkpoints.latest_step()
   if step is None:
-    raise CheckpointError(f'{path}: holds no whole checkpoint.')
+    raise CheckpointError(f'{directory}: holds no whole checkpoint.')
   return checkpoints, step
 
 
@@ -296,19 +298,25 @@ def find_step(checkpoints: ocp.CheckpointManager, which: str) -> int:
       f'{checkpoints.directory}: has no checkpoint {which!r}; there are '
       f'newest, best and {", ".join(map(str, sorted(steps)))}.'
     )
-  measured = {step: checkpoints.metrics(step) for step in steps}
-  measured = {step: values for step, values in measured.items() if values}
+  measured = {
+    (metric, step): value
+    for step in steps
+    for metric, value in (checkpoints.metrics(step) or {}).items()
+    if math.isfinite(value)
+  }
   if not measured:
     raise CheckpointError(
       f'{checkpoints.directory}: no checkpoint was measured; train with '
       'config.best set to a metric.'
     )
 
-  def quality(step: int) -> tuple[float, int]:
-    ((metric, value),) = measured[step].items()
-    return better(metric) * value, step
-
-  return max(measured, key=quality)
+  # The newest one's, where the run's best was another before.
+  metric = max(measured, key=lambda key: key[1])[0]
+  return max(
+    (better(metric) * value, step)
+    for (name, step), value in measured.items()
+    if name == metric
+  )[1]
 
 
 def load_model(
@@ -322,27 +330,38 @@ def load_model(
     use_ema: take the averaged parameters where the run kept them.
 
   Returns:
-    The model's shape and its parameters (nested, host memory or one device).
+    The model's shape and its parameters, nested NumPy arrays.
 
   Raises:
     CheckpointError: there is none, or it is not whole.
   """
-  checkpoints, _ = latest(directory)
-  step = find_step(checkpoints, which)
   advice = 'delete it and train on from the one before it, or from the start'
-  with contextlib.closing(checkpoints), _reading(checkpoints, step, advice):
-    items = set(checkpoints.item_metadata(step).keys())
+  with contextlib.ExitStack() as stack:
+    checkpoints, _ = latest(directory)
+    stack.enter_context(contextlib.closing(checkpoints))
+    step = find_step(checkpoints, which)
+    stack.enter_context(_reading(checkpoints, step, advice))
+    items = checkpoints.item_metadata(step)
     wanted = {
       'model': ocp.args.JsonRestore(),
-      'params': ocp.args.StandardRestore(),
+      'params': ocp.args.StandardRestore(_on_host(items['params'])),
     }
-    if use_ema and 'ema' in items:
-      wanted['ema'] = ocp.args.StandardRestore()
+    if use_ema and items.get('ema'):
+      wanted['ema'] = ocp.args.StandardRestore(_on_host(items['ema']))
     read = checkpoints.restore(step, args=ocp.args.Composite(**wanted))
   params = read['params']
   if 'ema' in wanted:
     params = _overlay(params, read['ema'])
-  return model_from_json(read['model']), jax.tree.map(jax.numpy.asarray, params)
+  return model_from_json(read['model']), params
+
+
+def _on_host(metadata: Any) -> Any:
+  """Asks for NumPy arrays, wherever the devices were that wrote them."""
+  return jax.tree.map(
+    # All of it is one number, which takes no memory.
+    lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape),
+    metadata,
+  )
 
 
 def _overlay(base: Any, top: Any) -> Any:

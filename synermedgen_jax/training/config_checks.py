@@ -35,6 +35,7 @@ _AT_LEAST = {
   ),
   **dict.fromkeys(
     (
+      'seed',
       'warmup',
       'first_examples',
       'max_bad_steps',
@@ -58,7 +59,7 @@ def reading(key: str) -> Iterator[None]:
   """Tells what is wrong with the value of `key` as an error of the config."""
   try:
     yield
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, TypeError) as error:  # a part it does not know
     raise ConfigError(f'config.{key}: {error}') from None
 
 
@@ -102,6 +103,12 @@ def _check_ranges(config: ConfigDict) -> None:
     value = _value(config, key)
     if value < least:
       raise ConfigError(f'config.{key} {value}: must be at least {least}.')
+  if not config.learning_rate >= 0:
+    raise ConfigError(
+      f'config.learning_rate {config.learning_rate}: must be at least 0.'
+    )
+  if not config.clip > 0:
+    raise ConfigError(f'config.clip {config.clip}: must be above 0.')
   for key in _SHARES:
     value = _value(config, key)
     if not 0 <= value <= 1:
@@ -116,6 +123,9 @@ def _check_ranges(config: ConfigDict) -> None:
       raise ConfigError(f'config.{key}: a share is below 0.')
   if not any(share > 0 for share in config.tasks.values()):
     raise ConfigError('config.tasks: no task has a share above 0.')
+  first = config.first_tasks
+  if config.first_examples and first and not any(first.values()):
+    raise ConfigError('config.first_tasks: no task has a share above 0.')
 
 
 def _check_names(config: ConfigDict) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils.epath import Path
 from jax.experimental import multihost_utils
 from jaxtyping import Int
 

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from etils.epath import Path
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from synermedgen_jax.core.batch import PackedBatch
@@ -41,6 +41,9 @@ from synermedgen_jax.training.preemption import Preempted, listening
 from synermedgen_jax.training.profiler import ProfilerWindow
 from synermedgen_jax.training.record import Record
 from synermedgen_jax.training.train_state import TrainState
+
+# How the terms begin that say nothing of a validation.
+OF_TRAINING = ('fill/', 'tokens/', 'images')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,7 +314,7 @@ def validate(eval_step, state, batches, sharding) -> dict[str, float]:
   return {
     f'val/{name}': value
     for name, value in meter.means().items()
-    if not name.startswith(('fill/', 'tokens/', 'images'))
+    if not name.startswith(OF_TRAINING)
   }
 
 

@@ -7,11 +7,11 @@ import json
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils.epath import Path
 from tensorboardX import SummaryWriter
 
 
@@ -93,6 +93,22 @@ def writing(path: Path) -> Iterator[None]:
     ) from None
 
 
+def write_whole(path: Path, text: str) -> None:
+  """Writes a file that is the old or the new one, and never a part."""
+  with writing(path):
+    if _is_object(path):  # which has this by itself
+      path.write_text(text)
+    else:
+      partial = path.with_name(f'.{path.name}.partial')
+      partial.write_text(text)
+      partial.replace(path)
+
+
+def _is_object(path: Path) -> bool:
+  """Whether it lies in a bucket, such as gs://."""
+  return '://' in str(path)
+
+
 class StepLog:
   """A file of JSON rows that each have a step; of several processes, one's.
 
@@ -104,16 +120,20 @@ class StepLog:
     self.path = path
     self.rows = [row for row in _rows(path) if row['step'] <= start]
     self._leads = jax.process_index() == 0
+    self._text = ''.join(f'{json.dumps(row)}\n' for row in self.rows)
     if self._leads and path.exists():
-      partial = path.with_name(f'.{path.name}.partial')
-      with writing(self.path):
-        partial.write_text(''.join(f'{json.dumps(r)}\n' for r in self.rows))
-        partial.replace(path)
+      write_whole(path, self._text)
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
-    if self._leads:
+    if not self._leads:
+      return
+    line = json.dumps({'step': step, **values}) + '\n'
+    self._text += line
+    if _is_object(self.path):  # which cannot grow
+      write_whole(self.path, self._text)
+    else:
       with writing(self.path), self.path.open('a') as file:
-        file.write(json.dumps({'step': step, **values}) + '\n')
+        file.write(line)
 
 
 class MetricsLog:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils.epath import Path
 
 
 class ProfilerWindow:

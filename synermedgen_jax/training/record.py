@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import jax
 import numpy as np
 import optax
+from etils.epath import Path
 from jaxtyping import Int
 from tqdm import tqdm
 
@@ -104,7 +104,8 @@ class Record:
       **times,
       **rates(means, times['steps_per_second'], self._step_utilisation),
       **memory(),
-      'learning_rate': float(self._rate(step - 1)),
+      # The optimiser counts no skipped step.
+      'learning_rate': float(self._rate(step - 1 - self._incidents.skipped)),
       'skipped_steps': self._incidents.skipped,
     }
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
+import re
 import subprocess
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from etils.epath import Path
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -42,9 +44,13 @@ from synermedgen_jax.training.config_checks import (
   reading,
   streams_here,
 )
-from synermedgen_jax.training.metrics_log import writing
+from synermedgen_jax.training.metrics_log import write_whole
 from synermedgen_jax.training.objectives import ObjectiveConfig
-from synermedgen_jax.training.train_state import TrainState, create_state
+from synermedgen_jax.training.train_state import (
+  TrainState,
+  abstract_state,
+  create_state,
+)
 
 PACKAGES = (
   'jax',
@@ -77,6 +83,13 @@ def train(config: ConfigDict, workdir: Path) -> None:
   first = next(iter(data))
   constants = step_config(config)
   scales, tx = optimiser(config, model)
+  if config.best:
+    step = loop.make_eval_step(model, constants)
+    state = abstract_state(model, scales, tx, mesh, ema=config.ema > 0)
+    terms = jax.eval_shape(step, state, first, 0)
+    check_best_is_measured(
+      config, {t for t in terms if not t.startswith(loop.OF_TRAINING)}
+    )
   state, shardings = create_state(
     model,
     scales,
@@ -87,10 +100,6 @@ def train(config: ConfigDict, workdir: Path) -> None:
     initial=initial,
   )
   del initial
-  if config.best:
-    step = loop.make_eval_step(model, constants)
-    terms = jax.eval_shape(step, state, first, 0)
-    check_best_is_measured(config, set(terms))
   _introduce(config, state, mesh)
 
   def finish(state: TrainState) -> TrainState:
@@ -140,6 +149,10 @@ def _data(
   """What is trained on, and the batches of the validation."""
   with reading('image'):
     geometry = model.image_geometry(**config.image)
+  with reading('capacity'):
+    capacity = Capacity(**config.capacity)
+  with reading('dropout'):
+    train_dropout = Dropout(**config.dropout)
   here = streams_here(config, mesh)
 
   def dataset(split: str, seed: int, dropout: Dropout, first_examples: int = 0):
@@ -148,7 +161,7 @@ def _data(
       split,
       tokenizer,
       geometry,
-      Capacity(**config.capacity),
+      capacity,
       tasks=dict(config.tasks),
       first_tasks=dict(config.first_tasks),
       first_examples=first_examples,
@@ -172,7 +185,7 @@ def _data(
     data = dataset(
       'train',
       config.seed,
-      Dropout(**config.dropout),
+      train_dropout,
       config.first_examples,
     )
     if config.val_every:
@@ -223,6 +236,8 @@ def optimiser(
       weight_decay=config.weight_decay,
       clip=config.clip,
     )
+  except re.error as error:
+    raise ConfigError(f'config.trainable: {error}.') from None
   except ValueError as error:
     raise ConfigError(str(error)) from None
 
@@ -239,9 +254,11 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
 
 def step_config(config: ConfigDict) -> loop.StepConfig:
   """The constants of the compiled step."""
+  with reading('objective'):
+    objective = ObjectiveConfig(**config.objective)
   return loop.StepConfig(
     stage=config.stage,
-    objective=ObjectiveConfig(**config.objective),
+    objective=objective,
     ema_decay=config.ema,
     seed=config.seed,
   )
@@ -320,22 +337,27 @@ def _write_config(
     'versions': {'python': platform.python_version(), **versions},
     'commit': _commit(),
   }
-  partial = workdir / '.config.json.partial'
-  with writing(partial):
-    partial.write_text(json.dumps(record, indent=2) + '\n')
-    partial.replace(workdir / 'config.json')
+  write_whole(workdir / 'config.json', json.dumps(record, indent=2) + '\n')
 
 
 def _commit() -> str:
   """The commit of this code, '-dirty' behind it where it was changed; or ''."""
-  git = ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--match=']
+
+  def git(*words: str) -> str:
+    return subprocess.run(
+      ['git', *words],
+      cwd=os.path.dirname(__file__),
+      capture_output=True,
+      text=True,
+      check=True,
+    ).stdout.strip()
+
   try:
-    told = subprocess.run(
-      git, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-    )
+    # Where it is installed, a repository around it is another one.
+    git('ls-files', '--error-unmatch', os.path.basename(__file__))
+    return git('describe', '--always', '--dirty', '--abbrev=40', '--match=')
   except (OSError, subprocess.CalledProcessError):
     return ''
-  return told.stdout.strip()
 
 
 def _step_utilisation(

@@ -10,6 +10,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -61,7 +62,8 @@ def create_state(
     mesh: where it lives.
     seed: of the initialisation.
     ema: keep an averaged copy.
-    initial: nested parameters to start from instead of random ones.
+    initial: nested parameters on the host to start from instead of random
+      ones; every process has all of them.
   """
   create = functools.partial(_state_of, model, scales, tx, ema)
   abstract = abstract_state(model, scales, tx, mesh, ema=ema)
@@ -72,7 +74,28 @@ def create_state(
         lambda key: create(init_params(model, key)), out_shardings=shardings
       )
       return init(jax.random.key(seed)), shardings
-    return jax.jit(create, out_shardings=shardings)(initial), shardings
+    by_name = _param_shardings(model, mesh)
+    placed = unflatten(
+      {n: _place(x, by_name[n]) for n, x in flatten(initial).items()}
+    )
+    return jax.jit(create, out_shardings=shardings)(placed), shardings
+
+
+def _place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+  """An array that all processes hold, each device its part."""
+  array = np.asarray(array)
+  return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+
+
+def _param_shardings(model: BagelConfig, mesh: Mesh) -> dict[str, Any]:
+  """How every parameter lies on the mesh."""
+  return flatten(param_shardings(_abstract_params(model), mesh))
+
+
+def _abstract_params(model: BagelConfig):
+  return jax.eval_shape(
+    functools.partial(init_params, model), jax.random.key(0)
+  )
 
 
 def abstract_state(
@@ -84,13 +107,11 @@ def abstract_state(
   ema: bool,
 ) -> TrainState:
   """The shapes of a state's leaves and how they lie on the mesh."""
-  params = jax.eval_shape(
-    functools.partial(init_params, model), jax.random.key(0)
-  )
-  by_name = flatten(param_shardings(params, mesh))
+  by_name = _param_shardings(model, mesh)
   replicated = NamedSharding(mesh, PartitionSpec())
   shapes = jax.eval_shape(
-    functools.partial(_state_of, model, scales, tx, ema), params
+    functools.partial(_state_of, model, scales, tx, ema),
+    _abstract_params(model),
   )
   return jax.tree_util.tree_map_with_path(
     # Moments and averages are laid out as the parameter they belong to.

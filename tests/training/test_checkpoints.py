@@ -47,7 +47,7 @@ def optimizer(step):
   return {'opt_state': (np.float32([step]), {'mu': np.float32([2.0 * step])})}
 
 
-def save(checkpoints, step, data, *, ema=True):
+def save(checkpoints, step, data, *, ema=True, metrics=None):
   ckpt.save(
     checkpoints,
     step,
@@ -56,6 +56,7 @@ def save(checkpoints, step, data, *, ema=True):
     optimizer=optimizer(step),
     data=data,
     model=nano.MODEL,
+    metrics=metrics,
   )
 
 
@@ -248,3 +249,183 @@ def test_a_run_does_not_resume_from_that_of_another_config(written, other):
     restore(written, 3, numbers(), **OTHERS[other])
   assert '\n' not in str(error.value)
   assert 'resume with the config it was begun with' in str(error.value)
+
+
+def write_measured(directory, metric, values, *, keep=1):
+  """A checkpoint after each of these steps, with what was measured if any."""
+  checkpoints, data = ckpt.manager(directory, keep=keep, best=metric), numbers()
+  for step, value in values.items():
+    measured = {} if value is None else {metric: value}
+    save(checkpoints, step, data, metrics=measured)
+  checkpoints.wait_until_finished()
+  checkpoints.close()
+  return directory
+
+
+def kept(directory):
+  return {path.name for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize(
+  ('metric', 'values', 'best'),
+  [
+    ('val/loss', {1: 0.5, 2: 0.2, 3: 0.3, 4: 0.4}, '2'),
+    ('val/ntp/mi', {1: 0.1, 2: 0.2, 3: 0.3}, '1'),
+    ('val/answer_accuracy/mi', {1: 0.5, 2: 0.2, 3: 0.9, 4: 0.4}, '3'),
+    ('val/token_accuracy/mi', {1: 0.5, 2: 0.2, 3: 0.3}, '1'),
+  ],
+)
+def test_the_best_checkpoint_is_kept_beside_the_newest(
+  tmp_path, metric, values, best
+):
+  directory = write_measured(tmp_path / 'checkpoints', metric, values)
+  assert kept(directory) == {best, str(max(values))}
+  _, found = ckpt.load_model(directory, which='best', use_ema=False)
+  assert_equal(found, params(int(best)))
+  _, found = ckpt.load_model(directory, use_ema=False)
+  assert_equal(found, params(max(values)))
+
+
+def test_a_checkpoint_that_was_not_measured_is_never_the_best(tmp_path):
+  values = {1: None, 2: 0.5, 3: 0.7, 4: None, 5: None}
+  directory = write_measured(tmp_path / 'checkpoints', 'val/loss', values)
+  assert kept(directory) == {'2', '5'}
+  _, found = ckpt.load_model(directory, which='best')
+  assert_equal(found, params(2) | average(2))
+
+
+@pytest.mark.parametrize(
+  ('values', 'best'),
+  [
+    ({1: np.nan, 2: 0.5, 3: 0.7}, 2),
+    ({1: 0.5, 2: np.nan, 3: 0.7}, 1),
+    ({1: 0.5, 2: 0.7, 3: -np.inf, 4: 0.8}, 1),
+  ],
+)
+def test_a_measure_that_is_not_finite_is_never_the_best(tmp_path, values, best):
+  directory = write_measured(tmp_path / 'checkpoints', 'val/loss', values)
+  assert kept(directory) == {str(best), str(max(values))}
+  checkpoints, _ = ckpt.latest(directory)
+  assert ckpt.find_step(checkpoints, 'best') == best
+  checkpoints.close()
+
+
+def test_a_run_that_goes_on_may_have_another_best(tmp_path):
+  directory = tmp_path / 'checkpoints'
+  write_measured(directory, 'val/loss', {1: 0.1, 2: 0.3})
+  values = {3: 0.7, 4: 0.9, 5: 0.8}
+  write_measured(directory, 'val/answer_accuracy/mi', values)
+  assert kept(directory) == {'4', '5'}
+  checkpoints, _ = ckpt.latest(directory)
+  assert ckpt.find_step(checkpoints, 'best') == 4
+  checkpoints.close()
+
+
+def test_the_best_is_still_kept_after_a_resume(tmp_path):
+  directory = tmp_path / 'checkpoints'
+  write_measured(directory, 'val/loss', {1: 0.1, 2: 0.3})
+  write_measured(directory, 'val/loss', {3: 0.2, 4: 0.4})
+  assert kept(directory) == {'1', '4'}
+
+
+@pytest.fixture(scope='module')
+def measured(tmp_path_factory):
+  """Steps 2, 4, 6 and 8, of which 4 and 6 are as good as each other."""
+  values = {2: 0.5, 4: 0.25, 6: 0.25, 8: 0.75}
+  directory = tmp_path_factory.mktemp('measured') / 'checkpoints'
+  return write_measured(directory, 'val/loss', values, keep=4)
+
+
+@pytest.mark.parametrize(
+  ('which', 'step'), [('newest', 8), ('best', 6), ('2', 2), ('8', 8)]
+)
+def test_a_checkpoint_is_found_by_what_it_is_called(measured, which, step):
+  checkpoints, newest = ckpt.latest(measured)
+  found = ckpt.find_step(checkpoints, which)
+  checkpoints.close()
+  assert (found, newest) == (step, 8)
+  assert_equal(
+    ckpt.load_model(measured, which=which)[1], params(step) | average(step)
+  )
+
+
+@pytest.mark.parametrize('which', ['3', 'oldest', '', '-2', '2.0'])
+def test_a_checkpoint_that_is_not_there_is_named(measured, which):
+  with pytest.raises(CheckpointError) as error:
+    ckpt.load_model(measured, which=which)
+  assert str(error.value) == (
+    f'{measured}: has no checkpoint {which!r}; there are newest, best and 2, '
+    '4, 6, 8.'
+  )
+
+
+def test_there_is_no_best_where_nothing_was_measured(written):
+  with pytest.raises(CheckpointError) as error:
+    ckpt.load_model(written, which='best')
+  assert str(error.value) == (
+    f'{written}: no checkpoint was measured; train with config.best set to a '
+    'metric.'
+  )
+
+
+def streams(*which):
+  """Streams of numbers of their own, all at their start."""
+  return BatchIterator(
+    {
+      n: iter(
+        grain.MapDataset.range(1000 * n, 1000 * n + 100).to_iter_dataset()
+      )
+      for n in which
+    }
+  )
+
+
+def go_on(iterator, times):
+  """What every stream gives next, so many times."""
+  return {
+    n: [next(stream) for _ in range(times)]
+    for n, stream in iterator.streams.items()
+  }
+
+
+def test_every_stream_has_a_file_of_its_own(tmp_path):
+  iterator = streams(0, 3)
+  go_on(iterator, 2)
+  ckpt.DataHandler().save(tmp_path, ckpt.DataSave(iterator))
+  assert kept(tmp_path) == {'stream_0.json', 'stream_3.json'}
+  state = json.loads((tmp_path / 'stream_3.json').read_text())
+  assert state == iterator.streams[3].get_state()
+
+
+def test_two_processes_streams_are_restored_by_one_that_has_all(tmp_path):
+  handler = ckpt.DataHandler()
+  for iterator, done in ((streams(0, 2), 5), (streams(1, 3), 7)):
+    go_on(iterator, done)
+    handler.save(tmp_path, ckpt.DataSave(iterator))
+  one = streams(0, 1, 2, 3)
+  handler.restore(tmp_path, ckpt.DataRestore(one))
+  assert go_on(one, 2) == {
+    0: [5, 6],
+    1: [1007, 1008],
+    2: [2005, 2006],
+    3: [3007, 3008],
+  }
+
+
+def test_one_processs_streams_are_restored_by_those_that_have_some(tmp_path):
+  handler, one = ckpt.DataHandler(), streams(0, 1, 2)
+  go_on(one, 4)
+  next(one.streams[2])
+  handler.save(tmp_path, ckpt.DataSave(one))
+  found = {}
+  for part in (streams(2), streams(0, 1)):
+    handler.restore(tmp_path, ckpt.DataRestore(part))
+    found |= go_on(part, 1)
+  assert found == {0: [4], 1: [1004], 2: [2005]}
+
+
+def test_a_run_of_other_streams_does_not_resume(written):
+  with pytest.raises(CheckpointError) as error:
+    restore(written, 3, streams(0, 1))
+  assert '\n' not in str(error.value)
+  assert str(error.value).startswith(f'{written}/3: cannot be read (')

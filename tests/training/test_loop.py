@@ -1,6 +1,6 @@
 """The step, the meters and the logs, on a model of a few numbers."""
 
-from pathlib import Path
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,12 @@ import pytest
 from synermedgen_jax.core.batch import Layout, PackedBatch
 from synermedgen_jax.core.sharding import batch_sharding, make_mesh
 from synermedgen_jax.training import loop
+from synermedgen_jax.training.metrics_log import Meter
 from synermedgen_jax.training.objectives import ObjectiveConfig
+from synermedgen_jax.training.optim import flatten
 from synermedgen_jax.training.train_state import TrainState
 
-TESTS = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 ROWS = batch_sharding(make_mesh((1, 1, 1), jax.devices()[:1]))
 # The loss is w . slope, so its gradient is the slope, of norm 5.
 START, SLOPE = np.array([1.0, 2.0]), np.array([3.0, -4.0])
@@ -105,6 +107,21 @@ def test_the_fill_of_a_stream_is_the_share_of_its_used_tokens(step_config):
   assert sums['fill/gen'] == (0.0, 0.0)
 
 
+def test_tokens_and_images_are_counted_a_step(step_config):
+  rows = batch().replace(
+    vit_patches=np.zeros((2, 4, 1), np.float32),
+    vit_positions=np.zeros((2, 4), np.int32),
+    # Two images and padding; then an image and padding.
+    vit_visible_from=np.array([[0, 0, 2, 0], [0, 0, 0, 0]], np.int32),
+    vit_visible_to=np.array([[2, 2, 3, 0], [3, 3, 3, 0]], np.int32),
+  )
+  step = loop.make_train_step(nano.MODEL, optax.sgd(1.0), step_config)
+  _, sums = jax.jit(step)(first_state(optax.sgd(1.0)), rows)
+  assert sums['tokens/und'] == (5.0, 1.0)
+  assert sums['tokens/gen'] == (0.0, 1.0)
+  assert sums['images'] == (3.0, 1.0)
+
+
 def test_every_step_draws_noise_of_its_own(step_config):
   noise = [float(sums['noise'][0]) for _, sums in run_steps(step_config, 3)]
   assert len(set(noise)) == 3
@@ -175,3 +192,147 @@ def test_what_is_due_at_which_step(due, steps):
 def test_a_run_may_never_validate():
   config = loop.LoopConfig(4, optax.constant_schedule(1), val_every=0)
   assert not any(map(config.validates, range(1, 5)))
+
+
+# What a batch does to the loss: a number that is added to it, a factor of it,
+# and the radicand of a root, whose gradient at zero is not finite.
+GOOD = (0.0, 1.0, 1.0)
+BAD = {
+  'loss': ((np.inf, 1.0, 1.0), (1, 0)),
+  'gradient': ((0.0, 1.0, 0.0), (0, 1)),
+  'both': ((0.0, np.nan, 1.0), (1, 1)),
+}
+
+
+@pytest.fixture
+def fragile_config(step_config, monkeypatch):
+  """A loss that the batch can spoil; the average is old from the start."""
+
+  def sums(model, params, batch, key, config):
+    added, factor, radicand = batch.ntp_weight[0, :3]
+    w = params['w']
+    value = factor * (w * params['slope']).sum() + added
+    root = jnp.sqrt(radicand * (w**2).sum())
+    value += jnp.where(radicand > 0, 0.0, root)
+    return {
+      'l1': (value, jnp.ones(())),
+      'noise': (jax.random.normal(key), jnp.ones(())),
+    }
+
+  monkeypatch.setattr(loop, 'OBJECTIVES', {'toy': sums})
+  return dataclasses.replace(step_config, ema_decay=0.05)
+
+
+def follow(config, *effects):
+  """The states and sums of steps of Adam on batches of such effects."""
+  tx = optax.adam(LEARNING_RATE)
+  step = jax.jit(loop.make_train_step(nano.MODEL, tx, config))
+  state, found = first_state(tx), []
+  for effect in effects:
+    weights = np.zeros((2, 4), np.float32)
+    weights[0, :3] = effect
+    state, sums = step(state, batch().replace(ntp_weight=weights))
+    found.append((state, jax.device_get(sums)))
+  return found
+
+
+def assert_same_but_for_the_step(found, expected):
+  found, expected = found.replace(step=0), expected.replace(step=0)
+  assert jax.tree.structure(found) == jax.tree.structure(expected)
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize('cause', BAD)
+def test_a_step_that_is_not_finite_changes_nothing_and_says_why(
+  fragile_config, cause
+):
+  effect, (of_loss, of_gradient) = BAD[cause]
+  (before, _), (after, sums) = follow(fragile_config, GOOD, effect)
+  assert_same_but_for_the_step(after, before)
+  assert int(after.step) == 2
+  assert sums['skipped/loss'] == (of_loss, 1.0)
+  assert sums['skipped/gradient'] == (of_gradient, 1.0)
+
+
+@pytest.mark.parametrize('cause', BAD)
+def test_a_step_that_is_not_finite_counts_for_nothing(fragile_config, cause):
+  (_, good), (_, bad) = follow(fragile_config, GOOD, BAD[cause][0])
+  told = {'skipped/loss', 'skipped/gradient'}
+  assert bad.keys() == good.keys() > told | {'loss', 'l1', 'grad_norm'}
+  assert {name: bad[name] for name in bad.keys() - told} == dict.fromkeys(
+    bad.keys() - told, (0.0, 0.0)
+  )
+  meter = Meter()
+  for sums in (bad, good):
+    meter.add(sums)
+  means = meter.means()
+  assert (means['loss'], means['grad_norm']) == (-5.0, 5.0)
+
+
+def test_a_good_step_says_that_it_is_not_skipped(fragile_config):
+  ((_, sums),) = follow(fragile_config, GOOD)
+  assert sums['skipped/loss'] == (0.0, 1.0)
+  assert sums['skipped/gradient'] == (0.0, 1.0)
+
+
+@pytest.mark.parametrize('cause', BAD)
+def test_the_next_step_is_as_if_a_bad_one_had_not_been(fragile_config, cause):
+  bad = BAD[cause][0]
+  *_, (found, _) = follow(fragile_config, GOOD, bad, bad, GOOD)
+  *_, (expected, _) = follow(fragile_config, GOOD, GOOD)
+  assert_same_but_for_the_step(found, expected)
+  assert int(found.step) == 4
+
+
+def test_the_optimiser_counts_good_steps_alone(fragile_config):
+  steps = follow(fragile_config, GOOD, BAD['gradient'][0], GOOD)
+  counts = [optax.tree.get(state.opt_state, 'count') for state, _ in steps]
+  assert counts == [1, 1, 2]
+
+
+def test_a_skipped_steps_noise_is_not_drawn_again(fragile_config):
+  bad = BAD['gradient'][0]
+  steps = follow(fragile_config, GOOD, bad, GOOD)
+  undisturbed = follow(fragile_config, GOOD, GOOD, GOOD)
+  noise = [sums['noise'][0] for _, sums in steps]
+  expected = [sums['noise'][0] for _, sums in undisturbed]
+  assert noise == [expected[0], 0.0, expected[2]]
+  assert expected[2] != expected[1]
+
+
+def test_a_gradient_whose_norm_is_too_large_is_not_finite(fragile_config):
+  # 3e30 and -4e30 are numbers; the sum of their squares is none.
+  (_, (state, sums)) = follow(fragile_config, GOOD, (0.0, 1e30, 1.0))
+  assert sums['skipped/gradient'] == (1.0, 1.0)
+  assert sums['skipped/loss'] == (0.0, 1.0)
+  assert np.isfinite(state.trainable['w']).all()
+
+
+def test_gradient_norms_are_told_by_part(step_config, monkeypatch):
+  slopes = {
+    'vit/bias': np.array([2.0], np.float32),
+    'mot/layers/und/kernel': np.array([2.0, 3.0], np.float32),
+    'mot/und_norm/scale': np.array([6.0], np.float32),
+    'mot/layers/gen/kernel': np.array([-4.0], np.float32),
+    'mot/gen_norm/scale': np.array([3.0], np.float32),
+  }
+
+  def sums(model, params, batch, key, config):
+    flat = flatten(params)
+    value = sum((flat[name] * slope).sum() for name, slope in slopes.items())
+    return {'l1': (value, jnp.ones(()))}
+
+  monkeypatch.setattr(loop, 'OBJECTIVES', {'toy': sums})
+  tx = optax.sgd(1.0)
+  trainable = {name: jnp.ones_like(slope) for name, slope in slopes.items()}
+  state = TrainState(jnp.int32(0), trainable, {}, tx.init(trainable), {})
+  _, sums = jax.jit(loop.make_train_step(nano.MODEL, tx, step_config))(
+    state, batch()
+  )
+  norms = {n: float(v) for n, (v, _) in sums.items() if 'grad_norm' in n}
+  assert norms == {
+    'grad_norm': pytest.approx(78**0.5),  # 4 + 4 + 9 + 36 + 16 + 9
+    'grad_norm/vit': 2.0,
+    'grad_norm/und': 7.0,
+    'grad_norm/gen': 5.0,
+  }

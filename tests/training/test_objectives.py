@@ -297,3 +297,37 @@ def test_the_autoencoders_total_weighs_its_divergence():
   sums = {'l1': (jnp.asarray(3.0), 2.0), 'kl': (jnp.asarray(8.0), 2.0)}
   total = objectives.total(sums, ObjectiveConfig(kl_weight=0.25))
   assert float(total) == 1.5 + 1.0
+
+
+def shown(**fields):
+  """Two rows of six patches: two images and padding; then padding alone."""
+  return batch(
+    vit_visible_from=jnp.asarray([[0, 0, 0, 3, 3, 0], [0] * 6]),
+    vit_visible_to=jnp.asarray([[3, 3, 3, 5, 5, 0], [0] * 6]),
+    **fields,
+  )
+
+
+def test_images_of_the_vit_are_counted_without_padding():
+  row = shown(latent_index=jnp.zeros((2, 0), int))
+  assert float(objectives.images_in(row, stride=2)) == 2
+
+
+def test_images_of_the_autoencoder_are_counted_beside_those_of_the_vit():
+  # Canvases of 2 x 2 latent tokens. Row 0 uses the first and the third of
+  # three; row 1 the second, whose tokens are not all there.
+  row = shown(
+    gen=layout(jnp.asarray([[1, 1, 2, 0], [1, 0, 0, 0]])),
+    latent_index=jnp.asarray([[0, 3, 8, 0], [5, 0, 0, 0]]),
+    vae_images=jnp.zeros((2, 3, 4, 4, 1)),
+  )
+  assert float(objectives.images_in(row, stride=2)) == 2 + 3
+
+
+def test_a_full_buffer_of_images_of_one_patch_is_counted_whole():
+  row = batch(
+    vit_visible_from=jnp.asarray([[0, 1, 2]]),
+    vit_visible_to=jnp.asarray([[1, 2, 3]]),
+    latent_index=jnp.zeros((1, 0), int),
+  )
+  assert float(objectives.images_in(row, stride=2)) == 3

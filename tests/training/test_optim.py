@@ -276,3 +276,78 @@ def test_an_unknown_optimiser_is_named():
       weight_decay=0.0,
       clip=1.0,
     )
+
+
+@pytest.mark.parametrize(
+  ('name', 'part'),
+  [
+    ('mot/layers/und/q_proj/kernel', 'und'),
+    ('mot/layers/gen/q_proj/kernel', 'gen'),
+    ('mot/und_norm/scale', 'und'),
+    ('mot/gen_norm/scale', 'gen'),
+    ('vit/layers/q_proj/kernel', 'vit'),
+    ('connector/fc1/bias', 'connector'),
+    ('lm_head/kernel', 'lm_head'),
+    ('latent_pos_embed', 'latent_pos_embed'),
+    # Named after what it does, and no part of the generating expert.
+    ('mot/layers/und/generic/kernel', 'und'),
+  ],
+)
+def test_a_parameter_is_in_a_part_of_the_model(name, part):
+  assert optim.part_of(name) == part
+
+
+def test_every_parameter_of_a_model_is_in_one_of_few_parts():
+  shapes = jax.eval_shape(
+    lambda key: bagel.init_params(presets.tiny(), key), jax.random.key(0)
+  )
+  names = optim.flatten(nn.unbox(shapes))
+  parts = {optim.part_of(name) for name in names}
+  assert parts == {
+    'autoencoder',
+    'vit',
+    'connector',
+    'und',
+    'gen',
+    'embed_tokens',
+    'lm_head',
+    'vae2llm',
+    'llm2vae',
+    'time_embedder',
+    'latent_pos_embed',
+    'vit_pos_embed',
+  }
+  for part in ('und', 'gen'):
+    found = {name for name in names if optim.part_of(name) == part}
+    assert found == {
+      name
+      for name in names
+      if name.startswith((f'mot/layers/{part}/', f'mot/{part}_norm/'))
+    }
+
+
+def test_gradient_norms_by_hand():
+  grads = {
+    'vit/kernel': jnp.asarray([[1.0, -2.0], [2.0, 0.0]]),
+    'mot/layers/und/kernel': jnp.asarray([2.0, -3.0]),
+    'mot/und_norm/scale': jnp.asarray([6.0]),
+    'lm_head/kernel': jnp.zeros(2),
+  }
+  norms = optim.gradient_norms(grads)
+  assert {name: float(norm) for name, norm in norms.items()} == {
+    'grad_norm': pytest.approx(58**0.5),  # 9 + 49
+    'grad_norm/vit': 3.0,
+    'grad_norm/und': 7.0,
+    'grad_norm/lm_head': 0.0,
+  }
+
+
+def test_one_part_whose_gradient_is_not_finite_shows_in_the_whole():
+  grads = {'vit/a': jnp.ones(2), 'mot/layers/gen/a': jnp.asarray([jnp.nan])}
+  norms = optim.gradient_norms(grads)
+  finite = {name: bool(jnp.isfinite(norm)) for name, norm in norms.items()}
+  assert finite == {
+    'grad_norm': False,
+    'grad_norm/vit': True,
+    'grad_norm/gen': False,
+  }

@@ -1,21 +1,25 @@
 """A stage from its config: what it trains, from what, and what it refuses."""
 
-import dataclasses
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import types
 
+import flax.linen as nn
+import grain.python as grain
 import jax
 import nano
 import numpy as np
+import optax
 import pytest
-from store_fakes import write_store
 
+from synermedgen_jax.core.chips import Chip
 from synermedgen_jax.core.sharding import make_mesh
-from synermedgen_jax.input.tokenizer import project_tokenizer
-from synermedgen_jax.models import presets
-from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.input.streams import BatchIterator
+from synermedgen_jax.models.bagel import Bagel, init_params
 from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training import run
 from synermedgen_jax.training.config_checks import ConfigError
@@ -31,6 +35,11 @@ TRAINED = {
   'stage2': GEN,
   'joint': f'{UND}|{GEN}',
 }
+
+
+needs_git = pytest.mark.skipif(
+  not shutil.which('git'), reason='git is not installed'
+)
 
 
 def params(workdir, *, average=False):
@@ -111,7 +120,113 @@ def test_the_resolved_config_is_kept(nano_runs):
   assert config['init_from'] == str(nano_runs / 'stage1')
   assert config['capacity'] == {'und': 96, 'gen': 8, 'vit': 20, 'images': 2}
   assert config['trainable'][0] == ['autoencoder/.*', 0.0]
-  assert record['versions'].keys() >= {'jax', 'flax', 'optax', 'grain'}
+
+
+def test_what_code_it_was_is_kept_with_the_config(nano_runs):
+  record = json.loads((nano_runs / 'stage2' / 'config.json').read_text())
+  versions = record['versions']
+  assert versions['python'] == '.'.join(map(str, sys.version_info[:3]))
+  assert versions['jax'] == jax.__version__
+  assert versions['numpy'] == np.__version__
+  assert versions['optax'] == optax.__version__
+  assert versions.keys() == {
+    *('python', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint'),
+    *('grain', 'tensorstore', 'numpy'),
+  }
+  assert all(versions.values())
+  assert re.fullmatch(r'([0-9a-f]{40}(-dirty)?)?', record['commit'])
+
+
+def test_rows_have_every_figure_of_health(nano_runs):
+  """Of joint training, after a step with a validation."""
+  text = (nano_runs / 'joint' / 'metrics.jsonl').read_text()
+  row = json.loads(text.splitlines()[-1])
+  tasks = {n.removeprefix('ntp/') for n in row if n.startswith('ntp/')}
+  assert tasks
+  assert tasks <= {'cts', 'mi', 'tia', 'synthesis'}
+  measured = {'loss', 'flow', *(f'ntp/{task}' for task in tasks)}
+  for task in tasks:
+    measured |= {f'token_accuracy/{task}', f'answer_accuracy/{task}'}
+  parts = {'und', 'gen', 'vit', 'connector', 'embed_tokens', 'lm_head'}
+  parts |= {'vae2llm', 'llm2vae', 'time_embedder'}
+  found = {n for n in row if not n.startswith('val/')}
+  assert found == measured | {
+    'step',
+    'grad_norm',
+    *(f'grad_norm/{part}' for part in parts),
+    *('fill/und', 'fill/gen', 'tokens/und', 'tokens/gen', 'images'),
+    *('skipped/loss', 'skipped/gradient', 'skipped_steps'),
+    *('steps_per_second', 'step_seconds/p50', 'step_seconds/p95'),
+    *('data_wait', 'tokens_per_second', 'images_per_second'),
+    *('memory/host_gib', 'learning_rate'),
+  }
+  validated = {n for n in row if n.startswith('val/')}
+  assert {'val/loss', 'val/flow'} < validated
+  assert any(name.startswith('val/token_accuracy/') for name in validated)
+  assert not {n for n in validated if 'fill' in n or 'skipped' in n}
+
+
+def git(folder, *arguments):
+  values = {
+    f'GIT_{who}_{what}': 'someone'
+    for who in ('AUTHOR', 'COMMITTER')
+    for what in ('NAME', 'EMAIL')
+  }
+  done = subprocess.run(
+    ['git', *arguments],
+    cwd=folder,
+    env=os.environ | values,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  return done.stdout.strip()
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+  """The code in a repository of its own, with a commit and a tag."""
+  module = tmp_path / 'code' / 'run.py'
+  module.parent.mkdir()
+  module.write_text('a = 1\n')
+  git(module.parent, 'init', '-q')
+  git(module.parent, 'add', 'run.py')
+  git(module.parent, 'commit', '-q', '-m', 'First')
+  git(module.parent, 'tag', '-a', 'v1', '-m', 'v1')
+  monkeypatch.setattr(run, '__file__', str(module))
+  return module
+
+
+@needs_git
+def test_the_commit_is_that_of_the_code(code):
+  commit = git(code.parent, 'rev-parse', 'HEAD')
+  assert len(commit) == 40
+  assert run._commit() == commit
+  code.write_text('a = 2\n')
+  assert run._commit() == f'{commit}-dirty'
+
+
+@needs_git
+def test_code_that_is_in_no_repository_has_no_commit(
+  tmp_path, monkeypatch, code
+):
+  shutil.rmtree(code.parent / '.git')
+  monkeypatch.setenv('GIT_CEILING_DIRECTORIES', str(tmp_path))
+  assert run._commit() == ''
+
+
+@needs_git
+def test_code_that_lies_in_another_repository_has_no_commit(code, monkeypatch):
+  installed = code.parent / 'site-packages' / 'run.py'
+  installed.parent.mkdir()
+  installed.write_text('a = 1\n')
+  monkeypatch.setattr(run, '__file__', str(installed))
+  assert run._commit() == ''
+
+
+def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
+  monkeypatch.setenv('PATH', str(tmp_path))
+  assert run._commit() == ''
 
 
 def contents(folder):
@@ -144,162 +259,14 @@ def changed_files(before, after):
   return {path for path in before if before[path] != after[path]}
 
 
-def refusal(config, workdir):
-  with pytest.raises(ConfigError) as error:
-    run.train(config, workdir)
-  assert '\n' not in str(error.value)
-  return str(error.value)
-
-
-ROUTE = 'brain_ct_to_pet'
-BAD = {
-  'model': (
-    {'model': 'huge'},
-    r"config\.model: Unknown preset 'huge': expected one of tiny, .*nano\.",
-  ),
-  'model of nothing': (
-    {'model': 'init_from'},
-    r"config\.model 'init_from' needs config\.init_from: .*",
-  ),
-  'stage': (
-    {'stage': 'vqa'},
-    r"config\.stage 'vqa': expected one of autoencoder, gau, ucg, joint\.",
-  ),
-  'task': (
-    {'tasks': {'vqa': 1.0}},
-    r'config\.tasks: unknown vqa; expected some of cts, mi, tia, .*',
-  ),
-  'remat': (
-    {'remat': 'some'},
-    r'config\.remat: unknown some; expected some of none, full, dots\.',
-  ),
-  'attention': (
-    {'attention': 'flash'},
-    r'config\.attention: unknown flash; expected some of xla, .*',
-  ),
-  'attention of another platform': (
-    {'attention': 'pallas_tpu'},
-    r"config\.attention 'pallas_tpu': is for tpu, and the devices are of cpu.*",
-  ),
-  'no task': (
-    {'tasks': {'cts': 0.0, 'mi': 0.0, 'tia': 0.0}},
-    r'config\.tasks: no task has a share above 0\.',
-  ),
-  'route': (
-    {'routes': (ROUTE,)},
-    rf'config\.routes: unknown {ROUTE}; expected some of brain_cbct_to_ct, .*',
-  ),
-  'route without a pair': (
-    {'routes': ('whole_body_pet_to_ct',)},
-    r'config\.routes: no subject to train on in the store .* has '
-    r'whole_body_pet_to_ct; it holds brain_.*',
-  ),
-  'tokenizer': (
-    {'tokenizer': 'nowhere'},
-    r'config\.tokenizer: .*nowhere.*',
-  ),
-  'mesh': (
-    {'mesh': (3, 1, 1)},
-    r'config\.mesh: mesh \(3, 1, 1\) .* does not fit \d+ devices: .*',
-  ),
-  'image': (
-    {'image': {'vit_side': 12}},
-    r'config\.image: Image side 12 is not a multiple of 8\.',
-  ),
-  'rows': ({'rows': 0}, r'config\.rows 0: must be at least 1\.'),
-  'log_every': ({'log_every': 0}, r'config\.log_every 0: must be .*'),
-  'checkpoint_every': (
-    {'checkpoint_every': 0},
-    r'config\.checkpoint_every 0: must be at least 1\.',
-  ),
-  'neighbours': ({'neighbours': 2}, r'CTS .*neighbours must be at least .*'),
-  'no store': ({'store': ''}, r'config\.store is empty: name a slice store\.'),
-  'store': (
-    {'store': 'nowhere'},
-    r'config\.store: nowhere: holds no slice store; .*',
-  ),
-  'capacity': (
-    {'capacity': {'und': 20}},
-    r"config\.capacity\.und is 20, an example of task '\w+' fills \d+\.",
-  ),
-  'init_from': (
-    {'init_from': 'nowhere'},
-    r'config\.init_from: nowhere/checkpoints: no checkpoint directory there\.',
-  ),
-  'trainable': (
-    {'trainable': (('autoencoder/.*', 0.0), ('[b-z].*', 1.0), ('a', 1.0))},
-    r'config\.trainable has rows that match nothing: a\.',
-  ),
-  'untold': (
-    {'trainable': (('[a-k].*', 0.0), ('[m-z].*', 1.0))},
-    r'config\.trainable says nothing of latent_pos_embed, llm2vae/bias, '
-    r'llm2vae/kernel, lm_head/kernel: add a row\.',
-  ),
-  'optimiser': (
-    {'optimizer': 'sgd'},
-    r"Unknown config\.optimizer 'sgd': expected adamw or muon\.",
-  ),
-  'decay': (
-    {'decay': 'linear'},
-    r"Unknown config\.decay 'linear': expected constant or cosine\.",
-  ),
-}
-
-
-@pytest.mark.parametrize('kind', BAD)
-def test_a_bad_config_is_refused_in_a_line_that_names_the_key(
-  store_path, nano_preset, tmp_path, monkeypatch, kind
-):
-  values, message = BAD[kind]
-  monkeypatch.chdir(tmp_path)
-  config = nano.config('stage1', store_path, **values)
-  found = refusal(config, tmp_path / 'run')
-  assert re.fullmatch(message, found), found
-  assert not (tmp_path / 'run').exists()
-
-
-def test_rows_have_to_fill_the_devices(store_path):
-  config = nano.config('stage1', store_path, mesh=(2, 2, 1), rows=6)
-  mesh = types.SimpleNamespace(
-    shape={'data': 2, 'fsdp': 2, 'tensor': 1},
-    devices=np.array(jax.devices()[:1]),
-  )
-  with pytest.raises(ConfigError) as error:
-    run.check(config, nano.MODEL, project_tokenizer(), mesh)
-  assert str(error.value).startswith(
-    'config.rows 6 is not divisible by the 4 devices of the data and fsdp axes '
-    'of config.mesh (2, 2, 1)'
-  )
-
-
-def test_a_model_has_to_embed_the_whole_vocabulary(
-  store_path, tmp_path, monkeypatch
-):
-  small = dataclasses.replace(
-    nano.MODEL, llm=dataclasses.replace(nano.MODEL.llm, vocab=100)
-  )
-  monkeypatch.setitem(presets.PRESETS, 'nano', lambda: small)
-  size = project_tokenizer().vocab_size
-  message = refusal(nano.config('stage1', store_path), tmp_path / 'run')
-  assert message == (
-    f"config.tokenizer has {size} tokens, the model 'nano' embeds 100."
-  )
-
-
-def test_an_unfinished_store_is_not_trained_on(nano_preset, tmp_path):
-  write_store(tmp_path / 'store', finish=False)
-  config = nano.config('stage1', tmp_path / 'store')
-  assert refusal(config, tmp_path / 'run') == (
-    f'config.store: {tmp_path / "store"}: is a store that was not finished; '
-    'run the same prepare command again.'
-  )
-
-
 def test_a_stage_of_another_shape_is_no_starting_point(
   nano_runs, nano_preset, tmp_path
 ):
   config = nano.stage_config('stage2', nano_runs, model='tiny')
-  assert refusal(config, tmp_path / 'run') == (
+  with pytest.raises(ConfigError) as error:
+    run.train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+  assert str(error.value) == (
     f'config.init_from {nano_runs / "stage1"} holds a model of another shape '
     "than config.model 'tiny'."
   )
@@ -333,3 +300,109 @@ def test_a_run_is_not_resumed_with_another_config_which_is_not_kept(
   assert '\n' not in str(error.value)
   assert 'resume with the config it was begun with' in str(error.value)
   assert contents(workdir) == before
+
+
+@pytest.fixture(scope='module')
+def measured(tmp_path_factory):
+  """A workdir with checkpoints of all ones, twos and threes; twos are best."""
+  workdir = tmp_path_factory.mktemp('measured')
+  shapes = jax.eval_shape(lambda: init_params(nano.MODEL, jax.random.key(0)))
+
+  def filled(value):
+    return jax.tree.map(
+      lambda x: np.full(x.shape, value, x.dtype), nn.unbox(shapes)
+    )
+
+  data = BatchIterator({0: iter(grain.MapDataset.range(9).to_iter_dataset())})
+  checkpoints = ckpt.manager(workdir / 'checkpoints', keep=3, best='val/loss')
+  for step, loss in ((1, 0.5), (2, 0.25), (3, 0.75)):
+    ckpt.save(
+      checkpoints,
+      step,
+      params=filled(step),
+      ema={},
+      optimizer={'opt_state': np.zeros(1)},
+      data=data,
+      model=nano.MODEL,
+      metrics={'val/loss': loss},
+    )
+  ckpt.close(checkpoints)
+  return workdir
+
+
+@pytest.mark.parametrize(
+  ('step', 'number'), [('newest', 3), ('best', 2), ('1', 1)]
+)
+@pytest.mark.parametrize('model', ['nano', 'init_from'])
+def test_a_stage_starts_from_the_checkpoint_that_it_names(
+  measured, nano_preset, store_path, tmp_path, monkeypatch, model, step, number
+):
+  values = {'init_from': str(measured), 'init_step': step, 'model': model}
+  started = {}
+
+  class Started(Exception):
+    pass
+
+  def create_state(model, *_, initial, **__):
+    started.update(model=model, params=flatten(initial))
+    raise Started
+
+  monkeypatch.setattr(run, 'create_state', create_state)
+  with pytest.raises(Started):
+    run.train(nano.config('stage1', store_path, **values), tmp_path / 'run')
+  assert started['model'] == nano.MODEL
+  assert {float(x) for p in started['params'].values() for x in p.flat} == {
+    number
+  }
+
+
+def test_a_checkpoint_to_start_from_that_is_not_there_is_named(
+  measured, nano_preset, store_path, tmp_path
+):
+  values = {'init_from': str(measured), 'init_step': '7'}
+  with pytest.raises(ConfigError) as error:
+    run.train(nano.config('stage1', store_path, **values), tmp_path / 'run')
+  assert str(error.value) == (
+    f"config.init_from: {measured}/checkpoints: has no checkpoint '7'; there "
+    'are newest, best and 1, 2, 3.'
+  )
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.fixture
+def utilisation(store_path, monkeypatch):
+  """What a step a second uses of four chips, and the rows it is told of."""
+  told = []
+
+  def step_flops(model, tx, constants, state, batch, active):
+    told.append((batch, active))
+    return {'attention': 2e12, 'other': 6e12}
+
+  monkeypatch.setattr(run.flops, 'step_flops', step_flops)
+  monkeypatch.setattr(run.flops, 'active_blocks', lambda rows: {'mot': 0.5})
+  config = nano.config('stage1', store_path, rows=8, streams=8)
+  mesh = types.SimpleNamespace(devices=np.array(jax.devices()[:1]), size=4)
+  # Two of the eight rows are on this process.
+  rows = {'und': np.zeros((2, 96), np.int32), 'vit': np.zeros((2, 20, 64))}
+
+  def find(chip):
+    monkeypatch.setattr(run, 'chip_of', lambda device: chip)
+    arguments = config, nano.MODEL, None, None, None, rows, mesh
+    return run._step_utilisation(*arguments), told
+
+  return find
+
+
+def test_a_steps_utilisation_by_hand(utilisation):
+  # 8e12 operations, of 4 chips with 50e12 a second each.
+  found, ((batch, active),) = utilisation(Chip('c', 'C', 16, 50))
+  assert found == pytest.approx(0.04)
+  assert {name: x.shape for name, x in batch.items()} == {
+    'und': (8, 96),
+    'vit': (8, 20, 64),
+  }
+  assert active == {'mot': 0.5}
+
+
+def test_the_utilisation_of_a_chip_that_is_not_listed_is_not_known(utilisation):
+  assert utilisation(None) == (0.0, [])

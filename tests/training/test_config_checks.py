@@ -1,0 +1,396 @@
+"""What is wrong with a config is told in a line that names the key."""
+
+import dataclasses
+import re
+import types
+
+import jax
+import nano
+import numpy as np
+import pytest
+from store_fakes import write_store
+
+from synermedgen_jax.input.tokenizer import project_tokenizer
+from synermedgen_jax.models import presets
+from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.training import run
+from synermedgen_jax.training.config_checks import (
+  ConfigError,
+  check_best_is_measured,
+  check_store,
+  streams_here,
+)
+
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
+
+def refusal(config, workdir):
+  """The one line with which a config is refused; nothing is written."""
+  with pytest.raises(ConfigError) as error:
+    run.train(config, workdir)
+  assert '\n' not in str(error.value)
+  assert not workdir.exists()
+  return str(error.value)
+
+
+ROUTE = 'brain_ct_to_pet'
+BAD = {
+  'model': (
+    {'model': 'huge'},
+    r"config\.model: Unknown preset 'huge': expected one of tiny, .*nano\.",
+  ),
+  'model of nothing': (
+    {'model': 'init_from'},
+    r"config\.model 'init_from' needs config\.init_from: .*",
+  ),
+  'stage': (
+    {'stage': 'vqa'},
+    r"config\.stage 'vqa': expected one of autoencoder, gau, ucg, joint\.",
+  ),
+  'task': (
+    {'tasks': {'vqa': 1.0}},
+    r'config\.tasks: unknown vqa; expected some of cts, mi, tia, .*',
+  ),
+  'remat': (
+    {'remat': 'some'},
+    r'config\.remat: unknown some; expected some of none, full, dots\.',
+  ),
+  'attention': (
+    {'attention': 'flash'},
+    r'config\.attention: unknown flash; expected some of xla, .*',
+  ),
+  'attention of another platform': (
+    {'attention': 'pallas_tpu'},
+    r"config\.attention 'pallas_tpu': is for tpu, and the devices are of cpu.*",
+  ),
+  'no task': (
+    {'tasks': {'cts': 0.0, 'mi': 0.0, 'tia': 0.0}},
+    r'config\.tasks: no task has a share above 0\.',
+  ),
+  'route': (
+    {'routes': (ROUTE,)},
+    rf'config\.routes: unknown {ROUTE}; expected some of brain_cbct_to_ct, .*',
+  ),
+  'route without a pair': (
+    {'routes': ('whole_body_pet_to_ct',)},
+    r'config\.routes: no subject to train on in the store .* has '
+    r'whole_body_pet_to_ct; it holds brain_.*',
+  ),
+  'tokenizer': (
+    {'tokenizer': 'nowhere'},
+    r'config\.tokenizer: .*nowhere.*',
+  ),
+  'mesh': (
+    {'mesh': (3, 1, 1)},
+    r'config\.mesh: mesh \(3, 1, 1\) .* does not fit \d+ devices: .*',
+  ),
+  'image': (
+    {'image': {'vit_side': 12}},
+    r'config\.image: Image side 12 is not a multiple of 8\.',
+  ),
+  'rows': ({'rows': 0}, r'config\.rows 0: must be at least 1\.'),
+  'log_every': ({'log_every': 0}, r'config\.log_every 0: must be .*'),
+  'checkpoint_every': (
+    {'checkpoint_every': 0},
+    r'config\.checkpoint_every 0: must be at least 1\.',
+  ),
+  'neighbours': ({'neighbours': 2}, r'CTS .*neighbours must be at least .*'),
+  'no store': ({'store': ''}, r'config\.store is empty: name a slice store\.'),
+  'store': (
+    {'store': 'nowhere'},
+    r'config\.store: nowhere: holds no slice store; .*',
+  ),
+  'capacity': (
+    {'capacity': {'und': 20}},
+    r"config\.capacity\.und is 20, an example of task '\w+' fills \d+\.",
+  ),
+  'init_from': (
+    {'init_from': 'nowhere'},
+    r'config\.init_from: nowhere/checkpoints: no checkpoint directory there\.',
+  ),
+  'trainable': (
+    {'trainable': (('autoencoder/.*', 0.0), ('[b-z].*', 1.0), ('a', 1.0))},
+    r'config\.trainable has rows that match nothing: a\.',
+  ),
+  'untold': (
+    {'trainable': (('[a-k].*', 0.0), ('[m-z].*', 1.0))},
+    r'config\.trainable says nothing of latent_pos_embed, llm2vae/bias, '
+    r'llm2vae/kernel, lm_head/kernel: add a row\.',
+  ),
+  'optimiser': (
+    {'optimizer': 'sgd'},
+    r"Unknown config\.optimizer 'sgd': expected adamw or muon\.",
+  ),
+  'decay': (
+    {'decay': 'linear'},
+    r"Unknown config\.decay 'linear': expected constant or cosine\.",
+  ),
+}
+
+
+@pytest.mark.parametrize('kind', BAD)
+def test_a_bad_config_is_refused_in_a_line_that_names_the_key(
+  store_path, nano_preset, tmp_path, monkeypatch, kind
+):
+  values, message = BAD[kind]
+  monkeypatch.chdir(tmp_path)
+  config = nano.config('stage1', store_path, **values)
+  found = refusal(config, tmp_path / 'run')
+  assert re.fullmatch(message, found), found
+
+
+def test_rows_have_to_fill_the_devices(store_path):
+  config = nano.config('stage1', store_path, mesh=(2, 2, 1), rows=6)
+  mesh = types.SimpleNamespace(
+    shape={'data': 2, 'fsdp': 2, 'tensor': 1},
+    devices=np.array(jax.devices()[:1]),
+  )
+  with pytest.raises(ConfigError) as error:
+    run.check(config, nano.MODEL, project_tokenizer(), mesh)
+  assert str(error.value).startswith(
+    'config.rows 6 is not divisible by the 4 devices of the data and fsdp axes '
+    'of config.mesh (2, 2, 1)'
+  )
+
+
+def test_a_model_has_to_embed_the_whole_vocabulary(
+  store_path, tmp_path, monkeypatch
+):
+  small = dataclasses.replace(
+    nano.MODEL, llm=dataclasses.replace(nano.MODEL.llm, vocab=100)
+  )
+  monkeypatch.setitem(presets.PRESETS, 'nano', lambda: small)
+  size = project_tokenizer().vocab_size
+  message = refusal(nano.config('stage1', store_path), tmp_path / 'run')
+  assert message == (
+    f"config.tokenizer has {size} tokens, the model 'nano' embeds 100."
+  )
+
+
+def test_an_unfinished_store_is_not_trained_on(nano_preset, tmp_path):
+  write_store(tmp_path / 'store', finish=False)
+  config = nano.config('stage1', tmp_path / 'store')
+  assert refusal(config, tmp_path / 'run') == (
+    f'config.store: {tmp_path / "store"}: is a store that was not finished; '
+    'run the same prepare command again.'
+  )
+
+
+# Every key with a least value, and what it is.
+AT_LEAST = {
+  'rows': 1,
+  'streams': 1,
+  'packing_bins': 1,
+  'reader_threads': 1,
+  'steps': 1,
+  'log_every': 1,
+  'checkpoint_every': 1,
+  'keep': 1,
+  'seed': 0,
+  'warmup': 0,
+  'first_examples': 0,
+  'max_bad_steps': 0,
+  'val_every': 0,
+  'keep_every': 0,
+  'profile.start': 0,
+  'profile.steps': 0,
+}
+SHARES = ('ema', 'dropout.text', 'dropout.vae', 'dropout.vit')
+
+
+def config_with(store, key, value):
+  config = nano.config('stage1', store)
+  config.update_from_flattened_dict({key: value})
+  return config
+
+
+@pytest.mark.parametrize(('key', 'least'), AT_LEAST.items())
+def test_a_number_below_its_least_is_refused(
+  store_path, nano_preset, tmp_path, key, least
+):
+  config = config_with(store_path, key, least - 1)
+  assert refusal(config, tmp_path / 'run') == (
+    f'config.{key} {least - 1}: must be at least {least}.'
+  )
+
+
+@pytest.mark.parametrize('value', [-0.01, 1.01, float('nan')])
+@pytest.mark.parametrize('key', SHARES)
+def test_a_share_is_from_0_to_1(store_path, nano_preset, tmp_path, key, value):
+  config = config_with(store_path, key, value)
+  assert refusal(config, tmp_path / 'run') == (
+    f'config.{key} {value}: must be from 0 to 1.'
+  )
+
+
+def checked(config):
+  """Checks a config with itself alone, on one device."""
+  mesh = types.SimpleNamespace(
+    shape={'data': 1, 'fsdp': 1, 'tensor': 1},
+    devices=np.array(jax.devices()[:1]),
+  )
+  run.check(config, nano.MODEL, project_tokenizer(), mesh)
+
+
+def test_every_least_value_and_the_ends_of_every_share_will_do(store_path):
+  for name in nano.STAGES:
+    checked(nano.config(name, store_path, val_batches=1))
+  for ends in (0.0, 1.0):
+    config = nano.config('stage1', store_path)
+    config.update_from_flattened_dict(AT_LEAST | dict.fromkeys(SHARES, ends))
+    checked(config)
+
+
+MORE_BAD = {
+  'first task': (
+    {'first_tasks': {'vqa': 1.0}},
+    r'config\.first_tasks: unknown vqa; expected some of cts, mi, tia, .*',
+  ),
+  'no example has no task': (
+    {'tasks': {'none': 1.0}},
+    r'config\.tasks: unknown none; expected some of cts, .*',
+  ),
+  'share of a task': (
+    {'tasks': {'mi': -0.5, 'tia': 1.5}},
+    r'config\.tasks: a share is below 0\.',
+  ),
+  'share of a first task': (
+    {'first_tasks': {'tia': -1.0}},
+    r'config\.first_tasks: a share is below 0\.',
+  ),
+  'val_batches': (
+    {'val_every': 2, 'val_batches': 0},
+    r'config\.val_batches 0: must be at least 1, or set config\.val_every=0\.',
+  ),
+  'best without validation': (
+    {'best': 'val/loss', 'val_every': 0, 'checkpoint_every': 4},
+    r"config\.best 'val/loss' needs a validation at every checkpoint: "
+    r'config\.checkpoint_every 4 has to be a multiple of config\.val_every 0, '
+    r'which is not 0\.',
+  ),
+  'best between validations': (
+    {'best': 'val/loss', 'val_every': 4, 'checkpoint_every': 6},
+    r"config\.best 'val/loss' needs a validation at every checkpoint: "
+    r'config\.checkpoint_every 6 has to be a multiple of config\.val_every 4, '
+    r'which is not 0\.',
+  ),
+  'best of training': (
+    {'best': 'loss', 'val_every': 2, 'checkpoint_every': 2},
+    r"config\.best 'loss': expected one of .*val/answer_accuracy/mi, .*"
+    r'val/loss, .*val/ntp/tia.*\.',
+  ),
+  'best of what validation does not tell': (
+    {'best': 'val/fill/und', 'val_every': 2, 'checkpoint_every': 2},
+    r"config\.best 'val/fill/und': expected one of (val/[al-z]\S+, )+"
+    r'val/token_accuracy/vlm\.',
+  ),
+  'first tasks without a share': (
+    {'first_tasks': {'mi': 0.0, 'tia': 0.0}, 'first_examples': 8},
+    r'config\.first_tasks: no task has a share above 0\.',
+  ),
+  'trainable is no expression': (
+    {'trainable': (('(', 1.0),)},
+    r'config\.trainable: missing \), unterminated subpattern at position 0\.',
+  ),
+  'learning rate': (
+    {'learning_rate': -1.0},
+    r'config\.learning_rate -1\.0: must be at least 0\.',
+  ),
+  'clip': ({'clip': 0.0}, r'config\.clip 0\.0: must be above 0\.'),
+  'capacity of what is not there': (
+    {'capacity': {'und': 96, 'gen': 0, 'vit': 20, 'images': 0, 'text': 9}},
+    r"config\.capacity: .*unexpected keyword argument 'text'",
+  ),
+  'streams that do not divide the rows': (
+    {'rows': 4, 'streams': 3},
+    r'config\.streams: 3 for 4 rows, 4 of them on this process: every stream '
+    r'needs as many rows as the others, .*',
+  ),
+  'more streams than rows': (
+    {'rows': 2, 'streams': 4},
+    r'config\.streams: 4 for 2 rows, 2 of them on this process: .*',
+  ),
+}
+
+
+@pytest.mark.parametrize('kind', MORE_BAD)
+def test_a_contradiction_is_refused_in_a_line_that_names_the_key(
+  store_path, nano_preset, tmp_path, kind
+):
+  values, message = MORE_BAD[kind]
+  config = nano.config('stage1', store_path)
+  for key in {'tasks', 'first_tasks', 'capacity'} & values.keys():
+    config[key] = {}
+  config.update(values)
+  found = refusal(config, tmp_path / 'run')
+  assert re.fullmatch(message, found), found
+
+
+def test_nothing_is_made_before_the_best_turns_out_to_be_unknown(
+  store_path, nano_preset, tmp_path, monkeypatch
+):
+  def create_state(*_, **__):
+    raise AssertionError('parameters were made')
+
+  monkeypatch.setattr(run, 'create_state', create_state)
+  values = {'best': 'val/los', 'val_every': 2, 'checkpoint_every': 2}
+  config = nano.config('stage1', store_path, **values)
+  assert 'val/loss' in refusal(config, tmp_path / 'run')
+
+
+def test_validation_may_be_left_out_whatever_its_batches(store_path):
+  checked(nano.config('stage1', store_path, val_every=0, val_batches=0))
+
+
+def test_the_best_may_be_measured_more_often_than_saved(store_path):
+  values = {'best': 'val/loss', 'val_every': 2, 'checkpoint_every': 6}
+  checked(nano.config('stage1', store_path, **values))
+
+
+def test_a_metric_that_validation_makes_may_be_the_best(store_path):
+  config = nano.config('stage1', store_path, best='val/ntp/mi')
+  check_best_is_measured(config, {'loss', 'ntp/mi'})
+  with pytest.raises(ConfigError) as error:
+    check_best_is_measured(config, {'loss', 'ntp/tia'})
+  assert str(error.value) == (
+    "config.best 'val/ntp/mi': expected one of val/loss, val/ntp/tia."
+  )
+  config.best = ''
+  check_best_is_measured(config, {'loss'})
+
+
+def test_a_route_counts_where_a_subject_to_train_on_has_it(store_path):
+  store = SliceStore.open(str(store_path))
+  routes = ('brain_mr_to_ct', 'pelvis_ct_to_cbct', 'brats_flair_to_t1')
+  check_store(nano.config('stage1', store_path, routes=routes), store)
+  check_store(nano.config('stage1', store_path, routes=()), store)
+  held_out = types.SimpleNamespace(
+    path='slices', split=lambda name: store.split('val')
+  )
+  config = nano.config('stage1', store_path, routes=routes)
+  with pytest.raises(ConfigError) as error:
+    check_store(config, held_out)
+  # The subjects of this split have no pelvis.
+  assert re.fullmatch(
+    r'config\.routes: no subject to train on in the store slices has '
+    r'pelvis_ct_to_cbct; it holds brain_.*',
+    str(error.value),
+  )
+
+
+def test_every_route_that_is_missing_is_named(store_path):
+  store = types.SimpleNamespace(path='slices', split=lambda name: ())
+  routes = ('brain_mr_to_ct', 'brats_t1_to_t2')
+  config = nano.config('stage1', store_path, routes=routes)
+  with pytest.raises(ConfigError) as error:
+    check_store(config, store)
+  assert str(error.value) == (
+    'config.routes: no subject to train on in the store slices has '
+    'brain_mr_to_ct, brats_t1_to_t2; it holds none.'
+  )
+
+
+def test_one_process_reads_all_streams(store_path):
+  mesh = run.make_mesh((1, 1, 1), jax.devices()[:1])
+  config = nano.config('stage1', store_path, rows=8, streams=4)
+  assert streams_here(config, mesh) == [0, 1, 2, 3]
