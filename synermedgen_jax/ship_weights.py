@@ -10,7 +10,7 @@ It can stand wherever a run is started from (--config.init_from).
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from synermedgen_jax.training import checkpoints, weights
 
@@ -20,6 +20,8 @@ _OUTPUT = flags.DEFINE_string('output', None, 'A folder.', required=True)
 
 def main(argv: list[str]) -> None:
   del argv
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
   output = Path(_OUTPUT.value)
   try:
     model, params = checkpoints.load_model(Path(_WORKDIR.value) / 'checkpoints')
