@@ -15,7 +15,7 @@ from synermedgen_jax.models.presets import preset
 from synermedgen_jax.scenes import questions, sources
 
 
-def letters_right(model, n=24):
+def letters_right(model, n=64):
   """How often a fresh model answers with the letter of the same picture."""
   params = nn.unbox(init_params(model, jax.random.key(0)))
   tokenizer = project_tokenizer()

@@ -39,14 +39,14 @@ def sums(params, rows):
 
 
 def test_every_picture_is_asked_for_once(params):
-  total, count = sums(params, batch(Capacity(48, 0, 32, 0)))['contrast']
+  total, count = sums(params, batch(Capacity(54, 0, 32, 0)))['contrast']
   assert count == 16
   assert 0 < total / count < 40
 
 
 def test_padding_changes_nothing(params):
-  tight = sums(params, batch(Capacity(48, 0, 32, 0)))
-  loose = sums(params, batch(Capacity(60, 0, 44, 0)))
+  tight = sums(params, batch(Capacity(54, 0, 32, 0)))
+  loose = sums(params, batch(Capacity(66, 0, 44, 0)))
   for name, (total, count) in tight.items():
     np.testing.assert_allclose(loose[name][0], total, rtol=1e-4)
     assert loose[name][1] == count
@@ -54,7 +54,7 @@ def test_padding_changes_nothing(params):
 
 def test_like_embeddings_find_each_other(params):
   """With both styles of a view shown as one picture, every pair is found."""
-  rows = batch(Capacity(48, 0, 32, 0))
+  rows = batch(Capacity(54, 0, 32, 0))
   patches = np.array(rows.vit_patches).reshape(2, 4, 2, 4, -1)
   patches[:, :, 1] = patches[:, :, 0]
   rows = rows.replace(vit_patches=patches.reshape(rows.vit_patches.shape))
