@@ -36,7 +36,10 @@ def get_config(model: str = 'tiny') -> ConfigDict:
     (r'(vit|connector|embed_tokens|lm_head)/.*', 1.0),
     (r'mot/(layers/und|und_norm)/.*', 1.0),
   )
-  config.objective = {'ntp_weight': 1.0}
+  config.objective = {
+    'ntp_weight': 1.0,
+    'task_weights': {'cts': 1.0, 'mi': 1.0, 'tia': 1.0},
+  }
   config.steps = 1600
   config.learning_rate = 3e-3
   config.warmup = 100

@@ -34,6 +34,13 @@ TASKS = (
   'reconstruction',
   'vlm',  # conversations and
   'editing',  # chains of edits in BAGEL's own formats
+  # What a base is asked about drawn scenes, each shaped as a task above is:
+  'view',  # as cts
+  'style',  # as mi
+  'change',  # as tia
+  'redraw',  # as synthesis
+  'copy',  # a picture again, from itself and words
+  'pairs',  # views in two styles each, for the contrast between them
 )
 
 

@@ -34,7 +34,7 @@ from synermedgen_jax.tasks.example import (
 ExampleSource = Callable[[int], grain.MapDataset]
 _NO_SOURCES: Mapping[str, ExampleSource] = types.MappingProxyType({})
 # Tasks that guidance at inference is for.
-_GUIDED = ('synthesis', 'editing')
+_GUIDED = ('synthesis', 'editing', 'redraw', 'copy')
 
 # Longer than any run, and short enough to add to.
 _ENDLESS = 2**60

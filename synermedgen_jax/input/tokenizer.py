@@ -11,9 +11,10 @@ it stands.
 
 from __future__ import annotations
 
+import json
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 
 import tokenizers
@@ -21,6 +22,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.input import vocab_files
+from synermedgen_jax.scenes import questions
 from synermedgen_jax.tasks import prompts
 
 PAD = '<|pad|>'
@@ -122,6 +124,26 @@ def train_project_tokenizer() -> tokenizers.Tokenizer:
     show_progress=False,
   )
   tokenizer.train_from_iterator(prompts.every_text(), trainer)
+  return _with_words(tokenizer, questions.every_text())
+
+
+def _with_words(
+  tokenizer: tokenizers.Tokenizer, texts: Iterable[str]
+) -> tokenizers.Tokenizer:
+  """Makes every word of `texts` one token, with ids after the present ones.
+
+  New merges come last, so whatever was encoded before is encoded the same.
+  """
+  for line in texts:
+    for word in re.findall(_word_pattern(), f' {line}'):
+      while len(pieces := tokenizer.encode(word[1:]).tokens) > 1:
+        data = json.loads(tokenizer.to_str())['model']
+        pair = pieces[:2]
+        data['vocab'][''.join(pair)] = len(data['vocab'])
+        data['merges'].append(pair)
+        tokenizer.model = models.BPE(
+          data['vocab'], [tuple(merge) for merge in data['merges']]
+        )
   return tokenizer
 
 

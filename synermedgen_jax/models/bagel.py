@@ -12,7 +12,6 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from synermedgen_jax.core.batch import ImageGeometry, Layout, PackedBatch
@@ -22,6 +21,7 @@ from synermedgen_jax.models.autoencoder import (
   depth_to_space,
   space_to_depth,
 )
+from synermedgen_jax.models.initial_heads import start_heads
 from synermedgen_jax.models.layers import (
   RMSNorm,
   by_row,
@@ -55,6 +55,9 @@ class BagelConfig:
     latent_query_scale: the norm scale at which latent queries start; more
       than 1 makes their attention sharper from the first step on. Not in
       BAGEL.
+    comparison_heads: start the `und` expert so that it can compare a source
+      with candidates (`models/initial_heads.py`). Not in BAGEL, which is
+      pretrained.
     dtype: compute dtype.
   """
 
@@ -69,6 +72,7 @@ class BagelConfig:
   latent_position_scale: float = 1.0
   position_heads: bool = False
   latent_query_scale: float = 1.0
+  comparison_heads: bool = False
   dtype: str = 'bfloat16'
 
   @property
@@ -326,45 +330,8 @@ def init_params(config: BagelConfig, key: jax.Array):
     jnp.zeros((1, 1, config.latent_dim)),
     jnp.zeros((1, 1)),
   )['params']
-  gen = params['mot']['layers']['gen']
-  if config.position_heads:
-    kernel = _position_kernel(config)
-    width = config.llm.head_dim
-    group = config.llm.heads // config.llm.kv_heads
-    for name, stride in (('q_proj', group * width), ('k_proj', width)):
-      whole = gen[name]['kernel']
-      value = whole.value
-      for start in range(0, value.shape[-1], stride):
-        value = value.at[:, :, start : start + width].set(kernel)
-      gen[name]['kernel'] = whole.replace_boxed(value)
-  if config.llm.qk_norm:
-    scale = gen['q_norm']['scale']
-    gen['q_norm']['scale'] = scale.replace_boxed(
-      scale.value * config.latent_query_scale
-    )
+  start_heads(params, config)
   return params
-
-
-def _position_kernel(config: BagelConfig) -> Float[np.ndarray, 'e d']:
-  """A projection in which positions of the latent table differ most.
-
-  Its columns are the table's principal directions, weighted so as to estimate
-  the position among contents of unit variance. They lie in the dimensions
-  that RoPE turns least: a source and its target differ in RoPE position.
-  """
-  table = sincos_table(
-    config.latent_table, config.llm.hidden, config.position_base
-  )
-  table = config.latent_position_scale * (table - table.mean(axis=0))
-  _, size, directions = np.linalg.svd(table, full_matrices=False)
-  size = size / np.sqrt(len(table))
-  half = config.llm.head_dim // 2
-  slow = np.arange(half // 3, half)
-  places = np.concatenate([slow, half + slow])[: len(size)]
-  weighted = directions * (size / (size**2 + 1))[:, None]
-  kernel = np.zeros((config.llm.hidden, config.llm.head_dim), np.float32)
-  kernel[:, places] = weighted[: len(places)].T
-  return kernel
 
 
 def _example_batch(config: BagelConfig) -> PackedBatch:

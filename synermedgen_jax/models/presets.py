@@ -53,6 +53,44 @@ def tiny() -> BagelConfig:
   )
 
 
+def small() -> BagelConfig:
+  """About 4 M parameters, float32, grey 64 x 64 pictures: the small base."""
+  return BagelConfig(
+    llm=MoTConfig(
+      hidden=128,
+      layers=5,
+      heads=4,
+      kv_heads=2,
+      head_dim=32,
+      mlp=320,
+      vocab=512,
+      rope_theta=1e4,
+      unroll=5,
+    ),
+    vit=ViTConfig(
+      hidden=192,
+      layers=3,
+      heads=6,
+      mlp=384,
+      patch=32,
+      channels=1,
+      table=2,
+      unroll=3,
+    ),
+    autoencoder=tiny().autoencoder,
+    latent_patch=2,
+    latent_table=8,
+    vit_table=2,
+    position_base=2.0,
+    connector_norm=True,
+    latent_position_scale=3.0,
+    position_heads=True,
+    latent_query_scale=2.0,
+    comparison_heads=True,
+    dtype='float32',
+  )
+
+
 def base_1b() -> BagelConfig:
   """Qwen2.5-0.5B's shape twice, for one accelerator."""
   return BagelConfig(
@@ -114,7 +152,12 @@ def _flux() -> AutoencoderConfig:
   )
 
 
-PRESETS = {'tiny': tiny, 'base_1b': base_1b, 'bagel_7b': bagel_7b}
+PRESETS = {
+  'tiny': tiny,
+  'small': small,
+  'base_1b': base_1b,
+  'bagel_7b': bagel_7b,
+}
 
 
 def preset(name: str) -> BagelConfig:

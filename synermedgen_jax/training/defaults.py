@@ -19,6 +19,7 @@ def default_config() -> ConfigDict:
   config.first_tasks = {}  # the shares among the first examples
   config.first_examples = 0
   config.bagel_files = {}  # BAGEL's own formats (docs/data.md)
+  config.scenes = {}  # drawn scenes instead of slices (docs/base.md)
   config.routes = ()  # empty = all
   config.neighbours = 3
   config.image = {'vit_side': 64, 'vae_side': 64}

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from synermedgen_jax.core.batch import TASKS, PackedBatch
 from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.training.contrast import contrast_sums
 
 Sums = dict[str, tuple[Array, Array]]  # term -> (sum, count)
 
@@ -29,16 +30,20 @@ class ObjectiveConfig:
   Attributes:
     train_shift: shift of the timestep distribution (BAGEL fine-tunes with 1).
     ntp_weight, flow_weight: CE : MSE, 1 : 1 in BAGEL's recipe.
+    task_weights: of tasks whose answers weigh more or less than others'.
     l2_weight: of the autoencoder's squared error, beside its absolute error.
     kl_weight: of the autoencoder's KL term, per latent number.
+    caption_weight: of naming an image's style, beside the contrast.
     logit_chunk: und tokens whose logits exist at one time.
   """
 
   train_shift: float = 1.0
   ntp_weight: float = 1.0
+  task_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
   flow_weight: float = 1.0
   l2_weight: float = 0.0
   kl_weight: float = 1e-6
+  caption_weight: float = 1.0
   logit_chunk: int = 1024
 
 
@@ -237,7 +242,12 @@ def total(sums: Sums, config: ObjectiveConfig) -> Array:
     'l1': 1.0,
     'l2': config.l2_weight,
     'kl': config.kl_weight,
-    **{f'ntp/{task}': config.ntp_weight for task in TASKS},
+    'contrast': 1.0,
+    'caption': config.caption_weight,
+    **{
+      f'ntp/{task}': config.ntp_weight * config.task_weights.get(task, 1.0)
+      for task in TASKS
+    },
   }
   return sum(
     (
@@ -251,6 +261,7 @@ def total(sums: Sums, config: ObjectiveConfig) -> Array:
 
 OBJECTIVES: Mapping[str, Callable[..., Sums]] = {
   'autoencoder': autoencoder_sums,  # stage 0
+  'contrast': contrast_sums,  # a base's ViT, before any word
   'gau': multimodal_sums,  # Stage I
   'ucg': multimodal_sums,  # Stage II
   'joint': multimodal_sums,  # both losses in one step

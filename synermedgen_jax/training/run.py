@@ -32,10 +32,11 @@ from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.interop import bagel_formats
 from synermedgen_jax.models.bagel import Bagel, BagelConfig, init_params
 from synermedgen_jax.models.presets import preset
+from synermedgen_jax.scenes import sources as scenes
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.slices.windows import FIXED_WINDOWS
 from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import flops, loop, optim
+from synermedgen_jax.training import flops, loop, optim, weights
 from synermedgen_jax.training.config_checks import (
   ConfigError,
   check,
@@ -178,7 +179,10 @@ def _data(
       tasks=dict(config.tasks),
       first_tasks=dict(config.first_tasks),
       first_examples=first_examples,
-      sources=bagel_formats.sources(config.bagel_files, split),
+      sources={
+        **bagel_formats.sources(config.bagel_files, split),
+        **scenes.sources(config.scenes, split),
+      },
       rows=config.rows,
       seed=seed,
       dropout=dropout,
@@ -285,7 +289,10 @@ def _model(config: ConfigDict) -> BagelConfig:
     with reading('model'):
       return preset(config.model)
   with reading('init_from'):
-    found = ckpt.load_shape(*_init_from(config))
+    if weights.holds_weights(config.init_from):
+      found = weights.load_shape(config.init_from)
+    else:
+      found = ckpt.load_shape(*_init_from(config))
   if config.model == 'init_from':
     return found
   with reading('model'):
@@ -303,6 +310,8 @@ def _initial_params(config: ConfigDict) -> Any:
   if not config.init_from:
     return None
   with reading('init_from'):
+    if weights.holds_weights(config.init_from):
+      return weights.load_weights(config.init_from)[1]
     folder, which = _init_from(config)
     return ckpt.load_model(folder, which=which)[1]
 

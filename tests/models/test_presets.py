@@ -92,5 +92,7 @@ def test_the_vits_own_table_covers_the_connectors():
 
 
 def test_an_unknown_preset_lists_those_there_are():
-  with pytest.raises(ValueError, match=r"'huge'.*tiny, base_1b, bagel_7b"):
+  with pytest.raises(
+    ValueError, match=r"'huge'.*tiny, small, base_1b, bagel_7b"
+  ):
     presets.preset('huge')

@@ -1,0 +1,72 @@
+"""The small base: pretraining on drawn scenes, questions and pictures in one.
+
+  python -m synermedgen_jax.main --config=configs/base.py:small \\
+      --config.init_from=RUN/base_questions --workdir=RUN/base
+
+`launch/base.sh` runs this after configs/base_autoencoder.py and
+configs/base_questions.py, and writes weights/small. Nothing medical goes in:
+scenes of solids, in rendering styles (synermedgen_jax/scenes). Conditions of
+synthesis are left out at times, so that guidance works.
+small: 14 minutes on two shared CPU cores. Result to expect on validation
+scenes: flow loss 0.55, view about 0.6, change at chance.
+"""
+
+from ml_collections import ConfigDict
+
+from synermedgen_jax.training.defaults import default_config
+
+
+def get_config(model: str = 'small') -> ConfigDict:
+  config = default_config()
+  config.stage = 'joint'
+  config.model = model
+
+  config.tasks = {
+    'view': 0.35,
+    'style': 0.15,
+    'change': 0.05,
+    'redraw': 0.4,
+    'copy': 0.05,
+  }
+  config.scenes = {'levels': (0.1, 0.25, 0.25, 0.4)}
+  # Two pictures to make and two or three questions a row.
+  config.capacity = {'und': 192, 'gen': 256, 'vit': 56, 'images': 4}
+  config.rows = config.streams = 2
+  config.dropout = {'text': 0.1, 'vae': 0.1, 'vit': 0.1}
+
+  config.trainable = (
+    (r'autoencoder/.*', 0.0),
+    (r'(vit|latent)_pos_embed', 0.0),
+    # What generates begins here, and bears larger steps.
+    (r'(vae2llm|llm2vae|time_embedder)/.*', 3.0),
+    (r'mot/(layers/gen|gen_norm)/.*', 3.0),
+    # What compares is there: the flow's gradients would undo it at full rate.
+    (r'.*', 0.2),
+  )
+  config.objective = {
+    'ntp_weight': 1.0,
+    # Long at chance, and loud: it would undo what the others learn.
+    'task_weights': {'change': 0.3},
+    'flow_weight': 1.0,
+    'train_shift': 4.0,
+  }
+  config.sampling = {
+    'points': 2,
+    'shift': 1.0,
+    'guidance': {
+      'text': 1.0,
+      'image': 1.0,
+      'interval': (0.0, 1.0),
+      'renorm': 'global',
+      'renorm_min': 0.0,
+    },
+  }
+  config.steps = 2000
+  config.learning_rate = 1.5e-3
+  config.warmup = 100
+  config.decay = 'constant'  # its average stands in for a decay
+  config.ema = 0.995
+
+  config.val_every = 250
+  config.val_batches = 8
+  return config

@@ -1,0 +1,1 @@
+"""Procedural pictures that show nothing medical, and what is asked of them."""

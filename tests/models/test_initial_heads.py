@@ -1,0 +1,39 @@
+"""Heads that start out comparing: who writes and who reads what."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from synermedgen_jax.models.bagel import init_params
+from synermedgen_jax.models.presets import preset
+
+
+def test_what_is_read_of_source_and_candidate_is_compared_alike():
+  """Layer 1 asks with what layer 0 read far away, of what it read nearby."""
+  model = preset('small')
+  params = nn.unbox(init_params(model, jax.random.key(0)))
+  und = params['mot']['layers']['und']
+  d = model.llm.head_dim
+  out = np.array(und['o_proj']['kernel'][0])
+  query = np.array(und['q_proj']['kernel'][1])[:, :d]
+  key = np.array(und['k_proj']['kernel'][1])[:, :d]
+  near, far = out[:d], out[2 * d : 3 * d]
+  np.testing.assert_allclose(near @ key, far @ query, atol=1e-5)
+  assert np.abs(near @ key).max() > 0.5
+  np.testing.assert_allclose(near @ query, 0, atol=1e-5)
+  np.testing.assert_allclose(far @ key, 0, atol=1e-5)
+  np.testing.assert_allclose(
+    params['lm_head']['kernel'],
+    0.1 * params['embed_tokens']['embedding'].T,
+    rtol=1e-5,
+  )
+
+
+def test_heads_that_do_not_fit_are_refused():
+  model = preset('small')
+  wide = dataclasses.replace(model.llm, head_dim=64)
+  with pytest.raises(ValueError, match='third of the width'):
+    init_params(dataclasses.replace(model, llm=wide), jax.random.key(0))

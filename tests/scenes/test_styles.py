@@ -1,0 +1,34 @@
+"""Styles: pictures in range, the same by name, and told apart."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from synermedgen_jax.scenes import styles
+
+
+@pytest.mark.parametrize('name', styles.NAMES)
+def test_a_picture_is_grey_in_range_and_the_same_every_time(name):
+  picture = styles.render(3, 9, name)
+  assert picture.shape == (64, 64)
+  assert picture.dtype == np.float32
+  assert -1 <= picture.min() < picture.max() <= 1
+  np.testing.assert_array_equal(picture, styles.render(3, 9, name))
+
+
+@pytest.mark.parametrize(
+  ('one', 'other'), itertools.combinations(styles.NAMES, 2)
+)
+def test_styles_of_one_view_differ_more_than_their_jitter(one, other):
+  """A view in two styles is further apart than grey values are jittered."""
+  distances = [
+    np.abs(styles.render(seed, 10, one) - styles.render(seed, 10, other)).mean()
+    for seed in range(8)
+  ]
+  assert np.mean(distances) > 0.03
+
+
+def test_an_unknown_style_is_refused():
+  with pytest.raises(ValueError, match='flat, chalk'):
+    styles.render(0, 0, 'oil')

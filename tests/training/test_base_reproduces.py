@@ -1,0 +1,67 @@
+"""The base from its command: its first losses, as they were when it was made.
+
+`weights/small/first_losses.json` holds the losses of the first 50 steps of the
+two stages that begin from nothing. Another CPU sums in another order, so they
+agree to within 2 % and not to the bit.
+
+  python tests/training/test_base_reproduces.py   # writes the file again
+"""
+
+import importlib.util
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synermedgen_jax.training import run
+
+ROOT = Path(__file__).parents[2]
+RECORD = ROOT / 'weights' / 'small' / 'first_losses.json'
+STAGES = ('base_autoencoder', 'base_vision')
+STEPS = 50
+TOLERANCE = 0.02
+
+
+def first_losses(stage: str, steps: int, workdir: Path) -> list[float]:
+  """The losses of a stage's first steps, which lie within its warm-up."""
+  path = ROOT / 'configs' / f'{stage}.py'
+  spec = importlib.util.spec_from_file_location(stage, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config('small')
+  config.steps, config.log_every, config.val_every = steps, 1, 0
+  run.train(config, workdir)
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line)['loss'] for line in lines]
+
+
+def compare(stage: str, steps: int, workdir: Path) -> None:
+  expected = json.loads(RECORD.read_text())[stage][:steps]
+  found = first_losses(stage, steps, workdir)
+  np.testing.assert_allclose(found, expected, rtol=TOLERANCE)
+
+
+def test_the_first_steps_of_the_base_are_as_they_were(tmp_path):
+  compare('base_vision', 3, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('stage', STAGES)
+def test_the_first_fifty_steps_are_as_they_were(stage, tmp_path):
+  compare(stage, STEPS, tmp_path)
+
+
+def main() -> None:
+  record = {}
+  for stage in STAGES:
+    with tempfile.TemporaryDirectory() as folder:
+      losses = first_losses(stage, STEPS, Path(folder))
+    record[stage] = [round(loss, 5) for loss in losses]
+  RECORD.parent.mkdir(parents=True, exist_ok=True)
+  RECORD.write_text(json.dumps(record, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+  main()
