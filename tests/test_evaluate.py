@@ -174,7 +174,7 @@ def test_a_second_run_finds_the_same(workdir, nano_runs, tmp_path):
   code, _, err = evaluate(again, f'--questions={QUESTIONS}')
   assert code == 0, err
   files = [p for p in (workdir / 'evaluation').rglob('*') if p.is_file()]
-  assert len(files) == 3 + len(ROUTES['test'])
+  assert len(files) == 4 + len(ROUTES['test'])
   for path in files:
     assert (again / path.relative_to(workdir)).read_bytes() == path.read_bytes()
 

@@ -65,7 +65,7 @@ PACKAGES = (
 
 def train(config: ConfigDict, workdir: Path) -> None:
   """Runs the stage that `config` describes in `workdir`, or resumes it."""
-  model, initial = _starting_point(config)
+  model, initial = starting_point(config)
   _check_tokenizer(config)
   with reading('tokenizer'):
     tokenizer = load_tokenizer(config.tokenizer)
@@ -260,8 +260,11 @@ def step_config(config: ConfigDict) -> loop.StepConfig:
   )
 
 
-def _starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
+def starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
   """The model's shape, and the parameters of `config.init_from` if any.
+
+  Raises:
+    ConfigError: naming the key that is wrong.
 
   The model 'init_from' is whatever `config.init_from` holds.
   """
