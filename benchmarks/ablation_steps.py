@@ -14,7 +14,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from synermedgen_jax.planning.equal_compute import step_operations, steps_for
 from synermedgen_jax.training.checkpoints import CheckpointError
@@ -24,6 +24,8 @@ _INIT_FROM = flags.DEFINE_string('init_from', None, 'The base.', required=True)
 _STAGE1 = flags.DEFINE_integer('stage1_steps', None, 'Steps.', required=True)
 _STAGE2 = flags.DEFINE_integer('stage2_steps', None, 'Steps.', required=True)
 _CONFIGS = Path(__file__).parents[1] / 'configs' / 'ablations'
+# What the operations of a step depend on.
+_COUNTS = ('stage', 'model', 'image', 'capacity', 'rows', 'trainable', 'ema')
 # What is trained from the base to its end; the other Stage II configs go on
 # from a Stage I.
 _FROM_BASE = ('stage2_only', 'joint')
@@ -37,11 +39,12 @@ def _value(text: str):
 
 
 def main(argv: list[str]) -> None:
+  logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
   options = {}
   for option in argv[1:]:
     key, _, value = option.removeprefix('--config.').partition('=')
     options[key] = _value(value)
-  costs, stages = {}, {}
+  costs, stages, known = {}, {}, {}
   for path in sorted(_CONFIGS.glob('*.py')):
     if path.stem == 'base':
       continue
@@ -49,7 +52,10 @@ def main(argv: list[str]) -> None:
     config.init_from = _INIT_FROM.value
     try:
       config.update_from_flattened_dict(options)
-      costs[path.stem] = step_operations(config)
+      key = tuple(str(config[name]) for name in _COUNTS)
+      if key not in known:
+        known[key] = step_operations(config)
+      costs[path.stem] = known[key]
     except (ConfigError, CheckpointError, KeyError) as error:
       sys.exit(f'Error: {path.stem}: {error}')
     stages[path.stem] = config.stage

@@ -17,7 +17,7 @@ import collections
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +40,6 @@ _QUESTIONS = flags.DEFINE_integer(
   'questions', 12000, 'Most of the split train; val has an eighth.', 8
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the draw.')
-
-# A slice, the kind of question, the answer.
-Asked = tuple[SliceRef, str, str]
 
 
 class PhantomError(ValueError):
@@ -78,7 +75,7 @@ def _number(case: Case) -> int:
   return int(found.group(1))
 
 
-def _ask_case(store: SliceStore, case: Case, seed: int) -> Iterator[Asked]:
+def _ask_case(store: SliceStore, case: Case, seed: int) -> Iterator[vqa.Asked]:
   """All questions about one case."""
   anatomy = phantoms.render_anatomy(case.dataset, seed, _number(case))
   found = findings(case, *anatomy)
@@ -90,31 +87,6 @@ def _ask_case(store: SliceStore, case: Case, seed: int) -> Iterator[Asked]:
         yield ref, kind, answer
 
 
-def balanced(
-  asked: Sequence[Asked], count: int, rng: np.random.Generator
-) -> list[Asked]:
-  """Draws questions, kinds in turn and the answers of a kind in turn.
-
-  A kind whose rarest answers run out goes on with the others.
-
-  Args:
-    asked: all there are.
-    count: how many, at most.
-    rng: draws.
-  """
-  kinds: dict[str, dict[str, list[Asked]]] = {}
-  for i in rng.permutation(len(asked)):
-    _, kind, answer = asked[i]
-    kinds.setdefault(kind, {}).setdefault(answer, []).append(asked[i])
-  lines = []
-  for kind in sorted(kinds):
-    answers = [kinds[kind][answer] for answer in sorted(kinds[kind])]
-    turns = range(max(map(len, answers)))
-    lines.append([a[i] for i in turns for a in answers if i < len(a)])
-  turns = range(max(map(len, lines), default=0))
-  return [line[i] for i in turns for line in lines if i < len(line)][:count]
-
-
 def _write(store: SliceStore, split: str, count: int, seed: int) -> None:
   folder = Path(_OUTPUT.value) / split
   if (folder / 'vlm.jsonl').is_file():
@@ -123,10 +95,12 @@ def _write(store: SliceStore, split: str, count: int, seed: int) -> None:
   cases = store.split(split)
   if not cases:
     raise PhantomError(f'{store.path}: has no subject in split {split!r}.')
+  for case in cases:
+    _number(case)
   asked = []
   for case in tqdm(cases, desc=f'ask {split}', unit='case'):
     asked += _ask_case(store, case, seed)
-  drawn = balanced(asked, count, np.random.default_rng(_SEED.value))
+  drawn = vqa.balanced(asked, count, np.random.default_rng(_SEED.value))
   if not drawn:
     raise PhantomError(f'{store.path}: nothing to ask of split {split!r}.')
   examples = (vqa.build(*question) for question in drawn)

@@ -128,7 +128,7 @@ def _rows(comparison: Comparison, line: Line) -> Iterator[list[str]]:
 
 def _with_interval(estimate: Estimate, sign: str = '') -> str:
   value, low, high = (
-    f'{x:{sign}.1f}'.replace('-', '−')
+    f'{round(x, 1) + 0.0:{sign}.1f}'.replace('-', '−')  # no −0.0
     for x in (estimate.value, estimate.low, estimate.high)
   )
   return f'{value} [{low}, {high}]'

@@ -10,8 +10,10 @@ from ml_collections import ConfigDict
 
 from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.core.sharding import make_mesh
+from synermedgen_jax.input.tokenizer import load_tokenizer
 from synermedgen_jax.planning.plan import abstract_step
 from synermedgen_jax.training import run
+from synermedgen_jax.training.config_checks import check
 from synermedgen_jax.training.flops import step_flops
 
 _DENSE = {'mot': 1.0, 'vit': 1.0}
@@ -23,10 +25,13 @@ def step_operations(config: ConfigDict) -> float:
   Raises:
     ConfigError: naming the key that is wrong.
   """
-  model = run.computed_as(config, run.starting_point(config)[0])
+  found, _ = run.starting_point(config)
+  mesh = make_mesh(config.mesh)
+  check(config, found, load_tokenizer(config.tokenizer), mesh)
+  model = run.computed_as(config, found)
   geometry = model.image_geometry(**config.image)
   state, batch = abstract_step(
-    config, model, make_mesh(config.mesh), geometry, Capacity(**config.capacity)
+    config, model, mesh, geometry, Capacity(**config.capacity)
   )
   _, tx = run.optimiser(config, model)
   found = step_flops(model, tx, run.step_config(config), state, batch, _DENSE)

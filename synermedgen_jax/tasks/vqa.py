@@ -8,7 +8,7 @@ passed over.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -28,11 +28,14 @@ _NONE_MM2 = 2.0  # up to here, there is none
 _ONE_SIDE = 0.9  # of the lesion's area
 _OFF_MIDLINE = 12.0  # mm
 # Limits of the diameter of the circle of the same area, in mm.
-_SMALL, _LARGE = 20.0, 32.0
+_SMALL, _LARGE = 26.0, 40.0
 _NEAR_A_LIMIT = 0.08
 _ORGAN_MM2 = 900.0
 _LARGER = 1.5  # than the next organ
-_CONTRAST = 0.08  # of [-1, 1], between a lesion and what is around it
+_CONTRAST = 0.12  # of [-1, 1], between a lesion and what is around it
+
+# A slice, the kind of question, the answer.
+Asked = tuple[SliceRef, str, str]
 
 
 def ask(
@@ -41,7 +44,7 @@ def ask(
   """The kinds of `QUESTIONS` that fit a slice, each with its answer.
 
   Side is the patient's, not the picture's. Size is small, medium or large: the
-  diameter of a circle of the lesion's area is up to 20 mm, up to 32 mm or
+  diameter of a circle of the lesion's area is up to 26 mm, up to 40 mm or
   more, 8 % around a limit left out. A lesion that this modality does not show
   is not asked about.
 
@@ -113,3 +116,30 @@ def build(ref: SliceRef, kind: str, answer: str) -> Example:
     text(answer, has_loss=True),
   )
   return Example('vlm', spans, answer)
+
+
+def balanced(
+  asked: Sequence[Asked], count: int, rng: np.random.Generator
+) -> list[Asked]:
+  """Draws questions, kinds in turn and the answers of a kind in turn.
+
+  A kind goes on until one of its answers alone is left, so of two answers
+  both are drawn equally often.
+
+  Args:
+    asked: all there are.
+    count: how many, at most.
+    rng: draws.
+  """
+  kinds: dict[str, dict[str, list[Asked]]] = {}
+  for i in rng.permutation(len(asked)):
+    _, kind, answer = asked[i]
+    kinds.setdefault(kind, {}).setdefault(answer, []).append(asked[i])
+  lines = []
+  for kind in sorted(kinds):
+    answers = [kinds[kind][answer] for answer in sorted(kinds[kind])]
+    # Up to where one answer alone is left.
+    turns = range(sorted(map(len, answers))[-2] if len(answers) > 1 else 0)
+    lines.append([a[i] for i in turns for a in answers if i < len(a)])
+  turns = range(max(map(len, lines), default=0))
+  return [line[i] for i in turns for line in lines if i < len(line)][:count]
