@@ -228,18 +228,8 @@ def _write_json(path: Path, value) -> None:
   os.replace(partial, path)
 
 
-def _evaluate() -> None:
-  unknown = set(_ROUTES.value) - set(routes.ROUTES_BY_NAME)
-  if unknown:
-    raise UsageError(
-      f'--routes: unknown {", ".join(sorted(unknown))}; expected some of '
-      f'{", ".join(routes.ROUTES_BY_NAME)}.'
-    )
-  config = _CONFIG.value
-  trained = (
-    Trained.from_config(config) if config else Trained.load(_WORKDIR.value)
-  )
-  parts = _parts(trained.config['stage'])
+def _held_out(trained: Trained) -> tuple[SliceStore, tuple[Case, ...]]:
+  """The store, and its cases of the split that is measured."""
   path = _STORE.value or trained.config['store']
   if not path:
     raise UsageError(
@@ -252,6 +242,22 @@ def _evaluate() -> None:
       f'{store.path}: has no subject in split {_SPLIT.value!r}; '
       'choose another --split.'
     )
+  return store, cases
+
+
+def _evaluate() -> None:
+  unknown = set(_ROUTES.value) - set(routes.ROUTES_BY_NAME)
+  if unknown:
+    raise UsageError(
+      f'--routes: unknown {", ".join(sorted(unknown))}; expected some of '
+      f'{", ".join(routes.ROUTES_BY_NAME)}.'
+    )
+  config = _CONFIG.value
+  trained = (
+    Trained.from_config(config) if config else Trained.load(_WORKDIR.value)
+  )
+  parts = _parts(trained.config['stage'])
+  store, cases = _held_out(trained)
   out = Path(_WORKDIR.value) / 'evaluation'
   result = {
     'split': _SPLIT.value,
