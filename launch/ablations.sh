@@ -139,12 +139,13 @@ chains() {  # lines 'seed start' of what the arms need, the longest first
 }
 
 pin() {  # this shell to a core that no other run has
-  local core
+  local core cores
   [ "$at_a_time" -gt 1 ] || return 0
+  cores="$(nproc)"  # before OMP_NUM_THREADS, which it heeds
   # Two runs that share all cores wait for one another's threads.
   export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
   export XLA_FLAGS="${XLA_FLAGS:-} --xla_cpu_multi_thread_eigen=false"
-  for ((core = 0; core < $(nproc); core++)); do
+  for ((core = 0; core < cores; core++)); do
     exec 9> "$run/core$core.lock"
     if flock -n 9; then
       taskset -cp "$core" "$BASHPID" > /dev/null

@@ -104,6 +104,7 @@ def test_what_is_missing_is_said(page):
 
 def test_numbers_are_defined_and_subjects_counted(page):
   assert '5 subjects of split `test` (2 brain, 3 brats)' in page
+  assert '**Few subjects** of brain, brats' in page
   text = section(page, 'What the numbers are')
   for word in ('SSIM, 22 routes', 'CTS, accuracy', '[95 %]', 'Baselines'):
     assert f'**{word}**' in text

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from synermedgen_jax.evaluation.ablations import ARMS, LINES, Arm, Line
 from synermedgen_jax.evaluation.comparison import Comparison, Estimate, Result
 
+_FEW = 4  # subjects of a dataset
 NOT_KNOWN = 'not known here'
 _BASELINES = {
   'copy_source': 'the source as it is',
@@ -65,6 +66,12 @@ def _what_ran(comparison: Comparison) -> str:
     f'{count} subjects of split `{comparison.settings.get("split")}` '
     f'({subjects}); the reference is "{arm_of(comparison.reference).title}".\n'
   ]
+  few = [d for d, n in comparison.subjects.items() if n < _FEW]
+  if few:
+    lines.append(
+      f'**Few subjects** of {", ".join(few)}: the intervals below are too '
+      'narrow, down to nothing where there is one subject.\n'
+    )
   missing = [a for a in comparison.arms if a not in comparison.seeds]
   if missing:
     titles = '; '.join(f'{arm_of(a).title} (`{a}`)' for a in missing)

@@ -116,12 +116,23 @@ def test_a_base_that_is_not_there_is_refused(repository):
   )
 
 
-def test_a_run_that_fails_is_told_with_its_log(repository, short):
+def test_options_that_no_arm_can_have_are_refused(repository, short):
   env, _ = short
   done = run(
-    repository, '--short', 'failing', *OPTIONS, '--config.rows=0', **env
+    repository, '--short', 'refused', *OPTIONS, '--config.rows=0', **env
   )
   assert done.returncode == 1
   *_, last = done.stderr.splitlines()
-  assert last.startswith('Error: ')
-  assert 'config.rows 0' in last
+  assert last == 'Error: joint: config.rows 0: must be at least 1.'
+
+
+def test_a_run_that_fails_is_told_with_its_log(repository, short):
+  env, _ = short
+  routes = "--config.routes=('whole_body_pet_to_ct',)"
+  done = run(repository, '--short', 'failing', *OPTIONS, routes, **env)
+  assert done.returncode == 1
+  *_, last = done.stderr.splitlines()
+  assert last.startswith(
+    'Error: a run failed; failing/seed0/stage1.log: Error: config.routes: '
+  )
+  assert not (repository / 'failing/seed0/stage2').exists()
