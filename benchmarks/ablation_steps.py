@@ -1,7 +1,7 @@
 """Prints the steps of every config of configs/ablations at equal compute.
 
   python benchmarks/ablation_steps.py --init_from=weights/small \\
-      --stage1_steps=1600 --stage2_steps=2500 [--config.KEY=VALUE ...]
+      [--stage1_steps=1600] [--stage2_steps=2500] [--config.KEY=VALUE ...]
 
 Every arm gets the operations of Stage I + II: those that begin at the base all
 of them, those that go on from a Stage I what it left. Options of the form
@@ -21,8 +21,8 @@ from synermedgen_jax.training.checkpoints import CheckpointError
 from synermedgen_jax.training.config_checks import ConfigError
 
 _INIT_FROM = flags.DEFINE_string('init_from', None, 'The base.', required=True)
-_STAGE1 = flags.DEFINE_integer('stage1_steps', None, 'Steps.', required=True)
-_STAGE2 = flags.DEFINE_integer('stage2_steps', None, 'Steps.', required=True)
+_STAGE1 = flags.DEFINE_integer('stage1_steps', 0, "0 = the config's own.")
+_STAGE2 = flags.DEFINE_integer('stage2_steps', 0, "0 = the config's own.")
 _CONFIGS = Path(__file__).parents[1] / 'configs' / 'ablations'
 # What the operations of a step depend on.
 _COUNTS = ('stage', 'model', 'image', 'capacity', 'rows', 'trainable', 'ema')
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
   for option in argv[1:]:
     key, _, value = option.removeprefix('--config.').partition('=')
     options[key] = _value(value)
-  costs, stages, known = {}, {}, {}
+  costs, stages, steps, known = {}, {}, {}, {}
   for path in sorted(_CONFIGS.glob('*.py')):
     if path.stem == 'base':
       continue
@@ -58,11 +58,11 @@ def main(argv: list[str]) -> None:
       costs[path.stem] = known[key]
     except (ConfigError, CheckpointError, KeyError) as error:
       sys.exit(f'Error: {path.stem}: {error}')
-    stages[path.stem] = config.stage
+    stages[path.stem], steps[path.stem] = config.stage, config.steps
     gflops = costs[path.stem] / 1e9
     print(f'{path.stem}: {gflops:.3f} GFLOP a step', file=sys.stderr)
-  first = costs['stage1'] * _STAGE1.value
-  second = costs['stage2'] * _STAGE2.value
+  first = costs['stage1'] * (_STAGE1.value or steps['stage1'])
+  second = costs['stage2'] * (_STAGE2.value or steps['stage2'])
   for name, cost in costs.items():
     budget = first if stages[name] == 'gau' else second
     budget = first + second if name in _FROM_BASE else budget

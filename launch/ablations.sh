@@ -29,8 +29,8 @@ if [ -n "$short" ]; then
   plot="${PLOT:-$run/ablations.png}"
 else
   seeds="${SEEDS:-0 1 2}"
-  stage1_steps="${STAGE1_STEPS:-1600}"
-  stage2_steps="${STAGE2_STEPS:-2500}"
+  stage1_steps="${STAGE1_STEPS:-0}"    # 0: the config's own
+  stage2_steps="${STAGE2_STEPS:-0}"
   questions="${QUESTIONS:-256}"       # per task
   slices="${SLICES:-6}"               # per held-out case
   arms="${ARMS:-base,stage1_vqa,stage1,stage2,stage2_only,stage2_vqa,stage2_no_cts,stage2_no_mi,stage2_no_tia,stage2_random,joint,stage2_und_trained}"
