@@ -21,6 +21,7 @@ from synermedgen_jax.training.checkpoints import CheckpointError
 from synermedgen_jax.training.config_checks import ConfigError
 
 _INIT_FROM = flags.DEFINE_string('init_from', None, 'The base.', required=True)
+_MODEL = flags.DEFINE_string('model', 'init_from', "The configs' model.")
 _STAGE1 = flags.DEFINE_integer('stage1_steps', 0, "0 = the config's own.")
 _STAGE2 = flags.DEFINE_integer('stage2_steps', 0, "0 = the config's own.")
 _CONFIGS = Path(__file__).parents[1] / 'configs' / 'ablations'
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> None:
   for path in sorted(_CONFIGS.glob('*.py')):
     if path.stem == 'base':
       continue
-    config = runpy.run_path(str(path))['get_config']('init_from')
+    config = runpy.run_path(str(path))['get_config'](_MODEL.value)
     config.init_from = _INIT_FROM.value
     try:
       config.update_from_flattened_dict(options)

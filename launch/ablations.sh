@@ -16,6 +16,7 @@ if [ $# -gt 0 ] && [[ $1 != --* ]]; then run="$1"; shift; fi
 options=("$@")
 
 base="${BASE:-weights/small}"         # what every arm starts from
+model="${MODEL:-init_from}"           # a preset's name where configs ask for it
 subjects="${SUBJECTS:-40}"            # phantoms per cohort
 store="${STORE:-$run/store}"          # made where it is not there
 if [ -n "$short" ]; then
@@ -39,11 +40,11 @@ else
 fi
 at_a_time="${AT_A_TIME:-2}"           # runs; each has one core where two run
 
-equal_steps() {  # base, steps of Stage I, of Stage II, options
-  local base="$1" stage1="$2" stage2="$3"
-  shift 3
+equal_steps() {  # base, model, steps of Stage I, of Stage II, options
+  local base="$1" model="$2" stage1="$3" stage2="$4"
+  shift 4
   PYTHONPATH=. python benchmarks/ablation_steps.py --init_from="$base" \
-    --stage1_steps="$stage1" --stage2_steps="$stage2" "$@" > "$run/steps.part"
+    --model="$model" --stage1_steps="$stage1" --stage2_steps="$stage2" "$@" > "$run/steps.part"
   mv "$run/steps.part" "$run/steps.txt"
 }
 
@@ -70,7 +71,7 @@ train() {  # seed, config, workdir's name, where it starts from, options
   [ -n "$steps" ] || fail "$run/steps.txt says nothing of $config."
   mkdir -p "$dir"
   once "$dir/trained.done" \
-    python -m synermedgen_jax.main --config="configs/ablations/$config.py" \
+    python -m synermedgen_jax.main --config="configs/ablations/$config.py:$model" \
     --workdir="$dir" --config.store="$store" --config.init_from="$from" \
     --config.seed="$seed" --config.steps="$steps" "$@" "${options[@]}"
 }
@@ -99,7 +100,7 @@ chain() {  # seed, where it begins: what has to run one after the other
   local seed="$1" first="$2" vqa=()
   case "$first" in
     base)
-      evaluate "$seed" base --config=configs/ablations/base.py \
+      evaluate "$seed" base --config="configs/ablations/base.py:$model" \
         --config.init_from="$base" --config.store="$store" "${options[@]}"
       ;;
     stage2_only | joint)
@@ -204,7 +205,7 @@ if asked stage1_vqa || asked stage2_vqa; then
 fi
 
 step 'Steps at equal compute'
-once "$run/steps.done" equal_steps "$base" "$stage1_steps" "$stage2_steps" \
+once "$run/steps.done" equal_steps "$base" "$model" "$stage1_steps" "$stage2_steps" \
   "${options[@]}"
 cat "$run/steps.txt"
 
