@@ -38,7 +38,7 @@ else
   page="${PAGE:-docs/ablations.md}"
   plot="${PLOT:-docs/images/ablations.png}"
 fi
-at_a_time="${AT_A_TIME:-2}"           # runs; each has one core where two run
+at_a_time="${AT_A_TIME:-1}"           # runs; of several, each has one core
 
 equal_steps() {  # base, model, steps of Stage I, of Stage II, options
   local base="$1" model="$2" stage1="$3" stage2="$4"
