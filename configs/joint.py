@@ -43,19 +43,6 @@ def get_config(model: str = 'tiny') -> ConfigDict:
     (r'.*', 1.0),
   )
   config.objective = {'ntp_weight': 1.0, 'flow_weight': 1.0, 'train_shift': 4.0}
-  # How slices are synthesised. A weak model scores highest with one step, which
-  # predicts the mean; timesteps near noise are then what training is about.
-  config.sampling = {
-    'points': 2,
-    'shift': 1.0,
-    'guidance': {
-      'text': 1.0,
-      'image': 1.0,
-      'interval': (0.0, 1.0),
-      'renorm': 'global',
-      'renorm_min': 0.0,
-    },
-  }
   config.steps = 3000
   config.learning_rate = 2e-3
   config.warmup = 100

@@ -9,7 +9,7 @@ Trains ViT, connector and the `und` expert; VAE and `gen` are frozen.
 
 from ml_collections import ConfigDict
 
-from synermedgen_jax.training.defaults import default_config
+from synermedgen_jax.training.defaults import BAGEL_SAMPLING, default_config
 
 
 def get_config(model: str = 'tiny') -> ConfigDict:
@@ -60,6 +60,7 @@ def _bagel_recipe(config: ConfigDict) -> None:
   # Two questions of five slices fill a row: 28 x 28 ViT tokens a slice.
   config.image = {'vit_side': 392, 'vae_side': 512}
   config.capacity = {'und': 10240, 'gen': 0, 'vit': 12 * 784, 'images': 0}
+  config.sampling = BAGEL_SAMPLING
   config.rows = config.streams = 32
   config.optimizer = 'adamw'
   config.learning_rate = 2e-5

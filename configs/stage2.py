@@ -11,7 +11,7 @@ that.
 
 from ml_collections import ConfigDict
 
-from synermedgen_jax.training.defaults import default_config
+from synermedgen_jax.training.defaults import BAGEL_SAMPLING, default_config
 
 
 def get_config(model: str = 'tiny') -> ConfigDict:
@@ -33,20 +33,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
     (r'(vae2llm|llm2vae|time_embedder)/.*', 1.0),
     (r'mot/(layers/gen|gen_norm)/.*', 1.0),
   )
+  # Timesteps near noise are what sampling in one step is about.
   config.objective = {'flow_weight': 1.0, 'train_shift': 4.0}
-  # How slices are synthesised. A weak model scores highest with one step, which
-  # predicts the mean; timesteps near noise are then what training is about.
-  config.sampling = {
-    'points': 2,
-    'shift': 1.0,
-    'guidance': {
-      'text': 1.0,
-      'image': 1.0,
-      'interval': (0.0, 1.0),
-      'renorm': 'global',
-      'renorm_min': 0.0,
-    },
-  }
   config.steps = 2500
   config.learning_rate = 1e-2
   config.warmup = 100
@@ -66,11 +54,7 @@ def _bagel_recipe(config: ConfigDict) -> None:
   config.rows = config.streams = 32
   config.dropout = {'text': 0.1, 'vae': 0.3, 'vit': 0.3}
   config.objective.train_shift = 1.0
-  config.sampling.points = 50
-  config.sampling.shift = 3.0
-  config.sampling.guidance.text = 4.0
-  config.sampling.guidance.image = 2.0
-  config.sampling.guidance.renorm = 'text_channel'
+  config.sampling = BAGEL_SAMPLING
   config.optimizer = 'adamw'
   config.learning_rate = 2e-5
   config.warmup = 2000

@@ -1,11 +1,19 @@
 """Measures a trained stage on held-out subjects.
 
   python -m synermedgen_jax.evaluate --workdir=runs/demo/stage2
+  python -m synermedgen_jax.evaluate --workdir=runs/demo/stage1 \\
+      --parts=understanding,synthesis
+  python -m synermedgen_jax.evaluate --workdir=runs/base \\
+      --config=configs/stage2.py:init_from --config.init_from=weights/small \\
+      --config.store=runs/demo/store
 
 Asks the three understanding tasks and, for stages that train synthesis, runs
-every route beside its baselines. Writes DIR/evaluation/metrics.json, the
-pictures' arrays for `report`, and prints both tables. Every number's
-definition is in the file.
+every route beside its baselines; --parts asks a Stage I to synthesise, too
+(zero-shot). With --config, what `config.init_from` holds is measured as it is,
+without a run, and DIR only takes the results. Writes DIR/evaluation/
+metrics.json, subjects.json (the same per subject, for intervals), the pictures'
+arrays for `report`, and prints both tables. Every number's definition is in
+the file.
 """
 
 import dataclasses
@@ -16,18 +24,30 @@ from pathlib import Path
 
 import numpy as np
 from absl import app, flags, logging
+from ml_collections import config_flags
 from tqdm import tqdm
 
-from synermedgen_jax.evaluation import metrics, protocol, routes, understanding
+from synermedgen_jax.evaluation import (
+  metrics,
+  protocol,
+  routes,
+  subjects,
+  understanding,
+)
 from synermedgen_jax.inference.answering import Answerer
 from synermedgen_jax.inference.workdir import Trained, WorkdirError
 from synermedgen_jax.input.pipeline import slice_reader
 from synermedgen_jax.slices.splits import SPLITS
-from synermedgen_jax.slices.store import SliceStore, StoreError
+from synermedgen_jax.slices.store import Case, SliceStore, StoreError
 from synermedgen_jax.tasks import prompts
 from synermedgen_jax.training.checkpoints import CheckpointError
+from synermedgen_jax.training.command_line import parse_config_flags
+from synermedgen_jax.training.config_checks import ConfigError
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A stage that was trained.')
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Instead of a run: measure what config.init_from holds.'
+)
 _STORE = flags.DEFINE_string(
   'store', None, 'Slice store; the one it was trained on by default.'
 )
@@ -91,7 +111,8 @@ def _understanding(trained: Trained, store: SliceStore, cases) -> tuple:
     read,
     batch_size=_BATCH.value,
   )
-  records, kept, images = [], [], []
+  by_id = {case.id: _subject(case) for case in cases}
+  records, kept, images, answered = [], [], [], {}
   for task in protocol.QUESTION_TASKS:
     examples = protocol.draw_questions(
       cases,
@@ -110,9 +131,23 @@ def _understanding(trained: Trained, store: SliceStore, cases) -> tuple:
         'route': example.route.name if example.route else '',
       }
       records.append(record)
+      shown = [by_id[s.image.case] for s in example.spans if s.image]
+      answered.setdefault(task, []).extend(
+        subjects.answers_of(record, shown, i)
+      )
       if i < _EXAMPLES:
         kept.append(record | _picture(example, read, images))
-  return understanding.score(records), kept, images
+  found = understanding.score(records)
+  answered = {
+    task: {'chance': score['chance'], 'answers': answered[task]}
+    for task, score in found['understanding'].items()
+  }
+  return found, kept, images, answered
+
+
+def _subject(case: Case) -> str:
+  """Whom a case shows, among all datasets."""
+  return f'{case.dataset}.{case.subject}'
 
 
 def _picture(example, read, images: list) -> dict:
@@ -174,7 +209,9 @@ def _synthesis(trained: Trained, store: SliceStore, cases, panels: Path):
         seen.add(item.route.name)
         arrays = protocol.panel(item, synthesis)
         _write_npz(panels / f'{item.route.name}.npz', arrays)
-  return routes.aggregate(scores), dataclasses.asdict(synthesiser.sampling)
+  sampling = dataclasses.asdict(synthesiser.sampling)
+  by_subject = subjects.synthesis_by_subject(scores)
+  return routes.aggregate(scores), sampling, by_subject
 
 
 def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -191,15 +228,8 @@ def _write_json(path: Path, value) -> None:
   os.replace(partial, path)
 
 
-def _evaluate() -> None:
-  unknown = set(_ROUTES.value) - set(routes.ROUTES_BY_NAME)
-  if unknown:
-    raise UsageError(
-      f'--routes: unknown {", ".join(sorted(unknown))}; expected some of '
-      f'{", ".join(routes.ROUTES_BY_NAME)}.'
-    )
-  trained = Trained.load(_WORKDIR.value)
-  parts = _parts(trained.config['stage'])
+def _held_out(trained: Trained) -> tuple[SliceStore, tuple[Case, ...]]:
+  """The store, and its cases of the split that is measured."""
   path = _STORE.value or trained.config['store']
   if not path:
     raise UsageError(
@@ -212,6 +242,22 @@ def _evaluate() -> None:
       f'{store.path}: has no subject in split {_SPLIT.value!r}; '
       'choose another --split.'
     )
+  return store, cases
+
+
+def _evaluate() -> None:
+  unknown = set(_ROUTES.value) - set(routes.ROUTES_BY_NAME)
+  if unknown:
+    raise UsageError(
+      f'--routes: unknown {", ".join(sorted(unknown))}; expected some of '
+      f'{", ".join(routes.ROUTES_BY_NAME)}.'
+    )
+  config = _CONFIG.value
+  trained = (
+    Trained.from_config(config) if config else Trained.load(_WORKDIR.value)
+  )
+  parts = _parts(trained.config['stage'])
+  store, cases = _held_out(trained)
   out = Path(_WORKDIR.value) / 'evaluation'
   result = {
     'split': _SPLIT.value,
@@ -219,20 +265,34 @@ def _evaluate() -> None:
     'subjects': sorted({c.id for c in cases}),
     'definition': {},
   }
+  by_subject = {
+    'version': subjects.VERSION,
+    'settings': {
+      'split': _SPLIT.value,
+      'slices': _SLICES.value,
+      'questions': _QUESTIONS.value,
+      'seed': _SEED.value,
+      'neighbours': trained.config['neighbours'],
+    },
+    'subjects': {_subject(case): case.dataset for case in cases},
+  }
   if 'understanding' in parts:
-    found, kept, images = _understanding(trained, store, cases)
+    found, kept, images, answers = _understanding(trained, store, cases)
     result |= found
+    by_subject['understanding'] = answers
     result['definition']['understanding'] = understanding.DEFINITION
     _write_npz(out / 'understanding.npz', {'images': np.stack(images)})
     _write_json(out / 'understanding.json', kept)
     print('\n' + understanding.understanding_table(found))
   if 'synthesis' in parts:
-    found, sampling = _synthesis(trained, store, cases, out / 'panels')
+    found, sampling, scores = _synthesis(trained, store, cases, out / 'panels')
+    by_subject['synthesis'] = scores
     result |= found
     result['sampling'] = sampling
     result['slices'] = _SLICES.value or 'all usable'
     result['definition']['synthesis'] = metrics.DEFINITION
     print('\n' + routes.route_table(found))
+  _write_json(Path(_WORKDIR.value) / subjects.FILE, by_subject)
   _write_json(out / 'metrics.json', result)
   print(f'\nMetrics: {out / "metrics.json"}')
 
@@ -244,10 +304,16 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
   try:
     _evaluate()
-  except (UsageError, WorkdirError, StoreError, CheckpointError) as error:
+  except (
+    UsageError,
+    WorkdirError,
+    ConfigError,
+    StoreError,
+    CheckpointError,
+  ) as error:
     sys.exit(f'Error: {error}')
 
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('workdir')
-  app.run(main)
+  app.run(main, flags_parser=parse_config_flags)

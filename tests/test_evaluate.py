@@ -7,6 +7,7 @@ import commands
 import numpy as np
 import pytest
 from commands import assert_refused
+from nano import CONFIGS
 from store_fakes import USABLE, slice_of
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
@@ -147,6 +148,85 @@ def test_the_accuracy_is_that_of_the_answers_kept(workdir, metrics):
     assert found == sum(right) / QUESTIONS
 
 
+@pytest.fixture(scope='module')
+def by_subject(workdir):
+  return json.loads((workdir / 'evaluation' / 'subjects.json').read_text())
+
+
+def test_the_means_are_those_of_the_subjects(by_subject, metrics):
+  for route, score in metrics['synthesis'].items():
+    (entry,) = by_subject['synthesis'][route].values()
+    for metric in ('ssim', 'psnr', 'mae'):
+      assert entry[metric] == pytest.approx(score[metric])
+      for name in METHODS:
+        mean = score['baselines'][name][metric]
+        assert entry['baselines'][name][metric] == pytest.approx(mean)
+
+
+def test_the_accuracies_are_those_of_the_subjects(by_subject, metrics):
+  assert by_subject['understanding'].keys() == {'cts', 'mi', 'tia'}
+  for task, found in by_subject['understanding'].items():
+    right, asked = (
+      sum(answer[key] for answer in found['answers'])
+      for key in ('right', 'asked')
+    )
+    score = metrics['understanding'][task]
+    assert asked == score['count']
+    assert right / asked == pytest.approx(score['accuracy'])
+    assert found['chance'] == score['chance']
+
+
+def test_subjects_are_named_with_what_they_were_asked(by_subject):
+  assert by_subject['subjects'] == {
+    'fake.subject5': 'fake',
+    'fake.subject6': 'fake',
+  }
+  assert by_subject['settings'] == {
+    'split': 'test',
+    'slices': 0,
+    'questions': QUESTIONS,
+    'seed': 0,
+    'neighbours': 3,
+  }
+  for found in by_subject['understanding'].values():
+    asked = {answer['subject'] for answer in found['answers']}
+    assert asked <= by_subject['subjects'].keys()
+
+
+def test_stage_1_synthesises_when_it_is_asked_to(nano_runs, tmp_path):
+  workdir = shutil.copytree(nano_runs / 'stage1', tmp_path / 'stage1')
+  code, _, err = evaluate(workdir, '--parts=synthesis', '--slices=1')
+  assert code == 0, err
+  assert metrics_of(workdir)['synthesis'].keys() == ROUTES['test'].keys()
+  assert metrics_of(workdir)['sampling']['points'] == 2
+
+
+def weights_flags(nano_runs):
+  return (
+    f'--config={CONFIGS}/ablations/base.py',
+    f'--config.init_from={nano_runs}/stage2',
+    f'--config.store={nano_runs}/store',
+    '--config.image.vit_side=16',
+    '--config.image.vae_side=16',
+  )
+
+
+def test_weights_without_a_run_score_as_the_run(workdir, nano_runs, tmp_path):
+  out = tmp_path / 'base'
+  flags = weights_flags(nano_runs)
+  code, _, err = evaluate(out, f'--questions={QUESTIONS}', *flags)
+  assert code == 0, err
+  assert metrics_of(out) == metrics_of(workdir)
+
+
+def test_a_config_without_weights_is_refused(nano_runs, tmp_path):
+  flags = weights_flags(nano_runs)
+  assert_refused(
+    evaluate(tmp_path, *flags, '--config.init_from='),
+    'config.init_from is empty: name the weights',
+  )
+
+
 @pytest.mark.parametrize('route', ROUTES['test'])
 def test_panels_show_slices_of_a_test_subject(workdir, route):
   panel = npz(workdir / 'evaluation' / 'panels' / f'{route}.npz')
@@ -174,7 +254,7 @@ def test_a_second_run_finds_the_same(workdir, nano_runs, tmp_path):
   code, _, err = evaluate(again, f'--questions={QUESTIONS}')
   assert code == 0, err
   files = [p for p in (workdir / 'evaluation').rglob('*') if p.is_file()]
-  assert len(files) == 3 + len(ROUTES['test'])
+  assert len(files) == 4 + len(ROUTES['test'])
   for path in files:
     assert (again / path.relative_to(workdir)).read_bytes() == path.read_bytes()
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from etils.epath import Path
+from ml_collections import ConfigDict
 
 from synermedgen_jax.core.batch import ImageGeometry
 from synermedgen_jax.core.modalities import Modality
@@ -17,8 +18,15 @@ from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
 from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.models.bagel import BagelConfig
-from synermedgen_jax.slices.windows import Window, windows_from_json
+from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.slices.windows import (
+  FIXED_WINDOWS,
+  Window,
+  windows_from_json,
+)
 from synermedgen_jax.training import checkpoints as ckpt
+from synermedgen_jax.training.config_checks import ConfigError, reading
+from synermedgen_jax.training.run import starting_point
 
 
 class WorkdirError(ValueError):
@@ -83,6 +91,41 @@ class Trained:
       windows,
     )
 
+  @classmethod
+  def from_config(cls, config: ConfigDict) -> Trained:
+    """The model that training by `config` would start from, as it is.
+
+    Args:
+      config: of a stage; `init_from` names the weights or the run that holds
+        them, and no step is made.
+
+    Raises:
+      ConfigError: naming the key that is wrong.
+      CheckpointError: what `init_from` names cannot be read.
+    """
+    if not config.init_from:
+      raise ConfigError(
+        'config.init_from is empty: name the weights that are measured.'
+      )
+    model, params = starting_point(config)
+    with reading('tokenizer'):
+      tokenizer = load_tokenizer(config.tokenizer)
+    with reading('image'):
+      geometry = model.image_geometry(**config.image)
+    store = None
+    if config.store:
+      with reading('store'):
+        store = SliceStore.open(config.store)
+    return cls(
+      model,
+      jax.tree.map(jnp.asarray, params),
+      tokenizer,
+      geometry,
+      config.to_dict(),
+      store.plane if store else 'axial',
+      store.windows if store else FIXED_WINDOWS,
+    )
+
   def synthesiser(
     self, *, points: int | None = None, batch_size: int = 16
   ) -> Synthesiser:
@@ -93,6 +136,12 @@ class Trained:
       batch_size: slices at a time.
     """
     sampling = dict(self.config['sampling'])
+    if not sampling:
+      raise WorkdirError(
+        'config.sampling is empty, as in runs of Stage I by earlier code: '
+        'train again, or name the weights with --config and '
+        '--config.init_from.'
+      )
     guidance = dict(sampling.pop('guidance'))
     guidance['interval'] = tuple(guidance['interval'])
     if points is not None:

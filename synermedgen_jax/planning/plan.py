@@ -129,7 +129,7 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
   check(config, model, tokenizer, mesh)
   model = run.computed_as(config, model)
   capacity = Capacity(**config.capacity)
-  state, batch = _abstract(config, model, mesh, geometry, capacity)
+  state, batch = abstract_step(config, model, mesh, geometry, capacity)
   start = time.monotonic()
   compiled = _compile(config, model, mesh, state, batch)
   seconds = time.monotonic() - start
@@ -171,7 +171,7 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
   )
 
 
-def _abstract(
+def abstract_step(
   config: ConfigDict,
   model: BagelConfig,
   mesh: Mesh,

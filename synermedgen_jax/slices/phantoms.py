@@ -18,6 +18,7 @@ import pathlib
 import nibabel as nib
 import numpy as np
 import tqdm
+from jaxtyping import Float
 
 from synermedgen_jax.core.modalities import BRATS_CONTRASTS, Modality
 from synermedgen_jax.slices import scanners
@@ -113,6 +114,32 @@ def _affine(grid: Grid, axes: str, origin: np.ndarray) -> np.ndarray:
   return affine @ nib.orientations.inv_ornt_aff(codes, grid.shape)
 
 
+def _paint(
+  cohort: str, seed: int, subject: int
+) -> tuple[Fractions, np.ndarray, np.random.Generator]:
+  """A subject's tissues, its origin in mm, and the draws that go on."""
+  index = list(COHORTS).index(cohort)
+  rng = np.random.default_rng([seed, index, subject])
+  fractions = render_fractions(cohort, rng)
+  return fractions, np.round(rng.uniform(-20, 20, 3), 1), rng
+
+
+def render_anatomy(
+  cohort: str, seed: int, subject: int
+) -> tuple[Fractions, Float[np.ndarray, '4 4']]:
+  """What is in a subject, painted again: the truth behind its volumes.
+
+  Args:
+    cohort, seed, subject: as for `render_phantom`.
+
+  Returns:
+    Fractions of each tissue per voxel, along right, anterior, superior; and
+    the affine from indices to RAS+ mm, in the frame of the subject's files.
+  """
+  fractions, origin, _ = _paint(cohort, seed, subject)
+  return fractions, _affine(COHORTS[cohort].grid, 'RAS', origin)
+
+
 def render_phantom(
   cohort: str, seed: int, subject: int
 ) -> dict[Modality, nib.Nifti1Image]:
@@ -138,10 +165,7 @@ def _render_files(
 ) -> dict[Modality, bytes]:
   """The NIfTI file of each of a subject's volumes."""
   spec = COHORTS[cohort]
-  index = list(COHORTS).index(cohort)
-  rng = np.random.default_rng([seed, index, subject])
-  fractions = render_fractions(cohort, rng)
-  origin = np.round(rng.uniform(-20, 20, 3), 1)
+  fractions, origin, rng = _paint(cohort, seed, subject)
   ct = scanners.image_ct(fractions, rng, spec.grid)
   files = {}
   for modality in spec.modalities:

@@ -10,7 +10,9 @@ def parse_config_flags(argv: list[str]) -> list[str]:
   try:
     rest = app.parse_flags_with_usage(argv)
     # A file that is missing fails when it is read.
-    flags.FLAGS['config'].value.get('stage')
+    config = flags.FLAGS['config'].value
+    if config is not None:
+      config.get('stage')
   except (AttributeError, KeyError) as error:
     reason = error.args[0]
     while isinstance(reason, Exception):

@@ -2,6 +2,19 @@
 
 from ml_collections import ConfigDict
 
+# How BAGEL samples when it edits.
+BAGEL_SAMPLING = {
+  'points': 50,
+  'shift': 3.0,
+  'guidance': {
+    'text': 4.0,
+    'image': 2.0,
+    'interval': (0.0, 1.0),
+    'renorm': 'text_channel',
+    'renorm_min': 0.0,
+  },
+}
+
 
 def default_config() -> ConfigDict:
   """A config without a stage: configs/*.py add what is their own."""
@@ -35,7 +48,19 @@ def default_config() -> ConfigDict:
   # What trains: (regular expression, learning-rate multiplier); and how.
   config.trainable = ()
   config.objective = {}
-  config.sampling = {}  # how slices are synthesised afterwards
+  # How slices are synthesised afterwards, after Stage I too (zero-shot). A weak
+  # model scores highest with one step, which predicts the mean.
+  config.sampling = {
+    'points': 2,
+    'shift': 1.0,
+    'guidance': {
+      'text': 1.0,
+      'image': 1.0,
+      'interval': (0.0, 1.0),
+      'renorm': 'global',
+      'renorm_min': 0.0,
+    },
+  }
   config.steps = 1
   config.optimizer = 'muon'
   config.learning_rate = 1e-3

@@ -17,7 +17,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import optax
 from etils.epath import Path
 from jax.sharding import Mesh
@@ -25,18 +24,19 @@ from ml_collections import ConfigDict
 
 from synermedgen_jax.core.batch import Capacity, PackedBatch
 from synermedgen_jax.core.chips import chip_of
-from synermedgen_jax.core.sharding import batch_sharding, make_mesh
+from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.input.pipeline import Dropout, train_dataset
 from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.interop import bagel_formats
-from synermedgen_jax.models.bagel import Bagel, BagelConfig, init_params
+from synermedgen_jax.models.bagel import BagelConfig, init_params
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.scenes import sources as scenes
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.slices.windows import FIXED_WINDOWS
 from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training import flops, loop, optim, weights
+from synermedgen_jax.training.calibration import calibrate_latents
 from synermedgen_jax.training.config_checks import (
   ConfigError,
   check,
@@ -276,6 +276,15 @@ def step_config(config: ConfigDict) -> loop.StepConfig:
   )
 
 
+def starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
+  """The model's shape, and the parameters of `config.init_from` if any.
+
+  Raises:
+    ConfigError: naming the key that is wrong.
+  """
+  return _model(config), _initial_params(config)
+
+
 def _model(config: ConfigDict) -> BagelConfig:
   """The model's shape, which `config.init_from` has to have too.
 
@@ -415,36 +424,3 @@ def _step_utilisation(
     model, tx, constants, state, batch, flops.active_blocks(rows)
   )
   return sum(needed.values()) / (chip.tflops * 1e12 * mesh.size)
-
-
-def calibrate_latents(
-  model: BagelConfig, state: TrainState, data, mesh, *, batches: int = 8
-) -> TrainState:
-  """Sets the latents' shift and scale from training images.
-
-  A flow runs from unit noise to data, so the data should have unit variance.
-  FLUX's constants do that for FLUX; a fresh autoencoder has its own.
-  """
-
-  @jax.jit
-  def moments(params, images):
-    images = images.reshape(-1, *images.shape[2:])
-    mean, _ = Bagel(model).apply(
-      {'params': params}, images, method=Bagel.moments
-    )
-    return mean.mean((0, 1, 2)), jnp.square(mean).mean((0, 1, 2))
-
-  params = {**state.frozen, **(state.ema or state.trainable)}
-  params = optim.unflatten(params)
-  rows = batch_sharding(mesh)
-  found = [
-    moments(params, loop.to_devices(next(data), rows).vae_images)
-    for _ in range(batches)
-  ]
-  mean = sum(first for first, _ in found) / batches
-  square = sum(second for _, second in found) / batches
-  scale = 1 / jnp.sqrt(jnp.maximum(square - mean**2, 1e-12))
-  frozen = dict(state.frozen)
-  frozen['autoencoder/latent_shift'] = mean.astype(model.dtype)
-  frozen['autoencoder/latent_scale'] = scale.astype(model.dtype)
-  return state.replace(frozen=frozen)

@@ -1,0 +1,29 @@
+"""Ablation: Stage I without CTS. What does the anatomical correspondence add?
+
+  python -m synermedgen_jax.main --config=configs/ablations/stage1_no_cts.py \\
+      --config.store=STORE --config.init_from=weights/small \\
+      --config.seed=SEED --workdir=RUNS/SEED/stage1_no_cts
+  python -m synermedgen_jax.main --config=configs/ablations/stage2.py \\
+      --config.store=STORE --config.init_from=RUNS/SEED/stage1_no_cts \\
+      --config.seed=SEED --workdir=RUNS/SEED/stage2_no_cts
+
+As many steps as Stage I, which cost the same; the other two tasks keep their
+proportions and fill the rows.
+
+launch/ablations.sh runs it. Time and result: docs/ablations.md.
+"""
+
+import runpy
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+_PARENT = str(Path(__file__).parents[1] / 'stage1.py')
+
+
+def get_config(model: str = 'init_from') -> ConfigDict:
+  config = runpy.run_path(_PARENT)['get_config'](model)
+  for shares in (config.tasks, config.first_tasks):
+    if 'cts' in shares:
+      shares.cts = 0.0
+  return config

@@ -1,0 +1,29 @@
+"""Ablation: Stage I without TIA. What does the alignment with instructions add?
+
+  python -m synermedgen_jax.main --config=configs/ablations/stage1_no_tia.py \\
+      --config.store=STORE --config.init_from=weights/small \\
+      --config.seed=SEED --workdir=RUNS/SEED/stage1_no_tia
+  python -m synermedgen_jax.main --config=configs/ablations/stage2.py \\
+      --config.store=STORE --config.init_from=RUNS/SEED/stage1_no_tia \\
+      --config.seed=SEED --workdir=RUNS/SEED/stage2_no_tia
+
+As many steps as Stage I, which cost the same; the other two tasks keep their
+proportions and fill the rows.
+
+launch/ablations.sh runs it. Time and result: docs/ablations.md.
+"""
+
+import runpy
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+_PARENT = str(Path(__file__).parents[1] / 'stage1.py')
+
+
+def get_config(model: str = 'init_from') -> ConfigDict:
+  config = runpy.run_path(_PARENT)['get_config'](model)
+  for shares in (config.tasks, config.first_tasks):
+    if 'tia' in shares:
+      shares.tia = 0.0
+  return config

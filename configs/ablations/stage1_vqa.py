@@ -1,0 +1,36 @@
+"""Ablation: ordinary medical VQA instead of the three tasks.
+
+  python -m synermedgen_jax.phantom_vqa --phantoms=PHANTOMS --store=STORE \\
+      --output=VQA
+  python -m synermedgen_jax.main --config=configs/ablations/stage1_vqa.py \\
+      --config.store=STORE --config.init_from=weights/small \\
+      --config.bagel_files.vlm=VQA/train/vlm.jsonl \\
+      --config.bagel_files.val_vlm=VQA/val/vlm.jsonl \\
+      --config.seed=SEED --workdir=RUNS/SEED/stage1_vqa
+  python -m synermedgen_jax.evaluate --workdir=RUNS/SEED/stage1_vqa \\
+      --parts=understanding,synthesis
+  python -m synermedgen_jax.main --config=configs/ablations/stage2.py \\
+      --config.store=STORE --config.init_from=RUNS/SEED/stage1_vqa \\
+      --config.seed=SEED --workdir=RUNS/SEED/stage2_vqa
+
+Is it the alignment of the tasks with generation that helps, or any question
+about medical images? Single slices, no pairs: is there a lesion, which side,
+which organ, how large. As many steps as Stage I, which cost the same.
+
+launch/ablations.sh runs it. Time and result: docs/ablations.md.
+"""
+
+import runpy
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+_PARENT = str(Path(__file__).parents[1] / 'stage1.py')
+
+
+def get_config(model: str = 'init_from') -> ConfigDict:
+  config = runpy.run_path(_PARENT)['get_config'](model)
+  config.tasks = {'vlm': 1.0}
+  config.first_tasks = {}
+  config.first_examples = 0
+  return config

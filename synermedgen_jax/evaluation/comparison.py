@@ -1,0 +1,262 @@
+"""Evaluated runs, arms x seeds, beside one another with intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from synermedgen_jax.evaluation import bootstrap
+from synermedgen_jax.evaluation.ablations import LINES, Line
+from synermedgen_jax.evaluation.bootstrap import Sums
+from synermedgen_jax.evaluation.routes import BASELINES
+from synermedgen_jax.evaluation.subjects import FILE, Subjects, read_subjects
+
+
+class ComparisonError(ValueError):
+  """Runs that cannot be compared; one line that names them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """A percentage with its 95 % interval."""
+
+  value: float
+  low: float
+  high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """One arm by one line.
+
+  Attributes:
+    estimate: mean over seeds and subjects.
+    difference: to the reference arm, paired; None for itself.
+    seeds: the number of each seed alone, by its name.
+  """
+
+  estimate: Estimate
+  difference: Estimate | None
+  seeds: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """What the runs say.
+
+  Attributes:
+    reference: the arm that differences are to.
+    arms: those asked for, in order, with what was found or not.
+    results: line -> arm -> result; an arm that was not measured is left out.
+    baselines: line -> baseline -> estimate; for a task, its chance.
+    routes: line -> how many routes were scored.
+    subjects: dataset -> how many.
+    seeds: arm -> its seeds.
+    settings: of all evaluations.
+    resamples: how many.
+  """
+
+  reference: str
+  arms: Sequence[str]
+  results: Mapping[str, Mapping[str, Result]]
+  baselines: Mapping[str, Mapping[str, Estimate]]
+  routes: Mapping[str, int]
+  subjects: Mapping[str, int]
+  seeds: Mapping[str, Sequence[str]]
+  settings: Mapping[str, object]
+  resamples: int
+
+
+Runs = Mapping[str, Mapping[str, Subjects]]
+
+
+def read_runs(root: Path, arms: Sequence[str]) -> Runs:
+  """The evaluations under ROOT/<seed>/<arm>/, arm -> seed -> what it holds.
+
+  An arm without any is left out.
+
+  Raises:
+    ComparisonError: there is none at all.
+    ResultError: a file is not what it should be.
+  """
+  found: dict[str, dict[str, Subjects]] = {}
+  for arm in arms:
+    for path in sorted(root.glob(f'*/{arm}/{FILE}')):
+      seed = path.relative_to(root).parts[0]
+      found.setdefault(arm, {})[seed] = read_subjects(path)
+  if not found:
+    raise ComparisonError(
+      f'{root}: holds no SEED/ARM/{FILE} of {", ".join(arms)}; run '
+      'launch/ablations.sh.'
+    )
+  return found
+
+
+def compare(
+  runs: Runs,
+  arms: Sequence[str],
+  *,
+  reference: str,
+  resamples: int = 2000,
+  seed: int = 0,
+) -> Comparison:
+  """Means, intervals and differences of all arms by all lines.
+
+  Seeds are averaged within a subject; subjects are resampled, the same ones
+  for all arms and lines.
+
+  Args:
+    runs: arm -> seed -> evaluation.
+    arms: those asked for, in the order of the table.
+    reference: the arm that differences are to.
+    resamples: how many.
+    seed: of the resampling.
+
+  Raises:
+    ComparisonError: the reference is missing, or runs were not asked the same.
+  """
+  if reference not in runs:
+    raise ComparisonError(
+      f'The reference arm {reference!r} has no evaluation; there are '
+      f'{", ".join(runs)}. Name another with --reference.'
+    )
+  first = next(iter(runs[reference].values()))
+  names = sorted(first.subjects)
+  datasets = [first.subjects[name] for name in names]
+  weights = bootstrap.resamples(datasets, resamples, seed)
+  results, baselines, routes = {}, {}, {}
+  for line in LINES:
+    sums = _sums_of_arms(runs, line, names, reference)
+    if reference not in sums:
+      continue
+    results[line.name] = _results(sums, weights, reference)
+    baselines[line.name] = _baselines(runs[reference], line, names, weights)
+    routes[line.name] = len(_scored(first, line)) if line.routes else 0
+  return Comparison(
+    reference=reference,
+    arms=arms,
+    results=results,
+    baselines=baselines,
+    routes=routes,
+    subjects={d: datasets.count(d) for d in sorted(set(datasets))},
+    seeds={arm: list(of_arm) for arm, of_arm in runs.items()},
+    settings=first.settings,
+    resamples=resamples,
+  )
+
+
+def _sums_of_arms(
+  runs: Runs, line: Line, names: Sequence[str], reference: str
+) -> dict[str, dict[str, Sums]]:
+  """Arm -> seed -> sums of a line; all have the same counts."""
+  found: dict[str, dict[str, Sums]] = {}
+  for arm, of_arm in runs.items():
+    for seed, run in of_arm.items():
+      if _scored(run, line):
+        found.setdefault(arm, {})[seed] = _sums(run, line, names)
+  expected = next(iter(runs[reference].values()))
+  if reference not in found:
+    return found
+  counts = next(iter(found[reference].values())).counts
+  for arm, of_arm in found.items():
+    for seed, sums in of_arm.items():
+      run = runs[arm][seed]
+      if run.settings != expected.settings or not _same(sums.counts, counts):
+        raise ComparisonError(
+          f'{run.path}: was not asked what {expected.path} was (subjects, '
+          'routes, slices, questions or seed of `evaluate`); evaluate both '
+          'alike.'
+        )
+  return found
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+  return a.shape == b.shape and bool((a == b).all())
+
+
+def _scored(run: Subjects, line: Line) -> list[str]:
+  """The routes or the task of a line that a run has."""
+  if line.task:
+    return [line.task] if line.task in run.understanding else []
+  return [route for route in line.routes if route in run.synthesis]
+
+
+def _sums(
+  run: Subjects, line: Line, names: Sequence[str], baseline: str = ''
+) -> Sums:
+  """What a line is made of; x 100."""
+  groups = _scored(run, line)
+  values = np.zeros((len(groups), len(names)))
+  counts = np.zeros_like(values)
+  # A subject that the reference does not have makes the counts differ.
+  others = set(run.subjects) - set(names)
+  places = {name: place for place, name in enumerate(names)}
+  if others:
+    counts = np.full_like(counts, -1)
+    return Sums(values, counts)
+  for row, group in enumerate(groups):
+    if line.task:
+      for answer in run.understanding[group]['answers']:
+        values[row, places[answer['subject']]] += 100 * answer['right']
+        counts[row, places[answer['subject']]] += answer['asked']
+    else:
+      for subject, entry in run.synthesis[group].items():
+        score = entry['baselines'].get(baseline) if baseline else entry
+        if score:
+          values[row, places[subject]] += 100 * score['ssim']
+          counts[row, places[subject]] += 1
+  return Sums(values, counts)
+
+
+def _mean(of_seeds: Mapping[str, Sums]) -> Sums:
+  """The mean over seeds, subject by subject."""
+  sums = list(of_seeds.values())
+  return Sums(np.mean([s.values for s in sums], axis=0), sums[0].counts)
+
+
+def _results(
+  sums: Mapping[str, Mapping[str, Sums]], weights: np.ndarray, reference: str
+) -> dict[str, Result]:
+  once = np.ones((1, weights.shape[1]), weights.dtype)
+  of_reference = _mean(sums[reference])
+  results = {}
+  for arm, of_seeds in sums.items():
+    mean = _mean(of_seeds)
+    difference = None
+    if arm != reference:
+      less = Sums(mean.values - of_reference.values, mean.counts)
+      difference = _estimate(less, weights)
+    seeds = {
+      seed: float(bootstrap.number(s, once)[0]) for seed, s in of_seeds.items()
+    }
+    results[arm] = Result(_estimate(mean, weights), difference, seeds)
+  return results
+
+
+def _estimate(sums: Sums, weights: np.ndarray) -> Estimate:
+  once = np.ones((1, weights.shape[1]), weights.dtype)
+  value = float(bootstrap.number(sums, once)[0])
+  return Estimate(value, *bootstrap.interval(bootstrap.number(sums, weights)))
+
+
+def _baselines(
+  of_seeds: Mapping[str, Subjects],
+  line: Line,
+  names: Sequence[str],
+  weights: np.ndarray,
+) -> dict[str, Estimate]:
+  """Those that the reference's runs have; a task's is its chance."""
+  runs = [run for run in of_seeds.values() if _scored(run, line)]
+  if line.task:
+    chance = 100 * float(runs[0].understanding[line.task]['chance'])
+    return {'chance': Estimate(chance, chance, chance)}
+  found = {}
+  for baseline in BASELINES:
+    sums = [_sums(run, line, names, baseline) for run in runs]
+    if all(s.counts.any() for s in sums):
+      mean = _mean(dict(zip(map(str, range(len(sums))), sums, strict=True)))
+      found[baseline] = _estimate(mean, weights)
+  return found

@@ -1,0 +1,166 @@
+"""What `evaluate` measured subject by subject: subjects.json.
+
+metrics.json has the means; intervals over subjects need what they are made of.
+The file is plain JSON:
+
+  {"version": 1,
+   "settings": {"split", "slices", "questions", "seed", "neighbours"}: what was
+   asked,
+   "subjects": {"brain.brain_003": "brain", …}: whom, and their dataset,
+   "synthesis": {route: {subject: {"ssim", "psnr", "mae",
+     "baselines": {"copy_source": {"ssim", …}, "mean_target": …, "ceiling": …}
+   }}}: within the body mask, the mean over a subject's cases,
+   "understanding": {task: {"chance": 0.25, "answers": [
+     {"question": 0, "subject": "brain.brain_003", "route": "brain_mr_to_ct",
+      "right": 1, "asked": 1}, …]}}}
+
+A question of CTS or TIA is about one subject: one answer, right or not. The
+panels of MI may show several: an answer for each, `right` of its `asked`
+panels. Definitions are those of metrics.json.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.evaluation.results import ResultError
+from synermedgen_jax.evaluation.routes import METRICS, RouteScore
+from synermedgen_jax.evaluation.understanding import (
+  TASKS,
+  is_correct,
+  panels_said,
+)
+
+VERSION = 1
+FILE = 'evaluation/subjects.json'
+
+
+def synthesis_by_subject(rows: Iterable[RouteScore]) -> dict[str, Any]:
+  """Scores within the body mask, as the file has them.
+
+  Args:
+    rows: of all routes, cases and methods.
+
+  Returns:
+    {route: {subject: {ssim, psnr, mae, baselines: {method: …}}}}.
+  """
+  found = collections.defaultdict(list)
+  for row in rows:
+    if not row.full_frame:
+      values = [getattr(row, metric) for metric in METRICS]
+      found[row.route, row.subject, row.method].append(values)
+  result: dict[str, Any] = {}
+  for (route, subject, method), values in found.items():
+    mean = dict(zip(METRICS, np.mean(values, axis=0).tolist(), strict=True))
+    of_route = result.setdefault(route, {})
+    entry = of_route.setdefault(subject, {'baselines': {}})
+    if method == 'model':
+      entry.update(mean)
+    else:
+      entry['baselines'][method] = mean
+  return result
+
+
+def answers_of(
+  record: Mapping[str, str], subjects: Sequence[str], question: int
+) -> list[dict[str, Any]]:
+  """The answers to one question, as the file has them.
+
+  Args:
+    record: {task, answer, prediction, route}.
+    subjects: of its pictures, in order; for MI, one a panel.
+    question: its number within the task.
+  """
+  if record['task'] != 'mi':
+    right = [(subjects[0], int(is_correct(record)))]
+  else:
+    right = [
+      (subject, int(truth == said))
+      for subject, (truth, said) in zip(
+        subjects, panels_said(record), strict=True
+      )
+    ]
+  return [
+    {
+      'question': question,
+      'subject': subject,
+      'route': record.get('route', ''),
+      'right': sum(r for s, r in right if s == subject),
+      'asked': sum(s == subject for s, _ in right),
+    }
+    for subject in dict.fromkeys(s for s, _ in right)
+  ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Subjects:
+  """One subjects.json.
+
+  Attributes:
+    path: of the file.
+    settings, subjects, synthesis, understanding: as it has them.
+  """
+
+  path: Path
+  settings: Mapping[str, Any]
+  subjects: Mapping[str, str]
+  synthesis: Mapping[str, Mapping[str, Any]]
+  understanding: Mapping[str, Mapping[str, Any]]
+
+
+def read_subjects(path: Path) -> Subjects:
+  """Reads and checks the file.
+
+  Raises:
+    ResultError: it is not there, or not what it should be; one line.
+  """
+  again = 'write it again with python -m synermedgen_jax.evaluate.'
+  try:
+    record = json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    detail = ' '.join(str(error).split())
+    raise ResultError(f'{path}: cannot be read ({detail}); {again}') from None
+  version = record.get('version') if isinstance(record, dict) else None
+  if version != VERSION:
+    raise ResultError(
+      f'{path}: is of version {version}, expected {VERSION}; {again}'
+    )
+  try:
+    found = Subjects(
+      path,
+      dict(record['settings']),
+      {str(s): str(d) for s, d in record['subjects'].items()},
+      record.get('synthesis', {}),
+      record.get('understanding', {}),
+    )
+    _check(found)
+  except (KeyError, TypeError, ValueError, AttributeError) as error:
+    raise ResultError(f'{path}: lacks or misstates {error}; {again}') from None
+  return found
+
+
+def _check(found: Subjects) -> None:
+  """KeyError, TypeError or ValueError where something is not as it should."""
+  for route, scores in found.synthesis.items():
+    ROUTES_BY_NAME[route]
+    for subject, entry in scores.items():
+      found.subjects[subject]
+      for values in (entry, *entry['baselines'].values()):
+        for metric in METRICS:
+          float(values[metric])
+  for task, entry in found.understanding.items():
+    if task not in TASKS:
+      raise ValueError(f'task {task}')
+    float(entry['chance'])
+    for answer in entry['answers']:
+      found.subjects[answer['subject']]
+      if not 0 <= answer['right'] <= answer['asked']:
+        raise ValueError(f'{task}: right {answer["right"]}')

@@ -1,0 +1,44 @@
+"""The latents of a fresh autoencoder, brought to unit variance."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from synermedgen_jax.core.sharding import batch_sharding
+from synermedgen_jax.models.bagel import Bagel, BagelConfig
+from synermedgen_jax.training import loop, optim
+from synermedgen_jax.training.train_state import TrainState
+
+
+def calibrate_latents(
+  model: BagelConfig, state: TrainState, data, mesh, *, batches: int = 8
+) -> TrainState:
+  """Sets the latents' shift and scale from training images.
+
+  A flow runs from unit noise to data, so the data should have unit variance.
+  FLUX's constants do that for FLUX; a fresh autoencoder has its own.
+  """
+
+  @jax.jit
+  def moments(params, images):
+    images = images.reshape(-1, *images.shape[2:])
+    mean, _ = Bagel(model).apply(
+      {'params': params}, images, method=Bagel.moments
+    )
+    return mean.mean((0, 1, 2)), jnp.square(mean).mean((0, 1, 2))
+
+  params = {**state.frozen, **(state.ema or state.trainable)}
+  params = optim.unflatten(params)
+  rows = batch_sharding(mesh)
+  found = [
+    moments(params, loop.to_devices(next(data), rows).vae_images)
+    for _ in range(batches)
+  ]
+  mean = sum(first for first, _ in found) / batches
+  square = sum(second for _, second in found) / batches
+  scale = 1 / jnp.sqrt(jnp.maximum(square - mean**2, 1e-12))
+  frozen = dict(state.frozen)
+  frozen['autoencoder/latent_shift'] = mean.astype(model.dtype)
+  frozen['autoencoder/latent_scale'] = scale.astype(model.dtype)
+  return state.replace(frozen=frozen)

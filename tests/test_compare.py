@@ -1,0 +1,190 @@
+"""The compare command on hand-made evaluations."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import commands
+import pytest
+from commands import assert_refused
+
+sys.path.insert(0, str(Path(__file__).parent / 'evaluation'))
+import subject_files
+
+
+def compare(root, *flags):
+  return commands.run(
+    'compare',
+    f'--runs={root}',
+    f'--output={root}/out/page.md',
+    '--resamples=200',
+    '--arms=base,stage1,stage2',
+    *flags,
+  )
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+  """Stage I + II twice, Stage I once, the base not at all."""
+  root = tmp_path_factory.mktemp('runs')
+  subject_files.write(root, 'stage2', 0, brats=(0.2, 0.4, 0.6))
+  subject_files.write(root, 'stage2', 1, brats=(0.4, 0.6, 0.8))
+  subject_files.write(root, 'stage1', 0, brain=(0.4, 0.6), right=[0] * 5)
+  code, _, err = compare(root)
+  assert code == 0, err
+  return root
+
+
+@pytest.fixture(scope='module')
+def page(root):
+  return (root / 'out' / 'page.md').read_text()
+
+
+def section(page, title):
+  (found,) = re.findall(
+    rf'^## {re.escape(title)}.*?\n(.*?)(?=^## |\Z)', page, re.M | re.S
+  )
+  return found
+
+
+def cells(text, name):
+  (row,) = [x for x in text.splitlines() if x.startswith(f'| {name} |')]
+  return [cell.strip() for cell in row.strip('|').split('|')]
+
+
+def test_means_are_over_subjects_seeds_and_routes(page):
+  # Brain 0.6; BraTS 0.4 and 0.6 in the two seeds.
+  text = section(page, 'SSIM, 22 routes')
+  _, mean, difference, paper, seeds = cells(text, 'Stage I + II')
+  assert mean.startswith('55.0 [')
+  assert difference == 'reference'
+  assert paper == 'not known here'
+  assert seeds == '2: 50.0, 60.0'
+
+
+def test_differences_are_paired(page):
+  # Every brain subject is worse by 10: no resample says anything else.
+  text = section(page, 'SSIM, 10 CT/CBCT/PET/MR routes')
+  _, mean, difference, paper, _ = cells(text, 'Stage I alone, zero-shot')
+  assert mean.startswith('50.0 [40.0, 60.0')
+  assert difference == '−10.0 [−10.0, −10.0]'
+  assert paper == '66.8'
+
+
+def test_accuracy_stands_beside_chance(page):
+  text = section(page, 'CTS, accuracy')
+  assert cells(text, 'Stage I + II')[1].startswith('60.0 [')
+  assert cells(text, 'Stage I alone, zero-shot')[1:4] == [
+    '0.0 [0.0, 0.0]',
+    cells(text, 'Stage I alone, zero-shot')[2],
+    '83.2',
+  ]
+  assert cells(text, '*chance*')[1] == '25.0'
+
+
+def test_baselines_have_their_rows(page):
+  text = section(page, 'SSIM, 12 BraTS routes')
+  assert cells(text, '*the source as it is*')[1] == '25.0 [25.0, 25.0]'
+  ceiling = '*ceiling: the truth through the autoencoder*'
+  assert cells(text, ceiling)[1] == '75.0 [75.0, 75.0]'
+
+
+def test_what_is_missing_is_said(page):
+  assert '**Not run:** Base alone, zero-shot (`base`).' in page
+  assert '**Seeds missing** of Stage I alone, zero-shot (`stage1`): seed1.' in (
+    page
+  )
+  text = section(page, 'CTS, accuracy')
+  assert cells(text, 'Base alone, zero-shot')[1] == 'not run'
+  assert '1 of them scored' in page
+  # Nobody was asked.
+  assert '## MI, accuracy' not in page
+
+
+def test_numbers_are_defined_and_subjects_counted(page):
+  assert '5 subjects of split `test` (2 brain, 3 brats)' in page
+  assert '**Few subjects** of brain, brats' in page
+  text = section(page, 'What the numbers are')
+  for word in ('SSIM, 22 routes', 'CTS, accuracy', '[95 %]', 'Baselines'):
+    assert f'**{word}**' in text
+  assert 'the table of ablations in the paper is not at hand' in text
+
+
+def test_the_plot_is_a_picture_of_the_page(root, page):
+  assert '](page.png)' in page
+  assert (root / 'out' / 'page.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_the_same_files_give_the_same_page(root, page):
+  assert compare(root)[0] == 0
+  assert (root / 'out' / 'page.md').read_text() == page
+
+
+def test_notes_are_kept(tmp_path):
+  subject_files.write(tmp_path, 'stage2')
+  assert compare(tmp_path)[0] == 0
+  path = tmp_path / 'out' / 'page.md'
+  path.write_text(path.read_text() + 'What was tried.\n')
+  assert compare(tmp_path)[0] == 0
+  assert path.read_text().endswith('<!-- notes -->\nWhat was tried.\n')
+
+
+def test_an_arm_without_synthesis_says_so(tmp_path):
+  subject_files.write(tmp_path, 'stage2')
+  record = subject_files.record()
+  del record['synthesis']
+  subject_files.write_record(tmp_path, 'stage1', record)
+  assert compare(tmp_path)[0] == 0
+  text = section((tmp_path / 'out/page.md').read_text(), 'SSIM, 22 routes')
+  assert cells(text, 'Stage I alone, zero-shot')[1] == 'not measured'
+
+
+def fewer_subjects(record):
+  del record['subjects']['brats.e']
+  del record['synthesis']['brats_t1_to_t2']['brats.e']
+  del record['understanding']['cts']['answers'][-1]
+
+
+def more_subjects(record):
+  record['subjects']['brain.f'] = 'brain'
+
+
+def other_slices(record):
+  record['settings']['slices'] = 3
+
+
+def fewer_routes(record):
+  del record['synthesis']['brain_mr_to_ct']
+
+
+@pytest.mark.parametrize(
+  'change', [fewer_subjects, more_subjects, other_slices, fewer_routes]
+)
+def test_runs_that_were_not_asked_the_same_are_refused(tmp_path, change):
+  subject_files.write(tmp_path, 'stage2')
+  record = subject_files.record()
+  change(record)
+  path = subject_files.write_record(tmp_path, 'stage1', record)
+  assert_refused(compare(tmp_path), f'{path}: was not asked what')
+
+
+def test_no_run_at_all_is_refused(tmp_path):
+  assert_refused(compare(tmp_path), f'{tmp_path}: holds no SEED/ARM/')
+
+
+def test_a_missing_reference_is_refused(tmp_path):
+  subject_files.write(tmp_path, 'stage1')
+  assert_refused(compare(tmp_path), "reference arm 'stage2' has no evaluation")
+
+
+def test_what_is_no_such_file_is_refused(tmp_path):
+  path = subject_files.write(tmp_path, 'stage2')
+  whole = json.loads(path.read_text())
+  for content, said in (
+    ('{', 'cannot be read'),
+    (json.dumps(whole | {'version': 9}), 'is of version 9'),
+    (json.dumps(whole | {'subjects': {}}), "lacks or misstates 'brain.a'"),
+  ):
+    path.write_text(content)
+    assert_refused(compare(tmp_path), str(path), said)
