@@ -202,17 +202,19 @@ def test_a_restored_iterator_goes_on_where_it_was(files):
     np.testing.assert_array_equal(ours, theirs)
 
 
-def test_processes_share_out_one_sequence(files):
-  def targets(**values):
+def test_streams_share_out_one_sequence(files):
+  def targets(count, **values):
     room = Capacity(und=14, gen=8, vit=4, images=2)
     batches = dataset(files, {'editing': 1.0}, capacity=room, **values)
-    return [float(b.vae_images[0, 1, 0, 0, 0]) for b in take(batches, 10)]
+    return [
+      float(image)
+      for batch in take(batches, count)
+      for image in batch.vae_images[:, 1, 0, 0, 0]
+    ]
 
-  whole = targets()
-  first, second = (
-    targets(process_index=i, process_count=2)[:5] for i in range(2)
-  )
-  assert sorted(first + second) == sorted(whole)
+  whole = targets(10)
+  parts = [targets(5, rows=2, streams=2, here=[i]) for i in range(2)]
+  assert sorted(parts[0] + parts[1]) == sorted(whole)
 
 
 def test_conditions_of_edits_are_dropped_and_those_of_talks_not(files):
@@ -299,6 +301,7 @@ def train(tmp_path, files, workdir, **values):
     'capacity.gen': nano.CAPACITY.gen,
     'capacity.vit': nano.CAPACITY.vit,
     'rows': 2,
+    'streams': 2,
     'packing_bins': 2,
     # As in `nano.JOINT`, so that the programs are the same.
     'steps': 4,

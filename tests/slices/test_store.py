@@ -234,17 +234,15 @@ def test_a_volume_that_is_lost_is_an_error_and_not_black(finished):
 
 
 def test_black_slices_are_written(tmp_path):
-  path = write_store(tmp_path / 'store')
-  writer = StoreWriter(
-    str(path), json.loads((path / 'settings.json').read_text())
-  )
-  (case, *_) = SliceStore.open(str(path)).cases
+  path, case = tmp_path / 'store', make_case()
+  writer = StoreWriter(str(path), SETTINGS)
   black = np.full(case.shape, -1, np.float32)
   writer.write_case(
     case, dict.fromkeys(case.modalities, black), np.zeros(case.shape, bool)
   )
+  writer.finish([case.id])
   store = SliceStore.open(str(path))
-  assert (store.read_volume(case.id, next(iter(case.modalities))) == -1).all()
+  assert (store.read_volume(case.id, CT) == -1).all()
   assert not store.read_mask(case.id).any()
 
 
