@@ -98,7 +98,9 @@ def test_an_unknown_preset_is_refused(store_path, tmp_path):
     f'--config.store={store_path}',
     f'--workdir={tmp_path}',
   )
-  assert_refused(found, "config.model: Unknown preset 'huge'", 'tiny, base_1b')
+  assert_refused(
+    found, "config.model: Unknown preset 'huge'", 'tiny, small, base_1b'
+  )
 
 
 def test_an_example_that_no_row_holds_is_refused(store_path, tmp_path):
