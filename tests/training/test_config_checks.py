@@ -45,7 +45,8 @@ BAD = {
   ),
   'stage': (
     {'stage': 'vqa'},
-    r"config\.stage 'vqa': expected one of autoencoder, contrast, gau, ucg, joint\.",
+    r"config\.stage 'vqa': expected one of autoencoder, contrast, gau, ucg, "
+    r'joint\.',
   ),
   'task': (
     {'tasks': {'vqa': 1.0}},
