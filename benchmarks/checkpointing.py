@@ -15,8 +15,8 @@ import json
 import statistics
 import tempfile
 import time
-import types
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -44,7 +44,7 @@ class OneBatch:
   """Data that cost nothing: the same batch again and again."""
 
   numbers = np.zeros((1, 1), int)
-  layout = types.MappingProxyType({})
+  layout: ClassVar[dict] = {}
 
   def __init__(self, batch=None):
     self.batch = batch
