@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import app, flags, logging
@@ -123,9 +124,8 @@ def _idle_step(parts: Parts, constants):
   def make(*_):
     def step(state, batch):
       zero = (batch.labels[0, 0] * 0).astype('float32')
-      return state.replace(step=state.step + 1), jax.tree.map(
-        lambda _: zero, sums
-      )
+      terms = jax.tree.map(lambda x: jnp.full(x.shape, zero), sums)
+      return state.replace(step=state.step + 1), terms
 
     return step
 

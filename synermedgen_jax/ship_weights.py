@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from synermedgen_jax.training import checkpoints, weights
+from synermedgen_jax.training import saved_model, weights
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A run.', required=True)
 _OUTPUT = flags.DEFINE_string('output', None, 'A folder.', required=True)
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
   output = Path(_OUTPUT.value)
   try:
-    model, params = checkpoints.load_model(Path(_WORKDIR.value) / 'checkpoints')
+    model, params = saved_model.load_model(Path(_WORKDIR.value) / 'checkpoints')
     weights.save_weights(output, model, params)
   except ValueError as error:
     sys.exit(f'Error: {error}')

@@ -91,11 +91,7 @@ def test_gen_is_untouched_by_stage_1():
 @pytest.fixture
 def weights(monkeypatch):
   """Shapes of `nano`, without a file."""
-  monkeypatch.setattr(run, 'starting_point', lambda config: (nano.MODEL, None))
-  monkeypatch.setattr(
-    'synermedgen_jax.planning.equal_compute.run.starting_point',
-    lambda config: (nano.MODEL, None),
-  )
+  monkeypatch.setattr(run, 'model_shape', lambda config: nano.MODEL)
 
 
 def operations(name):

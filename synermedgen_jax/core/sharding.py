@@ -6,6 +6,7 @@ and batch split together), `tensor` (heads, MLP and vocabulary split).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -58,6 +59,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+@functools.lru_cache  # asked for every array of every batch
 def rows_here(sharding: NamedSharding, rows: int) -> Int[np.ndarray, ' n']:
   """The rows of a batch, of `rows` in all, that lie on this process's devices.
 

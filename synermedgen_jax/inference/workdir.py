@@ -24,7 +24,7 @@ from synermedgen_jax.slices.windows import (
   Window,
   windows_from_json,
 )
-from synermedgen_jax.training import checkpoints as ckpt
+from synermedgen_jax.training import saved_model
 from synermedgen_jax.training.config_checks import ConfigError, reading
 from synermedgen_jax.training.run import starting_point
 
@@ -80,7 +80,7 @@ class Trained:
       tokenizer = load_tokenizer(config['tokenizer'])
     except (ValueError, OSError) as error:
       raise WorkdirError(f'{path}: tokenizer: {error}') from None
-    model, params = ckpt.load_model(workdir / 'checkpoints')
+    model, params = saved_model.load_model(workdir / 'checkpoints')
     return cls(
       model,
       jax.tree.map(jnp.asarray, params),

@@ -225,10 +225,18 @@ def train_dataset(
     streams: how many fill the batch, each its own rows with its own examples.
     here: those that this process reads; None = all.
     threads: readers of this process, at least one a stream.
+
+  Raises:
+    ValueError: a task has no examples, or its first ones fit in no row
+      (`ExampleTooLarge`); others that do not are met as they come.
   """
+  tokenise = Tokenise(
+    slice_reader(store), tokenizer, geometry, capacity, dropout
+  )
   examples = _mixture_of_tasks(
     store,
     split,
+    tokenise,
     tasks=tasks,
     first_tasks=first_tasks if first_examples else {},
     first_examples=first_examples,
@@ -237,9 +245,7 @@ def train_dataset(
     neighbours=neighbours,
     routes=routes,
   )
-  tokens = examples.random_map(
-    Tokenise(slice_reader(store), tokenizer, geometry, capacity, dropout)
-  ).map_with_index(
+  tokens = examples.random_map(tokenise).map_with_index(
     lambda number, features: {**features, 'numbers': np.array([number])}
   )
   here = range(streams) if here is None else here
@@ -284,9 +290,16 @@ def _numbers(row: Mapping[str, np.ndarray]) -> np.ndarray:
   return np.where(row['numbers_segment_ids'] > 0, row['numbers'], -1)
 
 
+def _try_some(features: grain.MapDataset, some: int = 4) -> None:
+  """Raises `ExampleTooLarge` where one of the first is too large."""
+  for index in range(some):
+    features[index]
+
+
 def _mixture_of_tasks(
   store: SliceStore | None,
   split: str,
+  tokenise: Tokenise,
   *,
   tasks: Mapping[str, float],
   first_tasks: Mapping[str, float],
@@ -316,6 +329,8 @@ def _mixture_of_tasks(
       )
       for i, (task, _) in enumerate(named)
     ]
+    for part in parts:  # A rare one would be met when the run is under way.
+      _try_some(part.seed(seed).random_map(tokenise))
     return grain.MapDataset.mix(parts, [weight for _, weight in named])
 
   mixed = mixture(tasks, seed)

@@ -25,7 +25,7 @@ def step_operations(config: ConfigDict) -> float:
   Raises:
     ConfigError: naming the key that is wrong.
   """
-  found, _ = run.starting_point(config)
+  found = run.model_shape(config)
   mesh = make_mesh(config.mesh)
   check(config, found, load_tokenizer(config.tokenizer), mesh)
   model = run.computed_as(config, found)
@@ -34,8 +34,8 @@ def step_operations(config: ConfigDict) -> float:
     config, model, mesh, geometry, Capacity(**config.capacity)
   )
   _, tx = run.optimiser(config, model)
-  found = step_flops(model, tx, run.step_config(config), state, batch, _DENSE)
-  return sum(found.values())
+  parts = step_flops(model, tx, run.step_config(config), state, batch, _DENSE)
+  return sum(parts.values())
 
 
 def steps_for(operations: float, of_a_step: float) -> int:

@@ -13,20 +13,23 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils.epath import Path
 from jax.experimental import multihost_utils
 
-from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.bagel import BagelConfig
-from synermedgen_jax.models.mot import MoTConfig
-from synermedgen_jax.models.vit import ViTConfig
-from synermedgen_jax.training.checksums import checksums
+from synermedgen_jax.models.shape_json import model_to_json
+from synermedgen_jax.training.checksums import (
+  ChecksumsHandler,
+  ChecksumsRestore,
+  ChecksumsSave,
+  begin_checksums,
+  checksums,
+)
 
 
 class CheckpointError(ValueError):
@@ -149,7 +152,7 @@ def manager(
       'optimizer': ocp.StandardCheckpointHandler(),
       'data': DataHandler(),
       'model': ocp.JsonCheckpointHandler(),
-      'checksums': ocp.JsonCheckpointHandler(),
+      'checksums': ChecksumsHandler(),
     },
   )
 
@@ -177,7 +180,7 @@ _NOT_DAMAGE = (
 
 
 @contextlib.contextmanager
-def _reading(
+def reading(
   checkpoints: ocp.CheckpointManager, step: int, advice: str
 ) -> Iterator[None]:
   """Says in a line which checkpoint cannot be read, and what to do."""
@@ -244,7 +247,7 @@ def save(
   if ema:
     args['ema'] = ocp.args.StandardSave(ema)
   sums = {'params': params, 'ema': ema, 'optimizer': optimizer}
-  args['checksums'] = ocp.args.JsonSave(checksums(sums))
+  args['checksums'] = ChecksumsSave(begin_checksums(sums))
   with _writing(checkpoints):
     checkpoints.save(
       step,
@@ -293,12 +296,12 @@ def restore(
     'params': ocp.args.StandardRestore(params),
     'optimizer': ocp.args.StandardRestore(optimizer),
     'data': DataRestore(data),
-    'checksums': ocp.args.JsonRestore(),
+    'checksums': ChecksumsRestore(),
   }
   if ema:
     args['ema'] = ocp.args.StandardRestore(ema)
   advice = 'resume with the config it was begun with, or in another workdir'
-  with _reading(checkpoints, step, advice):
+  with reading(checkpoints, step, advice):
     read = dict(checkpoints.restore(step, args=ocp.args.Composite(**args)))
     check_sums(read, read['checksums'])
     return read
@@ -320,137 +323,3 @@ def put_aside(directory: Path, step: int) -> Path:
     (directory / str(step)).rename(aside)
   multihost_utils.sync_global_devices(f'put aside {step}')
   return aside
-
-
-def model_to_json(config: BagelConfig) -> dict[str, Any]:
-  """The model's shape as plain JSON."""
-  return dataclasses.asdict(config)
-
-
-def model_from_json(data: dict[str, Any]) -> BagelConfig:
-  """The inverse of `model_to_json`."""
-  autoencoder = dict(data['autoencoder'])
-  autoencoder['ch_mult'] = tuple(autoencoder['ch_mult'])
-  return BagelConfig(
-    **{
-      **data,
-      'llm': MoTConfig(**data['llm']),
-      'vit': ViTConfig(**data['vit']),
-      'autoencoder': AutoencoderConfig(**autoencoder),
-    }
-  )
-
-
-def latest(directory: str | Path) -> tuple[ocp.CheckpointManager, int]:
-  """The manager and the newest step of a finished run's checkpoints."""
-  if not Path(directory).is_dir():
-    raise CheckpointError(f'{directory}: no checkpoint directory there.')
-  checkpoints = manager(directory)
-  step = checkpoints.latest_step()
-  if step is None:
-    raise CheckpointError(f'{directory}: holds no whole checkpoint.')
-  return checkpoints, step
-
-
-def find_step(checkpoints: ocp.CheckpointManager, which: str) -> int:
-  """The step of the checkpoint called 'newest', 'best', or by its number."""
-  steps = checkpoints.all_steps()
-  if which == 'newest':
-    return max(steps)
-  if which != 'best':
-    if which.isdecimal() and int(which) in steps:
-      return int(which)
-    raise CheckpointError(
-      f'{checkpoints.directory}: has no checkpoint {which!r}; there are '
-      f'newest, best and {", ".join(map(str, sorted(steps)))}.'
-    )
-  measured = {
-    (metric, step): value
-    for step in steps
-    for metric, value in (checkpoints.metrics(step) or {}).items()
-    if math.isfinite(value)
-  }
-  if not measured:
-    raise CheckpointError(
-      f'{checkpoints.directory}: no checkpoint was measured; train with '
-      'config.best set to a metric.'
-    )
-
-  # The newest one's, where the run's best was another before.
-  metric = max(measured, key=lambda key: key[1])[0]
-  return max(
-    (better(metric) * value, step)
-    for (name, step), value in measured.items()
-    if name == metric
-  )[1]
-
-
-def load_shape(directory: str | Path, which: str = 'newest') -> BagelConfig:
-  """The shape of a checkpoint's model; raises as `load_model` does."""
-  return model_from_json(_load(directory, which, ())['model'])
-
-
-def load_model(
-  directory: str | Path, *, which: str = 'newest', use_ema: bool = True
-) -> tuple[BagelConfig, Any]:
-  """Reads a checkpoint's model for inference or a next stage.
-
-  Args:
-    directory: the `checkpoints` directory of a run.
-    which: 'newest', 'best', or a step.
-    use_ema: take the averaged parameters where the run kept them.
-
-  Returns:
-    The model's shape and its parameters, nested NumPy arrays.
-
-  Raises:
-    CheckpointError: there is none, or it is not whole.
-  """
-  items = ('params', 'ema') if use_ema else ('params',)
-  read = _load(directory, which, items)
-  params = read['params']
-  if read.get('ema'):
-    params = _overlay(params, read['ema'])
-  return model_from_json(read['model']), params
-
-
-def _load(
-  directory: str | Path, which: str, items: Sequence[str]
-) -> Mapping[str, Any]:
-  """The model's shape of a checkpoint, and those of `items` that it has."""
-  advice = 'delete it and train on from the one before it, or from the start'
-  with contextlib.ExitStack() as stack:
-    checkpoints, _ = latest(directory)
-    stack.enter_context(contextlib.closing(checkpoints))
-    step = find_step(checkpoints, which)
-    stack.enter_context(_reading(checkpoints, step, advice))
-    metadata = checkpoints.item_metadata(step)
-    wanted = {'model': ocp.args.JsonRestore()}
-    for item in items:
-      # Every checkpoint has parameters: without, it is no whole one.
-      if item == 'params' or metadata.get(item):
-        wanted[item] = ocp.args.StandardRestore(_on_host(metadata[item]))
-    if (Path(checkpoints.directory) / str(step) / 'checksums').exists():
-      wanted['checksums'] = ocp.args.JsonRestore()
-    read = dict(checkpoints.restore(step, args=ocp.args.Composite(**wanted)))
-    check_sums(read, read.get('checksums', {}))
-    return read
-
-
-def _on_host(metadata: Any) -> Any:
-  """Asks for NumPy arrays, wherever the devices were that wrote them."""
-  return jax.tree.map(
-    # All of it is one number, which takes no memory.
-    lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape),
-    metadata,
-  )
-
-
-def _overlay(base: Any, top: Any) -> Any:
-  """`base` with the leaves that `top` has too replaced."""
-  if not isinstance(top, dict):
-    return top
-  return {
-    key: _overlay(value, top[key]) if key in top else value
-    for key, value in base.items()
-  }

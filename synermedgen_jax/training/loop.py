@@ -37,6 +37,7 @@ from synermedgen_jax.training.optim import gradient_norms, unflatten
 from synermedgen_jax.training.preemption import Preempted
 from synermedgen_jax.training.profiler import ProfilerWindow
 from synermedgen_jax.training.record import Record
+from synermedgen_jax.training.terms import Terms
 from synermedgen_jax.training.train_state import TrainState
 
 # How the terms begin that say nothing of a validation.
@@ -55,8 +56,8 @@ class StepConfig:
 
 def make_train_step(
   model: BagelConfig, tx: optax.GradientTransformation, config: StepConfig
-) -> Callable[[TrainState, PackedBatch], tuple[TrainState, dict]]:
-  """The update: (state, batch) -> (state, {term: (sum, count)}).
+) -> Callable[[TrainState, PackedBatch], tuple[TrainState, Terms]]:
+  """The update: (state, batch) -> (state, its terms).
 
   Where the loss, a gradient or an update is not finite, the step changes
   nothing and its terms count for nothing; 'skipped/loss' and its like tell.
@@ -98,7 +99,7 @@ def make_train_step(
       sums[f'skipped/{part}'] = (is_bad.astype(jnp.float32), jnp.ones(()))
     return state.replace(
       step=state.step + 1, trainable=trainable, opt_state=opt_state, ema=ema
-    ), sums
+    ), Terms.of(sums)
 
   return step
 
@@ -110,7 +111,7 @@ def make_eval_step(model: BagelConfig, config: StepConfig):
   def step(state: TrainState, batch: PackedBatch, index: jax.Array):
     key = jax.random.fold_in(jax.random.key(config.seed + 1), index)
     trainable = state.ema or state.trainable
-    return loss(trainable, state.frozen, batch, key)[1]
+    return Terms.of(loss(trainable, state.frozen, batch, key)[1])
 
   return step
 

@@ -20,6 +20,7 @@ from synermedgen_jax.training.metrics_log import (
   memory,
   rates,
 )
+from synermedgen_jax.training.terms import Terms
 
 
 class Record:
@@ -79,7 +80,7 @@ class Record:
   def add(
     self,
     step: int,
-    sums: Mapping[str, tuple[jax.Array, jax.Array]],
+    sums: Terms,
     numbers: Int[np.ndarray, 'b n'],
   ) -> None:
     """Takes a step's terms, and reads those of the step before.

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import platform
 import re
-import subprocess
 import threading
-from importlib import metadata, resources
 from typing import Any
 
 import flax.linen as nn
@@ -33,9 +29,14 @@ from synermedgen_jax.models.bagel import BagelConfig, init_params
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.scenes import sources as scenes
 from synermedgen_jax.slices.store import SliceStore
-from synermedgen_jax.slices.windows import FIXED_WINDOWS
-from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import flops, loop, optim, weights
+from synermedgen_jax.training import (
+  flops,
+  loop,
+  optim,
+  provenance,
+  saved_model,
+  weights,
+)
 from synermedgen_jax.training.calibration import calibrate_latents
 from synermedgen_jax.training.config_checks import (
   ConfigError,
@@ -46,23 +47,11 @@ from synermedgen_jax.training.config_checks import (
   reading,
   streams_here,
 )
-from synermedgen_jax.training.metrics_log import StepLog, write_whole
 from synermedgen_jax.training.objectives import ObjectiveConfig
 from synermedgen_jax.training.train_state import (
   TrainState,
   abstract_state,
   create_state,
-)
-
-PACKAGES = (
-  'jax',
-  'jaxlib',
-  'flax',
-  'optax',
-  'orbax-checkpoint',
-  'grain',
-  'tensorstore',
-  'numpy',
 )
 
 
@@ -76,7 +65,7 @@ def train(
     workdir: of the run; may be an address such as gs://.
     notice: set where the run is to end after the step at hand.
   """
-  model = _model(config)
+  model = model_shape(config)
   _check_tokenizer(config)
   with reading('tokenizer'):
     tokenizer = load_tokenizer(config.tokenizer)
@@ -132,7 +121,7 @@ def train(
       config,
       _step_utilisation(config, model, tx, constants, abstract, first, mesh),
     ),
-    begin=lambda start: _begin(config, store, workdir, start),
+    begin=lambda start: provenance.keep(config, store, workdir, start),
     complete=complete,
     notice=notice,
     name=workdir.name,
@@ -282,10 +271,10 @@ def starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
   Raises:
     ConfigError: naming the key that is wrong.
   """
-  return _model(config), _initial_params(config)
+  return model_shape(config), _initial_params(config)
 
 
-def _model(config: ConfigDict) -> BagelConfig:
+def model_shape(config: ConfigDict) -> BagelConfig:
   """The model's shape, which `config.init_from` has to have too.
 
   The model 'init_from' is whatever `config.init_from` holds.
@@ -301,7 +290,7 @@ def _model(config: ConfigDict) -> BagelConfig:
     if weights.holds_weights(config.init_from):
       found = weights.load_shape(config.init_from)
     else:
-      found = ckpt.load_shape(*_init_from(config))
+      found = saved_model.load_shape(*_init_from(config))
   if config.model == 'init_from':
     return found
   with reading('model'):
@@ -322,7 +311,7 @@ def _initial_params(config: ConfigDict) -> Any:
     if weights.holds_weights(config.init_from):
       return weights.load_weights(config.init_from)[1]
     folder, which = _init_from(config)
-    return ckpt.load_model(folder, which=which)[1]
+    return saved_model.load_model(folder, which=which)[1]
 
 
 def _init_from(config: ConfigDict) -> tuple[Path, str]:
@@ -351,53 +340,6 @@ def _check_tokenizer(config: ConfigDict) -> None:
 
 def _abstract_params(model: BagelConfig):
   return jax.eval_shape(lambda: nn.unbox(init_params(model, jax.random.key(0))))
-
-
-def _begin(
-  config: ConfigDict, store: SliceStore | None, workdir: Path, start: int
-) -> None:
-  """Keeps the resolved config, how slices are made, and what code it was.
-
-  `starts.jsonl` has a row for every time that the run began or went on.
-  """
-  if jax.process_index() > 0:
-    return
-  versions = {name: metadata.version(name) for name in PACKAGES}
-  windows = store.windows if store else FIXED_WINDOWS
-  record = {
-    'config': config.to_dict(),
-    'plane': store.plane if store else 'axial',
-    'windows': {m: dataclasses.asdict(w) for m, w in sorted(windows.items())},
-    'versions': {'python': platform.python_version(), **versions},
-    'commit': _commit(),
-  }
-  write_whole(workdir / 'config.json', json.dumps(record, indent=2) + '\n')
-  if start < config.steps:
-    code = {'commit': record['commit'], 'versions': record['versions']}
-    devices = {'processes': jax.process_count(), 'devices': jax.device_count()}
-    StepLog(workdir / 'starts.jsonl', start).write(start, code | devices)
-
-
-def _commit() -> str:
-  """The commit of this code, '-dirty' behind it where it was changed; or ''."""
-
-  def git(*words: str) -> str:
-    return subprocess.run(
-      ['git', *words],
-      cwd=os.path.dirname(__file__),
-      capture_output=True,
-      text=True,
-      check=True,
-    ).stdout.strip()
-
-  try:
-    # Where it is installed, a repository around it is another one.
-    git('ls-files', '--error-unmatch', os.path.basename(__file__))
-    return git('describe', '--always', '--dirty', '--abbrev=40', '--match=')
-  except (OSError, subprocess.CalledProcessError):
-    # An archive that git made of the code has it in a file.
-    told = resources.files('synermedgen_jax').joinpath('COMMIT').read_text()
-    return '' if told.startswith('$') else told.strip()
 
 
 def _step_utilisation(

@@ -20,7 +20,9 @@ import tensorstore as ts
 
 from synermedgen_jax.core.lazy_array import BLOCK_BYTES, Index, LazyArray
 from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.shape_json import model_from_json, model_to_json
 from synermedgen_jax.training import checkpoints as ckpt
+from synermedgen_jax.training import saved_model
 from synermedgen_jax.training.optim import flatten, unflatten
 
 Progress = Callable[[int], object]
@@ -110,7 +112,7 @@ def save_model(
       0,
       args=ocp.args.Composite(
         params=ocp.args.PyTreeSave(unflatten(params)),
-        model=ocp.args.JsonSave(ckpt.model_to_json(model)),
+        model=ocp.args.JsonSave(model_to_json(model)),
       ),
     )
 
@@ -130,7 +132,7 @@ def open_model(
   Raises:
     CheckpointError: there is no whole checkpoint.
   """
-  checkpoints, step = ckpt.latest(directory)
+  checkpoints, step = saved_model.latest(directory)
   with contextlib.closing(checkpoints), _reading(f'{directory}/{step}'):
     items = checkpoints.item_metadata(step)
     found = checkpoints.restore(
@@ -142,7 +144,7 @@ def open_model(
   # A chunk is decoded once, though it may hold more than is asked for at once.
   cache = BLOCK_BYTES + max(map(_row_bytes, leaves.values()))
   context = ts.Context({'cache_pool': {'total_bytes_limit': cache}})
-  return ckpt.model_from_json(found['model']), {
+  return model_from_json(found['model']), {
     name: _stored(leaf, context) for name, leaf in leaves.items()
   }
 

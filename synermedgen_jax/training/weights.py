@@ -19,11 +19,8 @@ import numpy as np
 from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.interop.tensor_files import read_tensors, write_tensors
 from synermedgen_jax.models.bagel import BagelConfig
-from synermedgen_jax.training.checkpoints import (
-  CheckpointError,
-  model_from_json,
-  model_to_json,
-)
+from synermedgen_jax.models.shape_json import model_from_json, model_to_json
+from synermedgen_jax.training.checkpoints import CheckpointError
 from synermedgen_jax.training.optim import flatten, unflatten
 
 TENSORS, SHAPE = 'weights.safetensors', 'model.json'

@@ -24,8 +24,9 @@ from synermedgen_jax.interop import bagel_weights
 from synermedgen_jax.interop.bagel_configs import BagelError, bagel_config
 from synermedgen_jax.interop.bagel_weights import load_params
 from synermedgen_jax.interop.tensor_files import TensorFileError
+from synermedgen_jax.models.shape_json import model_to_json
 from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import optim, run, streaming
+from synermedgen_jax.training import optim, run, saved_model, streaming
 
 FLOAT32, BFLOAT16 = jnp.dtype('float32'), jnp.dtype('bfloat16')
 FILES = ('ema.safetensors', 'ae.safetensors')
@@ -63,14 +64,14 @@ def assert_same(ours, theirs):
 
 
 def test_the_checkpoint_holds_what_the_files_hold(imported):
-  model, params = ckpt.load_model(imported / 'checkpoints')
+  model, params = saved_model.load_model(imported / 'checkpoints')
   assert model == bagel_config(bagel_files.TINY, dtype='float32')
   assert_same(flat(params), flat(load_params(bagel_files.TINY, model)))
 
 
 def test_import_casts_the_weights(source, output):
   import_bagel(source, output, BFLOAT16)
-  model, params = ckpt.load_model(output / 'checkpoints')
+  model, params = saved_model.load_model(output / 'checkpoints')
   assert model.dtype == 'bfloat16'
   exact = load_params(source, model)
   np.testing.assert_array_equal(
@@ -93,7 +94,7 @@ def test_import_export_import_is_exact(
     assert_same(load_file(output / name), load_file(source / name))
   import_bagel(output, tmp_path / 'second', dtype)
   first, second = (
-    ckpt.load_model(tmp_path / name / 'checkpoints')
+    saved_model.load_model(tmp_path / name / 'checkpoints')
     for name in ('first', 'second')
   )
   assert first[0] == second[0]
@@ -268,7 +269,7 @@ def test_a_crash_halfway_leaves_nothing_that_reads_as_whole(
   with pytest.raises(OSError, match='the disk is gone'):
     import_bagel(source, output, FLOAT32)
   assert any((output / 'checkpoints').iterdir())
-  for read in (ckpt.load_model, streaming.open_model):
+  for read in (saved_model.load_model, streaming.open_model):
     with pytest.raises(ckpt.CheckpointError, match='no whole checkpoint'):
       read(output / 'checkpoints')
 
@@ -339,7 +340,7 @@ def test_a_run_starts_from_an_imported_model(source, tmp_path, store_path):
   config.optimizer, config.val_every = 'adamw', 0  # quick to compile
   run.train(config, tmp_path / 'stage1')
   before, after = (
-    flat(ckpt.load_model(tmp_path / name / 'checkpoints')[1])
+    flat(saved_model.load_model(tmp_path / name / 'checkpoints')[1])
     for name in ('bagel', 'stage1')
   )
   frozen = 'mot/layers/gen/q_proj/kernel'
@@ -370,7 +371,7 @@ def _save(workdir, model, params, ema=None):
   checkpoints = ckpt.manager(workdir / 'checkpoints')
   items = {
     'params': ocp.args.StandardSave(params),
-    'model': ocp.args.JsonSave(ckpt.model_to_json(model)),
+    'model': ocp.args.JsonSave(model_to_json(model)),
   }
   if ema:
     items['ema'] = ocp.args.StandardSave(ema)

@@ -204,3 +204,19 @@ def test_an_example_larger_than_a_row_names_the_key(store, field, needed):
     pipeline.ExampleTooLarge, match=rf"capacity\.{field} is .*'synthesis'"
   ):
     take(dataset(store, capacity=Capacity(**room)), 20)
+
+
+@pytest.mark.parametrize('key', ['tasks', 'first_tasks'])
+def test_a_rare_task_that_fits_in_no_row_is_told_before_the_first_row(
+  store, key
+):
+  shares = {'synthesis': 1.0, 'cts': 1e-9}
+  others = {} if key == 'tasks' else {'first_tasks': shares}
+  with pytest.raises(pipeline.ExampleTooLarge, match=r"capacity\.vit .*'cts'"):
+    dataset(
+      store,
+      shares if key == 'tasks' else None,
+      capacity=Capacity(und=96, gen=8, vit=8, images=2),
+      first_examples=4,
+      **others,
+    )

@@ -16,7 +16,9 @@ import pytest
 
 from synermedgen_jax.input.streams import BatchIterator
 from synermedgen_jax.models import presets
+from synermedgen_jax.models.shape_json import model_from_json, model_to_json
 from synermedgen_jax.training import checkpoints as ckpt
+from synermedgen_jax.training import saved_model
 from synermedgen_jax.training.checkpoints import CheckpointError
 
 DEVICE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -124,7 +126,7 @@ def test_a_checkpoint_comes_back_as_it_was_saved(written, step):
 
 
 def test_the_newest_checkpoint_is_the_latest(written):
-  checkpoints, step = ckpt.latest(written)
+  checkpoints, step = saved_model.latest(written)
   checkpoints.close()
   assert step == 3
 
@@ -146,24 +148,24 @@ def test_checkpoints_of_every_so_many_steps_are_kept_too(tmp_path):
 @pytest.mark.parametrize('name', presets.PRESETS)
 def test_a_model_is_written_as_json_and_read_back(name):
   model = presets.preset(name)
-  written = json.dumps(ckpt.model_to_json(model))
-  assert ckpt.model_from_json(json.loads(written)) == model
+  written = json.dumps(model_to_json(model))
+  assert model_from_json(json.loads(written)) == model
 
 
 def test_a_model_has_the_average_of_what_trained_and_the_frozen(written):
-  model, found = ckpt.load_model(written)
+  model, found = saved_model.load_model(written)
   assert model == nano.MODEL
   assert_equal(found, params(3) | average(3))
   assert np.asarray(found['vit']['kernel']).tolist() == [1.5] * 4
 
 
 def test_a_model_without_its_average_when_asked(written):
-  assert_equal(ckpt.load_model(written, use_ema=False)[1], params(3))
+  assert_equal(saved_model.load_model(written, use_ema=False)[1], params(3))
 
 
 def test_a_run_that_kept_no_average_has_its_parameters(tmp_path):
   directory = write(tmp_path / 'checkpoints', 2, ema=False)
-  assert_equal(ckpt.load_model(directory)[1], params(2))
+  assert_equal(saved_model.load_model(directory)[1], params(2))
 
 
 def refused(function, *arguments):
@@ -175,14 +177,14 @@ def refused(function, *arguments):
 
 def test_a_missing_directory_is_named(tmp_path):
   missing = tmp_path / 'nowhere'
-  assert refused(ckpt.load_model, missing) == (
+  assert refused(saved_model.load_model, missing) == (
     f'{missing}: no checkpoint directory there.'
   )
   assert not missing.exists()
 
 
 def test_a_directory_without_a_checkpoint_is_named(tmp_path):
-  assert refused(ckpt.load_model, tmp_path) == (
+  assert refused(saved_model.load_model, tmp_path) == (
     f'{tmp_path}: holds no whole checkpoint.'
   )
 
@@ -209,7 +211,7 @@ def killed(written, tmp_path_factory):
 
 
 def test_a_save_that_was_killed_leaves_the_checkpoint_before_it(killed):
-  assert_equal(ckpt.load_model(killed)[1], params(3) | average(3))
+  assert_equal(saved_model.load_model(killed)[1], params(3) | average(3))
 
 
 def test_a_first_save_that_was_killed_is_no_checkpoint(killed, tmp_path):
@@ -217,7 +219,7 @@ def test_a_first_save_that_was_killed_is_no_checkpoint(killed, tmp_path):
   shutil.rmtree(directory / '1')
   shutil.rmtree(directory / '3')
   assert list(directory.iterdir())
-  assert refused(ckpt.load_model, directory) == (
+  assert refused(saved_model.load_model, directory) == (
     f'{directory}: holds no whole checkpoint.'
   )
 
@@ -225,7 +227,7 @@ def test_a_first_save_that_was_killed_is_no_checkpoint(killed, tmp_path):
 @pytest.mark.parametrize('item', ['params', 'model', 'params/d', 'ema/d'])
 def test_a_checkpoint_with_a_part_removed_is_not_read(copy, item):
   shutil.rmtree(copy / '3' / item)
-  message = refused(ckpt.load_model, copy)
+  message = refused(saved_model.load_model, copy)
   assert message.startswith(f'{copy}/3: cannot be read (')
   assert message.endswith(
     'delete it and train on from the one before it, or from the start.'
@@ -282,9 +284,9 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(
 ):
   directory = write_measured(tmp_path / 'checkpoints', metric, values)
   assert kept(directory) == {best, str(max(values))}
-  _, found = ckpt.load_model(directory, which='best', use_ema=False)
+  _, found = saved_model.load_model(directory, which='best', use_ema=False)
   assert_equal(found, params(int(best)))
-  _, found = ckpt.load_model(directory, use_ema=False)
+  _, found = saved_model.load_model(directory, use_ema=False)
   assert_equal(found, params(max(values)))
 
 
@@ -292,7 +294,7 @@ def test_a_checkpoint_that_was_not_measured_is_never_the_best(tmp_path):
   values = {1: None, 2: 0.5, 3: 0.7, 4: None, 5: None}
   directory = write_measured(tmp_path / 'checkpoints', 'val/loss', values)
   assert kept(directory) == {'2', '5'}
-  _, found = ckpt.load_model(directory, which='best')
+  _, found = saved_model.load_model(directory, which='best')
   assert_equal(found, params(2) | average(2))
 
 
@@ -307,8 +309,8 @@ def test_a_checkpoint_that_was_not_measured_is_never_the_best(tmp_path):
 def test_a_measure_that_is_not_finite_is_never_the_best(tmp_path, values, best):
   directory = write_measured(tmp_path / 'checkpoints', 'val/loss', values)
   assert kept(directory) == {str(best), str(max(values))}
-  checkpoints, _ = ckpt.latest(directory)
-  assert ckpt.find_step(checkpoints, 'best') == best
+  checkpoints, _ = saved_model.latest(directory)
+  assert saved_model.find_step(checkpoints, 'best') == best
   checkpoints.close()
 
 
@@ -318,8 +320,8 @@ def test_a_run_that_goes_on_may_have_another_best(tmp_path):
   values = {3: 0.7, 4: 0.9, 5: 0.8}
   write_measured(directory, 'val/answer_accuracy/mi', values)
   assert kept(directory) == {'4', '5'}
-  checkpoints, _ = ckpt.latest(directory)
-  assert ckpt.find_step(checkpoints, 'best') == 4
+  checkpoints, _ = saved_model.latest(directory)
+  assert saved_model.find_step(checkpoints, 'best') == 4
   checkpoints.close()
 
 
@@ -342,19 +344,20 @@ def measured(tmp_path_factory):
   ('which', 'step'), [('newest', 8), ('best', 6), ('2', 2), ('8', 8)]
 )
 def test_a_checkpoint_is_found_by_what_it_is_called(measured, which, step):
-  checkpoints, newest = ckpt.latest(measured)
-  found = ckpt.find_step(checkpoints, which)
+  checkpoints, newest = saved_model.latest(measured)
+  found = saved_model.find_step(checkpoints, which)
   checkpoints.close()
   assert (found, newest) == (step, 8)
   assert_equal(
-    ckpt.load_model(measured, which=which)[1], params(step) | average(step)
+    saved_model.load_model(measured, which=which)[1],
+    params(step) | average(step),
   )
 
 
 @pytest.mark.parametrize('which', ['3', 'oldest', '', '-2', '2.0'])
 def test_a_checkpoint_that_is_not_there_is_named(measured, which):
   with pytest.raises(CheckpointError) as error:
-    ckpt.load_model(measured, which=which)
+    saved_model.load_model(measured, which=which)
   assert str(error.value) == (
     f'{measured}: has no checkpoint {which!r}; there are newest, best and 2, '
     '4, 6, 8.'
@@ -363,7 +366,7 @@ def test_a_checkpoint_that_is_not_there_is_named(measured, which):
 
 def test_there_is_no_best_where_nothing_was_measured(written):
   with pytest.raises(CheckpointError) as error:
-    ckpt.load_model(written, which='best')
+    saved_model.load_model(written, which='best')
   assert str(error.value) == (
     f'{written}: no checkpoint was measured; train with config.best set to a '
     'metric.'
@@ -459,7 +462,7 @@ def flip_a_bit(directory, item, *, bit):
 def test_a_bit_that_changed_is_noticed(copy, item, bit):
   flip_a_bit(copy, item, bit=bit)
   expected = f'{item} is not what was saved: bits have changed'
-  assert expected in refused(ckpt.load_model, copy)
+  assert expected in refused(saved_model.load_model, copy)
   assert expected in refused(restore, copy, 3, numbers())
 
 
@@ -476,7 +479,7 @@ def test_what_cannot_be_reached_is_no_damage(copy, monkeypatch):
 def test_metrics_that_are_damaged_are_named(copy):
   (copy / '1' / 'metrics').mkdir()
   (copy / '1' / 'metrics' / 'metrics').write_text('{"val/lo')
-  assert refused(ckpt.load_model, copy).startswith(
+  assert refused(saved_model.load_model, copy).startswith(
     f'{copy}/1/metrics/metrics: cannot be read ('
   )
 
@@ -485,7 +488,7 @@ def test_only_a_run_removes_what_another_left_half_written(killed, tmp_path):
   directory = shutil.copytree(killed, tmp_path / 'checkpoints')
   left = {p.name for p in directory.iterdir()} - {'1', '3'}
   assert left
-  ckpt.load_model(directory)
+  saved_model.load_model(directory)
   assert left <= {p.name for p in directory.iterdir()}
   ckpt.manager(directory, clean=True).close()
   assert {p.name for p in directory.iterdir()} == {'1', '3'}

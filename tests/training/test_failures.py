@@ -1,8 +1,12 @@
 """What a run cannot help: disks that are full, read-only or gone."""
 
+import contextlib
 import json
+import os
+import pathlib
 import resource
 import shutil
+import tempfile
 
 import commands
 import nano
@@ -12,8 +16,13 @@ from nano_processes import Job, ended, flags_of
 
 from synermedgen_jax.slices import store as stores
 from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import loop
-from synermedgen_jax.training.metrics_log import StepLog, WriteError
+from synermedgen_jax.training import loop, saved_model
+from synermedgen_jax.training.metrics_log import (
+  MetricsLog,
+  StepLog,
+  WriteError,
+  write_whole,
+)
 
 STEPS = {'steps': 8, 'log_every': 1, 'checkpoint_every': 2, 'val_every': 0}
 pytestmark = pytest.mark.usefixtures('nano_preset', 'quick_compiles')
@@ -44,7 +53,7 @@ def steps_saved(workdir) -> list[int]:
   steps = sorted(checkpoints.all_steps())
   checkpoints.close()
   for step in steps:
-    ckpt.load_model(workdir / 'checkpoints', which=str(step))
+    saved_model.load_model(workdir / 'checkpoints', which=str(step))
   return steps
 
 
@@ -56,6 +65,39 @@ def test_a_workdir_that_cannot_be_made_is_named(nano_runs, tmp_path):
     f'Error: {tmp_path}/file/run/checkpoints: cannot be made (Not a directory);'
     ' name a place that can be written.'
   )
+
+
+@contextlib.contextmanager
+def read_only():
+  """A folder in which we may write nothing, whoever we are."""
+  with tempfile.TemporaryDirectory() as folder:
+    os.chmod(folder, 0o555)
+    user = os.geteuid()
+    if user == 0:
+      os.seteuid(65534)  # to root nothing is read-only
+    try:
+      yield pathlib.Path(folder)
+    finally:
+      os.seteuid(user)
+      os.chmod(folder, 0o755)
+
+
+def test_a_read_only_workdir_is_named():
+  with read_only() as folder:
+    with pytest.raises(ckpt.CheckpointError) as unmade:
+      ckpt.manager(folder / 'checkpoints', clean=True)
+    with pytest.raises(WriteError) as unwritten:
+      write_whole(folder / 'config.json', '{}')
+    with pytest.raises(WriteError) as unlogged:
+      MetricsLog(folder, 0)
+    assert list(folder.iterdir()) == []
+  assert str(unmade.value) == (
+    f'{folder}/checkpoints: cannot be made (Permission denied); name a place '
+    'that can be written.'
+  )
+  cannot = 'cannot be written (Permission denied).'
+  assert str(unwritten.value).startswith(f'{folder}/config.json: {cannot}')
+  assert str(unlogged.value).startswith(f'{folder}/tensorboard: {cannot}')
 
 
 def test_a_log_on_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path):

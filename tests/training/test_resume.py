@@ -19,7 +19,7 @@ import pytest
 
 from synermedgen_jax.models import presets
 from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import loop, run
+from synermedgen_jax.training import loop, run, saved_model
 from synermedgen_jax.training.preemption import Preempted, listening
 
 TIMES = (
@@ -286,6 +286,6 @@ def test_every_checkpoint_of_an_autoencoder_has_scaled_latents(
   )
   run.train(config, workdir)
   for step in ('1', '2'):
-    _, params = ckpt.load_model(workdir / 'checkpoints', which=step)
+    _, params = saved_model.load_model(workdir / 'checkpoints', which=step)
     scale = params['autoencoder']['latent_scale']
     assert (np.abs(scale - nano.MODEL.autoencoder.scale_factor) > 0.01).all()

@@ -21,7 +21,7 @@ from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.input.streams import BatchIterator
 from synermedgen_jax.models.bagel import Bagel, init_params
 from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import run
+from synermedgen_jax.training import provenance, run, saved_model
 from synermedgen_jax.training.config_checks import ConfigError
 from synermedgen_jax.training.optim import flatten
 from synermedgen_jax.training.train_state import TrainState
@@ -45,7 +45,7 @@ needs_git = pytest.mark.skipif(
 def params(workdir, *, average=False):
   """The parameters of the newest checkpoint, flat."""
   directory = workdir / 'checkpoints'
-  flat = flatten(ckpt.load_model(directory, use_ema=average)[1])
+  flat = flatten(saved_model.load_model(directory, use_ema=average)[1])
   return {name: np.asarray(leaf) for name, leaf in flat.items()}
 
 
@@ -63,7 +63,7 @@ def test_every_stage_trains_to_its_last_step(nano_runs, stage):
   assert last['step'] == steps
   assert np.isfinite(last['loss'])
   assert np.isfinite(last['val/loss'])
-  checkpoints, newest = ckpt.latest(workdir / 'checkpoints')
+  checkpoints, newest = saved_model.latest(workdir / 'checkpoints')
   checkpoints.close()
   assert newest == steps
   assert list((workdir / 'tensorboard').iterdir())
@@ -89,7 +89,9 @@ def test_the_average_is_of_what_the_stage_trains_alone(nano_runs):
 def test_latents_are_shifted_and_scaled_to_unit_variance(
   nano_runs, quick_compiles, monkeypatch
 ):
-  model, nested = ckpt.load_model(nano_runs / 'autoencoder' / 'checkpoints')
+  model, nested = saved_model.load_model(
+    nano_runs / 'autoencoder' / 'checkpoints'
+  )
   state = TrainState(
     step=0, trainable={}, frozen=flatten(nested), opt_state=(), ema={}
   )
@@ -187,14 +189,14 @@ def git(folder, *arguments):
 @pytest.fixture
 def code(tmp_path, monkeypatch):
   """The code in a repository of its own, with a commit and a tag."""
-  module = tmp_path / 'code' / 'run.py'
+  module = tmp_path / 'code' / 'provenance.py'
   module.parent.mkdir()
   module.write_text('a = 1\n')
   git(module.parent, 'init', '-q')
-  git(module.parent, 'add', 'run.py')
+  git(module.parent, 'add', 'provenance.py')
   git(module.parent, 'commit', '-q', '-m', 'First')
   git(module.parent, 'tag', '-a', 'v1', '-m', 'v1')
-  monkeypatch.setattr(run, '__file__', str(module))
+  monkeypatch.setattr(provenance, '__file__', str(module))
   return module
 
 
@@ -202,9 +204,9 @@ def code(tmp_path, monkeypatch):
 def test_the_commit_is_that_of_the_code(code):
   commit = git(code.parent, 'rev-parse', 'HEAD')
   assert len(commit) == 40
-  assert run._commit() == commit
+  assert provenance.commit() == commit
   code.write_text('a = 2\n')
-  assert run._commit() == f'{commit}-dirty'
+  assert provenance.commit() == f'{commit}-dirty'
 
 
 @needs_git
@@ -213,21 +215,21 @@ def test_code_that_is_in_no_repository_has_no_commit(
 ):
   shutil.rmtree(code.parent / '.git')
   monkeypatch.setenv('GIT_CEILING_DIRECTORIES', str(tmp_path))
-  assert run._commit() == ''
+  assert provenance.commit() == ''
 
 
 @needs_git
 def test_code_that_lies_in_another_repository_has_no_commit(code, monkeypatch):
-  installed = code.parent / 'site-packages' / 'run.py'
+  installed = code.parent / 'site-packages' / 'provenance.py'
   installed.parent.mkdir()
   installed.write_text('a = 1\n')
-  monkeypatch.setattr(run, '__file__', str(installed))
-  assert run._commit() == ''
+  monkeypatch.setattr(provenance, '__file__', str(installed))
+  assert provenance.commit() == ''
 
 
 def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
   monkeypatch.setenv('PATH', str(tmp_path))
-  assert run._commit() == ''
+  assert provenance.commit() == ''
 
 
 def contents(folder):
