@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synermedgen_jax.training.checksums import checksums
+from synermedgen_jax.training.checksums import begin_checksums, checksums
 
 
 def tree(seed=0):
@@ -55,3 +55,13 @@ def test_arrays_that_change_places_are_noticed():
 def test_numbers_of_any_size(dtype):
   values = np.arange(-3, 3).astype(dtype)
   assert checksums({'t': jnp.asarray(values)}) == checksums({'t': values})
+
+
+def test_sums_are_of_what_was_there_whatever_becomes_of_it():
+  values = np.arange(100_000, dtype=np.float32)
+  there = jax.device_put(values)
+  finish = begin_checksums({'t': there, 'here': np.float32([1])})
+  next_step = jax.jit(lambda x: x + 1, donate_argnums=0)(there)
+  assert there.is_deleted()
+  assert finish() == checksums({'t': values, 'here': np.float32([1])})
+  np.testing.assert_array_equal(next_step, values + 1)
