@@ -35,12 +35,12 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   )
   # Timesteps near noise are what sampling in one step is about.
   config.objective = {'flow_weight': 1.0, 'train_shift': 4.0}
-  config.steps = 2500
+  config.steps = 5000
   config.learning_rate = 1e-2
   config.warmup = 100
   config.ema = 0.995
 
-  config.checkpoint_every = 1250
+  config.checkpoint_every = 2500
   if model == 'bagel_7b':
     _bagel_recipe(config)
   return config
