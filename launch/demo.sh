@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole job on digital phantoms: volumes, slice store, autoencoder, Stage I,
-# Stage II, evaluation, report. Some thirteen minutes on two cores, no GPU.
+# Stage II, evaluation, report. Some twelve minutes on two cores, no GPU.
 # A second run reuses what is there.
 # Usage: bash launch/demo.sh [directory, runs/demo by default]
 set -euo pipefail
