@@ -10,34 +10,17 @@ small: 2.7 minutes on two shared CPU cores. On validation scenes: styles named
 0.55, views found 0.70.
 """
 
+import runpy
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
-from synermedgen_jax.training.defaults import default_config
+_PARENT = str(Path(__file__).parent / 'base_vision.py')
 
 
 def get_config(model: str = 'small') -> ConfigDict:
-  config = default_config()
-  config.stage = 'contrast'
-  config.model = model
-
-  config.tasks = {'pairs': 1.0}
-  config.scenes = {'levels': (1.0, 0.0, 0.0, 0.0)}
-  config.capacity = {'und': 54, 'gen': 0, 'vit': 32, 'images': 0}
-  config.rows = 12
-  config.streams = 4
-  config.packing_bins = 3
-
-  config.trainable = (
-    (r'(vit|connector)/.*', 1.0),
-    (r'.*', 0.0),
-  )
-  config.objective = {'caption_weight': 1.0}
+  config = runpy.run_path(_PARENT)['get_config'](model)
+  config.objective.caption_weight = 1.0
   config.steps = 1500
   config.learning_rate = 2e-3
-  config.warmup = 100
-  config.b1, config.b2, config.eps = 0.9, 0.95, 1e-8
-
-  config.log_every = 50
-  config.val_every = 500
-  config.val_batches = 8
   return config

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes the small base again, from nothing but drawn scenes: autoencoder, ViT,
 # questions, everything together, and the folder of weights (docs/base.md).
-# Some 25 minutes on two free cores, no GPU. A second run reuses what is there.
+# 44 minutes on two shared cores (summed: the stages were run one by one), about
+# half on free ones; no GPU. A second run reuses what is there.
 # Usage: bash launch/base.sh [directory, runs/base by default] [weights]
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -66,7 +66,9 @@ def rows_here(sharding: NamedSharding, rows: int) -> Int[np.ndarray, ' n']:
   Ascending. With heads split over processes, several hold the same rows.
   """
   indices = sharding.addressable_devices_indices_map((rows,)).values()
-  return np.unique(np.concatenate([np.arange(rows)[i] for i in indices]))
+  found = np.unique(np.concatenate([np.arange(rows)[i] for i in indices]))
+  found.flags.writeable = False  # all who ask are given the same
+  return found
 
 
 def place_rows(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import grain.python as grain
 import numpy as np
@@ -25,13 +25,12 @@ from synermedgen_jax.slices.store import Case, SliceStore
 from synermedgen_jax.tasks import cts, mi, synthesis, tia
 from synermedgen_jax.tasks.example import (
   Example,
+  ExampleSource,
   ImageRef,
   SliceRef,
   vae_image,
 )
 
-# A seed -> an endless dataset of one task's examples.
-ExampleSource = Callable[[int], grain.MapDataset]
 _NO_SOURCES: Mapping[str, ExampleSource] = types.MappingProxyType({})
 # Tasks that guidance at inference is for.
 _GUIDED = ('synthesis', 'editing', 'redraw', 'copy')
@@ -227,8 +226,8 @@ def train_dataset(
     threads: readers of this process, at least one a stream.
 
   Raises:
-    ValueError: a task has no examples, or its first ones fit in no row
-      (`ExampleTooLarge`); others that do not are met as they come.
+    ValueError: a task has no examples, or one of its first cannot be read or
+      fits in no row (`ExampleTooLarge`); later ones are met as they come.
   """
   tokenise = Tokenise(
     slice_reader(store), tokenizer, geometry, capacity, dropout
@@ -255,20 +254,8 @@ def train_dataset(
     features = tokens[stream::streams].to_iter_dataset(
       grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
     )
-    packed = grain.experimental.FirstFitPackIterDataset(
-      features,
-      length_struct={
-        **packing.feature_capacity(capacity),
-        'numbers': capacity.und + capacity.gen,  # at most one a token
-      },
-      num_packing_bins=max(packing_bins, rows // streams),
-      seed=seed + stream,
-    )
-    finished = packed.map(
-      lambda row: (packing.finish_row(row, geometry), _numbers(row))
-    )
-    return finished.batch(rows // streams, drop_remainder=True).map(
-      lambda batch: (packing.to_batch(batch[0]), batch[1])
+    return _pack(
+      features, geometry, capacity, rows // streams, packing_bins, seed + stream
     )
 
   layout = {
@@ -285,13 +272,39 @@ def train_dataset(
   return TrainData(examples, {n: packed(n) for n in here}, layout)
 
 
+def _pack(
+  features: grain.IterDataset,
+  geometry: ImageGeometry,
+  capacity: Capacity,
+  rows: int,
+  bins: int,
+  seed: int,
+) -> grain.IterDataset:
+  """Features of examples -> `rows` rows and the numbers of their examples."""
+  packed = grain.experimental.FirstFitPackIterDataset(
+    features,
+    length_struct={
+      **packing.feature_capacity(capacity),
+      'numbers': capacity.und + capacity.gen,  # at most one a token
+    },
+    num_packing_bins=max(bins, rows),
+    seed=seed,
+  )
+  finished = packed.map(
+    lambda row: (packing.finish_row(row, geometry), _numbers(row))
+  )
+  return finished.batch(rows, drop_remainder=True).map(
+    lambda batch: (packing.to_batch(batch[0]), batch[1])
+  )
+
+
 def _numbers(row: Mapping[str, np.ndarray]) -> np.ndarray:
   """The numbers of a row's examples; -1 fills."""
   return np.where(row['numbers_segment_ids'] > 0, row['numbers'], -1)
 
 
 def _try_some(features: grain.MapDataset, some: int = 4) -> None:
-  """Raises `ExampleTooLarge` where one of the first is too large."""
+  """Raises what is wrong with the first ones, such as `ExampleTooLarge`."""
   for index in range(some):
     features[index]
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import grain.python as grain
 
-from synermedgen_jax.input.pipeline import ExampleSource
 from synermedgen_jax.interop.editing_parquet import EditingRows, editing_dataset
 from synermedgen_jax.interop.image_files import FormatError
 from synermedgen_jax.interop.vlm_jsonl import VlmLines
+from synermedgen_jax.tasks.example import ExampleSource
 
 TASKS = ('vlm', 'editing')
 

@@ -12,7 +12,7 @@ which lowers the loss before the others are there:
 
   * first layer, heads of the first key group: a token reads the image just
     before it (a candidate's letter: its candidate);
-  * first layer, heads of the other groups: a token reads the image some 27
+  * first layer, heads of the second group: a token reads the image some 27
     positions before it, the source as seen from the answer of such a question;
     both write what they read into directions of their own;
   * later layers, the first head of the first group: queries made of the latter
@@ -153,10 +153,8 @@ def _read_images(weights, config: BagelConfig, contents, written) -> None:
   image = table.mean(axis=0)
   image /= np.linalg.norm(image)
   contents = contents - np.outer(image, image @ contents)
-  for group in range(llm.kv_heads):
-    is_far = int(group > 0)
-    offset = (_NEAR, _FAR)[is_far]
-    low, high = (_NEAR_BAND, _FAR_BAND)[is_far]
+  readers = ((_NEAR, _NEAR_BAND), (_FAR, _FAR_BAND))
+  for group, (offset, (low, high)) in enumerate(readers):
     dims = np.flatnonzero((frequency > low) & (frequency < high))
     place, queries = _slots(llm, group)
     key = np.zeros((llm.hidden, llm.head_dim), np.float32)
@@ -174,7 +172,7 @@ def _read_images(weights, config: BagelConfig, contents, written) -> None:
       kernel = weights['q_proj/kernel'][0, :, query]
       _put(weights, 'q_proj/kernel', np.s_[0, :, query], 0.1 * kernel)
       _put(weights, 'q_proj/bias', np.s_[0, query], 10 * looks)
-      out = written[is_far].T * 2 / len(queries)
+      out = written[group].T * 2 / len(queries)
       _put(weights, 'o_proj/kernel', np.s_[0, query], out)
 
 

@@ -6,17 +6,14 @@ without one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import grain.python as grain
 import numpy as np
 
 from synermedgen_jax.scenes import questions
 from synermedgen_jax.scenes.questions import Scenes
-from synermedgen_jax.tasks.example import Example
-
-# A seed -> an endless dataset of one task's examples (`input.pipeline`).
-ExampleSource = Callable[[int], grain.MapDataset]
+from synermedgen_jax.tasks.example import Example, ExampleSource
 
 # Seeds of the scenes of each split; no split has one of another's.
 SPLITS = {
@@ -34,20 +31,15 @@ class _Build(grain.RandomMapTransform):
     task: str,
     scenes: Scenes,
     levels: Sequence[float],
-    first_levels: Sequence[float],
-    first: int,
   ):
     self._task = task
     self._scenes = scenes
     self._levels = levels
-    self._first_levels = first_levels
-    self._first = first
 
   def random_map(self, index: int, rng: np.random.Generator) -> Example:
+    del index
     if self._task == 'view':
-      early = index < self._first
-      levels = self._first_levels if early else self._levels
-      return questions.view(self._scenes, rng, levels)
+      return questions.view(self._scenes, rng, self._levels)
     return getattr(questions, self._task)(self._scenes, rng)
 
 
@@ -55,8 +47,7 @@ def sources(config: Mapping, split: str) -> dict[str, ExampleSource]:
   """The tasks about scenes; none where `config` is empty.
 
   Args:
-    config: `levels`, the shares of `questions.LEVELS` in the task `view`;
-      `first_levels`, those among its `first_views` examples when training.
+    config: `levels`, the shares of `questions.LEVELS` in the task `view`.
       Where it is given, `reconstruction` shows scenes too, not slices.
     split: 'train', 'val' or 'test'.
 
@@ -65,24 +56,17 @@ def sources(config: Mapping, split: str) -> dict[str, ExampleSource]:
   """
   if not config:
     return {}
-  first = int(config.get('first_views', 0)) if split == 'train' else 0
-  levels = _shares(config, 'levels')
-  first_levels = _shares(config, 'first_levels') if first else levels
+  levels = tuple(config['levels'])
+  if len(levels) != len(questions.LEVELS) or sum(levels) <= 0:
+    raise ValueError(
+      f'config.scenes.levels {levels}: expected a share for each of '
+      f'{", ".join(questions.LEVELS)}.'
+    )
 
   def source(task: str) -> ExampleSource:
-    build = _Build(task, SPLITS[split], levels, first_levels, first)
+    build = _Build(task, SPLITS[split], levels)
     return lambda seed: (
       grain.MapDataset.range(2**31).seed(seed).random_map(build)
     )
 
   return {t: source(t) for t in (*questions.TASKS, 'reconstruction')}
-
-
-def _shares(config: Mapping, key: str) -> tuple[float, ...]:
-  shares = tuple(config[key])
-  if len(shares) != len(questions.LEVELS) or sum(shares) <= 0:
-    raise ValueError(
-      f'config.scenes.{key} {shares}: expected a share for each of '
-      f'{", ".join(questions.LEVELS)}.'
-    )
-  return shares

@@ -8,8 +8,10 @@ pixels are read when the example is tokenised.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal, Protocol
 
+import grain.python as grain
 import numpy as np
 from jaxtyping import Float
 
@@ -17,6 +19,8 @@ from synermedgen_jax.core.modalities import Modality, Route
 
 Kind = Literal['text', 'vit_image', 'vae_image']
 Mode = Literal['causal', 'full', 'noise']
+# A seed -> an endless dataset of one task's examples.
+ExampleSource = Callable[[int], grain.MapDataset]
 
 
 @dataclasses.dataclass(frozen=True)

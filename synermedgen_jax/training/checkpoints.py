@@ -111,20 +111,6 @@ def manager(
   Raises:
     CheckpointError: it cannot be made, or what it tells of itself is damaged.
   """
-  stay = [ocp.checkpoint_managers.LatestN(keep)]
-  if keep_every:
-    stay.append(ocp.checkpoint_managers.EveryNSteps(keep_every))
-
-  def quality(metrics) -> float:
-    value = metrics.get(best, math.nan)  # another run's best was another
-    return better(best) * value if math.isfinite(value) else -math.inf
-
-  if best:
-    stay.append(
-      ocp.checkpoint_managers.BestN(
-        get_metric_fn=quality, n=1, keep_checkpoints_without_metrics=False
-      )
-    )
   path = Path(directory)
   if '://' not in str(path):
     path = path.absolute()
@@ -141,11 +127,7 @@ def manager(
       partial.rmtree()
   return ocp.CheckpointManager(
     path,
-    options=ocp.CheckpointManagerOptions(
-      preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(stay),
-      best_fn=quality if best else None,
-      enable_async_checkpointing=True,
-    ),
+    options=_options(keep, keep_every, best),
     item_handlers={
       'params': ocp.StandardCheckpointHandler(),
       'ema': ocp.StandardCheckpointHandler(),
@@ -154,6 +136,31 @@ def manager(
       'model': ocp.JsonCheckpointHandler(),
       'checksums': ChecksumsHandler(),
     },
+  )
+
+
+def _options(
+  keep: int, keep_every: int, best: str
+) -> ocp.CheckpointManagerOptions:
+  """Which checkpoints stay, see `manager`."""
+  stay = [ocp.checkpoint_managers.LatestN(keep)]
+  if keep_every:
+    stay.append(ocp.checkpoint_managers.EveryNSteps(keep_every))
+
+  def quality(metrics) -> float:
+    value = metrics.get(best, math.nan)  # another run's best was another
+    return better(best) * value if math.isfinite(value) else -math.inf
+
+  if best:
+    stay.append(
+      ocp.checkpoint_managers.BestN(
+        get_metric_fn=quality, n=1, keep_checkpoints_without_metrics=False
+      )
+    )
+  return ocp.CheckpointManagerOptions(
+    preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(stay),
+    best_fn=quality if best else None,
+    enable_async_checkpointing=True,
   )
 
 

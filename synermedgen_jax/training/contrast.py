@@ -5,7 +5,7 @@ common. The ViT of a base from scratch is taught so too: the embedding of a view
 in one style should be nearest to that of the same view in another, among
 neighbouring views of its scene and those of all other scenes of the batch.
 
-The embedding is what the first layer's value heads make of an image: the last
+The embedding is what the first layer's value heads make of an image: the second
 key head's of a source, the first one's of a candidate, as the comparison heads
 read them (`models/initial_heads.py`).
 """
@@ -100,14 +100,15 @@ def _caption_sums(params, batch: PackedBatch, same, tokens, begins, is_target):
 
 
 def _values(model: Bagel, params, tokens: Float[Array, 'b p e']):
-  """The first layer's values of the last and of the first key head."""
+  """The first layer's values of the second and of the first key head."""
   llm = model.config.llm
   und = params['mot']['layers']['und']
   x = tokens.astype(jnp.float32)
   x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + llm.norm_eps)
   x = x * und['input_norm']['scale'][0]
   values = x @ und['v_proj']['kernel'][0] + und['v_proj']['bias'][0]
-  return values[..., -llm.head_dim :], values[..., : llm.head_dim]
+  near, far = jnp.split(values[..., : 2 * llm.head_dim], 2, axis=-1)
+  return far, near
 
 
 def _unit(x: Float[Array, 'b p d']) -> Float[Array, 'n d']:

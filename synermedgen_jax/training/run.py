@@ -73,22 +73,13 @@ def train(
     mesh = make_mesh(config.mesh)
   check(config, model, tokenizer, mesh)
   model = computed_as(config, model)
-  store = None
-  if config.store:
-    with reading('store'):
-      store = SliceStore.open(config.store)
-    check_store(config, store)
+  store = _store(config)
   data, val = _data(config, model, store, tokenizer, mesh)
   first = next(iter(data))
   constants = step_config(config)
   scales, tx = optimiser(config, model)
   abstract = abstract_state(model, scales, tx, mesh, ema=config.ema > 0)
-  if config.best:
-    step = loop.make_eval_step(model, constants)
-    terms = jax.eval_shape(step, abstract, first, 0)
-    check_best_is_measured(
-      config, {t for t in terms if not t.startswith(loop.OF_TRAINING)}
-    )
+  _check_best(config, model, constants, abstract, first)
   _introduce(config, abstract, mesh)
 
   def create() -> TrainState:
@@ -126,6 +117,31 @@ def train(
     notice=notice,
     name=workdir.name,
   )
+
+
+def _store(config: ConfigDict) -> SliceStore | None:
+  if not config.store:
+    return None
+  with reading('store'):
+    store = SliceStore.open(config.store)
+  check_store(config, store)
+  return store
+
+
+def _check_best(
+  config: ConfigDict,
+  model: BagelConfig,
+  constants: loop.StepConfig,
+  state: TrainState,
+  rows: PackedBatch,
+) -> None:
+  """Refuses a `config.best` that the validation does not measure."""
+  if config.best:
+    step = loop.make_eval_step(model, constants)
+    terms = jax.eval_shape(step, state, rows, 0)
+    check_best_is_measured(
+      config, {t for t in terms if not t.startswith(loop.OF_TRAINING)}
+    )
 
 
 def _loop_config(config: ConfigDict, step_utilisation: float):

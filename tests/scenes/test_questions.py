@@ -103,17 +103,6 @@ def test_examples_are_the_same_by_seed():
     assert one == again
 
 
-def test_first_views_have_levels_of_their_own():
-  config = {
-    'levels': (0, 0, 0, 1),
-    'first_levels': (1, 0, 0, 0),
-    'first_views': 4,
-  }
-  views = sources.sources(config, 'train')['view'](0)
-  scenes = [len({v.scene for v in images(views[i])}) for i in range(8)]
-  assert scenes == [4] * 4 + [1] * 4
-
-
 def test_shares_of_another_length_are_refused():
   with pytest.raises(ValueError, match=r'config\.scenes\.levels'):
     sources.sources({'levels': (1, 1)}, 'train')
