@@ -30,7 +30,8 @@ from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import loop, resuming, run
+from synermedgen_jax.training import loop, run
+from synermedgen_jax.training.saver import Saver
 from synermedgen_jax.training.train_state import create_state
 
 _MODEL = flags.DEFINE_string('model', 'tiny', 'A preset.')
@@ -172,14 +173,14 @@ def _save_seconds(parts: Parts, saves: int) -> tuple[float, float, float]:
   state, _ = parts.state()
   blocked, taken = [], []
   with tempfile.TemporaryDirectory() as folder:
-    checkpoints = ckpt.manager(folder, keep=1)
+    saver = Saver(ckpt.manager(folder, keep=1))
     for step in range(saves + 1):
       start = time.perf_counter()
-      resuming.save(checkpoints, step, state, OneBatch(), parts.model, {})
+      saver.save(step, state, OneBatch(), parts.model, {})
       blocked.append(time.perf_counter() - start)
-      ckpt.wait(checkpoints)
+      saver.wait()
       taken.append(time.perf_counter() - start)
-    ckpt.close(checkpoints)
+    saver.close()
   size = sum(x.nbytes for x in jax.tree.leaves(state)) / 1e6
   # The first one makes threads and caches.
   return size, statistics.median(blocked[1:]), statistics.median(taken[1:])

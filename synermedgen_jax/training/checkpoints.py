@@ -9,6 +9,7 @@ else. Items of a step: `params`, `ema`, `optimizer`, `data`, `model`,
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import json
 import math
@@ -49,10 +50,10 @@ class DataHandler(ocp.CheckpointHandler):
   """
 
   def save(self, directory: Path, args: DataSave) -> None:
-    for stream, state in args.item.get_state().items():
+    for stream, state in args.state.items():
       (directory / f'stream_{stream}.json').write_text(json.dumps(state))
     if jax.process_index() == 0:
-      (directory / _LAYOUT).write_text(json.dumps(args.item.layout))
+      (directory / _LAYOUT).write_text(json.dumps(args.layout))
 
   def restore(self, directory: Path, args: DataRestore) -> None:
     saved = json.loads((directory / _LAYOUT).read_text())
@@ -76,7 +77,20 @@ _LAYOUT = 'layout.json'
 @ocp.args.register_with_handler(DataHandler, for_save=True)
 @dataclasses.dataclass
 class DataSave(ocp.args.CheckpointArgs):
-  item: Any
+  """Where the data are.
+
+  Attributes:
+    state: the place in each stream of this process.
+    layout: what the streams come from (`BatchIterator.layout`).
+  """
+
+  state: Mapping[str, Any]
+  layout: Mapping[str, Any]
+
+  @classmethod
+  def of(cls, iterator: Any) -> DataSave:
+    """Where a `BatchIterator` is now, wherever it goes next."""
+    return cls(copy.deepcopy(iterator.get_state()), iterator.layout)
 
 
 @ocp.args.register_with_handler(DataHandler, for_restore=True)
@@ -228,7 +242,7 @@ def save(
   params: Any,
   ema: Any,
   optimizer: Any,
-  data: Any,
+  data: DataSave,
   model: BagelConfig,
   metrics: Mapping[str, float] | None = None,
 ) -> None:
@@ -238,7 +252,7 @@ def save(
     checkpoints: the run's manager.
     step: which.
     params, ema, optimizer: trees of arrays (`ema` may be empty).
-    data: the data iterator, saved by stream.
+    data: where the data are.
     model: the model's shape.
     metrics: what the best checkpoint is chosen by, if it was measured.
 
@@ -248,7 +262,7 @@ def save(
   args = {
     'params': ocp.args.StandardSave(params),
     'optimizer': ocp.args.StandardSave(optimizer),
-    'data': DataSave(data),
+    'data': data,
     'model': ocp.args.JsonSave(model_to_json(model)),
   }
   if ema:

@@ -37,6 +37,7 @@ from synermedgen_jax.training.optim import gradient_norms, unflatten
 from synermedgen_jax.training.preemption import Preempted
 from synermedgen_jax.training.profiler import ProfilerWindow
 from synermedgen_jax.training.record import Record
+from synermedgen_jax.training.saver import Saver
 from synermedgen_jax.training.terms import Terms
 from synermedgen_jax.training.train_state import TrainState
 
@@ -261,7 +262,7 @@ def train(
   )
   with contextlib.ExitStack() as stack:
     # Whatever ends the loop, what is being saved is saved whole.
-    stack.callback(ckpt.close, checkpoints)
+    saver = stack.enter_context(contextlib.closing(Saver(checkpoints)))
     record = stack.enter_context(
       Record(
         workdir,
@@ -299,11 +300,11 @@ def train(
       if config.saves(step) or stop:
         state = complete(state)
         best = {k: v for k, v in measured.items() if k == config.best}
-        resuming.save(checkpoints, step, state, iterator, model, best)
+        saver.save(step, state, iterator, model, best)
       if stop:
         break
     # Notices come more than once; none may end the process during the save.
-    ckpt.wait(checkpoints)
+    saver.wait()
   if step < config.steps:
     raise Preempted(f'{workdir}: stopped after step {step}, which is saved.')
   return state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from etils.epath import Path
 
 from synermedgen_jax.input.streams import BatchIterator
-from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training.optim import flatten, unflatten
 from synermedgen_jax.training.train_state import TrainState
@@ -58,27 +57,6 @@ def resume(
   if problems:
     raise problems[max(problems)]
   return checkpoints, 0, None
-
-
-def save(
-  checkpoints,
-  step: int,
-  state: TrainState,
-  iterator: BatchIterator,
-  model: BagelConfig,
-  metrics: Mapping[str, float],
-) -> None:
-  """Starts to write what `resume` reads."""
-  ckpt.save(
-    checkpoints,
-    step,
-    params=state.params,
-    ema=unflatten(state.ema),
-    optimizer={'opt_state': state.opt_state},
-    data=iterator,
-    model=model,
-    metrics=metrics,
-  )
 
 
 def _restore(

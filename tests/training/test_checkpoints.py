@@ -58,7 +58,7 @@ def save(checkpoints, step, data, *, ema=True, metrics=None):
     params=params(step),
     ema=average(step) if ema else {},
     optimizer=optimizer(step),
-    data=data,
+    data=ckpt.DataSave.of(data),
     model=nano.MODEL,
     metrics=metrics,
   )
@@ -396,7 +396,7 @@ def go_on(iterator, times):
 def test_every_stream_has_a_file_of_its_own(tmp_path):
   iterator = streams(0, 3)
   go_on(iterator, 2)
-  ckpt.DataHandler().save(tmp_path, ckpt.DataSave(iterator))
+  ckpt.DataHandler().save(tmp_path, ckpt.DataSave.of(iterator))
   assert kept(tmp_path) == {'layout.json', 'stream_0.json', 'stream_3.json'}
   state = json.loads((tmp_path / 'stream_3.json').read_text())
   assert state == iterator.streams[3].get_state()
@@ -406,7 +406,7 @@ def test_two_processes_streams_are_restored_by_one_that_has_all(tmp_path):
   handler = ckpt.DataHandler()
   for iterator, done in ((streams(0, 2), 5), (streams(1, 3), 7)):
     go_on(iterator, done)
-    handler.save(tmp_path, ckpt.DataSave(iterator))
+    handler.save(tmp_path, ckpt.DataSave.of(iterator))
   one = streams(0, 1, 2, 3)
   handler.restore(tmp_path, ckpt.DataRestore(one))
   assert go_on(one, 2) == {
@@ -421,7 +421,7 @@ def test_one_processs_streams_are_restored_by_those_that_have_some(tmp_path):
   handler, one = ckpt.DataHandler(), streams(0, 1, 2)
   go_on(one, 4)
   next(one.streams[2])
-  handler.save(tmp_path, ckpt.DataSave(one))
+  handler.save(tmp_path, ckpt.DataSave.of(one))
   found = {}
   for part in (streams(2), streams(0, 1)):
     handler.restore(tmp_path, ckpt.DataRestore(part))
@@ -496,14 +496,14 @@ def test_only_a_run_removes_what_another_left_half_written(killed, tmp_path):
 
 def test_data_of_another_layout_are_refused_by_key(tmp_path):
   iterator = dataclasses.replace(streams(0, 1), layout={'rows': 8, 'seed': 0})
-  ckpt.DataHandler().save(tmp_path, ckpt.DataSave(iterator))
+  ckpt.DataHandler().save(tmp_path, ckpt.DataSave.of(iterator))
   other = dataclasses.replace(streams(0, 1), layout={'rows': 4, 'seed': 0})
   with pytest.raises(ValueError, match=r'config\.rows 8, which is 4 now'):
     ckpt.DataHandler().restore(tmp_path, ckpt.DataRestore(other))
 
 
 def test_a_stream_of_another_process_is_missed_too(tmp_path):
-  ckpt.DataHandler().save(tmp_path, ckpt.DataSave(streams(0, 1)))
+  ckpt.DataHandler().save(tmp_path, ckpt.DataSave.of(streams(0, 1)))
   (tmp_path / 'stream_1.json').write_text('{"next')
   with pytest.raises(ValueError, match='Unterminated string'):
     ckpt.DataHandler().restore(tmp_path, ckpt.DataRestore(streams(0)))

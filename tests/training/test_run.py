@@ -325,7 +325,7 @@ def measured(tmp_path_factory):
       params=filled(step),
       ema={},
       optimizer={'opt_state': np.zeros(1)},
-      data=data,
+      data=ckpt.DataSave.of(data),
       model=nano.MODEL,
       metrics={'val/loss': loss},
     )
