@@ -14,10 +14,11 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils.epath import Path
 from jax.experimental import multihost_utils
@@ -39,6 +40,20 @@ class CheckpointError(ValueError):
 
 class OutOfReach(CheckpointError):
   """A checkpoint that may be whole and cannot be reached now; one line."""
+
+
+class _ArraysHandler(ocp.StandardCheckpointHandler):
+  """Arrays; what cannot be read comes back as the error.
+
+  Orbax makes processes meet after each has read: one that fails alone would be
+  waited for in vain.
+  """
+
+  def restore(self, *args, **kwargs) -> Any:
+    try:
+      return super().restore(*args, **kwargs)
+    except Exception as error:  # Orbax raises bare ones for damaged files
+      return error
 
 
 class DataHandler(ocp.CheckpointHandler):
@@ -142,15 +157,29 @@ def manager(
   return ocp.CheckpointManager(
     path,
     options=_options(keep, keep_every, best),
-    item_handlers={
-      'params': ocp.StandardCheckpointHandler(),
-      'ema': ocp.StandardCheckpointHandler(),
-      'optimizer': ocp.StandardCheckpointHandler(),
-      'data': DataHandler(),
-      'model': ocp.JsonCheckpointHandler(),
-      'checksums': ChecksumsHandler(),
-    },
+    handler_registry=_handlers(),
   )
+
+
+def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:
+  """What reads and writes each item."""
+  arrays = (ocp.args.StandardSave, ocp.args.StandardRestore)
+  registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+  for item, handler, kinds in (
+    ('params', _ArraysHandler(), arrays),
+    ('ema', _ArraysHandler(), arrays),
+    ('optimizer', _ArraysHandler(), arrays),
+    ('data', DataHandler(), (DataSave, DataRestore)),
+    (
+      'model',
+      ocp.JsonCheckpointHandler(),
+      (ocp.args.JsonSave, ocp.args.JsonRestore),
+    ),
+    ('checksums', ChecksumsHandler(), (ChecksumsSave, ChecksumsRestore)),
+  ):
+    for kind in kinds:
+      registry.add(item, kind, handler)
+  return registry
 
 
 def _options(
@@ -209,9 +238,15 @@ def reading(
     yield
   except Exception as error:  # Orbax raises bare ones for damaged files
     told = f'{checkpoints.directory}/{step}: cannot be read ({_reason(error)})'
-    if any(sign in str(error) for sign in _NOT_DAMAGE):
+    if _may_be_whole(error):
       raise OutOfReach(f'{told}; run the same command again.') from error
     raise CheckpointError(f'{told}; {advice}.') from error
+
+
+def _may_be_whole(error: Exception) -> bool:
+  return isinstance(error, OutOfReach) or any(
+    sign in str(error) for sign in _NOT_DAMAGE
+  )
 
 
 @contextlib.contextmanager
@@ -323,12 +358,41 @@ def restore(
     args['ema'] = ocp.args.StandardRestore(ema)
   advice = 'resume with the config it was begun with, or in another workdir'
   with reading(checkpoints, step, advice):
-    read = dict(checkpoints.restore(step, args=ocp.args.Composite(**args)))
-    check_sums(read, read['checksums'])
-    return read
+    return read_items(checkpoints, step, args)
 
 
-def check_sums(read: Mapping[str, Any], expected: Mapping[str, int]) -> None:
+def read_items(
+  checkpoints: ocp.CheckpointManager, step: int, wanted: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Reads items of a checkpoint, and checks their sums if those are wanted.
+
+  Every process has to read the same ones: what one cannot, none takes.
+
+  Raises:
+    Exception: of whatever kind it was that this process cannot read.
+    ValueError: an item is not what was saved, or another process cannot read.
+    OutOfReach: another process cannot reach it now.
+  """
+  read = dict(checkpoints.restore(step, args=ocp.args.Composite(**wanted)))
+  _agree([x for x in read.values() if isinstance(x, Exception)])
+  _check_sums(read, read.get('checksums', {}))
+  return read
+
+
+def _agree(problems: Sequence[Exception]) -> None:
+  """Raises where any process has problems."""
+  kinds = np.int32([bool(problems), any(map(_may_be_whole, problems))])
+  if jax.process_count() > 1:
+    kinds = multihost_utils.process_allgather(kinds)
+  if problems:
+    raise problems[0]
+  failed, out_of_reach = np.reshape(kinds, (-1, 2)).T
+  if failed.any():
+    kind = OutOfReach if out_of_reach.any() else ValueError
+    raise kind(f'process {failed.argmax()} cannot')
+
+
+def _check_sums(read: Mapping[str, Any], expected: Mapping[str, int]) -> None:
   """Raises ValueError where an item is not what was saved."""
   items = {name: read[name] for name in expected if read.get(name)}
   for name, found in checksums(items).items():

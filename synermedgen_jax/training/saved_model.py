@@ -17,8 +17,8 @@ from synermedgen_jax.models.shape_json import model_from_json
 from synermedgen_jax.training.checkpoints import (
   CheckpointError,
   better,
-  check_sums,
   manager,
+  read_items,
   reading,
 )
 from synermedgen_jax.training.checksums import ChecksumsRestore
@@ -115,9 +115,7 @@ def _load(
         wanted[item] = ocp.args.StandardRestore(_on_host(metadata[item]))
     if (Path(checkpoints.directory) / str(step) / 'checksums').exists():
       wanted['checksums'] = ChecksumsRestore()
-    read = dict(checkpoints.restore(step, args=ocp.args.Composite(**wanted)))
-    check_sums(read, read.get('checksums', {}))
-    return read
+    return read_items(checkpoints, step, wanted)
 
 
 def _on_host(metadata: Any) -> Any:

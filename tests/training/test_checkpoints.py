@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 
 import grain.python as grain
 import jax
@@ -507,3 +508,53 @@ def test_a_stream_of_another_process_is_missed_too(tmp_path):
   (tmp_path / 'stream_1.json').write_text('{"next')
   with pytest.raises(ValueError, match='Unterminated string'):
     ckpt.DataHandler().restore(tmp_path, ckpt.DataRestore(streams(0)))
+
+
+@pytest.fixture
+def of_two_processes(monkeypatch):
+  """Reads as process 0 of two; `theirs` is what the other one tells."""
+  told = []
+
+  def read(found, theirs):
+    def gathered(mine):
+      told.append(mine.tolist())
+      return np.stack([mine, np.int32(theirs)])
+
+    monkeypatch.setattr(jax, 'process_count', lambda: 2)
+    monkeypatch.setattr(ckpt.multihost_utils, 'process_allgather', gathered)
+    stored = types.SimpleNamespace(restore=lambda step, args: {'params': found})
+    return ckpt.read_items(stored, 3, {})
+
+  return read, told
+
+
+# Whether a process failed, and whether the file may be whole all the same.
+FINE, DAMAGED, OUT_OF_REACH = [0, 0], [1, 0], [1, 1]
+
+
+def test_what_both_can_read_is_read(of_two_processes):
+  read, told = of_two_processes
+  assert read('arrays', FINE) == {'params': 'arrays'}
+  assert told == [FINE]
+
+
+def test_what_another_process_cannot_read_is_not_taken(of_two_processes):
+  read, _ = of_two_processes
+  with pytest.raises(ValueError, match='process 1 cannot') as caught:
+    read('arrays', DAMAGED)
+  assert not isinstance(caught.value, CheckpointError)
+  with pytest.raises(ckpt.OutOfReach, match='process 1 cannot'):
+    read('arrays', OUT_OF_REACH)
+
+
+@pytest.mark.parametrize(
+  ('problem', 'kind'),
+  [('torn', DAMAGED), ('UNAVAILABLE: no network', OUT_OF_REACH)],
+)
+def test_the_other_process_is_told_of_a_problem(
+  of_two_processes, problem, kind
+):
+  read, told = of_two_processes
+  with pytest.raises(OSError, match=problem):
+    read(OSError(problem), FINE)
+  assert told == [kind]
