@@ -4,8 +4,8 @@
 
 The loop runs whole, with the demo's Stage I batch and state, but its step does
 nothing: what is left is the loop's own. A save blocks the loop while arrays are
-copied to the host, and then writes in the background. On two CPU cores: see
-docs/running.md.
+copied, and then writes in the background (`training/saver.py`). On two CPU
+cores: see docs/running.md.
 """
 
 import dataclasses

@@ -9,8 +9,6 @@ else. Items of a step: `params`, `ema`, `optimizer`, `data`, `model`,
 from __future__ import annotations
 
 import contextlib
-import copy
-import dataclasses
 import json
 import math
 import time
@@ -31,6 +29,11 @@ from synermedgen_jax.training.checksums import (
   ChecksumsSave,
   begin_checksums,
   checksums,
+)
+from synermedgen_jax.training.data_position import (
+  DataHandler,
+  DataRestore,
+  DataSave,
 )
 
 
@@ -54,64 +57,6 @@ class _ArraysHandler(ocp.StandardCheckpointHandler):
       return super().restore(*args, **kwargs)
     except Exception as error:  # Orbax raises bare ones for damaged files
       return error
-
-
-class DataHandler(ocp.CheckpointHandler):
-  """The place in every stream of the data, each a JSON file of its own.
-
-  A process writes the streams that are its own, so the next run may have
-  another number of processes. Each reads all of them: what one process cannot
-  read, none takes.
-  """
-
-  def save(self, directory: Path, args: DataSave) -> None:
-    for stream, state in args.state.items():
-      (directory / f'stream_{stream}.json').write_text(json.dumps(state))
-    if jax.process_index() == 0:
-      (directory / _LAYOUT).write_text(json.dumps(args.layout))
-
-  def restore(self, directory: Path, args: DataRestore) -> None:
-    saved = json.loads((directory / _LAYOUT).read_text())
-    for key, value in args.item.layout.items():
-      if saved.get(key) != value:
-        raise ValueError(
-          f'its data come from config.{key} {saved.get(key)}, which is {value} '
-          'now'
-        )
-    args.item.set_state(
-      {
-        path.stem.removeprefix('stream_'): json.loads(path.read_text())
-        for path in directory.glob('stream_*.json')
-      }
-    )
-
-
-_LAYOUT = 'layout.json'
-
-
-@ocp.args.register_with_handler(DataHandler, for_save=True)
-@dataclasses.dataclass
-class DataSave(ocp.args.CheckpointArgs):
-  """Where the data are.
-
-  Attributes:
-    state: the place in each stream of this process.
-    layout: what the streams come from (`BatchIterator.layout`).
-  """
-
-  state: Mapping[str, Any]
-  layout: Mapping[str, Any]
-
-  @classmethod
-  def of(cls, iterator: Any) -> DataSave:
-    """Where a `BatchIterator` is now, wherever it goes next."""
-    return cls(copy.deepcopy(iterator.get_state()), iterator.layout)
-
-
-@ocp.args.register_with_handler(DataHandler, for_restore=True)
-@dataclasses.dataclass
-class DataRestore(ocp.args.CheckpointArgs):
-  item: Any
 
 
 def better(metric: str) -> int:
@@ -384,12 +329,14 @@ def _agree(problems: Sequence[Exception]) -> None:
   kinds = np.int32([bool(problems), any(map(_may_be_whole, problems))])
   if jax.process_count() > 1:
     kinds = multihost_utils.process_allgather(kinds)
+  failed, out_of_reach = np.reshape(kinds, (-1, 2)).T
+  # Of the same kind everywhere: all go back to an older one, or none.
+  if out_of_reach.any() and not any(map(_may_be_whole, problems)):
+    raise OutOfReach(f'process {out_of_reach.argmax()} cannot')
   if problems:
     raise problems[0]
-  failed, out_of_reach = np.reshape(kinds, (-1, 2)).T
   if failed.any():
-    kind = OutOfReach if out_of_reach.any() else ValueError
-    raise kind(f'process {failed.argmax()} cannot')
+    raise ValueError(f'process {failed.argmax()} cannot')
 
 
 def _check_sums(read: Mapping[str, Any], expected: Mapping[str, int]) -> None:

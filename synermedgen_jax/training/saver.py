@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from synermedgen_jax.input.streams import BatchIterator
 from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.training import checkpoints as ckpt
+from synermedgen_jax.training.data_position import DataSave
 from synermedgen_jax.training.optim import unflatten
 from synermedgen_jax.training.train_state import TrainState
 
@@ -56,7 +57,7 @@ class Saver:
       CheckpointError: the one before it cannot be written, or this one.
     """
     self._wait_for_thread()
-    place = ckpt.DataSave.of(iterator)
+    place = DataSave.of(iterator)
     if sum(x.nbytes for x in jax.tree.leaves(state)) >= self._small:
       self._write(step, state, place, model, metrics)
       return

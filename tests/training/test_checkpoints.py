@@ -21,6 +21,11 @@ from synermedgen_jax.models.shape_json import model_from_json, model_to_json
 from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training import saved_model
 from synermedgen_jax.training.checkpoints import CheckpointError
+from synermedgen_jax.training.data_position import (
+  DataHandler,
+  DataRestore,
+  DataSave,
+)
 
 DEVICE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
@@ -59,7 +64,7 @@ def save(checkpoints, step, data, *, ema=True, metrics=None):
     params=params(step),
     ema=average(step) if ema else {},
     optimizer=optimizer(step),
-    data=ckpt.DataSave.of(data),
+    data=DataSave.of(data),
     model=nano.MODEL,
     metrics=metrics,
   )
@@ -397,19 +402,19 @@ def go_on(iterator, times):
 def test_every_stream_has_a_file_of_its_own(tmp_path):
   iterator = streams(0, 3)
   go_on(iterator, 2)
-  ckpt.DataHandler().save(tmp_path, ckpt.DataSave.of(iterator))
+  DataHandler().save(tmp_path, DataSave.of(iterator))
   assert kept(tmp_path) == {'layout.json', 'stream_0.json', 'stream_3.json'}
   state = json.loads((tmp_path / 'stream_3.json').read_text())
   assert state == iterator.streams[3].get_state()
 
 
 def test_two_processes_streams_are_restored_by_one_that_has_all(tmp_path):
-  handler = ckpt.DataHandler()
+  handler = DataHandler()
   for iterator, done in ((streams(0, 2), 5), (streams(1, 3), 7)):
     go_on(iterator, done)
-    handler.save(tmp_path, ckpt.DataSave.of(iterator))
+    handler.save(tmp_path, DataSave.of(iterator))
   one = streams(0, 1, 2, 3)
-  handler.restore(tmp_path, ckpt.DataRestore(one))
+  handler.restore(tmp_path, DataRestore(one))
   assert go_on(one, 2) == {
     0: [5, 6],
     1: [1007, 1008],
@@ -419,13 +424,13 @@ def test_two_processes_streams_are_restored_by_one_that_has_all(tmp_path):
 
 
 def test_one_processs_streams_are_restored_by_those_that_have_some(tmp_path):
-  handler, one = ckpt.DataHandler(), streams(0, 1, 2)
+  handler, one = DataHandler(), streams(0, 1, 2)
   go_on(one, 4)
   next(one.streams[2])
-  handler.save(tmp_path, ckpt.DataSave.of(one))
+  handler.save(tmp_path, DataSave.of(one))
   found = {}
   for part in (streams(2), streams(0, 1)):
-    handler.restore(tmp_path, ckpt.DataRestore(part))
+    handler.restore(tmp_path, DataRestore(part))
     found |= go_on(part, 1)
   assert found == {0: [4], 1: [1004], 2: [2005]}
 
@@ -497,17 +502,17 @@ def test_only_a_run_removes_what_another_left_half_written(killed, tmp_path):
 
 def test_data_of_another_layout_are_refused_by_key(tmp_path):
   iterator = dataclasses.replace(streams(0, 1), layout={'rows': 8, 'seed': 0})
-  ckpt.DataHandler().save(tmp_path, ckpt.DataSave.of(iterator))
+  DataHandler().save(tmp_path, DataSave.of(iterator))
   other = dataclasses.replace(streams(0, 1), layout={'rows': 4, 'seed': 0})
   with pytest.raises(ValueError, match=r'config\.rows 8, which is 4 now'):
-    ckpt.DataHandler().restore(tmp_path, ckpt.DataRestore(other))
+    DataHandler().restore(tmp_path, DataRestore(other))
 
 
 def test_a_stream_of_another_process_is_missed_too(tmp_path):
-  ckpt.DataHandler().save(tmp_path, ckpt.DataSave.of(streams(0, 1)))
+  DataHandler().save(tmp_path, DataSave.of(streams(0, 1)))
   (tmp_path / 'stream_1.json').write_text('{"next')
   with pytest.raises(ValueError, match='Unterminated string'):
-    ckpt.DataHandler().restore(tmp_path, ckpt.DataRestore(streams(0)))
+    DataHandler().restore(tmp_path, DataRestore(streams(0)))
 
 
 @pytest.fixture
@@ -558,3 +563,15 @@ def test_the_other_process_is_told_of_a_problem(
   with pytest.raises(OSError, match=problem):
     read(OSError(problem), FINE)
   assert told == [kind]
+
+
+def test_all_wait_where_one_cannot_reach_what_another_finds_damaged(
+  of_two_processes,
+):
+  """None puts aside what may be whole."""
+  read, told = of_two_processes
+  with pytest.raises(ckpt.OutOfReach, match='process 1 cannot'):
+    read(OSError('torn'), OUT_OF_REACH)
+  with pytest.raises(OSError, match='UNAVAILABLE'):
+    read(OSError('UNAVAILABLE'), DAMAGED)
+  assert told == [DAMAGED, OUT_OF_REACH]

@@ -23,6 +23,7 @@ from synermedgen_jax.models.bagel import Bagel, init_params
 from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training import provenance, run, saved_model
 from synermedgen_jax.training.config_checks import ConfigError
+from synermedgen_jax.training.data_position import DataSave
 from synermedgen_jax.training.optim import flatten
 from synermedgen_jax.training.train_state import TrainState
 
@@ -325,7 +326,7 @@ def measured(tmp_path_factory):
       params=filled(step),
       ema={},
       optimizer={'opt_state': np.zeros(1)},
-      data=ckpt.DataSave.of(data),
+      data=DataSave.of(data),
       model=nano.MODEL,
       metrics={'val/loss': loss},
     )
