@@ -21,6 +21,6 @@ _PARENT = str(Path(__file__).parent / 'base_vision.py')
 def get_config(model: str = 'small') -> ConfigDict:
   config = runpy.run_path(_PARENT)['get_config'](model)
   config.objective.caption_weight = 1.0
-  config.steps = 1500
+  config.steps = 8000
   config.learning_rate = 2e-3
   return config

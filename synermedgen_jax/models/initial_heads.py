@@ -19,6 +19,9 @@ which lowers the loss before the others are there:
     look for keys made of the former, alike for alike;
   * and it copies the words of the place it finds into the answer, which the
     output layer, starting as the transpose of the embedding, can read.
+
+All other heads are left to words, and start quietly: what they add at random
+would drown the comparison.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ _NEAR, _FAR = 2.0, 27.0  # RoPE positions back
 _NEAR_BAND, _FAR_BAND = (0.15, np.inf), (0.04, 0.25)
 _SINK = 1.2  # what a token without such an image looks at instead: words
 _EMBEDDING = 25.0  # words stand out beside what is read from images
+_QUIET = 0.5  # of what all other heads add
 _READOUT = 0.1  # of the output layer beside the embedding
 _SHARPNESS = 4.0  # of all queries
 
@@ -105,6 +109,7 @@ def _start_comparison(params, config: BagelConfig) -> None:
     for name in ('q_proj', 'k_proj', 'v_proj', 'o_proj')
     for part in und[name]
   }
+  weights['o_proj/kernel'] *= _QUIET
   _read_images(weights, config, contents, (near, far))
   _match(weights, config, (near, far), rng)
   _copy(weights, config, rng)

@@ -59,8 +59,8 @@ def small() -> BagelConfig:
     llm=MoTConfig(
       hidden=128,
       layers=5,
-      heads=4,
-      kv_heads=2,
+      heads=8,
+      kv_heads=4,
       head_dim=32,
       mlp=320,
       vocab=512,

@@ -115,7 +115,7 @@ def view(
 
 
 def style(scenes: Scenes, rng: np.random.Generator) -> Example:
-  """Question, lettered panels -> 'A flat B ink C glow D flat'."""
+  """Question, lettered panels -> 'A flat B frost C glow D flat'."""
   n = len(LETTERS)
   names = [str(name) for name in rng.choice(styles.NAMES, n)]
   panels = [

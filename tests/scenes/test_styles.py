@@ -30,5 +30,5 @@ def test_styles_of_one_view_differ_more_than_their_jitter(one, other):
 
 
 def test_an_unknown_style_is_refused():
-  with pytest.raises(ValueError, match='flat, chalk'):
+  with pytest.raises(ValueError, match='flat, frost'):
     styles.render(0, 0, 'oil')
