@@ -21,7 +21,7 @@ from synermedgen_jax.training.checkpoints import CheckpointError
 from synermedgen_jax.training.config_checks import ConfigError
 
 _INIT_FROM = flags.DEFINE_string('init_from', None, 'The base.', required=True)
-_MODEL = flags.DEFINE_string('model', 'init_from', "The configs' model.")
+_MODEL = flags.DEFINE_string('model', 'small', "The configs' model.")
 _STAGE1 = flags.DEFINE_integer('stage1_steps', 0, "0 = the config's own.")
 _STAGE2 = flags.DEFINE_integer('stage2_steps', 0, "0 = the config's own.")
 _CONFIGS = Path(__file__).parents[1] / 'configs' / 'ablations'

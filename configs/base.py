@@ -22,9 +22,9 @@ def get_config(model: str = 'small') -> ConfigDict:
   config.model = model
 
   config.tasks = {
-    'view': 0.35,
-    'style': 0.15,
-    'change': 0.05,
+    'view': 0.3,
+    'style': 0.1,
+    'change': 0.15,
     'redraw': 0.4,
     'copy': 0.05,
   }
@@ -45,8 +45,6 @@ def get_config(model: str = 'small') -> ConfigDict:
   )
   config.objective = {
     'ntp_weight': 1.0,
-    # Long at chance, and loud: it would undo what the others learn.
-    'task_weights': {'change': 0.3},
     'flow_weight': 1.0,
     'train_shift': 4.0,
   }
@@ -61,7 +59,7 @@ def get_config(model: str = 'small') -> ConfigDict:
       'renorm_min': 0.0,
     },
   }
-  config.steps = 2000
+  config.steps = 3500
   config.learning_rate = 1.5e-3
   config.warmup = 100
   config.decay = 'constant'  # its average stands in for a decay

@@ -1,7 +1,7 @@
 """The base learns to look: questions about drawn scenes, no synthesis yet.
 
   python -m synermedgen_jax.main --config=configs/base_questions.py:small \\
-      --config.init_from=RUN/base_captions --workdir=RUN/base_questions
+      --config.init_from=RUN/base_vision --workdir=RUN/base_questions
 
 Which candidate shows the source's view, among other scenes and among
 neighbouring views of its own; and the style of each panel. The rate rises

@@ -3,6 +3,9 @@
   python -m synermedgen_jax.main --config=configs/stage1.py:tiny \\
       --config.store=STORE --config.init_from=RUN/autoencoder \\
       --workdir=RUN/stage1
+  python -m synermedgen_jax.main --config=configs/stage1.py:small \
+      --config.store=STORE --config.init_from=weights/small \
+      --workdir=RUN/stage1
 
 Trains ViT, connector and the `und` expert; VAE and `gen` are frozen.
 """
@@ -47,9 +50,23 @@ def get_config(model: str = 'tiny') -> ConfigDict:
 
   config.val_every = 400
   config.checkpoint_every = 800
+  if model == 'small':
+    _small_recipe(config)
   if model == 'bagel_7b':
     _bagel_recipe(config)
   return config
+
+
+def _small_recipe(config: ConfigDict) -> None:
+  """From the small base, which knows every task's shape (docs/base.md)."""
+  config.tasks = {'cts': 0.45, 'mi': 0.15, 'tia': 0.4, 'vlm': 0.0}
+  config.first_tasks = {}
+  config.first_examples = 0
+  config.capacity = {'und': 224, 'gen': 0, 'vit': 80, 'images': 0}
+  config.rows = config.streams = 4
+  config.steps = 1500
+  config.learning_rate = 2e-3
+  config.val_every = 500
 
 
 def _bagel_recipe(config: ConfigDict) -> None:

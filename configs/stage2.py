@@ -4,6 +4,7 @@
       --config.store=STORE --config.init_from=RUN/stage1 \\
       --workdir=RUN/stage2
 
+With `:small`, from a Stage I that began at weights/small.
 Trains the `gen` expert and its projections. The paper's figure freezes ViT
 and `und`, its text fine-tunes `und` further: set their multiplier to 1.0 for
 that.
@@ -41,9 +42,18 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.ema = 0.995
 
   config.checkpoint_every = 2500
+  if model == 'small':
+    _small_recipe(config)
   if model == 'bagel_7b':
     _bagel_recipe(config)
   return config
+
+
+def _small_recipe(config: ConfigDict) -> None:
+  """From the small base, whose `gen` expert has drawn before."""
+  config.steps = 1500
+  config.learning_rate = 5e-3
+  config.checkpoint_every = 750
 
 
 def _bagel_recipe(config: ConfigDict) -> None:

@@ -16,7 +16,7 @@ if [ $# -gt 0 ] && [[ $1 != --* ]]; then run="$1"; shift; fi
 options=("$@")
 
 base="${BASE:-weights/small}"         # what every arm starts from
-model="${MODEL:-init_from}"           # a preset's name where configs ask for it
+model="${MODEL:-small}"               # the preset that the base has
 subjects="${SUBJECTS:-40}"            # phantoms per cohort
 store="${STORE:-$run/store}"          # made where it is not there
 if [ -n "$short" ]; then

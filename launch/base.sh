@@ -21,8 +21,7 @@ train() {  # stage, what it starts from
 
 train base_autoencoder ''
 train base_vision "$run/base_autoencoder"
-train base_captions "$run/base_vision"
-train base_questions "$run/base_captions"
+train base_questions "$run/base_vision"
 train base "$run/base_questions"
 
 printf '\n== Weights\n'

@@ -17,5 +17,5 @@ from ml_collections import ConfigDict
 _PARENT = str(Path(__file__).parents[1] / 'stage2.py')
 
 
-def get_config(model: str = 'init_from') -> ConfigDict:
+def get_config(model: str = 'small') -> ConfigDict:
   return runpy.run_path(_PARENT)['get_config'](model)

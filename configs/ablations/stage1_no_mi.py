@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 _PARENT = str(Path(__file__).parents[1] / 'stage1.py')
 
 
-def get_config(model: str = 'init_from') -> ConfigDict:
+def get_config(model: str = 'small') -> ConfigDict:
   config = runpy.run_path(_PARENT)['get_config'](model)
   for shares in (config.tasks, config.first_tasks):
     if 'mi' in shares:

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 _PARENT = str(Path(__file__).parents[1] / 'stage2.py')
 
 
-def get_config(model: str = 'init_from') -> ConfigDict:
+def get_config(model: str = 'small') -> ConfigDict:
   config = runpy.run_path(_PARENT)['get_config'](model)
   config.trainable = tuple(
     (names, 1.0 if 'connector' in names or 'layers/und' in names else scale)

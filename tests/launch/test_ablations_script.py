@@ -59,6 +59,7 @@ def short(repository, nano_runs, shared_path):
   """The environment and the output of a first call."""
   env = {
     'BASE': str(nano_runs / 'autoencoder'),
+    'MODEL': 'init_from',
     'STORE': str(nano_runs / 'store'),
     'JAX_COMPILATION_CACHE_DIR': str(shared_path / 'programs'),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',

@@ -32,6 +32,28 @@ def test_what_is_read_of_source_and_candidate_is_compared_alike():
   )
 
 
+def test_heads_that_are_left_to_words_start_as_ever_but_quietly():
+  model = preset('small')
+  key = jax.random.key(0)
+  plain = dataclasses.replace(model, comparison_heads=False)
+  started, ever = (
+    nn.unbox(init_params(m, key))['mot']['layers']['und']
+    for m in (model, plain)
+  )
+  d, group = model.llm.head_dim, model.llm.heads // model.llm.kv_heads
+  for layer, taken in enumerate([2 * group] + [1] * (model.llm.layers - 1)):
+    free = np.s_[layer, taken * d :]
+    np.testing.assert_allclose(
+      started['o_proj']['kernel'][free],
+      0.5 * ever['o_proj']['kernel'][free],
+      rtol=1e-6,
+    )
+    queries = np.s_[layer, :, taken * d :]
+    np.testing.assert_array_equal(
+      started['q_proj']['kernel'][queries], ever['q_proj']['kernel'][queries]
+    )
+
+
 def test_heads_that_do_not_fit_are_refused():
   model = preset('small')
   wide = dataclasses.replace(model.llm, head_dim=64)
