@@ -89,10 +89,13 @@ def _measure(name: str) -> tuple[float, float, float, float]:
   state, shardings = create_state(
     model, scales, tx, mesh, seed=0, ema=config.ema > 0
   )
-  operations = sum(step_flops(config, model, state, batch, active).values())
+  settings = run.step_config(config)
+  operations = sum(
+    step_flops(model, tx, settings, state, batch, active).values()
+  )
   batch = loop.to_devices(batch, batch_sharding(mesh))
   step = jax.jit(
-    loop.make_train_step(model, tx, run.step_config(config)),
+    loop.make_train_step(model, tx, settings),
     out_shardings=(shardings, None),
   )
   start = time.perf_counter()

@@ -1,10 +1,9 @@
 """The small base: pretraining on drawn scenes, questions and pictures in one.
 
   python -m synermedgen_jax.main --config=configs/base.py:small \\
-      --config.init_from=RUN/base_questions --workdir=RUN/base
+      --config.init_from=RUN/base_pictures --workdir=RUN/base
 
-`launch/base.sh` runs this after configs/base_autoencoder.py and
-configs/base_questions.py, and writes weights/small. Nothing medical goes in:
+`launch/base.sh` runs this after the configs base_*.py, and writes weights/small. Nothing medical goes in:
 scenes of solids, in rendering styles (synermedgen_jax/scenes). Conditions of
 synthesis are left out at times, so that guidance works.
 small: 14 minutes on two shared CPU cores. Result to expect on validation
@@ -37,7 +36,7 @@ def get_config(model: str = 'small') -> ConfigDict:
   config.trainable = (
     (r'autoencoder/.*', 0.0),
     (r'(vit|latent)_pos_embed', 0.0),
-    # What generates begins here, and bears larger steps.
+    # What generates bears larger steps.
     (r'(vae2llm|llm2vae|time_embedder)/.*', 3.0),
     (r'mot/(layers/gen|gen_norm)/.*', 3.0),
     # What compares is there: the flow's gradients would undo it at full rate.
@@ -59,7 +58,7 @@ def get_config(model: str = 'small') -> ConfigDict:
       'renorm_min': 0.0,
     },
   }
-  config.steps = 3500
+  config.steps = 600
   config.learning_rate = 1.5e-3
   config.warmup = 100
   config.decay = 'constant'  # its average stands in for a decay
