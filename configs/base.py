@@ -3,9 +3,10 @@
   python -m synermedgen_jax.main --config=configs/base.py:small \\
       --config.init_from=RUN/base_pictures --workdir=RUN/base
 
-`launch/base.sh` runs this after the configs base_*.py, and writes weights/small. Nothing medical goes in:
-scenes of solids, in rendering styles (synermedgen_jax/scenes). Conditions of
-synthesis are left out at times, so that guidance works.
+`launch/base.sh` runs this after the configs base_*.py, each of which brings one
+part, and writes weights/small. Nothing medical goes in: scenes of solids, in
+rendering styles (synermedgen_jax/scenes). Conditions of synthesis are left out
+at times, so that guidance works.
 small: 14 minutes on two shared CPU cores. Result to expect on validation
 scenes: flow loss 0.55, view about 0.6, change at chance.
 """

@@ -41,7 +41,7 @@ def get_config(model: str = 'small') -> ConfigDict:
     (r'mot/(layers/und|und_norm)/.*', 1.0),
   )
   config.objective = {'ntp_weight': 1.0}
-  config.steps = 4200
+  config.steps = 6000
   config.learning_rate = 1.5e-3
   config.warmup = 200
   config.b1, config.b2, config.eps = 0.9, 0.95, 1e-8
