@@ -1,0 +1,52 @@
+"""The benchmarks run, at sizes whose figures mean nothing."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def table(script, *options):
+  """The lines that a benchmark prints."""
+  done = subprocess.run(
+    [sys.executable, f'benchmarks/{script}.py', *options],
+    cwd=ROOT,
+    env=os.environ
+    | {'PYTHONPATH': str(ROOT), 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert done.returncode == 0, done.stderr
+  return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_a_step_of_every_stage_is_timed():
+  lines = table('train_step', '--model=tiny', '--steps=1', '--rows=4')
+  stages = ('autoencoder', 'stage1', 'stage2', 'joint')
+  for line, stage in zip(lines[-4:], stages, strict=True):
+    name, *numbers = line.replace('%', '').split()
+    assert name == stage
+    assert all(float(number.replace(',', '')) >= 0 for number in numbers)
+
+
+@pytest.mark.slow
+def test_attention_is_timed_at_every_length():
+  lines = table(
+    'attention', '--lengths=128,256', '--heads=2,1', '--dim=16', '--repeats=1'
+  )
+  text = '\n'.join(lines)
+  assert re.search(r'\b128\b', text)
+  assert re.search(r'\b256\b', text)
+
+
+@pytest.mark.slow
+def test_saves_are_timed():
+  lines = table('checkpointing', '--saves=1', '--steps=0')
+  assert any(re.search(r'\d %|\d%', line) for line in lines)
