@@ -3,9 +3,9 @@
   python -m synermedgen_jax.main --config=configs/base_autoencoder.py:small \\
       --workdir=RUN/base_autoencoder
 
-small: 3 minutes on two free CPU cores, 10 on a shared one. Result to expect on
-validation scenes: L1 0.029 (values span 2). Nothing medical goes in;
-docs/base.md says what comes back of phantoms that it never saw.
+small: 3 minutes on two CPU cores. Result to expect on validation scenes: L1
+0.031 (values span 2). Nothing medical goes in; docs/base.md says what comes
+back of phantoms that it never saw.
 """
 
 import runpy

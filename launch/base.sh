@@ -1,9 +1,7 @@
 #!/usr/bin/env bash
 # Makes the small base again, from nothing but drawn scenes: autoencoder, ViT,
-# questions, pictures, everything together, and the folder of weights
-# (docs/base.md).
-# 44 minutes on two shared cores (summed: the stages were run one by one), about
-# half on free ones; no GPU. A second run reuses what is there.
+# questions, changes, pictures, and the folder of weights (docs/base.md).
+# 101 minutes on two cores, other work beside some of it; no GPU. A second run reuses what is there.
 # Usage: bash launch/base.sh [directory, runs/base by default] [weights]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,9 +21,9 @@ train() {  # stage, what it starts from
 train base_autoencoder ''
 train base_vision "$run/base_autoencoder"
 train base_questions "$run/base_vision"
-train base_pictures "$run/base_questions"
-train base "$run/base_pictures"
+train base_changes "$run/base_questions"
+train base_pictures "$run/base_changes"
 
 printf '\n== Weights\n'
-python -m synermedgen_jax.ship_weights --workdir="$run/base" \
+python -m synermedgen_jax.ship_weights --workdir="$run/base_pictures" \
   --output="$weights"

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synermedgen_jax.training import run
+from synermedgen_jax.models.presets import preset
+from synermedgen_jax.training import run, weights
 
 ROOT = Path(__file__).parents[2]
 RECORD = ROOT / 'weights' / 'small' / 'first_losses.json'
@@ -41,6 +42,13 @@ def compare(stage: str, steps: int, workdir: Path) -> None:
   expected = json.loads(RECORD.read_text())[stage][:steps]
   found = first_losses(stage, steps, workdir)
   np.testing.assert_allclose(found, expected, rtol=TOLERANCE)
+
+
+def test_the_shipped_weights_are_of_the_preset_and_small():
+  """Configs of `small` start from them, so the shapes have to be the same."""
+  assert weights.load_shape(RECORD.parent) == preset('small')
+  files = (path.stat().st_size for path in RECORD.parent.iterdir())
+  assert sum(files) <= 12e6
 
 
 def test_the_first_steps_of_the_base_are_as_they_were(tmp_path):

@@ -1,0 +1,28 @@
+"""The base learns what turned one picture into another.
+
+  python -m synermedgen_jax.main --config=configs/base_changes.py:small \\
+      --config.init_from=RUN/base_questions --workdir=RUN/base_changes
+
+`change`, the shape of TIA, is a coin with four sides for long. So it has most
+of the questions here, when `view` and `style` are known well enough to stay.
+small: 18 minutes on two CPU cores. Result to expect in training: change 0.86,
+style 0.73 (all four panels), view 0.64.
+"""
+
+import runpy
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+_PARENT = str(Path(__file__).parent / 'base_questions.py')
+
+
+def get_config(model: str = 'small') -> ConfigDict:
+  config = runpy.run_path(_PARENT)['get_config'](model)
+  config.first_tasks = {}
+  config.first_examples = 0
+  config.tasks = {'view': 0.2, 'style': 0.1, 'change': 0.7}
+  config.steps = 2000
+  config.learning_rate = 1.2e-3
+  config.warmup = 50
+  return config
