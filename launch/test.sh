@@ -9,4 +9,5 @@ source launch/setup.sh requirements-dev.txt
 ruff check .
 ruff format --check .
 lint-imports
-python -m pytest -n "${TEST_WORKERS:-2}" "$@"
+# A module's tests share what they set up: workers take neighbouring ones.
+python -m pytest -n "${TEST_WORKERS:-2}" --dist worksteal "$@"

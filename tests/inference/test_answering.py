@@ -9,6 +9,8 @@ from synermedgen_jax.inference.answering import Answerer, decode
 from synermedgen_jax.input import packing
 from synermedgen_jax.tasks.example import Example, text
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 TOKENIZER = fakes.Ascii()
 QUESTIONS = [
   fakes.question('which one?'),

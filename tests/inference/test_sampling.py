@@ -18,6 +18,8 @@ from synermedgen_jax.inference.sampling import (
 )
 from synermedgen_jax.models.bagel import Bagel
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 PROMPTS = (fakes.synthesis_prompt('ab', 0), fakes.synthesis_prompt('cdefg', 1))
 BOTH = Guidance(text=3.0, image=2.0)
 

@@ -11,6 +11,8 @@ from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
 from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.models.bagel import Bagel
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 SAMPLING = SamplingConfig(points=3)
 
 

@@ -72,6 +72,7 @@ def short(repository, nano_runs, shared_path):
   return env, done.stdout
 
 
+@pytest.mark.slow
 def test_both_arms_are_in_the_page_and_the_plot(repository, short):
   out = repository / 'out'
   page = (out / 'ablations.md').read_text()
@@ -86,11 +87,13 @@ def test_both_arms_are_in_the_page_and_the_plot(repository, short):
   assert (out / 'ablations.png').read_bytes()[:4] == b'\x89PNG'
 
 
+@pytest.mark.slow
 def test_stage_2_began_with_stage_1(repository, short):
   text = (repository / 'out/seed0/stage2/config.json').read_text()
   assert '"init_from": "out/seed0/stage1"' in text
 
 
+@pytest.mark.slow
 def test_steps_of_all_arms_are_known_beforehand(repository, short):
   lines = (repository / 'out/steps.txt').read_text().splitlines()
   steps = {name: int(count) for name, count in map(str.split, lines)}
@@ -98,6 +101,7 @@ def test_steps_of_all_arms_are_known_beforehand(repository, short):
   assert steps['stage2_only'] > 2
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_and_evaluates_nothing(repository, short):
   env, _ = short
   stamps = sorted((repository / 'out/seed0').rglob('*.json*'))
@@ -117,6 +121,7 @@ def test_a_base_that_is_not_there_is_refused(repository):
   )
 
 
+@pytest.mark.slow
 def test_options_that_no_arm_can_have_are_refused(repository, short):
   env, _ = short
   done = run(
@@ -127,6 +132,7 @@ def test_options_that_no_arm_can_have_are_refused(repository, short):
   assert last == 'Error: joint: config.rows 0: must be at least 1.'
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_told_with_its_log(repository, short):
   env, _ = short
   routes = "--config.routes=('whole_body_pet_to_ct',)"

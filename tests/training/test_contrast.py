@@ -1,5 +1,7 @@
 """The contrast of the base's ViT: pairs are found, padding counts nothing."""
 
+import functools
+
 import jax
 import nano
 import numpy as np
@@ -13,12 +15,16 @@ from synermedgen_jax.models.bagel import Bagel, init_params
 from synermedgen_jax.scenes import questions, sources
 from synermedgen_jax.training.contrast import contrast_sums
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 SCENES = sources.SPLITS['train']
 
 
 @pytest.fixture(scope='module')
 def params():
-  return nn.unbox(init_params(nano.MODEL, jax.random.key(0)))
+  return nn.unbox(
+    jax.jit(functools.partial(init_params, nano.MODEL))(jax.random.key(0))
+  )
 
 
 def batch(capacity, n=2):

@@ -11,6 +11,8 @@ import pytest
 from synermedgen_jax.models import bagel, presets
 from synermedgen_jax.training import optim
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 NAMES = ('vit/kernel', 'vit/bias', 'mot/und/kernel', 'mot/gen/kernel')
 

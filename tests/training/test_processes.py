@@ -69,7 +69,9 @@ def test_an_undisturbed_run_sees_other_examples_in_every_step(undisturbed):
   assert len(set(numbers)) == len(numbers) >= 8 * STEPS
 
 
-@pytest.mark.parametrize('processes', [2, 4])
+@pytest.mark.parametrize(
+  'processes', [2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_several_processes_have_the_losses_of_one(undisturbed, processes):
   assert_same_losses(undisturbed(processes), undisturbed(1))
 
@@ -99,9 +101,8 @@ def test_a_run_goes_on_with_another_mesh_and_number_of_processes(
       assert moved.examples()[step] == rows
 
 
-@pytest.mark.parametrize(
-  'processes', [pytest.param(1, marks=pytest.mark.slow), 2]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('processes', [1, 2])
 def test_a_notice_to_any_process_ends_all_after_one_saved_step(
   job, undisturbed, processes
 ):
@@ -186,12 +187,14 @@ def torture(job: Job, processes: int, kills: int, seed: int) -> int:
   return deaths
 
 
-@pytest.mark.parametrize(('processes', 'kills'), [(1, 1), (2, 1)])
+@pytest.mark.parametrize(
+  'processes', [pytest.param(1, marks=pytest.mark.slow), 2]
+)
 def test_a_run_that_was_killed_is_the_undisturbed_run(
-  job, undisturbed, processes, kills
+  job, undisturbed, processes
 ):
   killed = job()
-  assert torture(killed, processes, kills, seed=processes) >= 1
+  assert torture(killed, processes, kills=1, seed=processes) >= 1
   assert_same_run(killed, undisturbed(processes))
 
 

@@ -1,5 +1,6 @@
 """Weights that ship: what is written is read, and a run can start from it."""
 
+import functools
 import json
 
 import jax
@@ -13,10 +14,14 @@ from synermedgen_jax.training import run, weights
 from synermedgen_jax.training.checkpoints import CheckpointError
 from synermedgen_jax.training.optim import flatten
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 
 @pytest.fixture(scope='module')
 def params():
-  return nn.unbox(init_params(nano.MODEL, jax.random.key(0)))
+  return nn.unbox(
+    jax.jit(functools.partial(init_params, nano.MODEL))(jax.random.key(0))
+  )
 
 
 def test_what_is_written_is_read(params, tmp_path):
