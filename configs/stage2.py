@@ -51,9 +51,9 @@ def get_config(model: str = 'tiny') -> ConfigDict:
 
 def _small_recipe(config: ConfigDict) -> None:
   """From the small base, whose `gen` expert has drawn before."""
-  config.steps = 1500
+  config.steps = 800
   config.learning_rate = 5e-3
-  config.checkpoint_every = 750
+  config.checkpoint_every = 400
 
 
 def _bagel_recipe(config: ConfigDict) -> None:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes the small base again, from nothing but drawn scenes: autoencoder, ViT,
-# questions, changes, pictures, and the folder of weights (docs/base.md).
-# 101 minutes on two cores, other work beside some of it; no GPU. A second run reuses what is there.
+# questions, changes, pictures, everything at once, and the folder of weights
+# (docs/base.md). 111 minutes on two cores, other work beside some of it; no GPU.
+# A second run reuses what is there.
 # Usage: bash launch/base.sh [directory, runs/base by default] [weights]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,7 +24,8 @@ train base_vision "$run/base_autoencoder"
 train base_questions "$run/base_vision"
 train base_changes "$run/base_questions"
 train base_pictures "$run/base_changes"
+train base "$run/base_pictures"
 
 printf '\n== Weights\n'
-python -m synermedgen_jax.ship_weights --workdir="$run/base_pictures" \
+python -m synermedgen_jax.ship_weights --workdir="$run/base" \
   --output="$weights"
