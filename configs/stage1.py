@@ -59,7 +59,7 @@ def get_config(model: str = 'tiny') -> ConfigDict:
 
 def _small_recipe(config: ConfigDict) -> None:
   """From the small base, which knows every task's shape (docs/base.md)."""
-  config.tasks = {'cts': 0.35, 'mi': 0.25, 'tia': 0.4, 'vlm': 0.0}
+  config.tasks = {'cts': 0.3, 'mi': 0.25, 'tia': 0.45, 'vlm': 0.0}
   config.first_tasks = {}
   config.first_examples = 0
   config.capacity = {'und': 224, 'gen': 0, 'vit': 80, 'images': 0}
@@ -72,7 +72,7 @@ def _small_recipe(config: ConfigDict) -> None:
     *(row for row in config.trainable if 'lm_head' not in row[0]),
   )
   config.steps = 700
-  config.learning_rate = 1e-3
+  config.learning_rate = 1.4e-3
   config.val_every = 350
 
 
