@@ -3,8 +3,8 @@
   python -m synermedgen_jax.main --config=configs/stage1.py:tiny \\
       --config.store=STORE --config.init_from=RUN/autoencoder \\
       --workdir=RUN/stage1
-  python -m synermedgen_jax.main --config=configs/stage1.py:small \
-      --config.store=STORE --config.init_from=weights/small \
+  python -m synermedgen_jax.main --config=configs/stage1.py:small \\
+      --config.store=STORE --config.init_from=weights/small \\
       --workdir=RUN/stage1
 
 Trains ViT, connector and the `und` expert; VAE and `gen` are frozen.
