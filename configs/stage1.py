@@ -31,14 +31,7 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.capacity = {'und': 80, 'gen': 0, 'vit': 20, 'images': 0}
   config.rows = 20
 
-  config.trainable = (
-    (r'autoencoder/.*', 0.0),
-    (r'(vit|latent)_pos_embed', 0.0),
-    (r'(vae2llm|llm2vae|time_embedder)/.*', 0.0),
-    (r'mot/(layers/gen|gen_norm)/.*', 0.0),
-    (r'(vit|connector|embed_tokens|lm_head)/.*', 1.0),
-    (r'mot/(layers/und|und_norm)/.*', 1.0),
-  )
+  config.trainable = _trainable()
   config.objective = {
     'ntp_weight': 1.0,
     'task_weights': {'cts': 1.0, 'mi': 1.0, 'tia': 1.0},
@@ -57,6 +50,19 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   return config
 
 
+def _trainable(words: float = 1.0, looks: float = 1.0):
+  """The table of multipliers, with those of the vocabulary and the ViT."""
+  return (
+    (r'autoencoder/.*', 0.0),
+    (r'(vit|latent)_pos_embed', 0.0),
+    (r'(vae2llm|llm2vae|time_embedder)/.*', 0.0),
+    (r'mot/(layers/gen|gen_norm)/.*', 0.0),
+    (r'(embed_tokens|lm_head)/.*', words),
+    (r'(vit|connector)/.*', looks),
+    (r'mot/(layers/und|und_norm)/.*', 1.0),
+  )
+
+
 def _small_recipe(config: ConfigDict) -> None:
   """From the small base, which knows every task's shape (docs/base.md)."""
   config.tasks = {'cts': 0.3, 'mi': 0.25, 'tia': 0.45, 'vlm': 0.0}
@@ -66,11 +72,7 @@ def _small_recipe(config: ConfigDict) -> None:
   config.rows = config.streams = 4
   # What compares is there, and larger steps would undo it; the words of the
   # modalities are new, and so are their looks.
-  config.trainable = (
-    (r'(embed_tokens|lm_head)/.*', 4.0),
-    (r'(vit|connector)/.*', 1.5),
-    *(row for row in config.trainable if 'lm_head' not in row[0]),
-  )
+  config.trainable = _trainable(words=4.0, looks=1.5)
   config.steps = 700
   config.learning_rate = 1.4e-3
   config.val_every = 350

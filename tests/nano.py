@@ -2,19 +2,21 @@
 
 import contextlib
 import fcntl
+import functools
 import importlib.util
 import shutil
 from pathlib import Path
 
 import jax
 import pytest
+from flax import linen as nn
 from jax.experimental.compilation_cache import compilation_cache
 from store_fakes import CANVAS, write_store
 
 from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.models import presets
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel import BagelConfig, init_params
 from synermedgen_jax.models.mot import MoTConfig
 from synermedgen_jax.models.vit import ViTConfig
 from synermedgen_jax.training import run
@@ -54,6 +56,12 @@ IMAGE = {'vit_side': CANVAS, 'vae_side': CANVAS}
 GEOMETRY = MODEL.image_geometry(**IMAGE)
 # One synthesis a row; a question takes most of a row.
 CAPACITY = Capacity(und=96, gen=8, vit=20, images=2)
+
+
+def initial_params(model: BagelConfig = MODEL):
+  """Random parameters, of one compiled program."""
+  init = jax.jit(functools.partial(init_params, model))
+  return nn.unbox(init(jax.random.key(0)))
 
 
 def config_file(name: str):

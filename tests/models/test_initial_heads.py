@@ -1,28 +1,20 @@
 """Heads that start out comparing: who writes and who reads what."""
 
 import dataclasses
-import functools
 
-import jax
 import numpy as np
 import pytest
-from flax import linen as nn
+from nano import initial_params
 
-from synermedgen_jax.models.bagel import init_params
 from synermedgen_jax.models.presets import preset
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
-def initial(model):
-  params = jax.jit(functools.partial(init_params, model))(jax.random.key(0))
-  return nn.unbox(params)
-
-
 def test_what_is_read_of_source_and_candidate_is_compared_alike():
   """Layer 1 asks with what layer 0 read far away, of what it read nearby."""
   model = preset('small')
-  params = initial(model)
+  params = initial_params(model)
   und = params['mot']['layers']['und']
   d = model.llm.head_dim
   out = np.array(und['o_proj']['kernel'][0])
@@ -43,7 +35,9 @@ def test_what_is_read_of_source_and_candidate_is_compared_alike():
 def test_heads_that_are_left_to_words_start_as_ever_but_quietly():
   model = preset('small')
   plain = dataclasses.replace(model, comparison_heads=False)
-  started, ever = (initial(m)['mot']['layers']['und'] for m in (model, plain))
+  started, ever = (
+    initial_params(m)['mot']['layers']['und'] for m in (model, plain)
+  )
   d, group = model.llm.head_dim, model.llm.heads // model.llm.kv_heads
   for layer, taken in enumerate([2 * group] + [1] * (model.llm.layers - 1)):
     free = np.s_[layer, taken * d :]
@@ -62,4 +56,4 @@ def test_heads_that_do_not_fit_are_refused():
   model = preset('small')
   wide = dataclasses.replace(model.llm, head_dim=64)
   with pytest.raises(ValueError, match='third of the width'):
-    initial(dataclasses.replace(model, llm=wide))
+    initial_params(dataclasses.replace(model, llm=wide))

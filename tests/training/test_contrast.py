@@ -1,17 +1,14 @@
 """The contrast of the base's ViT: pairs are found, padding counts nothing."""
 
-import functools
-
 import jax
 import nano
 import numpy as np
 import pytest
-from flax import linen as nn
 
 from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import project_tokenizer
-from synermedgen_jax.models.bagel import Bagel, init_params
+from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.scenes import questions, sources
 from synermedgen_jax.training.contrast import contrast_sums
 
@@ -22,9 +19,7 @@ SCENES = sources.SPLITS['train']
 
 @pytest.fixture(scope='module')
 def params():
-  return nn.unbox(
-    jax.jit(functools.partial(init_params, nano.MODEL))(jax.random.key(0))
-  )
+  return nano.initial_params()
 
 
 def batch(capacity, n=2):

@@ -1,15 +1,12 @@
 """Weights that ship: what is written is read, and a run can start from it."""
 
-import functools
 import json
 
 import jax
 import nano
 import numpy as np
 import pytest
-from flax import linen as nn
 
-from synermedgen_jax.models.bagel import init_params
 from synermedgen_jax.training import run, weights
 from synermedgen_jax.training.checkpoints import CheckpointError
 from synermedgen_jax.training.optim import flatten
@@ -19,9 +16,7 @@ pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 @pytest.fixture(scope='module')
 def params():
-  return nn.unbox(
-    jax.jit(functools.partial(init_params, nano.MODEL))(jax.random.key(0))
-  )
+  return nano.initial_params()
 
 
 def test_what_is_written_is_read(params, tmp_path):
