@@ -25,6 +25,8 @@ from synermedgen_jax.training.objectives import (
   total,
 )
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 
 @functools.cache
 def row():

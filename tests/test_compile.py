@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[1]
 
 def compile_step(*arguments):
   """In a process of its own: the number of devices is fixed once."""
-  environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
+  environment = os.environ | {
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': 'true',  # quick to compile
+  }
   return subprocess.run(
     [sys.executable, '-m', 'synermedgen_jax.compile', *arguments],
     cwd=ROOT,

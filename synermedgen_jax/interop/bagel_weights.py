@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
 from flax import traverse_util
 
@@ -23,7 +22,7 @@ from synermedgen_jax.interop.key_table import (
   autoencoder_table,
   bagel_table,
 )
-from synermedgen_jax.models.bagel import BagelConfig, init_params
+from synermedgen_jax.models.bagel import BagelConfig, abstract_params
 
 # The autoencoder's constants: numbers of the JSON files, parameters of ours.
 _CONSTANTS = {
@@ -124,9 +123,7 @@ def _open(directory: Path, file: str, *, header_only: bool):
 @functools.cache
 def param_shapes(config: BagelConfig) -> Mapping[str, tuple[int, ...]]:
   """The shape of every parameter by name, 'a/b/c'."""
-  abstract = nn.unbox(
-    jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
-  )
+  abstract = nn.unbox(abstract_params(config))
   flat = traverse_util.flatten_dict(abstract, sep='/')
   return {name: leaf.shape for name, leaf in flat.items()}
 

@@ -8,6 +8,7 @@ and inference: training runs both streams at once, inference runs the same
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -319,10 +320,7 @@ def _tokens(x, layout) -> Tokens:
 
 
 def init_params(config: BagelConfig, key: jax.Array):
-  """Fresh parameters, with logical axis names boxed in.
-
-  Call under `jax.eval_shape` for the shapes alone.
-  """
+  """Fresh parameters, with logical axis names boxed in."""
   model = Bagel(config)
   params = model.init(
     key,
@@ -332,6 +330,14 @@ def init_params(config: BagelConfig, key: jax.Array):
   )['params']
   start_heads(params, config)
   return params
+
+
+@functools.lru_cache(maxsize=16)
+def abstract_params(config: BagelConfig):
+  """The shapes of `init_params`, traced once: it takes a second and more."""
+  return jax.eval_shape(
+    functools.partial(init_params, config), jax.random.key(0)
+  )
 
 
 def _example_batch(config: BagelConfig) -> PackedBatch:

@@ -25,7 +25,7 @@ from synermedgen_jax.input.pipeline import Dropout, train_dataset
 from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.interop import bagel_formats
-from synermedgen_jax.models.bagel import BagelConfig, init_params
+from synermedgen_jax.models.bagel import BagelConfig, abstract_params
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.scenes import sources as scenes
 from synermedgen_jax.slices.store import SliceStore
@@ -241,7 +241,7 @@ def optimiser(
   config: ConfigDict, model: BagelConfig
 ) -> tuple[dict[str, float], optax.GradientTransformation]:
   """What trains, as a learning-rate multiplier per parameter, and with what."""
-  names = optim.flatten(_abstract_params(model)).keys()
+  names = optim.flatten(nn.unbox(abstract_params(model))).keys()
   rate = learning_rate(config)
   try:
     scales = optim.multipliers(names, tuple(map(tuple, config.trainable)))
@@ -352,10 +352,6 @@ def _check_tokenizer(config: ConfigDict) -> None:
       f'config.tokenizer {config.tokenizer!r} is not that of config.init_from '
       f'{config.init_from}, {name!r}.'
     )
-
-
-def _abstract_params(model: BagelConfig):
-  return jax.eval_shape(lambda: nn.unbox(init_params(model, jax.random.key(0))))
 
 
 def _step_utilisation(

@@ -15,7 +15,11 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from synermedgen_jax.core.sharding import LOGICAL_RULES, param_shardings
-from synermedgen_jax.models.bagel import BagelConfig, init_params
+from synermedgen_jax.models.bagel import (
+  BagelConfig,
+  abstract_params,
+  init_params,
+)
 from synermedgen_jax.training.optim import Flat, flatten, unflatten
 
 
@@ -89,13 +93,7 @@ def _place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 def _param_shardings(model: BagelConfig, mesh: Mesh) -> dict[str, Any]:
   """How every parameter lies on the mesh."""
-  return flatten(param_shardings(_abstract_params(model), mesh))
-
-
-def _abstract_params(model: BagelConfig):
-  return jax.eval_shape(
-    functools.partial(init_params, model), jax.random.key(0)
-  )
+  return flatten(param_shardings(abstract_params(model), mesh))
 
 
 def abstract_state(
@@ -111,7 +109,7 @@ def abstract_state(
   replicated = NamedSharding(mesh, PartitionSpec())
   shapes = jax.eval_shape(
     functools.partial(_state_of, model, scales, tx, ema),
-    _abstract_params(model),
+    abstract_params(model),
   )
   return jax.tree_util.tree_map_with_path(
     # Moments and averages are laid out as the parameter they belong to.

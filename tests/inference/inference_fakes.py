@@ -10,7 +10,7 @@ from synermedgen_jax.core.modalities import ROUTES, Modality
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
-from synermedgen_jax.models.bagel import Bagel, BagelConfig, init_params
+from synermedgen_jax.models.bagel import Bagel, BagelConfig, abstract_params
 from synermedgen_jax.models.mot import MoTConfig
 from synermedgen_jax.models.vit import ViTConfig
 from synermedgen_jax.tasks import synthesis
@@ -67,9 +67,7 @@ class Ascii(Tokenizer):
 @functools.cache
 def params(config: BagelConfig = CONFIG):
   """Parameters none of which is zero, nor a norm's scale far from one."""
-  shapes = nn.unbox(
-    jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
-  )
+  shapes = nn.unbox(abstract_params(config))
   rng = np.random.default_rng(0)
 
   def leaf(path, shape):

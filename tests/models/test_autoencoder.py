@@ -9,6 +9,8 @@ from tiny_models import AUTOENCODER, fill
 
 from synermedgen_jax.models import autoencoder as lib
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 CONFIGS = {
   'flux_like': AUTOENCODER,
   'folded': dataclasses.replace(

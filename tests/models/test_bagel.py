@@ -7,11 +7,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from tiny_models import BAGEL, fill
 
 from synermedgen_jax.core.batch import Layout, PackedBatch
 from synermedgen_jax.models import bagel, presets
 from synermedgen_jax.models.layers import rope, sincos_table
+
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 MODEL = bagel.Bagel(BAGEL)
 SIDE = 3 * BAGEL.latent_stride  # pixels of a canvas: 3 x 3 latent tokens
@@ -19,10 +22,7 @@ SIDE = 3 * BAGEL.latent_stride  # pixels of a canvas: 3 x 3 latent tokens
 
 @functools.cache
 def params():
-  shapes = jax.eval_shape(
-    lambda key: bagel.init_params(BAGEL, key), jax.random.key(0)
-  )
-  return fill(shapes)
+  return fill(bagel.abstract_params(BAGEL))
 
 
 @functools.partial(jax.jit, static_argnames='method')

@@ -6,14 +6,25 @@ import numpy as np
 import pytest
 from nano import initial_params
 
+from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.presets import preset
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
+def small() -> BagelConfig:
+  """The preset with as few layers as show it all, quick to compile."""
+  model = preset('small')
+  return dataclasses.replace(
+    model,
+    llm=dataclasses.replace(model.llm, layers=3, unroll=1),
+    vit=dataclasses.replace(model.vit, layers=1, unroll=1),
+  )
+
+
 def test_what_is_read_of_source_and_candidate_is_compared_alike():
   """Layer 1 asks with what layer 0 read far away, of what it read nearby."""
-  model = preset('small')
+  model = small()
   params = initial_params(model)
   und = params['mot']['layers']['und']
   d = model.llm.head_dim
@@ -33,7 +44,7 @@ def test_what_is_read_of_source_and_candidate_is_compared_alike():
 
 
 def test_heads_that_are_left_to_words_start_as_ever_but_quietly():
-  model = preset('small')
+  model = small()
   plain = dataclasses.replace(model, comparison_heads=False)
   started, ever = (
     initial_params(m)['mot']['layers']['und'] for m in (model, plain)
@@ -53,7 +64,7 @@ def test_heads_that_are_left_to_words_start_as_ever_but_quietly():
 
 
 def test_heads_that_do_not_fit_are_refused():
-  model = preset('small')
+  model = small()
   wide = dataclasses.replace(model.llm, head_dim=64)
   with pytest.raises(ValueError, match='third of the width'):
     initial_params(dataclasses.replace(model, llm=wide))

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from synermedgen_jax.models import interval_attention as lib
 from synermedgen_jax.models.kernels import gpu, tpu
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 _in_tiles = functools.partial(tpu.attention, interpret=True)
 _on_gpu = functools.partial(gpu.attention, interpret=True)
 IMPLEMENTATIONS = {

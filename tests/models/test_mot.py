@@ -9,6 +9,8 @@ from tiny_models import MOT, mot_params, streams
 
 from synermedgen_jax.models.mot import Cache, MoT, Tokens
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 TOLERANCE = {'atol': 2e-6, 'rtol': 2e-5}
 MODEL = MoT(MOT, jnp.float32)
 

@@ -10,10 +10,7 @@ from synermedgen_jax.models import bagel, presets
 @functools.cache
 def counts(name: str) -> dict[str, int]:
   """Parameters by part of the model, from shapes alone."""
-  shapes = jax.eval_shape(
-    lambda key: bagel.init_params(presets.preset(name), key), jax.random.key(0)
-  )
-  shapes = nn.unbox(shapes)
+  shapes = nn.unbox(bagel.abstract_params(presets.preset(name)))
   shapes |= {f'mot_{k}': v for k, v in shapes.pop('mot')['layers'].items()}
   return {
     part: sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -1,6 +1,6 @@
 """Steps of stages on meshes of eight devices; prints what differs as JSON.
 
-Run in a process of its own: python mesh_losses.py STORE STAGE ...
+Run in a process of its own: python mesh_losses.py STORE MESHES STAGE ...
 """
 
 import functools
@@ -24,7 +24,7 @@ from synermedgen_jax.core.sharding import (
 )
 from synermedgen_jax.input.pipeline import train_dataset
 from synermedgen_jax.input.tokenizer import project_tokenizer
-from synermedgen_jax.models.bagel import init_params
+from synermedgen_jax.models.bagel import abstract_params
 from synermedgen_jax.models.interval_attention import (
   interval_attention,
   per_device,
@@ -36,7 +36,6 @@ from synermedgen_jax.training.metrics_log import Meter
 from synermedgen_jax.training.train_state import create_state
 
 ALONE = (1, 1, 1)
-MESHES = ((8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 4, 2))
 ROWS = 8
 STEPS = 3
 
@@ -62,7 +61,7 @@ def batches(store: str, config) -> list:
 
 def parameters():
   """Drawn at random, none of them zero."""
-  shapes = jax.eval_shape(lambda: init_params(nano.MODEL, jax.random.key(0)))
+  shapes = abstract_params(nano.MODEL)
   rng = np.random.default_rng(0)
   return jax.tree.map(
     lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), nn.unbox(shapes)
@@ -117,13 +116,13 @@ def parts(state) -> int:
   )
 
 
-def compare(stage: str, store: str) -> dict:
+def compare(stage: str, store: str, meshes) -> dict:
   """Every mesh beside one device."""
   config = nano.config(stage, store)
   data = batches(store, config)
   losses, gradients, _ = steps(ALONE, config, data)
   found = {'alone': losses}
-  for shape in MESHES:
+  for shape in meshes:
     other_losses, other_gradients, state = steps(shape, config, data)
     found[str(shape)] = {
       'losses': other_losses,
@@ -133,7 +132,7 @@ def compare(stage: str, store: str) -> dict:
   return found
 
 
-def attention() -> dict:
+def attention(meshes) -> dict:
   """The TPU kernel on each device's rows and heads, beside dense attention."""
   pack = [[('full', 5), ('causal', 3), ('noise', 5)], [('causal', 7)]]
   order = span_packs.order_of(pack)
@@ -155,7 +154,7 @@ def attention() -> dict:
   dense = functools.partial(interval_attention, implementation='xla')
   expected = jax.device_get(loss(dense)(query, key, value))
   found = {}
-  for shape in MESHES:
+  for shape in meshes:
     with jax.set_mesh(mesh_of(shape)):
       run_kernel = jax.jit(loss(per_device(kernel, heads=2)))
       found[str(shape)] = furthest(run_kernel(query, key, value), expected)
@@ -165,9 +164,10 @@ def attention() -> dict:
 def main() -> None:
   jax.config.update('jax_num_cpu_devices', 8)
   jax.config.update('jax_disable_most_optimizations', True)
-  store, *stages = sys.argv[1:]
-  found = {stage: compare(stage, store) for stage in stages}
-  print(json.dumps(found | {'attention': attention()}))
+  store, meshes, *stages = sys.argv[1:]
+  meshes = [tuple(mesh) for mesh in json.loads(meshes)]
+  found = {stage: compare(stage, store, meshes) for stage in stages}
+  print(json.dumps(found | {'attention': attention(meshes)}))
 
 
 if __name__ == '__main__':

@@ -11,6 +11,8 @@ from synermedgen_jax.core.batch import TASKS, Layout
 from synermedgen_jax.training import objectives
 from synermedgen_jax.training.objectives import ObjectiveConfig
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 CTS, MI = TASKS.index('cts'), TASKS.index('mi')
 
 

@@ -84,6 +84,7 @@ def test_heads_may_lie_on_different_processes(job, undisturbed):
   assert split.losses() == pytest.approx(undisturbed(1).losses(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_mesh_and_number_of_processes(
   job, undisturbed
 ):
@@ -119,6 +120,7 @@ def test_a_notice_to_any_process_ends_all_after_one_saved_step(
   assert_same_run(noticed, undisturbed(processes))
 
 
+@pytest.mark.slow
 def test_where_one_process_fails_none_waits_for_it(job):
   failing = job()
   started = failing.start(2, fails='1:3')
@@ -131,6 +133,7 @@ def test_where_one_process_fails_none_waits_for_it(job):
   assert time.monotonic() - begun < 200
 
 
+@pytest.mark.slow
 def test_what_one_process_cannot_read_none_takes(job, undisturbed):
   damaged = job()
   damaged.run(2, steps=4)

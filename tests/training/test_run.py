@@ -19,7 +19,7 @@ import pytest
 from synermedgen_jax.core.chips import Chip
 from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.input.streams import BatchIterator
-from synermedgen_jax.models.bagel import Bagel, init_params
+from synermedgen_jax.models.bagel import Bagel, abstract_params
 from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training import provenance, run, saved_model
 from synermedgen_jax.training.config_checks import ConfigError
@@ -310,7 +310,7 @@ def test_a_run_is_not_resumed_with_another_config_which_is_not_kept(
 def measured(tmp_path_factory):
   """A workdir with checkpoints of all ones, twos and threes; twos are best."""
   workdir = tmp_path_factory.mktemp('measured')
-  shapes = jax.eval_shape(lambda: init_params(nano.MODEL, jax.random.key(0)))
+  shapes = abstract_params(nano.MODEL)
 
   def filled(value):
     return jax.tree.map(
