@@ -306,6 +306,7 @@ def train(tmp_path, files, workdir, **values):
     # As in `nano.JOINT`, so that the programs are the same.
     'steps': 4,
     'warmup': 0,
+    'optimizer': 'adamw',
     'log_every': 1,
     'val_every': 4,
     'val_batches': 1,

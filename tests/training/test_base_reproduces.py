@@ -51,6 +51,7 @@ def test_the_shipped_weights_are_of_the_preset_and_small():
   assert sum(files) <= 12e6
 
 
+@pytest.mark.usefixtures('quick_compiles')
 def test_the_first_steps_of_the_base_are_as_they_were(tmp_path):
   compare('base_vision', 3, tmp_path)
 

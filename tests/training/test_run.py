@@ -298,7 +298,7 @@ def test_a_run_is_not_resumed_with_another_config_which_is_not_kept(
 ):
   workdir = shutil.copytree(nano_runs / 'stage1', tmp_path / 'stage1')
   before = contents(workdir)
-  config = nano.stage_config('stage1', nano_runs, steps=4, optimizer='adamw')
+  config = nano.stage_config('stage1', nano_runs, steps=4, optimizer='muon')
   with pytest.raises(ckpt.CheckpointError) as error:
     run.train(config, workdir)
   assert '\n' not in str(error.value)
