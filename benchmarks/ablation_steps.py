@@ -1,6 +1,6 @@
 """Prints the steps of every config of configs/ablations at equal compute.
 
-  python benchmarks/ablation_steps.py --init_from=weights/small \\
+  python -m benchmarks.ablation_steps --init_from=weights/small \\
       [--stage1_steps=1600] [--stage2_steps=2500] [--config.KEY=VALUE ...]
 
 Every arm gets the operations of Stage I + II: those that begin at the base all

@@ -1,6 +1,6 @@
 """Times attention over packed examples, against its length.
 
-  python benchmarks/attention.py --lengths=1024,2048,4096,8192
+  python -m benchmarks.attention --lengths=1024,2048,4096,8192
 
 A row is full of synthesis examples of one length (a source's latents and ViT
 tokens, an instruction, a noised target: 804 tokens), so what is visible grows

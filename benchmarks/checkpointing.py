@@ -1,6 +1,6 @@
 """What the train loop and its checkpoints cost beside the compiled step.
 
-  python benchmarks/checkpointing.py [--model=tiny] [--steps=200]
+  python -m benchmarks.checkpointing [--model=tiny] [--steps=200]
 
 The loop runs whole, with the demo's Stage I batch and state, but its step does
 nothing: what is left is the loop's own. A save blocks the loop while arrays are

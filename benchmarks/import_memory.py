@@ -1,6 +1,6 @@
 """Measures how much memory a BAGEL checkpoint of full width takes to import.
 
-  python benchmarks/import_memory.py --directory=DIR
+  python -m benchmarks.import_memory --directory=DIR
 
 Writes checkpoints of BAGEL-7B-MoT's width and few layers, random numbers in
 bfloat16 (7 GB with 4 of the 28 layers), imports and exports them in processes

@@ -1,6 +1,6 @@
 """How fast slices go from disk to packed rows.
 
-  python benchmarks/input_pipeline.py --store=runs/demo/store \\
+  python -m benchmarks.input_pipeline --store=runs/demo/store \\
       --root=runs/demo/phantoms/brain
 
 * `prepare`'s work on a case (read, resample, window, mask, alignment, write),

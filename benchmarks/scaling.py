@@ -1,6 +1,6 @@
 """Makes docs/scaling.md: the 7B model's stages on slices of TPUs.
 
-  python benchmarks/scaling.py
+  python -m benchmarks.scaling
 
 Compiles every case with `python -m synermedgen_jax.compile`, in a process of
 its own, two minutes or so each; cases that are in --results already are kept.
@@ -34,7 +34,7 @@ _LONG = {
 _TITLES = {'stage1': 'I', 'stage2': 'II'}
 _HEAD = """# The 7B model on slices of TPUs
 
-Made by `python benchmarks/scaling.py` on a machine with two CPU cores and no
+Made by `python -m benchmarks.scaling` on a machine with two CPU cores and no
 TPU: the step that `main` trains with, compiled ahead of time by the TPU's own
 compiler (`python -m synermedgen_jax.compile --help`). Memory and messages are
 the compiler's. **No step has been run on a TPU**: times follow from the peak

@@ -1,6 +1,6 @@
 """How fast a training step is, beside a plain matrix product.
 
-  python benchmarks/train_step.py --model=tiny
+  python -m benchmarks.train_step --model=tiny
 
 For every stage: seconds to compile, milliseconds a step (median), real tokens
 a second, the step's floating-point operations (matrix products and
@@ -38,6 +38,9 @@ _STAGES = flags.DEFINE_list(
   'stages', ['autoencoder', 'stage1', 'stage2', 'joint'], 'Configs.'
 )
 _STEPS = flags.DEFINE_integer('steps', 30, 'How many steps to time.')
+_OPTIMIZER = flags.DEFINE_string(
+  'optimizer', '', 'adamw or muon; what the config says by default.'
+)
 _ROWS = flags.DEFINE_integer('rows', 0, 'Rows a step; 0 = the config says.')
 _CONFIGS = Path(__file__).parents[1] / 'configs'
 _SIDE = 2048  # of the matrices
@@ -50,6 +53,7 @@ def _config(name: str):
   config = module.get_config(_MODEL.value)
   config.mesh = (-1, 1, 1)
   config.rows = _ROWS.value or config.rows
+  config.optimizer = _OPTIMIZER.value or config.optimizer
   return config
 
 

@@ -43,7 +43,7 @@ at_a_time="${AT_A_TIME:-1}"           # runs; of several, each has one core
 equal_steps() {  # base, model, steps of Stage I, of Stage II, options
   local base="$1" model="$2" stage1="$3" stage2="$4"
   shift 4
-  PYTHONPATH=. python benchmarks/ablation_steps.py --init_from="$base" \
+  python -m benchmarks.ablation_steps --init_from="$base" \
     --model="$model" --stage1_steps="$stage1" --stage2_steps="$stage2" "$@" > "$run/steps.part"
   mv "$run/steps.part" "$run/steps.txt"
 }

@@ -14,10 +14,9 @@ ROOT = Path(__file__).parents[1]
 def table(script, *options):
   """The lines that a benchmark prints."""
   done = subprocess.run(
-    [sys.executable, f'benchmarks/{script}.py', *options],
+    [sys.executable, '-m', f'benchmarks.{script}', *options],
     cwd=ROOT,
-    env=os.environ
-    | {'PYTHONPATH': str(ROOT), 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
+    env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
     capture_output=True,
     text=True,
     timeout=300,

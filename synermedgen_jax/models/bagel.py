@@ -332,9 +332,9 @@ def init_params(config: BagelConfig, key: jax.Array):
   return params
 
 
-@functools.lru_cache(maxsize=16)
+@functools.cache
 def abstract_params(config: BagelConfig):
-  """The shapes of `init_params`, traced once: it takes a second and more."""
+  """The shapes of `init_params`; cached, for tracing it takes a second."""
   return jax.eval_shape(
     functools.partial(init_params, config), jax.random.key(0)
   )

@@ -1,6 +1,6 @@
 """Steps of stages on meshes of eight devices; prints what differs as JSON.
 
-Run in a process of its own: python mesh_losses.py STORE MESHES STAGE ...
+Run in a process of its own: python mesh_losses.py STORE '8,1,1 2,2,2' STAGE ...
 """
 
 import functools
@@ -35,12 +35,13 @@ from synermedgen_jax.training import loop, optim, run
 from synermedgen_jax.training.metrics_log import Meter
 from synermedgen_jax.training.train_state import create_state
 
-ALONE = (1, 1, 1)
+ALONE = '1,1,1'
 ROWS = 8
 STEPS = 3
 
 
-def mesh_of(shape):
+def mesh_of(name):
+  shape = tuple(map(int, name.split(',')))
   return make_mesh(shape, jax.devices()[: int(np.prod(shape))])
 
 
@@ -68,9 +69,9 @@ def parameters():
   )
 
 
-def steps(shape, config, data):
+def steps(mesh_name, config, data):
   """Losses and gradients of some steps, and the last state."""
-  params, mesh = parameters(), mesh_of(shape)
+  params, mesh = parameters(), mesh_of(mesh_name)
   scales = optim.multipliers(
     optim.flatten(params), tuple(map(tuple, config.trainable))
   )
@@ -122,9 +123,9 @@ def compare(stage: str, store: str, meshes) -> dict:
   data = batches(store, config)
   losses, gradients, _ = steps(ALONE, config, data)
   found = {'alone': losses}
-  for shape in meshes:
-    other_losses, other_gradients, state = steps(shape, config, data)
-    found[str(shape)] = {
+  for name in meshes:
+    other_losses, other_gradients, state = steps(name, config, data)
+    found[name] = {
       'losses': other_losses,
       'gradients_off': furthest(other_gradients, gradients),
       'parts': parts(state),
@@ -154,10 +155,10 @@ def attention(meshes) -> dict:
   dense = functools.partial(interval_attention, implementation='xla')
   expected = jax.device_get(loss(dense)(query, key, value))
   found = {}
-  for shape in meshes:
-    with jax.set_mesh(mesh_of(shape)):
+  for name in meshes:
+    with jax.set_mesh(mesh_of(name)):
       run_kernel = jax.jit(loss(per_device(kernel, heads=2)))
-      found[str(shape)] = furthest(run_kernel(query, key, value), expected)
+      found[name] = furthest(run_kernel(query, key, value), expected)
   return found
 
 
@@ -165,7 +166,7 @@ def main() -> None:
   jax.config.update('jax_num_cpu_devices', 8)
   jax.config.update('jax_disable_most_optimizations', True)
   store, meshes, *stages = sys.argv[1:]
-  meshes = [tuple(mesh) for mesh in json.loads(meshes)]
+  meshes = meshes.split()
   found = {stage: compare(stage, store, meshes) for stage in stages}
   print(json.dumps(found | {'attention': attention(meshes)}))
 

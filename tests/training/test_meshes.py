@@ -1,6 +1,5 @@
 """Several devices do what one does."""
 
-import ast
 import functools
 import json
 import os
@@ -12,9 +11,9 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 # In how many parts the most divided parameter lies: the mesh is really used.
-PARTS = {'(8, 1, 1)': 1, '(2, 4, 1)': 4, '(2, 2, 2)': 4, '(1, 4, 2)': 8}
+PARTS = {'8,1,1': 1, '2,4,1': 4, '2,2,2': 4, '1,4,2': 8}
 # All of them, in all stages, are slow; these divide each axis.
-QUICK = ('(8, 1, 1)', '(2, 2, 2)')
+QUICK = ('8,1,1', '2,2,2')
 # Stage -> what it minimises. Joint training has the losses of both stages.
 TERMS = {
   'autoencoder': {'l1', 'l2', 'kl'},
@@ -29,7 +28,7 @@ def compared(store: Path, meshes: tuple[str, ...], *stages: str) -> dict:
   done = subprocess.run(
     [
       *(sys.executable, TESTS / 'training' / 'mesh_losses.py', store),
-      *(json.dumps([ast.literal_eval(mesh) for mesh in meshes]), *stages),
+      *(' '.join(meshes), *stages),
     ],
     env=os.environ
     | {

@@ -234,7 +234,10 @@ def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_later(
 
 
 def damage(checkpoint):
-  """Cuts the files of the parameters' numbers in half: some are of no use."""
+  """Cuts all files of the parameters' numbers in half.
+
+  One alone, be it the largest, may be one that nothing refers to any more.
+  """
   files = [p for p in (checkpoint / 'params').rglob('d/*') if p.is_file()]
   for path in files:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
