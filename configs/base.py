@@ -7,8 +7,9 @@ Goes on from what the configs base_*.py bring one by one, and makes the weights
 that ship. Nothing medical goes in: scenes of solids, in rendering styles
 (synermedgen_jax/scenes). Conditions of synthesis are left out at times, so that
 guidance works.
-small: 9.5 minutes on one CPU core. Result to expect in training: view 0.64,
-style 0.68 (all four panels), change 0.90; flow loss on validation scenes 0.58.
+small: 5 minutes on two shared CPU cores. Result to expect in training: view
+0.63, style 0.62 (all four panels), change 0.60; flow loss on validation scenes
+0.48.
 """
 
 from ml_collections import ConfigDict
@@ -31,7 +32,8 @@ def get_config(model: str = 'small') -> ConfigDict:
   config.scenes = {'levels': (0.1, 0.25, 0.25, 0.4)}
   # Two pictures to make and two or three questions a row.
   config.capacity = {'und': 192, 'gen': 256, 'vit': 56, 'images': 4}
-  config.rows = config.streams = 2
+  config.rows = 2
+  config.streams = config.reader_threads = 1
   config.dropout = {'text': 0.1, 'vae': 0.1, 'vit': 0.1}
 
   config.trainable = (

@@ -50,8 +50,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   return config
 
 
-def _trainable(words: float = 1.0, looks: float = 1.0):
-  """The table of multipliers, with those of the vocabulary and the ViT."""
+def _trainable(words: float = 1.0, looks: float = 1.0, und: float = 1.0):
+  """The table of multipliers: of the vocabulary, the ViT, the `und` expert."""
   return (
     (r'autoencoder/.*', 0.0),
     (r'(vit|latent)_pos_embed', 0.0),
@@ -59,23 +59,24 @@ def _trainable(words: float = 1.0, looks: float = 1.0):
     (r'mot/(layers/gen|gen_norm)/.*', 0.0),
     (r'(embed_tokens|lm_head)/.*', words),
     (r'(vit|connector)/.*', looks),
-    (r'mot/(layers/und|und_norm)/.*', 1.0),
+    (r'mot/(layers/und|und_norm)/.*', und),
   )
 
 
 def _small_recipe(config: ConfigDict) -> None:
   """From the small base, which knows every task's shape (docs/base.md)."""
-  config.tasks = {'cts': 0.3, 'mi': 0.25, 'tia': 0.45, 'vlm': 0.0}
+  config.tasks = {'cts': 0.25, 'mi': 0.3, 'tia': 0.45, 'vlm': 0.0}
   config.first_tasks = {}
   config.first_examples = 0
   config.capacity = {'und': 224, 'gen': 0, 'vit': 80, 'images': 0}
-  config.rows = config.streams = 4
+  config.rows = 4
+  config.streams = config.reader_threads = 1
   # What compares is there, and larger steps would undo it; the words of the
   # modalities are new, and so are their looks.
-  config.trainable = _trainable(words=4.0, looks=1.5)
-  config.steps = 700
+  config.trainable = _trainable(words=4.0, looks=1.5, und=0.3)
+  config.steps = 1400
   config.learning_rate = 1.4e-3
-  config.val_every = 350
+  config.val_every = 700
 
 
 def _bagel_recipe(config: ConfigDict) -> None:

@@ -54,24 +54,24 @@ def tiny() -> BagelConfig:
 
 
 def small() -> BagelConfig:
-  """About 4 M parameters, float32, grey 64 x 64 pictures: the small base."""
+  """About 2 M parameters, float32, grey 64 x 64 pictures: the small base."""
   return BagelConfig(
     llm=MoTConfig(
-      hidden=128,
+      hidden=96,
       layers=5,
-      heads=8,
+      heads=4,
       kv_heads=4,
       head_dim=32,
-      mlp=320,
+      mlp=256,
       vocab=512,
       rope_theta=1e4,
       unroll=5,
     ),
     vit=ViTConfig(
-      hidden=192,
+      hidden=128,
       layers=3,
-      heads=6,
-      mlp=384,
+      heads=4,
+      mlp=256,
       patch=32,
       channels=1,
       table=2,

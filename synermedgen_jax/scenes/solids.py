@@ -286,19 +286,22 @@ def _cover(s: Scene, seen: np.ndarray, t: np.ndarray, height: float):
   swell = np.where(boxy > 0, (1 - t**4) ** 0.25, (1 - t**2) ** 0.5)
   axes = s.axes[seen, :2] * swell[:, None]
   center = s.center[seen, :2] + s.drift[seen] * t[:, None]
-  cos, sin = (s.turn[seen, i, None, None] for i in range(2))
-  x = _LINE + s.warp * s.warp_x.at(height)
-  y = _LINE.T + s.warp * s.warp_y.at(height)
-  x = x[None] - center[:, :1, None]
-  y = y[None] - center[:, 1:, None]
-  u = (cos * x + sin * y) * (1 / axes[:, :1, None])
-  v = (cos * y - sin * x) * (1 / axes[:, 1:, None])
+  # Where a pixel lies on a solid's own axes, in its radii: affine in the bent
+  # plane's x and y.
+  plane = np.ones((3, SIDE**2), np.float32)
+  plane[0] = (_LINE + s.warp * s.warp_x.at(height)).ravel()
+  plane[1] = (_LINE.T + s.warp * s.warp_y.at(height)).ravel()
+  cos, sin = s.turn[seen].T
+  turns = np.array([[cos, sin], [-sin, cos]], np.float32) / axes.T[:, None]
+  shift = -(turns * center.T).sum(1, keepdims=True)
+  along = np.concatenate([turns, shift], 1).astype(np.float32)
+  u, v = along.transpose(0, 2, 1) @ plane
   u *= u
   v *= v
   square = boxy > 0
   u[square] *= u[square]
   v[square] *= v[square]
-  level = (u + v).reshape(len(seen), SIDE**2)  # 1 at the rim
+  level = u + v  # 1 at the rim
   # Pixels from the rim, near it: the level grows by its power per radius.
   sharp = axes.min(1) * (SIDE / 2) / np.where(square, 4, 2)
   sharp = np.maximum(sharp, 0.3)[:, None].astype(np.float32)

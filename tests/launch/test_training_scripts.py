@@ -70,6 +70,7 @@ def test_every_stage_of_the_base_goes_on_from_the_one_before(box):
     'base_vision.py',
     'base_questions.py',
     'base_changes.py',
+    'base_changes_again.py',
     'base_pictures.py',
     'base.py',
   ]

@@ -27,11 +27,11 @@ def test_what_is_read_of_source_and_candidate_is_compared_alike():
   model = small()
   params = initial_params(model)
   und = params['mot']['layers']['und']
-  d = model.llm.head_dim
+  d, group = model.llm.head_dim, model.llm.heads // model.llm.kv_heads
   out = np.array(und['o_proj']['kernel'][0])
   query = np.array(und['q_proj']['kernel'][1])[:, :d]
   key = np.array(und['k_proj']['kernel'][1])[:, :d]
-  near, far = out[:d], out[2 * d : 3 * d]
+  near, far = out[:d], out[group * d : (group + 1) * d]
   np.testing.assert_allclose(near @ key, far @ query, atol=1e-5)
   assert np.abs(near @ key).max() > 0.5
   np.testing.assert_allclose(near @ query, 0, atol=1e-5)

@@ -4,7 +4,7 @@
 two stages that begin from nothing. Another CPU sums in another order, so they
 agree to within 2 % and not to the bit.
 
-  python tests/training/test_base_reproduces.py   # writes the file again
+  python -m tests.training.test_base_reproduces   # writes the file again
 """
 
 import importlib.util
