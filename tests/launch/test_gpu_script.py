@@ -86,6 +86,8 @@ def test_another_status_on_a_box_stops_with_it_and_says_so_in_a_line(box):
 @pytest.mark.parametrize('sent', [signal.SIGTERM, signal.SIGINT])
 def test_a_box_that_is_told_to_stop_saves_and_does_not_start_again(box, sent):
   box.fake('../repository/.venv/bin/python', said=TRAINING)
+  # Tests in the background of a shell ignore it, and would pass that on.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   running = subprocess.Popen(
     ['bash', str(box.root / 'launch/gpu.sh'), *LOCAL], env=box.env
   )
