@@ -170,7 +170,7 @@ def kill(processes) -> None:
     process.wait()
 
 
-def wait_until(happened, processes=(), seconds=300) -> bool:
+def wait_until(happened, processes=(), seconds=120) -> bool:
   """Waits for something; False where the processes all ended before."""
   deadline = time.monotonic() + seconds
   while not happened():

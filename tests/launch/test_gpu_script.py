@@ -87,7 +87,7 @@ def test_another_status_on_a_box_stops_with_it_and_says_so_in_a_line(box):
 def test_a_box_that_is_told_to_stop_saves_and_does_not_start_again(box, sent):
   box.fake('../repository/.venv/bin/python', said=TRAINING)
   # Tests in the background of a shell ignore it, and would pass that on.
-  signal.signal(signal.SIGINT, signal.default_int_handler)
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
   running = subprocess.Popen(
     ['bash', str(box.root / 'launch/gpu.sh'), *LOCAL], env=box.env
   )
@@ -96,6 +96,7 @@ def test_a_box_that_is_told_to_stop_saves_and_does_not_start_again(box, sent):
     running.send_signal(sent)
     assert running.wait(timeout=10) == 75
   finally:
+    signal.signal(signal.SIGINT, before)
     (box.fakes / 'end').write_text('0')
     running.wait(timeout=10)
   assert len(box.calls('main')) == 1
