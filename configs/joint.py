@@ -10,7 +10,7 @@ is 1 : 1 as in BAGEL's recipe.
 
 from ml_collections import ConfigDict
 
-from synermedgen_jax.training.defaults import default_config
+from synermedgen_jax.training.defaults import WORDS_OF_SCENES, default_config
 
 
 def get_config(model: str = 'tiny') -> ConfigDict:
@@ -47,4 +47,6 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.learning_rate = 2e-3
   config.warmup = 100
   config.ema = 0.995
+  if model == 'small':
+    config.new_words = WORDS_OF_SCENES
   return config

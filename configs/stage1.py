@@ -12,7 +12,11 @@ Trains ViT, connector and the `und` expert; VAE and `gen` are frozen.
 
 from ml_collections import ConfigDict
 
-from synermedgen_jax.training.defaults import BAGEL_SAMPLING, default_config
+from synermedgen_jax.training.defaults import (
+  BAGEL_SAMPLING,
+  WORDS_OF_SCENES,
+  default_config,
+)
 
 
 def get_config(model: str = 'tiny') -> ConfigDict:
@@ -50,14 +54,14 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   return config
 
 
-def _trainable(words: float = 1.0, looks: float = 1.0, und: float = 1.0):
-  """The table of multipliers: of the vocabulary, the ViT, the `und` expert."""
+def _trainable(looks: float = 1.0, und: float = 1.0):
+  """The table of multipliers: of the ViT and the `und` expert."""
   return (
     (r'autoencoder/.*', 0.0),
     (r'(vit|latent)_pos_embed', 0.0),
     (r'(vae2llm|llm2vae|time_embedder)/.*', 0.0),
     (r'mot/(layers/gen|gen_norm)/.*', 0.0),
-    (r'(embed_tokens|lm_head)/.*', words),
+    (r'(embed_tokens|lm_head)/.*', 1.0),
     (r'(vit|connector)/.*', looks),
     (r'mot/(layers/und|und_norm)/.*', und),
   )
@@ -65,18 +69,20 @@ def _trainable(words: float = 1.0, looks: float = 1.0, und: float = 1.0):
 
 def _small_recipe(config: ConfigDict) -> None:
   """From the small base, which knows every task's shape (docs/base.md)."""
-  config.tasks = {'cts': 0.25, 'mi': 0.3, 'tia': 0.45, 'vlm': 0.0}
+  config.tasks = {'cts': 0.2, 'mi': 0.25, 'tia': 0.55, 'vlm': 0.0}
   config.first_tasks = {}
   config.first_examples = 0
   config.capacity = {'und': 224, 'gen': 0, 'vit': 80, 'images': 0}
   config.rows = 4
   config.streams = config.reader_threads = 1
-  # What compares is there, and larger steps would undo it; the words of the
-  # modalities are new, and so are their looks.
-  config.trainable = _trainable(words=4.0, looks=1.5, und=0.3)
-  config.steps = 1400
+  config.new_words = WORDS_OF_SCENES
+  config.augment = {'mirror': 0.5, 'noise': 0.1}
+  # What compares is there, and larger steps would undo it; what the modalities
+  # look like is new.
+  config.trainable = _trainable(looks=1.5, und=0.3)
+  config.steps = 1200
   config.learning_rate = 1.4e-3
-  config.val_every = 700
+  config.val_every = 600
 
 
 def _bagel_recipe(config: ConfigDict) -> None:

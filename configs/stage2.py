@@ -52,9 +52,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
 def _small_recipe(config: ConfigDict) -> None:
   """From the small base, whose `gen` expert has drawn before."""
   config.streams = config.reader_threads = 1
-  config.steps = 800
-  config.learning_rate = 5e-3
-  config.checkpoint_every = 400
+  config.steps = 750
+  config.checkpoint_every = 750
 
 
 def _bagel_recipe(config: ConfigDict) -> None:

@@ -64,13 +64,13 @@ def initial_params(model: BagelConfig = MODEL):
   return nn.unbox(init(jax.random.key(0)))
 
 
-def config_file(name: str):
-  """`configs/NAME.py` for the model `nano`."""
+def config_file(name: str, model: str = 'nano'):
+  """`configs/NAME.py` for a model."""
   path = CONFIGS / f'{name}.py'
   spec = importlib.util.spec_from_file_location(name, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  return module.get_config('nano')
+  return module.get_config(model)
 
 
 def config(name: str, store, /, **values):

@@ -19,6 +19,7 @@ import numpy as np
 from synermedgen_jax.core.batch import Capacity, ImageGeometry
 from synermedgen_jax.core.modalities import Route
 from synermedgen_jax.input import packing
+from synermedgen_jax.input.augment import Augment
 from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.slices.store import Case, SliceStore
@@ -31,6 +32,7 @@ from synermedgen_jax.tasks.example import (
   vae_image,
 )
 
+_NO_CHANGES = Augment()
 _NO_SOURCES: Mapping[str, ExampleSource] = types.MappingProxyType({})
 # Tasks that guidance at inference is for.
 _GUIDED = ('synthesis', 'editing', 'redraw', 'copy')
@@ -131,19 +133,22 @@ class Tokenise(grain.RandomMapTransform):
     geometry: ImageGeometry,
     capacity: Capacity,
     dropout: Dropout,
+    augment: Augment,
   ):
     self.read_slice = read_slice
     self.tokenizer = tokenizer
     self.geometry = geometry
     self.capacity = capacity
     self.dropout = dropout
+    self.augment = augment
 
   def random_map(self, example: Example, rng: np.random.Generator):
     dropped = frozenset()
     if example.task in _GUIDED:
       dropped = self.dropout.draw(example, rng)
+    read = self.augment.reader(self.read_slice, example, rng)
     features = packing.tokenise(
-      example, self.tokenizer, self.geometry, self.read_slice, dropped=dropped
+      example, self.tokenizer, self.geometry, read, dropped=dropped
     )
     _check_size(example, features, self.capacity)
     return features
@@ -198,6 +203,7 @@ def train_dataset(
   rows: int,
   seed: int,
   dropout: Dropout = Dropout(),
+  augment: Augment = _NO_CHANGES,
   neighbours: int = 3,
   routes: Sequence[str] = (),
   packing_bins: int = 16,
@@ -218,6 +224,7 @@ def train_dataset(
     rows: rows of the whole batch.
     seed: fixes order, draws and packing.
     dropout: condition dropout of synthesis.
+    augment: how images are changed.
     neighbours: K of CTS's negatives.
     routes: keep these routes alone; empty = all.
     packing_bins: open rows of a stream's first-fit packer.
@@ -230,7 +237,7 @@ def train_dataset(
       fits in no row (`ExampleTooLarge`); later ones are met as they come.
   """
   tokenise = Tokenise(
-    slice_reader(store), tokenizer, geometry, capacity, dropout
+    slice_reader(store), tokenizer, geometry, capacity, dropout, augment
   )
   examples = _mixture_of_tasks(
     store,

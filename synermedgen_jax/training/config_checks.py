@@ -44,11 +44,18 @@ _AT_LEAST = {
       'keep_every',
       'profile.start',
       'profile.steps',
+      'augment.noise',
     ),
     0,
   ),
 }
-_SHARES = ('ema', 'dropout.text', 'dropout.vae', 'dropout.vit')
+_SHARES = (
+  'ema',
+  'dropout.text',
+  'dropout.vae',
+  'dropout.vit',
+  'augment.mirror',
+)
 
 
 T = TypeVar('T')

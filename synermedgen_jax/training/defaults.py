@@ -15,6 +15,23 @@ BAGEL_SAMPLING = {
   },
 }
 
+# What the small base calls the looks of the modalities (training subjects,
+# `python -m benchmarks.first_looks`), no word twice; the regions in turn.
+WORDS_OF_SCENES = (
+  ('CBCT', 'depth'),
+  ('CT', 'flat'),
+  ('MRI', 'outline'),
+  ('PET', 'glow'),
+  ('T1 (MRI)', 'negative'),
+  ('T1CE (MRI)', 'etched'),
+  ('T2 (MRI)', 'frost'),
+  ('FLAIR (MRI)', 'relief'),
+  ('brain', 'nested'),
+  ('pelvis', 'scattered'),
+  ('whole-body', 'woven'),
+  ('modality', 'style'),
+)
+
 
 def default_config() -> ConfigDict:
   """A config without a stage: configs/*.py add what is their own."""
@@ -24,6 +41,7 @@ def default_config() -> ConfigDict:
   config.store = ''
   config.init_from = ''  # a workdir whose parameters training starts from
   config.init_step = 'newest'  # or 'best', or a step
+  config.new_words = ()  # (word, the word of init_from that it starts as)
   config.seed = 0
 
   # What is asked, and how it becomes tokens.
@@ -38,6 +56,7 @@ def default_config() -> ConfigDict:
   config.image = {'vit_side': 64, 'vae_side': 64}
   config.capacity = {'und': 0, 'gen': 0, 'vit': 0, 'images': 0}
   config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
+  config.augment = {'mirror': 0.0, 'noise': 0.0}  # images of training
 
   # A batch: rows from so many streams, which processes share out.
   config.rows = 4

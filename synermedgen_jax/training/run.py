@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from synermedgen_jax.core.batch import Capacity, PackedBatch
 from synermedgen_jax.core.chips import chip_of
 from synermedgen_jax.core.sharding import make_mesh
+from synermedgen_jax.input.augment import Augment
 from synermedgen_jax.input.pipeline import Dropout, train_dataset
 from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
@@ -47,6 +48,7 @@ from synermedgen_jax.training.config_checks import (
   reading,
   streams_here,
 )
+from synermedgen_jax.training.new_words import start_as_known
 from synermedgen_jax.training.objectives import ObjectiveConfig
 from synermedgen_jax.training.train_state import (
   TrainState,
@@ -90,7 +92,7 @@ def train(
       mesh,
       seed=config.seed,
       ema=config.ema > 0,
-      initial=_initial_params(config),
+      initial=_initial_params(config, tokenizer),
     )[0]
 
   def complete(state: TrainState) -> TrainState:
@@ -171,10 +173,13 @@ def _data(
   """What is trained on, and the batches of the validation."""
   geometry = made_of(config, 'image', model.image_geometry)
   capacity = made_of(config, 'capacity', Capacity)
-  train_dropout = made_of(config, 'dropout', Dropout)
+  changes = {
+    'dropout': made_of(config, 'dropout', Dropout),
+    'augment': made_of(config, 'augment', Augment),
+  }
   here = streams_here(config, mesh)
 
-  def dataset(split: str, seed: int, dropout: Dropout, first_examples: int = 0):
+  def dataset(split: str, seed: int, first_examples: int = 0, **changes):
     return train_dataset(
       store,
       split,
@@ -190,7 +195,7 @@ def _data(
       },
       rows=config.rows,
       seed=seed,
-      dropout=dropout,
+      **changes,
       neighbours=config.neighbours,
       routes=tuple(config.routes),
       packing_bins=config.packing_bins,
@@ -201,14 +206,9 @@ def _data(
 
   val = []
   try:
-    data = dataset(
-      'train',
-      config.seed,
-      train_dropout,
-      config.first_examples,
-    )
+    data = dataset('train', config.seed, config.first_examples, **changes)
     if config.val_every:
-      held_out = iter(dataset('val', config.seed + 1, Dropout()))
+      held_out = iter(dataset('val', config.seed + 1))
       val = [next(held_out) for _ in range(config.val_batches)]
   except ValueError as error:
     raise ConfigError(str(error)) from None
@@ -287,7 +287,8 @@ def starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
   Raises:
     ConfigError: naming the key that is wrong.
   """
-  return model_shape(config), _initial_params(config)
+  tokenizer = load_tokenizer(config.tokenizer)
+  return model_shape(config), _initial_params(config, tokenizer)
 
 
 def model_shape(config: ConfigDict) -> BagelConfig:
@@ -319,15 +320,18 @@ def model_shape(config: ConfigDict) -> BagelConfig:
   return model
 
 
-def _initial_params(config: ConfigDict) -> Any:
+def _initial_params(config: ConfigDict, tokenizer: Tokenizer) -> Any:
   """The parameters that a run begins with; None = random ones."""
   if not config.init_from:
     return None
   with reading('init_from'):
     if weights.holds_weights(config.init_from):
-      return weights.load_weights(config.init_from)[1]
-    folder, which = _init_from(config)
-    return saved_model.load_model(folder, which=which)[1]
+      params = weights.load_weights(config.init_from)[1]
+    else:
+      folder, which = _init_from(config)
+      params = saved_model.load_model(folder, which=which)[1]
+  with reading('new_words'):
+    return start_as_known(params, tokenizer, config.new_words)
 
 
 def _init_from(config: ConfigDict) -> tuple[Path, str]:

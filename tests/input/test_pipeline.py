@@ -11,6 +11,7 @@ from store_fakes import USABLE, cases_of, slice_of
 
 from synermedgen_jax.core.batch import TASKS, Capacity
 from synermedgen_jax.input import pipeline
+from synermedgen_jax.input.augment import Augment
 from synermedgen_jax.input.pipeline import Dropout
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.slices.store import SliceStore
@@ -219,4 +220,19 @@ def test_a_rare_task_that_fits_in_no_row_is_told_before_the_first_row(
       capacity=Capacity(und=96, gen=8, vit=8, images=2),
       first_examples=4,
       **others,
+    )
+
+
+def test_images_of_a_batch_are_changed_as_asked_and_its_tokens_are_not(store):
+  plain, noisy = (
+    take(dataset(store, QUESTIONS, augment=Augment(noise=n)), 4)
+    for n in (0.0, 0.2)
+  )
+  for before, after in zip(plain, noisy, strict=True):
+    used = before.vit_visible_to > 0
+    change = (after.vit_patches - before.vit_patches)[used]
+    assert 0.1 < change.std() < 0.3
+    assert_equal(
+      after.replace(vit_patches=before.vit_patches),
+      before,
     )

@@ -195,8 +195,15 @@ AT_LEAST = {
   'keep_every': 0,
   'profile.start': 0,
   'profile.steps': 0,
+  'augment.noise': 0,
 }
-SHARES = ('ema', 'dropout.text', 'dropout.vae', 'dropout.vit')
+SHARES = (
+  'ema',
+  'dropout.text',
+  'dropout.vae',
+  'dropout.vit',
+  'augment.mirror',
+)
 
 
 def config_with(store, key, value):

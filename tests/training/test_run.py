@@ -18,6 +18,8 @@ import pytest
 
 from synermedgen_jax.core.chips import Chip
 from synermedgen_jax.core.sharding import make_mesh
+from synermedgen_jax.input.augment import Augment
+from synermedgen_jax.input.pipeline import Dropout
 from synermedgen_jax.input.streams import BatchIterator
 from synermedgen_jax.models.bagel import Bagel, abstract_params
 from synermedgen_jax.training import checkpoints as ckpt
@@ -53,6 +55,31 @@ def params(workdir, *, average=False):
 def changed(before, after):
   assert before.keys() == after.keys()
   return {name for name in before if (before[name] != after[name]).any()}
+
+
+def test_validation_sees_images_as_they_are(
+  store_path, nano_preset, tmp_path, monkeypatch
+):
+  asked = []
+
+  def train_dataset(store, split, *args, **options):
+    changes = {k: options.get(k) for k in ('augment', 'dropout')}
+    asked.append((split, changes))
+    if split == 'val':
+      raise ValueError('That is all.')
+    return dataset(store, split, *args, **options)
+
+  dataset = run.train_dataset
+  monkeypatch.setattr(run, 'train_dataset', train_dataset)
+  config = nano.config(
+    'stage1', store_path, augment={'mirror': 0.5, 'noise': 0.1}
+  )
+  config.dropout.vit = 0.25
+  with pytest.raises(ConfigError, match=r'That is all\.'):
+    run.train(config, tmp_path / 'run')
+  changes = {'augment': Augment(0.5, 0.1), 'dropout': Dropout(vit=0.25)}
+  unchanged = {'augment': None, 'dropout': None}
+  assert asked == [('train', changes), ('val', unchanged)]
 
 
 @pytest.mark.parametrize('stage', nano.STAGES)
