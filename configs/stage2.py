@@ -52,8 +52,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
 def _small_recipe(config: ConfigDict) -> None:
   """From the small base, whose `gen` expert has drawn before."""
   config.streams = config.reader_threads = 1
-  config.steps = 750
-  config.checkpoint_every = 750
+  config.steps = 1000
+  config.checkpoint_every = 500
 
 
 def _bagel_recipe(config: ConfigDict) -> None:

@@ -17,6 +17,7 @@ the file.
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import sys
@@ -112,18 +113,23 @@ def _understanding(trained: Trained, store: SliceStore, cases) -> tuple:
     batch_size=_BATCH.value,
   )
   by_id = {case.id: _subject(case) for case in cases}
-  records, kept, images, answered = [], [], [], {}
-  for task in protocol.QUESTION_TASKS:
-    examples = protocol.draw_questions(
+  asked = {
+    task: protocol.draw_questions(
       cases,
       task,
       _QUESTIONS.value,
       seed=_SEED.value,
       neighbours=trained.config['neighbours'],
     )
-    with tqdm(total=len(examples), desc=f'ask {task}', unit='question') as bar:
-      answers = answerer.answer(examples, progress=bar.update)
-    for i, (example, answer) in enumerate(zip(examples, answers, strict=True)):
+    for task in protocol.QUESTION_TASKS
+  }
+  # All at once: of one shape, they are one program.
+  questions = list(itertools.chain.from_iterable(asked.values()))
+  with tqdm(total=len(questions), desc='ask', unit='question') as bar:
+    answers = iter(answerer.answer(questions, progress=bar.update))
+  records, kept, images, answered = [], [], [], {}
+  for task, examples in asked.items():
+    for i, (example, answer) in enumerate(zip(examples, answers, strict=False)):
       record = {
         'task': task,
         'answer': example.answer,

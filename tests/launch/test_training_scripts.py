@@ -40,16 +40,16 @@ def trained(box, script, *arguments):
   return [CALL.search(call).groups() for call in calls]
 
 
-def test_the_demo_starts_from_the_base_and_trains_no_autoencoder(box):
-  assert trained(box, 'demo.sh', 'out') == [
+def test_the_demo_from_the_base_trains_no_autoencoder(box):
+  assert trained(box, 'demo.sh', '--from_base', 'out') == [
     ('stage1.py', 'small', 'out/stage1', 'weights/small'),
     ('stage2.py', 'small', 'out/stage2', 'out/stage1'),
   ]
   assert (ROOT / 'weights' / 'small' / 'model.json').is_file()
 
 
-def test_the_demo_from_scratch_starts_with_its_autoencoder(box):
-  assert trained(box, 'demo.sh', '--from_scratch', 'out') == [
+def test_the_demo_starts_with_its_autoencoder(box):
+  assert trained(box, 'demo.sh', 'out') == [
     ('autoencoder.py', 'tiny', 'out/autoencoder', ''),
     ('stage1.py', 'tiny', 'out/stage1', 'out/autoencoder'),
     ('stage2.py', 'tiny', 'out/stage2', 'out/stage1'),
