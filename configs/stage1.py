@@ -69,20 +69,21 @@ def _trainable(looks: float = 1.0, und: float = 1.0):
 
 def _small_recipe(config: ConfigDict) -> None:
   """From the small base, which knows every task's shape (docs/base.md)."""
-  config.tasks = {'cts': 0.2, 'mi': 0.25, 'tia': 0.55, 'vlm': 0.0}
+  config.tasks = {'cts': 0.2, 'mi': 0.3, 'tia': 0.5, 'vlm': 0.0}
   config.first_tasks = {}
   config.first_examples = 0
-  config.capacity = {'und': 224, 'gen': 0, 'vit': 80, 'images': 0}
-  config.rows = 4
+  # One question of TIA (73 tokens) and one other (55) fill a row.
+  config.capacity = {'und': 128, 'gen': 0, 'vit': 28, 'images': 0}
+  config.rows = 8
   config.streams = config.reader_threads = 1
   config.new_words = WORDS_OF_SCENES
   config.augment = {'mirror': 0.5, 'noise': 0.1}
   # What compares is there, and larger steps would undo it; what the modalities
   # look like is new.
   config.trainable = _trainable(looks=1.5, und=0.3)
-  config.steps = 1800
+  config.steps = 1400
   config.learning_rate = 1.4e-3
-  config.val_every = 600
+  config.val_every = 700
 
 
 def _bagel_recipe(config: ConfigDict) -> None:
