@@ -8,8 +8,8 @@ that ship. Nothing medical goes in: scenes of solids, in rendering styles
 (synermedgen_jax/scenes). Conditions of synthesis are left out at times, so that
 guidance works.
 small: 5 minutes on two shared CPU cores. Result to expect in training: view
-0.63, style 0.62 (all four panels), change 0.60; flow loss on validation scenes
-0.48.
+0.71, style 0.68 (all four panels), change 0.90; flow loss on validation scenes
+0.47.
 """
 
 from ml_collections import ConfigDict

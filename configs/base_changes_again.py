@@ -1,4 +1,4 @@
-"""The base learns changes to the end: the rate of base_changes once more.
+"""The base goes on with changes: the rate of base_changes once more.
 
   python -m synermedgen_jax.main --config=configs/base_changes_again.py:small \\
       --config.init_from=RUN/base_changes --workdir=RUN/base_changes_again

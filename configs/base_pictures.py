@@ -1,7 +1,7 @@
 """The base learns to draw: a view again, in the style that is asked for.
 
   python -m synermedgen_jax.main --config=configs/base_pictures.py:small \\
-      --config.init_from=RUN/base_changes_again \\
+      --config.init_from=RUN/base_changes_more \\
       --workdir=RUN/base_pictures
 
 As configs/stage2.py, on drawn scenes: the `gen` expert and its projections

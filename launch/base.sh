@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the small base again, from nothing but drawn scenes: autoencoder, ViT,
 # questions, changes, pictures, everything at once, and the folder of weights
-# (docs/base.md). 105 minutes on two cores, other work beside some of it; no GPU.
+# (docs/base.md). Two hours on two cores, other work beside some of it; no GPU.
 # A second run reuses what is there.
 # Usage: bash launch/base.sh [directory, runs/base by default] [weights]
 set -euo pipefail
@@ -24,7 +24,8 @@ train base_vision "$run/base_autoencoder"
 train base_questions "$run/base_vision"
 train base_changes "$run/base_questions"
 train base_changes_again "$run/base_changes"
-train base_pictures "$run/base_changes_again"
+train base_changes_more "$run/base_changes_again"
+train base_pictures "$run/base_changes_more"
 train base "$run/base_pictures"
 
 printf '\n== Weights\n'

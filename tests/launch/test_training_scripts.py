@@ -71,6 +71,7 @@ def test_every_stage_of_the_base_goes_on_from_the_one_before(box):
     'base_questions.py',
     'base_changes.py',
     'base_changes_again.py',
+    'base_changes_more.py',
     'base_pictures.py',
     'base.py',
   ]
