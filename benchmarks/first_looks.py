@@ -53,6 +53,8 @@ def main(_) -> None:
   counts = {}
   for modality in dict.fromkeys(route.source for route in ROUTES):
     cases = [c for c in store.split('train') if modality in c.modalities]
+    if not cases:
+      continue
     asked = [_question(cases, modality, rng) for _ in range(_QUESTIONS.value)]
     said = collections.Counter(' '.join(answerer.answer(asked)).split())
     counts[modality.label] = [said[style] for style in styles.NAMES]

@@ -144,7 +144,7 @@ pin() {  # this shell to a core that no other run has
   [ "$at_a_time" -gt 1 ] || return 0
   cores="$(nproc)"  # before OMP_NUM_THREADS, which it heeds
   # Two runs that share all cores wait for one another's threads.
-  export OMP_NUM_THREADS=1
+  export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
   export XLA_FLAGS="${XLA_FLAGS:-} --xla_cpu_multi_thread_eigen=false"
   for ((core = 0; core < cores; core++)); do
     exec 9> "$run/core$core.lock"
@@ -188,8 +188,6 @@ why() {  # the last line of the first log that does not end well
 
 # shellcheck source=launch/setup.sh
 source launch/setup.sh requirements.txt
-# shellcheck source=launch/cpu.sh
-source launch/cpu.sh
 mkdir -p "$run"
 [ -e "$base" ] || fail "$base: no such folder; name the base with BASE=."
 

@@ -10,8 +10,8 @@ run="${1:-runs/base}"
 weights="${2:-$run/weights}"
 # shellcheck source=launch/setup.sh
 source launch/setup.sh requirements.txt
-# shellcheck source=launch/cpu.sh
-source launch/cpu.sh
+# Scenes are many small products of matrices, which threads only slow down.
+export OPENBLAS_NUM_THREADS=1
 
 train() {  # stage, what it starts from
   printf '\n== %s\n' "$1"

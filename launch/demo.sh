@@ -14,8 +14,6 @@ fi
 run="${1:-$run}"
 # shellcheck source=launch/setup.sh
 source launch/setup.sh requirements.txt
-# shellcheck source=launch/cpu.sh
-source launch/cpu.sh
 
 step() { printf '\n== %s\n' "$1"; }
 

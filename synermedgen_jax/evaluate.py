@@ -129,11 +129,11 @@ def _understanding(trained: Trained, store: SliceStore, cases) -> tuple:
     answers = iter(answerer.answer(questions, progress=bar.update))
   records, kept, images, answered = [], [], [], {}
   for task, examples in asked.items():
-    for i, (example, answer) in enumerate(zip(examples, answers, strict=False)):
+    for i, example in enumerate(examples):
       record = {
         'task': task,
         'answer': example.answer,
-        'prediction': answer,
+        'prediction': next(answers),
         'route': example.route.name if example.route else '',
       }
       records.append(record)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from synermedgen_jax.scenes import styles
+from synermedgen_jax.slices.store import SliceStore
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -49,3 +52,17 @@ def test_attention_is_timed_at_every_length():
 def test_saves_are_timed():
   lines = table('checkpointing', '--saves=1', '--steps=0')
   assert any(re.search(r'\d %|\d%', line) for line in lines)
+
+
+@pytest.mark.slow
+def test_every_modality_starts_as_a_style_of_its_own(store_path):
+  heading, *rows = table(
+    'first_looks', f'--store={store_path}', '--questions=1'
+  )
+  assert heading.split()[:-2] == list(styles.NAMES)
+  shown = SliceStore.open(store_path).split('train')
+  labels = {m.label for case in shown for m in case.modalities}
+  assert {row.partition('  ')[0] for row in rows} == labels
+  starts = [row.split()[-1] for row in rows]
+  assert set(starts) <= set(styles.NAMES)
+  assert len(set(starts)) == len(starts)

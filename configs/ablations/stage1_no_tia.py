@@ -7,8 +7,8 @@
       --config.store=STORE --config.init_from=RUNS/SEED/stage1_no_tia \\
       --config.seed=SEED --workdir=RUNS/SEED/stage2_no_tia
 
-At the compute of Stage I: a row has places for the images of two of the other
-questions, which keep their proportions, so a step costs a little more.
+At the compute of Stage I; the other two tasks keep their proportions. A row of
+`small` has places for the images of two of them: a step costs a little more.
 
 launch/ablations.sh runs it. Time and result: docs/ablations.md.
 """

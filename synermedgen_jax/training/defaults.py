@@ -15,8 +15,9 @@ BAGEL_SAMPLING = {
   },
 }
 
-# What the small base calls the looks of the modalities (training subjects,
-# `python -m benchmarks.first_looks`), no word twice; the regions in turn.
+# What an earlier small base called the looks of the modalities (training
+# subjects, `python -m benchmarks.first_looks`), no word twice; the regions in
+# turn. The one that ships would pair some others (docs/base.md).
 WORDS_OF_SCENES = (
   ('CBCT', 'depth'),
   ('CT', 'flat'),

@@ -1,7 +1,7 @@
 """Words that a base never met start as words that it knows.
 
 What stands for a new word in the vocabulary is noise: no head reads it, and in
-the output layer of `weights/small` it is three times as loud as what was
+the output layer of `weights/small` it is some three times as loud as what was
 trained. A copy of a known name is in its place from the first step on, and
 what is left to learn is what the new name looks like.
 """

@@ -287,7 +287,8 @@ def starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
   Raises:
     ConfigError: naming the key that is wrong.
   """
-  tokenizer = load_tokenizer(config.tokenizer)
+  with reading('tokenizer'):
+    tokenizer = load_tokenizer(config.tokenizer)
   return model_shape(config), _initial_params(config, tokenizer)
 
 
