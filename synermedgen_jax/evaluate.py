@@ -123,17 +123,19 @@ def _understanding(trained: Trained, store: SliceStore, cases) -> tuple:
     )
     for task in protocol.QUESTION_TASKS
   }
-  # All at once: of one shape, they are one program.
-  questions = list(itertools.chain.from_iterable(asked.values()))
-  with tqdm(total=len(questions), desc='ask', unit='question') as bar:
-    answers = iter(answerer.answer(questions, progress=bar.update))
+  # Of one shape, all are one program.
+  capacity = answerer.capacity_for(list(itertools.chain(*asked.values())))
   records, kept, images, answered = [], [], [], {}
   for task, examples in asked.items():
-    for i, example in enumerate(examples):
+    with tqdm(total=len(examples), desc=f'ask {task}', unit='question') as bar:
+      answers = answerer.answer(
+        examples, capacity=capacity, progress=bar.update
+      )
+    for i, (example, answer) in enumerate(zip(examples, answers, strict=True)):
       record = {
         'task': task,
         'answer': example.answer,
-        'prediction': next(answers),
+        'prediction': answer,
         'route': example.route.name if example.route else '',
       }
       records.append(record)

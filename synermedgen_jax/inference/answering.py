@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
-from synermedgen_jax.core.batch import ImageGeometry, PackedBatch
+from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
 from synermedgen_jax.inference.prefill import largest, prefill
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
@@ -152,17 +152,29 @@ class Answerer:
   batch_size: int = 16
   max_tokens: int = 64
 
+  def capacity_for(self, examples: Sequence[Example]) -> Capacity:
+    """Room for the longest of these questions."""
+    return largest(
+      [
+        packing.measure(example.prompt, self.tokenizer, self.geometry)
+        for example in examples
+      ]
+    )
+
   def answer(
     self,
     examples: Sequence[Example],
     *,
+    capacity: Capacity | None = None,
     progress: Callable[[int], object] | None = None,
   ) -> list[str]:
     """What the model says to each example's prompt, most likely token first.
 
     Args:
       examples: questions; the answers they hold are not looked at. One
-        program is compiled for all of them, so the longest sets the capacity.
+        program is compiled for all of them.
+      capacity: of a question, so that calls share the program; by default the
+        longest one sets it.
       progress: called with the number of questions just answered (`tqdm`'s
         `update`).
 
@@ -174,9 +186,7 @@ class Answerer:
       return []
     if any(span.has_loss for prompt in prompts for span in prompt.spans):
       raise ValueError('A prompt with a noised image has no answer.')
-    capacity = largest(
-      [packing.measure(p, self.tokenizer, self.geometry) for p in prompts]
-    )
+    capacity = capacity or self.capacity_for(examples)
     answers = []
     for start in range(0, len(prompts), self.batch_size):
       part = prompts[start : start + self.batch_size]

@@ -40,7 +40,7 @@ def prefill(model: Bagel, params, batch: PackedBatch) -> Cache:
 def largest(sizes: Sequence[Capacity]) -> Capacity:
   """The capacity that holds a prompt of any of these sizes."""
   most = {
-    field.name: max(getattr(size, field.name) for size in sizes)
+    field.name: max((getattr(size, field.name) for size in sizes), default=0)
     for field in dataclasses.fields(Capacity)
   }
   return Capacity(**most)

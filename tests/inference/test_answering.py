@@ -112,6 +112,16 @@ def test_prompts_of_any_lengths_share_a_batch():
   assert len({tuple(ids) for ids in together}) > 1
 
 
+def test_questions_of_one_capacity_share_a_program_and_answer_as_ever():
+  asked = answerer(fakes.params(), max_tokens=7)  # as no other test has it
+  capacity = asked.capacity_for(QUESTIONS)
+  before = decode._cache_size()
+  found = [asked.answer([q], capacity=capacity)[0] for q in QUESTIONS]
+  assert decode._cache_size() == before + 1
+  assert found == [asked.answer([q])[0] for q in QUESTIONS]
+  assert len(set(found)) > 1
+
+
 def test_a_rigged_model_says_the_rigged_text():
   found = answerer(rigged('CT B')).answer(QUESTIONS)
   assert found == ['CT B'] * 3
