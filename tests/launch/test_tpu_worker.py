@@ -43,8 +43,11 @@ class Worker(Stage):
     return self.ssh(shlex.join(['bash', script, *words]))
 
   def signal(self, *signals):
-    """To training and to the shell that waits for it."""
-    for pid in (self.fakes / 'pids').read_text().split():
+    """To training and to the shell that waits for it.
+
+    The shell first: killed after training, it might still write its status.
+    """
+    for pid in reversed((self.fakes / 'pids').read_text().split()):
       for number in signals:
         os.kill(int(pid), number)
 

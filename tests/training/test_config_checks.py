@@ -195,7 +195,6 @@ AT_LEAST = {
   'keep_every': 0,
   'profile.start': 0,
   'profile.steps': 0,
-  'augment.noise': 0,
 }
 SHARES = (
   'ema',
@@ -219,6 +218,15 @@ def test_a_number_below_its_least_is_refused(
   config = config_with(store_path, key, least - 1)
   assert refusal(config, tmp_path / 'run') == (
     f'config.{key} {least - 1}: must be at least {least}.'
+  )
+
+
+def test_noise_of_less_than_nothing_is_refused(
+  store_path, nano_preset, tmp_path
+):
+  config = config_with(store_path, 'augment.noise', -0.01)
+  assert refusal(config, tmp_path / 'run') == (
+    'config.augment.noise -0.01: must be at least 0.'
   )
 
 
