@@ -24,6 +24,7 @@ def get_config(model: str = 'small') -> ConfigDict:
   config.tasks = {'redraw': 0.9, 'copy': 0.1}
   config.scenes = {'levels': (1.0, 0.0, 0.0, 0.0)}
   config.dropout = {'text': 0.1, 'vae': 0.1, 'vit': 0.1}
+  config.objective.train_shift = 4.0
   config.steps = 2000
   config.decay = 'constant'  # its average stands in for a decay
   config.checkpoint_every = 1000

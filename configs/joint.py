@@ -48,5 +48,26 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.warmup = 100
   config.ema = 0.995
   if model == 'small':
-    config.new_words = WORDS_OF_SCENES
+    _small_recipe(config)
   return config
+
+
+def _small_recipe(config: ConfigDict) -> None:
+  """From the small base: every part at the rate of its own stage."""
+  config.tasks.update({'cts': 0.125, 'mi': 0.125, 'tia': 0.25})
+  # A question of TIA (73 tokens) and a pair to synthesise fill a row.
+  config.capacity = {'und': 100, 'gen': 128, 'vit': 24, 'images': 2}
+  config.streams = config.reader_threads = 1
+  config.new_words = WORDS_OF_SCENES
+  config.augment = {'mirror': 0.5, 'noise': 0.1}
+  config.trainable = (
+    (r'autoencoder/.*', 0.0),
+    (r'(vit|latent)_pos_embed', 0.0),
+    (r'(vae2llm|llm2vae|time_embedder)/.*', 7.0),
+    (r'mot/(layers/gen|gen_norm)/.*', 7.0),
+    (r'(embed_tokens|lm_head)/.*', 1.0),
+    (r'(vit|connector)/.*', 1.5),
+    (r'mot/(layers/und|und_norm)/.*', 0.3),
+  )
+  config.objective.train_shift = 16.0
+  config.learning_rate = 1.4e-3

@@ -69,7 +69,7 @@ def _trainable(looks: float = 1.0, und: float = 1.0):
 
 def _small_recipe(config: ConfigDict) -> None:
   """From the small base, which knows every task's shape (docs/base.md)."""
-  config.tasks = {'cts': 0.2, 'mi': 0.3, 'tia': 0.5, 'vlm': 0.0}
+  config.tasks = {'cts': 0.25, 'mi': 0.25, 'tia': 0.5, 'vlm': 0.0}
   config.first_tasks = {}
   config.first_examples = 0
   # One question of TIA (73 tokens) and one other (55) fill a row.
@@ -81,9 +81,9 @@ def _small_recipe(config: ConfigDict) -> None:
   # What compares is there, and larger steps would undo it; what the modalities
   # look like is new.
   config.trainable = _trainable(looks=1.5, und=0.3)
-  config.steps = 1000
+  config.steps = 1200
   config.learning_rate = 1.4e-3
-  config.val_every = 500
+  config.val_every = 600
 
 
 def _bagel_recipe(config: ConfigDict) -> None:

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# The whole job on digital phantoms: volumes, slice store, autoencoder, Stage I,
-# Stage II, evaluation, report. Some twelve minutes on two cores, no GPU.
-# A second run reuses what is there.
-# Usage: bash launch/demo.sh [--from_base] [directory, runs/demo by default]
-# --from_base: the model small from weights/small, which has an autoencoder.
+# The whole job on digital phantoms, from the small base: volumes, slice store,
+# Stage I, Stage II, evaluation, report. Some thirteen minutes on two cores, no
+# GPU. A second run reuses what is there.
+# Usage: bash launch/demo.sh [--from_scratch] [directory, runs/demo by default]
+# --from_scratch: the model tiny, from nothing, an autoencoder first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-model=tiny run=runs/demo
-if [ "${1:-}" = --from_base ]; then
+model=small run=runs/demo start=weights/small
+if [ "${1:-}" = --from_scratch ]; then
   shift
-  model=small run=runs/demo_from_base
+  model=tiny run=runs/demo_from_scratch start=''
 fi
 run="${1:-$run}"
 # shellcheck source=launch/setup.sh
@@ -27,11 +27,9 @@ step 'Phantoms to slice store'
 python -m synermedgen_jax.prepare --dataset=phantom --root="$run/phantoms" \
   --subjects=40 --canvas=64 --store="$run/store"
 
-if [ "$model" = tiny ]; then
+if [ -z "$start" ]; then
   train 'Stage 0: autoencoder' autoencoder ''
   start="$run/autoencoder"
-else
-  start=weights/small
 fi
 train 'Stage I: understanding' stage1 "$start"
 train 'Stage II: synthesis' stage2 "$run/stage1"

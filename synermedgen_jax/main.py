@@ -1,13 +1,13 @@
 """Trains one stage of SynerMedGen.
 
   python -m synermedgen_jax.main --config=configs/autoencoder.py:tiny \\
-      --config.store=runs/demo/store --workdir=runs/demo/autoencoder
+      --config.store=runs/demo/store --workdir=runs/tiny/autoencoder
   python -m synermedgen_jax.main --config=configs/stage1.py:tiny \\
-      --config.store=runs/demo/store --workdir=runs/demo/stage1 \\
-      --config.init_from=runs/demo/autoencoder
+      --config.store=runs/demo/store --workdir=runs/tiny/stage1 \\
+      --config.init_from=runs/tiny/autoencoder
   python -m synermedgen_jax.main --config=configs/stage2.py:tiny \\
-      --config.store=runs/demo/store --workdir=runs/demo/stage2 \\
-      --config.init_from=runs/demo/stage1
+      --config.store=runs/demo/store --workdir=runs/tiny/stage2 \\
+      --config.init_from=runs/tiny/stage1
 
 The config's stage chooses the objective: `autoencoder` (stage 0, for runs
 without a pretrained VAE), `gau` (Stage I), `ucg` (Stage II) or `joint`. The

@@ -40,16 +40,16 @@ def trained(box, script, *arguments):
   return [CALL.search(call).groups() for call in calls]
 
 
-def test_the_demo_from_the_base_trains_no_autoencoder(box):
-  assert trained(box, 'demo.sh', '--from_base', 'out') == [
+def test_the_demo_starts_from_the_base_and_trains_no_autoencoder(box):
+  assert trained(box, 'demo.sh', 'out') == [
     ('stage1.py', 'small', 'out/stage1', 'weights/small'),
     ('stage2.py', 'small', 'out/stage2', 'out/stage1'),
   ]
   assert (ROOT / 'weights' / 'small' / 'model.json').is_file()
 
 
-def test_the_demo_starts_with_its_autoencoder(box):
-  assert trained(box, 'demo.sh', 'out') == [
+def test_the_demo_from_scratch_starts_with_its_autoencoder(box):
+  assert trained(box, 'demo.sh', '--from_scratch', 'out') == [
     ('autoencoder.py', 'tiny', 'out/autoencoder', ''),
     ('stage1.py', 'tiny', 'out/stage1', 'out/autoencoder'),
     ('stage2.py', 'tiny', 'out/stage2', 'out/stage1'),
@@ -74,6 +74,7 @@ def test_every_stage_of_the_base_goes_on_from_the_one_before(box):
     'base_changes_more.py',
     'base_pictures.py',
     'base.py',
+    'base_pictures_more.py',
   ]
   assert {stage[1] for stage in stages} == {'small'}
   assert stages[0][3] == ''
