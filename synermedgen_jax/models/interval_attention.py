@@ -42,11 +42,19 @@ def _dense(query, key, value, order, visible_from, visible_to):
   )
   mask = interval_mask(order, visible_from, visible_to)[:, None, None]
   scores = jnp.where(mask, scores * dim**-0.5, _MASKED)
-  weights = jax.nn.softmax(scores, axis=-1)
+  # The values are divided and not the weights, of which there are more.
+  top = lax.stop_gradient(scores.max(-1, keepdims=True))
+  weights = jnp.exp(scores - top)
   # A query that sees nothing is padding: its output is zero, not a mean.
-  weights = jnp.where(mask, weights, 0.0).astype(value.dtype)
-  out = jnp.einsum('bhgqk,bkhd->bqhgd', weights, value)
-  return out.reshape(b, q_len, heads, dim)
+  total = jnp.where(top > _MASKED, weights.sum(-1, keepdims=True), jnp.inf)
+  out = jnp.einsum(
+    'bhgqk,bkhd->bqhgd',
+    weights.astype(value.dtype),
+    value,
+    preferred_element_type=jnp.float32,
+  )
+  out = out / jnp.moveaxis(total, 3, 1)
+  return out.astype(value.dtype).reshape(b, q_len, heads, dim)
 
 
 def _chunked(
