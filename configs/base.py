@@ -4,7 +4,8 @@
       --config.init_from=RUN/base_pictures --workdir=RUN/base
 
 Goes on from what the configs base_*.py bring one by one, and makes the weights
-that ship. Nothing medical goes in: scenes of solids, in rendering styles
+that ship; the `gen` expert alone learns on (configs/base_pictures_more.py).
+Nothing medical goes in: scenes of solids, in rendering styles
 (synermedgen_jax/scenes). Conditions of synthesis are left out at times, so that
 guidance works.
 small: 5 minutes on two shared CPU cores. Result to expect in training: view
