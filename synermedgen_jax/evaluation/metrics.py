@@ -90,33 +90,27 @@ def ssim_map(
 def case_metrics(
   prediction: Float[np.ndarray, 'z h w'],
   truth: Float[np.ndarray, 'z h w'],
-  mask: Bool[np.ndarray, 'z h w'] | None,
-  *,
+  *masks: Bool[np.ndarray, 'z h w'] | None,
   unit_range: tuple[float, float],
-) -> dict[str, float]:
+) -> list[dict[str, float]]:
   """SSIM, PSNR and MAE of one case, as `DEFINITION` says.
 
   Args:
     prediction: the synthesised slices; [-1, 1] spans the target's window, and
       values beyond it are clipped.
     truth: the acquired slices, likewise.
-    mask: the voxels that count; None = the full frame.
+    masks: the voxels that count; None = the full frame.
     unit_range: low and high of the target's window, in physical units.
 
   Returns:
-    ssim; psnr in dB; mae in the unit of `unit_range`.
+    For each mask: ssim; psnr in dB; mae in the unit of `unit_range`.
   """
   if prediction.shape != truth.shape:
     raise ValueError(
       f'Prediction {prediction.shape} and truth {truth.shape} differ in shape.'
     )
-  if mask is not None and (mask.shape != truth.shape or mask.dtype != bool):
-    raise ValueError(
-      f'The mask needs shape {truth.shape} and type bool, got {mask.shape} '
-      f'and {mask.dtype}.'
-    )
-  if mask is not None and not mask.any():
-    raise ValueError('The mask is empty: no voxel to score.')
+  for mask in masks:
+    _check_mask(mask, truth.shape)
   for name, volume in (('prediction', prediction), ('truth', truth)):
     if not np.isfinite(volume).all():
       raise ValueError(f'The {name} has voxels that are not finite.')
@@ -130,9 +124,25 @@ def case_metrics(
       for x, y in zip(prediction, truth, strict=True)
     ]
   )
+  error = prediction.astype(np.float64) - truth
+  return [_scores(maps, error, mask, unit_range) for mask in masks]
+
+
+def _check_mask(mask, shape) -> None:
+  if mask is None:
+    return
+  if mask.shape != shape or mask.dtype != bool:
+    raise ValueError(
+      f'The mask needs shape {shape} and type bool, got {mask.shape} '
+      f'and {mask.dtype}.'
+    )
+  if not mask.any():
+    raise ValueError('The mask is empty: no voxel to score.')
+
+
+def _scores(maps, error, mask, unit_range) -> dict[str, float]:
   inside = slice(_RADIUS, -_RADIUS)
   counted = maps[:, inside, inside] if mask is None else maps[mask]
-  error = prediction.astype(np.float64) - truth
   if mask is not None:
     error = error[mask]
   low, high = unit_range

@@ -167,13 +167,14 @@ def score_case(
   """
   window = item.case.modalities[item.route.target]
   for method, prediction in predictions.items():
-    for full_frame in (False, True):
-      values = case_metrics(
-        prediction,
-        item.truth,
-        None if full_frame else item.mask,
-        unit_range=(window.low, window.high),
-      )
+    body, frame = case_metrics(
+      prediction,
+      item.truth,
+      item.mask,
+      None,
+      unit_range=(window.low, window.high),
+    )
+    for full_frame, values in ((False, body), (True, frame)):
       yield RouteScore(
         item.route.name,
         item.case.id,

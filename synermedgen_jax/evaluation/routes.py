@@ -194,8 +194,11 @@ def mean_target_images(
         f'{sums.shape[1:]}.'
       )
     places = _bins(len(usable), bins)
-    np.add.at(sums, places, volume[usable.start : usable.stop])
-    np.add.at(counts, places, 1)
+    for place, image in zip(
+      places, volume[usable.start : usable.stop], strict=True
+    ):
+      sums[place] += image
+      counts[place] += 1
   filled = np.flatnonzero(counts)
   if not filled.size:
     raise ValueError('The mean target needs at least one usable slice.')

@@ -42,7 +42,7 @@ class Synthesiser:
     tokenizer: text to ids.
     geometry: how slices become tokens.
     sampling: timesteps and guidance.
-    batch_size: slices at a time. It does not change what comes out.
+    batch_size: slices at a time, at most. It does not change what comes out.
   """
 
   model: BagelConfig
@@ -122,10 +122,14 @@ class Synthesiser:
     return np.clip(out, -1.0, 1.0)
 
   def _batches(self, total: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Indices of each batch and how many count; the last one is filled up."""
-    for start in range(0, total, self.batch_size):
-      indices = np.arange(start, start + self.batch_size)
-      yield np.minimum(indices, total - 1), min(self.batch_size, total - start)
+    """Indices of each batch and how many count; the last one is filled up.
+
+    Few slices make a batch of the next power of two, and few programs.
+    """
+    size = min(self.batch_size, 1 << (total - 1).bit_length())
+    for start in range(0, total, size):
+      indices = np.arange(start, start + size)
+      yield np.minimum(indices, total - 1), min(size, total - start)
 
   @functools.cached_property
   def _capacities(self) -> Mapping[Context, Capacity]:

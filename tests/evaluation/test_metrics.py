@@ -35,6 +35,11 @@ def skimage_map(x, y, data_range):
   )
 
 
+def case_metrics(prediction, truth, mask, **options):
+  [found] = metrics.case_metrics(prediction, truth, mask, **options)
+  return found
+
+
 def unit(volume):
   return (np.clip(volume, -1, 1) + 1) / 2
 
@@ -85,10 +90,10 @@ def test_ssim_refuses_other_than_two_images_of_one_shape(shapes):
 def test_psnr_and_mae_by_hand():
   truth = np.zeros((2, 12, 12), np.float32)
   prediction = truth + np.float32(0.2)  # a tenth of the window of 2
-  found = metrics.case_metrics(prediction, truth, None, unit_range=HU)
+  found = case_metrics(prediction, truth, None, unit_range=HU)
   assert found['psnr'] == pytest.approx(20, abs=1e-4)
   assert found['mae'] == pytest.approx(200, rel=1e-5)
-  suv = metrics.case_metrics(prediction, truth, None, unit_range=(0.0, 10.0))
+  suv = case_metrics(prediction, truth, None, unit_range=(0.0, 10.0))
   assert suv['mae'] == pytest.approx(1, rel=1e-5)
 
 
@@ -96,13 +101,13 @@ def test_psnr_is_of_the_case_and_not_a_mean_over_slices():
   truth = np.zeros((2, 12, 12), np.float32)
   prediction = truth.copy()
   prediction[1] = 0.2
-  found = metrics.case_metrics(prediction, truth, None, unit_range=HU)
+  found = case_metrics(prediction, truth, None, unit_range=HU)
   assert found['psnr'] == pytest.approx(10 * np.log10(1 / 0.005), abs=1e-4)
 
 
 def test_equal_volumes_score_the_most():
   _, truth, mask = volumes()
-  found = metrics.case_metrics(truth, truth, mask, unit_range=HU)
+  found = case_metrics(truth, truth, mask, unit_range=HU)
   assert found == pytest.approx({'ssim': 1, 'psnr': 100, 'mae': 0}, abs=1e-6)
 
 
@@ -110,15 +115,13 @@ def test_values_beyond_the_window_are_clipped():
   prediction, truth, mask = volumes()
   beyond = np.where(prediction > 0.5, 7, prediction)
   at = np.where(prediction > 0.5, 1, prediction)
-  scores = [
-    metrics.case_metrics(p, truth, mask, unit_range=HU) for p in (beyond, at)
-  ]
+  scores = [case_metrics(p, truth, mask, unit_range=HU) for p in (beyond, at)]
   assert scores[0] == scores[1]
 
 
 def test_ssim_within_the_mask_is_the_mean_of_the_full_maps_there():
   prediction, truth, mask = volumes()
-  found = metrics.case_metrics(prediction, truth, mask, unit_range=HU)
+  found = case_metrics(prediction, truth, mask, unit_range=HU)
   maps = np.stack(
     [
       skimage_map(unit(x), unit(y), 1.0)[1]
@@ -130,7 +133,7 @@ def test_ssim_within_the_mask_is_the_mean_of_the_full_maps_there():
 
 def test_ssim_of_the_full_frame_is_that_of_skimage():
   prediction, truth, _ = volumes()
-  found = metrics.case_metrics(prediction, truth, None, unit_range=HU)
+  found = case_metrics(prediction, truth, None, unit_range=HU)
   expected = np.mean(
     [
       skimage_map(unit(x), unit(y), 1.0)[0]
@@ -146,8 +149,9 @@ def test_errors_far_outside_the_mask_do_not_count():
   mask[:, 10:20, 10:20] = True
   prediction = truth.copy()
   prediction[:, 28:, 34:] = 1
-  inside = metrics.case_metrics(prediction, truth, mask, unit_range=HU)
-  full = metrics.case_metrics(prediction, truth, None, unit_range=HU)
+  inside, full = metrics.case_metrics(
+    prediction, truth, mask, None, unit_range=HU
+  )
   assert inside['mae'] == 0
   assert inside['psnr'] == 100
   assert full['mae'] > 1
@@ -166,7 +170,7 @@ def test_errors_far_outside_the_mask_do_not_count():
 def test_what_cannot_be_scored_is_refused(change, message):
   prediction, truth, mask = change(*volumes())
   with pytest.raises(ValueError, match=message):
-    metrics.case_metrics(prediction, truth, mask, unit_range=HU)
+    case_metrics(prediction, truth, mask, unit_range=HU)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +185,7 @@ def test_shapes_and_types_that_differ_are_refused(change):
   prediction, truth, mask = change(*volumes())
   # TypeError where array types are checked at run time.
   with pytest.raises((ValueError, TypeError)):
-    metrics.case_metrics(prediction, truth, mask, unit_range=HU)
+    case_metrics(prediction, truth, mask, unit_range=HU)
 
 
 def test_synthrad_scores_are_those_of_the_challenge():

@@ -55,6 +55,21 @@ def test_the_batch_size_changes_nothing():
   np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def test_few_slices_make_a_batch_of_the_next_power_of_two(monkeypatch):
+  batches = []
+
+  def autoencode(model, params, images):
+    batches.append(len(images))
+    return images[..., 0]
+
+  monkeypatch.setattr(volume, '_autoencode', autoencode)
+  model = synthesiser(batch_size=8)
+  for count in range(1, 10):
+    source = fakes.slices(count)
+    np.testing.assert_allclose(model.reconstruct(source), source)
+  assert batches == [1, 2, 4, 4, 8, 8, 8, 8, 8, 8]
+
+
 def test_noise_depends_on_seed_and_slice_index_alone():
   tokens = np.stack(
     [
