@@ -81,9 +81,9 @@ def _small_recipe(config: ConfigDict) -> None:
   # What compares is there, and larger steps would undo it; what the modalities
   # look like is new.
   config.trainable = _trainable(looks=1.5, und=0.3)
-  config.steps = 1000
+  config.steps = 1300
   config.learning_rate = 1.4e-3
-  config.val_every = 500
+  config.val_every = 650
 
 
 def _bagel_recipe(config: ConfigDict) -> None:

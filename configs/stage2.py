@@ -53,7 +53,7 @@ def _small_recipe(config: ConfigDict) -> None:
   """From the small base, whose `gen` expert has drawn before."""
   config.streams = config.reader_threads = 1
   config.objective.train_shift = 16.0
-  config.steps = 1000
+  config.steps = 900
   config.checkpoint_every = 500
 
 
