@@ -30,5 +30,5 @@ if ! cat requirements.txt "$requirements" | cmp -s - "$stamp"; then
 fi
 export PATH="$PWD/.venv/bin:$PATH"
 # A step's arrays come and go by the hundred; in huge pages the kernel has less
-# to do (on two CPU cores a step of Stage I is 0.86 as long, docs/base.md).
+# to do (on two CPU cores a step of Stage I is 0.85 as long, docs/base.md).
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
