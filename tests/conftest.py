@@ -3,9 +3,6 @@
 import os
 import sys
 
-# What jaxtyping's hook compiled does not find its checker when `runpy` reads it
-# back: here and in the processes that tests start, nothing is kept.
-os.environ['PYTHONDONTWRITEBYTECODE'] = '1'
 # libtpu is there to compile for TPUs: a host with none should not look for it.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Without it, one process at a time may compile for TPUs; another one fails.
@@ -19,8 +16,10 @@ import pytest
 
 # What takes a JAX array takes NumPy's too, as JAX's own functions do.
 jaxtyping.Array = jax.Array | np.ndarray
+# A command that `runpy` runs here would be kept with the hook's checks in it,
+# and no other process could run it from this folder any more.
+sys.dont_write_bytecode = True
 # Before anything imports the package, or its modules go unchecked.
-sys.dont_write_bytecode = True  # as above, in this process
 jaxtyping.install_import_hook('synermedgen_jax', 'type_checks.check')
 
 

@@ -66,3 +66,13 @@ def test_every_modality_starts_as_a_style_of_its_own(store_path):
   starts = [row.split()[-1] for row in rows]
   assert set(starts) <= set(styles.NAMES)
   assert len(set(starts)) == len(starts)
+
+
+@pytest.mark.slow
+def test_drawings_lie_below_what_the_autoencoder_can_show():
+  heading, *rows = table('base_drawings', '--pictures=2')
+  assert heading.split() == ['task', 'drawn', 'source', 'ceiling']
+  assert [row.split()[0] for row in rows] == ['copy', 'redraw']
+  drawn, source, ceiling = map(float, rows[0].split()[1:])
+  assert source == 1  # a copy's source is its target
+  assert 0 < drawn < ceiling < 1

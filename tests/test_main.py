@@ -130,6 +130,14 @@ def test_the_config_and_the_workdir_have_to_be_given(tmp_path, flag):
   assert f'Flag --{flag} must have a value' in err.splitlines()[0]
 
 
+def test_a_command_that_tests_check_leaves_nothing_for_others_to_run(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(sys, 'pycache_prefix', str(tmp_path))
+  assert main('--helpshort')[0] == 1
+  assert not list(tmp_path.rglob('main.*'))
+
+
 def flat(config, prefix='--config'):
   """Every key of a config as a flag."""
   for key, value in config.items():
