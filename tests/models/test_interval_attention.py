@@ -106,7 +106,7 @@ def pack_layout(rows=2):
 
 
 @pytest.mark.parametrize('name', IMPLEMENTATIONS)
-@pytest.mark.parametrize(('heads', 'kv_heads'), [(2, 2), (4, 2), (3, 1)])
+@pytest.mark.parametrize(('heads', 'kv_heads'), [(4, 2), (3, 1)])
 def test_values_and_gradients_are_the_references(name, heads, kv_heads):
   arrays = inputs(7, 7, heads, kv_heads)
   assert_like_reference(IMPLEMENTATIONS[name], arrays, pack_layout())
@@ -120,7 +120,7 @@ def test_padding_gives_zeros_and_finite_gradients(name):
   visible_from[1] = visible_to[1] = 0
   order[0, 5:] = 90
   layout = order, visible_from, visible_to
-  out = assert_like_reference(IMPLEMENTATIONS[name], inputs(7, 7, 4, 2), layout)
+  out = assert_like_reference(IMPLEMENTATIONS[name], inputs(7, 7, 2, 2), layout)
   assert not np.asarray(out[0, 5:]).any()
   assert not np.asarray(out[1]).any()
   assert np.asarray(out[0, :5]).any()

@@ -35,6 +35,7 @@ def batch(capacity, n=2):
   return packing.to_batch(jax.tree.map(lambda *x: np.stack(x), *rows))
 
 
+@jax.jit
 def sums(params, rows):
   return contrast_sums(Bagel(nano.MODEL), params, rows, jax.random.key(0), None)
 

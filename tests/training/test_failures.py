@@ -16,7 +16,7 @@ from nano_processes import Job, ended, flags_of
 
 from synermedgen_jax.slices import store as stores
 from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import loop, saved_model
+from synermedgen_jax.training import loop, run, saved_model
 from synermedgen_jax.training.metrics_log import (
   MetricsLog,
   StepLog,
@@ -124,9 +124,15 @@ def test_a_full_disk_while_saving_leaves_the_last_checkpoint(
 ):
   programs = shared_path / 'programs_of_processes'
   # Muon's state has the longest description: Orbax's log stays well below it.
-  values = STEPS | {'keep': 9, 'optimizer': 'muon'}
+  values = STEPS | {'keep': 9, 'optimizer': 'muon', 'rows': 8, 'streams': 4}
   job = Job(nano_runs, tmp_path / 'run', programs, values)
-  job.run(steps=4)
+
+  def train(**more):
+    run.train(
+      nano.stage_config('joint', nano_runs, **values | more), job.workdir
+    )
+
+  train(steps=4)
   largest = max(
     path.stat().st_size
     for path in (job.workdir / 'checkpoints' / '4').rglob('*')
@@ -142,7 +148,7 @@ def test_a_full_disk_while_saving_leaves_the_last_checkpoint(
   assert f'Error: {job.workdir}/checkpoints: a checkpoint cannot be' in said
   assert 'step 4 is whole. Make room, and run the same command again.' in said
   assert steps_saved(job.workdir) == [2, 4]
-  job.run()
+  train()
   assert steps_saved(job.workdir) == [2, 4, 6, 8]
 
 

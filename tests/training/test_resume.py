@@ -206,7 +206,9 @@ def assert_same_end(workdir, whole):
   assert rows(workdir) == rows(whole)
 
 
-@pytest.mark.parametrize('notice_in', [1, 3])
+@pytest.mark.parametrize(
+  'notice_in', [pytest.param(1, marks=pytest.mark.slow), 3]
+)
 def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_later(
   train, whole, tmp_path, monkeypatch, notice_in
 ):

@@ -1,5 +1,6 @@
 """Which pairs of blocks a kernel visits, beside the dense mask."""
 
+import jax
 import numpy as np
 import pytest
 import span_packs
@@ -12,8 +13,12 @@ from synermedgen_jax.models.kernels.block_pairs import (
   NOTHING,
   PARTLY,
   WHOLLY,
-  list_pairs,
-  what_blocks_hold,
+)
+
+# One program each is compiled sooner than every operation by itself.
+list_pairs = jax.jit(block_pairs.list_pairs)
+what_blocks_hold = jax.jit(
+  block_pairs.what_blocks_hold, static_argnames=('block_q', 'block_k')
 )
 
 # A source's latents, its ViT tokens, the instruction, a noised target.
