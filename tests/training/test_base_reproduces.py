@@ -45,6 +45,7 @@ def test_the_shipped_weights_are_of_the_preset_and_small():
   assert sum(files) <= 12e6
 
 
+@pytest.mark.usefixtures('quick_compiles')
 @pytest.mark.parametrize(
   'stage',
   ['base_autoencoder', pytest.param('base_vision', marks=pytest.mark.slow)],

@@ -16,7 +16,7 @@ from nano_processes import Job, ended, flags_of
 
 from synermedgen_jax.slices import store as stores
 from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import loop, run, saved_model
+from synermedgen_jax.training import loop, saved_model
 from synermedgen_jax.training.metrics_log import (
   MetricsLog,
   StepLog,
@@ -122,34 +122,28 @@ def test_a_log_on_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path):
 def test_a_full_disk_while_saving_leaves_the_last_checkpoint(
   nano_runs, shared_path, tmp_path
 ):
-  programs = shared_path / 'programs_of_processes'
   # Muon's state has the longest description: Orbax's log stays well below it.
   values = STEPS | {'keep': 9, 'optimizer': 'muon', 'rows': 8, 'streams': 4}
-  job = Job(nano_runs, tmp_path / 'run', programs, values)
-
-  def train(**more):
-    run.train(
-      nano.stage_config('joint', nano_runs, **values | more), job.workdir
-    )
-
-  train(steps=4)
+  workdir = tmp_path / 'run'
+  assert main(nano_runs, workdir, **values | {'steps': 4})[0] == 0
   largest = max(
     path.stat().st_size
-    for path in (job.workdir / 'checkpoints' / '4').rglob('*')
+    for path in (workdir / 'checkpoints' / '4').rglob('*')
     if path.is_file()
   )
-  (full,) = job.start()
+  job = Job(nano_runs, workdir, shared_path / 'programs_of_processes', values)
+  (full,) = job.start(stage='stage1')
   # No file may be as large as the largest of a checkpoint has to be; the log,
   # with all that Orbax says, stays well below.
   limit = largest - 1
   resource.prlimit(full.pid, resource.RLIMIT_FSIZE, (limit, limit))
   assert ended([full]) == [1]
   said = job.log()
-  assert f'Error: {job.workdir}/checkpoints: a checkpoint cannot be' in said
+  assert f'Error: {workdir}/checkpoints: a checkpoint cannot be' in said
   assert 'step 4 is whole. Make room, and run the same command again.' in said
-  assert steps_saved(job.workdir) == [2, 4]
-  train()
-  assert steps_saved(job.workdir) == [2, 4, 6, 8]
+  assert steps_saved(workdir) == [2, 4]
+  assert main(nano_runs, workdir, **values)[0] == 0
+  assert steps_saved(workdir) == [2, 4, 6, 8]
 
 
 def test_a_store_that_vanishes_is_named_and_the_last_checkpoint_is_whole(
