@@ -22,6 +22,7 @@ from synermedgen_jax.inference.sampling import (
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.scenes import questions
+from synermedgen_jax.scenes.solids import SIDE
 from synermedgen_jax.scenes.sources import SPLITS
 from synermedgen_jax.training.weights import load_weights
 
@@ -32,7 +33,7 @@ _PICTURES = flags.DEFINE_integer('pictures', 64, 'A task.', lower_bound=1)
 def _draw(model, params, examples) -> np.ndarray:
   """The pictures that the base makes of the examples, (n, h, w)."""
   tokenizer = project_tokenizer()
-  geometry = model.image_geometry(vit_side=64, vae_side=64)
+  geometry = model.image_geometry(vit_side=SIDE, vae_side=SIDE)
   capacity = prompt_capacity(examples, tokenizer, geometry, 'full')
   prompts = pack_prompts(
     examples, tokenizer, geometry, lambda ref: ref.read(), {'full': capacity}

@@ -25,14 +25,14 @@ STEPS = 50
 TOLERANCE = 0.02
 
 
-def first_losses(stage: str, steps: int, workdir: Path) -> list[float]:
+def first_losses(stage: str, workdir: Path) -> list[float]:
   """The losses of a stage's first steps, which lie within its warm-up."""
   path = ROOT / 'configs' / f'{stage}.py'
   spec = importlib.util.spec_from_file_location(stage, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   config = module.get_config('small')
-  config.steps, config.log_every, config.val_every = steps, 1, 0
+  config.steps, config.log_every, config.val_every = STEPS, 1, 0
   run.train(config, workdir)
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   return [json.loads(line)['loss'] for line in lines]
@@ -47,13 +47,12 @@ def test_the_shipped_weights_are_of_the_preset_and_small():
 
 @pytest.mark.usefixtures('quick_compiles')
 @pytest.mark.parametrize(
-  'stage',
-  ['base_autoencoder', pytest.param('base_vision', marks=pytest.mark.slow)],
+  'stage', [STAGES[0], pytest.param(STAGES[1], marks=pytest.mark.slow)]
 )
 def test_the_first_steps_of_the_base_are_as_they_were(stage, tmp_path):
   expected = json.loads(RECORD.read_text())[stage]
   assert len(expected) == STEPS
-  found = first_losses(stage, STEPS, tmp_path)
+  found = first_losses(stage, tmp_path)
   np.testing.assert_allclose(found, expected, rtol=TOLERANCE)
 
 
@@ -61,7 +60,7 @@ def main() -> None:
   record = {}
   for stage in STAGES:
     with tempfile.TemporaryDirectory() as folder:
-      losses = first_losses(stage, STEPS, Path(folder))
+      losses = first_losses(stage, Path(folder))
     record[stage] = [round(loss, 5) for loss in losses]
   RECORD.parent.mkdir(parents=True, exist_ok=True)
   RECORD.write_text(json.dumps(record, indent=1) + '\n')

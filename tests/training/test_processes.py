@@ -69,8 +69,9 @@ def test_an_undisturbed_run_sees_other_examples_in_every_step(undisturbed):
   assert len(set(numbers)) == len(numbers) >= 8 * STEPS
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('processes', [2, 4])
+@pytest.mark.parametrize(
+  'processes', [2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_several_processes_have_the_losses_of_one(undisturbed, processes):
   assert_same_losses(undisturbed(processes), undisturbed(1))
 
@@ -189,16 +190,9 @@ def torture(job: Job, processes: int, kills: int, seed: int) -> int:
   return deaths
 
 
-def test_two_processes_that_were_killed_have_the_losses_of_one(
-  job, undisturbed
-):
-  killed = job()
-  assert torture(killed, 2, kills=1, seed=2) >= 1
-  assert_same_losses(killed, undisturbed(1))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('processes', [1, 2])
+@pytest.mark.parametrize(
+  'processes', [pytest.param(1, marks=pytest.mark.slow), 2]
+)
 def test_a_run_that_was_killed_is_the_undisturbed_run(
   job, undisturbed, processes
 ):
