@@ -21,7 +21,7 @@ from synermedgen_jax.training import checkpoints as ckpt
 TESTS = Path(__file__).parent
 ITEMS = ('params', 'ema', 'optimizer')
 # Sums in another order would be other numbers.
-XLA_FLAGS = '--xla_cpu_multi_thread_eigen=false'
+ONE_THREAD = '--xla_cpu_multi_thread_eigen=false'
 
 
 def flags_of(config, default) -> list[str]:
@@ -91,7 +91,7 @@ class Job:
         env=os.environ
         | {
           'JAX_PLATFORMS': 'cpu',
-          'XLA_FLAGS': XLA_FLAGS,
+          'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {ONE_THREAD}',
           'NANO_DEVICES': str(devices),
           'NANO_FAILS': fails,
           'NANO_TRACE': str(self.workdir / f'trace_{index}.jsonl'),
