@@ -8,8 +8,8 @@ import sys
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Without it, one process at a time may compile for TPUs; another one fails.
 os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
-# Fused loops by way of LLVM alone: what a test waits for is compiling, and that
-# takes two thirds of the time.
+# Fused loops by way of LLVM alone: what a test waits for is compiling, and with
+# hardly any optimisation (`quick_compiles`) that takes two thirds of the time.
 os.environ['XLA_FLAGS'] = ' '.join(
   (os.environ.get('XLA_FLAGS', ''), '--xla_cpu_use_fusion_emitters=false')
 )
