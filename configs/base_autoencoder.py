@@ -3,8 +3,8 @@
   python -m synermedgen_jax.main --config=configs/base_autoencoder.py:small \\
       --workdir=RUN/base_autoencoder
 
-small: 3 minutes on two CPU cores. Result to expect on validation scenes: L1
-0.031 (values span 2). Nothing medical goes in; docs/base.md says what comes
+small: 7 minutes on one fast CPU core. Result to expect on validation scenes: L1
+0.034 (values span 2). Nothing medical goes in; docs/base.md says what comes
 back of phantoms that it never saw.
 """
 
@@ -19,6 +19,6 @@ _PARENT = str(Path(__file__).parent / 'autoencoder.py')
 def get_config(model: str = 'small') -> ConfigDict:
   config = runpy.run_path(_PARENT)['get_config'](model)
   config.scenes = {'levels': (1.0, 0.0, 0.0, 0.0)}
-  config.steps = 2000
-  config.checkpoint_every = 1000
+  config.steps = 16000
+  config.checkpoint_every = 4000
   return config

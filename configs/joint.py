@@ -63,9 +63,9 @@ def _small_recipe(config: ConfigDict) -> None:
   config.trainable = (
     (r'autoencoder/.*', 0.0),
     (r'(vit|latent)_pos_embed', 0.0),
-    # Of 1.4e-3, for the 1e-2 of Stage II.
-    (r'(vae2llm|llm2vae|time_embedder)/.*', 7.0),
-    (r'mot/(layers/gen|gen_norm)/.*', 7.0),
+    # Of 1.4e-3, for the 3e-3 of Stage II.
+    (r'(vae2llm|llm2vae|time_embedder)/.*', 2.1),
+    (r'mot/(layers/gen|gen_norm)/.*', 2.1),
     (r'(embed_tokens|lm_head)/.*', 1.0),
     (r'(vit|connector)/.*', 1.5),
     (r'mot/(layers/und|und_norm)/.*', 0.3),

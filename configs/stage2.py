@@ -54,6 +54,8 @@ def _small_recipe(config: ConfigDict) -> None:
   config.streams = config.reader_threads = 1
   config.objective.train_shift = 16.0
   config.steps = 900
+  config.learning_rate = 3e-3
+  config.warmup = 20
   config.checkpoint_every = 500
 
 

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Makes the small base again, from nothing but drawn scenes: autoencoder, ViT,
-# questions, changes, pictures, everything at once, pictures again, and the folder
-# of weights (docs/base.md). Two and a half hours on two cores, other work beside
-# some of it; no GPU.
+# questions, changes, pictures, and the folder of weights (docs/base.md). Some three
+# hours on two cores; no GPU.
 # A second run reuses what is there.
 # Usage: bash launch/base.sh [directory, runs/base by default] [weights]
 set -euo pipefail
@@ -27,8 +26,7 @@ train base_changes "$run/base_questions"
 train base_changes_again "$run/base_changes"
 train base_changes_more "$run/base_changes_again"
 train base_pictures "$run/base_changes_more"
-train base "$run/base_pictures"
-train base_pictures_more "$run/base"
+train base_pictures_more "$run/base_pictures"
 
 printf '\n== Weights\n'
 python -m synermedgen_jax.ship_weights --workdir="$run/base_pictures_more" \

@@ -73,6 +73,28 @@ def test_und_is_frozen_in_the_reference_and_trains_in_its_arm():
   assert 'autoencoder' not in added
 
 
+@pytest.mark.parametrize(
+  ('name', 'stage', 'part'),
+  [
+    ('ablations/stage2_und_trained', 'stage1', 'mot/layers/und'),
+    ('ablations/stage2_und_trained', 'stage1', 'vit'),
+    ('joint', 'stage1', 'mot/layers/und'),
+    ('joint', 'stage1', 'vit'),
+    ('joint', 'stage2', 'mot/layers/gen'),
+    ('joint', 'stage2', 'vae2llm'),
+  ],
+)
+def test_small_trains_each_part_at_the_rate_of_its_own_stage(name, stage, part):
+  def rates(name):
+    found = nano.config_file(name, 'small')
+    scales, _ = run.optimiser(found, nano.MODEL)
+    of_part = {v for k, v in scales.items() if k.startswith(part + '/')}
+    return [found.learning_rate * scale for scale in of_part - {0.0}]
+
+  assert rates(name) == pytest.approx(rates(stage), rel=0.03)
+  assert len(rates(stage)) == 1
+
+
 @pytest.mark.parametrize('name', ['stage2_only', 'base'])
 def test_stage_2_alone_differs_in_nothing_but_where_it_starts(name):
   assert differing(name, 'stage2') == set()

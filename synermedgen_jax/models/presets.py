@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.mot import MoTConfig
@@ -77,7 +79,8 @@ def small() -> BagelConfig:
       table=2,
       unroll=3,
     ),
-    autoencoder=tiny().autoencoder,
+    # 16 latent numbers a token: more would not fit in 96 beside the noise.
+    autoencoder=dataclasses.replace(tiny().autoencoder, z_channels=4),
     latent_patch=2,
     latent_table=8,
     vit_table=2,

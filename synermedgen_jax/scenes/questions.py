@@ -169,10 +169,21 @@ def change(scenes: Scenes, rng: np.random.Generator) -> Example:
   return Example('change', tuple(spans), answer)
 
 
-def redraw(scenes: Scenes, rng: np.random.Generator) -> Example:
-  """A view and an instruction -> the view in another style."""
+def redraw(
+  scenes: Scenes, rng: np.random.Generator, telling: float = 0.0
+) -> Example:
+  """A view and an instruction -> the view in another style.
+
+  Args:
+    scenes: where they are drawn from.
+    rng: draws all of it.
+    telling: how often the source is of `styles.TELLING` whatever was drawn:
+      from other styles a target's materials can only be guessed.
+  """
   scene, index = scenes.draw(rng)[0], _draw_view(rng)
   source, target = _draw_pair(rng)
+  if rng.random() < telling:
+    source = str(rng.choice([s for s in styles.TELLING if s != target]))
   template = str(rng.choice(prompts.DESCRIPTIONS))
   words = _format(template, scene, source, target)
   return _generation('redraw', scene, index, source, target, words)

@@ -31,15 +31,19 @@ class _Build(grain.RandomMapTransform):
     task: str,
     scenes: Scenes,
     levels: Sequence[float],
+    telling: float,
   ):
     self._task = task
     self._scenes = scenes
     self._levels = levels
+    self._telling = telling
 
   def random_map(self, index: int, rng: np.random.Generator) -> Example:
     del index
     if self._task == 'view':
       return questions.view(self._scenes, rng, self._levels)
+    if self._task == 'redraw':
+      return questions.redraw(self._scenes, rng, self._telling)
     return getattr(questions, self._task)(self._scenes, rng)
 
 
@@ -47,8 +51,9 @@ def sources(config: Mapping, split: str) -> dict[str, ExampleSource]:
   """The tasks about scenes; none where `config` is empty.
 
   Args:
-    config: `levels`, the shares of `questions.LEVELS` in the task `view`.
-      Where it is given, `reconstruction` shows scenes too, not slices.
+    config: `levels`, the shares of `questions.LEVELS` in the task `view`, and
+      `telling`, as `questions.redraw` has it (0 where it is left out). Where
+      it is given, `reconstruction` shows scenes too, not slices.
     split: 'train', 'val' or 'test'.
 
   Returns:
@@ -62,9 +67,14 @@ def sources(config: Mapping, split: str) -> dict[str, ExampleSource]:
       f'config.scenes.levels {levels}: expected a share for each of '
       f'{", ".join(questions.LEVELS)}.'
     )
+  telling = config.get('telling', 0.0)
+  if not 0 <= telling <= 1:
+    raise ValueError(
+      f'config.scenes.telling {telling}: expected a share, from 0 to 1.'
+    )
 
   def source(task: str) -> ExampleSource:
-    build = _Build(task, SPLITS[split], levels)
+    build = _Build(task, SPLITS[split], levels, telling)
     return lambda seed: (
       grain.MapDataset.range(2**31).seed(seed).random_map(build)
     )

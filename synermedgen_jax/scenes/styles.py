@@ -142,6 +142,8 @@ STYLES = {
   )
 }
 NAMES = tuple(STYLES)
+# Those that show each material in a grey value of its own.
+TELLING = ('flat', 'negative', 'etched')
 # Dyes have no name to learn: each scene has its own grey values.
 DYES = ('dye_1', 'dye_2', 'dye_3')
 # Those that are easily mixed up.

@@ -73,7 +73,6 @@ def test_every_stage_of_the_base_goes_on_from_the_one_before(box):
     'base_changes_again.py',
     'base_changes_more.py',
     'base_pictures.py',
-    'base.py',
     'base_pictures_more.py',
   ]
   assert {stage[1] for stage in stages} == {'small'}

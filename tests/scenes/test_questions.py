@@ -88,6 +88,23 @@ def test_redraw_and_copy_show_the_same_view():
   assert copied.spans[0].image == copied.spans[3].image
 
 
+def test_sources_that_tell_are_those_from_which_a_target_can_be_drawn():
+  """As often as asked, and never the target's own style."""
+
+  def styles_of(telling):
+    examples = [
+      questions.redraw(SCENES, np.random.default_rng(seed), telling)
+      for seed in range(60)
+    ]
+    return [(e.spans[0].image.style, e.spans[3].image.style) for e in examples]
+
+  told = styles_of(1.0)
+  assert {source for source, _ in told} == set(styles.TELLING)
+  assert {target for _, target in told} == set(styles.NAMES)
+  assert all(source != target for source, target in told)
+  assert {source for source, _ in styles_of(0.0)} == set(styles.NAMES)
+
+
 def test_splits_share_no_scene():
   ranges = [range(s.first, s.first + s.count) for s in sources.SPLITS.values()]
   ends = sorted((r.start, r.stop) for r in ranges)
@@ -106,6 +123,12 @@ def test_examples_are_the_same_by_seed():
 def test_shares_of_another_length_are_refused():
   with pytest.raises(ValueError, match=r'config\.scenes\.levels'):
     sources.sources({'levels': (1, 1)}, 'train')
+
+
+@pytest.mark.parametrize('telling', [-0.1, 1.1, float('nan')])
+def test_a_share_of_telling_sources_is_from_0_to_1(telling):
+  with pytest.raises(ValueError, match=r'config\.scenes\.telling'):
+    sources.sources({'levels': (1, 1, 1, 1), 'telling': telling}, 'train')
 
 
 def test_tasks_have_numbers():
