@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the small base again, from nothing but drawn scenes: autoencoder, ViT,
-# questions, changes, pictures, and the folder of weights (docs/base.md). Some three
+# questions, changes, pictures, and the folder of weights (docs/base.md). Some
 # hours on two cores; no GPU.
 # A second run reuses what is there.
 # Usage: bash launch/base.sh [directory, runs/base by default] [weights]
