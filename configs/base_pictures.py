@@ -26,7 +26,6 @@ def get_config(model: str = 'small') -> ConfigDict:
   config.tasks = {'redraw': 0.85, 'copy': 0.15}
   config.scenes = {'levels': (1.0, 0.0, 0.0, 0.0), 'telling': 0.85}
   config.dropout = {'text': 0.05, 'vae': 0.05, 'vit': 0.05}
-  config.objective.train_shift = 16.0
   config.steps = 20000
   config.learning_rate = 5e-3
   config.weight_decay = 0.1

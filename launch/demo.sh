@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole job on digital phantoms, from the small base: volumes, slice store,
-# Stage I, Stage II, evaluation, report. Thirteen to fifteen minutes on two
-# cores, no GPU. A second run reuses what is there.
+# Stage I, Stage II, evaluation, report. Four to fifteen minutes on two
+# cores, as fast as they are, no GPU. A second run reuses what is there.
 # Usage: bash launch/demo.sh [--from_scratch] [directory, runs/demo by default]
 # --from_scratch: the model tiny, from nothing, an autoencoder first.
 set -euo pipefail

@@ -6,7 +6,8 @@ without one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import grain.python as grain
 import numpy as np
@@ -30,21 +31,15 @@ class _Build(grain.RandomMapTransform):
     self,
     task: str,
     scenes: Scenes,
-    levels: Sequence[float],
-    telling: float,
+    options: Mapping[str, Any],
   ):
-    self._task = task
+    self._draw = getattr(questions, task)
     self._scenes = scenes
-    self._levels = levels
-    self._telling = telling
+    self._options = options
 
   def random_map(self, index: int, rng: np.random.Generator) -> Example:
     del index
-    if self._task == 'view':
-      return questions.view(self._scenes, rng, self._levels)
-    if self._task == 'redraw':
-      return questions.redraw(self._scenes, rng, self._telling)
-    return getattr(questions, self._task)(self._scenes, rng)
+    return self._draw(self._scenes, rng, **self._options)
 
 
 def sources(config: Mapping, split: str) -> dict[str, ExampleSource]:
@@ -73,8 +68,10 @@ def sources(config: Mapping, split: str) -> dict[str, ExampleSource]:
       f'config.scenes.telling {telling}: expected a share, from 0 to 1.'
     )
 
+  options = {'view': {'shares': levels}, 'redraw': {'telling': telling}}
+
   def source(task: str) -> ExampleSource:
-    build = _Build(task, SPLITS[split], levels, telling)
+    build = _Build(task, SPLITS[split], options.get(task, {}))
     return lambda seed: (
       grain.MapDataset.range(2**31).seed(seed).random_map(build)
     )
