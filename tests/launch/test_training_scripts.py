@@ -29,7 +29,18 @@ def box(tmp_path):
     '{"dataset": "brain", "subject": "b", "split": "train"}\n'
     '{"dataset": "brain", "subject": "c", "split": "test"}\n'
   )
+  paced(stage, 1.0)
   return stage
+
+
+def paced(box, pace):
+  """As if Stage I of the demo had been trained at `pace` steps a second."""
+  metrics = box.root / 'out' / 'stage1' / 'metrics.jsonl'
+  metrics.parent.mkdir(exist_ok=True)
+  metrics.write_text(
+    '{"step": 50, "steps_per_second": 0.1}\n'
+    f'{{"step": 1300, "loss": 0.6, "steps_per_second": {pace}, "memory": 1}}\n'
+  )
 
 
 def trained(box, script, *arguments):
@@ -54,6 +65,37 @@ def test_the_demo_from_scratch_starts_with_its_autoencoder(box):
     ('stage1.py', 'tiny', 'out/stage1', 'out/autoencoder'),
     ('stage2.py', 'tiny', 'out/stage2', 'out/stage1'),
   ]
+
+
+def stage2_steps(box, pace, minutes='10'):
+  """What Stage II of the demo is given after a Stage I of `pace` steps/s."""
+  paced(box, pace)
+  done = box.run('demo.sh', 'out', MINUTES=minutes)
+  assert done.returncode == 0, done.stderr
+  calls = box.calls('synermedgen_jax.main')
+  (steps,) = re.findall(r'--config.steps=(\S+)', calls[-1])
+  return int(steps)
+
+
+def test_stage_2_of_the_demo_takes_the_time_that_is_left(box):
+  assert 2900 <= stage2_steps(box, 5.04321) <= 3000  # 600 s, less a few
+
+
+@pytest.mark.parametrize(
+  ('pace', 'minutes', 'steps'),
+  [(0.9, '10', 900), (9.9, '0', 900), (99.9, '10', 6000)],
+)
+def test_the_demo_bounds_the_steps_of_stage_2(box, pace, minutes, steps):
+  assert stage2_steps(box, pace, minutes) == steps
+
+
+def test_a_second_run_of_the_demo_keeps_its_steps(box):
+  assert stage2_steps(box, 99.9) == stage2_steps(box, 2.0) == 6000
+
+
+def test_the_demo_from_scratch_has_the_steps_of_its_config(box):
+  trained(box, 'demo.sh', '--from_scratch', 'out')
+  assert not any('config.steps' in c for c in box.calls('synermedgen_jax.main'))
 
 
 def test_the_demo_translates_a_held_out_brain(box):
