@@ -10,6 +10,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 model=small run=runs/demo start=weights/small
 minutes="${MINUTES:-10}"
+if [[ ! $minutes =~ ^[0-9]+$ ]]; then
+  echo "Error: MINUTES=$minutes: expected a whole number of minutes." >&2
+  exit 1
+fi
 if [ "${1:-}" = --from_scratch ]; then
   shift
   model=tiny run=runs/demo_from_scratch start=''
@@ -34,7 +38,7 @@ stage2_steps() {
   if [ ! -s "$kept" ]; then
     pace="$(sed -n '$s/.*"steps_per_second": \([0-9]*\)\.\([0-9]\).*/\1\2/p' \
       "$run/stage1/metrics.jsonl")"  # in tenths
-    steps=$(((minutes * 60 - SECONDS) * 10#${pace:-0} / 10))
+    steps=$(((10#$minutes * 60 - SECONDS) * 10#${pace:-0} / 10))
     steps=$((steps < 900 ? 900 : steps > 6000 ? 6000 : steps))
     echo "$steps" > "$kept"
   fi

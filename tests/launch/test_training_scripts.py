@@ -7,7 +7,7 @@ import itertools
 import re
 
 import pytest
-from launch_fakes import ROOT, Stage
+from launch_fakes import ROOT, Stage, assert_refused
 
 CALL = re.compile(
   r'--config=configs/(\S+):(\S+) --workdir=(\S+).* --config.init_from=(\S*)'
@@ -87,6 +87,13 @@ def test_stage_2_of_the_demo_takes_the_time_that_is_left(box):
 )
 def test_the_demo_bounds_the_steps_of_stage_2(box, pace, minutes, steps):
   assert stage2_steps(box, pace, minutes) == steps
+
+
+@pytest.mark.parametrize('minutes', ['ten', '-1', '1.5'])
+def test_minutes_that_are_none_are_refused_before_anything_runs(box, minutes):
+  found = box.run('demo.sh', 'out', MINUTES=minutes)
+  assert_refused(found, f'MINUTES={minutes}', 'whole number')
+  assert not box.calls('synermedgen_jax')
 
 
 def test_a_second_run_of_the_demo_keeps_its_steps(box):
