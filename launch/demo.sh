@@ -48,7 +48,7 @@ stage2_steps() {
 step 'Phantoms to slice store'
 # Drawn in one frame: no offset to look for.
 python -m synermedgen_jax.prepare --dataset=phantom --root="$run/phantoms" \
-  --subjects=40 --canvas=64 --most_offset=0 --store="$run/store"
+  --subjects=40 --canvas=64 --frame=body --most_offset=0 --store="$run/store"
 
 if [ -z "$start" ]; then
   train 'Stage 0: autoencoder' autoencoder ''

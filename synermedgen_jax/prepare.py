@@ -33,6 +33,7 @@ from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.evaluation.inspection_page import inspection_page, summary
 from synermedgen_jax.slices import datasets, ingest, inspection, phantoms
 from synermedgen_jax.slices.datasets import CaseFiles, DatasetError
+from synermedgen_jax.slices.framing import FRAMES
 from synermedgen_jax.slices.grids import PLANES
 from synermedgen_jax.slices.public_datasets import PUBLIC_DATASETS, find_cases
 from synermedgen_jax.slices.splits import assign_case_splits
@@ -58,6 +59,13 @@ _REGION = flags.DEFINE_enum(
 )
 _PLANE = flags.DEFINE_enum(
   'plane', 'axial', list(PLANES), 'Plane of the slices.'
+)
+_FRAME = flags.DEFINE_enum(
+  'frame',
+  'volume',
+  list(FRAMES),
+  'What fills the canvas: the longer side of the volume, or that of the body '
+  'in it.',
 )
 _CANVAS = flags.DEFINE_integer('canvas', 256, 'Pixels a side of a slice.')
 _REFERENCE = flags.DEFINE_list(
@@ -126,6 +134,7 @@ def _settings() -> ingest.Settings:
       reference=_parse_modalities(reference),
       required=_parse_modalities(_MODALITIES.value),
       plane=_PLANE.value,
+      frame=_FRAME.value,
       most_offset=_MOST_OFFSET.value,
       windows=windows,
     )

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from synermedgen_jax.core.modalities import Modality, Region, find_route
 from synermedgen_jax.inference.workdir import Trained, WorkdirError
 from synermedgen_jax.slices import grids
+from synermedgen_jax.slices.framing import framed_grid
 from synermedgen_jax.slices.volumes import (
   NIFTI,
   Volume,
@@ -68,8 +69,15 @@ def _translate() -> None:
   )
   # The scale of MR is arbitrary, and stated by flags.
   target = trained.windows.get(route.target) or Window(_LOW.value, _HIGH.value)
-  grid = grids.slice_grid(volume, trained.geometry.vae_side, trained.plane)
   source = choose_window(route.source, volume.data, trained.windows)
+  grid = framed_grid(
+    volume,
+    route.source,
+    source,
+    trained.geometry.vae_side,
+    trained.plane,
+    trained.frame,
+  )
   sampled = grids.resample(volume, grid, fill=source.low)
   slices = source.normalise(grids.to_slices(sampled))
   with tqdm(total=len(slices), desc=route.name, unit='slice') as bar:
@@ -77,7 +85,8 @@ def _translate() -> None:
       route, slices, seed=_SEED.value, progress=bar.update
     )
   on_grid = Volume(grids.from_slices(target.denormalise(made)), grid.affine)
-  data = grids.resample(on_grid, grids.Grid.of(volume), fill=None)
+  # What a frame about the body left out is air.
+  data = grids.resample(on_grid, grids.Grid.of(volume), fill=target.low)
   write_volume(output, Volume(data, volume.affine), like=_INPUT.value)
   print(
     f'{output}: {route.target.label} in {route.target.unit}, '

@@ -168,6 +168,35 @@ def test_the_plane_of_the_store_is_that_of_the_model(
   assert nib.load(output).shape == (16, 7, 12)
 
 
+def test_the_frame_of_the_store_is_that_of_the_model(
+  nano_runs, output, tmp_path, monkeypatch
+):
+  seen = []
+
+  def synthesise(self, route, slices, *, seed, progress):
+    seen.append(slices)
+    return slices
+
+  monkeypatch.setattr(Synthesiser, 'synthesise', synthesise)
+  workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
+  record = json.loads((workdir / 'config.json').read_text())
+  assert record['frame'] == 'volume'
+  (workdir / 'config.json').write_text(json.dumps(record | {'frame': 'body'}))
+  data = np.full((4 * CANVAS, 3 * CANVAS, 5), -1000, np.float32)
+  data[4 : 4 + CANVAS, 9 : 9 + CANVAS] = 100
+  source = write(tmp_path / 'cbct.nii.gz', data)
+  code, _, err = translate(workdir, source, output)
+  assert code == 0, err
+  assert (seen[0][:, 2:-2, 2:-2] > 0).all()  # nearly all of it is body
+  made = nib.load(output).get_fdata()
+  assert made.shape == data.shape
+  inside = np.s_[7 : 1 + CANVAS, 12 : 6 + CANVAS]
+  np.testing.assert_allclose(made[inside], 100, atol=1)
+  # Air where the frame does not reach.
+  assert (made[4 + CANVAS + 6 :] == -1000).all()
+  assert (made[:, 9 + CANVAS + 6 :] == -1000).all()
+
+
 def test_the_windows_of_the_store_are_those_of_the_model(
   nano_runs, source, output, copies, tmp_path
 ):

@@ -44,6 +44,7 @@ class Trained:
     geometry: how slices become tokens.
     config: the stage's config, plain values.
     plane: of the slices that it was trained on.
+    frame: what filled their canvas (`slices.framing`).
     windows: what [-1, 1] means, of modalities with a physical scale.
   """
 
@@ -53,6 +54,7 @@ class Trained:
   geometry: ImageGeometry
   config: Mapping[str, Any]
   plane: str
+  frame: str
   windows: Mapping[Modality, Window]
 
   @classmethod
@@ -88,6 +90,7 @@ class Trained:
       model.image_geometry(**config['image']),
       config,
       record.get('plane', 'axial'),
+      record.get('frame', 'volume'),
       windows,
     )
 
@@ -123,6 +126,7 @@ class Trained:
       geometry,
       config.to_dict(),
       store.plane if store else 'axial',
+      store.frame if store else 'volume',
       store.windows if store else FIXED_WINDOWS,
     )
 

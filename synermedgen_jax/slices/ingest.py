@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 from synermedgen_jax.core.modalities import ALL_ROUTES, Modality, routes_between
 from synermedgen_jax.slices.alignment import estimate_offset
 from synermedgen_jax.slices.datasets import CaseFiles
-from synermedgen_jax.slices.grids import Grid, resample, slice_grid, to_slices
+from synermedgen_jax.slices.framing import framed_grid
+from synermedgen_jax.slices.grids import Grid, resample, to_slices
 from synermedgen_jax.slices.store import Case
 from synermedgen_jax.slices.volumes import (
   Volume,
@@ -54,6 +55,7 @@ class Settings:
       the grid onto which its others are resampled. Empty = all volumes of a
       subject must share one grid already.
     plane: of the slices, a name in `grids.PLANES`.
+    frame: what fills the canvas, one of `framing.FRAMES`.
     most_offset: mm by which a volume may seem to lie beside the reference; 0 =
       it is not looked at.
     required: modalities that every subject must have; empty = those of at
@@ -68,6 +70,7 @@ class Settings:
     default_factory=lambda: dict(FIXED_WINDOWS)
   )
   plane: str = 'axial'
+  frame: str = 'volume'
   most_offset: float = 6.0
 
 
@@ -128,7 +131,14 @@ def ingest(
   reference = _reference(files, volumes, settings.reference or files.reference)
   windows = _windows(files, volumes, settings.windows)
   _check_offsets(files, volumes, windows, reference, settings.most_offset)
-  grid = slice_grid(volumes[reference], settings.canvas, settings.plane)
+  grid = framed_grid(
+    volumes[reference],
+    reference,
+    windows[reference],
+    settings.canvas,
+    settings.plane,
+    settings.frame,
+  )
   slices, covered = {}, np.array(True)
   for modality, volume in volumes.items():
     sampled = to_slices(resample(volume, grid, fill=np.nan))

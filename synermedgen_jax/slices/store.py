@@ -291,6 +291,7 @@ class SliceStore:
     path: as opened.
     canvas: pixels along each side of a slice.
     plane: of the slices, a name in `grids.PLANES`.
+    frame: what fills the canvas, one of `framing.FRAMES`.
     windows: of the modalities that have one for all volumes.
     cases: the manifest, sorted by id.
   """
@@ -304,6 +305,7 @@ class SliceStore:
     self.path = files.path
     self.canvas = settings['canvas']
     self.plane = settings.get('plane', 'axial')
+    self.frame = settings.get('frame', 'volume')
     self.windows = windows_from_json(settings.get('windows', {}))
     self.cases = cases
     self._files = files

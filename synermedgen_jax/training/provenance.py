@@ -49,6 +49,7 @@ def keep(
   record = {
     'config': config.to_dict(),
     'plane': store.plane if store else 'axial',
+    'frame': store.frame if store else 'volume',
     'windows': {m: dataclasses.asdict(w) for m, w in sorted(windows.items())},
     'versions': {'python': platform.python_version(), **versions},
     'commit': commit(),

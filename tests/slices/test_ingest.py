@@ -62,6 +62,19 @@ def test_pair_on_one_grid_becomes_a_case(tmp_path):
   assert (found.mask ^ BODY).mean() < 0.03
 
 
+def test_a_frame_about_the_body_is_that_of_the_reference(tmp_path):
+  write(tmp_path, 'ct', ct_of(disc(SHAPE, 4, (8, 14))))
+  write(tmp_path, 'mr', mr_of(BODY))
+  settings = Settings(24, (CT,), frame='body', most_offset=0.0)
+  found = ingest(case_of(tmp_path, 'ct', 'mr'), 'train', settings)
+  # A disc of 9 voxels of 2 mm and 2 % at either end.
+  pixel = -found.case.affine[0][0]
+  assert 24 * pixel == pytest.approx(18 * 1.04, abs=1)
+  assert (found.mask[:, 12, 1:-1].mean(1) > 0.8).all()
+  assert not found.mask[:, 0].any()
+  assert found.volumes[MR].shape == SHAPE
+
+
 def test_slices_that_one_modality_does_not_cover_are_not_usable(tmp_path):
   write(tmp_path, 'ct', ct_of(BODY))
   write(tmp_path, 'mr', mr_of(BODY[:4]), origin=(0, 0, 12))  # slices 3 to 6
