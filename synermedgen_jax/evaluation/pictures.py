@@ -62,6 +62,10 @@ OVERVIEW = (
   'brats_t2_to_t1ce',
   'brats_t1ce_to_flair',
 )
+# Colours, and the share of the window that they span. PET is read dark on
+# white, and most of it lies far below what the hottest organs take up.
+_SHOWN = {Modality.PET: ('gray_r', 0.5)}
+_AS_STORED = ('gray', 1.0)
 _ROWS = 3
 _STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 _ROUNDING = 1e-6  # of float32 images
@@ -115,15 +119,12 @@ def route_panel(panel: Panel, score: Mapping[str, Any] | None = None) -> Figure:
   axes = figure.subplots(rows, 4, squeeze=False)
   limit = error_limit(panel)
   for row in range(rows):
-    for column, name in enumerate(('source', 'synthesis', 'truth')):
-      _show(axes[row, column], getattr(panel, name)[row])
+    for column, (_, slices, modality) in enumerate(_parts(panel)):
+      _show(axes[row, column], slices[row], modality)
     image = _show_error(axes[row, 3], panel, row, limit)
     axes[row, 0].set_ylabel(f'slice {panel.indices[row]}')
-  route = panel.route
   titles = (
-    f'source: {route.source.label}',
-    f'synthesis: {route.target.label}',
-    f'truth: {route.target.label}',
+    *(f'{name}: {modality.label}' for name, _, modality in _parts(panel)),
     'synthesis − truth',
   )
   for axis, title in zip(axes[0], titles, strict=True):
@@ -137,6 +138,18 @@ def route_panel(panel: Panel, score: Mapping[str, Any] | None = None) -> Figure:
   figure.suptitle(_panel_title(panel, score), x=0.01, ha='left')
   figure.supxlabel(_panel_note(panel), x=0.01, ha='left', size=8, color=GREY)
   return figure
+
+
+def _parts(
+  panel: Panel,
+) -> tuple[tuple[str, Float[np.ndarray, 'n h w'], Modality], ...]:
+  """What is shown side by side: its name, its slices, what they are of."""
+  route = panel.route
+  return (
+    ('source', panel.source, route.source),
+    ('synthesis', panel.synthesis, route.target),
+    ('truth', panel.truth, route.target),
+  )
 
 
 def _panel_title(panel: Panel, score: Mapping[str, Any] | None) -> str:
@@ -162,12 +175,24 @@ def _panel_note(panel: Panel) -> str:
 
 
 def _range(window: tuple[float, float], modality: Modality) -> str:
-  low, high = (f'{x:.4g}'.replace('-', '−') for x in window)
-  return f'{low} to {high} {modality.unit}'
+  colours, share = _SHOWN.get(modality, _AS_STORED)
+  low, high = window
+  ends = low, low + share * (high - low)
+  low, high = (f'{x:.4g}'.replace('-', '−') for x in ends)
+  dark = ' (dark)' if colours == 'gray_r' else ''
+  return f'{low} to {high} {modality.unit}{dark}'
 
 
-def _show(axis: Axes, image: Float[np.ndarray, 'h w']) -> None:
-  axis.imshow(image, cmap='gray', vmin=-1, vmax=1, interpolation='nearest')
+def _show(
+  axis: Axes,
+  image: Float[np.ndarray, 'h w'],
+  modality: Modality | None = None,
+) -> None:
+  """An image in [-1, 1]; as it is stored where its modality is not told."""
+  cmap, share = _SHOWN.get(modality, _AS_STORED)
+  axis.imshow(
+    image, cmap=cmap, vmin=-1, vmax=2 * share - 1, interpolation='nearest'
+  )
   _bare(axis)
 
 
@@ -214,8 +239,8 @@ def overview(panels: Mapping[str, Panel], *, most: int = 8) -> Figure:
   axes = figure.subplots(3, len(chosen), squeeze=False)
   for column, panel in enumerate(chosen):
     middle = len(panel.source) // 2
-    for row, name in enumerate(('source', 'synthesis', 'truth')):
-      _show(axes[row, column], getattr(panel, name)[middle])
+    for row, (name, slices, modality) in enumerate(_parts(panel)):
+      _show(axes[row, column], slices[middle], modality)
       axes[row, 0].set_ylabel(name)
     route = panel.route
     axes[0, column].set_title(

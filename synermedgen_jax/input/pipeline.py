@@ -1,14 +1,16 @@
 """The Grain pipeline: a slice store or other examples in, packed batches out.
 
 Deterministic given seed, step and process; its iterator is checkpointed with
-the train state. Every epoch goes through all pairs of every task once, in an
-order that the seed fixes; of the n streams that fill a batch, each takes every
-n-th example of one common sequence, draws included.
+the train state. Every epoch goes through all pairs of every task once, or as
+often as their routes weigh, in an order that the seed fixes; of the n streams
+that fill a batch, each takes every n-th example of one common sequence, draws
+included.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -174,6 +176,7 @@ def example_dataset(
   seed: int,
   neighbours: int = 3,
   routes: Sequence[str] = (),
+  route_weights: Sequence[tuple[str, float]] = (),
 ) -> grain.MapDataset:
   """An endless sequence of one task's examples, shuffled anew every epoch."""
   items = pairs(cases, routes=routes)
@@ -185,8 +188,22 @@ def example_dataset(
       + (f' among the routes {", ".join(routes)}' if routes else '')
       + ': prepare cases with both modalities of a route.'
     )
-  examples = grain.MapDataset.source(items).seed(seed).shuffle().repeat()
-  return examples.random_map(TaskBuilder(task, cases, neighbours))
+  alike = defaultdict(list)
+  for pair in items:
+    alike[_weight(pair.route, route_weights)].append(pair)
+  examples = grain.MapDataset.mix(
+    [
+      grain.MapDataset.source(group).seed(seed).shuffle().repeat()
+      for group in alike.values()
+    ],
+    [weight * len(group) for weight, group in alike.items()],
+  )
+  return examples.seed(seed).random_map(TaskBuilder(task, cases, neighbours))
+
+
+def _weight(route: Route, weights: Sequence[tuple[str, float]]) -> float:
+  """How often a route's pairs come; the first row that matches decides."""
+  return next((w for row, w in weights if re.fullmatch(row, route.name)), 1.0)
 
 
 def train_dataset(
@@ -206,6 +223,7 @@ def train_dataset(
   augment: Augment = _NO_CHANGES,
   neighbours: int = 3,
   routes: Sequence[str] = (),
+  route_weights: Sequence[tuple[str, float]] = (),
   packing_bins: int = 16,
   streams: int = 1,
   here: Sequence[int] | None = None,
@@ -227,6 +245,8 @@ def train_dataset(
     augment: how images are changed.
     neighbours: K of CTS's negatives.
     routes: keep these routes alone; empty = all.
+    route_weights: (regular expression, how often the pairs of a route whose
+      name it matches come, against 1 of those that no row matches).
     packing_bins: open rows of a stream's first-fit packer.
     streams: how many fill the batch, each its own rows with its own examples.
     here: those that this process reads; None = all.
@@ -250,6 +270,7 @@ def train_dataset(
     seed=seed,
     neighbours=neighbours,
     routes=routes,
+    route_weights=route_weights,
   )
   tokens = examples.random_map(tokenise).map_with_index(
     lambda number, features: {**features, 'numbers': np.array([number])}
@@ -275,6 +296,7 @@ def train_dataset(
     'first_tasks': dict(first_tasks),
     'first_examples': first_examples,
     'routes': list(routes),
+    'route_weights': list(route_weights),
   }
   return TrainData(examples, {n: packed(n) for n in here}, layout)
 
@@ -328,6 +350,7 @@ def _mixture_of_tasks(
   seed: int,
   neighbours: int,
   routes: Sequence[str],
+  route_weights: Sequence[tuple[str, float]],
 ) -> grain.MapDataset:
   """The endless sequence of examples that all streams share out."""
   cases = store.split(split) if store is not None else ()
@@ -345,7 +368,12 @@ def _mixture_of_tasks(
       sources[task](seed + i)
       if task in sources
       else example_dataset(
-        cases, task, seed=seed + i, neighbours=neighbours, routes=routes
+        cases,
+        task,
+        seed=seed + i,
+        neighbours=neighbours,
+        routes=routes,
+        route_weights=route_weights,
       )
       for i, (task, _) in enumerate(named)
     ]

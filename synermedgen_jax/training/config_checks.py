@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -55,6 +56,7 @@ _SHARES = (
   'dropout.vae',
   'dropout.vit',
   'augment.mirror',
+  'augment.warp',
 )
 
 
@@ -96,6 +98,7 @@ def check(
     )
   _check_ranges(config)
   _check_names(config)
+  _check_route_weights(config)
   _check_checkpoints(config)
   platform = mesh.devices.flat[0].platform
   attention = IMPLEMENTATIONS.get(config.attention)
@@ -162,6 +165,24 @@ def _check_names(config: ConfigDict) -> None:
       raise ConfigError(
         f'config.{key}: unknown {", ".join(unknown)}; expected some of '
         f'{", ".join(known)}.'
+      )
+
+
+def _check_route_weights(config: ConfigDict) -> None:
+  for pattern, weight in config.route_weights:
+    if not weight > 0:
+      raise ConfigError(
+        f'config.route_weights {pattern!r}: {weight} must be above 0; '
+        'config.routes leaves routes out.'
+      )
+    try:
+      known = any(re.fullmatch(pattern, route) for route in ROUTES_BY_NAME)
+    except re.error as error:
+      raise ConfigError(f'config.route_weights {pattern!r}: {error}.') from None
+    if not known:
+      raise ConfigError(
+        f'config.route_weights {pattern!r}: matches none of '
+        f'{", ".join(ROUTES_BY_NAME)}.'
       )
 
 

@@ -53,11 +53,12 @@ def default_config() -> ConfigDict:
   config.bagel_files = {}  # BAGEL's own formats (docs/data.md)
   config.scenes = {}  # drawn scenes instead of slices (docs/base.md)
   config.routes = ()  # empty = all
+  config.route_weights = ()  # (regular expression, how often, against 1)
   config.neighbours = 3
   config.image = {'vit_side': 64, 'vae_side': 64}
   config.capacity = {'und': 0, 'gen': 0, 'vit': 0, 'images': 0}
   config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
-  config.augment = {'mirror': 0.0, 'noise': 0.0}  # images of training
+  config.augment = {'mirror': 0.0, 'warp': 0.0, 'noise': 0.0}  # in training
 
   # A batch: rows from so many streams, which processes share out.
   config.rows = 4

@@ -176,6 +176,7 @@ def _data(
   changes = {
     'dropout': made_of(config, 'dropout', Dropout),
     'augment': made_of(config, 'augment', Augment),
+    'route_weights': tuple(config.route_weights),
   }
   here = streams_here(config, mesh)
 

@@ -137,8 +137,34 @@ def test_a_route_panel_names_route_score_slices_windows_and_unit():
     assert part in words
   pet = panel('whole_body_pet_to_ct', plane='coronal')
   words = '\n'.join(texts(pictures.route_panel(pet)))
-  assert 'of the source: 0 to 812.5 SUV' in words
+  assert 'of the source: 0 to 406.2 SUV (dark); of synthesis' in words
   assert 'Superior is up' in words
+
+
+@pytest.mark.parametrize(
+  ('route', 'looks'),
+  [
+    ('whole_body_pet_to_ct', [('gray_r', (-1, 0)), ('gray', (-1, 1))]),
+    ('whole_body_ct_to_pet', [('gray', (-1, 1)), ('gray_r', (-1, 0))]),
+  ],
+)
+def test_pet_is_dark_where_it_is_high_and_ends_at_half_of_its_window(
+  route, looks
+):
+  source, target = looks
+  panels = {route: panel(route, slices=1)}
+  drawn = images(pictures.route_panel(panels[route]))
+  assert [(i.get_cmap().name, i.get_clim()) for i in drawn[:3]] == [
+    source,
+    target,
+    target,
+  ]
+  drawn = images(pictures.overview(panels))
+  assert [(i.get_cmap().name, i.get_clim()) for i in drawn] == [
+    source,
+    target,
+    target,
+  ]
 
 
 @pytest.mark.parametrize(('slices', 'rows'), [(1, 1), (2, 2), (5, 3)])

@@ -77,3 +77,58 @@ def test_what_is_synthesised_and_its_conditions_get_no_noise():
   found = images(Augment(noise=0.5), synthesis())
   for image, ref in zip(found, REFS, strict=False):
     np.testing.assert_array_equal(image, read(ref))
+
+
+def dot(ref):
+  """One bright pixel in a dark slice, right of the middle and above it."""
+  image = np.full((32, 32), -1, np.float32)
+  image[12, 22] = 1
+  return image
+
+
+def warped(example, seed, read):
+  reader = Augment(warp=1.0).reader(read, example, np.random.default_rng(seed))
+  return [reader(span.image) for span in example.spans if span.image]
+
+
+def place(image):
+  """Centre of mass above the background: row, column."""
+  weight = image.astype(np.float64) + 1
+  rows, columns = np.indices(image.shape)
+  return np.array([(weight * i).sum() for i in (rows, columns)]) / weight.sum()
+
+
+def test_a_warp_is_the_same_for_all_images_of_an_example():
+  for seed in range(5):
+    source, target = warped(synthesis(), seed, dot)
+    np.testing.assert_array_equal(source, target)
+
+
+def test_a_warp_turns_scales_and_shifts_a_little():
+  moved = np.stack(
+    [place(warped(synthesis(), seed, dot)[0]) - (12, 22) for seed in range(200)]
+  )
+  # 2 pixels of shift; 7.4 from the middle, 1.1 by scale and 1.5 by turning.
+  assert np.abs(moved).max() < 2 + 1.1 + 1.6
+  assert (moved.std(0) > 0.8).all()
+  assert (np.abs(moved.mean(0)) < 0.4).all()
+
+
+def test_a_warp_keeps_the_range_and_what_is_even():
+  for seed in range(20):
+    (found, _) = warped(synthesis(), seed, dot)
+    assert found.dtype == np.float32
+    assert found.min() == -1
+    assert found.max() <= 1
+    even = warped(synthesis(), seed, lambda _: np.full((16, 16), 0.25, 'f4'))
+    np.testing.assert_allclose(even, 0.25, atol=1e-6)
+
+
+def test_a_share_of_examples_is_warped():
+  unchanged = [
+    np.array_equal(
+      images(Augment(warp=0.25), synthesis(), seed)[0], read(REFS[0])
+    )
+    for seed in range(200)
+  ]
+  assert 0.65 < np.mean(unchanged) < 0.85

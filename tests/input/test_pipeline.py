@@ -70,6 +70,15 @@ def slices(batch):
   return shown
 
 
+def shown_routes(batches):
+  """How often each pair of modalities is source and target."""
+  return Counter(
+    tuple(slice_of(canvas[0, 0, 0]).modality for canvas in canvases)
+    for batch in batches
+    for canvases in batch.vae_images
+  )
+
+
 def test_a_seed_fixes_every_byte(store):
   first, again = (take(dataset(store, EVERYTHING), 6) for _ in range(2))
   assert_equal(first, again)
@@ -183,12 +192,30 @@ def test_routes_without_a_pair_are_named(store):
 
 def test_only_the_routes_of_the_config_are_shown(store):
   batches = take(dataset(store, routes=('brain_mr_to_ct',)), 10)
-  modalities = {
-    tuple(slice_of(canvas[0, 0, 0]).modality for canvas in canvases)
+  assert set(shown_routes(batches)) == {('mr', 'ct')}
+
+
+def test_routes_come_as_often_as_they_weigh(store):
+  # Of 16 routes with as many pairs each, two weigh 3 and twelve 0.5: 14 in all.
+  weights = (('brain_.*', 3.0), ('brats_.*', 0.5), ('brain_ct.*', 9.0))
+  counts = shown_routes(take(dataset(store, route_weights=weights), 140))
+  brain = counts['mr', 'ct'], counts['ct', 'mr']
+  pelvis = counts['cbct', 'ct'] + counts['ct', 'cbct']
+  assert counts.total() == 280
+  assert brain == pytest.approx((60, 60), abs=3)
+  assert pelvis == pytest.approx(40, abs=3)
+  assert len(counts) == 16
+
+
+def test_pairs_of_a_heavy_route_are_all_shown_before_one_comes_again(store):
+  weights = (('brain_mr_to_ct', 1000.0),)
+  batches = take(dataset(store, route_weights=weights), len(USABLE) // 2)
+  targets = {
+    slice_of(canvases[1, 0, 0, 0])
     for batch in batches
     for canvases in batch.vae_images
   }
-  assert modalities == {('mr', 'ct')}
+  assert len(targets) == len(USABLE)
 
 
 def test_a_split_without_subjects_is_named(store):

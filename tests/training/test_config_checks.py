@@ -202,6 +202,7 @@ SHARES = (
   'dropout.vae',
   'dropout.vit',
   'augment.mirror',
+  'augment.warp',
 )
 
 
@@ -311,6 +312,20 @@ MORE_BAD = {
   'learning rate': (
     {'learning_rate': -1.0},
     r'config\.learning_rate -1\.0: must be at least 0\.',
+  ),
+  'weight of a route': (
+    {'route_weights': (('pelvis.*', 2.0), ('.*_pet', 0.0))},
+    r"config\.route_weights '\.\*_pet': 0\.0 must be above 0; config\.routes "
+    r'leaves routes out\.',
+  ),
+  'weight of no route': (
+    {'route_weights': (('brats', 2.0),)},
+    r"config\.route_weights 'brats': matches none of brain_cbct_to_ct, .*\.",
+  ),
+  'weight of no expression': (
+    {'route_weights': (('(', 2.0),)},
+    r"config\.route_weights '\(': missing \), unterminated subpattern at "
+    r'position 0\.',
   ),
   'clip': ({'clip': 0.0}, r'config\.clip 0\.0: must be above 0\.'),
   'capacity of what is not there': (

@@ -57,13 +57,15 @@ def changed(before, after):
   return {name for name in before if (before[name] != after[name]).any()}
 
 
-def test_validation_sees_images_as_they_are(
+def test_validation_sees_pairs_as_they_are(
   store_path, nano_preset, tmp_path, monkeypatch
 ):
   asked = []
 
   def train_dataset(store, split, *args, **options):
-    changes = {k: options.get(k) for k in ('augment', 'dropout')}
+    changes = {
+      k: options.get(k) for k in ('augment', 'dropout', 'route_weights')
+    }
     asked.append((split, changes))
     if split == 'val':
       raise ValueError('That is all.')
@@ -75,10 +77,15 @@ def test_validation_sees_images_as_they_are(
     'stage1', store_path, augment={'mirror': 0.5, 'noise': 0.1}
   )
   config.dropout.vit = 0.25
+  config.route_weights = (('brain.*', 2.0),)
   with pytest.raises(ConfigError, match=r'That is all\.'):
     run.train(config, tmp_path / 'run')
-  changes = {'augment': Augment(0.5, 0.1), 'dropout': Dropout(vit=0.25)}
-  unchanged = {'augment': None, 'dropout': None}
+  changes = {
+    'augment': Augment(mirror=0.5, noise=0.1),
+    'dropout': Dropout(vit=0.25),
+    'route_weights': (('brain.*', 2.0),),
+  }
+  unchanged = dict.fromkeys(changes)
   assert asked == [('train', changes), ('val', unchanged)]
 
 
