@@ -18,6 +18,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from synermedgen_jax.training.defaults import default_config
+
 _PARENT = str(Path(__file__).parent / 'stage2.py')
 
 
@@ -25,6 +27,8 @@ def get_config(model: str = 'small') -> ConfigDict:
   config = runpy.run_path(_PARENT)['get_config'](model)
   config.tasks = {'redraw': 0.85, 'copy': 0.15}
   config.scenes = {'levels': (1.0, 0.0, 0.0, 0.0), 'telling': 0.85}
+  config.route_weights = ()
+  config.augment = default_config().augment
   config.dropout = {'text': 0.05, 'vae': 0.05, 'vit': 0.05}
   config.steps = 20000
   config.learning_rate = 5e-3

@@ -77,7 +77,7 @@ def _small_recipe(config: ConfigDict) -> None:
   config.rows = 8
   config.streams = config.reader_threads = 1
   config.new_words = WORDS_OF_SCENES
-  config.augment = {'mirror': 0.5, 'noise': 0.1}
+  config.augment.update({'mirror': 0.5, 'noise': 0.1})
   # What compares is there, and larger steps would undo it; what the modalities
   # look like is new.
   config.trainable = _trainable(looks=1.5, und=0.3)

@@ -27,8 +27,9 @@ class Augment:
   Attributes:
     mirror: how often all images of an example have their columns reversed;
       bodies are nearly symmetric, so each passes for another subject's.
-    warp: how often all images of an example are turned by up to 12 degrees,
-      scaled by up to 16 % and moved by up to 1/16 of their side, as one.
+    warp: how often an image that is synthesised and those that condition it
+      are turned by up to 12 degrees, scaled by up to 16 % and moved by up to
+      1/16 of their side, as one; images of questions never are.
     noise: standard deviation of the Gaussian noise on images of questions,
       which are in [-1, 1]; images that are synthesised or condition it get
       none.
@@ -43,9 +44,9 @@ class Augment:
   ) -> ReadSlice:
     """Reads the images of `example` as they are changed this time."""
     mirrored = example.task in _SIDELESS and rng.random() < self.mirror
-    warped = _draw_warp(rng) if rng.random() < self.warp else None
     asked = all(span.kind != 'vae_image' for span in example.spans)
     noise = self.noise if asked else 0.0
+    warped = not asked and rng.random() < self.warp and _draw_warp(rng)
 
     def changed(ref):
       image = read(ref)

@@ -246,7 +246,7 @@ def train_dataset(
     neighbours: K of CTS's negatives.
     routes: keep these routes alone; empty = all.
     route_weights: (regular expression, how often the pairs of a route whose
-      name it matches come, against 1 of those that no row matches).
+      name it matches are synthesised, against 1 where no row matches).
     packing_bins: open rows of a stream's first-fit packer.
     streams: how many fill the batch, each its own rows with its own examples.
     here: those that this process reads; None = all.
@@ -373,7 +373,7 @@ def _mixture_of_tasks(
         seed=seed + i,
         neighbours=neighbours,
         routes=routes,
-        route_weights=route_weights,
+        route_weights=route_weights if task == 'synthesis' else (),
       )
       for i, (task, _) in enumerate(named)
     ]

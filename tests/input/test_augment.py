@@ -124,6 +124,13 @@ def test_a_warp_keeps_the_range_and_what_is_even():
     np.testing.assert_allclose(even, 0.25, atol=1e-6)
 
 
+def test_questions_are_not_warped():
+  for found, ref in zip(
+    images(Augment(warp=1.0), question()), REFS, strict=True
+  ):
+    np.testing.assert_array_equal(found, read(ref))
+
+
 def test_a_share_of_examples_is_warped():
   unchanged = [
     np.array_equal(

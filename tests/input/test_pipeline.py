@@ -207,6 +207,14 @@ def test_routes_come_as_often_as_they_weigh(store):
   assert len(counts) == 16
 
 
+def test_questions_are_of_all_routes_alike(store):
+  heavy = (('brain_mr_to_ct', 1000.0),)
+  plain, weighed = (
+    take(dataset(store, {'tia': 1.0}, route_weights=w), 4) for w in ((), heavy)
+  )
+  assert_equal(weighed, plain)
+
+
 def test_pairs_of_a_heavy_route_are_all_shown_before_one_comes_again(store):
   weights = (('brain_mr_to_ct', 1000.0),)
   batches = take(dataset(store, route_weights=weights), len(USABLE) // 2)
