@@ -196,7 +196,8 @@ if [ -e "$store/store.json" ]; then
   echo "Reusing $store."
 else
   python -m synermedgen_jax.prepare --dataset=phantom --root="$run/phantoms" \
-    --subjects="$subjects" --canvas=64 --store="$store"
+    --subjects="$subjects" --canvas=64 --frame=body --most_offset=0 \
+    --store="$store"
 fi
 if asked stage1_vqa || asked stage2_vqa; then
   step 'Ordinary questions'
