@@ -11,7 +11,7 @@ is 1 : 1 as in BAGEL's recipe.
 from ml_collections import ConfigDict
 
 from synermedgen_jax.training.defaults import (
-  PHANTOM_ROUTES,
+  PHANTOM_ROUTE_WEIGHTS,
   WORDS_OF_SCENES,
   default_config,
 )
@@ -63,8 +63,8 @@ def _small_recipe(config: ConfigDict) -> None:
   config.capacity = {'und': 100, 'gen': 128, 'vit': 24, 'images': 2}
   config.streams = config.reader_threads = 1
   config.new_words = WORDS_OF_SCENES
-  config.route_weights = PHANTOM_ROUTES
-  config.augment = {'mirror': 0.5, 'warp': 0.6, 'noise': 0.1}
+  config.route_weights = PHANTOM_ROUTE_WEIGHTS
+  config.augment.update({'mirror': 0.5, 'warp': 0.6, 'noise': 0.1})
   config.trainable = (
     (r'autoencoder/.*', 0.0),
     (r'(vit|latent)_pos_embed', 0.0),

@@ -4,7 +4,8 @@
       --config.store=STORE --config.init_from=RUN/stage1 \\
       --workdir=RUN/stage2
 
-With `:small`, from a Stage I that began at weights/small.
+With `:small`, from a Stage I that began at weights/small; its routes weigh as
+suits the phantoms (`--config.route_weights='()'`: all alike).
 Trains the `gen` expert and its projections. The paper's figure freezes ViT
 and `und`, its text fine-tunes `und` further: set their multiplier to 1.0 for
 that.
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 
 from synermedgen_jax.training.defaults import (
   BAGEL_SAMPLING,
-  PHANTOM_ROUTES,
+  PHANTOM_ROUTE_WEIGHTS,
   default_config,
 )
 
@@ -56,9 +57,9 @@ def get_config(model: str = 'tiny') -> ConfigDict:
 def _small_recipe(config: ConfigDict) -> None:
   """From the small base, whose `gen` expert has drawn before."""
   config.streams = config.reader_threads = 1
-  config.route_weights = PHANTOM_ROUTES
-  # Few subjects: after some 4,000 steps they are known by heart without.
-  config.augment = {'mirror': 0.5, 'warp': 0.6, 'noise': 0.0}
+  config.route_weights = PHANTOM_ROUTE_WEIGHTS
+  # Of 30 subjects a cohort, so that they are not known by heart.
+  config.augment.update({'mirror': 0.5, 'warp': 0.6})
   config.objective.train_shift = 16.0
   config.steps = 900
   config.learning_rate = 3e-3

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The whole job on digital phantoms, from the small base: volumes, slice store,
 # Stage I, Stage II, evaluation, report. No GPU. Stage II trains until minute
-# twelve, 900 steps at least and 10,000 at most: twelve to fifteen minutes in all
-# on two cores, as fast as they are. A second run reuses what is there.
+# twelve, 900 steps at least and 10,000 at most: fifteen minutes in all at most,
+# on two cores. A second run reuses what is there.
 # Usage: bash launch/demo.sh [--from_scratch] [directory, runs/demo by default]
 # --from_scratch: the model tiny, from nothing, an autoencoder first.
 # MINUTES=0 bash launch/demo.sh: 900 steps, whatever the time.
@@ -31,8 +31,8 @@ train() {  # stage, config, where it starts from, options
 }
 
 # How many steps of Stage II end in the minute that is asked for, at the pace of
-# Stage I: 900 to 10,000, since more bring little (docs/base.md). Kept for a
-# second run.
+# Stage I: 900 to 10,000, what more bring was not tried (docs/base.md). Kept for
+# a second run.
 stage2_steps() {
   local kept="$run/stage2_steps.txt" pace steps
   if [ ! -s "$kept" ]; then

@@ -133,7 +133,7 @@ def route_panel(panel: Panel, score: Mapping[str, Any] | None = None) -> Figure:
   bar = figure.colorbar(
     image, ax=axes[:, 3], extend='both' if beyond else 'neither', aspect=30
   )
-  bar.set_label(f'error ({route.target.unit})')
+  bar.set_label(f'error ({panel.route.target.unit})')
   bar.outline.set_visible(False)
   figure.suptitle(_panel_title(panel, score), x=0.01, ha='left')
   figure.supxlabel(_panel_note(panel), x=0.01, ha='left', size=8, color=GREY)
@@ -179,8 +179,9 @@ def _range(window: tuple[float, float], modality: Modality) -> str:
   low, high = window
   ends = low, low + share * (high - low)
   low, high = (f'{x:.4g}'.replace('-', '−') for x in ends)
-  dark = ' (dark)' if colours == 'gray_r' else ''
-  return f'{low} to {high} {modality.unit}{dark}'
+  if colours == 'gray_r':
+    return f'{low} (white) to {high} {modality.unit} (black)'
+  return f'{low} to {high} {modality.unit}'
 
 
 def _show(

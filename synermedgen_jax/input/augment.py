@@ -17,7 +17,7 @@ _SIDELESS = ('cts', 'mi', 'tia', 'synthesis', 'reconstruction')
 # How far a warp goes: degrees, the logarithm of a scale, and 1/16 of a side.
 _TURN, _ZOOM, _SHIFT = 12.0, 0.15, 1 / 16
 
-Change = Callable[[Float[np.ndarray, 'h w']], Float[np.ndarray, 'h w']]
+Image = Float[np.ndarray, 'h w *channels']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,19 +61,22 @@ class Augment:
     return changed
 
 
-def _draw_warp(rng: np.random.Generator) -> Change:
+def _draw_warp(rng: np.random.Generator) -> Callable[[Image], Image]:
   """One turn, scale and shift about the middle; the rim goes on outside."""
   angle = np.radians(rng.uniform(-_TURN, _TURN))
   cos, sin = np.cos(angle), np.sin(angle)
+  # From a place in the result to the one in the image that it shows.
   matrix = np.exp(rng.uniform(-_ZOOM, _ZOOM)) * np.array(
     [[cos, -sin], [sin, cos]]
   )
   shift = rng.uniform(-_SHIFT, _SHIFT, 2)
 
   def warp(image):
+    if image.ndim == 3:  # a picture in colour, from a file
+      return np.stack([warp(c) for c in np.moveaxis(image, -1, 0)], axis=-1)
     side = np.array(image.shape)
     middle = (side - 1) / 2
-    offset = middle - matrix @ middle + shift * side
+    offset = middle - matrix @ (middle + shift * side)
     # Cubic: a linear one would blur what is to be synthesised.
     out = ndimage.affine_transform(
       image, matrix, offset, order=3, mode='nearest'

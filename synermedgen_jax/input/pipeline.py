@@ -1,10 +1,10 @@
 """The Grain pipeline: a slice store or other examples in, packed batches out.
 
 Deterministic given seed, step and process; its iterator is checkpointed with
-the train state. Every epoch goes through all pairs of every task once, or as
-often as their routes weigh, in an order that the seed fixes; of the n streams
-that fill a batch, each takes every n-th example of one common sequence, draws
-included.
+the train state. Every epoch goes through all pairs of every task once, in an
+order that the seed fixes (where routes weigh differently, those of each weight
+have epochs of their own); of the n streams that fill a batch, each takes every
+n-th example of one common sequence, draws included.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ _NO_CHANGES = Augment()
 _NO_SOURCES: Mapping[str, ExampleSource] = types.MappingProxyType({})
 # Tasks that guidance at inference is for.
 _GUIDED = ('synthesis', 'editing', 'redraw', 'copy')
+
+# Between the seeds of two groups of one task: tasks have neighbouring ones.
+_APART = 1_000_003
 
 # Longer than any run, and short enough to add to.
 _ENDLESS = 2**60
@@ -188,21 +191,26 @@ def example_dataset(
       + (f' among the routes {", ".join(routes)}' if routes else '')
       + ': prepare cases with both modalities of a route.'
     )
+  weights = {p.route: _weight(p.route, route_weights) for p in items}
   alike = defaultdict(list)
   for pair in items:
-    alike[_weight(pair.route, route_weights)].append(pair)
-  examples = grain.MapDataset.mix(
+    alike[weights[pair.route]].append(pair)
+  builder = TaskBuilder(task, cases, neighbours)
+  return grain.MapDataset.mix(
     [
-      grain.MapDataset.source(group).seed(seed).shuffle().repeat()
-      for group in alike.values()
+      grain.MapDataset.source(group)
+      .seed((seed + _APART * i) % 2**32)
+      .shuffle()
+      .repeat()
+      .random_map(builder)
+      for i, group in enumerate(alike.values())
     ],
     [weight * len(group) for weight, group in alike.items()],
   )
-  return examples.seed(seed).random_map(TaskBuilder(task, cases, neighbours))
 
 
 def _weight(route: Route, weights: Sequence[tuple[str, float]]) -> float:
-  """How often a route's pairs come; the first row that matches decides."""
+  """How often its pairs come, against 1 of a route that no row matches."""
   return next((w for row, w in weights if re.fullmatch(row, route.name)), 1.0)
 
 
@@ -245,8 +253,9 @@ def train_dataset(
     augment: how images are changed.
     neighbours: K of CTS's negatives.
     routes: keep these routes alone; empty = all.
-    route_weights: (regular expression, how often the pairs of a route whose
-      name it matches are synthesised, against 1 where no row matches).
+    route_weights: (regular expression of a route's whole name, how often its
+      pairs are synthesised, against 1 of those that no row matches); the first
+      row that matches decides.
     packing_bins: open rows of a stream's first-fit packer.
     streams: how many fill the batch, each its own rows with its own examples.
     here: those that this process reads; None = all.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -169,11 +170,19 @@ def _check_names(config: ConfigDict) -> None:
 
 
 def _check_route_weights(config: ConfigDict) -> None:
-  for pattern, weight in config.route_weights:
-    if not weight > 0:
+  for row in config.route_weights:
+    match row:
+      case (str() as pattern, int() | float() as weight):
+        pass
+      case _:
+        raise ConfigError(
+          f'config.route_weights {row!r}: expected a route and a number, as in '
+          "('pelvis_.*', 2.0)."
+        )
+    if not 0 < weight < math.inf:
       raise ConfigError(
-        f'config.route_weights {pattern!r}: {weight} must be above 0; '
-        'config.routes leaves routes out.'
+        f'config.route_weights {pattern!r}: {weight} must be above 0 and '
+        'finite; config.routes leaves routes out.'
       )
     try:
       known = any(re.fullmatch(pattern, route) for route in ROUTES_BY_NAME)

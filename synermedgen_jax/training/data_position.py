@@ -30,7 +30,9 @@ class DataHandler(ocp.CheckpointHandler):
       (directory / _LAYOUT).write_text(json.dumps(args.layout))
 
   def restore(self, directory: Path, args: DataRestore) -> None:
-    saved = json.loads((directory / _LAYOUT).read_text())
+    # Checkpoints of before there were weights of routes have none.
+    saved = {'route_weights': []}
+    saved |= json.loads((directory / _LAYOUT).read_text())
     for key, value in args.item.layout.items():
       if saved.get(key) != value:
         raise ValueError(

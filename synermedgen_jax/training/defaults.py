@@ -33,10 +33,10 @@ WORDS_OF_SCENES = (
   ('modality', 'style'),
 )
 
-# How often a small model synthesises each of the phantoms' 22 routes. CBCT is
-# nearly CT, and 12 routes of one brain teach each other; a pelvis or a body has
-# to be made out of little that is alike (docs/base.md).
-PHANTOM_ROUTES = (
+# How often a small model synthesises the routes of phantoms; the others 1. CBCT
+# is nearly CT, and 12 routes of one brain teach each other; a pelvis or a body
+# has to be made out of little that is alike (docs/base.md).
+PHANTOM_ROUTE_WEIGHTS = (
   (r'.*cbct.*', 0.4),
   (r'brats_.*', 0.6),
   (r'pelvis_.*', 3.0),
@@ -63,7 +63,8 @@ def default_config() -> ConfigDict:
   config.bagel_files = {}  # BAGEL's own formats (docs/data.md)
   config.scenes = {}  # drawn scenes instead of slices (docs/base.md)
   config.routes = ()  # empty = all
-  config.route_weights = ()  # (regular expression, how often synthesised)
+  # (regular expression of a route, how often its pairs are synthesised).
+  config.route_weights = ()  # the first that matches; else 1
   config.neighbours = 3
   config.image = {'vit_side': 64, 'vae_side': 64}
   config.capacity = {'und': 0, 'gen': 0, 'vit': 0, 'images': 0}

@@ -173,14 +173,14 @@ def _data(
   """What is trained on, and the batches of the validation."""
   geometry = made_of(config, 'image', model.image_geometry)
   capacity = made_of(config, 'capacity', Capacity)
-  changes = {
+  in_training = {
     'dropout': made_of(config, 'dropout', Dropout),
     'augment': made_of(config, 'augment', Augment),
     'route_weights': tuple(config.route_weights),
   }
   here = streams_here(config, mesh)
 
-  def dataset(split: str, seed: int, first_examples: int = 0, **changes):
+  def dataset(split: str, seed: int, first_examples: int = 0, **options):
     return train_dataset(
       store,
       split,
@@ -196,7 +196,7 @@ def _data(
       },
       rows=config.rows,
       seed=seed,
-      **changes,
+      **options,
       neighbours=config.neighbours,
       routes=tuple(config.routes),
       packing_bins=config.packing_bins,
@@ -207,7 +207,7 @@ def _data(
 
   val = []
   try:
-    data = dataset('train', config.seed, config.first_examples, **changes)
+    data = dataset('train', config.seed, config.first_examples, **in_training)
     if config.val_every:
       held_out = iter(dataset('val', config.seed + 1))
       val = [next(held_out) for _ in range(config.val_batches)]

@@ -137,7 +137,7 @@ def test_a_route_panel_names_route_score_slices_windows_and_unit():
     assert part in words
   pet = panel('whole_body_pet_to_ct', plane='coronal')
   words = '\n'.join(texts(pictures.route_panel(pet)))
-  assert 'of the source: 0 to 406.2 SUV (dark); of synthesis' in words
+  assert 'of the source: 0 (white) to 406.2 SUV (black); of synthesis' in words
   assert 'Superior is up' in words
 
 

@@ -79,11 +79,13 @@ def test_what_is_synthesised_and_its_conditions_get_no_noise():
     np.testing.assert_array_equal(image, read(ref))
 
 
+DOTS = ((32, 32), (32, 48), (16, 32))  # the middle, right of it, above it
+
+
 def dot(ref):
-  """One bright pixel in a dark slice, right of the middle and above it."""
-  image = np.full((32, 32), -1, np.float32)
-  image[12, 22] = 1
-  return image
+  """One bright spot in a dark slice, one of the three by the slice's number."""
+  away = np.indices((65, 65)) - np.reshape(DOTS[ref.index], (2, 1, 1))
+  return (2 * np.exp(-(away**2).sum(0) / 8) - 1).astype(np.float32)
 
 
 def warped(example, seed, read):
@@ -98,27 +100,57 @@ def place(image):
   return np.array([(weight * i).sum() for i in (rows, columns)]) / weight.sum()
 
 
+def three_dots(seed):
+  """Where the dots of one example come to lie."""
+  spans = [vae_image(ref, has_loss=True) for ref in REFS]
+  return np.stack(
+    [place(i) for i in warped(Example('synthesis', tuple(spans)), seed, dot)]
+  )
+
+
 def test_a_warp_is_the_same_for_all_images_of_an_example():
   for seed in range(5):
-    source, target = warped(synthesis(), seed, dot)
+    source, target = warped(synthesis(), seed, lambda _: dot(REFS[1]))
     np.testing.assert_array_equal(source, target)
 
 
-def test_a_warp_turns_scales_and_shifts_a_little():
-  moved = np.stack(
-    [place(warped(synthesis(), seed, dot)[0]) - (12, 22) for seed in range(200)]
+def test_a_warp_turns_scales_and_shifts_as_far_as_it_says():
+  middle, right, above = np.moveaxis(
+    np.stack([three_dots(seed) for seed in range(200)]), 1, 0
   )
-  # 2 pixels of shift; 7.4 from the middle, 1.1 by scale and 1.5 by turning.
-  assert np.abs(moved).max() < 2 + 1.1 + 1.6
-  assert (moved.std(0) > 0.8).all()
-  assert (np.abs(moved.mean(0)) < 0.4).all()
+  shifts = middle - 32
+  angles, scales = [], []
+  for arm, at in ((right, (0, 16)), (above, (-16, 0))):
+    to = arm - middle
+    cross = at[0] * to[:, 1] - at[1] * to[:, 0]
+    angles.append(np.degrees(np.arctan2(cross, to @ at)))
+    scales.append(np.log(np.hypot(*to.T) / 16))
+  # Both arms agree: it is a rotation and one scale, and no shear.
+  np.testing.assert_allclose(*angles, atol=0.1)
+  np.testing.assert_allclose(*scales, atol=0.005)
+  for found, most in ((angles[0], 12), (scales[0], 0.15), (shifts, 65 / 16)):
+    assert np.abs(found).max() < 1.01 * most
+    assert found.max() > 0.85 * most
+    assert found.min() < -0.85 * most
+
+
+def test_every_channel_of_a_picture_is_warped_alike():
+  def read(ref):
+    return np.stack([dot(REFS[1]), dot(REFS[1]) / 2], axis=-1)
+
+  (colour, _), (grey, _) = (
+    warped(synthesis(), 3, r) for r in (read, lambda _: dot(REFS[1]))
+  )
+  assert colour.shape == (65, 65, 2)
+  np.testing.assert_array_equal(colour[..., 0], grey)
+  np.testing.assert_allclose(colour[..., 1], grey / 2, atol=1e-6)
 
 
 def test_a_warp_keeps_the_range_and_what_is_even():
   for seed in range(20):
-    (found, _) = warped(synthesis(), seed, dot)
+    found, _ = warped(synthesis(), seed, dot)
     assert found.dtype == np.float32
-    assert found.min() == -1
+    assert found.min() >= -1
     assert found.max() <= 1
     even = warped(synthesis(), seed, lambda _: np.full((16, 16), 0.25, 'f4'))
     np.testing.assert_allclose(even, 0.25, atol=1e-6)

@@ -216,14 +216,31 @@ def test_questions_are_of_all_routes_alike(store):
 
 
 def test_pairs_of_a_heavy_route_are_all_shown_before_one_comes_again(store):
-  weights = (('brain_mr_to_ct', 1000.0),)
-  batches = take(dataset(store, route_weights=weights), len(USABLE) // 2)
-  targets = {
+  weights = (('brain_mr_to_ct', 1e6),)
+  batches = take(dataset(store, route_weights=weights), len(USABLE))
+  targets = [
     slice_of(canvases[1, 0, 0, 0])
     for batch in batches
     for canvases in batch.vae_images
-  }
-  assert len(targets) == len(USABLE)
+  ]
+  assert set(shown_routes(batches)) == {('mr', 'ct')}
+  assert set(Counter(targets).values()) == {2}
+  assert len(set(targets)) == len(USABLE)
+
+
+def test_routes_of_other_weights_come_in_other_orders(store):
+  def shown(target):
+    weights = (('brain_mr_to_ct', 2.0), ('brain_ct_to_mr', 3.0))
+    batches = take(dataset(store, route_weights=weights, seed=1), 60)
+    return [
+      slice_of(canvases[1, 0, 0, 0]).index
+      for batch in batches
+      for canvases in batch.vae_images
+      if slice_of(canvases[1, 0, 0, 0]).modality == target
+      and slice_of(canvases[0, 0, 0, 0]).modality in ('mr', 'ct')
+    ]
+
+  assert shown('ct')[: len(USABLE)] != shown('mr')[: len(USABLE)]
 
 
 def test_a_split_without_subjects_is_named(store):

@@ -105,6 +105,12 @@ def test_the_demo_from_scratch_has_the_steps_of_its_config(box):
   assert not any('config.steps' in c for c in box.calls('synermedgen_jax.main'))
 
 
+def test_the_bodies_of_the_demo_fill_their_canvas(box):
+  trained(box, 'demo.sh', 'out')
+  (call,) = box.calls('synermedgen_jax.prepare')
+  assert {'--canvas=64', '--frame=body'} <= set(call.split())
+
+
 def test_the_demo_translates_a_held_out_brain(box):
   trained(box, 'demo.sh', 'out')
   (call,) = box.calls('synermedgen_jax.translate')

@@ -508,6 +508,20 @@ def test_data_of_another_layout_are_refused_by_key(tmp_path):
     DataHandler().restore(tmp_path, DataRestore(other))
 
 
+def test_data_of_before_routes_had_weights_have_none(tmp_path):
+  old = dataclasses.replace(streams(0, 1), layout={'rows': 8})
+  DataHandler().save(tmp_path, DataSave.of(old))
+
+  def restore(weights):
+    layout = {'rows': 8, 'route_weights': weights}
+    now = dataclasses.replace(streams(0, 1), layout=layout)
+    DataHandler().restore(tmp_path, DataRestore(now))
+
+  restore([])
+  with pytest.raises(ValueError, match=r'config\.route_weights \[\], which is'):
+    restore([['pelvis_.*', 2.0]])
+
+
 def test_a_stream_of_another_process_is_missed_too(tmp_path):
   DataHandler().save(tmp_path, DataSave.of(streams(0, 1)))
   (tmp_path / 'stream_1.json').write_text('{"next')

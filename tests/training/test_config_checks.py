@@ -315,8 +315,21 @@ MORE_BAD = {
   ),
   'weight of a route': (
     {'route_weights': (('pelvis.*', 2.0), ('.*_pet', 0.0))},
-    r"config\.route_weights '\.\*_pet': 0\.0 must be above 0; config\.routes "
-    r'leaves routes out\.',
+    r"config\.route_weights '\.\*_pet': 0\.0 must be above 0 and finite; "
+    r'config\.routes leaves routes out\.',
+  ),
+  'weight without end': (
+    {'route_weights': (('pelvis.*', float('inf')),)},
+    r"config\.route_weights 'pelvis\.\*': inf must be above 0 and finite; .*",
+  ),
+  'weights that are one row': (
+    {'route_weights': ('pelvis.*', 2.0)},
+    r"config\.route_weights 'pelvis\.\*': expected a route and a number, as in "
+    r"\('pelvis_\.\*', 2\.0\)\.",
+  ),
+  'weight that is a word': (
+    {'route_weights': (('pelvis.*', '2'),)},
+    r"config\.route_weights \('pelvis\.\*', '2'\): expected a route and .*",
   ),
   'weight of no route': (
     {'route_weights': (('brats', 2.0),)},
