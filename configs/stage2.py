@@ -58,7 +58,7 @@ def _small_recipe(config: ConfigDict) -> None:
   """From the small base, whose `gen` expert has drawn before."""
   config.streams = config.reader_threads = 1
   config.route_weights = PHANTOM_ROUTE_WEIGHTS
-  # Of 30 subjects a cohort, so that they are not known by heart.
+  # As they are, 30 subjects a cohort would be known by heart.
   config.augment.update({'mirror': 0.5, 'warp': 0.6})
   config.objective.train_shift = 16.0
   config.steps = 900
