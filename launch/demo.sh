@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The whole job on digital phantoms, from the small base: volumes, slice store,
 # Stage I, Stage II, evaluation, report. No GPU. Stage II trains until minute
-# twelve, 900 steps at least and 10,000 at most: fifteen minutes in all at most,
-# on two cores. A second run reuses what is there.
+# twelve, 900 steps at least and 10,000 at most: 13 minutes in all on two fast
+# cores, 15 on two slow ones. A second run reuses what is there.
 # Usage: bash launch/demo.sh [--from_scratch] [directory, runs/demo by default]
 # --from_scratch: the model tiny, from nothing, an autoencoder first.
 # MINUTES=0 bash launch/demo.sh: 900 steps, whatever the time.
