@@ -45,8 +45,8 @@ _EXAMPLE = (('full', 258), ('full', 258), ('causal', 30), ('noise', 258))
 _BLOCK = 512
 
 
-def _row(length: int) -> list[jax.Array]:
-  """(order, visible_from, visible_to) of a full row, in packing order."""
+def synthesis_row(length: int) -> list[np.ndarray]:
+  """(order, visible_from, visible_to), each (1, length), in packing order."""
   bounds, start = [], 0
   end_of_example = sum(tokens for _, tokens in _EXAMPLE)
   while start < length:
@@ -62,7 +62,7 @@ def _row(length: int) -> list[jax.Array]:
       start += tokens
   visible_from, visible_to = np.asarray(bounds[:length], np.int32).T
   order = np.arange(length, dtype=np.int32)
-  return [jnp.asarray(x)[None] for x in (order, visible_from, visible_to)]
+  return [x[None] for x in (order, visible_from, visible_to)]
 
 
 def _step(implementation: str):
@@ -103,7 +103,7 @@ def main(argv):
     f'{"memory":>9} {"to dense":>9}'
   )
   for length in map(int, _LENGTHS.value):
-    layout = _row(length)
+    layout = synthesis_row(length)
     block = min(_BLOCK, length)
     holds = jax.jit(what_blocks_hold, static_argnames=('block_q', 'block_k'))(
       *layout, block_q=block, block_k=block
