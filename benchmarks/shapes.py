@@ -1,0 +1,171 @@
+"""Models and rows on which this library and its PyTorch rival are timed.
+
+The models of `ROWS` are timed with BAGEL's recipe: AdamW, an averaged copy of
+the trained weights, shares of tasks as released. Other presets are timed as
+`configs/*.py` set them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from synermedgen_jax.core.batch import Capacity, PackedBatch
+from synermedgen_jax.core.modalities import ROUTES
+from synermedgen_jax.inference import sampling
+from synermedgen_jax.input.tokenizer import project_tokenizer
+from synermedgen_jax.models.autoencoder import AutoencoderConfig
+from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.mot import MoTConfig
+from synermedgen_jax.models.presets import preset
+from synermedgen_jax.models.vit import ViTConfig
+from synermedgen_jax.planning.rows import sample_rows
+from synermedgen_jax.tasks import synthesis
+from synermedgen_jax.tasks.example import Example, SliceRef
+from synermedgen_jax.training.defaults import BAGEL_SAMPLING
+
+_CONFIGS = Path(__file__).parents[1] / 'configs'
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """The rows of a batch.
+
+  Attributes:
+    image: sides in pixels for the ViT and for the autoencoder.
+    capacity: of a row.
+    rows: per step.
+  """
+
+  image: dict[str, int]
+  capacity: Capacity
+  rows: int = 1
+
+
+# (model, stage) -> rows that are more than 90 % full.
+ROWS = {
+  # 14 ViT slices of 24 x 24 tokens.
+  ('base_1b', 'stage1'): Rows(
+    {'vit_side': 384, 'vae_side': 512}, Capacity(8320, 0, 14 * 576, 0)
+  ),
+  # Four pairs: 24 x 24 ViT tokens and 2 x 32 x 32 latent tokens each.
+  ('base_1b', 'stage2'): Rows(
+    {'vit_side': 384, 'vae_side': 512}, Capacity(2432, 8192, 4 * 576, 8)
+  ),
+  # Two questions of five slices of 14 x 14 tokens.
+  ('medium', 'stage1'): Rows(
+    {'vit_side': 224, 'vae_side': 256}, Capacity(2048, 0, 10 * 196, 0)
+  ),
+  # Two pairs: 14 x 14 ViT tokens and 2 x 16 x 16 latent tokens each.
+  ('medium', 'stage2'): Rows(
+    {'vit_side': 224, 'vae_side': 256}, Capacity(424, 1024, 2 * 196, 4)
+  ),
+}
+
+
+def medium() -> BagelConfig:
+  """About 40 M parameters in two experts, float32: seconds a step on a CPU."""
+  return BagelConfig(
+    llm=MoTConfig(
+      hidden=512,
+      layers=8,
+      heads=8,
+      kv_heads=2,
+      head_dim=64,
+      mlp=1536,
+      vocab=8192,
+    ),
+    vit=ViTConfig(
+      hidden=384,
+      layers=6,
+      heads=6,
+      mlp=1536,
+      patch=16,
+      channels=3,
+      table=16,
+    ),
+    autoencoder=AutoencoderConfig(
+      channels=3, ch=32, ch_mult=(1, 2, 4, 4), num_res_blocks=1, z_channels=16
+    ),
+    latent_table=16,
+    vit_table=16,
+    dtype='float32',
+  )
+
+
+def model_shape(name: str) -> BagelConfig:
+  """The model `medium`, or a preset."""
+  return medium() if name == 'medium' else preset(name)
+
+
+def stage_config(stage: str, model: str) -> ConfigDict:
+  """`configs/STAGE.py` with the rows and the recipe of the benchmark."""
+  path = _CONFIGS / f'{stage}.py'
+  spec = importlib.util.spec_from_file_location(stage, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config(model)
+  config.mesh = (-1, 1, 1)
+  if case := ROWS.get((model, stage)):
+    config.image = dict(case.image)
+    config.capacity = dataclasses.asdict(case.capacity)
+    config.rows = case.rows
+    config.optimizer = 'adamw'
+    config.learning_rate = 2e-5
+    config.ema = 0.9999
+  return config
+
+
+def sampled_batch(config: ConfigDict, model: BagelConfig) -> PackedBatch:
+  """A batch of the config's tasks, packed from blank slices."""
+  return sample_rows(
+    {task: share for task, share in config.tasks.items() if share > 0},
+    project_tokenizer(),
+    model.image_geometry(**config.image),
+    Capacity(**config.capacity),
+    rows=config.rows,
+  )
+
+
+def sampling_config(points: int) -> sampling.SamplingConfig:
+  """BAGEL's sampling with three contexts, and this number of timesteps."""
+  guidance = sampling.Guidance(**BAGEL_SAMPLING['guidance'])
+  return sampling.SamplingConfig(points, BAGEL_SAMPLING['shift'], guidance)
+
+
+def sampling_prompts(
+  name: str, model: BagelConfig, batch: int, config: sampling.SamplingConfig
+) -> dict[sampling.Context, sampling.Prompt]:
+  """Prompts of `batch` slices of one route, blank, for every context.
+
+  Slices have the sides of the model's Stage II.
+  """
+  tokenizer = project_tokenizer()
+  geometry = model.image_geometry(**stage_config('stage2', name).image)
+  examples = _prompts(batch)
+  capacities = {
+    context: sampling.prompt_capacity(examples, tokenizer, geometry, context)
+    for context in config.guidance.contexts
+  }
+  blank = np.zeros((geometry.vae_side,) * 2, np.float32)
+  return sampling.pack_prompts(
+    examples, tokenizer, geometry, lambda _: blank, capacities
+  )
+
+
+def _prompts(count: int) -> Sequence[Example]:
+  route = ROUTES[0]
+  pairs: list[tuple[Any, Any]] = [
+    (
+      SliceRef('case', route.source, index),
+      SliceRef('case', route.target, index),
+    )
+    for index in range(count)
+  ]
+  return [synthesis.prompt(route, *pair) for pair in pairs]

@@ -1,0 +1,1 @@
+"""A plain PyTorch implementation of the model, to be compared with in speed."""

@@ -1,0 +1,102 @@
+"""Times, memory and the JSON lines in which they are written."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def device_name(device: torch.device) -> str:
+  """The GPU's name, or the processor's."""
+  if device.type == 'cuda':
+    return torch.cuda.get_device_name(device)
+  return f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
+
+
+def synchronise(device: torch.device) -> None:
+  """Waits for all work on a GPU."""
+  if device.type == 'cuda':
+    torch.cuda.synchronize(device)
+
+
+def median_seconds(
+  function: Callable[[], Any],
+  device: torch.device,
+  *,
+  repeats: int,
+  warmups: int = 3,
+) -> float:
+  """The median time of a call, the device's work included."""
+  for _ in range(warmups):
+    function()
+  synchronise(device)
+  times = []
+  for _ in range(repeats):
+    start = time.perf_counter()
+    function()
+    synchronise(device)
+    times.append(time.perf_counter() - start)
+  return statistics.median(times)
+
+
+def median_kernel_seconds(
+  function: Callable[[], Any],
+  device: torch.device,
+  *,
+  repeats: int,
+  warmups: int = 3,
+) -> float:
+  """As `median_seconds`; on a GPU by CUDA events, without launch latency."""
+  if device.type != 'cuda':
+    return median_seconds(function, device, repeats=repeats, warmups=warmups)
+  for _ in range(warmups):
+    function()
+  events = []
+  for _ in range(repeats):
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    function()
+    end.record()
+    events.append((start, end))
+  torch.cuda.synchronize(device)
+  return statistics.median(a.elapsed_time(b) for a, b in events) / 1e3
+
+
+def reset_peak(device: torch.device) -> None:
+  """Starts the measurement of `peak_gb` anew; not possible on a CPU."""
+  if device.type == 'cuda':
+    torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_gb(device: torch.device) -> float:
+  """Most memory allocated: on a GPU by tensors, on a CPU by the process."""
+  if device.type == 'cuda':
+    return torch.cuda.max_memory_allocated(device) / 1e9
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+class Records:
+  """Prints records and appends them to a file, one JSON object a line."""
+
+  def __init__(self, path: str, device: torch.device):
+    self.path = Path(path) if path else None
+    self.common = {
+      'device': device_name(device),
+      'torch': torch.__version__,
+    }
+
+  def add(self, **values: Any) -> None:
+    line = json.dumps(values | self.common)
+    print(line, flush=True)
+    if self.path:
+      self.path.parent.mkdir(parents=True, exist_ok=True)
+      with self.path.open('a', encoding='utf-8') as file:
+        file.write(line + '\n')
