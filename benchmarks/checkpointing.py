@@ -24,12 +24,12 @@ import numpy as np
 import optax
 from absl import app, flags, logging
 
+from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.planning.rows import sample_rows
-from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training import loop, run
 from synermedgen_jax.training.saver import Saver
 from synermedgen_jax.training.train_state import create_state

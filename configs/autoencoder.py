@@ -8,7 +8,7 @@ tiny: two CPU cores, 64 x 64 phantom slices.
 
 from ml_collections import ConfigDict
 
-from synermedgen_jax.training.defaults import default_config
+from synermedgen_jax.config.defaults import default_config
 
 
 def get_config(model: str = 'tiny') -> ConfigDict:

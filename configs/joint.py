@@ -10,7 +10,7 @@ is 1 : 1 as in BAGEL's recipe.
 
 from ml_collections import ConfigDict
 
-from synermedgen_jax.training.defaults import (
+from synermedgen_jax.config.defaults import (
   PHANTOM_ROUTE_WEIGHTS,
   WORDS_OF_SCENES,
   default_config,

@@ -12,7 +12,7 @@ Trains ViT, connector and the `und` expert; VAE and `gen` are frozen.
 
 from ml_collections import ConfigDict
 
-from synermedgen_jax.training.defaults import (
+from synermedgen_jax.config.defaults import (
   BAGEL_SAMPLING,
   WORDS_OF_SCENES,
   default_config,

@@ -13,7 +13,7 @@ that.
 
 from ml_collections import ConfigDict
 
-from synermedgen_jax.training.defaults import (
+from synermedgen_jax.config.defaults import (
   BAGEL_SAMPLING,
   PHANTOM_ROUTE_WEIGHTS,
   default_config,

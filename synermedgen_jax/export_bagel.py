@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from absl import app, flags, logging
 from tqdm import tqdm
 
+from synermedgen_jax.checkpoint.orbax_items import CheckpointError
 from synermedgen_jax.inference import bagel_workdir
 from synermedgen_jax.inference.workdir import WorkdirError
 from synermedgen_jax.interop import bagel_configs
 from synermedgen_jax.interop.bagel_configs import BagelError
-from synermedgen_jax.training.checkpoints import CheckpointError
 
 _CHECKPOINT = flags.DEFINE_string(
   'checkpoint', None, 'The workdir of a run, or of import_bagel.'

@@ -25,6 +25,7 @@ import numpy as np
 from absl import app, flags, logging
 from tqdm import tqdm
 
+from synermedgen_jax.config.command_line import UsageError
 from synermedgen_jax.inference import bagel_workdir
 from synermedgen_jax.inference.workdir import WorkdirError
 from synermedgen_jax.interop import bagel_configs, bagel_weights
@@ -42,10 +43,6 @@ _DTYPE = flags.DEFINE_enum(
 _DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Print the table of keys; read no weights, write nothing.'
 )
-
-
-class UsageError(ValueError):
-  """Flags that do not fit."""
 
 
 def _print_table(

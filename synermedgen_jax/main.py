@@ -30,13 +30,13 @@ from absl import app, flags, logging
 from etils.epath import Path
 from ml_collections import config_flags
 
+from synermedgen_jax.checkpoint.orbax_items import CheckpointError
+from synermedgen_jax.config.command_line import parse_config_flags
+from synermedgen_jax.config.errors import ConfigError
 from synermedgen_jax.input.pipeline import ExampleTooLarge
 from synermedgen_jax.interop.image_files import FormatError
 from synermedgen_jax.slices.store import StoreError
 from synermedgen_jax.training import run
-from synermedgen_jax.training.checkpoints import CheckpointError
-from synermedgen_jax.training.command_line import parse_config_flags
-from synermedgen_jax.training.config_checks import ConfigError
 from synermedgen_jax.training.incidents import BadStepsError
 from synermedgen_jax.training.metrics_log import WriteError
 from synermedgen_jax.training.preemption import Preempted, listening

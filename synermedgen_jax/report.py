@@ -18,17 +18,17 @@ from absl import app, flags
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from synermedgen_jax.evaluation import charts, pictures
-from synermedgen_jax.evaluation.page import page
-from synermedgen_jax.evaluation.results import (
+from synermedgen_jax.evaluation.routes import route_table
+from synermedgen_jax.evaluation.subjects import ResultError
+from synermedgen_jax.evaluation.understanding import understanding_table
+from synermedgen_jax.reporting import charts, pictures
+from synermedgen_jax.reporting.page import page
+from synermedgen_jax.reporting.results import (
   Evaluation,
-  ResultError,
   Stage,
   read_evaluation,
   read_stages,
 )
-from synermedgen_jax.evaluation.routes import route_table
-from synermedgen_jax.evaluation.understanding import understanding_table
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A stage that was trained.')
 _OUTPUT = flags.DEFINE_string(

@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from tqdm import tqdm
 
+from synermedgen_jax.checkpoint.orbax_items import CheckpointError
 from synermedgen_jax.core.modalities import Modality, Region, find_route
 from synermedgen_jax.inference.workdir import Trained, WorkdirError
 from synermedgen_jax.slices import grids
@@ -27,7 +28,6 @@ from synermedgen_jax.slices.volumes import (
   write_volume,
 )
 from synermedgen_jax.slices.windows import Window, choose_window
-from synermedgen_jax.training.checkpoints import CheckpointError
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A trained Stage II or joint.')
 _INPUT = flags.DEFINE_string('input', None, 'The source volume.')

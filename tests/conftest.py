@@ -29,7 +29,9 @@ sys.dont_write_bytecode = True
 # tenth of the time.
 gc.set_threshold(200_000, 50, 100)
 # Before anything imports the package, or its modules go unchecked.
-jaxtyping.install_import_hook('synermedgen_jax', 'type_checks.check')
+jaxtyping.install_import_hook(
+  ['synermedgen_jax', 'projects'], 'type_checks.check'
+)
 
 
 @pytest.fixture(scope='session')

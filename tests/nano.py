@@ -3,7 +3,7 @@
 import contextlib
 import fcntl
 import functools
-import importlib.util
+import importlib
 import shutil
 from pathlib import Path
 
@@ -65,12 +65,9 @@ def initial_params(model: BagelConfig = MODEL):
 
 
 def config_file(name: str, model: str = 'nano'):
-  """`configs/NAME.py` for a model."""
-  path = CONFIGS / f'{name}.py'
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(model)
+  """The config of a module, or of `configs/NAME.py`, for a model."""
+  module = name if '.' in name else f'configs.{name}'
+  return importlib.import_module(module).get_config(model)
 
 
 def config(name: str, store, /, **values):

@@ -16,7 +16,7 @@ import nano
 import numpy as np
 import orbax.checkpoint as ocp
 
-from synermedgen_jax.training import checkpoints as ckpt
+from synermedgen_jax.checkpoint import orbax_items as ckpt
 
 TESTS = Path(__file__).parent
 ITEMS = ('params', 'ema', 'optimizer')

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from synermedgen_jax.core.modalities import ROUTES
-from synermedgen_jax.evaluation.results import ResultError
 from synermedgen_jax.evaluation.routes import METHODS, RouteScore, aggregate
+from synermedgen_jax.evaluation.subjects import ResultError
 from synermedgen_jax.evaluation.understanding import score
 from synermedgen_jax.report import report
 from synermedgen_jax.tasks import prompts

@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME
-from synermedgen_jax.evaluation.results import ResultError
 from synermedgen_jax.evaluation.routes import METRICS, RouteScore
 from synermedgen_jax.evaluation.understanding import (
   TASKS,
@@ -41,6 +40,10 @@ from synermedgen_jax.evaluation.understanding import (
 
 VERSION = 1
 FILE = 'evaluation/subjects.json'
+
+
+class ResultError(ValueError):
+  """A file that a report cannot use; one line that names it."""
 
 
 def synthesis_by_subject(rows: Iterable[RouteScore]) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from synermedgen_jax.checkpoint import streaming
 from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
 from synermedgen_jax.inference.workdir import WorkdirError
 from synermedgen_jax.input import tokenizer
 from synermedgen_jax.interop import bagel_configs, bagel_weights, tensor_files
 from synermedgen_jax.models.bagel import BagelConfig
-from synermedgen_jax.training import streaming
 
 # BAGEL's own for editing an image.
 _VIT_SIDE, _VAE_SIDE = 518, 512

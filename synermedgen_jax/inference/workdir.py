@@ -12,6 +12,9 @@ import jax.numpy as jnp
 from etils.epath import Path
 from ml_collections import ConfigDict
 
+from synermedgen_jax.checkpoint import model as saved_model
+from synermedgen_jax.config.errors import ConfigError, key_errors
+from synermedgen_jax.config.model import starting_point
 from synermedgen_jax.core.batch import ImageGeometry
 from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
@@ -24,9 +27,6 @@ from synermedgen_jax.slices.windows import (
   Window,
   windows_from_json,
 )
-from synermedgen_jax.training import saved_model
-from synermedgen_jax.training.config_checks import ConfigError, reading
-from synermedgen_jax.training.run import starting_point
 
 
 class WorkdirError(ValueError):
@@ -111,13 +111,13 @@ class Trained:
         'config.init_from is empty: name the weights that are measured.'
       )
     model, params = starting_point(config)
-    with reading('tokenizer'):
+    with key_errors('tokenizer'):
       tokenizer = load_tokenizer(config.tokenizer)
-    with reading('image'):
+    with key_errors('image'):
       geometry = model.image_geometry(**config.image)
     store = None
     if config.store:
-      with reading('store'):
+      with key_errors('store'):
         store = SliceStore.open(config.store)
     return cls(
       model,

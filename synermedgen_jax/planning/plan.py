@@ -15,6 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from synermedgen_jax.config.errors import ConfigError
+from synermedgen_jax.config.model import with_compute
 from synermedgen_jax.core.batch import (
   Capacity,
   ImageGeometry,
@@ -33,7 +35,7 @@ from synermedgen_jax.planning import collectives as moved
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.planning.topologies import Topology
 from synermedgen_jax.training import loop, run
-from synermedgen_jax.training.config_checks import ConfigError, check
+from synermedgen_jax.training.config_checks import check
 from synermedgen_jax.training.flops import active_blocks, step_flops
 from synermedgen_jax.training.train_state import TrainState, abstract_state
 
@@ -127,7 +129,7 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
   except ValueError as error:
     raise ConfigError(str(error)) from None
   check(config, model, tokenizer, mesh)
-  model = run.computed_as(config, model)
+  model = with_compute(config, model)
   capacity = Capacity(**config.capacity)
   state, batch = abstract_step(config, model, mesh, geometry, capacity)
   start = time.monotonic()

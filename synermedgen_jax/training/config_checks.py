@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
-from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from synermedgen_jax.config.errors import ConfigError, key_errors
 from synermedgen_jax.core.batch import TASKS
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME
 from synermedgen_jax.core.sharding import batch_sharding, rows_here
@@ -59,30 +57,6 @@ _SHARES = (
   'augment.mirror',
   'augment.warp',
 )
-
-
-T = TypeVar('T')
-
-
-class ConfigError(ValueError):
-  """A config that cannot run; one line naming the key."""
-
-
-@contextlib.contextmanager
-def reading(key: str) -> Iterator[None]:
-  """Tells what is wrong with the value of `key` as an error of the config."""
-  try:
-    yield
-  except (ValueError, OSError) as error:
-    raise ConfigError(f'config.{key}: {error}') from None
-
-
-def made_of(config: ConfigDict, key: str, make: Callable[..., T]) -> T:
-  """What the parts of `config[key]` make, all of which it has to know."""
-  try:
-    return make(**config[key])
-  except (TypeError, ValueError) as error:
-    raise ConfigError(f'config.{key}: {error}') from None
 
 
 def check(
@@ -237,7 +211,7 @@ def streams_here(config: ConfigDict, mesh: Mesh) -> list[int]:
   Raises:
     ConfigError: a stream would be on several processes.
   """
-  with reading('streams'):
+  with key_errors('streams'):
     return streams_of(
       rows_here(batch_sharding(mesh), config.rows), config.rows, config.streams
     )

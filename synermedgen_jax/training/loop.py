@@ -16,29 +16,28 @@ import optax
 from etils.epath import Path
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.core.sharding import (
   LOGICAL_RULES,
   batch_sharding,
   place_rows,
 )
+from synermedgen_jax.core.trees import unflatten
 from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.models.bagel import Bagel, BagelConfig
-from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training import resuming
-from synermedgen_jax.training.metrics_log import Meter
+from synermedgen_jax.training.metrics_log import Meter, Terms
 from synermedgen_jax.training.objectives import (
   OBJECTIVES,
   ObjectiveConfig,
   images_in,
   total,
 )
-from synermedgen_jax.training.optim import gradient_norms, unflatten
+from synermedgen_jax.training.optim import gradient_norms
 from synermedgen_jax.training.preemption import Preempted
-from synermedgen_jax.training.profiler import ProfilerWindow
-from synermedgen_jax.training.record import Record
+from synermedgen_jax.training.record import ProfilerWindow, Record
 from synermedgen_jax.training.saver import Saver
-from synermedgen_jax.training.terms import Terms
 from synermedgen_jax.training.train_state import TrainState
 
 # How the terms begin that say nothing of a validation.

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from projects.small_base.contrast import contrast_sums
 from synermedgen_jax.core.batch import TASKS, PackedBatch
 from synermedgen_jax.models.bagel import Bagel
-from synermedgen_jax.training.contrast import contrast_sums
+from synermedgen_jax.models.flow import draw_timesteps
 
 Sums = dict[str, tuple[Array, Array]]  # term -> (sum, count)
 
@@ -45,23 +46,6 @@ class ObjectiveConfig:
   kl_weight: float = 1e-6
   caption_weight: float = 1.0
   logit_chunk: int = 1024
-
-
-def shift_timestep(t: Float[Array, ...], shift: float) -> Float[Array, ...]:
-  """s t / (1 + (s - 1) t): more weight near noise for s > 1."""
-  return shift * t / (1 + (shift - 1) * t)
-
-
-def draw_timesteps(
-  key: jax.Array, noise_ids: Int[Array, 'b g'], shift: float
-) -> Float[Array, 'b g']:
-  """One timestep per noised image, shift(sigmoid(n)); 0 for clean latents."""
-  rows, tokens = noise_ids.shape
-  normal = jax.random.normal(key, (rows, tokens + 1))
-  t = shift_timestep(jax.nn.sigmoid(normal), shift)
-  return jnp.where(
-    noise_ids > 0, jnp.take_along_axis(t, noise_ids, axis=1), 0.0
-  )
 
 
 def token_losses(

@@ -5,11 +5,8 @@ Configs stop here: what lies below takes frozen dataclasses and arguments.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import re
 import threading
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,6 +15,15 @@ from etils.epath import Path
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from projects.small_base.scenes import sources as scenes
+from synermedgen_jax.config.errors import ConfigError, key_errors, made_of
+from synermedgen_jax.config.model import (
+  check_tokenizer,
+  initial_params,
+  model_shape,
+  with_compute,
+)
+from synermedgen_jax.core import trees
 from synermedgen_jax.core.batch import Capacity, PackedBatch
 from synermedgen_jax.core.chips import chip_of
 from synermedgen_jax.core.sharding import make_mesh
@@ -27,28 +33,15 @@ from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.interop import bagel_formats
 from synermedgen_jax.models.bagel import BagelConfig, abstract_params
-from synermedgen_jax.models.presets import preset
-from synermedgen_jax.scenes import sources as scenes
 from synermedgen_jax.slices.store import SliceStore
-from synermedgen_jax.training import (
-  flops,
-  loop,
-  optim,
-  provenance,
-  saved_model,
-  weights,
-)
+from synermedgen_jax.training import flops, loop, optim, provenance
 from synermedgen_jax.training.calibration import calibrate_latents
 from synermedgen_jax.training.config_checks import (
-  ConfigError,
   check,
   check_best_is_measured,
   check_store,
-  made_of,
-  reading,
   streams_here,
 )
-from synermedgen_jax.training.new_words import start_as_known
 from synermedgen_jax.training.objectives import ObjectiveConfig
 from synermedgen_jax.training.train_state import (
   TrainState,
@@ -68,13 +61,13 @@ def train(
     notice: set where the run is to end after the step at hand.
   """
   model = model_shape(config)
-  _check_tokenizer(config)
-  with reading('tokenizer'):
+  check_tokenizer(config)
+  with key_errors('tokenizer'):
     tokenizer = load_tokenizer(config.tokenizer)
-  with reading('mesh'):
+  with key_errors('mesh'):
     mesh = make_mesh(config.mesh)
   check(config, model, tokenizer, mesh)
-  model = computed_as(config, model)
+  model = with_compute(config, model)
   store = _store(config)
   data, val = _data(config, model, store, tokenizer, mesh)
   first = next(iter(data))
@@ -92,7 +85,7 @@ def train(
       mesh,
       seed=config.seed,
       ema=config.ema > 0,
-      initial=_initial_params(config, tokenizer),
+      initial=initial_params(config, tokenizer),
     )[0]
 
   def complete(state: TrainState) -> TrainState:
@@ -124,7 +117,7 @@ def train(
 def _store(config: ConfigDict) -> SliceStore | None:
   if not config.store:
     return None
-  with reading('store'):
+  with key_errors('store'):
     store = SliceStore.open(config.store)
   check_store(config, store)
   return store
@@ -228,21 +221,11 @@ def _introduce(config: ConfigDict, state: TrainState, mesh: Mesh) -> None:
     )
 
 
-def computed_as(config: ConfigDict, model: BagelConfig) -> BagelConfig:
-  """The same model, computed as the config's remat and attention say."""
-  ways = {key: config[key] for key in ('remat', 'attention') if config.get(key)}
-  return dataclasses.replace(
-    model,
-    llm=dataclasses.replace(model.llm, **ways),
-    vit=dataclasses.replace(model.vit, **ways),
-  )
-
-
 def optimiser(
   config: ConfigDict, model: BagelConfig
 ) -> tuple[dict[str, float], optax.GradientTransformation]:
   """What trains, as a learning-rate multiplier per parameter, and with what."""
-  names = optim.flatten(nn.unbox(abstract_params(model))).keys()
+  names = trees.flatten(nn.unbox(abstract_params(model))).keys()
   rate = learning_rate(config)
   try:
     scales = optim.multipliers(names, tuple(map(tuple, config.trainable)))
@@ -280,84 +263,6 @@ def step_config(config: ConfigDict) -> loop.StepConfig:
     ema_decay=config.ema,
     seed=config.seed,
   )
-
-
-def starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
-  """The model's shape, and the parameters of `config.init_from` if any.
-
-  Raises:
-    ConfigError: naming the key that is wrong.
-  """
-  with reading('tokenizer'):
-    tokenizer = load_tokenizer(config.tokenizer)
-  return model_shape(config), _initial_params(config, tokenizer)
-
-
-def model_shape(config: ConfigDict) -> BagelConfig:
-  """The model's shape, which `config.init_from` has to have too.
-
-  The model 'init_from' is whatever `config.init_from` holds.
-  """
-  if config.model == 'init_from' and not config.init_from:
-    raise ConfigError(
-      "config.model 'init_from' needs config.init_from: name a workdir."
-    )
-  if not config.init_from:
-    with reading('model'):
-      return preset(config.model)
-  with reading('init_from'):
-    if weights.holds_weights(config.init_from):
-      found = weights.load_shape(config.init_from)
-    else:
-      found = saved_model.load_shape(*_init_from(config))
-  if config.model == 'init_from':
-    return found
-  with reading('model'):
-    model = preset(config.model)
-  if _shape(found) != _shape(model):
-    raise ConfigError(
-      f'config.init_from {config.init_from} holds a model of another shape '
-      f'than config.model {config.model!r}.'
-    )
-  return model
-
-
-def _initial_params(config: ConfigDict, tokenizer: Tokenizer) -> Any:
-  """The parameters that a run begins with; None = random ones."""
-  if not config.init_from:
-    return None
-  with reading('init_from'):
-    if weights.holds_weights(config.init_from):
-      params = weights.load_weights(config.init_from)[1]
-    else:
-      folder, which = _init_from(config)
-      params = saved_model.load_model(folder, which=which)[1]
-  with reading('new_words'):
-    return start_as_known(params, tokenizer, config.new_words)
-
-
-def _init_from(config: ConfigDict) -> tuple[Path, str]:
-  """The checkpoints to start from, and which of them."""
-  return Path(config.init_from) / 'checkpoints', str(config.init_step)
-
-
-def _shape(model: BagelConfig) -> BagelConfig:
-  """The model, however it is computed."""
-  plain = ConfigDict({'remat': 'none', 'attention': 'xla'})
-  return computed_as(plain, model)
-
-
-def _check_tokenizer(config: ConfigDict) -> None:
-  """A model that learned other ids would read nonsense, and tell nobody."""
-  path = Path(config.init_from) / 'config.json'
-  if not config.init_from or not path.is_file():
-    return
-  name = json.loads(path.read_text())['config']['tokenizer']
-  if (name == 'project') != (config.tokenizer == 'project'):
-    raise ConfigError(
-      f'config.tokenizer {config.tokenizer!r} is not that of config.init_from '
-      f'{config.init_from}, {name!r}.'
-    )
 
 
 def _step_utilisation(

@@ -15,7 +15,10 @@ from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 from tokenizers import pre_tokenizers
 
-from synermedgen_jax.core import lazy_array
+from synermedgen_jax.checkpoint import model as saved_model
+from synermedgen_jax.checkpoint import orbax_items as ckpt
+from synermedgen_jax.checkpoint import streaming
+from synermedgen_jax.core import lazy_array, trees
 from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.inference.bagel_workdir import export_bagel, import_bagel
 from synermedgen_jax.inference.workdir import Trained, WorkdirError
@@ -25,8 +28,7 @@ from synermedgen_jax.interop.bagel_configs import BagelError, bagel_config
 from synermedgen_jax.interop.bagel_weights import load_params
 from synermedgen_jax.interop.tensor_files import TensorFileError
 from synermedgen_jax.models.shape_json import model_to_json
-from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import optim, run, saved_model, streaming
+from synermedgen_jax.training import run
 
 FLOAT32, BFLOAT16 = jnp.dtype('float32'), jnp.dtype('bfloat16')
 FILES = ('ema.safetensors', 'ae.safetensors')
@@ -383,7 +385,7 @@ def _save(workdir, model, params, ema=None):
 def test_a_model_with_parts_that_bagel_lacks_is_not_exported(tmp_path, output):
   shapes = bagel_weights.param_shapes(nano.MODEL)
   params = {name: np.zeros(shape) for name, shape in shapes.items()}
-  _save(tmp_path / 'run', nano.MODEL, optim.unflatten(params))
+  _save(tmp_path / 'run', nano.MODEL, trees.unflatten(params))
   with pytest.raises(BagelError, match='connector_norm = True'):
     export_bagel(tmp_path / 'run', output)
   assert not output.exists()

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 import span_packs
 
+from synermedgen_jax.core import trees
 from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.core.sharding import (
   LOGICAL_RULES,
@@ -73,7 +74,7 @@ def steps(mesh_name, config, data):
   """Losses and gradients of some steps, and the last state."""
   params, mesh = parameters(), mesh_of(mesh_name)
   scales = optim.multipliers(
-    optim.flatten(params), tuple(map(tuple, config.trainable))
+    trees.flatten(params), tuple(map(tuple, config.trainable))
   )
   tx = optax.sgd(0.02, momentum=0.0)  # the momentum is the last gradient
   state, shardings = create_state(

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from store_fakes import write_store
 
+from synermedgen_jax.config.errors import ConfigError
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models import presets
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.training import run
 from synermedgen_jax.training.config_checks import (
-  ConfigError,
   check_best_is_measured,
   check_store,
   streams_here,

@@ -14,9 +14,10 @@ import pytest
 from commands import assert_refused
 from nano_processes import Job, ended, flags_of
 
+from synermedgen_jax.checkpoint import model as saved_model
+from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.slices import store as stores
-from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import loop, saved_model
+from synermedgen_jax.training import loop
 from synermedgen_jax.training.metrics_log import (
   MetricsLog,
   StepLog,

@@ -11,10 +11,10 @@ import pytest
 
 from synermedgen_jax.core.batch import Layout, PackedBatch
 from synermedgen_jax.core.sharding import batch_sharding, make_mesh
+from synermedgen_jax.core.trees import flatten
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.metrics_log import Meter
 from synermedgen_jax.training.objectives import ObjectiveConfig
-from synermedgen_jax.training.optim import flatten
 from synermedgen_jax.training.train_state import TrainState
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')

@@ -17,9 +17,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from synermedgen_jax.checkpoint import model as saved_model
+from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.models import presets
-from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import loop, run, saved_model
+from synermedgen_jax.training import loop, run
 from synermedgen_jax.training.preemption import Preempted, listening
 
 TIMES = (

@@ -16,17 +16,19 @@ import numpy as np
 import optax
 import pytest
 
+from synermedgen_jax.checkpoint import model as saved_model
+from synermedgen_jax.checkpoint import orbax_items as ckpt
+from synermedgen_jax.checkpoint.data_position import DataSave
+from synermedgen_jax.config.errors import ConfigError
+from synermedgen_jax.config.model import with_compute
 from synermedgen_jax.core.chips import Chip
 from synermedgen_jax.core.sharding import make_mesh
+from synermedgen_jax.core.trees import flatten
 from synermedgen_jax.input.augment import Augment
 from synermedgen_jax.input.pipeline import Dropout
 from synermedgen_jax.input.streams import BatchIterator
 from synermedgen_jax.models.bagel import Bagel, abstract_params
-from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import provenance, run, saved_model
-from synermedgen_jax.training.config_checks import ConfigError
-from synermedgen_jax.training.data_position import DataSave
-from synermedgen_jax.training.optim import flatten
+from synermedgen_jax.training import provenance, run
 from synermedgen_jax.training.train_state import TrainState
 
 # What each stage trains, whatever its table of regular expressions says.
@@ -316,7 +318,7 @@ def test_how_a_model_is_computed_does_not_change_what_it_is(
   config = nano.stage_config(
     'stage2', nano_runs, remat='full', attention='xla_chunked'
   )
-  model = run.computed_as(config, nano.MODEL)
+  model = with_compute(config, nano.MODEL)
   assert (model.llm.remat, model.vit.remat) == ('full', 'full')
   assert (model.llm.attention, model.vit.attention) == ('xla_chunked',) * 2
   run.train(config, tmp_path / 'run')
