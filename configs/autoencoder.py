@@ -15,6 +15,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config = default_config()
   config.stage = 'autoencoder'
   config.model = model
+  if model in ('tiny', 'small'):
+    config.compute.update({'dtype': 'float32', 'remat': 'none', 'unroll': 5})
 
   # What is asked, and how a slice becomes tokens.
   config.tasks = {'reconstruction': 1.0}

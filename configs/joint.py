@@ -11,8 +11,6 @@ is 1 : 1 as in BAGEL's recipe.
 from ml_collections import ConfigDict
 
 from synermedgen_jax.config.defaults import (
-  PHANTOM_ROUTE_WEIGHTS,
-  WORDS_OF_SCENES,
   default_config,
 )
 
@@ -21,6 +19,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config = default_config()
   config.stage = 'joint'
   config.model = model
+  if model in ('tiny', 'small'):
+    config.compute.update({'dtype': 'float32', 'remat': 'none', 'unroll': 5})
 
   config.tasks = {
     'cts': 0.1,
@@ -62,8 +62,13 @@ def _small_recipe(config: ConfigDict) -> None:
   # A question of TIA (73 tokens) and a pair to synthesise fill a row.
   config.capacity = {'und': 100, 'gen': 128, 'vit': 24, 'images': 2}
   config.streams = config.reader_threads = 1
-  config.new_words = WORDS_OF_SCENES
-  config.route_weights = PHANTOM_ROUTE_WEIGHTS
+  # CBCT is nearly CT and 12 routes share a brain; pelvis and body are rare.
+  config.route_weights = (
+    (r'.*cbct.*', 0.4),
+    (r'brats_.*', 0.6),
+    (r'pelvis_.*', 3.0),
+    (r'whole_body_.*', 2.0),
+  )
   config.augment.update({'mirror': 0.5, 'warp': 0.6, 'noise': 0.1})
   config.trainable = (
     (r'autoencoder/.*', 0.0),

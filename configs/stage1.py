@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 
 from synermedgen_jax.config.defaults import (
   BAGEL_SAMPLING,
-  WORDS_OF_SCENES,
   default_config,
 )
 
@@ -23,6 +22,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config = default_config()
   config.stage = 'gau'
   config.model = model
+  if model in ('tiny', 'small'):
+    config.compute.update({'dtype': 'float32', 'remat': 'none', 'unroll': 5})
 
   # Shares of the released set are 47 / 15 / 38 %.
   config.tasks = {'cts': 0.4, 'mi': 0.1, 'tia': 0.5, 'vlm': 0.0}
@@ -76,7 +77,6 @@ def _small_recipe(config: ConfigDict) -> None:
   config.capacity = {'und': 128, 'gen': 0, 'vit': 28, 'images': 0}
   config.rows = 8
   config.streams = config.reader_threads = 1
-  config.new_words = WORDS_OF_SCENES
   config.augment.update({'mirror': 0.5, 'noise': 0.1})
   # What compares is there, and larger steps would undo it; what the modalities
   # look like is new.

@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 
 from synermedgen_jax.config.defaults import (
   BAGEL_SAMPLING,
-  PHANTOM_ROUTE_WEIGHTS,
   default_config,
 )
 
@@ -24,6 +23,8 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config = default_config()
   config.stage = 'ucg'
   config.model = model
+  if model in ('tiny', 'small'):
+    config.compute.update({'dtype': 'float32', 'remat': 'none', 'unroll': 5})
 
   config.tasks = {'synthesis': 1.0, 'editing': 0.0}
   # BAGEL's own formats, for the task `editing` (docs/data.md).
@@ -57,7 +58,13 @@ def get_config(model: str = 'tiny') -> ConfigDict:
 def _small_recipe(config: ConfigDict) -> None:
   """From the small base, whose `gen` expert has drawn before."""
   config.streams = config.reader_threads = 1
-  config.route_weights = PHANTOM_ROUTE_WEIGHTS
+  # CBCT is nearly CT and 12 routes share a brain; pelvis and body are rare.
+  config.route_weights = (
+    (r'.*cbct.*', 0.4),
+    (r'brats_.*', 0.6),
+    (r'pelvis_.*', 3.0),
+    (r'whole_body_.*', 2.0),
+  )
   # As they are, 30 subjects a cohort would be known by heart.
   config.augment.update({'mirror': 0.5, 'warp': 0.6})
   config.objective.train_shift = 16.0

@@ -1,6 +1,7 @@
 """A model and configs so small that a stage trains in seconds."""
 
 import contextlib
+import dataclasses
 import fcntl
 import functools
 import importlib
@@ -16,7 +17,8 @@ from store_fakes import CANVAS, write_store
 from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.models import presets
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
-from synermedgen_jax.models.bagel import BagelConfig, init_params
+from synermedgen_jax.models.bagel import Bagel, BagelConfig, init_params
+from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.mot import MoTConfig
 from synermedgen_jax.models.vit import ViTConfig
 from synermedgen_jax.training import run
@@ -48,10 +50,10 @@ MODEL = BagelConfig(
   ),
   latent_table=2,
   vit_table=2,
-  position_base=100.0,
   connector_norm=True,
-  dtype='float32',
 )
+COMPUTE = Compute(dtype='float32')
+BAGEL = Bagel(MODEL, COMPUTE)
 IMAGE = {'vit_side': CANVAS, 'vae_side': CANVAS}
 GEOMETRY = MODEL.image_geometry(**IMAGE)
 # One synthesis a row; a question takes most of a row.
@@ -75,6 +77,10 @@ def config(name: str, store, /, **values):
   config = config_file(name)
   config.store = str(store)
   config.image = IMAGE
+  config.compute = {
+    **dataclasses.asdict(COMPUTE),
+    'attention': '',
+  }
   config.capacity = {
     'und': 96,
     'gen': 0 if name == 'stage1' else 8,

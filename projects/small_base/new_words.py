@@ -1,40 +1,67 @@
-"""Words that a base never met start as words that it knows.
+"""Initialises the words of the field as copies of words that the base knows.
 
-What stands for a new word in the vocabulary is noise: no head reads it, and in
-the output layer of `weights/small` it is some three times as loud as what was
-trained. A copy of a known name is in its place from the first step on, and
-what is left to learn is what the new name looks like.
+  python -m projects.small_base.new_words --weights=runs/base/weights
+
+The base never saw the names of modalities and regions. Their embeddings are
+noise, no head reads them, and in the output layer they are three times as large
+as trained ones. As copies of names of styles they work from the first step on,
+and Stage I only has to learn what each modality looks like. Rewrites the
+folder; known words keep their values, so a second call changes nothing.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import app, flags
 
+from synermedgen_jax.checkpoint.orbax_items import CheckpointError
+from synermedgen_jax.checkpoint.weights_folder import (
+  load_weights,
+  save_weights,
+)
 from synermedgen_jax.core.trees import flatten, unflatten
-from synermedgen_jax.input.tokenizer import Tokenizer
+from synermedgen_jax.input.tokenizer import Tokenizer, project_tokenizer
 
+_WEIGHTS = flags.DEFINE_string('weights', None, 'Weights folder to rewrite.')
 _ROWS, _COLUMNS = 'embed_tokens/embedding', 'lm_head/kernel'
+
+# Modalities start as the style that an earlier base took them for
+# (`first_looks.py`), no style twice; regions start as kinds of scene.
+WORDS = (
+  ('CBCT', 'depth'),
+  ('CT', 'flat'),
+  ('MRI', 'outline'),
+  ('PET', 'glow'),
+  ('T1 (MRI)', 'negative'),
+  ('T1CE (MRI)', 'etched'),
+  ('T2 (MRI)', 'frost'),
+  ('FLAIR (MRI)', 'relief'),
+  ('brain', 'nested'),
+  ('pelvis', 'scattered'),
+  ('whole-body', 'woven'),
+  ('modality', 'style'),
+)
 
 
 def start_as_known(
   params: Any, tokenizer: Tokenizer, words: Sequence[tuple[str, str]]
 ) -> Any:
-  """The parameters with the rows of new words copied from known ones.
+  """The parameters with the vectors of new words copied from known ones.
 
   Args:
     params: nested; with embed_tokens/embedding (vocab, hidden) and
-      lm_head/kernel (hidden, vocab).
-    tokenizer: of the vocabulary.
-    words: (new word, known word), each one token.
+      lm_head/kernel (hidden, vocab). Not changed.
+    tokenizer: that of the vocabulary.
+    words: (new word, known word), each a single token.
 
   Raises:
     ValueError: naming a word of several tokens.
   """
-  if not words:
-    return params
   flat = flatten(params)
   rows, columns = (np.array(flat[name]) for name in (_ROWS, _COLUMNS))
   for pair in words:
@@ -47,7 +74,25 @@ def _token(tokenizer: Tokenizer, word: str) -> int:
   tokens = tokenizer.encode(word)
   if len(tokens) != 1:
     raise ValueError(
-      f'{word!r} is {len(tokens)} tokens: only a word of one can start as '
-      'another.'
+      f'{word!r} is {len(tokens)} tokens: only single tokens can be copied.'
     )
   return tokens[0]
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+  folder = Path(_WEIGHTS.value)
+  try:
+    model, params = load_weights(folder)
+  except CheckpointError as error:
+    sys.exit(f'Error: {error}')
+  save_weights(
+    folder, model, start_as_known(params, project_tokenizer(), WORDS)
+  )
+  print(f'{folder}: {len(WORDS)} words start as known ones.')
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('weights')
+  app.run(main)

@@ -15,34 +15,6 @@ BAGEL_SAMPLING = {
   },
 }
 
-# What an earlier small base called the looks of the modalities (training
-# subjects, `python -m projects.small_base.first_looks`), no word twice; the
-# regions in turn. The one that ships would pair some others (docs/base.md).
-WORDS_OF_SCENES = (
-  ('CBCT', 'depth'),
-  ('CT', 'flat'),
-  ('MRI', 'outline'),
-  ('PET', 'glow'),
-  ('T1 (MRI)', 'negative'),
-  ('T1CE (MRI)', 'etched'),
-  ('T2 (MRI)', 'frost'),
-  ('FLAIR (MRI)', 'relief'),
-  ('brain', 'nested'),
-  ('pelvis', 'scattered'),
-  ('whole-body', 'woven'),
-  ('modality', 'style'),
-)
-
-# How often a small model synthesises the routes of phantoms; the others 1. CBCT
-# is nearly CT, and 12 routes of one brain teach each other; a pelvis or a body
-# has to be made out of little that is alike (docs/base.md).
-PHANTOM_ROUTE_WEIGHTS = (
-  (r'.*cbct.*', 0.4),
-  (r'brats_.*', 0.6),
-  (r'pelvis_.*', 3.0),
-  (r'whole_body_.*', 2.0),
-)
-
 
 def default_config() -> ConfigDict:
   """A config without a stage: configs/*.py add what is their own."""
@@ -52,7 +24,6 @@ def default_config() -> ConfigDict:
   config.store = ''
   config.init_from = ''  # a workdir whose parameters training starts from
   config.init_step = 'newest'  # or 'best', or a step
-  config.new_words = ()  # (word, the word of init_from that it starts as)
   config.seed = 0
 
   # What is asked, and how it becomes tokens.
@@ -105,8 +76,12 @@ def default_config() -> ConfigDict:
   config.max_bad_steps = 10  # in a row that are skipped, not being finite
 
   config.mesh = (-1, 1, 1)  # data, fsdp, tensor
-  config.remat = ''  # none, dots or full; '' = the preset's own
-  config.attention = ''  # an implementation's name; '' = the platform's own
+  config.compute = {  # models.compute.Compute
+    'dtype': 'bfloat16',
+    'remat': 'full',
+    'attention': '',  # an implementation's name; '' = the platform's own
+    'unroll': 1,
+  }
 
   config.log_every = 50
   config.val_every = 500

@@ -53,13 +53,16 @@ def import_bagel(
     BagelError, TensorFileError: naming what is wrong with the files.
     WorkdirError: there is something at `output`.
   """
-  model = bagel_configs.bagel_config(source, dtype=dtype.name)
+  model = bagel_configs.bagel_config(source)
   matches = bagel_weights.match(source, model)
   params = bagel_weights.parameters(matches, model, dtype)
   total = sum(array.nbytes for array in params.values())
   with _new_folder(output):
     bagel_configs.copy_tokenizer(source, output)
-    record = {'config': _run_config(model, output), 'source': str(source)}
+    record = {
+      'config': _run_config(model, dtype, output),
+      'source': str(source),
+    }
     _write_json(output / 'config.json', record)
     # The checkpoint last: with it the workdir counts as whole.
     streaming.save_model(
@@ -126,7 +129,9 @@ def _write_json(path: Path, value: Any) -> None:
   path.write_text(json.dumps(value, indent=2) + '\n')
 
 
-def _run_config(model: BagelConfig, output: Path) -> dict[str, Any]:
+def _run_config(
+  model: BagelConfig, dtype: np.dtype, output: Path
+) -> dict[str, Any]:
   """What `evaluate` and `translate` read of a run's config."""
   patches = min(_VIT_SIDE // model.vit.patch, model.vit_table, model.vit.table)
   latents = min(_VAE_SIDE // model.latent_stride, model.latent_table)
@@ -140,6 +145,12 @@ def _run_config(model: BagelConfig, output: Path) -> dict[str, Any]:
       'vae_side': latents * model.latent_stride,
     },
     'neighbours': 3,
+    'compute': {
+      'dtype': dtype.name,
+      'remat': 'full',
+      'attention': '',
+      'unroll': 1,
+    },
     'sampling': dataclasses.asdict(_SAMPLING),
   }
 

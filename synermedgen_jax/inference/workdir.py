@@ -14,13 +14,14 @@ from ml_collections import ConfigDict
 
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.config.errors import ConfigError, key_errors
-from synermedgen_jax.config.model import starting_point
+from synermedgen_jax.config.model import compute_of, initial_params, model_shape
 from synermedgen_jax.core.batch import ImageGeometry
 from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
 from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.slices.windows import (
   FIXED_WINDOWS,
@@ -38,7 +39,7 @@ class Trained:
   """What inference needs.
 
   Attributes:
-    model: the model's shape.
+    model: shape and computation.
     params: its parameters, averaged where the run kept an average.
     tokenizer: as trained with.
     geometry: how slices become tokens.
@@ -48,7 +49,7 @@ class Trained:
     windows: what [-1, 1] means, of modalities with a physical scale.
   """
 
-  model: BagelConfig
+  model: Bagel
   params: Any
   tokenizer: Tokenizer
   geometry: ImageGeometry
@@ -82,12 +83,12 @@ class Trained:
       tokenizer = load_tokenizer(config['tokenizer'])
     except (ValueError, OSError) as error:
       raise WorkdirError(f'{path}: tokenizer: {error}') from None
-    model, params = saved_model.load_model(workdir / 'checkpoints')
+    shape, params = saved_model.load_model(workdir / 'checkpoints')
     return cls(
-      model,
+      Bagel(shape, _compute(config, params)),
       jax.tree.map(jnp.asarray, params),
       tokenizer,
-      model.image_geometry(**config['image']),
+      shape.image_geometry(**config['image']),
       config,
       record.get('plane', 'axial'),
       record.get('frame', 'volume'),
@@ -110,17 +111,17 @@ class Trained:
       raise ConfigError(
         'config.init_from is empty: name the weights that are measured.'
       )
-    model, params = starting_point(config)
+    shape, params = model_shape(config), initial_params(config)
     with key_errors('tokenizer'):
       tokenizer = load_tokenizer(config.tokenizer)
     with key_errors('image'):
-      geometry = model.image_geometry(**config.image)
+      geometry = shape.image_geometry(**config.image)
     store = None
     if config.store:
       with key_errors('store'):
         store = SliceStore.open(config.store)
     return cls(
-      model,
+      Bagel(shape, compute_of(config)),
       jax.tree.map(jnp.asarray, params),
       tokenizer,
       geometry,
@@ -158,3 +159,12 @@ class Trained:
       SamplingConfig(**sampling, guidance=Guidance(**guidance)),
       batch_size=batch_size,
     )
+
+
+def _compute(config: Mapping[str, Any], params: Any) -> Compute:
+  """How the run computed its model."""
+  if 'compute' in config:
+    return compute_of(config)
+  # Earlier runs have no such key. Their position tables, which never trained,
+  # have the compute dtype.
+  return Compute(dtype=params['vit_pos_embed'].dtype.name)

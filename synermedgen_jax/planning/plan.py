@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from synermedgen_jax.config.errors import ConfigError
-from synermedgen_jax.config.model import with_compute
+from synermedgen_jax.config.model import compute_of
 from synermedgen_jax.core.batch import (
   Capacity,
   ImageGeometry,
@@ -29,7 +29,7 @@ from synermedgen_jax.core.sharding import (
   make_mesh,
 )
 from synermedgen_jax.input.tokenizer import load_tokenizer
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.planning import collectives as moved
 from synermedgen_jax.planning.rows import sample_rows
@@ -122,14 +122,14 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
       'nothing is read from a checkpoint here.'
     )
   try:
-    model = preset(config.model)
+    shape = preset(config.model)
     mesh = make_mesh(config.mesh, topology.devices)
-    geometry = model.image_geometry(**config.image)
+    geometry = shape.image_geometry(**config.image)
     tokenizer = load_tokenizer(config.tokenizer)
   except ValueError as error:
     raise ConfigError(str(error)) from None
-  check(config, model, tokenizer, mesh)
-  model = with_compute(config, model)
+  check(config, shape, tokenizer, mesh)
+  model = Bagel(shape, compute_of(config))
   capacity = Capacity(**config.capacity)
   state, batch = abstract_step(config, model, mesh, geometry, capacity)
   start = time.monotonic()
@@ -140,7 +140,7 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
   tasks = {t: s for t, s in config.tasks.items() if t in _FROM_PAIRS and s > 0}
   rows = sample_rows(tasks, tokenizer, geometry, capacity, rows=_SAMPLED_ROWS)
   active = active_blocks(rows)
-  _, tx = run.optimiser(config, model)
+  _, tx = run.optimiser(config, shape)
   operations = step_flops(
     model, tx, run.step_config(config), state, batch, active
   )
@@ -175,13 +175,13 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
 
 def abstract_step(
   config: ConfigDict,
-  model: BagelConfig,
+  model: Bagel,
   mesh: Mesh,
   geometry: ImageGeometry,
   capacity: Capacity,
 ) -> tuple[TrainState, PackedBatch]:
   """State and batch as shapes on the mesh."""
-  scales, tx = run.optimiser(config, model)
+  scales, tx = run.optimiser(config, model.config)
   state = abstract_state(model, scales, tx, mesh, ema=config.ema > 0)
   rows = batch_sharding(mesh)
   batch = jax.tree.map(
@@ -193,7 +193,7 @@ def abstract_step(
 
 def _compile(config, model, mesh, state, batch) -> jax.stages.Compiled:
   """As `training.loop` jits it."""
-  _, tx = run.optimiser(config, model)
+  _, tx = run.optimiser(config, model.config)
   shardings = jax.tree.map(lambda x: x.sharding, state)
   step = jax.jit(
     loop.make_train_step(model, tx, run.step_config(config)),

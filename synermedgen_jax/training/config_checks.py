@@ -31,6 +31,7 @@ _AT_LEAST = {
       'log_every',
       'checkpoint_every',
       'keep',
+      'compute.unroll',
     ),
     1,
   ),
@@ -49,6 +50,7 @@ _AT_LEAST = {
     0,
   ),
 }
+_DTYPES = ('bfloat16', 'float16', 'float32')
 _SHARES = (
   'ema',
   'dropout.text',
@@ -76,10 +78,11 @@ def check(
   _check_route_weights(config)
   _check_checkpoints(config)
   platform = mesh.devices.flat[0].platform
-  attention = IMPLEMENTATIONS.get(config.attention)
+  attention = IMPLEMENTATIONS.get(config.compute.attention)
   if attention and attention.platform not in (None, platform):
     raise ConfigError(
-      f'config.attention {config.attention!r}: is for {attention.platform}, '
+      f'config.compute.attention {config.compute.attention!r}: is for '
+      f'{attention.platform}, '
       f"and the devices are of {platform}; '' takes their own."
     )
   if tokenizer.vocab_size > model.llm.vocab:
@@ -130,10 +133,11 @@ def _check_names(config: ConfigDict) -> None:
     ('tasks', TASKS[1:]),
     ('first_tasks', TASKS[1:]),
     ('routes', ROUTES_BY_NAME),
-    ('remat', REMAT_POLICIES),
-    ('attention', IMPLEMENTATIONS),
+    ('compute.dtype', _DTYPES),
+    ('compute.remat', REMAT_POLICIES),
+    ('compute.attention', IMPLEMENTATIONS),
   ):
-    value = config[key]
+    value = _value(config, key)
     given = {value} - {''} if isinstance(value, str) else set(value)
     unknown = sorted(given - set(known))
     if unknown:

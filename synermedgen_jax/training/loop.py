@@ -25,7 +25,7 @@ from synermedgen_jax.core.sharding import (
 )
 from synermedgen_jax.core.trees import unflatten
 from synermedgen_jax.input.streams import TrainData
-from synermedgen_jax.models.bagel import Bagel, BagelConfig
+from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.training import resuming
 from synermedgen_jax.training.metrics_log import Meter, Terms
 from synermedgen_jax.training.objectives import (
@@ -55,7 +55,7 @@ class StepConfig:
 
 
 def make_train_step(
-  model: BagelConfig, tx: optax.GradientTransformation, config: StepConfig
+  model: Bagel, tx: optax.GradientTransformation, config: StepConfig
 ) -> Callable[[TrainState, PackedBatch], tuple[TrainState, Terms]]:
   """The update: (state, batch) -> (state, its terms).
 
@@ -104,7 +104,7 @@ def make_train_step(
   return step
 
 
-def make_eval_step(model: BagelConfig, config: StepConfig):
+def make_eval_step(model: Bagel, config: StepConfig):
   """The losses of a batch under fixed noise, no update."""
   loss = _loss_function(model, config)
 
@@ -116,19 +116,21 @@ def make_eval_step(model: BagelConfig, config: StepConfig):
   return step
 
 
-def _loss_function(model: BagelConfig, config: StepConfig):
-  module = Bagel(model)
+def _loss_function(model: Bagel, config: StepConfig):
   objective = OBJECTIVES[config.stage]
 
   def loss(trainable, frozen, batch, key):
     params = unflatten({**trainable, **frozen})
-    sums = objective(module, params, batch, key, config.objective)
+    sums = objective(model, params, batch, key, config.objective)
     value = total(sums, config.objective)
     for name, layout in (('und', batch.und), ('gen', batch.gen)):
       used = (layout.example_ids > 0).sum().astype(jnp.float32)
       sums[f'fill/{name}'] = (used, jnp.float32(layout.example_ids.size))
       sums[f'tokens/{name}'] = (used, jnp.ones(()))
-    sums['images'] = (images_in(batch, model.latent_stride), jnp.ones(()))
+    sums['images'] = (
+      images_in(batch, model.config.latent_stride),
+      jnp.ones(()),
+    )
     return value, {'loss': (value, jnp.ones(())), **sums}
 
   return loss
@@ -182,7 +184,7 @@ class LoopConfig:
 
 def train(
   workdir: Path,
-  model: BagelConfig,
+  model: Bagel,
   abstract: TrainState,
   create: Callable[[], TrainState],
   tx: optax.GradientTransformation,
@@ -202,7 +204,7 @@ def train(
   Args:
     workdir: receives `checkpoints/`, `metrics.jsonl`, `incidents.jsonl`,
       `tensorboard/` and `profile/`.
-    model: the model's shape.
+    model: shape and computation.
     abstract: shapes and shardings of the state, from `abstract_state`.
     create: makes the first state, where there is no checkpoint.
     tx: the optimiser.
@@ -299,7 +301,7 @@ def train(
       if config.saves(step) or stop:
         state = complete(state)
         best = {k: v for k, v in measured.items() if k == config.best}
-        saver.save(step, state, iterator, model, best)
+        saver.save(step, state, iterator, model.config, best)
       if stop:
         break
     # Notices come more than once; none may end the process during the save.

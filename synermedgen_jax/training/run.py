@@ -19,9 +19,9 @@ from projects.small_base.scenes import sources as scenes
 from synermedgen_jax.config.errors import ConfigError, key_errors, made_of
 from synermedgen_jax.config.model import (
   check_tokenizer,
+  compute_of,
   initial_params,
   model_shape,
-  with_compute,
 )
 from synermedgen_jax.core import trees
 from synermedgen_jax.core.batch import Capacity, PackedBatch
@@ -32,7 +32,7 @@ from synermedgen_jax.input.pipeline import Dropout, train_dataset
 from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.interop import bagel_formats
-from synermedgen_jax.models.bagel import BagelConfig, abstract_params
+from synermedgen_jax.models.bagel import Bagel, BagelConfig, abstract_params
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.training import flops, loop, optim, provenance
 from synermedgen_jax.training.calibration import calibrate_latents
@@ -60,19 +60,19 @@ def train(
     workdir: of the run; may be an address such as gs://.
     notice: set where the run is to end after the step at hand.
   """
-  model = model_shape(config)
+  shape = model_shape(config)
   check_tokenizer(config)
   with key_errors('tokenizer'):
     tokenizer = load_tokenizer(config.tokenizer)
   with key_errors('mesh'):
     mesh = make_mesh(config.mesh)
-  check(config, model, tokenizer, mesh)
-  model = with_compute(config, model)
+  check(config, shape, tokenizer, mesh)
+  model = Bagel(shape, compute_of(config))
   store = _store(config)
-  data, val = _data(config, model, store, tokenizer, mesh)
+  data, val = _data(config, shape, store, tokenizer, mesh)
   first = next(iter(data))
   constants = step_config(config)
-  scales, tx = optimiser(config, model)
+  scales, tx = optimiser(config, shape)
   abstract = abstract_state(model, scales, tx, mesh, ema=config.ema > 0)
   _check_best(config, model, constants, abstract, first)
   _introduce(config, abstract, mesh)
@@ -85,7 +85,7 @@ def train(
       mesh,
       seed=config.seed,
       ema=config.ema > 0,
-      initial=initial_params(config, tokenizer),
+      initial=initial_params(config),
     )[0]
 
   def complete(state: TrainState) -> TrainState:
@@ -125,7 +125,7 @@ def _store(config: ConfigDict) -> SliceStore | None:
 
 def _check_best(
   config: ConfigDict,
-  model: BagelConfig,
+  model: Bagel,
   constants: loop.StepConfig,
   state: TrainState,
   rows: PackedBatch,
@@ -267,7 +267,7 @@ def step_config(config: ConfigDict) -> loop.StepConfig:
 
 def _step_utilisation(
   config: ConfigDict,
-  model: BagelConfig,
+  model: Bagel,
   tx: optax.GradientTransformation,
   constants: loop.StepConfig,
   state: TrainState,

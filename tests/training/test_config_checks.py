@@ -53,16 +53,18 @@ BAD = {
     r'config\.tasks: unknown vqa; expected some of cts, mi, tia, .*',
   ),
   'remat': (
-    {'remat': 'some'},
-    r'config\.remat: unknown some; expected some of none, full, dots\.',
+    {'compute': {'remat': 'some'}},
+    r'config\.compute\.remat: unknown some; expected some of none, full, '
+    r'dots\.',
   ),
   'attention': (
-    {'attention': 'flash'},
-    r'config\.attention: unknown flash; expected some of xla, .*',
+    {'compute': {'attention': 'flash'}},
+    r'config\.compute\.attention: unknown flash; expected some of xla, .*',
   ),
   'attention of another platform': (
-    {'attention': 'pallas_tpu'},
-    r"config\.attention 'pallas_tpu': is for tpu, and the devices are of cpu.*",
+    {'compute': {'attention': 'pallas_tpu'}},
+    r"config\.compute\.attention 'pallas_tpu': is for tpu, and the devices are "
+    r'of cpu.*',
   ),
   'no task': (
     {'tasks': {'cts': 0.0, 'mi': 0.0, 'tia': 0.0}},

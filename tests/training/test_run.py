@@ -20,7 +20,6 @@ from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.checkpoint.data_position import DataSave
 from synermedgen_jax.config.errors import ConfigError
-from synermedgen_jax.config.model import with_compute
 from synermedgen_jax.core.chips import Chip
 from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.core.trees import flatten
@@ -126,9 +125,7 @@ def test_the_average_is_of_what_the_stage_trains_alone(nano_runs):
 def test_latents_are_shifted_and_scaled_to_unit_variance(
   nano_runs, quick_compiles, monkeypatch
 ):
-  model, nested = saved_model.load_model(
-    nano_runs / 'autoencoder' / 'checkpoints'
-  )
+  _, nested = saved_model.load_model(nano_runs / 'autoencoder' / 'checkpoints')
   state = TrainState(
     step=0, trainable={}, frozen=flatten(nested), opt_state=(), ema={}
   )
@@ -139,13 +136,13 @@ def test_latents_are_shifted_and_scaled_to_unit_variance(
   @jax.jit
   def latents(state):
     flat = images.reshape(-1, 16, 16, 1)
-    return Bagel(model).apply(
+    return nano.BAGEL.apply(
       {'params': state.params}, flat, method=Bagel.encode_latents
     )
 
   monkeypatch.setattr(run.loop, 'to_devices', lambda batch, _: batch)
   mesh = make_mesh((1, 1, 1), jax.devices()[:1])
-  found = run.calibrate_latents(model, state, batches, mesh)
+  found = run.calibrate_latents(nano.BAGEL, state, batches, mesh)
   assert abs(latents(state).std() - 1) > 0.01
   np.testing.assert_allclose(latents(found).mean(), 0, atol=1e-4)
   np.testing.assert_allclose(latents(found).std(), 1, atol=1e-4)
@@ -315,12 +312,8 @@ def test_a_stage_of_another_shape_is_no_starting_point(
 def test_how_a_model_is_computed_does_not_change_what_it_is(
   nano_runs, nano_preset, tmp_path
 ):
-  config = nano.stage_config(
-    'stage2', nano_runs, remat='full', attention='xla_chunked'
-  )
-  model = with_compute(config, nano.MODEL)
-  assert (model.llm.remat, model.vit.remat) == ('full', 'full')
-  assert (model.llm.attention, model.vit.attention) == ('xla_chunked',) * 2
+  config = nano.stage_config('stage2', nano_runs)
+  config.compute.update({'remat': 'full', 'attention': 'xla_chunked'})
   run.train(config, tmp_path / 'run')
   rows = [
     json.loads((folder / 'metrics.jsonl').read_text().splitlines()[-1])
@@ -390,7 +383,7 @@ def test_a_stage_starts_from_the_checkpoint_that_it_names(
   monkeypatch.setattr(run, 'create_state', create_state)
   with pytest.raises(Started):
     run.train(nano.config('stage1', store_path, **values), tmp_path / 'run')
-  assert started['model'] == nano.MODEL
+  assert started['model'] == nano.BAGEL
   assert {float(x) for p in started['params'].values() for x in p.flat} == {
     number
   }
@@ -427,7 +420,7 @@ def utilisation(store_path, monkeypatch):
 
   def find(chip):
     monkeypatch.setattr(run, 'chip_of', lambda device: chip)
-    arguments = config, nano.MODEL, None, None, None, rows, mesh
+    arguments = config, nano.BAGEL, None, None, None, rows, mesh
     return run._step_utilisation(*arguments), told
 
   return find
