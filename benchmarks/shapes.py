@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
+from synermedgen_jax.training.defaults import BAGEL_SAMPLING
 
 from synermedgen_jax.core.batch import Capacity, PackedBatch
 from synermedgen_jax.core.modalities import ROUTES
@@ -28,7 +29,6 @@ from synermedgen_jax.models.vit import ViTConfig
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.tasks import synthesis
 from synermedgen_jax.tasks.example import Example, SliceRef
-from synermedgen_jax.training.defaults import BAGEL_SAMPLING
 
 _CONFIGS = Path(__file__).parents[1] / 'configs'
 
@@ -52,11 +52,11 @@ class Rows:
 ROWS = {
   # 14 ViT slices of 24 x 24 tokens.
   ('base_1b', 'stage1'): Rows(
-    {'vit_side': 384, 'vae_side': 512}, Capacity(8320, 0, 14 * 576, 0)
+    {'vit_side': 336, 'vae_side': 512}, Capacity(8320, 0, 14 * 576, 0)
   ),
   # Four pairs: 24 x 24 ViT tokens and 2 x 32 x 32 latent tokens each.
   ('base_1b', 'stage2'): Rows(
-    {'vit_side': 384, 'vae_side': 512}, Capacity(2432, 8192, 4 * 576, 8)
+    {'vit_side': 336, 'vae_side': 512}, Capacity(2432, 8192, 4 * 576, 8)
   ),
   # Two questions of five slices of 14 x 14 tokens.
   ('medium', 'stage1'): Rows(

@@ -36,8 +36,10 @@ from synermedgen_jax.config.errors import ConfigError
 from synermedgen_jax.input.pipeline import ExampleTooLarge
 from synermedgen_jax.interop.image_files import FormatError
 from synermedgen_jax.slices.store import StoreError
-from synermedgen_jax.training import run
+from synermedgen_jax.training import loop
+from synermedgen_jax.training.build import build
 from synermedgen_jax.training.incidents import BadStepsError
+from synermedgen_jax.training.introduction import introduce
 from synermedgen_jax.training.metrics_log import WriteError
 from synermedgen_jax.training.preemption import Preempted, listening
 
@@ -95,7 +97,10 @@ def main(argv: list[str]) -> None:
     _join_the_others()
   try:
     with listening() as notice:
-      run.train(_CONFIG.value, Path(_WORKDIR.value), notice)
+      run = build(_CONFIG.value)
+      if jax.process_index() == 0:
+        print(introduce(run), flush=True)
+      loop.train(run, Path(_WORKDIR.value), notice)
   except Preempted as preempted:
     print(preempted, file=sys.stderr)
     sys.exit(EXIT_PREEMPTED)

@@ -25,6 +25,7 @@ from synermedgen_jax.evaluation import (
   understanding,
 )
 from synermedgen_jax.inference.answering import Answerer
+from synermedgen_jax.inference.sampling import SamplingConfig
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.input.pipeline import slice_reader
 from synermedgen_jax.slices.store import Case, SliceStore
@@ -56,7 +57,7 @@ class MeasureSettings:
     questions: questions per task.
     slices: slices per case, evenly spread; 0 = all usable ones.
     routes: names of the routes to synthesise; empty = all.
-    points: points of the sampler; None = those of the model's config.
+    sampling: timesteps and guidance; None = those of the model's config.
     batch_size: rows at a time.
     seed: random seed of question sampling and diffusion noise.
     pictures: questions per task whose images are returned.
@@ -66,7 +67,7 @@ class MeasureSettings:
   questions: int = 256
   slices: int = 0
   routes: tuple[str, ...] = ()
-  points: int | None = None
+  sampling: SamplingConfig | None = None
   batch_size: int = 16
   seed: int = 0
   pictures: int = 6
@@ -277,7 +278,7 @@ def _synthesise(
   settings: MeasureSettings,
 ) -> Synthesised:
   synthesiser = trained.synthesiser(
-    points=settings.points, batch_size=settings.batch_size
+    settings.sampling, batch_size=settings.batch_size
   )
   scores, panels = [], {}
   total = sum(len(item.indices) for item in items)

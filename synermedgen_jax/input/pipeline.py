@@ -14,6 +14,7 @@ import re
 import types
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import grain.python as grain
 import numpy as np
@@ -214,26 +215,50 @@ def _weight(route: Route, weights: Sequence[tuple[str, float]]) -> float:
   return next((w for row, w in weights if re.fullmatch(row, route.name)), 1.0)
 
 
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+  """Which examples are shown, in which order, and how they fill a batch.
+
+  Attributes:
+    tasks: task name -> share of the examples.
+    rows: rows of the whole batch.
+    seed: fixes order, draws and packing.
+    streams: how many fill the batch, each its own rows with its own examples.
+    packing_bins: open rows of a stream's first-fit packer.
+    routes: names of the routes to keep; empty = all.
+    route_weights: (regular expression of a route's name, how often its pairs
+      are synthesised); the first match counts, routes without a match have 1.
+    neighbours: CTS's negatives are at most this many slices away.
+    first_tasks, first_examples: the shares among the first examples, and how
+      many those are; 0 = none.
+    dropout: how often a condition of synthesis is left out.
+    augment: how images are changed.
+  """
+
+  tasks: Mapping[str, float]
+  rows: int
+  seed: int = 0
+  streams: int = 1
+  packing_bins: int = 16
+  routes: Sequence[str] = ()
+  route_weights: Sequence[tuple[str, float]] = ()
+  neighbours: int = 3
+  first_tasks: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  first_examples: int = 0
+  dropout: Dropout = Dropout()
+  augment: Augment = _NO_CHANGES
+
+
 def train_dataset(
   store: SliceStore | None,
   split: str,
   tokenizer: Tokenizer,
   geometry: ImageGeometry,
   capacity: Capacity,
+  settings: DataSettings,
   *,
-  tasks: Mapping[str, float],
-  first_tasks: Mapping[str, float] = types.MappingProxyType({}),
-  first_examples: int = 0,
   sources: Mapping[str, ExampleSource] = _NO_SOURCES,
-  rows: int,
-  seed: int,
-  dropout: Dropout = Dropout(),
-  augment: Augment = _NO_CHANGES,
-  neighbours: int = 3,
-  routes: Sequence[str] = (),
-  route_weights: Sequence[tuple[str, float]] = (),
-  packing_bins: int = 16,
-  streams: int = 1,
+  files: Mapping[str, str] = types.MappingProxyType({}),
   here: Sequence[int] | None = None,
   threads: int = 2,
 ) -> TrainData:
@@ -243,47 +268,29 @@ def train_dataset(
     store: a finished slice store; None where every task has its source.
     split: which subjects: 'train', 'val' or 'test'.
     tokenizer, geometry, capacity: how examples become rows.
-    tasks: task name -> share of examples.
-    first_tasks: the shares among the first examples, where they differ.
-    first_examples: how many those are.
-    sources: where the examples of tasks that no store holds come from.
-    rows: rows of the whole batch.
-    seed: fixes order, draws and packing.
-    dropout: condition dropout of synthesis.
-    augment: how images are changed.
-    neighbours: K of CTS's negatives.
-    routes: keep these routes alone; empty = all.
-    route_weights: (regular expression of a route's whole name, how often its
-      pairs are synthesised, against 1 of those that no row matches); the first
-      row that matches decides.
-    packing_bins: open rows of a stream's first-fit packer.
-    streams: how many fill the batch, each its own rows with its own examples.
-    here: those that this process reads; None = all.
-    threads: readers of this process, at least one a stream.
+    settings: which examples, and how they fill a batch.
+    sources: task name -> the examples of a task that no store holds.
+    files: the files that `sources` read, as `config.bagel_files` names them.
+    here: the streams that this process reads; None = all.
+    threads: reader threads of this process, at least one per stream.
 
   Raises:
     ValueError: a task has no examples, or one of its first cannot be read or
-      fits in no row (`ExampleTooLarge`); later ones are met as they come.
+      fits in no row (`ExampleTooLarge`); later ones raise when they are read.
   """
   tokenise = Tokenise(
-    slice_reader(store), tokenizer, geometry, capacity, dropout, augment
+    slice_reader(store),
+    tokenizer,
+    geometry,
+    capacity,
+    settings.dropout,
+    settings.augment,
   )
-  examples = _mixture_of_tasks(
-    store,
-    split,
-    tokenise,
-    tasks=tasks,
-    first_tasks=first_tasks if first_examples else {},
-    first_examples=first_examples,
-    sources=sources,
-    seed=seed,
-    neighbours=neighbours,
-    routes=routes,
-    route_weights=route_weights,
-  )
+  examples = _mixture_of_tasks(store, split, tokenise, settings, sources)
   tokens = examples.random_map(tokenise).map_with_index(
     lambda number, features: {**features, 'numbers': np.array([number])}
   )
+  streams = settings.streams
   here = range(streams) if here is None else here
   threads = max(1, threads // len(here))
 
@@ -292,22 +299,46 @@ def train_dataset(
       grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
     )
     return _pack(
-      features, geometry, capacity, rows // streams, packing_bins, seed + stream
+      features,
+      geometry,
+      capacity,
+      settings.rows // streams,
+      settings.packing_bins,
+      settings.seed + stream,
     )
 
+  return TrainData(
+    examples,
+    {n: packed(n) for n in here},
+    {
+      **_layout(store, geometry, capacity, settings),
+      'bagel_files': dict(files),
+      'tokenizer': f'fingerprint {tokenizer.fingerprint}',
+    },
+  )
+
+
+def _layout(
+  store: SliceStore | None,
+  geometry: ImageGeometry,
+  capacity: Capacity,
+  settings: DataSettings,
+) -> dict[str, Any]:
+  """The config keys on which a position in the data depends, and their values.
+
+  How examples are changed (dropout, augment) is not among them.
+  """
   layout = {
-    'streams': streams,
-    'rows': rows,
-    'packing_bins': packing_bins,
-    'capacity': dataclasses.asdict(capacity),
-    'seed': seed,
-    'tasks': dict(tasks),
-    'first_tasks': dict(first_tasks),
-    'first_examples': first_examples,
-    'routes': list(routes),
-    'route_weights': list(route_weights),
+    field.name: getattr(settings, field.name)
+    for field in dataclasses.fields(settings)
+    if field.name not in ('dropout', 'augment')
   }
-  return TrainData(examples, {n: packed(n) for n in here}, layout)
+  layout |= {key: dict(layout[key]) for key in ('tasks', 'first_tasks')}
+  return layout | {
+    'capacity': dataclasses.asdict(capacity),
+    'image': {'vit_side': geometry.vit_side, 'vae_side': geometry.vae_side},
+    'store': f'fingerprint {store.fingerprint}' if store else '',
+  }
 
 
 def _pack(
@@ -351,18 +382,13 @@ def _mixture_of_tasks(
   store: SliceStore | None,
   split: str,
   tokenise: Tokenise,
-  *,
-  tasks: Mapping[str, float],
-  first_tasks: Mapping[str, float],
-  first_examples: int,
+  settings: DataSettings,
   sources: Mapping[str, ExampleSource],
-  seed: int,
-  neighbours: int,
-  routes: Sequence[str],
-  route_weights: Sequence[tuple[str, float]],
 ) -> grain.MapDataset:
   """The endless sequence of examples that all streams share out."""
   cases = store.split(split) if store is not None else ()
+  tasks, seed = settings.tasks, settings.seed
+  first_tasks = settings.first_tasks if settings.first_examples else {}
   asked = [*tasks.items(), *first_tasks.items()]
   if not cases and any(w > 0 and t not in sources for t, w in asked):
     raise ValueError(
@@ -380,19 +406,19 @@ def _mixture_of_tasks(
         cases,
         task,
         seed=seed + i,
-        neighbours=neighbours,
-        routes=routes,
-        route_weights=route_weights if task == 'synthesis' else (),
+        neighbours=settings.neighbours,
+        routes=settings.routes,
+        route_weights=settings.route_weights if task == 'synthesis' else (),
       )
       for i, (task, _) in enumerate(named)
     ]
-    for part in parts:  # A rare one would be met when the run is under way.
+    for part in parts:  # Otherwise a rare task would fail late in the run.
       _try_some(part.seed(seed).random_map(tokenise))
     return grain.MapDataset.mix(parts, [weight for _, weight in named])
 
   mixed = mixture(tasks, seed)
   if first_tasks:
     later = sum(share > 0 for share in tasks.values())
-    first = mixture(first_tasks, seed + later)[:first_examples]
+    first = mixture(first_tasks, seed + later)[: settings.first_examples]
     mixed = grain.MapDataset.concatenate([first, mixed[:_ENDLESS]])
   return mixed.seed(seed)
