@@ -28,7 +28,7 @@ from synermedgen_jax.models.interval_attention import (
   IMPLEMENTATIONS,
   interval_mask,
 )
-from synermedgen_jax.models.kernels import gpu, hopper
+from synermedgen_jax.models.kernels import gpu, hopper, hopper_tiles
 from synermedgen_jax.models.kernels.block_pairs import (
   NOTHING,
   what_blocks_hold,
@@ -113,7 +113,7 @@ def candidates() -> dict:
     if _TILES.value == 'all' and 'pallas_hopper' in found:
       found |= {
         'pallas_hopper ' + '/'.join(map(str, sizes)): functools.partial(
-          hopper.attention, tiles=hopper.Tiles(*sizes)
+          hopper.attention, tiles=hopper_tiles.Tiles(*sizes)
         )
         for sizes in _HOPPER_TILES
       }

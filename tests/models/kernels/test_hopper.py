@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from synermedgen_jax.models.kernels import hopper
+from synermedgen_jax.models.kernels import hopper, hopper_tiles
 
 _HERE = Path(__file__).parent
 
@@ -63,7 +63,7 @@ def test_visits_list_tiles_without_a_mask_first():
   )
 
   holds = jnp.array([[[PARTLY, NOTHING, WHOLLY, PARTLY], [NOTHING] * 4]])
-  tiles, counts = hopper._visits(holds)
+  tiles, counts = hopper_tiles.list_visits(holds)
   assert tiles[0, 0, :3].tolist() == [2, 0, 3]
   assert counts[0].tolist() == [[1, 3], [0, 0]]
 
