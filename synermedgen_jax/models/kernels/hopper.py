@@ -275,7 +275,7 @@ def _forward_kernel(
 
     zeros = jnp.zeros((OWNED_ROWS,), jnp.float32)
     carry = (
-      zeros(own.shape[1:]),
+      zero_tile(own.shape[1:]),
       plgpu.layout_cast(zeros + _LOWEST, PER_ROW),
       plgpu.layout_cast(zeros, PER_ROW),
     )

@@ -137,7 +137,7 @@ def copy_ahead(steps, stages, free, copy):
         plgpu.barrier_wait(barrier.at[slot])
 
 
-def zeros(shape):
+def zero_tile(shape):
   return plgpu.layout_cast(jnp.zeros(shape, jnp.float32), _TILE)
 
 
