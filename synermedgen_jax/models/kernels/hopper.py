@@ -47,6 +47,7 @@ from synermedgen_jax.models.kernels.hopper_tiles import (
   matrices,
   over_columns,
   place,
+  zero_tile,
 )
 
 # Finite, so that a row that sees nothing gives no NaN; a masked score is far
