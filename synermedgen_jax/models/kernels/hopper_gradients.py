@@ -16,6 +16,7 @@ from synermedgen_jax.models.kernels.hopper_tiles import (
   OWNED_ROWS,
   copy_ahead,
   i32,
+  load_per_column,
   load_per_row,
   mask,
   over_columns,
@@ -135,10 +136,7 @@ def key_gradient_kernel(
     plgpu.barrier_wait(own_ready.at[warpgroup])
     tile_shape = (OWNED_ROWS, width)
 
-    def per_column(x):
-      return lax.broadcast_in_dim(
-        plgpu.load(x, (), layout=_PER_COLUMN), tile_shape, [1]
-      )
+    per_column = functools.partial(load_per_column, shape=tile_shape)
 
     def step(gathered_key, gathered_value, i, *, masked):
       slot = lax.rem(i, i32(stages))

@@ -150,11 +150,13 @@ def over_columns(x, shape):
   return lax.broadcast_in_dim(x, shape, [0])
 
 
+def load_per_column(x, shape):
+  """A vector from shared memory, one number a column, over a tile's rows."""
+  return lax.broadcast_in_dim(plgpu.load(x, (), layout=_PER_COLUMN), shape, [1])
+
+
 def mask(order, visible_from, visible_to, shape):
   """Queries by keys; the bounds lie in shared memory."""
   order = over_columns(order, shape)
-  first, last = (
-    lax.broadcast_in_dim(plgpu.load(x, (), layout=_PER_COLUMN), shape, [1])
-    for x in (visible_from, visible_to)
-  )
-  return (first <= order) & (order < last)
+  first = load_per_column(visible_from, shape)
+  return (first <= order) & (order < load_per_column(visible_to, shape))
