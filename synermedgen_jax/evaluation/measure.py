@@ -80,7 +80,7 @@ class MeasureSettings:
     ):
       if unknown := sorted(set(given) - set(known)):
         raise MeasureError(
-          f'{field}: unknown {", ".join(unknown)}; expected some of '
+          f'{field}: unknown {", ".join(unknown)}, expected some of '
           f'{", ".join(known)}.'
         )
 
