@@ -17,6 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from synermedgen_jax.training.defaults import BAGEL_SAMPLING
 
+from synermedgen_jax.config.defaults import BAGEL_SAMPLING
 from synermedgen_jax.core.batch import Capacity, PackedBatch
 from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.inference import sampling
