@@ -1,22 +1,20 @@
 """Models and rows on which this library and its PyTorch rival are timed.
 
 The models of `ROWS` are timed with BAGEL's recipe: AdamW, an averaged copy of
-the trained weights, shares of tasks as released. Other presets are timed as
-`configs/*.py` set them.
+the trained weights, shares of tasks as released. Other presets are timed with
+the config of `stages.stage_config`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from synermedgen_jax.training.defaults import BAGEL_SAMPLING
 
+from benchmarks import stages
 from synermedgen_jax.config.defaults import BAGEL_SAMPLING
 from synermedgen_jax.core.batch import Capacity, PackedBatch
 from synermedgen_jax.core.modalities import ROUTES
@@ -30,8 +28,6 @@ from synermedgen_jax.models.vit import ViTConfig
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.tasks import synthesis
 from synermedgen_jax.tasks.example import Example, SliceRef
-
-_CONFIGS = Path(__file__).parents[1] / 'configs'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,12 +103,7 @@ def model_shape(name: str) -> BagelConfig:
 
 def stage_config(stage: str, model: str) -> ConfigDict:
   """`configs/STAGE.py` with the rows and the recipe of the benchmark."""
-  path = _CONFIGS / f'{stage}.py'
-  spec = importlib.util.spec_from_file_location(stage, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config(model)
-  config.mesh = (-1, 1, 1)
+  config = stages.stage_config(stage, model)
   if case := ROWS.get((model, stage)):
     config.image = dict(case.image)
     config.capacity = dataclasses.asdict(case.capacity)

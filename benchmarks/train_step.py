@@ -10,48 +10,35 @@ model's compute dtype reaches on the same devices in the same run. Rows are
 packed from blank slices and lie on the device: reading is not timed.
 """
 
-import importlib.util
 import statistics
 import time
-from pathlib import Path
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from synermedgen_jax.core.batch import Capacity
-from synermedgen_jax.core.sharding import (
-  LOGICAL_RULES,
-  batch_sharding,
-  make_mesh,
-)
-from synermedgen_jax.input.tokenizer import project_tokenizer
-from synermedgen_jax.models.presets import preset
+from benchmarks import stages
+from synermedgen_jax.core.sharding import LOGICAL_RULES, batch_sharding
 from synermedgen_jax.planning.rows import sample_rows
-from synermedgen_jax.training import loop, run
+from synermedgen_jax.training import loop
+from synermedgen_jax.training.build import build
 from synermedgen_jax.training.flops import active_blocks, step_flops
-from synermedgen_jax.training.train_state import create_state
 
-_MODEL = flags.DEFINE_string('model', 'tiny', 'A preset.')
-_STAGES = flags.DEFINE_list(
-  'stages', ['autoencoder', 'stage1', 'stage2', 'joint'], 'Configs.'
+_MODEL = flags.DEFINE_string(
+  'model', 'tiny', 'tiny or small with their own configs, or another preset.'
 )
-_STEPS = flags.DEFINE_integer('steps', 30, 'How many steps to time.')
+_STAGES = flags.DEFINE_list('stages', list(stages.STAGES), 'Stages to time.')
+_STEPS = flags.DEFINE_integer('steps', 30, 'Number of steps to time.')
 _OPTIMIZER = flags.DEFINE_string(
-  'optimizer', '', 'adamw or muon; what the config says by default.'
+  'optimizer', '', "adamw or muon; by default the config's."
 )
-_ROWS = flags.DEFINE_integer('rows', 0, 'Rows a step; 0 = the config says.')
-_CONFIGS = Path(__file__).parents[1] / 'configs'
+_ROWS = flags.DEFINE_integer('rows', 0, "Rows a step; 0 = the config's.")
 _SIDE = 2048  # of the matrices
 
 
 def _config(name: str):
-  spec = importlib.util.spec_from_file_location(name, _CONFIGS / f'{name}.py')
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config(_MODEL.value)
-  config.mesh = (-1, 1, 1)
+  config = stages.stage_config(name, _MODEL.value)
   config.rows = _ROWS.value or config.rows
   config.optimizer = _OPTIMIZER.value or config.optimizer
   return config
@@ -77,33 +64,28 @@ def _product_rate(dtype: str) -> float:
 
 def _measure(name: str) -> tuple[float, float, float, float]:
   """Seconds to compile and to step; tokens and operations a step."""
-  config = _config(name)
-  model, mesh = preset(config.model), make_mesh(config.mesh)
-  tasks = {t: s for t, s in config.tasks.items() if s > 0}
+  run = build(_config(name), data=False)
   batch = sample_rows(
-    tasks,
-    project_tokenizer(),
-    model.image_geometry(**config.image),
-    Capacity(**config.capacity),
-    rows=config.rows,
+    run.config['tasks'],
+    run.tokenizer,
+    run.geometry,
+    run.capacity,
+    rows=run.rows,
   )
   tokens = sum(int((x.example_ids > 0).sum()) for x in (batch.und, batch.gen))
   active = active_blocks(batch)
-  scales, tx = run.optimiser(config, model)
-  state, shardings = create_state(
-    model, scales, tx, mesh, seed=0, ema=config.ema > 0
-  )
-  settings = run.step_config(config)
+  state = run.create()
   operations = sum(
-    step_flops(model, tx, settings, state, batch, active).values()
+    step_flops(run.model, run.tx, run.step, state, batch, active).values()
   )
-  batch = loop.to_devices(batch, batch_sharding(mesh))
+  batch = loop.to_devices(batch, batch_sharding(run.mesh))
+  # Not the loop's own jit, which gives the state's buffers away.
   step = jax.jit(
-    loop.make_train_step(model, tx, settings),
-    out_shardings=(shardings, None),
+    loop.make_train_step(run.model, run.tx, run.step),
+    out_shardings=(jax.tree.map(lambda x: x.sharding, state), None),
   )
   start = time.perf_counter()
-  with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
+  with jax.set_mesh(run.mesh), nn.logical_axis_rules(LOGICAL_RULES):
     compiled = step.lower(state, batch).compile()
   compiling = time.perf_counter() - start
   seconds = _seconds(lambda: compiled(state, batch), _STEPS.value)
@@ -111,7 +93,8 @@ def _measure(name: str) -> tuple[float, float, float, float]:
 
 
 def main(_) -> None:
-  rate = _product_rate(preset(_MODEL.value).dtype) * jax.device_count()
+  dtype = _config(_STAGES.value[0]).compute.dtype
+  rate = _product_rate(dtype) * jax.device_count()
   device = jax.devices()[0]
   print(
     f'{_MODEL.value} on {jax.device_count()} x {device.device_kind}; a matrix '

@@ -40,7 +40,6 @@ from synermedgen_jax.evaluation.measure import (
   measure,
   subject_of,
 )
-from synermedgen_jax.inference.sampling import SamplingConfig
 from synermedgen_jax.inference.sampling_flags import define_sampling_flags
 from synermedgen_jax.inference.workdir import Trained, WorkdirError
 from synermedgen_jax.slices.splits import SPLITS

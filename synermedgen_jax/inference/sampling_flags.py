@@ -51,8 +51,8 @@ def define_sampling_flags() -> Callable[[SamplingConfig], SamplingConfig]:
     'interval': flags.DEFINE_list(
       'interval',
       None,
-      'LOW,HIGH: guidance acts on timesteps t with LOW < t <= HIGH, of 0 (image) '
-      'to 1 (noise). Default: config.sampling of the run.',
+      'LOW,HIGH: guidance acts on timesteps t with LOW < t <= HIGH, from 0 '
+      '(image) to 1 (noise). Default: config.sampling of the run.',
     ),
     'renorm': flags.DEFINE_enum(
       'renorm',

@@ -1,9 +1,9 @@
 """A tokenizer from its files: `tokenizer.json`, or Qwen2's older two.
 
-`vocab.json` maps tokens to ids and `merges.txt` orders the merges. Neither says
-how a text is split into words first; this module uses Qwen2's rule. Special
-tokens come from `tokenizer_config.json`, or else are those of Qwen2.5. Paths may
-be local or addresses such as gs://BUCKET/DIR.
+`vocab.json` maps tokens to ids and `merges.txt` orders the merges. Neither
+says how a text is split into words first; this module uses Qwen2's rule.
+Special tokens come from `tokenizer_config.json`, or else are those of Qwen2.5.
+Paths may be local or addresses such as gs://BUCKET/DIR.
 """
 
 from __future__ import annotations

@@ -104,7 +104,13 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
   compiled = _compile(run, batch)
   seconds = time.monotonic() - start
   memory = compiled.memory_analysis()
-  rows = sample_rows(run, rows=_SAMPLED_ROWS)
+  rows = sample_rows(
+    run.config['tasks'],
+    run.tokenizer,
+    run.geometry,
+    run.capacity,
+    rows=_SAMPLED_ROWS,
+  )
   active = active_blocks(rows)
   operations = step_flops(run.model, run.tx, run.step, run.state, batch, active)
   chip = topology.chip

@@ -6,21 +6,22 @@ The cost of a row depends on how its examples fill it, not on their pixels.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
 
-from synermedgen_jax.core.batch import PackedBatch
+from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
 from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.input.pipeline import (
   DataSettings,
   example_dataset,
   train_dataset,
 )
+from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.slices.store import Case
 from synermedgen_jax.slices.windows import Window
 from synermedgen_jax.tasks.example import Example
-from synermedgen_jax.training.loop import Run
 
 # Tasks whose examples come from pairs of slices.
 _FROM_PAIRS = ('cts', 'mi', 'tia', 'synthesis', 'reconstruction')
@@ -35,17 +36,20 @@ class _Blank:
     return np.zeros((2, 2), np.float32)
 
 
-def sample_rows(run: Run, *, rows: int) -> PackedBatch:
-  """`rows` rows of blank slices from all routes, in the run's task shares.
+def sample_rows(
+  tasks: Mapping[str, float],
+  tokenizer: Tokenizer,
+  geometry: ImageGeometry,
+  capacity: Capacity,
+  *,
+  rows: int,
+) -> PackedBatch:
+  """`rows` rows of blank slices from all routes, in the tasks' shares.
 
   Tasks whose examples come from files are left out.
   """
   cases = _cases()
-  tasks = {
-    task: share
-    for task, share in run.config['tasks'].items()
-    if task in _FROM_PAIRS and share > 0
-  }
+  tasks = {t: s for t, s in tasks.items() if t in _FROM_PAIRS and s > 0}
 
   def source(task: str):
     return lambda seed: example_dataset(cases, task, seed=seed).map(_blank)
@@ -53,9 +57,9 @@ def sample_rows(run: Run, *, rows: int) -> PackedBatch:
   dataset = train_dataset(
     None,
     'train',
-    run.tokenizer,
-    run.geometry,
-    run.capacity,
+    tokenizer,
+    geometry,
+    capacity,
     DataSettings(tasks=tasks, rows=rows),
     sources={task: source(task) for task in tasks},
     threads=1,

@@ -18,6 +18,7 @@ from tokenizers import pre_tokenizers
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.checkpoint import streaming
+from synermedgen_jax.config.errors import ConfigError
 from synermedgen_jax.core import lazy_array, trees
 from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.inference.bagel_workdir import export_bagel, import_bagel
@@ -28,7 +29,6 @@ from synermedgen_jax.interop.bagel_configs import BagelError, bagel_config
 from synermedgen_jax.interop.bagel_weights import load_params
 from synermedgen_jax.interop.tensor_files import TensorFileError
 from synermedgen_jax.models.shape_json import model_to_json
-from synermedgen_jax.training import run
 
 FLOAT32, BFLOAT16 = jnp.dtype('float32'), jnp.dtype('bfloat16')
 FILES = ('ema.safetensors', 'ae.safetensors')
@@ -340,7 +340,7 @@ def test_a_run_starts_from_an_imported_model(source, tmp_path, store_path):
   config.tokenizer = str(tmp_path / 'bagel' / 'tokenizer.json')
   config.capacity = {'und': 256, 'gen': 0, 'vit': 96, 'images': 0}
   config.val_every = 0
-  run.train(config, tmp_path / 'stage1')
+  nano.train(config, tmp_path / 'stage1')
   before, after = (
     flat(saved_model.load_model(tmp_path / name / 'checkpoints')[1])
     for name in ('bagel', 'stage1')
@@ -355,14 +355,14 @@ def test_a_run_starts_from_an_imported_model(source, tmp_path, store_path):
 def test_a_run_does_not_take_another_tokenizer(imported, store_path, tmp_path):
   config = nano.config('stage1', store_path, model='init_from')
   config.init_from = str(imported)
-  with pytest.raises(run.ConfigError, match=r"tokenizer 'project' is not"):
-    run.train(config, tmp_path / 'stage1')
+  with pytest.raises(ConfigError, match=r"tokenizer 'project' is not"):
+    nano.train(config, tmp_path / 'stage1')
 
 
 def test_the_model_init_from_needs_one(store_path, tmp_path):
   config = nano.config('stage1', store_path, model='init_from')
-  with pytest.raises(run.ConfigError, match=r'needs config\.init_from'):
-    run.train(config, tmp_path / 'stage1')
+  with pytest.raises(ConfigError, match=r'needs config\.init_from'):
+    nano.train(config, tmp_path / 'stage1')
 
 
 def _save(workdir, model, params, ema=None):

@@ -26,15 +26,16 @@ def store(store_path):
 
 
 def dataset(store, tasks=None, *, split='train', capacity=nano.CAPACITY, **kw):
-  arguments = {'rows': 2, 'seed': 0, 'packing_bins': 2} | kw
+  settings = {'rows': 2, 'packing_bins': 2} | kw
+  options = {k: settings.pop(k) for k in ('here', 'threads') if k in settings}
   return pipeline.train_dataset(
     store,
     split,
     project_tokenizer(),
     nano.GEOMETRY,
     capacity,
-    tasks=tasks or {'synthesis': 1.0},
-    **arguments,
+    pipeline.DataSettings(tasks=tasks or {'synthesis': 1.0}, **settings),
+    **options,
   )
 
 

@@ -82,11 +82,9 @@ def dataset(store, here=None):
     project_tokenizer(),
     nano.GEOMETRY,
     nano.CAPACITY,
-    tasks=TASKS,
-    rows=ROWS,
-    seed=3,
-    packing_bins=4,
-    streams=STREAMS,
+    pipeline.DataSettings(
+      tasks=TASKS, rows=ROWS, seed=3, packing_bins=4, streams=STREAMS
+    ),
     here=here,
   )
 

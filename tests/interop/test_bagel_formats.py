@@ -68,18 +68,20 @@ def files(tmp_path):
 
 
 def dataset(files, tasks, *, split='train', store=None, **values):
-  arguments = {'rows': 1, 'seed': 0, 'packing_bins': 1} | values
-  arguments = {
+  settings = {'rows': 1, 'packing_bins': 1} | values
+  rows = {
     'tokenizer': Letters(),
     'geometry': GEOMETRY,
     'capacity': ROOM,
-  } | arguments
+    'here': None,
+  }
+  rows |= {key: settings.pop(key) for key in rows.keys() & settings.keys()}
   return pipeline.train_dataset(
     store,
     split,
-    tasks=tasks,
+    settings=pipeline.DataSettings(tasks=tasks, **settings),
     sources=bagel_formats.sources(files, split),
-    **arguments,
+    **rows,
   )
 
 

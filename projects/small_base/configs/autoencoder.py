@@ -1,4 +1,4 @@
-"""The base's autoencoder: as configs/tiny/autoencoder.py, on drawn scenes alone.
+"""The base's autoencoder: configs/tiny/autoencoder.py on drawn scenes.
 
   python -m synermedgen_jax.main \\
       --config=projects/small_base/configs/autoencoder.py \\

@@ -4,10 +4,10 @@
       --config=projects/small_base/configs/pictures.py \\
       --config.init_from=RUN/changes_more --workdir=RUN/pictures
 
-As configs/small/stage2.py, on drawn scenes: the `gen` expert and its projections
-train, what compares and answers stays as it is. Most sources show every
-material, so that a target can be drawn from them. Conditions are left out at
-times, so that guidance works. Weight decay keeps the weights small enough for
+configs/small/stage2.py on drawn scenes: the `gen` expert and its projections
+train, all else is frozen. Most sources show every material, so that a target
+can be drawn from them. Conditions are left out at times, so that guidance
+works. Weight decay keeps the weights small enough for
 Stage II to move them.
 small: 38 minutes on one fast CPU core. Result to expect on validation scenes:
 flow loss 0.208.
