@@ -21,7 +21,7 @@ from synermedgen_jax.models.mot import MoTConfig
 from synermedgen_jax.models.vit import ViTConfig
 from synermedgen_jax.training import build, loop
 
-CONFIGS = Path(__file__).parents[1] / 'configs'
+CONFIGS = Path(__file__).parents[1] / 'configs' / 'tiny'
 
 MODEL = BagelConfig(
   llm=MoTConfig(
