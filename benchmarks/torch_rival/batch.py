@@ -103,6 +103,7 @@ def without_padding(batch: PackedBatch) -> PackedBatch:
     vit_positions=kept(batch.vit_positions, vit),
     vit_visible_from=kept(batch.vit_visible_from + shift, vit),
     vit_visible_to=kept(batch.vit_visible_to + shift, vit),
+    vae_images=np.asarray(batch.vae_images)[:1, :0],
     **{
       name: kept(getattr(batch, name), und)
       for name in ('token_ids', 'labels', 'ntp_weight', 'task_ids')

@@ -20,13 +20,6 @@ from synermedgen_jax.training.objectives import (
 
 torch = pytest.importorskip('torch')
 
-from benchmarks.torch_rival import (  # noqa: E402
-  __main__ as command,
-)
-from benchmarks.torch_rival import (  # noqa: E402
-  attention,
-  attention_times,
-)
 from benchmarks.torch_rival.batch import prepare  # noqa: E402
 from benchmarks.torch_rival.model import Rival, load_jax_params  # noqa: E402
 from benchmarks.torch_rival.training import Trainer  # noqa: E402
