@@ -35,7 +35,7 @@ def attend_with(variant: str, intervals: attention.Intervals):
       attention.attend, visibility=attention.spans_of(intervals)
     )
   flex = torch.compile(flex_attention, dynamic=False, **VARIANTS[variant])
-  mask = attention.interval_block_mask(intervals, compiled=True)
+  mask = attention.interval_block_mask(intervals)
 
   def attend(query, key, value):
     heads_first = (x.transpose(1, 2) for x in (query, key, value))
@@ -146,9 +146,7 @@ def _times(variant, intervals, inputs, upstream, repeats: int) -> dict:
   seconds = timed(lambda: gradients(attend, inputs, upstream))
   mask_seconds = None
   if device.type != 'cpu':
-    mask_seconds = timed(
-      lambda: attention.interval_block_mask(intervals, compiled=True)
-    )
+    mask_seconds = timed(lambda: attention.interval_block_mask(intervals))
   return out | {
     'forward_seconds': forward_seconds,
     'seconds': seconds,

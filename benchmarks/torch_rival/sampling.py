@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks.torch_rival.attention import length_block_mask
-from benchmarks.torch_rival.batch import prepare
+from benchmarks.torch_rival.batch import Batch, prepare
 from benchmarks.torch_rival.model import Rival
 from synermedgen_jax.core.batch import Layout, PackedBatch
 from synermedgen_jax.inference.sampling import (
@@ -35,6 +35,7 @@ class Sampler:
     latents: Mapping[Context, np.ndarray],
     config: SamplingConfig,
     *,
+    by_example: bool,
     graph: bool = False,
   ):
     """
@@ -43,6 +44,7 @@ class Sampler:
       prompts: for the three contexts of BAGEL's guidance.
       latents: (b, g, d) clean latents of the conditions, by context.
       config: timesteps and guidance.
+      by_example: rows attend one by one, and prompts without padding.
       graph: record a step once and replay it.
     """
     if tuple(prompts) != ('full', 'no_text', 'no_images'):
@@ -51,9 +53,9 @@ class Sampler:
     device = model.vit_pos_embed.device
     conditions = _stacked([prompt.conditions for prompt in prompts.values()])
     target = _stacked([prompt.target for prompt in prompts.values()])
-    self.prompt = prepare(conditions, device, {})
-    self.clean = _clean_latents(conditions, latents.values(), device)
-    self.places, lengths = _places(conditions, self.prompt.positions.shape)
+    self.prompt = prepare(conditions, device, by_example=by_example)
+    self.clean = _clean_latents(conditions, latents.values(), self.prompt)
+    self.places, lengths = _places(conditions, self.prompt)
     self.places = self.places.to(device)
 
     def tensor(values):
@@ -74,7 +76,7 @@ class Sampler:
     lengths = tuple(own + length for length in lengths)
     self.visibility = (
       lengths
-      if device.type == 'cpu'
+      if by_example
       else length_block_mask(torch.tensor(lengths, device=device), *shape[:2])
     )
     self._replay = None
@@ -190,24 +192,23 @@ def _stacked(batches: Sequence[PackedBatch]) -> PackedBatch:
   return PackedBatch(**{name: field(name) for name in vars(batches[0])})
 
 
-def _clean_latents(conditions: PackedBatch, latents, device) -> torch.Tensor:
-  """Latents of all contexts for the rows that `prepare` makes."""
+def _clean_latents(conditions: PackedBatch, latents, prepared: Batch):
+  """Latents of all contexts for the prepared rows, (b, g, d)."""
   widest = conditions.gen.order.shape[1]
   rows = np.concatenate(
     [np.pad(x, [(0, 0), (0, widest - x.shape[1]), (0, 0)]) for x in latents]
   )
-  if device.type == 'cpu':
+  if prepared.by_example:
     rows = rows[np.asarray(conditions.gen.example_ids) > 0][None]
-  return torch.from_numpy(rows.astype(np.float32)).to(device)
+  return torch.from_numpy(rows.astype(np.float32)).to(prepared.token_ids.device)
 
 
-def _places(conditions: PackedBatch, prepared: tuple[int, int]):
+def _places(conditions: PackedBatch, prepared: Batch):
   """Where the tokens of every prompt are among all prepared tokens.
 
   Args:
     conditions: rows whose tokens precede their padding in each stream.
-    prepared: (rows, tokens) of the prepared batch; one row without padding, or
-      the rows of `conditions`.
+    prepared: the same.
 
   Returns:
     (r, s) places in the flattened rows, and the number of tokens per row.
@@ -216,8 +217,8 @@ def _places(conditions: PackedBatch, prepared: tuple[int, int]):
     (np.asarray(layout.example_ids) > 0).sum(1)
     for layout in (conditions.und, conditions.gen)
   )
-  rows, tokens = prepared
-  if rows == 1:
+  rows, tokens = prepared.positions.shape
+  if prepared.by_example:
     und_start = np.cumsum(und) - und
     gen_start = und.sum() + np.cumsum(gen) - gen
   else:

@@ -60,7 +60,14 @@ def measure(
       }
       try:
         times = _times(
-          Sampler(rival, prompts, latents, config, graph=graph),
+          Sampler(
+            rival,
+            prompts,
+            latents,
+            config,
+            by_example=device.type == 'cpu',
+            graph=graph,
+          ),
           noise,
           repeats,
         )
