@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
   one.add_argument(
     '--batch', type=_numbers, default=[1, 8], help='Prompts at a time.'
   )
+  one.set_defaults(repeats=3)
   _add_compile(one)
   return parser
 

@@ -18,7 +18,7 @@ from torch.nn.attention.flex_attention import (
 
 # One compiled function for every caller; each shape is compiled once.
 _compiled_mask = torch.compile(create_block_mask, dynamic=False)
-_compiled_flex = torch.compile(flex_attention, dynamic=False)
+_compiled_flex = torch.compile(flex_attention, dynamic=False, fullgraph=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +140,9 @@ def attend(
     return _by_examples(query, key, value, visibility)
   if isinstance(visibility, BlockMask):
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-    # Inside a compiled layer this is inlined.
-    flex = _compiled_flex if query.is_cuda else flex_attention
+    # In a compiled layer it is compiled with the layer.
+    plain = torch.compiler.is_compiling() or not query.is_cuda
+    flex = flex_attention if plain else _compiled_flex
     out = flex(query, key, value, block_mask=visibility, enable_gqa=True)
     return out.transpose(1, 2)
   return _by_rows(query, key, value, visibility)

@@ -171,7 +171,7 @@ class Rival(nn.Module):
   def compile_layers(self) -> None:
     """Compiles the layer of each stack, once for all its layers."""
     for layer in (*self.vit.layers, *self.mot.layers):
-      layer.compile(dynamic=False)
+      layer.compile(dynamic=False, fullgraph=True)
 
   def run(self, layer: nn.Module, *arguments):
     """Calls a layer, with checkpointing if asked for."""
@@ -268,7 +268,7 @@ class Rival(nn.Module):
 
 
 def _table(c: BagelConfig, side: int) -> torch.Tensor:
-  return torch.from_numpy(sincos_table(side, c.llm.hidden, c.position_base))
+  return torch.tensor(sincos_table(side, c.llm.hidden, c.position_base))
 
 
 def jax_name(name: str) -> tuple[str, int | None]:
