@@ -74,11 +74,11 @@ class Sampler:
       for _ in range(llm.layers)
     ]
     lengths = tuple(own + length for length in lengths)
-    self.visibility = (
-      lengths
-      if by_example
-      else length_block_mask(torch.tensor(lengths, device=device), *shape[:2])
-    )
+    self.visibility = lengths
+    if not by_example:
+      self.visibility = length_block_mask(
+        torch.tensor(lengths, device=device), queries=own, keys=shape[1]
+      )
     self._replay = None
 
   @torch.no_grad()
