@@ -104,6 +104,8 @@ def model_shape(name: str) -> BagelConfig:
 def stage_config(stage: str, model: str) -> ConfigDict:
   """`configs/STAGE.py` with the rows and the recipe of the benchmark."""
   config = stages.stage_config(stage, model)
+  if model == 'medium':
+    config.compute.update(dtype='float32', remat='none')
   if case := ROWS.get((model, stage)):
     config.image = dict(case.image)
     config.capacity = dataclasses.asdict(case.capacity)
@@ -117,7 +119,7 @@ def stage_config(stage: str, model: str) -> ConfigDict:
 def sampled_batch(config: ConfigDict, model: BagelConfig) -> PackedBatch:
   """A batch of the config's tasks, packed from blank slices."""
   return sample_rows(
-    {task: share for task, share in config.tasks.items() if share > 0},
+    config.tasks.to_dict(),
     project_tokenizer(),
     model.image_geometry(**config.image),
     Capacity(**config.capacity),
