@@ -25,7 +25,14 @@ def get_config() -> ConfigDict:
   config.tokenizer = 'project'
   config.prompts = 'short'
 
-  config.tasks = {'cts': 0.1, 'mi': 0.2, 'tia': 0.2, 'synthesis': 0.5}
+  config.tasks = {
+    'cts': 0.1,
+    'mi': 0.2,
+    'tia': 0.2,
+    'synthesis': 0.5,
+    'vlm': 0.0,
+    'editing': 0.0,
+  }
   config.image = {'vit_side': 64, 'vae_side': 64}
   config.capacity = {'und': 80, 'gen': 128, 'vit': 20, 'images': 2}
   config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
