@@ -115,8 +115,6 @@ def parse_answer(answer: str, n: int = 4) -> list[str]:
   """
   labels = '|'.join(re.escape(modality.label) for modality in Modality)
   given = {}
-  for letter, label in re.findall(
-    rf'\b([{LETTERS}]) ({labels})(?!\S)', answer
-  ):
+  for letter, label in re.findall(rf'\b([{LETTERS}]) ({labels})(?!\S)', answer):
     given.setdefault(letter, label)
   return [given.get(letter, '') for letter in LETTERS[:n]]

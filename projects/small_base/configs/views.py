@@ -35,7 +35,7 @@ def get_config(model: str = 'small') -> ConfigDict:
     (r'(vae2llm|llm2vae|time_embedder)/.*', 0.0),
     (r'mot/(layers/gen|gen_norm)/.*', 0.0),
     (r'(vit|connector|embed_tokens|lm_head)/.*', 1.0),
-      # How sharply images are compared: few numbers that have to change a lot.
+    # How sharply images are compared: few numbers that have to change a lot.
     (r'mot/layers/und/[qk]_norm/.*', 5.0),
     (r'mot/(layers/und|und_norm)/.*', 1.0),
   )
