@@ -215,5 +215,5 @@ def test_synthrad_refuses_a_mask_at_the_faces_alone():
 
 @pytest.mark.parametrize('metric', ['ssim', 'psnr', 'mae'])
 def test_every_metric_states_range_mask_dimension_and_unit(metric):
-  stated = metrics.DEFINITION[metric]
+  stated = metrics.definitions()[metric]
   assert {'range', 'mask', 'full_frame', 'dimension', 'unit'} <= set(stated)
