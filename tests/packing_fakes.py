@@ -59,7 +59,7 @@ def example(*names: str, task: str = 'synthesis') -> Example:
   )
 
 
-def tokenise(*names: str, task_id: int = 0, dropped=()):
+def tokenise(*names: str, task_id: int = 4, dropped=()):
   """The features of an example of these `SPANS`."""
   return packing.tokenise(
     example(*names),

@@ -283,7 +283,7 @@ def test_some_routes_without_pictures_and_ceiling(tmp_path):
   write_panel(workdir / 'evaluation' / 'panels' / f'{NAMES[9]}.npz')
   page = page_of(workdir)
   assert f'No pictures of {NAMES[0]}, {NAMES[2]}.' in page.text
-  assert 'three tasks have not been measured' in page.text
+  assert 'questions have not been asked' in page.text
   assert 'routes won 3 of 3' in page.text
   assert '19 of 22 not scored' in page.text
   assert NAMES[9] not in page.text

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import types
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -60,7 +59,7 @@ class Mixture:
   neighbours: int = 3
   routes: Sequence[str] = ()
   route_weights: Sequence[tuple[str, float]] = ()
-  sources: Mapping[str, ExampleSource] = types.MappingProxyType({})
+  sources: Mapping[str, ExampleSource] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

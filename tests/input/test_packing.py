@@ -31,7 +31,7 @@ def columns(table, names, *wanted):
 
 
 def test_an_answer_is_predicted_from_im_start_to_im_end():
-  features = tokenise('answer')
+  features = tokenise('answer', task_id=1)
   # Each token sees itself and is seen by all that follow.
   # positions order from to example | token vit label weight task
   assert_table(
@@ -253,7 +253,7 @@ def test_what_does_not_fit_is_named(field, size, feature):
 
 def test_a_canvas_that_is_not_full_keeps_its_own_grid():
   """The latents of a narrow image lie in the left of the canvas."""
-  row = packing.RowBuilder(Letters(), GEOMETRY, 'synthesis')
+  row = packing.RowBuilder(Letters(), GEOMETRY, task_id=4)
   row.add_vae_image(np.ones((4, 2, 1), np.float32), noised=False)
   row.add_vae_image(np.ones((2, 4, 1), np.float32), noised=True)
   features = row.features()

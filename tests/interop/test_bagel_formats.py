@@ -189,9 +189,8 @@ def test_they_mix_with_the_tasks_of_a_store(files, store_path):
       pairs = set(zip(ids.tolist(), of.tolist(), strict=True))
       counts.update(task for example, task in pairs if example)
   for task, share in tasks.items():
-    assert (
-      abs(counts[sorted(tasks).index(task)] / counts.total() - share) < 0.05
-    )
+    count = counts[sorted(tasks).index(task)]
+    assert abs(count / counts.total() - share) < 0.05
 
 
 def test_a_restored_iterator_goes_on_where_it_was(files):

@@ -45,7 +45,7 @@ BAD = {
   ),
   'stage': (
     {'stage': 'vqa'},
-    r"config\.stage 'vqa': expected one of autoencoder, contrast, gau, ucg, "
+    r"config\.stage 'vqa': expected one of autoencoder, gau, ucg, "
     r'joint\.',
   ),
   'task': (

@@ -160,7 +160,7 @@ def test_the_flow_loss_by_hand():
   fields = NO_TEXT | {'noise_ids': jnp.asarray([[1, 0, 2]])}
   params = HEAD | {'und': jnp.zeros((1, 1, 2))}
   sums = objectives.flow_and_text_sums(
-    Stub(), params, batch(**fields), latents, noise, t
+    Stub(), params, batch(**fields), latents, noise, t, TASKS
   )
   # The stub's velocity is the noised latent (0.75, 2.5), where noise - data
   # is (-1, -2); then (1.5, 0.5), where it is (-1, 1). The clean one is out.
