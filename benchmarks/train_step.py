@@ -29,6 +29,7 @@ from synermedgen_jax.core.sharding import (
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.planning.rows import sample_rows
+from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.training import loop, run
 from synermedgen_jax.training.flops import active_blocks, step_flops
 from synermedgen_jax.training.train_state import create_state
@@ -79,9 +80,9 @@ def _measure(name: str) -> tuple[float, float, float, float]:
   """Seconds to compile and to step; tokens and operations a step."""
   config = _config(name)
   model, mesh = preset(config.model), make_mesh(config.mesh)
-  tasks = {t: s for t, s in config.tasks.items() if s > 0}
   batch = sample_rows(
-    tasks,
+    config.tasks,
+    PROMPTS[config.prompts],
     project_tokenizer(),
     model.image_geometry(**config.image),
     Capacity(**config.capacity),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from benchmarks.torch_rival.attention import (
   interval_block_mask,
   spans_of,
 )
-from synermedgen_jax.core.batch import TASKS, Layout, PackedBatch
+from synermedgen_jax.core.batch import Layout, PackedBatch
 
 # Farther apart than the places of any row.
 _ROW = 1 << 24
@@ -115,13 +116,17 @@ def without_padding(batch: PackedBatch) -> PackedBatch:
 
 
 def prepare(
-  batch: PackedBatch, device: torch.device, task_weights: dict[str, float]
+  batch: PackedBatch,
+  device: torch.device,
+  tasks: Sequence[str],
+  task_weights: dict[str, float],
 ) -> Batch:
   """The batch on the device; on a CPU in one row, without padding.
 
   Args:
     batch: packed rows.
     device: where the tensors go.
+    tasks: names of the tasks, in the order of `batch.task_ids`.
     task_weights: weights of the tasks' next-token losses where they are not 1.
 
   Raises:
@@ -144,7 +149,7 @@ def prepare(
   ids = np.asarray(batch.noise_ids)
   most = int(ids.max(initial=0))
   ids = np.where(ids > 0, ids + most * np.arange(len(ids))[:, None], 0)
-  weights = _label_weights(batch, task_weights).ravel()
+  weights = _label_weights(batch, tasks, task_weights).ravel()
   labelled = np.flatnonzero(weights)
   pixels, places, standing = _images(batch)
   return Batch(
@@ -166,10 +171,10 @@ def prepare(
   )
 
 
-def _label_weights(batch: PackedBatch, task_weights) -> np.ndarray:
+def _label_weights(batch: PackedBatch, tasks, task_weights) -> np.ndarray:
   """(b, u): a task's labels share its weight."""
   weights = np.zeros(batch.labels.shape, np.float32)
-  for number, task in enumerate(TASKS[1:], start=1):
+  for number, task in enumerate(tasks):
     own = np.asarray(batch.ntp_weight) * (np.asarray(batch.task_ids) == number)
     weights += task_weights.get(task, 1.0) * own / max(own.sum(), 1.0)
   return weights

@@ -12,6 +12,7 @@ from benchmarks.torch_rival import records
 from benchmarks.torch_rival.batch import prepare
 from benchmarks.torch_rival.model import Rival
 from benchmarks.torch_rival.training import Trainer
+from synermedgen_jax.tasks.registry import task_names
 
 
 def measure(
@@ -52,7 +53,10 @@ def measure(
     rival.compile_layers()
   trainer = Trainer(rival, config)
   batch = prepare(
-    packed, device, dict(config.objective.get('task_weights', {}))
+    packed,
+    device,
+    task_names(config.tasks),
+    dict(config.objective.get('task_weights', {})),
   )
   latents = None
   if batch.noise_ids.shape[1]:
