@@ -29,6 +29,7 @@ from synermedgen_jax.slices.volumes import (
   write_volume,
 )
 from synermedgen_jax.slices.windows import Window, choose_window
+from synermedgen_jax.training.objectives import OBJECTIVES
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A trained Stage II or joint.')
 _MODULES = flags.DEFINE_list(
@@ -65,7 +66,8 @@ def _translate() -> None:
   volume = read_volume(_INPUT.value)
   trained = Trained.load(_WORKDIR.value)
   check_imported(trained.config.get('modules', ()), _WORKDIR.value)
-  if trained.config['stage'] not in ('ucg', 'joint'):
+  stage = OBJECTIVES.get(trained.config['stage'])
+  if stage is None or 'flow' not in stage.terms:
     raise WorkdirError(
       f'{_WORKDIR.value}: stage {trained.config["stage"]} does not train '
       'synthesis; give the workdir of Stage II or of joint training.'

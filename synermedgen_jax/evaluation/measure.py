@@ -35,13 +35,9 @@ from synermedgen_jax.tasks import prompts
 from synermedgen_jax.tasks.example import Example, SliceRef
 from synermedgen_jax.tasks.pairs import Pool
 from synermedgen_jax.tasks.registry import asked_tasks
+from synermedgen_jax.training.objectives import OBJECTIVES
 
 PARTS = ('understanding', 'synthesis')
-PARTS_OF_STAGE = {
-  'gau': ('understanding',),
-  'ucg': PARTS,
-  'joint': PARTS,
-}
 # Texts that name the image to their left.
 _LABELS = (*prompts.LETTERS, prompts.TIA_SOURCE, prompts.TIA_TARGET)
 
@@ -57,7 +53,7 @@ class MeasureSettings:
   """What is asked of a model.
 
   Attributes:
-    parts: of `PARTS`; empty = those that the model's stage trained.
+    parts: some of `PARTS`; empty = those that the model's stage trained.
     questions: questions per task.
     slices: slices per case, evenly spread; 0 = all usable ones.
     routes: names of the routes to synthesise; empty = all.
@@ -153,7 +149,7 @@ def measure(
       asked for, or a route has no training subject for its mean target.
   """
   settings = settings or MeasureSettings()
-  parts = settings.parts or PARTS_OF_STAGE.get(trained.config['stage'], ())
+  parts = settings.parts or _parts_of(trained.config['stage'])
   if not parts:
     raise MeasureError(
       f'config.stage {trained.config["stage"]} answers and synthesises '
@@ -168,6 +164,13 @@ def measure(
   if 'synthesis' in parts:
     synthesised = _synthesise(trained, store, items, settings)
   return Measurements(answered, synthesised)
+
+
+def _parts_of(stage: str) -> tuple[str, ...]:
+  """The parts that a stage trains."""
+  terms = OBJECTIVES[stage].terms if stage in OBJECTIVES else ()
+  parts = zip(('ntp', 'flow'), PARTS, strict=True)
+  return tuple(part for term, part in parts if term in terms)
 
 
 def subject_of(case: Case) -> str:

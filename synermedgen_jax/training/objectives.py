@@ -70,7 +70,8 @@ class Objective:
       parameters, a `PackedBatch`, the step's random key, an `ObjectiveConfig`,
       and the names of the run's tasks in the order of their ids.
     terms: the terms that add up to the loss; 'ntp' stands for all 'ntp/TASK'.
-      The other terms of `sums` are logged only.
+      The other terms of `sums` are logged only. A stage with 'ntp' trains
+      understanding, one with 'flow' synthesis.
   """
 
   sums: Callable[..., Sums]
@@ -306,6 +307,6 @@ def register_objective(
 
 
 register_objective('autoencoder', autoencoder_sums, ('l1', 'l2', 'kl'))
-register_objective('gau', multimodal_sums, ('ntp', 'flow'))  # Stage I
+register_objective('gau', multimodal_sums, ('ntp',))  # Stage I
 register_objective('ucg', multimodal_sums, ('ntp', 'flow'))  # Stage II
 register_objective('joint', multimodal_sums, ('ntp', 'flow'))
