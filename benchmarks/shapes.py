@@ -30,6 +30,7 @@ from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.tasks import synthesis
 from synermedgen_jax.tasks.example import Example, SliceRef
 from synermedgen_jax.tasks.prompts import PAPER, PROMPTS
+from synermedgen_jax.tasks.registry import task_names
 
 _CONFIGS = Path(__file__).parents[1] / 'configs'
 
@@ -121,6 +122,12 @@ def stage_config(stage: str, model: str) -> ConfigDict:
     config.learning_rate = 2e-5
     config.ema = 0.9999
   return config
+
+
+def task_weights(config: ConfigDict) -> list[float]:
+  """The weight of every task's next-token loss, in the order of their ids."""
+  weights = config.objective.get('task_weights', {})
+  return [weights.get(task, 1.0) for task in task_names(config.tasks)]
 
 
 def sampled_batch(config: ConfigDict, model: BagelConfig) -> PackedBatch:

@@ -12,7 +12,6 @@ from benchmarks.torch_rival import records
 from benchmarks.torch_rival.batch import prepare
 from benchmarks.torch_rival.model import Rival
 from benchmarks.torch_rival.training import Trainer
-from synermedgen_jax.tasks.registry import task_names
 
 
 def measure(
@@ -55,8 +54,8 @@ def measure(
   batch = prepare(
     packed,
     device,
-    task_names(config.tasks),
-    dict(config.objective.get('task_weights', {})),
+    by_example=device.type == 'cpu',
+    task_weights=shapes.task_weights(config),
   )
   latents = None
   if batch.noise_ids.shape[1]:
