@@ -32,6 +32,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import shapes
+from synermedgen_jax.config.model import with_compute
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.core.sharding import (
   LOGICAL_RULES,
@@ -156,7 +157,7 @@ def _peak_bytes() -> int:
 
 def _measure(stage: str) -> Measurement:
   config = _config(stage)
-  model = run.computed_as(config, shapes.model_shape(config.model))
+  model = with_compute(config, shapes.model_shape(config.model))
   mesh = make_mesh(config.mesh)
   batch = shapes.sampled_batch(config, model)
   tokens = sum(int((x.example_ids > 0).sum()) for x in (batch.und, batch.gen))

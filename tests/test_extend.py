@@ -184,7 +184,7 @@ def test_the_report_shows_all_of_it(project, measured):
     'SAME_PLACE, recognition of one place in two modalities',
     'ultrasound',
     'rmse',
-    'linear_fit',
+    'Synthesised by linear_fit',
     'joint_l2',
   ):
     assert words in page, words

@@ -69,6 +69,8 @@ def _head(stage: Stage, metrics: Mapping[str, Any]) -> Iterator[Html]:
       f'{metrics.get("store", "the store")}, '
       f'{len(metrics.get("subjects", ()))} cases'
     )
+  if 'synthesiser' in metrics.get('sampling', {}):
+    about += f'. Synthesised by {metrics["sampling"]["synthesiser"]}'
   yield tag(
     'p',
     tag('code', stage.workdir),

@@ -15,12 +15,14 @@ import optax
 import pytest
 
 from benchmarks import shapes
+from synermedgen_jax.core import trees
 from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.inference import sampling
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.bagel import Bagel, abstract_params
 from synermedgen_jax.tasks import synthesis
 from synermedgen_jax.tasks.example import SliceRef
+from synermedgen_jax.tasks.prompts import PAPER
 from synermedgen_jax.tasks.registry import task_names
 from synermedgen_jax.training import optim
 from synermedgen_jax.training.objectives import (
@@ -119,11 +121,11 @@ def expected(name: str, stage: str):
   model, packed, config = case(name, stage)
   params = random_params(model)
   scales = optim.multipliers(
-    optim.flatten(params), tuple(map(tuple, config.trainable))
+    trees.flatten(params), tuple(map(tuple, config.trainable))
   )
   loss = jax_loss(model, config, packed, *given(packed, model.latent_dim))
   value, grads = jax.jit(jax.value_and_grad(loss))(params)
-  trained = {n: g for n, g in optim.flatten(grads).items() if scales[n] > 0}
+  trained = {n: g for n, g in trees.flatten(grads).items() if scales[n] > 0}
   return float(value), float(optax.tree.norm(trained))
 
 
@@ -208,6 +210,7 @@ def library_samples():
       route,
       SliceRef('case', route.source, i),
       SliceRef('case', route.target, i),
+      PAPER,
     )
     for i, route in enumerate((ROUTES[0], ROUTES[-1]))
   ]
