@@ -26,6 +26,7 @@ from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.models.presets import PRESETS, preset
 from synermedgen_jax.planning.rows import sample_rows
+from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.build import build
 from synermedgen_jax.training.saver import Saver
@@ -84,6 +85,7 @@ def _run() -> loop.Run:
 def _batch(run: loop.Run) -> PackedBatch:
   return sample_rows(
     run.config['tasks'],
+    PROMPTS[run.config['prompts']],
     run.tokenizer,
     run.geometry,
     run.capacity,

@@ -33,6 +33,8 @@ from synermedgen_jax.input.pipeline import example_dataset
 from synermedgen_jax.slices.datasets import CaseFiles, folder_cases
 from synermedgen_jax.slices.ingest import Settings, ingest
 from synermedgen_jax.slices.store import VERSION, SliceStore, StoreWriter
+from synermedgen_jax.tasks.pairs import Pool
+from synermedgen_jax.tasks.registry import TASKS
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.build import build
 
@@ -172,7 +174,8 @@ def _scale(store: SliceStore) -> None:
     cases = SliceStore.open(folder).cases
     opened = time.perf_counter()
     tasks = ('cts', 'tia', 'mi', 'synthesis')
-    datasets = [example_dataset(cases, task, seed=0) for task in tasks]
+    pool = Pool(cases)
+    datasets = [example_dataset(pool, TASKS[task], seed=0) for task in tasks]
     for dataset in datasets:
       dataset[count // 2]
     ready = time.perf_counter()

@@ -37,11 +37,13 @@ from synermedgen_jax.core.sharding import LOGICAL_RULES, batch_sharding
 from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.presets import PRESETS
 from synermedgen_jax.planning.rows import sample_rows
+from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.build import build
 from synermedgen_jax.training.flops import active_blocks, step_flops
 from synermedgen_jax.training.objectives import (
   OBJECTIVES,
+  Objective,
   draw_timesteps,
   flow_and_text_sums,
 )
@@ -124,7 +126,7 @@ def _register_given_latents(batch: PackedBatch, model: BagelConfig) -> None:
   shape = (*batch.latent_index.shape, model.latent_dim)
   latents = np.random.default_rng(0).standard_normal(shape, np.float32)
 
-  def sums(module, params, batch, key, config):
+  def sums(module, params, batch, key, config, tasks):
     noise_key, t_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, latents.shape)
     t = draw_timesteps(t_key, batch.noise_ids, config.train_shift)
@@ -135,10 +137,11 @@ def _register_given_latents(batch: PackedBatch, model: BagelConfig) -> None:
       jnp.asarray(latents),
       noise,
       t,
+      tasks,
       chunk=config.logit_chunk,
     )
 
-  OBJECTIVES[_GIVEN] = sums
+  OBJECTIVES[_GIVEN] = Objective(sums, ('ntp', 'flow'))
 
 
 def _peak_bytes() -> int:
@@ -153,6 +156,7 @@ def _measure(stage: str) -> Measurement:
   run = build(_config(stage), data=False)
   batch = sample_rows(
     run.config['tasks'],
+    PROMPTS[run.config['prompts']],
     run.tokenizer,
     run.geometry,
     run.capacity,

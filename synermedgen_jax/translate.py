@@ -17,6 +17,7 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from synermedgen_jax.checkpoint.orbax_items import CheckpointError
+from synermedgen_jax.config.modules import check_imported, import_modules
 from synermedgen_jax.core.modalities import Modality, Region, find_route
 from synermedgen_jax.inference.sampling_flags import define_sampling_flags
 from synermedgen_jax.inference.workdir import Trained, WorkdirError
@@ -30,9 +31,13 @@ from synermedgen_jax.slices.volumes import (
   write_volume,
 )
 from synermedgen_jax.slices.windows import Window, choose_window
+from synermedgen_jax.training.objectives import OBJECTIVES
 
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'The workdir of a trained Stage II or joint run.'
+)
+_MODULES = flags.DEFINE_list(
+  'modules', [], 'Python modules that register what the run was trained with.'
 )
 _INPUT = flags.DEFINE_string(
   'input', None, 'The source volume, a NIfTI or MetaImage file.'
@@ -57,6 +62,7 @@ _HIGH = flags.DEFINE_float(
 
 
 def _translate() -> None:
+  import_modules(_MODULES.value)
   route = find_route(
     Region.parse(_REGION.value),
     Modality.parse(_SOURCE.value),
@@ -69,7 +75,9 @@ def _translate() -> None:
     )
   volume = read_volume(_INPUT.value)
   trained = Trained.load(_WORKDIR.value)
-  if trained.config['stage'] not in ('ucg', 'joint'):
+  check_imported(trained.config.get('modules', ()), _WORKDIR.value)
+  stage = OBJECTIVES.get(trained.config['stage'])
+  if stage is None or 'flow' not in stage.terms:
     raise WorkdirError(
       f'{_WORKDIR.value}: stage {trained.config["stage"]} does not train '
       'synthesis; give the workdir of Stage II or of joint training.'

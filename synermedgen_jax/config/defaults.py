@@ -98,9 +98,5 @@ def default_config() -> ConfigDict:
   config.best = ''  # and the best by a metric such as val/loss
   config.profile = {'start': 0, 'steps': 0}  # steps to trace; 0 = none
 
-  # Read by projects/small_base alone.
-  config.first_tasks = {}
-  config.first_examples = 0
-  config.new_words = ()
-  config.scenes = {}
+  config.new_words = ()  # (word, the word of init_from that it starts as)
   return config

@@ -19,6 +19,7 @@ from synermedgen_jax.core.sharding import LOGICAL_RULES
 from synermedgen_jax.planning import collectives as moved
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.planning.topologies import Topology
+from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.training.build import batch_shapes, build
 from synermedgen_jax.training.flops import active_blocks, step_flops
 from synermedgen_jax.training.loop import Run, jit_steps
@@ -106,6 +107,7 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
   memory = compiled.memory_analysis()
   rows = sample_rows(
     run.config['tasks'],
+    PROMPTS[run.config['prompts']],
     run.tokenizer,
     run.geometry,
     run.capacity,

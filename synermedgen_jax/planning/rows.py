@@ -14,7 +14,7 @@ from jaxtyping import Float
 from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
 from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.input.pipeline import (
-  DataSettings,
+  Mixture,
   example_dataset,
   train_dataset,
 )
@@ -22,9 +22,10 @@ from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.slices.store import Case
 from synermedgen_jax.slices.windows import Window
 from synermedgen_jax.tasks.example import Example
+from synermedgen_jax.tasks.pairs import Pool
+from synermedgen_jax.tasks.prompts import Prompts
+from synermedgen_jax.tasks.registry import TASKS, task_names
 
-# Tasks whose examples come from pairs of slices.
-_FROM_PAIRS = ('cts', 'mi', 'tia', 'synthesis', 'reconstruction')
 _SLICES = 32
 
 
@@ -38,6 +39,7 @@ class _Blank:
 
 def sample_rows(
   tasks: Mapping[str, float],
+  prompts: Prompts,
   tokenizer: Tokenizer,
   geometry: ImageGeometry,
   capacity: Capacity,
@@ -46,13 +48,15 @@ def sample_rows(
 ) -> PackedBatch:
   """`rows` rows of blank slices from all routes, in the tasks' shares.
 
-  Tasks whose examples come from files are left out.
+  Tasks that are not built from pairs are left out: nothing is read here.
   """
-  cases = _cases()
-  tasks = {t: s for t, s in tasks.items() if t in _FROM_PAIRS and s > 0}
+  pool = Pool(_cases(), prompts)
+  tasks = {t: tasks[t] for t in task_names(tasks) if TASKS[t].build}
 
   def source(task: str):
-    return lambda seed: example_dataset(cases, task, seed=seed).map(_blank)
+    return lambda seed: example_dataset(pool, TASKS[task], seed=seed).map(
+      _blank
+    )
 
   dataset = train_dataset(
     None,
@@ -60,8 +64,9 @@ def sample_rows(
     tokenizer,
     geometry,
     capacity,
-    DataSettings(tasks=tasks, rows=rows),
-    sources={task: source(task) for task in tasks},
+    Mixture(tasks, sources={task: source(task) for task in tasks}),
+    rows=rows,
+    seed=0,
     threads=1,
   )
   return next(iter(dataset))

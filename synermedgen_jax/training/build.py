@@ -10,7 +10,6 @@ frozen dataclasses and arguments.
 from __future__ import annotations
 
 import functools
-import importlib
 import re
 from collections.abc import Sequence
 
@@ -20,13 +19,13 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from projects.small_base.scenes import sources as scenes
 from synermedgen_jax.config.errors import ConfigError, key_errors, made_of
 from synermedgen_jax.config.model import (
   initial_params,
   model_shape,
   with_compute,
 )
+from synermedgen_jax.config.modules import import_modules
 from synermedgen_jax.config.tokenizer import choose_tokenizer
 from synermedgen_jax.core import trees
 from synermedgen_jax.core.batch import (
@@ -42,16 +41,14 @@ from synermedgen_jax.core.sharding import (
   make_mesh,
 )
 from synermedgen_jax.input.augment import Augment
-from synermedgen_jax.input.pipeline import (
-  DataSettings,
-  Dropout,
-  train_dataset,
-)
+from synermedgen_jax.input.pipeline import Dropout, Mixture, train_dataset
 from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.input.tokenizer import PROJECT, Tokenizer, load_tokenizer
 from synermedgen_jax.interop import bagel_formats
 from synermedgen_jax.models.bagel import BagelConfig, abstract_params
 from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.tasks.prompts import PROMPTS
+from synermedgen_jax.tasks.registry import task_names
 from synermedgen_jax.training import flops, loop, optim
 from synermedgen_jax.training.calibration import calibrate_latents
 from synermedgen_jax.training.config_checks import (
@@ -89,7 +86,8 @@ def build(
     StoreError, CheckpointError, FormatError: naming the file.
   """
   config = config.copy_and_resolve_references()
-  _import_modules(config)
+  with key_errors('modules'):
+    import_modules(config.modules)
   if data:
     check_start(config)
   shape = model_shape(config)
@@ -108,6 +106,7 @@ def build(
   step = loop.StepConfig(
     stage=config.stage,
     objective=made_of(config, 'objective', ObjectiveConfig),
+    tasks=task_names(config.tasks),
     ema_decay=config.ema,
     seed=config.seed,
   )
@@ -150,17 +149,6 @@ def batch_shapes(run: loop.Run) -> PackedBatch:
   )
 
 
-def _import_modules(config: ConfigDict) -> None:
-  """Imports the modules that register tasks, objectives and the like."""
-  for name in config.modules:
-    try:
-      importlib.import_module(name)
-    except ImportError as error:
-      raise ConfigError(
-        f'config.modules: {name} cannot be imported ({error}).'
-      ) from None
-
-
 def _tokenizer(config: ConfigDict, *, needed: bool) -> tuple[str, Tokenizer]:
   if not needed and not config.tokenizer and not config.init_from:
     return '', load_tokenizer(PROJECT)
@@ -198,30 +186,27 @@ def _data(
   files = config.bagel_files.to_dict()
   here = streams_here(config, mesh)
 
-  def dataset(split: str, seed: int, **options) -> TrainData:
-    settings = DataSettings(
-      tasks=config.tasks.to_dict(),
-      rows=config.rows,
-      seed=seed,
-      streams=config.streams,
-      packing_bins=config.packing_bins,
-      routes=tuple(config.routes),
-      neighbours=config.neighbours,
-      first_tasks=config.first_tasks.to_dict(),
-      **options,
-    )
+  def dataset(split: str, seed: int, route_weights=(), **changes) -> TrainData:
     return train_dataset(
       store,
       split,
       tokenizer,
       geometry,
       capacity,
-      settings,
-      sources={
-        **bagel_formats.sources(files, split),
-        **scenes.sources(config.scenes, split),
-      },
-      files={k: files[k] for k in ('vlm', 'images', 'editing') if files.get(k)},
+      Mixture(
+        tasks=config.tasks.to_dict(),
+        prompts=PROMPTS[config.prompts],
+        neighbours=config.neighbours,
+        routes=tuple(config.routes),
+        route_weights=tuple(route_weights),
+        sources=bagel_formats.sources(files, split),
+        files={k: v for k, v in files.items() if v and not k.startswith('val')},
+      ),
+      rows=config.rows,
+      seed=seed,
+      **changes,
+      packing_bins=config.packing_bins,
+      streams=config.streams,
       here=here,
       threads=config.reader_threads,
     )
@@ -231,8 +216,7 @@ def _data(
     data = dataset(
       'train',
       config.seed,
-      first_examples=config.first_examples,
-      route_weights=tuple(config.route_weights),
+      config.route_weights,
       dropout=made_of(config, 'dropout', Dropout),
       augment=made_of(config, 'augment', Augment),
     )

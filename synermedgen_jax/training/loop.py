@@ -52,14 +52,16 @@ class StepConfig:
   """Constants of the compiled step.
 
   Attributes:
-    stage: the objective's name.
-    objective: weights of its terms.
-    ema_decay: of the averaged copy; 0 = none.
+    stage: a name of `objectives.OBJECTIVES`.
+    objective: weights of the terms and constants of the flow.
+    tasks: names of the tasks, in the order of their ids.
+    ema_decay: of the parameters' average, per step; 0 = none.
     seed: random seed of noise and timesteps.
   """
 
   stage: str
   objective: ObjectiveConfig
+  tasks: tuple[str, ...] = ()
   ema_decay: float = 0.0
   seed: int = 0
 
@@ -133,8 +135,10 @@ def _loss_function(model: BagelConfig, config: StepConfig):
 
   def loss(trainable, frozen, batch, key):
     params = unflatten({**trainable, **frozen})
-    sums = objective(module, params, batch, key, config.objective)
-    value = total(sums, config.objective)
+    sums = objective.sums(
+      module, params, batch, key, config.objective, config.tasks
+    )
+    value = total(sums, config.objective, objective.terms)
     for name, layout in (('und', batch.und), ('gen', batch.gen)):
       used = (layout.example_ids > 0).sum().astype(jnp.float32)
       sums[f'fill/{name}'] = (used, jnp.float32(layout.example_ids.size))

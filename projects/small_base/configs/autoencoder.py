@@ -18,7 +18,8 @@ def get_config() -> ConfigDict:
   config = autoencoder.get_config()
   config.model = 'small'
   config.compute.unroll = 5
-  config.scenes = {'levels': (1.0, 0.0, 0.0, 0.0)}
+  config.modules = ('projects.small_base.tasks',)
+  config.tasks = {'picture': 1.0}
   config.steps = 16000
   config.checkpoint_every = 4000
   return config

@@ -20,8 +20,8 @@ from configs.small import stage2
 
 def get_config() -> ConfigDict:
   config = stage2.get_config()
+  config.modules = ('projects.small_base.tasks',)
   config.tasks = {'redraw': 0.85, 'copy': 0.15}
-  config.scenes = {'levels': (1.0, 0.0, 0.0, 0.0), 'telling': 0.85}
   config.route_weights = ()
   config.augment = {'mirror': 0.0, 'warp': 0.0, 'noise': 0.0}
   config.dropout = {'text': 0.05, 'vae': 0.05, 'vit': 0.05}

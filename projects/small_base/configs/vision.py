@@ -31,8 +31,8 @@ def get_config() -> ConfigDict:
   config.tokenizer = 'project'
   config.prompts = 'short'
 
+  config.modules = ('projects.small_base.tasks',)
   config.tasks = {'pairs': 1.0}
-  config.scenes = {'levels': (1.0, 0.0, 0.0, 0.0)}
   config.image = {'vit_side': 64, 'vae_side': 64}
   config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
   config.mesh = (-1, 1, 1)
@@ -45,7 +45,6 @@ def get_config() -> ConfigDict:
     (r'(vit|connector)/.*', 1.0),
     (r'.*', 0.0),
   )
-  config.objective = {'caption_weight': 1.0}
   config.steps = 6000
   config.optimizer = 'muon'
   config.learning_rate = 4e-3

@@ -8,7 +8,7 @@ import pytest
 from projects.ablations import configs
 from projects.ablations.arms import ARMS, REFERENCE
 from projects.ablations.equal_compute import step_operations, steps_for
-from synermedgen_jax.evaluation.lines import LINES
+from synermedgen_jax.evaluation.lines import comparison_lines
 from synermedgen_jax.training.build import build
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(configs.__path__))
@@ -135,14 +135,14 @@ def test_steps_are_the_nearest_number():
 
 
 def test_the_paper_is_cited_for_lines_that_there_are():
-  lines = {line.name for line in LINES}
+  lines = {line.name for line in comparison_lines()}
   assert REFERENCE in ARMS
   for arm in ARMS.values():
     assert arm.paper.keys() <= lines
 
 
 def test_lines_of_routes_add_up():
-  routes = {line.name: set(line.routes) for line in LINES}
+  routes = {line.name: set(line.routes) for line in comparison_lines()}
   assert len(routes['ssim_22']) == 22
   assert routes['ssim_10'] | routes['ssim_12'] == routes['ssim_22']
   assert (len(routes['ssim_10']), len(routes['ssim_12'])) == (10, 12)
