@@ -7,6 +7,8 @@ over the full frame (2-D, Gaussian window of sigma 1.5, range [0, 1]) of the
 drawn picture, of the source, and of the target through the autoencoder.
 """
 
+import functools
+
 import jax
 import numpy as np
 from absl import app, flags
@@ -36,7 +38,7 @@ _PICTURES = flags.DEFINE_integer(
 
 
 def _draw(model: Bagel, params, examples) -> np.ndarray:
-  """The pictures that the base draws for the examples, (n, h, w)."""
+  """The pictures that the base makes of the examples, (n, h, w)."""
   tokenizer = project_tokenizer()
   geometry = model.config.image_geometry(vit_side=SIDE, vae_side=SIDE)
   capacity = prompt_capacity(examples, tokenizer, geometry, 'full')
@@ -76,14 +78,18 @@ def main(_) -> None:
   model = Bagel(shape, Compute(dtype='float32'))
   rng = np.random.default_rng(0)
   rows = [('task', 'drawn', 'source', 'ceiling')]
-  for task in (questions.copy, questions.redraw):
-    examples = [task(SPLITS['val'], rng) for _ in range(_PICTURES.value)]
+  tasks = {
+    'copy': questions.copy,
+    'redraw': functools.partial(questions.redraw, telling=0.0),
+  }
+  for name, draw in tasks.items():
+    examples = [draw(SPLITS['val'], rng) for _ in range(_PICTURES.value)]
     source = np.stack([e.spans[0].image.read() for e in examples])
     target = np.stack([e.spans[-1].image.read() for e in examples])
     drawn = _draw(model, params, examples)
     ceiling = _ceiling(model, params, target)
     scores = (_ssim(images, target) for images in (drawn, source, ceiling))
-    rows.append((task.__name__, *scores))
+    rows.append((name, *scores))
   print(align(rows))
 
 

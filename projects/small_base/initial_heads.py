@@ -99,7 +99,7 @@ def with_heads(
   weights = {name: np.array(value) for name, value in params.items()}
   tables = _tables(model, start)
   weights.update(tables)
-  _locate(weights, model, tables['latent_pos_embed'])
+  _locate(weights, model, start)
   if model.llm.qk_norm:
     weights[f'{_GEN}/q_norm/scale'] *= start.latent_query_scale
   if start.comparison:
@@ -119,11 +119,9 @@ def _tables(model: BagelConfig, start: Start) -> Weights:
   }
 
 
-def _locate(
-  weights: Weights, model: BagelConfig, table: Float[np.ndarray, 'p e']
-) -> None:
+def _locate(weights: Weights, model: BagelConfig, start: Start) -> None:
   """Queries and keys of `gen` that depend on the position alone."""
-  kernel = _position_kernel(model.llm, table)
+  kernel = _position_kernel(model, start)
   width = model.llm.head_dim
   group = model.llm.heads // model.llm.kv_heads
   for name, stride in (('q_proj', group * width), ('k_proj', width)):
@@ -133,7 +131,7 @@ def _locate(
 
 
 def _position_kernel(
-  llm: MoTConfig, table: Float[np.ndarray, 'p e']
+  model: BagelConfig, start: Start
 ) -> Float[np.ndarray, 'e d']:
   """A projection to the directions in which positions differ most.
 
@@ -141,7 +139,11 @@ def _position_kernel(
   the position among contents of unit variance. They use the dimensions that
   RoPE rotates least, since source and target differ in RoPE position.
   """
-  table = table - table.mean(axis=0)
+  llm = model.llm
+  table = sincos_table(model.latent_table, llm.hidden, start.position_base)
+  # Rows and columns have equal singular values, so the directions depend on
+  # rounding: another order of these operations gives another initialisation.
+  table = start.latent_position_scale * (table - table.mean(axis=0))
   _, size, directions = np.linalg.svd(table, full_matrices=False)
   size = size / np.sqrt(len(table))
   half = llm.head_dim // 2

@@ -13,6 +13,8 @@ import orbax.checkpoint as ocp
 from etils.epath import Path
 
 _LAYOUT = 'layout.json'
+# Values of keys that checkpoints of earlier versions do not record.
+_BEFORE = {'route_weights': []}
 
 
 class DataHandler(ocp.CheckpointHandler):
@@ -30,11 +32,10 @@ class DataHandler(ocp.CheckpointHandler):
       (directory / _LAYOUT).write_text(json.dumps(args.layout))
 
   def restore(self, directory: Path, args: DataRestore) -> None:
-    # Checkpoints of before there were weights of routes have none.
-    saved = {'route_weights': []}
-    saved |= json.loads((directory / _LAYOUT).read_text())
+    saved = json.loads((directory / _LAYOUT).read_text())
     for key, value in args.item.layout.items():
-      if saved.get(key) != value:
+      # Older checkpoints lack keys, whose values are those of the time.
+      if saved.get(key, _BEFORE.get(key, value)) != value:
         raise ValueError(
           f'its data come from config.{key} {saved.get(key)}, which is {value} '
           'now'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,9 +34,12 @@ def compute_of(config: Mapping[str, Any]) -> Compute:
 
 
 def model_shape(config: ConfigDict) -> BagelConfig:
-  """The model's shape, which `config.init_from` has to have too.
+  """The shape of `config.model`, which `config.init_from` must share.
 
   The model 'init_from' is whatever `config.init_from` holds.
+
+  Raises:
+    ConfigError: naming the key that is wrong.
   """
   if config.model == 'init_from' and not config.init_from:
     raise ConfigError(
@@ -64,7 +66,7 @@ def model_shape(config: ConfigDict) -> BagelConfig:
 
 
 def initial_params(config: ConfigDict) -> Any:
-  """The nested parameters of `config.init_from`; None if it is empty.
+  """The parameters that a run starts from, nested; None for random ones.
 
   Raises:
     ConfigError: naming the key that is wrong.
@@ -79,18 +81,5 @@ def initial_params(config: ConfigDict) -> Any:
 
 
 def _init_from(config: ConfigDict) -> tuple[Path, str]:
-  """The folder of checkpoints to start from, and the name of one."""
+  """The folder of checkpoints to start from, and which one to read."""
   return Path(config.init_from) / 'checkpoints', str(config.init_step)
-
-
-def check_tokenizer(config: ConfigDict) -> None:
-  """Refuses a tokenizer whose ids differ from those of `config.init_from`."""
-  path = Path(config.init_from) / 'config.json'
-  if not config.init_from or not path.is_file():
-    return
-  name = json.loads(path.read_text())['config']['tokenizer']
-  if (name == 'project') != (config.tokenizer == 'project'):
-    raise ConfigError(
-      f'config.tokenizer {config.tokenizer!r} is not that of config.init_from '
-      f'{config.init_from}, {name!r}.'
-    )

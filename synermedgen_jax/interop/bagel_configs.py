@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,15 +28,6 @@ _WHOLE = {
   'connector_act': 'gelu_pytorch_tanh',
   'interpolate_pos': False,
 }
-# What a tokenizer consists of, here and in PyTorch.
-_TOKENIZER = (
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'vocab.json',
-  'merges.txt',
-  'special_tokens_map.json',
-  'added_tokens.json',
-)
 
 
 class BagelError(ValueError):
@@ -232,16 +222,3 @@ def _flat(model: BagelConfig) -> dict[str, Any]:
     else:
       flat[name] = value
   return flat
-
-
-def copy_tokenizer(source: Path, output: Path) -> None:
-  """Copies those of the tokenizer's files that are there."""
-  for name in _TOKENIZER:
-    if (source / name).is_file():
-      shutil.copyfile(source / name, output / name)
-
-
-def has_tokenizer(folder: Path) -> bool:
-  """Whether these files make a tokenizer."""
-  pairs = (('tokenizer.json',), ('vocab.json', 'merges.txt'))
-  return any(all((folder / n).is_file() for n in names) for names in pairs)

@@ -80,7 +80,10 @@ def small() -> BagelConfig:
 
 
 def base_1b() -> BagelConfig:
-  """Qwen2.5-0.5B twice, a ViT-B/16, the FLUX VAE: for one accelerator."""
+  """Qwen2.5-0.5B twice, a ViT-B, the FLUX VAE: for one accelerator.
+
+  Slices have as many tokens as with `bagel_7b`, so configs serve both.
+  """
   return BagelConfig(
     llm=MoTConfig(
       hidden=896,
@@ -96,12 +99,12 @@ def base_1b() -> BagelConfig:
       layers=12,
       heads=12,
       mlp=3072,
-      patch=16,
+      patch=14,
       channels=3,
-      table=64,
+      table=70,
     ),
     autoencoder=_flux(),
-    vit_table=64,
+    vit_table=70,
   )
 
 

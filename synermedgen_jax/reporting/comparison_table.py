@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from synermedgen_jax.evaluation.comparison import Comparison, Estimate, Result
-from synermedgen_jax.evaluation.lines import LINES, Line
+from synermedgen_jax.evaluation.lines import Line, comparison_lines
 from synermedgen_jax.reporting.study import Study
 
 _FEW = 4  # subjects of a dataset
@@ -35,7 +35,7 @@ def markdown(comparison: Comparison, study: Study, plot: str) -> str:
     _markdown_rows(list(_overview(comparison, study))),
     f'![All arms by all numbers, with 95 % intervals]({plot})\n',
   ]
-  for line in LINES:
+  for line in comparison_lines():
     if line.name in comparison.results:
       parts.append(f'## {_title(comparison, line)}\n')
       parts.append(_markdown_rows(list(_rows(comparison, study, line))))
@@ -82,7 +82,9 @@ def _what_ran(comparison: Comparison, study: Study) -> str:
 
 
 def _overview(comparison: Comparison, study: Study) -> Iterator[list[str]]:
-  lines = [line for line in LINES if line.name in comparison.results]
+  lines = [
+    line for line in comparison_lines() if line.name in comparison.results
+  ]
   yield ['arm', *(_title(comparison, line) for line in lines), 'seeds']
   for arm in comparison.arms:
     cells = []
@@ -159,7 +161,7 @@ def _seeds(result: Result) -> str:
 
 
 def _definitions(comparison: Comparison, study: Study) -> Iterator[str]:
-  for line in LINES:
+  for line in comparison_lines():
     if line.name in comparison.results:
       yield f'**{line.title}**: {line.definition}'
   yield (

@@ -22,7 +22,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from synermedgen_jax.evaluation.lines import LINES
+from synermedgen_jax.evaluation.lines import comparison_lines
 
 
 class StudyError(ValueError):
@@ -83,7 +83,7 @@ def read_study(path: Path) -> Study:
     raise StudyError(f'{path}: is no study: {error}') from None
   if study.reference and study.reference not in arms:
     raise StudyError(f'{path}: the reference {study.reference!r} is no arm.')
-  known = {line.name for line in LINES}
+  known = {line.name for line in comparison_lines()}
   for name, arm in arms.items():
     if unknown := sorted(set(arm.published) - known):
       raise StudyError(

@@ -14,8 +14,8 @@ longer training. The learning rate decays over all of them.
 
 from ml_collections import ConfigDict
 
-from configs import stage2
+from configs.small import stage2
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  return stage2.get_config(model)
+def get_config() -> ConfigDict:
+  return stage2.get_config()

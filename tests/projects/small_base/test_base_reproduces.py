@@ -22,13 +22,13 @@ from projects.small_base.initial_heads import STARTS
 from projects.small_base.start import initial_weights
 from synermedgen_jax.checkpoint import weights_folder
 from synermedgen_jax.models.presets import preset
-from synermedgen_jax.training import run
+from synermedgen_jax.training import build, loop
 
 RECORD = Path(__file__).parents[3] / 'weights' / 'small' / 'first_losses.json'
 STAGES = ('autoencoder', 'vision')
 STEPS = 50
 TOLERANCE = 0.02
-# Of `configs/stage1.py:small` on the fake store.
+# Of `configs/small/stage1.py` on the fake store.
 STAGE1 = (
   5.623331546783447,
   7.211281776428223,
@@ -39,7 +39,7 @@ STAGE1 = (
 def losses(config, workdir: Path) -> list[float]:
   """The loss of every step of a run."""
   config.log_every, config.val_every = 1, 0
-  run.train(config, workdir)
+  loop.train(build.build(config), workdir)
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   return [json.loads(line)['loss'] for line in lines]
 
@@ -54,7 +54,7 @@ def first_losses(stage: str, folder: Path) -> list[float]:
     dtype='float32',
   )
   name = f'projects.small_base.configs.{stage}'
-  config = importlib.import_module(name).get_config('small')
+  config = importlib.import_module(name).get_config()
   config.init_from = str(folder / 'start')
   config.steps = STEPS
   return losses(config, folder / 'run')
@@ -71,7 +71,7 @@ def test_the_shipped_weights_are_of_the_preset_and_small():
 def test_stage_1_starts_from_the_shipped_weights_as_it_did(
   store_path, tmp_path
 ):
-  config = importlib.import_module('configs.stage1').get_config('small')
+  config = importlib.import_module('configs.small.stage1').get_config()
   config.store, config.init_from = str(store_path), str(RECORD.parent)
   config.steps, config.compute.unroll = len(STAGE1), 1  # quick to compile
   found = losses(config, tmp_path)
