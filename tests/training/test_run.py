@@ -65,10 +65,9 @@ def test_validation_sees_pairs_as_they_are(
   asked = []
 
   def train_dataset(store, split, *args, **options):
-    changes = {
-      k: options.get(k) for k in ('augment', 'dropout', 'route_weights')
-    }
-    asked.append((split, changes))
+    changes = {k: options.get(k) for k in ('augment', 'dropout')}
+    mixture = args[-1]
+    asked.append((split, changes, mixture.route_weights))
     if split == 'val':
       raise ValueError('That is all.')
     return dataset(store, split, *args, **options)
@@ -85,10 +84,12 @@ def test_validation_sees_pairs_as_they_are(
   changes = {
     'augment': Augment(mirror=0.5, noise=0.1),
     'dropout': Dropout(vit=0.25),
-    'route_weights': (('brain.*', 2.0),),
   }
   unchanged = dict.fromkeys(changes)
-  assert asked == [('train', changes), ('val', unchanged)]
+  assert asked == [
+    ('train', changes, (('brain.*', 2.0),)),
+    ('val', unchanged, ()),
+  ]
 
 
 @pytest.mark.parametrize('stage', nano.STAGES)
