@@ -30,6 +30,7 @@ from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.planning.rows import sample_rows
+from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.training import loop, run
 from synermedgen_jax.training.saver import Saver
 from synermedgen_jax.training.train_state import create_state
@@ -85,7 +86,8 @@ class Parts:
   def batch(self):
     config = self.config
     return sample_rows(
-      {t: s for t, s in config.tasks.items() if s > 0},
+      config.tasks,
+      PROMPTS[config.prompts],
       project_tokenizer(),
       self.model.image_geometry(**config.image),
       Capacity(**config.capacity),

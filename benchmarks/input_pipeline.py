@@ -30,12 +30,19 @@ from absl import app, flags
 from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.core.modalities import Region
 from synermedgen_jax.core.sharding import batch_sharding, make_mesh
-from synermedgen_jax.input.pipeline import example_dataset, train_dataset
+from synermedgen_jax.input.pipeline import (
+  Mixture,
+  example_dataset,
+  train_dataset,
+)
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.slices.datasets import CaseFiles, folder_cases
 from synermedgen_jax.slices.ingest import Settings, ingest
 from synermedgen_jax.slices.store import VERSION, SliceStore, StoreWriter
+from synermedgen_jax.tasks.pairs import Pool
+from synermedgen_jax.tasks.prompts import PROMPTS
+from synermedgen_jax.tasks.registry import TASKS
 from synermedgen_jax.training import loop, run
 from synermedgen_jax.training.train_state import create_state
 
@@ -139,7 +146,7 @@ def _pipeline(store: SliceStore, name: str) -> None:
       project_tokenizer(),
       preset(config.model).image_geometry(**config.image),
       Capacity(**config.capacity),
-      tasks=dict(config.tasks),
+      Mixture(dict(config.tasks), prompts=PROMPTS[config.prompts]),
       rows=config.rows,
       seed=0,
       packing_bins=config.packing_bins,
@@ -195,7 +202,8 @@ def _scale(store: SliceStore) -> None:
     cases = SliceStore.open(folder).cases
     opened = time.perf_counter()
     tasks = ('cts', 'tia', 'mi', 'synthesis')
-    datasets = [example_dataset(cases, task, seed=0) for task in tasks]
+    pool = Pool(cases)
+    datasets = [example_dataset(pool, TASKS[task], seed=0) for task in tasks]
     for dataset in datasets:
       dataset[count // 2]
     ready = time.perf_counter()

@@ -29,6 +29,8 @@ from synermedgen_jax.models.vit import ViTConfig
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.tasks import synthesis
 from synermedgen_jax.tasks.example import Example, SliceRef
+from synermedgen_jax.tasks.prompts import PAPER, PROMPTS
+from synermedgen_jax.tasks.registry import task_names
 
 _CONFIGS = Path(__file__).parents[1] / 'configs'
 
@@ -122,10 +124,17 @@ def stage_config(stage: str, model: str) -> ConfigDict:
   return config
 
 
+def task_weights(config: ConfigDict) -> list[float]:
+  """The weight of every task's next-token loss, in the order of their ids."""
+  weights = config.objective.get('task_weights', {})
+  return [weights.get(task, 1.0) for task in task_names(config.tasks)]
+
+
 def sampled_batch(config: ConfigDict, model: BagelConfig) -> PackedBatch:
   """A batch of the config's tasks, packed from blank slices."""
   return sample_rows(
-    {task: share for task, share in config.tasks.items() if share > 0},
+    config.tasks,
+    PROMPTS[config.prompts],
     project_tokenizer(),
     model.image_geometry(**config.image),
     Capacity(**config.capacity),
@@ -168,4 +177,4 @@ def _prompts(count: int) -> Sequence[Example]:
     )
     for index in range(count)
   ]
-  return [synthesis.prompt(route, *pair) for pair in pairs]
+  return [synthesis.prompt(route, *pair, PAPER) for pair in pairs]

@@ -32,6 +32,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import shapes
+from synermedgen_jax.config.model import with_compute
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.core.sharding import (
   LOGICAL_RULES,
@@ -43,6 +44,7 @@ from synermedgen_jax.training import loop, run
 from synermedgen_jax.training.flops import active_blocks, step_flops
 from synermedgen_jax.training.objectives import (
   OBJECTIVES,
+  Objective,
   draw_timesteps,
   flow_and_text_sums,
 )
@@ -127,7 +129,7 @@ def _register_given_latents(batch: PackedBatch, model: BagelConfig) -> None:
   shape = (*batch.latent_index.shape, model.latent_dim)
   latents = np.random.default_rng(0).standard_normal(shape, np.float32)
 
-  def sums(module, params, batch, key, config):
+  def sums(module, params, batch, key, config, tasks):
     noise_key, t_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, latents.shape)
     t = draw_timesteps(t_key, batch.noise_ids, config.train_shift)
@@ -138,10 +140,11 @@ def _register_given_latents(batch: PackedBatch, model: BagelConfig) -> None:
       jnp.asarray(latents),
       noise,
       t,
+      tasks,
       chunk=config.logit_chunk,
     )
 
-  OBJECTIVES[_GIVEN] = sums
+  OBJECTIVES[_GIVEN] = Objective(sums, ('ntp', 'flow'))
 
 
 def _peak_bytes() -> int:
@@ -154,7 +157,7 @@ def _peak_bytes() -> int:
 
 def _measure(stage: str) -> Measurement:
   config = _config(stage)
-  model = run.computed_as(config, shapes.model_shape(config.model))
+  model = with_compute(config, shapes.model_shape(config.model))
   mesh = make_mesh(config.mesh)
   batch = shapes.sampled_batch(config, model)
   tokens = sum(int((x.example_ids > 0).sum()) for x in (batch.und, batch.gen))

@@ -30,6 +30,7 @@ def get_config(model: str = 'tiny') -> ConfigDict:
     'vlm': 0.0,
     'editing': 0.0,
   }
+  config.prompts = 'short'
   # BAGEL's own formats, for the tasks `vlm` and `editing` (docs/data.md).
   config.bagel_files = {
     'vlm': '',

@@ -26,10 +26,7 @@ def get_config(model: str = 'tiny') -> ConfigDict:
 
   # Shares of the released set are 47 / 15 / 38 %.
   config.tasks = {'cts': 0.4, 'mi': 0.1, 'tia': 0.5, 'vlm': 0.0}
-  # A small model from scratch learns MI and TIA first: the letters of CTS,
-  # long a coin with four sides to it, would drown them.
-  config.first_tasks = {'mi': 0.25, 'tia': 0.75}
-  config.first_examples = 24000
+  config.prompts = 'short'
   # BAGEL's own formats, for the task `vlm` (docs/data.md).
   config.bagel_files = {'vlm': '', 'images': '', 'val_vlm': ''}
   config.capacity = {'und': 80, 'gen': 0, 'vit': 20, 'images': 0}
@@ -70,8 +67,6 @@ def _trainable(looks: float = 1.0, und: float = 1.0):
 def _small_recipe(config: ConfigDict) -> None:
   """From the small base, which knows every task's shape (docs/base.md)."""
   config.tasks = {'cts': 0.25, 'mi': 0.25, 'tia': 0.5, 'vlm': 0.0}
-  config.first_tasks = {}
-  config.first_examples = 0
   # One question of TIA (73 tokens) and one other (55) fill a row.
   config.capacity = {'und': 128, 'gen': 0, 'vit': 28, 'images': 0}
   config.rows = 8
@@ -89,8 +84,7 @@ def _small_recipe(config: ConfigDict) -> None:
 def _bagel_recipe(config: ConfigDict) -> None:
   """BAGEL's released fine-tuning recipe, at its size (docs/scaling.md)."""
   config.tasks = {'cts': 0.47, 'mi': 0.15, 'tia': 0.38, 'vlm': 0.0}
-  config.first_tasks = {}
-  config.first_examples = 0
+  config.prompts = 'paper'
   # Two questions of five slices fill a row: 28 x 28 ViT tokens a slice.
   config.image = {'vit_side': 392, 'vae_side': 512}
   config.capacity = {'und': 10240, 'gen': 0, 'vit': 12 * 784, 'images': 0}

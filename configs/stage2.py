@@ -26,6 +26,7 @@ def get_config(model: str = 'tiny') -> ConfigDict:
   config.model = model
 
   config.tasks = {'synthesis': 1.0, 'editing': 0.0}
+  config.prompts = 'short'
   # BAGEL's own formats, for the task `editing` (docs/data.md).
   config.bagel_files = {'editing': '', 'val_editing': ''}
   config.capacity = {'und': 24, 'gen': 128, 'vit': 4, 'images': 2}
@@ -69,6 +70,7 @@ def _small_recipe(config: ConfigDict) -> None:
 
 def _bagel_recipe(config: ConfigDict) -> None:
   """BAGEL's released fine-tuning recipe, at its size (docs/scaling.md)."""
+  config.prompts = 'paper'
   # Four pairs fill a row: a slice is 32 x 32 latent and 28 x 28 ViT tokens.
   config.image = {'vit_side': 392, 'vae_side': 512}
   config.capacity = {'und': 3456, 'gen': 8 * 1024, 'vit': 4 * 784, 'images': 8}

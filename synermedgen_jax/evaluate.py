@@ -29,6 +29,11 @@ from ml_collections import config_flags
 from synermedgen_jax.checkpoint.orbax_items import CheckpointError
 from synermedgen_jax.config.command_line import UsageError, parse_config_flags
 from synermedgen_jax.config.errors import ConfigError
+from synermedgen_jax.config.modules import (
+  ModuleMissing,
+  check_imported,
+  import_modules,
+)
 from synermedgen_jax.evaluation import metrics, routes, subjects, understanding
 from synermedgen_jax.evaluation.measure import (
   MeasureError,
@@ -45,6 +50,9 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'A stage that was trained.')
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Instead of a run: measure what config.init_from holds.'
 )
+_MODULES = flags.DEFINE_list(
+  'modules', [], 'Python modules that register what the run was trained with.'
+)
 _STORE = flags.DEFINE_string(
   'store', None, 'Slice store; the one it was trained on by default.'
 )
@@ -59,6 +67,12 @@ _SLICES = flags.DEFINE_integer(
   'slices', 0, 'Slices per case, evenly spread; 0 = all.', lower_bound=0
 )
 _ROUTES = flags.DEFINE_list('routes', [], 'Keep these routes; empty = all.')
+_SYNTHESISER = flags.DEFINE_string(
+  'synthesiser',
+  '',
+  "Registered model to score; by default the run's own. Its results replace "
+  'those of the run in WORKDIR/evaluation.',
+)
 _POINTS = flags.DEFINE_integer(
   'points', None, "Points of the sampler; the config's by default."
 )
@@ -80,6 +94,7 @@ def _settings() -> MeasureSettings:
       points=_POINTS.value,
       batch_size=_BATCH.value,
       seed=_SEED.value,
+      synthesiser=_SYNTHESISER.value,
     )
   except MeasureError as error:
     raise UsageError(f'--{error}') from None
@@ -130,7 +145,9 @@ def _write(
   }
   if answered := found.understanding:
     result |= answered.scores
-    result['definition']['understanding'] = understanding.DEFINITION
+    result['definition']['understanding'] = understanding.definitions(
+      answered.scores['understanding']
+    )
     by_subject['understanding'] = answered.by_subject
     _write_npz(out / 'understanding.npz', {'images': answered.images})
     _write_json(out / 'understanding.json', answered.pictured)
@@ -139,11 +156,11 @@ def _write(
     result |= synthesised.scores
     result['sampling'] = synthesised.sampling
     result['slices'] = _SLICES.value or 'all usable'
-    result['definition']['synthesis'] = metrics.DEFINITION
+    result['definition']['synthesis'] = metrics.definitions()
     by_subject['synthesis'] = synthesised.by_subject
     for route, arrays in synthesised.panels.items():
       _write_npz(out / 'panels' / f'{route}.npz', arrays)
-    print('\n' + routes.route_table(synthesised.scores))
+    print('\n' + routes.route_table(result))
   _write_json(workdir / subjects.FILE, by_subject)
   _write_json(out / 'metrics.json', result)
   print(f'\nMetrics: {out / "metrics.json"}')
@@ -164,10 +181,13 @@ def _write_json(path: Path, value) -> None:
 
 
 def _evaluate() -> None:
-  settings, config = _settings(), _CONFIG.value
+  config = _CONFIG.value
+  import_modules((*_MODULES.value, *(config.modules if config else ())))
+  settings = _settings()
   trained = (
     Trained.from_config(config) if config else Trained.load(_WORKDIR.value)
   )
+  check_imported(trained.config.get('modules', ()), _WORKDIR.value)
   store, cases = _held_out(trained)
   found = measure(trained, store, cases, settings)
   _write(Path(_WORKDIR.value), trained, store, cases, found)
@@ -183,6 +203,7 @@ def main(argv: list[str]) -> None:
   except (
     UsageError,
     MeasureError,
+    ModuleMissing,
     WorkdirError,
     ConfigError,
     StoreError,

@@ -16,6 +16,7 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from synermedgen_jax.checkpoint.orbax_items import CheckpointError
+from synermedgen_jax.config.modules import check_imported, import_modules
 from synermedgen_jax.core.modalities import Modality, Region, find_route
 from synermedgen_jax.inference.workdir import Trained, WorkdirError
 from synermedgen_jax.slices import grids
@@ -28,8 +29,12 @@ from synermedgen_jax.slices.volumes import (
   write_volume,
 )
 from synermedgen_jax.slices.windows import Window, choose_window
+from synermedgen_jax.training.objectives import OBJECTIVES
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A trained Stage II or joint.')
+_MODULES = flags.DEFINE_list(
+  'modules', [], 'Python modules that register what the run was trained with.'
+)
 _INPUT = flags.DEFINE_string('input', None, 'The source volume.')
 _SOURCE = flags.DEFINE_string('source', None, 'Its modality.')
 _TARGET = flags.DEFINE_string('target', None, 'The modality to synthesise.')
@@ -47,6 +52,7 @@ _HIGH = flags.DEFINE_float('high', 1000.0, 'MR target: value of white.')
 
 
 def _translate() -> None:
+  import_modules(_MODULES.value)
   route = find_route(
     Region.parse(_REGION.value),
     Modality.parse(_SOURCE.value),
@@ -59,7 +65,9 @@ def _translate() -> None:
     )
   volume = read_volume(_INPUT.value)
   trained = Trained.load(_WORKDIR.value)
-  if trained.config['stage'] not in ('ucg', 'joint'):
+  check_imported(trained.config.get('modules', ()), _WORKDIR.value)
+  stage = OBJECTIVES.get(trained.config['stage'])
+  if stage is None or 'flow' not in stage.terms:
     raise WorkdirError(
       f'{_WORKDIR.value}: stage {trained.config["stage"]} does not train '
       'synthesis; give the workdir of Stage II or of joint training.'

@@ -83,6 +83,7 @@ def config(name: str, store, /, **values):
   }
   config.rows = config.streams = 2
   config.packing_bins = 2
+  config.prompts = 'short'
   config.steps = config.log_every = config.val_every = 2
   config.val_batches = 1
   config.warmup = 0

@@ -59,13 +59,14 @@ def example(*names: str, task: str = 'synthesis') -> Example:
   )
 
 
-def tokenise(*names: str, task: str = 'synthesis', dropped=()):
+def tokenise(*names: str, task_id: int = 4, dropped=()):
   """The features of an example of these `SPANS`."""
   return packing.tokenise(
-    example(*names, task=task),
+    example(*names),
     Letters(),
     GEOMETRY,
     read_slice,
+    task_id=task_id,
     dropped=frozenset(dropped),
   )
 

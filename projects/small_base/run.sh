@@ -22,7 +22,8 @@ train() {  # stage, what it starts from
 
 train autoencoder ''
 train vision "$run/autoencoder"
-train questions "$run/vision"
+train views "$run/vision"
+train questions "$run/views"
 train changes "$run/questions"
 train changes_again "$run/changes"
 train changes_more "$run/changes_again"

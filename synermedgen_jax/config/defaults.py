@@ -49,6 +49,9 @@ def default_config() -> ConfigDict:
   config = ConfigDict()
   config.stage = ''
   config.model = ''
+  # Python modules that register tasks, stages, modalities or metrics; they are
+  # imported before anything is built.
+  config.modules = ()
   config.store = ''
   config.init_from = ''  # a workdir whose parameters training starts from
   config.init_step = 'newest'  # or 'best', or a step
@@ -57,11 +60,9 @@ def default_config() -> ConfigDict:
 
   # What is asked, and how it becomes tokens.
   config.tokenizer = 'project'
-  config.tasks = {}
-  config.first_tasks = {}  # the shares among the first examples
-  config.first_examples = 0
+  config.tasks = {}  # name in tasks.registry -> share of the examples
+  config.prompts = 'paper'  # the wordings: paper or short (tasks/prompts.py)
   config.bagel_files = {}  # BAGEL's own formats (docs/data.md)
-  config.scenes = {}  # drawn scenes instead of slices (docs/base.md)
   config.routes = ()  # empty = all
   # (regular expression of a route, how often its pairs are synthesised).
   config.route_weights = ()  # the first that matches; else 1

@@ -140,6 +140,7 @@ def _run_config(model: BagelConfig, output: Path) -> dict[str, Any]:
       'vae_side': latents * model.latent_stride,
     },
     'neighbours': 3,
+    'prompts': 'paper',
     'sampling': dataclasses.asdict(_SAMPLING),
   }
 

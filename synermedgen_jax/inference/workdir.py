@@ -27,6 +27,7 @@ from synermedgen_jax.slices.windows import (
   Window,
   windows_from_json,
 )
+from synermedgen_jax.tasks.prompts import PROMPTS, Prompts
 
 
 class WorkdirError(ValueError):
@@ -56,6 +57,12 @@ class Trained:
   plane: str
   frame: str
   windows: Mapping[Modality, Window]
+
+  @property
+  def prompts(self) -> Prompts:
+    """The wordings of its training."""
+    # Runs without the key are older than `config.prompts`: they had these.
+    return PROMPTS[self.config.get('prompts', 'short')]
 
   @classmethod
   def load(cls, workdir: str | Path) -> Trained:
@@ -156,5 +163,6 @@ class Trained:
       self.tokenizer,
       self.geometry,
       SamplingConfig(**sampling, guidance=Guidance(**guidance)),
+      self.prompts,
       batch_size=batch_size,
     )

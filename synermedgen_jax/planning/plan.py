@@ -34,6 +34,7 @@ from synermedgen_jax.models.presets import preset
 from synermedgen_jax.planning import collectives as moved
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.planning.topologies import Topology
+from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.training import loop, run
 from synermedgen_jax.training.config_checks import check
 from synermedgen_jax.training.flops import active_blocks, step_flops
@@ -42,8 +43,6 @@ from synermedgen_jax.training.train_state import TrainState, abstract_state
 # Of the peak rate: what a well-fed model of this kind reaches.
 UTILISATION = 0.4
 _SAMPLED_ROWS = 4
-# Tasks whose examples come from pairs of slices; the others need files.
-_FROM_PAIRS = ('cts', 'mi', 'tia', 'synthesis', 'reconstruction')
 
 
 class DoesNotFit(ValueError):
@@ -137,8 +136,14 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
   seconds = time.monotonic() - start
   memory = compiled.memory_analysis()
 
-  tasks = {t: s for t, s in config.tasks.items() if t in _FROM_PAIRS and s > 0}
-  rows = sample_rows(tasks, tokenizer, geometry, capacity, rows=_SAMPLED_ROWS)
+  rows = sample_rows(
+    config.tasks,
+    PROMPTS[config.prompts],
+    tokenizer,
+    geometry,
+    capacity,
+    rows=_SAMPLED_ROWS,
+  )
   active = active_blocks(rows)
   _, tx = run.optimiser(config, model)
   operations = step_flops(

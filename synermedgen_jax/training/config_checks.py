@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from synermedgen_jax.config.errors import ConfigError, key_errors
-from synermedgen_jax.core.batch import TASKS
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME
 from synermedgen_jax.core.sharding import batch_sharding, rows_here
 from synermedgen_jax.input.streams import streams_of
@@ -18,6 +17,8 @@ from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.interval_attention import IMPLEMENTATIONS
 from synermedgen_jax.models.layers import REMAT_POLICIES
 from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.tasks.prompts import PROMPTS
+from synermedgen_jax.tasks.registry import TASKS
 from synermedgen_jax.training.objectives import OBJECTIVES
 
 _AT_LEAST = {
@@ -38,7 +39,6 @@ _AT_LEAST = {
     (
       'seed',
       'warmup',
-      'first_examples',
       'max_bad_steps',
       'val_every',
       'keep_every',
@@ -115,20 +115,16 @@ def _check_ranges(config: ConfigDict) -> None:
       f'config.val_batches {config.val_batches}: must be at least 1, or set '
       'config.val_every=0.'
     )
-  for key in ('tasks', 'first_tasks'):
-    if any(share < 0 for share in config[key].values()):
-      raise ConfigError(f'config.{key}: a share is below 0.')
+  if any(share < 0 for share in config.tasks.values()):
+    raise ConfigError('config.tasks: a share is below 0.')
   if not any(share > 0 for share in config.tasks.values()):
     raise ConfigError('config.tasks: no task has a share above 0.')
-  first = config.first_tasks
-  if config.first_examples and first and not any(first.values()):
-    raise ConfigError('config.first_tasks: no task has a share above 0.')
 
 
 def _check_names(config: ConfigDict) -> None:
   for key, known in (
-    ('tasks', TASKS[1:]),
-    ('first_tasks', TASKS[1:]),
+    ('tasks', TASKS),
+    ('prompts', PROMPTS),
     ('routes', ROUTES_BY_NAME),
     ('remat', REMAT_POLICIES),
     ('attention', IMPLEMENTATIONS),

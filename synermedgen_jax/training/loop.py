@@ -46,10 +46,19 @@ OF_TRAINING = ('fill/', 'tokens/', 'images')
 
 @dataclasses.dataclass(frozen=True)
 class StepConfig:
-  """What the compiled step needs to know."""
+  """The constants of the compiled step.
+
+  Attributes:
+    stage: a name of `objectives.OBJECTIVES`.
+    objective: weights of the terms and constants of the flow.
+    tasks: names of the tasks, in the order of their ids.
+    ema_decay: of the parameters' average, per step.
+    seed: random seed of noise and timesteps.
+  """
 
   stage: str
   objective: ObjectiveConfig
+  tasks: tuple[str, ...] = ()
   ema_decay: float = 0.0
   seed: int = 0
 
@@ -122,8 +131,10 @@ def _loss_function(model: BagelConfig, config: StepConfig):
 
   def loss(trainable, frozen, batch, key):
     params = unflatten({**trainable, **frozen})
-    sums = objective(module, params, batch, key, config.objective)
-    value = total(sums, config.objective)
+    sums = objective.sums(
+      module, params, batch, key, config.objective, config.tasks
+    )
+    value = total(sums, config.objective, objective.terms)
     for name, layout in (('und', batch.und), ('gen', batch.gen)):
       used = (layout.example_ids > 0).sum().astype(jnp.float32)
       sums[f'fill/{name}'] = (used, jnp.float32(layout.example_ids.size))

@@ -15,7 +15,6 @@ from etils.epath import Path
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from projects.small_base.scenes import sources as scenes
 from synermedgen_jax.config.errors import ConfigError, key_errors, made_of
 from synermedgen_jax.config.model import (
   check_tokenizer,
@@ -23,17 +22,20 @@ from synermedgen_jax.config.model import (
   model_shape,
   with_compute,
 )
+from synermedgen_jax.config.modules import import_modules
 from synermedgen_jax.core import trees
 from synermedgen_jax.core.batch import Capacity, PackedBatch
 from synermedgen_jax.core.chips import chip_of
 from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.input.augment import Augment
-from synermedgen_jax.input.pipeline import Dropout, train_dataset
+from synermedgen_jax.input.pipeline import Dropout, Mixture, train_dataset
 from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.interop import bagel_formats
 from synermedgen_jax.models.bagel import BagelConfig, abstract_params
 from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.tasks.prompts import PROMPTS
+from synermedgen_jax.tasks.registry import task_names
 from synermedgen_jax.training import flops, loop, optim, provenance
 from synermedgen_jax.training.calibration import calibrate_latents
 from synermedgen_jax.training.config_checks import (
@@ -60,6 +62,8 @@ def train(
     workdir: of the run; may be an address such as gs://.
     notice: set where the run is to end after the step at hand.
   """
+  with key_errors('modules'):
+    import_modules(config.modules)
   model = model_shape(config)
   check_tokenizer(config)
   with key_errors('tokenizer'):
@@ -166,32 +170,30 @@ def _data(
   """What is trained on, and the batches of the validation."""
   geometry = made_of(config, 'image', model.image_geometry)
   capacity = made_of(config, 'capacity', Capacity)
-  in_training = {
+  changes = {
     'dropout': made_of(config, 'dropout', Dropout),
     'augment': made_of(config, 'augment', Augment),
-    'route_weights': tuple(config.route_weights),
   }
   here = streams_here(config, mesh)
 
-  def dataset(split: str, seed: int, first_examples: int = 0, **options):
+  def dataset(split: str, seed: int, route_weights=(), **changes):
     return train_dataset(
       store,
       split,
       tokenizer,
       geometry,
       capacity,
-      tasks=dict(config.tasks),
-      first_tasks=dict(config.first_tasks),
-      first_examples=first_examples,
-      sources={
-        **bagel_formats.sources(config.bagel_files, split),
-        **scenes.sources(config.scenes, split),
-      },
+      Mixture(
+        tasks=dict(config.tasks),
+        prompts=PROMPTS[config.prompts],
+        neighbours=config.neighbours,
+        routes=tuple(config.routes),
+        route_weights=tuple(route_weights),
+        sources=bagel_formats.sources(config.bagel_files, split),
+      ),
       rows=config.rows,
       seed=seed,
-      **options,
-      neighbours=config.neighbours,
-      routes=tuple(config.routes),
+      **changes,
       packing_bins=config.packing_bins,
       streams=config.streams,
       here=here,
@@ -200,7 +202,7 @@ def _data(
 
   val = []
   try:
-    data = dataset('train', config.seed, config.first_examples, **in_training)
+    data = dataset('train', config.seed, config.route_weights, **changes)
     if config.val_every:
       held_out = iter(dataset('val', config.seed + 1))
       val = [next(held_out) for _ in range(config.val_batches)]
@@ -260,6 +262,7 @@ def step_config(config: ConfigDict) -> loop.StepConfig:
   return loop.StepConfig(
     stage=config.stage,
     objective=made_of(config, 'objective', ObjectiveConfig),
+    tasks=task_names(config.tasks),
     ema_decay=config.ema,
     seed=config.seed,
   )

@@ -45,7 +45,7 @@ BAD = {
   ),
   'stage': (
     {'stage': 'vqa'},
-    r"config\.stage 'vqa': expected one of autoencoder, contrast, gau, ucg, "
+    r"config\.stage 'vqa': expected one of autoencoder, gau, ucg, "
     r'joint\.',
   ),
   'task': (
@@ -189,7 +189,6 @@ AT_LEAST = {
   'keep': 1,
   'seed': 0,
   'warmup': 0,
-  'first_examples': 0,
   'max_bad_steps': 0,
   'val_every': 0,
   'keep_every': 0,
@@ -259,21 +258,22 @@ def test_every_least_value_and_the_ends_of_every_share_will_do(store_path):
 
 
 MORE_BAD = {
-  'first task': (
-    {'first_tasks': {'vqa': 1.0}},
-    r'config\.first_tasks: unknown vqa; expected some of cts, mi, tia, .*',
+  'task': (
+    {'tasks': {'vqa': 1.0}},
+    r'config\.tasks: unknown vqa; expected some of cts, mi, tia, .*',
   ),
-  'no example has no task': (
-    {'tasks': {'none': 1.0}},
-    r'config\.tasks: unknown none; expected some of cts, .*',
+  'prompts': (
+    {'prompts': 'long'},
+    r'config\.prompts: unknown long; expected some of paper, short\.',
+  ),
+  'module': (
+    {'modules': ('nowhere.tasks',)},
+    r'config\.modules: nowhere\.tasks: cannot be imported \(No module named '
+    r"'nowhere'\); run the command where .*",
   ),
   'share of a task': (
     {'tasks': {'mi': -0.5, 'tia': 1.5}},
     r'config\.tasks: a share is below 0\.',
-  ),
-  'share of a first task': (
-    {'first_tasks': {'tia': -1.0}},
-    r'config\.first_tasks: a share is below 0\.',
   ),
   'val_batches': (
     {'val_every': 2, 'val_batches': 0},
@@ -299,11 +299,7 @@ MORE_BAD = {
   'best of what validation does not tell': (
     {'best': 'val/fill/und', 'val_every': 2, 'checkpoint_every': 2},
     r"config\.best 'val/fill/und': expected one of (val/[al-z]\S+, )+"
-    r'val/token_accuracy/vlm\.',
-  ),
-  'first tasks without a share': (
-    {'first_tasks': {'mi': 0.0, 'tia': 0.0}, 'first_examples': 8},
-    r'config\.first_tasks: no task has a share above 0\.',
+    r'val/token_accuracy/tia\.',
   ),
   'trainable is no expression': (
     {'trainable': (('(', 1.0),)},
@@ -363,7 +359,7 @@ def test_a_contradiction_is_refused_in_a_line_that_names_the_key(
 ):
   values, message = MORE_BAD[kind]
   config = nano.config('stage1', store_path)
-  for key in {'tasks', 'first_tasks', 'capacity'} & values.keys():
+  for key in {'tasks', 'capacity'} & values.keys():
     config[key] = {}
   config.update(values)
   found = refusal(config, tmp_path / 'run')

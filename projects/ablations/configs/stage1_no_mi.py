@@ -23,7 +23,5 @@ from configs import stage1
 
 def get_config(model: str = 'small') -> ConfigDict:
   config = stage1.get_config(model)
-  for shares in (config.tasks, config.first_tasks):
-    if 'mi' in shares:
-      shares.mi = 0.0
+  config.tasks.mi = 0.0
   return config

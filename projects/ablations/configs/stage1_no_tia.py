@@ -22,9 +22,7 @@ from configs import stage1
 
 def get_config(model: str = 'small') -> ConfigDict:
   config = stage1.get_config(model)
-  for shares in (config.tasks, config.first_tasks):
-    if 'tia' in shares:
-      shares.tia = 0.0
+  config.tasks.tia = 0.0
   if model == 'small':
     config.capacity.vit = 40  # two questions of five images fit in a row
   return config

@@ -30,6 +30,4 @@ from configs import stage1
 def get_config(model: str = 'small') -> ConfigDict:
   config = stage1.get_config(model)
   config.tasks = {'vlm': 1.0}
-  config.first_tasks = {}
-  config.first_examples = 0
   return config

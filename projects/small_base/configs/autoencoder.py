@@ -16,7 +16,8 @@ from configs import autoencoder
 
 def get_config(model: str = 'small') -> ConfigDict:
   config = autoencoder.get_config(model)
-  config.scenes = {'levels': (1.0, 0.0, 0.0, 0.0)}
+  config.modules = ('projects.small_base.tasks',)
+  config.tasks = {'picture': 1.0}
   config.steps = 16000
   config.checkpoint_every = 4000
   return config

@@ -19,8 +19,6 @@ from projects.small_base.configs import questions
 
 def get_config(model: str = 'small') -> ConfigDict:
   config = questions.get_config(model)
-  config.first_tasks = {}
-  config.first_examples = 0
   config.tasks = {'view': 0.2, 'style': 0.1, 'change': 0.7}
   config.steps = 4000
   config.learning_rate = 1.2e-3

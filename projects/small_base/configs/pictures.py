@@ -21,8 +21,8 @@ from synermedgen_jax.config.defaults import default_config
 
 def get_config(model: str = 'small') -> ConfigDict:
   config = stage2.get_config(model)
+  config.modules = ('projects.small_base.tasks',)
   config.tasks = {'redraw': 0.85, 'copy': 0.15}
-  config.scenes = {'levels': (1.0, 0.0, 0.0, 0.0), 'telling': 0.85}
   config.route_weights = ()
   config.augment = default_config().augment
   config.dropout = {'text': 0.05, 'vae': 0.05, 'vit': 0.05}

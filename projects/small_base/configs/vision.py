@@ -23,8 +23,9 @@ def get_config(model: str = 'small') -> ConfigDict:
   config.stage = 'contrast'
   config.model = model
 
+  config.modules = ('projects.small_base.tasks',)
   config.tasks = {'pairs': 1.0}
-  config.scenes = {'levels': (1.0, 0.0, 0.0, 0.0)}
+  config.prompts = 'short'
   config.capacity = {'und': 54, 'gen': 0, 'vit': 32, 'images': 0}
   config.rows = 12
   config.streams = config.reader_threads = 1
@@ -34,7 +35,6 @@ def get_config(model: str = 'small') -> ConfigDict:
     (r'(vit|connector)/.*', 1.0),
     (r'.*', 0.0),
   )
-  config.objective = {'caption_weight': 1.0}
   config.steps = 6000
   config.learning_rate = 4e-3
   config.warmup = 100

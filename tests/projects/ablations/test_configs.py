@@ -9,7 +9,7 @@ from projects.ablations import configs, equal_compute
 from projects.ablations.arms import ARMS, REFERENCE
 from projects.ablations.equal_compute import step_operations, steps_for
 from synermedgen_jax.core.sharding import make_mesh
-from synermedgen_jax.evaluation.lines import LINES
+from synermedgen_jax.evaluation.lines import comparison_lines
 from synermedgen_jax.input.tokenizer import load_tokenizer
 from synermedgen_jax.training import run
 from synermedgen_jax.training.config_checks import check
@@ -46,11 +46,10 @@ def differing(name, parent):
 @pytest.mark.parametrize('task', ['cts', 'mi', 'tia'])
 def test_one_task_is_left_out_and_nothing_else_changes(task):
   name = f'stage1_no_{task}'
-  assert differing(name, 'stage1') <= {'tasks', 'first_tasks'}
+  assert differing(name, 'stage1') <= {'tasks'}
   before, after = config('stage1').tasks, config(name).tasks
   for other, share in before.items():
     assert after[other] == (0 if other == task else share)
-  assert not config(name).first_tasks.get(task)
 
 
 def test_random_negatives_are_those_of_a_window_longer_than_any_volume():
@@ -59,11 +58,7 @@ def test_random_negatives_are_those_of_a_window_longer_than_any_volume():
 
 
 def test_ordinary_questions_take_the_place_of_all_three_tasks():
-  assert differing('stage1_vqa', 'stage1') <= {
-    'tasks',
-    'first_tasks',
-    'first_examples',
-  }
+  assert differing('stage1_vqa', 'stage1') == {'tasks'}
   assert config('stage1_vqa').tasks.to_dict() == {'vlm': 1.0}
 
 
@@ -146,14 +141,14 @@ def test_steps_are_the_nearest_number():
 
 
 def test_the_paper_is_cited_for_lines_that_there_are():
-  lines = {line.name for line in LINES}
+  lines = {line.name for line in comparison_lines()}
   assert REFERENCE in ARMS
   for arm in ARMS.values():
     assert arm.paper.keys() <= lines
 
 
 def test_lines_of_routes_add_up():
-  routes = {line.name: set(line.routes) for line in LINES}
+  routes = {line.name: set(line.routes) for line in comparison_lines()}
   assert len(routes['ssim_22']) == 22
   assert routes['ssim_10'] | routes['ssim_12'] == routes['ssim_22']
   assert (len(routes['ssim_10']), len(routes['ssim_12'])) == (10, 12)
