@@ -32,7 +32,7 @@ def peak_gb() -> float:
 
 
 def append_record(path: str, record: dict[str, Any]) -> None:
-  """Appends a JSON line with the device's name; an empty path writes nothing."""
+  """Appends a JSON line that names the device; '' writes nothing."""
   if not path:
     return
   device = {

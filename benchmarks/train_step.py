@@ -42,6 +42,7 @@ from synermedgen_jax.training.objectives import (
   OBJECTIVES,
   draw_timesteps,
   flow_and_text_sums,
+  multimodal_sums,
 )
 from synermedgen_jax.training.train_state import create_state
 
@@ -143,7 +144,11 @@ def _measure(stage: str) -> Measurement:
     model, scales, tx, mesh, seed=0, ema=config.ema > 0
   )
   settings = run.step_config(config)
-  if _LATENTS.value == 'given' and batch.latent_index.shape[1]:
+  has_latents = (
+    OBJECTIVES[settings.stage] is multimodal_sums
+    and batch.latent_index.shape[1] > 0
+  )
+  if _LATENTS.value == 'given' and has_latents:
     _register_given_latents(batch, model)
     settings = dataclasses.replace(settings, stage=_GIVEN)
   operations = sum(
