@@ -1,21 +1,20 @@
 """Models and rows on which this library and its PyTorch rival are timed.
 
 The models of `ROWS` are timed with BAGEL's recipe: AdamW, an averaged copy of
-the trained weights, shares of tasks as released. Other presets are timed as
-`configs/*.py` set them.
+the trained weights, shares of tasks as released. Other presets are timed with
+the config of `stages.stage_config`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from benchmarks import stages
 from synermedgen_jax.config.defaults import BAGEL_SAMPLING
 from synermedgen_jax.core.batch import Capacity, PackedBatch
 from synermedgen_jax.core.modalities import ROUTES
@@ -31,8 +30,6 @@ from synermedgen_jax.tasks import synthesis
 from synermedgen_jax.tasks.example import Example, SliceRef
 from synermedgen_jax.tasks.prompts import PAPER, PROMPTS
 from synermedgen_jax.tasks.registry import task_names
-
-_CONFIGS = Path(__file__).parents[1] / 'configs'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +51,11 @@ class Rows:
 ROWS = {
   # 14 ViT slices of 24 x 24 tokens.
   ('base_1b', 'stage1'): Rows(
-    {'vit_side': 384, 'vae_side': 512}, Capacity(8320, 0, 14 * 576, 0)
+    {'vit_side': 336, 'vae_side': 512}, Capacity(8320, 0, 14 * 576, 0)
   ),
   # Four pairs: 24 x 24 ViT tokens and 2 x 32 x 32 latent tokens each.
   ('base_1b', 'stage2'): Rows(
-    {'vit_side': 384, 'vae_side': 512}, Capacity(2432, 8192, 4 * 576, 8)
+    {'vit_side': 336, 'vae_side': 512}, Capacity(2432, 8192, 4 * 576, 8)
   ),
   # Two questions of five slices of 14 x 14 tokens.
   ('medium', 'stage1'): Rows(
@@ -108,12 +105,9 @@ def model_shape(name: str) -> BagelConfig:
 
 def stage_config(stage: str, model: str) -> ConfigDict:
   """`configs/STAGE.py` with the rows and the recipe of the benchmark."""
-  path = _CONFIGS / f'{stage}.py'
-  spec = importlib.util.spec_from_file_location(stage, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config(model)
-  config.mesh = (-1, 1, 1)
+  config = stages.stage_config(stage, model)
+  if model == 'medium':
+    config.compute.update(dtype='float32', remat='none')
   if case := ROWS.get((model, stage)):
     config.image = dict(case.image)
     config.capacity = dataclasses.asdict(case.capacity)

@@ -4,18 +4,21 @@
   python -m synermedgen_jax.evaluate --workdir=runs/demo/stage1 \\
       --parts=understanding,synthesis
   python -m synermedgen_jax.evaluate --workdir=runs/base \\
-      --config=configs/stage2.py:init_from --config.init_from=weights/small \\
+      --config=configs/small/stage2.py --config.init_from=weights/small \\
       --config.store=runs/demo/store
 
 Asks the three understanding tasks and, for stages that train synthesis, runs
 every route beside its baselines; --parts asks a Stage I to synthesise, too
-(zero-shot). With --config, what `config.init_from` holds is measured as it is,
-without a run, and DIR only takes the results. Writes DIR/evaluation/
-metrics.json, subjects.json (the same per subject, for intervals), the pictures'
-arrays for `report`, and prints both tables. Every number's definition is in
-the file.
+(zero-shot). --config measures the weights in `config.init_from` without a run,
+and WORKDIR only takes the results. --points, --shift, --text_scale,
+--image_scale, --interval and --renorm change how the run's config samples.
+
+Writes WORKDIR/evaluation/metrics.json with the definition of every number,
+subjects.json (the same per subject, for intervals) and the arrays of a few
+slices for `report`, and prints both tables.
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -42,6 +45,7 @@ from synermedgen_jax.evaluation.measure import (
   measure,
   subject_of,
 )
+from synermedgen_jax.inference.sampling_flags import define_sampling_flags
 from synermedgen_jax.inference.workdir import Trained, WorkdirError
 from synermedgen_jax.slices.splits import SPLITS
 from synermedgen_jax.slices.store import Case, SliceStore, StoreError
@@ -67,14 +71,12 @@ _SLICES = flags.DEFINE_integer(
   'slices', 0, 'Slices per case, evenly spread; 0 = all.', lower_bound=0
 )
 _ROUTES = flags.DEFINE_list('routes', [], 'Keep these routes; empty = all.')
+_SAMPLING = define_sampling_flags()
 _SYNTHESISER = flags.DEFINE_string(
   'synthesiser',
   '',
   "Registered model to score; by default the run's own. Its results replace "
   'those of the run in WORKDIR/evaluation.',
-)
-_POINTS = flags.DEFINE_integer(
-  'points', None, "Points of the sampler; the config's by default."
 )
 _BATCH = flags.DEFINE_integer(
   'batch_size', 16, 'Rows at a time.', lower_bound=1
@@ -91,13 +93,25 @@ def _settings() -> MeasureSettings:
       questions=_QUESTIONS.value,
       slices=_SLICES.value,
       routes=tuple(_ROUTES.value),
-      points=_POINTS.value,
       batch_size=_BATCH.value,
       seed=_SEED.value,
       synthesiser=_SYNTHESISER.value,
     )
   except MeasureError as error:
     raise UsageError(f'--{error}') from None
+
+
+def _with_sampling(
+  settings: MeasureSettings, trained: Trained
+) -> MeasureSettings:
+  """The settings with the run's sampling, changed as the flags say."""
+  if not trained.config['sampling']:
+    return settings
+  try:
+    sampling = _SAMPLING(trained.sampling)
+  except ValueError as error:
+    raise UsageError(str(error)) from None
+  return dataclasses.replace(settings, sampling=sampling)
 
 
 def _held_out(trained: Trained) -> tuple[SliceStore, tuple[Case, ...]]:
@@ -188,6 +202,7 @@ def _evaluate() -> None:
     Trained.from_config(config) if config else Trained.load(_WORKDIR.value)
   )
   check_imported(trained.config.get('modules', ()), _WORKDIR.value)
+  settings = _with_sampling(settings, trained)
   store, cases = _held_out(trained)
   found = measure(trained, store, cases, settings)
   _write(Path(_WORKDIR.value), trained, store, cases, found)

@@ -27,6 +27,7 @@ class Letters:
   pad = 0
   im_start, im_end = 1, 2
   vision_start, vision_end = 3, 4
+  fingerprint = 'letters'
 
   def encode(self, words: str) -> list[int]:
     return [10 + ord(letter) - ord('a') for letter in words]

@@ -16,7 +16,7 @@ export OPENBLAS_NUM_THREADS=1
 train() {  # stage, what it starts from
   printf '\n== %s\n' "$1"
   python -m synermedgen_jax.main \
-    --config="projects/small_base/configs/$1.py:small" \
+    --config="projects/small_base/configs/$1.py" \
     --workdir="$run/$1" --config.init_from="$2"
 }
 

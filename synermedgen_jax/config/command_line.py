@@ -25,6 +25,13 @@ def parse_config_flags(argv: list[str]) -> list[str]:
     if not any(key.strip("'") in a for a in argv if 'config.' in a):
       raise
     sys.exit(f'Error: the config has no key {key}. {hint}'.rstrip())
+  except TypeError as error:
+    if 'get_config()' not in str(error):
+      raise
+    sys.exit(
+      'Error: --config: this file takes no word after a colon; --config.model '
+      'names another model.'
+    )
   except OSError as error:
     sys.exit(f'Error: --config: {str(error).splitlines()[-1].strip()}')
   return rest

@@ -28,6 +28,7 @@ from synermedgen_jax.evaluation import (
 )
 from synermedgen_jax.evaluation.synthesisers import SYNTHESISERS
 from synermedgen_jax.inference.answering import Answerer
+from synermedgen_jax.inference.sampling import SamplingConfig
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.input.pipeline import slice_reader
 from synermedgen_jax.slices.store import Case, SliceStore
@@ -57,7 +58,7 @@ class MeasureSettings:
     questions: questions per task.
     slices: slices per case, evenly spread; 0 = all usable ones.
     routes: names of the routes to synthesise; empty = all.
-    points: points of the sampler; None = those of the model's config.
+    sampling: timesteps and guidance; None = those of the model's config.
     batch_size: rows at a time.
     seed: random seed of question sampling and diffusion noise.
     synthesiser: a name of `SYNTHESISERS`; '' = the run's own model.
@@ -68,7 +69,7 @@ class MeasureSettings:
   questions: int = 256
   slices: int = 0
   routes: tuple[str, ...] = ()
-  points: int | None = None
+  sampling: SamplingConfig | None = None
   batch_size: int = 16
   seed: int = 0
   synthesiser: str = ''
@@ -285,9 +286,7 @@ def _synthesise(
   items: Sequence[protocol.RouteCase],
   settings: MeasureSettings,
 ) -> Synthesised:
-  own = trained.synthesiser(
-    points=settings.points, batch_size=settings.batch_size
-  )
+  own = trained.synthesiser(settings.sampling, batch_size=settings.batch_size)
   model, sampling = own, dataclasses.asdict(own.sampling)
   if settings.synthesiser:
     model = SYNTHESISERS[settings.synthesiser](trained, store)

@@ -52,6 +52,7 @@ class Mixture:
       of that route is synthesised `weight` times as often as a pair of a route
       that no row matches; the first matching row decides.
     sources: task -> seed -> an endless dataset, instead of the task's own.
+    files: the files that `sources` read, as `config.bagel_files` names them.
   """
 
   tasks: Mapping[str, float]
@@ -60,6 +61,7 @@ class Mixture:
   routes: Sequence[str] = ()
   route_weights: Sequence[tuple[str, float]] = ()
   sources: Mapping[str, ExampleSource] = dataclasses.field(default_factory=dict)
+  files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,15 +288,20 @@ def train_dataset(
       features, geometry, capacity, rows // streams, packing_bins, seed + stream
     )
 
-  layout = {
+  layout = {  # what a position in the data depends on
     'streams': streams,
     'rows': rows,
     'packing_bins': packing_bins,
     'capacity': dataclasses.asdict(capacity),
     'seed': seed,
+    'store': f'fingerprint {store.fingerprint}' if store else '',
+    'tokenizer': f'fingerprint {tokenizer.fingerprint}',
+    'image': {'vit_side': geometry.vit_side, 'vae_side': geometry.vae_side},
     'tasks': dict(mixture.tasks),
+    'neighbours': mixture.neighbours,
     'routes': list(mixture.routes),
     'route_weights': list(mixture.route_weights),
+    'bagel_files': dict(mixture.files),
   }
   return TrainData(examples, {n: packed(n) for n in here}, layout)
 

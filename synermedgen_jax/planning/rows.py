@@ -1,6 +1,6 @@
 """Packed rows like those of a run, without its volumes.
 
-What a row costs depends on how its examples fill it, not on what they show.
+The cost of a row depends on how its examples fill it, not on their pixels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SLICES = 32
 
 @dataclasses.dataclass(frozen=True)
 class _Blank:
-  """A picture of nothing."""
+  """A black picture."""
 
   def read(self) -> Float[np.ndarray, '2 2']:
     return np.zeros((2, 2), np.float32)

@@ -324,7 +324,9 @@ def train(tmp_path, files, workdir, **values):
   }
   return commands.run(
     'main',
-    f'--config={nano.CONFIGS}/joint.py:nano',
+    f'--config={nano.CONFIGS}/joint.py',
+    '--config.model=nano',
+    '--config.from_scratch',
     f'--workdir={tmp_path / workdir}',
     *(f'--config.{key}={value}' for key, value in options.items()),
   )

@@ -33,7 +33,7 @@ from synermedgen_jax.models.interval_attention import (
 from synermedgen_jax.models.kernels import tpu
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.prompts import SHORT
-from synermedgen_jax.training import loop, optim, run
+from synermedgen_jax.training import build, loop, optim
 from synermedgen_jax.training.metrics_log import Meter
 from synermedgen_jax.training.train_state import create_state
 
@@ -82,7 +82,7 @@ def steps(mesh_name, config, data):
     nano.MODEL, scales, tx, mesh, seed=0, ema=False, initial=params
   )
   step = jax.jit(
-    loop.make_train_step(nano.MODEL, tx, run.step_config(config)),
+    loop.make_train_step(nano.MODEL, tx, build.build(config, data=False).step),
     out_shardings=(shardings, None),
   )
   losses, gradients = [], []

@@ -1,7 +1,7 @@
 """The base learns to look: questions about drawn scenes, no synthesis yet.
 
   python -m synermedgen_jax.main \\
-      --config=projects/small_base/configs/questions.py:small \\
+      --config=projects/small_base/configs/questions.py \\
       --config.init_from=RUN/views --workdir=RUN/questions
 
 The task `view` of `views.py` goes on, and the style of each panel joins it. The
@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from projects.small_base.configs import views
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  config = views.get_config(model)
+def get_config() -> ConfigDict:
+  config = views.get_config()
   config.tasks = {'view': 0.5, 'style': 0.5}
   config.steps = 1800
   config.warmup = 20
