@@ -13,6 +13,8 @@ import dataclasses
 import enum
 import itertools
 
+from synermedgen_jax.core.errors import UserError
+
 
 class Modality(enum.StrEnum):
   """An imaging modality; the value is its name in files and on flags."""
@@ -40,12 +42,12 @@ class Modality(enum.StrEnum):
 
   @classmethod
   def parse(cls, name: str) -> Modality:
-    """Returns the modality called `name`; ValueError lists those there are."""
+    """The modality called `name`; UserError lists the known ones."""
     try:
       return cls(name.lower())
     except ValueError:
       known = ', '.join(m.value for m in cls)
-      raise ValueError(
+      raise UserError(
         f'Unknown modality {name!r}: expected one of {known}.'
       ) from None
 
@@ -88,12 +90,12 @@ class Region(enum.StrEnum):
 
   @classmethod
   def parse(cls, name: str) -> Region:
-    """Returns the region called `name`; ValueError lists those there are."""
+    """The region called `name`; UserError lists the known ones."""
     try:
       return cls(name.lower().replace('-', '_'))
     except ValueError:
       known = ', '.join(r.value for r in cls)
-      raise ValueError(
+      raise UserError(
         f'Unknown region {name!r}: expected one of {known}.'
       ) from None
 
@@ -157,14 +159,14 @@ _ROUTES_BY_KEY = {(r.region, r.source, r.target): r for r in ALL_ROUTES}
 
 
 def find_route(region: Region, source: Modality, target: Modality) -> Route:
-  """Returns the route of that key; ValueError lists the region's routes."""
+  """The route of that key; UserError lists the routes of the region."""
   try:
     return _ROUTES_BY_KEY[region, source, target]
   except KeyError:
     known = ', '.join(
       f'{r.source}->{r.target}' for r in ALL_ROUTES if r.region == region
     )
-    raise ValueError(
+    raise UserError(
       f'No route {source}->{target} in region {region}: '
       f'expected one of {known}.'
     ) from None

@@ -16,6 +16,7 @@ from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.config.errors import ConfigError, key_errors
 from synermedgen_jax.config.model import starting_point
 from synermedgen_jax.core.batch import ImageGeometry
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
 from synermedgen_jax.inference.volume import Synthesiser
@@ -29,7 +30,7 @@ from synermedgen_jax.slices.windows import (
 )
 
 
-class WorkdirError(ValueError):
+class WorkdirError(UserError):
   """A workdir that holds no trained stage; one line that names it."""
 
 

@@ -19,6 +19,7 @@ import grain.python as grain
 import numpy as np
 
 from synermedgen_jax.core.batch import Capacity, ImageGeometry
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Route
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.augment import Augment
@@ -124,7 +125,7 @@ def slice_reader(store: SliceStore | None) -> packing.ReadSlice:
   return read
 
 
-class ExampleTooLarge(ValueError):
+class ExampleTooLarge(UserError):
   """An example that no row can hold; one line naming the key of capacity."""
 
 

@@ -23,6 +23,7 @@ from synermedgen_jax.core.batch import (
   PackedBatch,
   abstract_batch,
 )
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.sharding import (
   LOGICAL_RULES,
   batch_sharding,
@@ -46,7 +47,7 @@ _SAMPLED_ROWS = 4
 _FROM_PAIRS = ('cts', 'mi', 'tia', 'synthesis', 'reconstruction')
 
 
-class DoesNotFit(ValueError):
+class DoesNotFit(UserError):
   """The compiler found no way to run the step in the devices' memory."""
 
 

@@ -19,6 +19,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from synermedgen_jax.core.batch import Array
+from synermedgen_jax.core.errors import UserError
 
 
 @flax.struct.dataclass
@@ -114,7 +115,7 @@ class Clock:
     }
 
 
-class WriteError(OSError):
+class WriteError(UserError, OSError):
   """A file of the workdir that cannot be written; one line."""
 
 
