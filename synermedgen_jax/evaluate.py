@@ -18,17 +18,14 @@ the file.
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
 
-from synermedgen_jax.checkpoint.orbax_items import CheckpointError
-from synermedgen_jax.config.command_line import UsageError, parse_config_flags
-from synermedgen_jax.config.errors import ConfigError
+from synermedgen_jax.config.command_line import UsageError, run_command
 from synermedgen_jax.evaluation import metrics, routes, subjects, understanding
 from synermedgen_jax.evaluation.measure import (
   MeasureError,
@@ -37,9 +34,9 @@ from synermedgen_jax.evaluation.measure import (
   measure,
   subject_of,
 )
-from synermedgen_jax.inference.workdir import Trained, WorkdirError
+from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.slices.splits import SPLITS
-from synermedgen_jax.slices.store import Case, SliceStore, StoreError
+from synermedgen_jax.slices.store import Case, SliceStore
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A stage that was trained.')
 _CONFIG = config_flags.DEFINE_config_file(
@@ -163,7 +160,7 @@ def _write_json(path: Path, value) -> None:
   os.replace(partial, path)
 
 
-def _evaluate() -> None:
+def main() -> None:
   settings, config = _settings(), _CONFIG.value
   trained = (
     Trained.from_config(config) if config else Trained.load(_WORKDIR.value)
@@ -173,24 +170,5 @@ def _evaluate() -> None:
   _write(Path(_WORKDIR.value), trained, store, cases, found)
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
-  if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax logs every file it reads
-  try:
-    _evaluate()
-  except (
-    UsageError,
-    MeasureError,
-    WorkdirError,
-    ConfigError,
-    StoreError,
-    CheckpointError,
-  ) as error:
-    sys.exit(f'Error: {error}')
-
-
 if __name__ == '__main__':
-  flags.mark_flag_as_required('workdir')
-  app.run(main, flags_parser=parse_config_flags)
+  run_command(main, required=['workdir'])

@@ -9,13 +9,12 @@ output has the input's shape and affine, in HU, SUV, or the MR scale that --low
 and --high state.
 """
 
-import sys
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 from tqdm import tqdm
 
-from synermedgen_jax.checkpoint.orbax_items import CheckpointError
+from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.core.modalities import Modality, Region, find_route
 from synermedgen_jax.inference.workdir import Trained, WorkdirError
 from synermedgen_jax.slices import grids
@@ -46,7 +45,7 @@ _LOW = flags.DEFINE_float('low', 0.0, 'MR target: value of black.')
 _HIGH = flags.DEFINE_float('high', 1000.0, 'MR target: value of white.')
 
 
-def _translate() -> None:
+def main() -> None:
   route = find_route(
     Region.parse(_REGION.value),
     Modality.parse(_SOURCE.value),
@@ -94,22 +93,8 @@ def _translate() -> None:
   )
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
-  if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
-  try:
-    _translate()
-  except (VolumeError, WorkdirError, CheckpointError) as error:
-    sys.exit(f'Error: {error}')
-  # An unknown modality, region or route; an output that cannot be written.
-  except (ValueError, OSError) as error:
-    sys.exit(f'Error: {error}')
-
-
 if __name__ == '__main__':
-  flags.mark_flags_as_required(
-    ['workdir', 'input', 'source', 'target', 'region', 'output']
+  run_command(
+    main,
+    required=['workdir', 'input', 'source', 'target', 'region', 'output'],
   )
-  app.run(main)

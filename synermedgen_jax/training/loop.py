@@ -35,6 +35,7 @@ from synermedgen_jax.training.objectives import (
   total,
 )
 from synermedgen_jax.training.optim import gradient_norms
+from synermedgen_jax.training.parameter_table import write_parameter_table
 from synermedgen_jax.training.preemption import Preempted
 from synermedgen_jax.training.record import ProfilerWindow, Record
 from synermedgen_jax.training.saver import Saver
@@ -245,6 +246,7 @@ def train(
   if state is None:
     state = create()
   begin(start)
+  write_parameter_table(workdir, abstract)
   if start >= config.steps:
     ckpt.close(checkpoints)
     return state

@@ -261,9 +261,7 @@ def _call(kernel, shape, *, grid, out_type, scratch):
 
 def _place():
   """(row, tile, head, warpgroup) of the code that runs."""
-  return tuple(
-    lax.axis_index(n) for n in ('row', 'tile', 'head', 'warpgroup')
-  )
+  return tuple(lax.axis_index(n) for n in ('row', 'tile', 'head', 'warpgroup'))
 
 
 def _i32(x):
@@ -404,9 +402,7 @@ def _forward_kernel(
     mine[...] = weighted.astype(out.dtype)
     plgpu.commit_smem()
     plgpu.copy_smem_to_gmem(mine, out.at[row, rows, head])
-    plgpu.copy_smem_to_gmem(
-      log_sums.at[warpgroup], log_sum.at[row, head, rows]
-    )
+    plgpu.copy_smem_to_gmem(log_sums.at[warpgroup], log_sum.at[row, head, rows])
     plgpu.wait_smem_to_gmem(0)
 
   @pl.when(warpgroup == _COMPUTE)
@@ -611,7 +607,9 @@ def _key_gradient_kernel(
   @pl.when(warpgroup == _COMPUTE)
   def _copy():
     def copy(i, slot, wait):
-      theirs = pl.ds(tiles[row, tile, lax.div(i, _i32(shape.group))] * width, width)
+      theirs = pl.ds(
+        tiles[row, tile, lax.div(i, _i32(shape.group))] * width, width
+      )
       head = kv_head * shape.group + lax.rem(i, _i32(shape.group))
       wait(free)
       for source, target in (
