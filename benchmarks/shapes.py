@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from synermedgen_jax.config.defaults import BAGEL_SAMPLING
 from synermedgen_jax.core.batch import Capacity, PackedBatch
 from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.inference import sampling
@@ -28,7 +29,6 @@ from synermedgen_jax.models.vit import ViTConfig
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.tasks import synthesis
 from synermedgen_jax.tasks.example import Example, SliceRef
-from synermedgen_jax.training.defaults import BAGEL_SAMPLING
 
 _CONFIGS = Path(__file__).parents[1] / 'configs'
 

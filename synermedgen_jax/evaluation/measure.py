@@ -1,9 +1,11 @@
 """Measures a trained model on the subjects of a slice store.
 
-trained = Trained.load('runs/demo/stage2')
-store = SliceStore.open('runs/demo/store')
-found = measure(trained, store, store.split('test'))
-found.synthesis.scores['synthesis']['brain_mr_to_ct']['ssim']
+For example:
+
+    trained = Trained.load('runs/demo/stage2')
+    store = SliceStore.open('runs/demo/store')
+    measured = measure(trained, store, store.split('test'))
+    measured.synthesis.scores['synthesis']['brain_mr_to_ct']['ssim']
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ class MeasureSettings:
     ):
       if unknown := sorted(set(given) - set(known)):
         raise MeasureError(
-          f'{field}: unknown {", ".join(unknown)}; expected some of '
+          f'{field}: unknown {", ".join(unknown)}, expected some of '
           f'{", ".join(known)}.'
         )
 
