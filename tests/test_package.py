@@ -190,6 +190,41 @@ def test_an_unknown_subcommand_is_refused():
   assert_refused(found, "unknown command 'tarin'", 'train')
 
 
+COMMAND = """
+from ml_collections import config_flags
+from synermedgen_jax.config.command_line import run_command
+
+CONFIG = config_flags.DEFINE_config_file('config', None, '')
+run_command(lambda: print(CONFIG.value.stage, CONFIG.value.steps))
+"""
+
+
+def test_a_config_of_the_package_stands_in_for_one_of_the_current_folder(
+  wheel, tmp_path
+):
+  zipfile.ZipFile(wheel).extractall(tmp_path / 'installed')
+  (tmp_path / 'command.py').write_text(COMMAND)
+
+  def stage_of(*flags):
+    done = run(
+      *(sys.executable, 'command.py', *flags, '--config.steps=7'),
+      cwd=tmp_path,
+      PYTHONPATH=str(tmp_path / 'installed'),
+    )
+    return done.stdout.strip() or done.stderr.strip()
+
+  assert stage_of('--config=configs/stage1.py') == 'gau 7'
+  assert stage_of('--config', 'configs/stage2.py') == 'ucg 7'
+  assert stage_of('--config=configs/stage9.py').startswith('Error: --config: ')
+  (tmp_path / 'configs').mkdir()
+  (tmp_path / 'configs' / 'stage1.py').write_text(
+    'from ml_collections import ConfigDict\n'
+    'def get_config():\n'
+    "  return ConfigDict({'stage': 'mine', 'steps': 1})\n"
+  )
+  assert stage_of('--config=configs/stage1.py') == 'mine 7'
+
+
 @pytest.mark.slow
 def test_the_installed_package_runs_outside_of_the_repository(wheel, tmp_path):
   venv.create(tmp_path / 'venv', with_pip=True)

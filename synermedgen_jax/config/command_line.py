@@ -66,35 +66,39 @@ def _parse(argv: Sequence[str], required: Sequence[str]) -> list[str]:
     sys.exit(0)
   try:
     rest = flags.FLAGS(_with_installed_config(argv))
+    config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None
+    if config is not None:
+      config.get('stage')  # its file is read at the first use
   except flags.Error as error:
-    message = ' '.join(str(error).split())
-    raise UsageError(f'{message.removesuffix(".")}. See --help.') from None
-  except (AttributeError, KeyError) as error:  # a key of the config
+    raise _flag_error(error) from None
+  except (AttributeError, KeyError, OSError) as error:
     raise _config_error(error, argv) from None
   if len(rest) > 1:
     raise UsageError(f'Unexpected argument {rest[1]!r}: flags begin with --.')
   for name in required:
     if flags.FLAGS[name].value is None:
       raise UsageError(f'--{name} is required. See --help.')
-  if 'config' in flags.FLAGS:
-    _load_config(argv)
   return rest
 
 
-def _load_config(argv: Sequence[str]) -> None:
-  """Reads the config, whose file is opened at its first use."""
-  try:
-    if (config := flags.FLAGS['config'].value) is not None:
-      config.get('stage')
-  except (AttributeError, KeyError) as error:
-    raise _config_error(error, argv) from None
-  except OSError as error:
-    reason = str(error).splitlines()[-1].strip()
-    raise UsageError(f'--config: {reason}') from None
+def _flag_error(error: flags.Error) -> Exception:
+  """Says which flag is wrong; a bug within a config file stays `error`."""
+  message = str(error)
+  if 'get_config() takes 0 positional arguments' in message:
+    return UsageError(
+      '--config: this file takes no word after a colon; --config.model names '
+      'another model.'
+    )
+  if 'Error whilst parsing config file' in message:  # with its traceback
+    return error
+  message = ' '.join(message.split()).removesuffix('.')
+  return UsageError(f'{message}. See --help.')
 
 
 def _config_error(error: Exception, argv: Sequence[str]) -> Exception:
-  """Names a key that the config does not have; else `error` itself."""
+  """Says what is wrong with --config; a bug within its file stays `error`."""
+  if isinstance(error, OSError):
+    return UsageError(f'--config: {str(error).splitlines()[-1].strip()}')
   reason = error.args[0]
   while isinstance(reason, Exception):
     reason = reason.args[0]
@@ -125,7 +129,7 @@ def _installed_config(config: str) -> str:
   if folder == 'configs' and not os.path.exists(path):
     package = importlib.util.find_spec('synermedgen_jax.configs')
     if package is not None:
-      installed = Path(package.origin).with_name(name)
+      installed = Path(package.origin).parent / name
       if installed.is_file():
         return f'{installed}{colon}{model}'
   return config

@@ -50,6 +50,15 @@ def folder(tmp_path_factory):
     'def get_config(model="none"):\n'
     '  return ConfigDict({"stage": f"mine {model}", "steps": 1})\n'
   )
+  (folder / 'configs' / 'plain.py').write_text(
+    'from ml_collections import ConfigDict\n'
+    'def get_config():\n'
+    '  return ConfigDict({"stage": "plain"})\n'
+  )
+  (folder / 'configs' / 'broken.py').write_text(
+    'def get_config(kind):\n'
+    '  return None.stage if kind == "attribute" else int("many")\n'
+  )
   return folder
 
 
@@ -88,7 +97,15 @@ def test_a_good_command_line_runs_and_exits_with_0(command):
       ('--do=nothing', '--config=configs/mine.py', '--config.stepz=2'),
       "the config has no key 'stepz'",
     ),
-    (('--do=nothing', '--config=configs/none.py'), '--config: '),
+    (('--do=nothing', '--config=configs/none.py'), '--config: [Errno 2] No'),
+    (
+      ('--do=nothing', '--config=configs/none.py', '--config.steps=2'),
+      '--config: [Errno 2] No',
+    ),
+    (
+      ('--do=nothing', '--config=configs/plain.py:small'),
+      '--config: this file takes no word after a colon',
+    ),
   ],
 )
 def test_what_the_user_can_fix_is_one_line_and_exits_with_1(
@@ -113,6 +130,21 @@ def test_a_bug_keeps_its_traceback(command):
   assert done.returncode == 1
   assert 'Traceback' in done.stderr
   assert done.stderr.splitlines()[-1] == 'ValueError: inner'
+
+
+@pytest.mark.parametrize(
+  ('kind', 'reason'),
+  [
+    ('attribute', "AttributeError: 'NoneType' object"),
+    ('value', 'ValueError: invalid literal for int()'),
+  ],
+)
+def test_a_bug_in_a_config_keeps_its_traceback(command, kind, reason):
+  done = command('--do=nothing', f'--config=configs/broken.py:{kind}')
+  assert done.returncode == 1
+  assert 'Traceback' in done.stderr
+  assert 'broken.py", line 2' in done.stderr
+  assert reason in done.stderr
 
 
 def test_an_interrupt_is_one_line_and_exits_with_130(command):
