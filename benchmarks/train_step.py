@@ -19,11 +19,7 @@ its images: the frozen autoencoder is neither run nor counted, as in
 """
 
 import dataclasses
-import json
-import resource
-import statistics
 import time
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -31,27 +27,27 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks import shapes
+from benchmarks import shapes, stages
+from benchmarks.measuring import append_record, median_seconds, peak_gb
 from synermedgen_jax.core.batch import PackedBatch
-from synermedgen_jax.core.sharding import (
-  LOGICAL_RULES,
-  batch_sharding,
-  make_mesh,
-)
+from synermedgen_jax.core.sharding import LOGICAL_RULES, batch_sharding
 from synermedgen_jax.models.bagel import BagelConfig
-from synermedgen_jax.training import loop, run
+from synermedgen_jax.models.presets import PRESETS
+from synermedgen_jax.planning.rows import sample_rows
+from synermedgen_jax.tasks.prompts import PROMPTS
+from synermedgen_jax.training import loop
+from synermedgen_jax.training.build import build
 from synermedgen_jax.training.flops import active_blocks, step_flops
 from synermedgen_jax.training.objectives import (
   OBJECTIVES,
+  Objective,
   draw_timesteps,
   flow_and_text_sums,
+  multimodal_sums,
 )
-from synermedgen_jax.training.train_state import create_state
 
 _MODEL = flags.DEFINE_string('model', 'tiny', 'A preset, or medium.')
-_STAGES = flags.DEFINE_list(
-  'stages', ['autoencoder', 'stage1', 'stage2', 'joint'], 'Configs.'
-)
+_STAGES = flags.DEFINE_list('stages', list(stages.STAGES), 'Stages to time.')
 _STEPS = flags.DEFINE_integer('steps', 30, 'Number of steps to time.')
 _OPTIMIZER = flags.DEFINE_string(
   'optimizer', '', "adamw or muon; '' = the config's own."
@@ -61,7 +57,7 @@ _REMAT = flags.DEFINE_enum(
   'remat',
   'config',
   ['none', 'dots', 'full', 'config'],
-  "What the backward pass recomputes; config = the preset's own.",
+  "What the backward pass recomputes; config = the config's own.",
 )
 _LATENTS = flags.DEFINE_enum(
   'latents',
@@ -83,7 +79,7 @@ class Measurement:
   """A step: its times, real tokens, operations, and the peak of memory.
 
   Attributes:
-    peak_bytes: of the process so far, earlier stages included.
+    peak_gb: of the process so far, earlier stages included.
     config: of the stage.
   """
 
@@ -91,7 +87,7 @@ class Measurement:
   seconds: float
   tokens: int
   operations: float
-  peak_bytes: int
+  peak_gb: float
   config: dict
 
 
@@ -99,18 +95,9 @@ def _config(stage: str):
   config = shapes.stage_config(stage, _MODEL.value)
   config.rows = _ROWS.value or config.rows
   config.optimizer = _OPTIMIZER.value or config.optimizer
-  config.remat = '' if _REMAT.value == 'config' else _REMAT.value
+  if _REMAT.value != 'config':
+    config.compute.remat = _REMAT.value
   return config
-
-
-def _seconds(function, repeats: int) -> float:
-  """The median time of a call."""
-  times = []
-  for _ in range(repeats):
-    start = time.perf_counter()
-    jax.block_until_ready(function())
-    times.append(time.perf_counter() - start)
-  return statistics.median(times)
 
 
 def _product_rate(dtype: str) -> float:
@@ -119,7 +106,7 @@ def _product_rate(dtype: str) -> float:
   x = jax.random.normal(jax.random.key(0), (side, side), dtype)
   product = jax.jit(lambda x: x @ x)
   jax.block_until_ready(product(x))
-  return 2 * side**3 / _seconds(lambda: product(x), 10)
+  return 2 * side**3 / median_seconds(lambda: product(x), 10)
 
 
 def _register_given_latents(batch: PackedBatch, model: BagelConfig) -> None:
@@ -127,7 +114,7 @@ def _register_given_latents(batch: PackedBatch, model: BagelConfig) -> None:
   shape = (*batch.latent_index.shape, model.latent_dim)
   latents = np.random.default_rng(0).standard_normal(shape, np.float32)
 
-  def sums(module, params, batch, key, config):
+  def sums(module, params, batch, key, config, tasks):
     noise_key, t_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, latents.shape)
     t = draw_timesteps(t_key, batch.noise_ids, config.train_shift)
@@ -138,46 +125,44 @@ def _register_given_latents(batch: PackedBatch, model: BagelConfig) -> None:
       jnp.asarray(latents),
       noise,
       t,
+      tasks,
       chunk=config.logit_chunk,
     )
 
-  OBJECTIVES[_GIVEN] = sums
-
-
-def _peak_bytes() -> int:
-  """Most bytes in use: of the device, or of this process on a CPU."""
-  stats = jax.local_devices()[0].memory_stats() or {}
-  if 'peak_bytes_in_use' in stats:
-    return stats['peak_bytes_in_use']
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+  OBJECTIVES[_GIVEN] = Objective(sums, ('ntp', 'flow'))
 
 
 def _measure(stage: str) -> Measurement:
-  config = _config(stage)
-  model = run.computed_as(config, shapes.model_shape(config.model))
-  mesh = make_mesh(config.mesh)
-  batch = shapes.sampled_batch(config, model)
+  run = build(_config(stage), data=False)
+  batch = sample_rows(
+    run.config['tasks'],
+    PROMPTS[run.config['prompts']],
+    run.tokenizer,
+    run.geometry,
+    run.capacity,
+    rows=run.rows,
+  )
   tokens = sum(int((x.example_ids > 0).sum()) for x in (batch.und, batch.gen))
   active = active_blocks(batch)
-  scales, tx = run.optimiser(config, model)
-  state, shardings = create_state(
-    model, scales, tx, mesh, seed=0, ema=config.ema > 0
+  state, settings = run.create(), run.step
+  has_latents = (
+    OBJECTIVES[settings.stage].sums is multimodal_sums
+    and batch.latent_index.shape[1] > 0
   )
-  settings = run.step_config(config)
-  if _LATENTS.value == 'given' and batch.latent_index.shape[1]:
-    _register_given_latents(batch, model)
+  if _LATENTS.value == 'given' and has_latents:
+    _register_given_latents(batch, run.model)
     settings = dataclasses.replace(settings, stage=_GIVEN)
   operations = sum(
-    step_flops(model, tx, settings, state, batch, active).values()
+    step_flops(run.model, run.tx, settings, state, batch, active).values()
   )
-  batch = loop.to_devices(batch, batch_sharding(mesh))
+  batch = loop.to_devices(batch, batch_sharding(run.mesh))
   step = jax.jit(
-    loop.make_train_step(model, tx, settings),
-    out_shardings=(shardings, None),
+    loop.make_train_step(run.model, run.tx, settings),
+    out_shardings=(jax.tree.map(lambda x: x.sharding, state), None),
     donate_argnums=0,
   )
   start = time.perf_counter()
-  with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
+  with jax.set_mesh(run.mesh), nn.logical_axis_rules(LOGICAL_RULES):
     compiled = step.lower(state, batch).compile()
   compiling = time.perf_counter() - start
 
@@ -187,22 +172,22 @@ def _measure(stage: str) -> Measurement:
     return terms
 
   jax.block_until_ready(update())
-  seconds = _seconds(update, _STEPS.value)
+  seconds = median_seconds(update, _STEPS.value)
   return Measurement(
-    compiling, seconds, tokens, operations, _peak_bytes(), config.to_dict()
+    compiling, seconds, tokens, operations, peak_gb(), run.config
   )
 
 
-def _write(stage: str, found: Measurement, rate: float) -> None:
-  """Appends a record to --output; the keys are those of the rival's."""
-  record = {
+def _record(stage: str, found: Measurement, rate: float) -> dict:
+  """The keys are those of the rival's records."""
+  return {
     'benchmark': 'step',
     'implementation': 'jax',
     'model': _MODEL.value,
     'stage': stage,
     'remat': _REMAT.value,
     'latents': _LATENTS.value,
-    'dtype': shapes.model_shape(_MODEL.value).dtype,
+    'dtype': found.config['compute']['dtype'],
     'shapes': {
       'rows': found.config['rows'],
       'tokens': found.tokens,
@@ -214,19 +199,14 @@ def _write(stage: str, found: Measurement, rate: float) -> None:
     'operations': found.operations,
     'peak_rate': rate,
     'mfu': found.operations / found.seconds / rate,
-    'peak_gb': found.peak_bytes / 1e9,
-    'device': jax.devices()[0].device_kind,
-    'devices': jax.device_count(),
-    'jax': jax.__version__,
+    'peak_gb': found.peak_gb,
   }
-  path = Path(_OUTPUT.value)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with path.open('a', encoding='utf-8') as file:
-    file.write(json.dumps(record) + '\n')
 
 
 def main(_) -> None:
-  dtype = shapes.model_shape(_MODEL.value).dtype
+  if _MODEL.value == 'medium':
+    PRESETS['medium'] = shapes.medium
+  dtype = _config(_STAGES.value[0]).compute.dtype
   each = _PEAK.value * 1e12 or _product_rate(dtype)
   rate = each * jax.device_count()
   device = jax.devices()[0]
@@ -249,8 +229,7 @@ def main(_) -> None:
       f'{achieved / 1e9:>8.1f} {achieved / rate:>11.0%}',
       flush=True,
     )
-    if _OUTPUT.value:
-      _write(stage, found, rate)
+    append_record(_OUTPUT.value, _record(stage, found, rate))
 
 
 if __name__ == '__main__':

@@ -4,18 +4,21 @@
   python -m synermedgen_jax.evaluate --workdir=runs/demo/stage1 \\
       --parts=understanding,synthesis
   python -m synermedgen_jax.evaluate --workdir=runs/base \\
-      --config=configs/stage2.py:init_from --config.init_from=weights/small \\
+      --config=configs/small/stage2.py --config.init_from=weights/small \\
       --config.store=runs/demo/store
 
 Asks the three understanding tasks and, for stages that train synthesis, runs
 every route beside its baselines; --parts asks a Stage I to synthesise, too
-(zero-shot). With --config, what `config.init_from` holds is measured as it is,
-without a run, and DIR only takes the results. Writes DIR/evaluation/
-metrics.json, subjects.json (the same per subject, for intervals), the pictures'
-arrays for `report`, and prints both tables. Every number's definition is in
-the file.
+(zero-shot). --config measures the weights in `config.init_from` without a run,
+and WORKDIR only takes the results. --points, --shift, --text_scale,
+--image_scale, --interval and --renorm change how the run's config samples.
+
+Writes WORKDIR/evaluation/metrics.json with the definition of every number,
+subjects.json (the same per subject, for intervals) and the arrays of a few
+slices for `report`, and prints both tables.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -26,6 +29,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from synermedgen_jax.config.command_line import UsageError, run_command
+from synermedgen_jax.config.modules import check_imported, import_modules
 from synermedgen_jax.evaluation import metrics, routes, subjects, understanding
 from synermedgen_jax.evaluation.measure import (
   MeasureError,
@@ -34,6 +38,7 @@ from synermedgen_jax.evaluation.measure import (
   measure,
   subject_of,
 )
+from synermedgen_jax.inference.sampling_flags import define_sampling_flags
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.slices.splits import SPLITS
 from synermedgen_jax.slices.store import Case, SliceStore
@@ -41,6 +46,9 @@ from synermedgen_jax.slices.store import Case, SliceStore
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A stage that was trained.')
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Instead of a run: measure what config.init_from holds.'
+)
+_MODULES = flags.DEFINE_list(
+  'modules', [], 'Python modules that register what the run was trained with.'
 )
 _STORE = flags.DEFINE_string(
   'store', None, 'Slice store; the one it was trained on by default.'
@@ -56,8 +64,12 @@ _SLICES = flags.DEFINE_integer(
   'slices', 0, 'Slices per case, evenly spread; 0 = all.', lower_bound=0
 )
 _ROUTES = flags.DEFINE_list('routes', [], 'Keep these routes; empty = all.')
-_POINTS = flags.DEFINE_integer(
-  'points', None, "Points of the sampler; the config's by default."
+_SAMPLING = define_sampling_flags()
+_SYNTHESISER = flags.DEFINE_string(
+  'synthesiser',
+  '',
+  "Registered model to score; by default the run's own. Its results replace "
+  'those of the run in WORKDIR/evaluation.',
 )
 _BATCH = flags.DEFINE_integer(
   'batch_size', 16, 'Rows at a time.', lower_bound=1
@@ -74,12 +86,21 @@ def _settings() -> MeasureSettings:
       questions=_QUESTIONS.value,
       slices=_SLICES.value,
       routes=tuple(_ROUTES.value),
-      points=_POINTS.value,
       batch_size=_BATCH.value,
       seed=_SEED.value,
+      synthesiser=_SYNTHESISER.value,
     )
   except MeasureError as error:
     raise UsageError(f'--{error}') from None
+
+
+def _with_sampling(
+  settings: MeasureSettings, trained: Trained
+) -> MeasureSettings:
+  """The settings with the run's sampling, changed as the flags say."""
+  if not trained.config['sampling']:
+    return settings
+  return dataclasses.replace(settings, sampling=_SAMPLING(trained.sampling))
 
 
 def _held_out(trained: Trained) -> tuple[SliceStore, tuple[Case, ...]]:
@@ -127,7 +148,9 @@ def _write(
   }
   if answered := found.understanding:
     result |= answered.scores
-    result['definition']['understanding'] = understanding.DEFINITION
+    result['definition']['understanding'] = understanding.definitions(
+      answered.scores['understanding']
+    )
     by_subject['understanding'] = answered.by_subject
     _write_npz(out / 'understanding.npz', {'images': answered.images})
     _write_json(out / 'understanding.json', answered.pictured)
@@ -136,11 +159,11 @@ def _write(
     result |= synthesised.scores
     result['sampling'] = synthesised.sampling
     result['slices'] = _SLICES.value or 'all usable'
-    result['definition']['synthesis'] = metrics.DEFINITION
+    result['definition']['synthesis'] = metrics.definitions()
     by_subject['synthesis'] = synthesised.by_subject
     for route, arrays in synthesised.panels.items():
       _write_npz(out / 'panels' / f'{route}.npz', arrays)
-    print('\n' + routes.route_table(synthesised.scores))
+    print('\n' + routes.route_table(result))
   _write_json(workdir / subjects.FILE, by_subject)
   _write_json(out / 'metrics.json', result)
   print(f'\nMetrics: {out / "metrics.json"}')
@@ -161,10 +184,14 @@ def _write_json(path: Path, value) -> None:
 
 
 def main() -> None:
-  settings, config = _settings(), _CONFIG.value
+  config = _CONFIG.value
+  import_modules((*_MODULES.value, *(config.modules if config else ())))
+  settings = _settings()
   trained = (
     Trained.from_config(config) if config else Trained.load(_WORKDIR.value)
   )
+  check_imported(trained.config.get('modules', ()), _WORKDIR.value)
+  settings = _with_sampling(settings, trained)
   store, cases = _held_out(trained)
   found = measure(trained, store, cases, settings)
   _write(Path(_WORKDIR.value), trained, store, cases, found)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.inference import bagel_workdir
-from synermedgen_jax.interop import bagel_configs
+from synermedgen_jax.input import vocab_files
 
 _CHECKPOINT = flags.DEFINE_string(
   'checkpoint', None, 'The workdir of a run, or of import_bagel.'
@@ -41,8 +41,8 @@ def _export(workdir: Path, output: Path) -> None:
     tensors = bagel_workdir.export_bagel(workdir, output, dtype, progress)
   total = sum(tensor.nbytes for tensor in tensors.values())
   print(f'{output}: {len(tensors)} tensors, {total / 1e9:.3f} GB.')
-  if not bagel_configs.has_tokenizer(output):
-    print(f'The tokenizer of {workdir} is not there: {output} is without one.')
+  if not vocab_files.holds_tokenizer(output):
+    print(f'{workdir} holds no tokenizer: {output} has none.')
 
 
 def main() -> None:

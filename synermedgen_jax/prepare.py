@@ -25,6 +25,7 @@ from absl import flags
 from tqdm import tqdm
 
 from synermedgen_jax.config.command_line import UsageError, run_command
+from synermedgen_jax.config.modules import import_modules
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.phantoms import cohorts
 from synermedgen_jax.reporting.inspection_page import inspection_page, summary
@@ -41,9 +42,11 @@ from synermedgen_jax.slices.public_datasets import PUBLIC_DATASETS, find_cases
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.slices.windows import FIXED_WINDOWS, parse_windows
 
-_LAYOUTS = ('phantom', 'folder', 'csv', *PUBLIC_DATASETS)
 _DATASET = flags.DEFINE_list(
-  'dataset', None, f'Layouts of the input: {", ".join(_LAYOUTS)}.'
+  'dataset',
+  None,
+  f'Layouts of the input: phantom, folder, csv, {", ".join(PUBLIC_DATASETS)}, '
+  'or one that a module registers.',
 )
 _ROOT = flags.DEFINE_list(
   'root',
@@ -54,8 +57,14 @@ _STORE = flags.DEFINE_string('store', None, 'Where the store goes (or gs://).')
 _NAME = flags.DEFINE_string(
   'name', None, "Name of the dataset; the root's own name by default."
 )
-_REGION = flags.DEFINE_enum(
-  'region', None, [r.value for r in Region], 'Body region of all subjects.'
+_REGION = flags.DEFINE_string(
+  'region',
+  None,
+  f'Body region of all subjects: {", ".join(Region)}, or one that a module '
+  'registers.',
+)
+_MODULES = flags.DEFINE_list(
+  'modules', [], 'Python modules that register datasets, modalities, regions.'
 )
 _PLANE = flags.DEFINE_enum(
   'plane', 'axial', list(PLANES), 'Plane of the slices.'
@@ -148,6 +157,7 @@ def _settings() -> PrepareSettings:
     seed=_SEED.value,
     workers=_WORKERS.value,
     skip_bad=_SKIP_BAD.value,
+    modules=tuple(_MODULES.value),
   )
 
 
@@ -172,7 +182,10 @@ def _find_cases() -> list[CaseFiles]:
 
 def _find(layout: str, root: Path) -> list[CaseFiles]:
   name = _NAME.value or root.resolve().name.split('.')[0]
-  region = Region(_REGION.value) if _REGION.value else None
+  try:
+    region = Region.parse(_REGION.value) if _REGION.value else None
+  except ValueError as error:
+    raise UsageError(f'--region: {error}') from None
   if layout in PUBLIC_DATASETS:
     return find_cases(layout, root)
   if layout == 'phantom':
@@ -186,8 +199,9 @@ def _find(layout: str, root: Path) -> list[CaseFiles]:
   if layout == 'csv':
     return datasets.csv_cases(root, dataset=name, region=region)
   if layout != 'folder':
+    layouts = ('phantom', 'folder', 'csv', *PUBLIC_DATASETS)
     raise UsageError(
-      f'--dataset {layout!r}: expected some of {", ".join(_LAYOUTS)}.'
+      f'--dataset {layout!r}: expected some of {", ".join(layouts)}.'
     )
   if region is None:
     raise UsageError('--dataset=folder needs --region.')
@@ -197,7 +211,7 @@ def _find(layout: str, root: Path) -> list[CaseFiles]:
 def _check(folder: Path) -> None:
   """Looks at every case and writes FOLDER/index.html; exits 1 on problems."""
   settings, cases = _ingest_settings(), _find_cases()
-  with processes(_WORKERS.value) as pool:
+  with processes(_WORKERS.value, _MODULES.value) as pool:
     jobs = [pool.submit(inspection.inspect, case, settings) for case in cases]
     for _ in tqdm(
       concurrent.futures.as_completed(jobs),
@@ -231,6 +245,7 @@ def _summarise(store: SliceStore) -> None:
 def main() -> None:
   if not (_STORE.value or _CHECK.value):
     raise UsageError('--store or --check: say where the result goes.')
+  import_modules(_MODULES.value)
   if _CHECK.value:
     _check(Path(_CHECK.value))
   else:

@@ -3,10 +3,10 @@
   python -m synermedgen_jax.report --workdir=runs/demo/stage2
 
 Reads what training and `evaluate` wrote in the workdir, and the curves of the
-stages that it began from. Writes DIR/report/index.html, one file that holds
-all its pictures, and the pictures as PNG files beside it. A part that is not
-there yet is left out, and the page says which command makes it. Prints the
-tables and the paths.
+stages that it began from. Writes DIR/report/index.html, one file that contains
+all its pictures, and the pictures as PNG files beside it. A part without
+results is left out, and the page states the command that computes it. Prints
+the tables and the paths.
 """
 
 import os
@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from synermedgen_jax.config.command_line import run_command
+from synermedgen_jax.config.modules import check_imported, import_modules
 from synermedgen_jax.evaluation.routes import route_table
 from synermedgen_jax.evaluation.understanding import understanding_table
 from synermedgen_jax.reporting import charts, pictures
@@ -33,6 +34,9 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'A stage that was trained.')
 _OUTPUT = flags.DEFINE_string(
   'output', None, 'Folder for the report; WORKDIR/report by default.'
 )
+_MODULES = flags.DEFINE_list(
+  'modules', [], 'Python modules that register what the run was trained with.'
+)
 
 
 def report(workdir: Path, output: Path) -> list[Path]:
@@ -47,8 +51,10 @@ def report(workdir: Path, output: Path) -> list[Path]:
 
   Raises:
     ResultError: a file of the run cannot be used.
+    ModuleMissing: the run was trained with modules that are not imported.
   """
   stages, missing = read_stages(workdir)
+  check_imported(stages[-1].config.get('modules', ()), str(workdir))
   evaluation = read_evaluation(workdir)
   drawn, written = {}, []
   for name, figure in tqdm(
@@ -75,9 +81,10 @@ def _draw(
     yield 'route_bars', charts.route_bars(metrics)
   if evaluation.questions:
     yield 'understanding', pictures.understanding_picture(evaluation.questions)
-  confusion = metrics.get('understanding', {}).get('mi', {}).get('confusion')
-  if confusion:
-    yield 'confusion', charts.confusion_picture(confusion)
+  for task, score in metrics.get('understanding', {}).items():
+    if 'confusion' in score:
+      picture = charts.confusion_picture(task, score['confusion'])
+      yield f'confusion_{task}', picture
   if evaluation.panels:
     yield 'overview', pictures.overview(evaluation.panels)
   for name, panel in evaluation.panels.items():
@@ -104,6 +111,7 @@ def _write(path: Path, content: bytes) -> Path:
 
 
 def main() -> None:
+  import_modules(_MODULES.value)
   workdir = Path(_WORKDIR.value)
   output = Path(_OUTPUT.value) if _OUTPUT.value else workdir / 'report'
   written = report(workdir, output)

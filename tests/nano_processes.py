@@ -67,7 +67,7 @@ class Job:
     config = nano.stage_config(stage, self.runs, **values).to_dict()
     command = [
       *(sys.executable, TESTS / 'nano_main.py'),
-      f'--config={nano.CONFIGS / f"{stage}.py"}:nano',
+      f'--config={nano.CONFIGS / f"{stage}.py"}',
       *flags_of(config, nano.config_file(stage).to_dict()),
       f'--workdir={self.workdir}',
     ]

@@ -187,8 +187,9 @@ def loss_and_gradients():
       latents(),
       reference('train_noise')[None],
       timesteps(),
+      golden.TASKS,
     )
-    return total(sums, ObjectiveConfig())
+    return total(sums, ObjectiveConfig(), ('ntp', 'flow'))
 
   value, gradients = loss(golden.params())
   gradients = jax.tree.map(np.asarray, gradients)

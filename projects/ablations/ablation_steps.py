@@ -50,7 +50,8 @@ def main(argv: list[str]) -> None:
     if name == 'base':
       continue
     module = importlib.import_module(f'{configs.__name__}.{name}')
-    config = module.get_config(_MODEL.value)
+    config = module.get_config()
+    config.model = _MODEL.value
     config.init_from = _INIT_FROM.value
     try:
       config.update_from_flattened_dict(options)

@@ -8,13 +8,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from synermedgen_jax.config.model import model_shape, with_compute
-from synermedgen_jax.core.batch import Capacity
-from synermedgen_jax.core.sharding import make_mesh
-from synermedgen_jax.input.tokenizer import load_tokenizer
-from synermedgen_jax.planning.plan import abstract_step
-from synermedgen_jax.training import run
-from synermedgen_jax.training.config_checks import check
+from synermedgen_jax.training.build import batch_shapes, build
 from synermedgen_jax.training.flops import step_flops
 
 _DENSE = {'mot': 1.0, 'vit': 1.0}
@@ -26,16 +20,10 @@ def step_operations(config: ConfigDict) -> float:
   Raises:
     ConfigError: naming the key that is wrong.
   """
-  found = model_shape(config)
-  mesh = make_mesh(config.mesh)
-  check(config, found, load_tokenizer(config.tokenizer), mesh)
-  model = with_compute(config, found)
-  geometry = model.image_geometry(**config.image)
-  state, batch = abstract_step(
-    config, model, mesh, geometry, Capacity(**config.capacity)
+  run = build(config, data=False)
+  parts = step_flops(
+    run.model, run.tx, run.step, run.state, batch_shapes(run), _DENSE
   )
-  _, tx = run.optimiser(config, model)
-  parts = step_flops(model, tx, run.step_config(config), state, batch, _DENSE)
   return sum(parts.values())
 
 

@@ -74,7 +74,7 @@ train() {  # seed, config, workdir's name, where it starts from, options
   mkdir -p "$dir"
   once "$dir/trained.done" \
     python -m synermedgen_jax.main \
-    --config="projects/ablations/configs/$config.py:$model" \
+    --config="projects/ablations/configs/$config.py" --config.model="$model" \
     --workdir="$dir" --config.store="$store" --config.init_from="$from" \
     --config.seed="$seed" --config.steps="$steps" "$@" "${options[@]}"
 }
@@ -104,7 +104,7 @@ chain() {  # seed, where it begins: what has to run one after the other
   case "$first" in
     base)
       evaluate "$seed" base \
-        --config="projects/ablations/configs/base.py:$model" \
+        --config=projects/ablations/configs/base.py --config.model="$model" \
         --config.init_from="$base" --config.store="$store" "${options[@]}"
       ;;
     stage2_only | joint)

@@ -14,28 +14,35 @@ from absl import app, flags
 from synermedgen_jax.core.modalities import ROUTES, Route
 from synermedgen_jax.evaluation.protocol import draw_questions
 from synermedgen_jax.evaluation.routes import align
-from synermedgen_jax.evaluation.understanding import letter_said
 from synermedgen_jax.inference.answering import Answerer
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.input.pipeline import slice_reader
 from synermedgen_jax.slices.store import SliceStore
-from synermedgen_jax.tasks import prompts
 from synermedgen_jax.tasks.example import Example
+from synermedgen_jax.tasks.pairs import Pool
+from synermedgen_jax.tasks.prompts import LETTERS, PROMPTS
+from synermedgen_jax.tasks.registry import TASKS
+from synermedgen_jax.tasks.scoring import read_letter
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Of Stage I.', required=True)
 _QUESTIONS = flags.DEFINE_integer('questions', 512, 'How many.', lower_bound=1)
 _SEED = flags.DEFINE_integer('seed', 1, 'Of the draw.')
-_ROUTES = {text: r for r in ROUTES for text in prompts.descriptions(r)}
+_ROUTES = {
+  text: route
+  for prompts in PROMPTS.values()
+  for route in ROUTES
+  for text in prompts.describe(route)
+}
 _KINDS = ('right', 'reversed', 'source right', 'target right', 'neither')
 
 
 def _kind(example: Example, answer: str) -> str:
   """One of `_KINDS`, or 'unread'."""
-  letter = letter_said(answer)
-  if letter is None:
+  (letter,) = read_letter(answer)
+  if not letter:
     return 'unread'
   options = [_ROUTES[s.text] for s in example.spans if s.text in _ROUTES]
-  return _beside(example.route, options[prompts.LETTERS.index(letter)])
+  return _beside(example.route, options[LETTERS.index(letter)])
 
 
 def _beside(truth: Route, said: Route) -> str:
@@ -52,11 +59,10 @@ def main(_) -> None:
   trained = Trained.load(_WORKDIR.value)
   store = SliceStore.open(trained.config['store'])
   examples = draw_questions(
-    [case for case in store.cases if case.split == 'val'],
-    'tia',
+    Pool(store.split('val'), trained.prompts),
+    TASKS['tia'],
     _QUESTIONS.value,
     seed=_SEED.value,
-    neighbours=trained.config['neighbours'],
   )
   answers = Answerer(
     trained.model,

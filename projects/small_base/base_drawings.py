@@ -7,6 +7,8 @@ the full frame (2-D, Gaussian window of sigma 1.5, range [0, 1]) of what is
 drawn, of the source as it is, and of the target through the autoencoder.
 """
 
+import functools
+
 import jax
 import numpy as np
 from absl import app, flags
@@ -74,14 +76,18 @@ def main(_) -> None:
   model, params = load_weights(_WEIGHTS.value)
   rng = np.random.default_rng(0)
   rows = [('task', 'drawn', 'source', 'ceiling')]
-  for task in (questions.copy, questions.redraw):
-    examples = [task(SPLITS['val'], rng) for _ in range(_PICTURES.value)]
+  tasks = {
+    'copy': questions.copy,
+    'redraw': functools.partial(questions.redraw, telling=0.0),
+  }
+  for name, draw in tasks.items():
+    examples = [draw(SPLITS['val'], rng) for _ in range(_PICTURES.value)]
     source = np.stack([e.spans[0].image.read() for e in examples])
     target = np.stack([e.spans[-1].image.read() for e in examples])
     drawn = _draw(model, params, examples)
     ceiling = _ceiling(model, params, target)
     found = (_ssim(images, target) for images in (drawn, source, ceiling))
-    rows.append((task.__name__, *found))
+    rows.append((name, *found))
   print(align(rows))
 
 

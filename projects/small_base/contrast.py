@@ -1,17 +1,18 @@
 """The ViT's own pretraining: the same view in another style, among others.
 
-BAGEL's ViT is SigLIP, which was taught by contrast what two things have in
-common. The ViT of a base from scratch is taught so too: the embedding of a view
-in one style should be nearest to that of the same view in another, among
-neighbouring views of its scene and those of all other scenes of the batch.
+BAGEL's ViT is SigLIP, which was pretrained by contrast. The ViT of a base from
+scratch is pretrained likewise: the embedding of a view in one style should be
+nearest to that of the same view in another style, among neighbouring views of
+its scene and the views of all other scenes of the batch.
 
-The embedding is what the first layer's value heads make of an image: the second
-key head's of a source, the first one's of a candidate, as the comparison heads
-read them (`projects/small_base/initial_heads.py`).
+The embedding of an image is the output of the first layer's value heads: of the
+second key head for a source, of the first for a candidate, as the comparison
+heads read them (`projects/small_base/initial_heads.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -26,17 +27,26 @@ _SHARPNESS = 17.0
 
 
 def contrast_sums(
-  model: Bagel, params: Any, batch: PackedBatch, key: Array, config: Any
+  model: Bagel,
+  params: Any,
+  batch: PackedBatch,
+  key: Array,
+  config: Any,
+  tasks: Sequence[str],
 ) -> dict[str, tuple[Array, Array]]:
   """The loss over pairs of images that follow each other, and its accuracy.
 
   Args:
     model, params: the whole model; ViT, connector and one projection are used.
-    batch: rows of one example each, two words, the style of the sources and
+    batch: rows of one example each: two words, the style of the sources and
       that of the targets, then images of one size, source and target by turns.
-    key, config: not used.
+    key, config, tasks: not used.
+
+  Returns:
+    Term -> (sum, count): `contrast` and `caption`, which are losses, and the
+    accuracy of each.
   """
-  del key, config
+  del key, config, tasks
   tokens = model.apply(
     {'params': params},
     batch.vit_patches,

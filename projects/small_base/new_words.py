@@ -16,6 +16,24 @@ import numpy as np
 from synermedgen_jax.core.trees import flatten, unflatten
 from synermedgen_jax.input.tokenizer import Tokenizer
 
+# What an earlier small base called the looks of the modalities (training
+# subjects, `python -m projects.small_base.first_looks`), no word twice; the
+# regions in turn. The one that ships would pair some others (docs/base.md).
+WORDS_OF_SCENES = (
+  ('CBCT', 'depth'),
+  ('CT', 'flat'),
+  ('MRI', 'outline'),
+  ('PET', 'glow'),
+  ('T1 (MRI)', 'negative'),
+  ('T1CE (MRI)', 'etched'),
+  ('T2 (MRI)', 'frost'),
+  ('FLAIR (MRI)', 'relief'),
+  ('brain', 'nested'),
+  ('pelvis', 'scattered'),
+  ('whole-body', 'woven'),
+  ('modality', 'style'),
+)
+
 _ROWS, _COLUMNS = 'embed_tokens/embedding', 'lm_head/kernel'
 
 

@@ -16,13 +16,14 @@ export OPENBLAS_NUM_THREADS=1
 train() {  # stage, what it starts from
   printf '\n== %s\n' "$1"
   python -m synermedgen_jax.main \
-    --config="projects/small_base/configs/$1.py:small" \
+    --config="projects/small_base/configs/$1.py" \
     --workdir="$run/$1" --config.init_from="$2"
 }
 
 train autoencoder ''
 train vision "$run/autoencoder"
-train questions "$run/vision"
+train views "$run/vision"
+train questions "$run/views"
 train changes "$run/questions"
 train changes_again "$run/changes"
 train changes_more "$run/changes_again"

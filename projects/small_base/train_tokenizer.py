@@ -50,7 +50,7 @@ def train_project_tokenizer() -> tokenizers.Tokenizer:
     initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     show_progress=False,
   )
-  tokenizer.train_from_iterator(prompts.every_text(), trainer)
+  tokenizer.train_from_iterator(prompts.every_text(prompts.SHORT), trainer)
   return _with_words(tokenizer, questions.every_text())
 
 

@@ -1,8 +1,8 @@
-"""What every stage's config has, and what it is where a stage says nothing."""
+"""The keys of a config. Values are those of BAGEL's released fine-tuning."""
 
 from ml_collections import ConfigDict
 
-# How BAGEL samples when it edits.
+# How BAGEL samples when it edits an image.
 BAGEL_SAMPLING = {
   'points': 50,
   'shift': 3.0,
@@ -15,105 +15,88 @@ BAGEL_SAMPLING = {
   },
 }
 
-# What an earlier small base called the looks of the modalities (training
-# subjects, `python -m projects.small_base.first_looks`), no word twice; the
-# regions in turn. The one that ships would pair some others (docs/base.md).
-WORDS_OF_SCENES = (
-  ('CBCT', 'depth'),
-  ('CT', 'flat'),
-  ('MRI', 'outline'),
-  ('PET', 'glow'),
-  ('T1 (MRI)', 'negative'),
-  ('T1CE (MRI)', 'etched'),
-  ('T2 (MRI)', 'frost'),
-  ('FLAIR (MRI)', 'relief'),
-  ('brain', 'nested'),
-  ('pelvis', 'scattered'),
-  ('whole-body', 'woven'),
-  ('modality', 'style'),
-)
-
-# How often a small model synthesises the routes of phantoms; the others 1. CBCT
-# is nearly CT, and 12 routes of one brain teach each other; a pelvis or a body
-# has to be made out of little that is alike (docs/base.md).
-PHANTOM_ROUTE_WEIGHTS = (
-  (r'.*cbct.*', 0.4),
-  (r'brats_.*', 0.6),
-  (r'pelvis_.*', 3.0),
-  (r'whole_body_.*', 2.0),
-)
-
 
 def default_config() -> ConfigDict:
-  """A config without a stage: configs/*.py add what is their own."""
+  """Every key but those of a stage, which configs/*.py set."""
   config = ConfigDict()
-  config.stage = ''
-  config.model = ''
-  config.store = ''
-  config.init_from = ''  # a workdir whose parameters training starts from
-  config.init_step = 'newest'  # or 'best', or a step
-  config.new_words = ()  # (word, the word of init_from that it starts as)
+  config.stage = ''  # the objective: autoencoder, gau, ucg or joint
+  # Python modules that register tasks, objectives, modalities or metrics.
+  config.modules = ()
   config.seed = 0
 
-  # What is asked, and how it becomes tokens.
-  config.tokenizer = 'project'
-  config.tasks = {}
-  config.first_tasks = {}  # the shares among the first examples
-  config.first_examples = 0
-  config.bagel_files = {}  # BAGEL's own formats (docs/data.md)
-  config.scenes = {}  # drawn scenes instead of slices (docs/base.md)
-  config.routes = ()  # empty = all
-  # (regular expression of a route, how often its pairs are synthesised).
-  config.route_weights = ()  # the first that matches; else 1
-  config.neighbours = 3
-  config.image = {'vit_side': 64, 'vae_side': 64}
-  config.capacity = {'und': 0, 'gen': 0, 'vit': 0, 'images': 0}
-  config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
-  config.augment = {'mirror': 0.0, 'warp': 0.0, 'noise': 0.0}  # in training
+  # The model's shape: a preset, or 'init_from' for whatever that holds; and how
+  # it is computed, which may differ from run to run.
+  config.model = ''
+  config.compute = {
+    'dtype': 'bfloat16',
+    'remat': 'full',  # none, dots or full
+    'attention': '',  # an implementation's name; '' chooses by device
+    'unroll': 1,  # layers per iteration of the scan over layers
+  }
 
-  # A batch: rows from so many streams, which processes share out.
-  config.rows = 4
-  config.streams = 4
+  # The weights that training starts from: a workdir or a weights folder.
+  config.init_from = ''
+  config.init_step = 'newest'  # or 'best', or a step
+  config.from_scratch = False  # start a stage from random weights all the same
+
+  # The data, and how an example becomes tokens.
+  config.store = ''
+  config.tokenizer = ''  # that of init_from; or 'project', or a folder
+  config.prompts = 'paper'  # or 'short', the wordings of the small models
+  config.tasks = {}  # task -> share of the examples
+  # Files in BAGEL's own formats, for the tasks `vlm` and `editing`
+  # (docs/data.md).
+  config.bagel_files = {
+    'vlm': '',
+    'images': '',
+    'editing': '',
+    'val_vlm': '',
+    'val_editing': '',
+  }
+  config.routes = ()  # the routes to train on; empty = all
+  # (regular expression of a route, how often its pairs are synthesised); the
+  # first match counts, and routes without a match have 1.
+  config.route_weights = ()
+  config.neighbours = 3  # CTS's negatives are at most this many slices away
+  config.image = {'vit_side': 392, 'vae_side': 512}  # pixels
+  config.dropout = {'text': 0.1, 'vae': 0.3, 'vit': 0.3}  # of conditions
+  config.augment = {'mirror': 0.0, 'warp': 0.0, 'noise': 0.0}  # training only
+
+  # The batch. A row holds `capacity` tokens; streams of examples are packed
+  # into rows of their own.
+  config.capacity = {'und': 0, 'gen': 0, 'vit': 0, 'images': 0}
+  config.rows = -1  # -1 = one per device of the data and fsdp axes
+  config.streams = -1  # -1 = one per row
   config.packing_bins = 16
   config.reader_threads = 2
+  config.mesh = (1, -1, 1)  # devices along data, fsdp, tensor; -1 = the rest
 
-  # What trains: (regular expression, learning-rate multiplier); and how.
+  # The recipe. `trainable` lists (regular expression of a parameter's name,
+  # learning-rate multiplier); 0 freezes.
   config.trainable = ()
-  config.objective = {}
-  # How slices are synthesised afterwards, after Stage I too (zero-shot). A weak
-  # model scores highest with one step, which predicts the mean.
-  config.sampling = {
-    'points': 2,
-    'shift': 1.0,
-    'guidance': {
-      'text': 1.0,
-      'image': 1.0,
-      'interval': (0.0, 1.0),
-      'renorm': 'global',
-      'renorm_min': 0.0,
-    },
-  }
-  config.steps = 1
-  config.optimizer = 'muon'
-  config.learning_rate = 1e-3
-  config.warmup = 0
-  config.decay = 'cosine'
-  config.b1, config.b2, config.eps = 0.9, 0.99, 1e-8
+  config.objective = {}  # weights of the losses: objectives.ObjectiveConfig
+  config.steps = 20_000
+  config.optimizer = 'adamw'  # or 'muon'
+  config.learning_rate = 2e-5
+  config.warmup = 2000  # steps
+  config.decay = 'constant'  # or 'cosine'
+  config.b1, config.b2, config.eps = 0.9, 0.95, 1e-15
   config.weight_decay = 0.0
-  config.clip = 1.0
-  config.ema = 0.0
-  config.max_bad_steps = 10  # in a row that are skipped, not being finite
+  config.clip = 1.0  # of the gradient's global norm
+  config.ema = 0.9999  # 0 = no averaged copy
+  config.max_bad_steps = 10  # skipped steps in a row, for values not finite
 
-  config.mesh = (-1, 1, 1)  # data, fsdp, tensor
-  config.remat = ''  # none, dots or full; '' = the preset's own
-  config.attention = ''  # an implementation's name; '' = the platform's own
+  # How slices are synthesised after training, Stage I included (zero-shot).
+  config.sampling = BAGEL_SAMPLING
 
   config.log_every = 50
-  config.val_every = 500
+  config.val_every = 500  # 0 = no validation
   config.val_batches = 8
   config.checkpoint_every = 1000
-  config.keep = 2  # the newest so many checkpoints
-  config.keep_every = 0  # and those of every so many steps; 0 = no others
+  config.keep = 2  # keep the newest N checkpoints
+  config.keep_every = 0  # and one every N steps for good; 0 = none
   config.best = ''  # and the best by a metric such as val/loss
-  config.profile = {'start': 0, 'steps': 0}  # these, for the profiler
+  config.profile = {'start': 0, 'steps': 0}  # steps to trace; 0 = none
+
+  config.new_words = ()  # (word, the word of init_from that it starts as)
   return config

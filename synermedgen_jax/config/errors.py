@@ -19,7 +19,7 @@ class ConfigError(UserError):
 
 @contextlib.contextmanager
 def key_errors(key: str) -> Iterator[None]:
-  """Raises errors of the block as a `ConfigError` that names `key`."""
+  """Turns errors of the block into a `ConfigError` that names `key`."""
   try:
     yield
   except (ValueError, OSError) as error:
@@ -27,7 +27,11 @@ def key_errors(key: str) -> Iterator[None]:
 
 
 def made_of(config: ConfigDict, key: str, make: Callable[..., T]) -> T:
-  """What the parts of `config[key]` make, all of which it has to know."""
+  """Calls `make` with the entries of `config[key]` as keyword arguments.
+
+  Raises:
+    ConfigError: naming the key, where an entry is unknown or its value wrong.
+  """
   try:
     return make(**config[key])
   except (TypeError, ValueError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 from etils.epath import Path
@@ -13,36 +12,37 @@ from projects.small_base.new_words import start_as_known
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint import weights_folder
 from synermedgen_jax.config.errors import ConfigError, key_errors
-from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
+from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.presets import preset
 
 
 def with_compute(config: ConfigDict, model: BagelConfig) -> BagelConfig:
-  """The same model with the remat and attention of the config."""
-  ways = {key: config[key] for key in ('remat', 'attention') if config.get(key)}
+  """The same shape, computed as `config.compute` says."""
+  compute = config.compute
+
+  def ways(layers: int) -> dict[str, Any]:
+    return {
+      'remat': compute.remat,
+      'attention': compute.attention or None,
+      'unroll': min(compute.unroll, layers),
+    }
+
   return dataclasses.replace(
     model,
-    llm=dataclasses.replace(model.llm, **ways),
-    vit=dataclasses.replace(model.vit, **ways),
+    llm=dataclasses.replace(model.llm, **ways(model.llm.layers)),
+    vit=dataclasses.replace(model.vit, **ways(model.vit.layers)),
+    dtype=compute.dtype,
   )
 
 
-def starting_point(config: ConfigDict) -> tuple[BagelConfig, Any]:
-  """The model's shape, and the parameters of `config.init_from` if any.
+def model_shape(config: ConfigDict) -> BagelConfig:
+  """The shape of `config.model`, which `config.init_from` must share.
+
+  The model 'init_from' is whatever `config.init_from` holds.
 
   Raises:
     ConfigError: naming the key that is wrong.
-  """
-  with key_errors('tokenizer'):
-    tokenizer = load_tokenizer(config.tokenizer)
-  return model_shape(config), initial_params(config, tokenizer)
-
-
-def model_shape(config: ConfigDict) -> BagelConfig:
-  """The model's shape, which `config.init_from` has to have too.
-
-  The model 'init_from' is whatever `config.init_from` holds.
   """
   if config.model == 'init_from' and not config.init_from:
     raise ConfigError(
@@ -69,7 +69,11 @@ def model_shape(config: ConfigDict) -> BagelConfig:
 
 
 def initial_params(config: ConfigDict, tokenizer: Tokenizer) -> Any:
-  """The parameters that a run begins with; None = random ones."""
+  """The parameters that a run starts from, nested; None for random ones.
+
+  Raises:
+    ConfigError: naming the key that is wrong.
+  """
   if not config.init_from:
     return None
   with key_errors('init_from'):
@@ -83,24 +87,11 @@ def initial_params(config: ConfigDict, tokenizer: Tokenizer) -> Any:
 
 
 def _init_from(config: ConfigDict) -> tuple[Path, str]:
-  """The checkpoints to start from, and which of them."""
+  """The folder of checkpoints to start from, and which one to read."""
   return Path(config.init_from) / 'checkpoints', str(config.init_step)
 
 
 def _shape(model: BagelConfig) -> BagelConfig:
-  """The model, however it is computed."""
-  plain = ConfigDict({'remat': 'none', 'attention': 'xla'})
-  return with_compute(plain, model)
-
-
-def check_tokenizer(config: ConfigDict) -> None:
-  """Refuses a tokenizer whose ids differ from those of `config.init_from`."""
-  path = Path(config.init_from) / 'config.json'
-  if not config.init_from or not path.is_file():
-    return
-  name = json.loads(path.read_text())['config']['tokenizer']
-  if (name == 'project') != (config.tokenizer == 'project'):
-    raise ConfigError(
-      f'config.tokenizer {config.tokenizer!r} is not that of config.init_from '
-      f'{config.init_from}, {name!r}.'
-    )
+  """The model's shape alone, without how it is computed."""
+  plain = {'dtype': 'float32', 'remat': 'none', 'attention': '', 'unroll': 1}
+  return with_compute(ConfigDict({'compute': plain}), model)

@@ -11,7 +11,7 @@ import numpy as np
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.evaluation import bootstrap
 from synermedgen_jax.evaluation.bootstrap import GroupSums
-from synermedgen_jax.evaluation.lines import LINES, Line
+from synermedgen_jax.evaluation.lines import Line, comparison_lines
 from synermedgen_jax.evaluation.routes import BASELINES
 from synermedgen_jax.evaluation.subjects import FILE, Subjects, read_subjects
 
@@ -129,7 +129,7 @@ def compare(
   datasets = [first.subjects[name] for name in names]
   weights = bootstrap.resamples(datasets, resamples, seed)
   results, baselines, routes = {}, {}, {}
-  for line in LINES:
+  for line in comparison_lines():
     sums = _sums_of_arms(runs, line, names, reference)
     if reference not in sums:
       continue

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from synermedgen_jax.core.modalities import ROUTES
+from synermedgen_jax.tasks.registry import Task, asked_tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,9 +16,9 @@ class Line:
   Attributes:
     name: short, in results.
     title: for tables and plots.
-    routes: whose SSIM is averaged; empty for a task.
-    task: whose accuracy it is; '' for routes.
-    definition: what the number is.
+    routes: names of the routes whose SSIM is averaged; empty for a task.
+    task: name of the task whose accuracy it is; '' for routes.
+    definition: in words.
   """
 
   name: str
@@ -35,7 +36,7 @@ _SSIM = (
   "images clipped to the target's window): mean over the slices of a subject, "
   'then over subjects, then over the '
 )
-LINES = (
+_OF_ROUTES = (
   Line('ssim_22', 'SSIM, 22 routes', _ALL, '', f'{_SSIM}22 routes.'),
   Line(
     'ssim_10',
@@ -51,28 +52,23 @@ LINES = (
     '',
     f'{_SSIM}12 routes between T1, T1CE, T2 and FLAIR.',
   ),
-  Line(
-    'cts',
-    'CTS, accuracy',
-    task='cts',
-    definition='Share of questions of conditional target selection whose '
-    'answer begins with the right letter, x 100; the wrong slices are '
-    'neighbours of the right one, for every arm alike.',
-  ),
-  Line(
-    'mi',
-    'MI, accuracy',
-    task='mi',
-    definition='Share of panels given the right modality, x 100.',
-  ),
-  Line(
-    'tia',
-    'TIA, accuracy',
-    task='tia',
-    definition='Share of questions of transformation instruction alignment '
-    'whose answer begins with the right letter, x 100.',
-  ),
 )
+
+
+def comparison_lines() -> tuple[Line, ...]:
+  """The numbers of a comparison: SSIM over routes, then one per asked task."""
+  return (*_OF_ROUTES, *map(_of_task, asked_tasks()))
+
+
+def _of_task(task: Task) -> Line:
+  accuracy = task.scoring.definition['accuracy']
+  return Line(
+    task.name,
+    f'{task.name.upper()}, accuracy',
+    task=task.name,
+    definition=f'{task.title.capitalize()}: {task.definition}. '
+    f'{accuracy.capitalize()}, x 100.',
+  )
 
 
 @dataclasses.dataclass(frozen=True)

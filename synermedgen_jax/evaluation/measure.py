@@ -27,20 +27,20 @@ from synermedgen_jax.evaluation import (
   subjects,
   understanding,
 )
+from synermedgen_jax.evaluation.synthesisers import SYNTHESISERS
 from synermedgen_jax.inference.answering import Answerer
+from synermedgen_jax.inference.sampling import SamplingConfig
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.input.pipeline import slice_reader
 from synermedgen_jax.slices.store import Case, SliceStore
 from synermedgen_jax.tasks import prompts
 from synermedgen_jax.tasks.example import Example, SliceRef
+from synermedgen_jax.tasks.pairs import Pool
+from synermedgen_jax.tasks.registry import asked_tasks
+from synermedgen_jax.training.objectives import OBJECTIVES
 
 PARTS = ('understanding', 'synthesis')
-PARTS_OF_STAGE = {
-  'gau': ('understanding',),
-  'ucg': PARTS,
-  'joint': PARTS,
-}
-# Texts that name the image before them.
+# Texts that name the image to their left.
 _LABELS = (*prompts.LETTERS, prompts.TIA_SOURCE, prompts.TIA_TARGET)
 
 Image = Float[np.ndarray, 'h w']
@@ -55,13 +55,14 @@ class MeasureSettings:
   """What is asked of a model.
 
   Attributes:
-    parts: of `PARTS`; empty = those that the model's stage trained.
+    parts: some of `PARTS`; empty = those that the model's stage trained.
     questions: questions per task.
     slices: slices per case, evenly spread; 0 = all usable ones.
     routes: names of the routes to synthesise; empty = all.
-    points: points of the sampler; None = those of the model's config.
+    sampling: timesteps and guidance; None = those of the model's config.
     batch_size: rows at a time.
     seed: random seed of question sampling and diffusion noise.
+    synthesiser: a name of `SYNTHESISERS`; '' = the run's own model.
     pictures: questions per task whose images are returned.
   """
 
@@ -69,15 +70,17 @@ class MeasureSettings:
   questions: int = 256
   slices: int = 0
   routes: tuple[str, ...] = ()
-  points: int | None = None
+  sampling: SamplingConfig | None = None
   batch_size: int = 16
   seed: int = 0
+  synthesiser: str = ''
   pictures: int = 6
 
   def __post_init__(self):
     for field, given, known in (
       ('parts', self.parts, PARTS),
       ('routes', self.routes, ROUTES_BY_NAME),
+      ('synthesiser', {self.synthesiser} - {''}, SYNTHESISERS),
     ):
       if unknown := sorted(set(given) - set(known)):
         raise MeasureError(
@@ -110,7 +113,8 @@ class Synthesised:
   Attributes:
     scores: as `routes.aggregate` returns them.
     by_subject: route -> subject -> scores, as subjects.json has them.
-    sampling: how slices were synthesised, plain values.
+    sampling: how slices were synthesised, plain values: the sampler's, or the
+      name of another model.
     panels: route -> arrays of a few slices of its first subject.
   """
 
@@ -147,7 +151,7 @@ def measure(
       asked for, or a route has no training subject for its mean target.
   """
   settings = settings or MeasureSettings()
-  parts = settings.parts or PARTS_OF_STAGE.get(trained.config['stage'], ())
+  parts = settings.parts or _parts_of(trained.config['stage'])
   if not parts:
     raise MeasureError(
       f'config.stage {trained.config["stage"]} answers and synthesises '
@@ -162,6 +166,13 @@ def measure(
   if 'synthesis' in parts:
     synthesised = _synthesise(trained, store, items, settings)
   return Measurements(answered, synthesised)
+
+
+def _parts_of(stage: str) -> tuple[str, ...]:
+  """The parts that a stage trains."""
+  terms = OBJECTIVES[stage].terms if stage in OBJECTIVES else ()
+  parts = zip(('ntp', 'flow'), PARTS, strict=True)
+  return tuple(part for term, part in parts if term in terms)
 
 
 def subject_of(case: Case) -> str:
@@ -184,15 +195,12 @@ def _ask(
     read,
     batch_size=settings.batch_size,
   )
+  pool = Pool(cases, trained.prompts, trained.config['neighbours'])
   asked = {
-    task: protocol.draw_questions(
-      cases,
-      task,
-      settings.questions,
-      seed=settings.seed,
-      neighbours=trained.config['neighbours'],
+    task.name: protocol.draw_questions(
+      pool, task, settings.questions, seed=settings.seed
     )
-    for task in protocol.QUESTION_TASKS
+    for task in asked_tasks()
   }
   # One capacity for all questions: they share one compiled program.
   capacity = answerer.capacity_for(list(itertools.chain(*asked.values())))
@@ -279,20 +287,22 @@ def _synthesise(
   items: Sequence[protocol.RouteCase],
   settings: MeasureSettings,
 ) -> Synthesised:
-  synthesiser = trained.synthesiser(
-    points=settings.points, batch_size=settings.batch_size
-  )
+  own = trained.synthesiser(settings.sampling, batch_size=settings.batch_size)
+  model, sampling = own, dataclasses.asdict(own.sampling)
+  if settings.synthesiser:
+    model = SYNTHESISERS[settings.synthesiser](trained, store)
+    sampling = {'synthesiser': settings.synthesiser}
   scores, panels = [], {}
   total = sum(len(item.indices) for item in items)
   with tqdm(total=total, desc='synthesise', unit='slice') as bar:
 
     def synthesise(route, source):
-      return synthesiser.synthesise(
+      return model.synthesise(
         route, source, seed=settings.seed, progress=bar.update
       )
 
     for item, synthesis, rows in protocol.score_routes(
-      items, synthesise, synthesiser.reconstruct, protocol.MeanTargets(store)
+      items, synthesise, own.reconstruct, protocol.MeanTargets(store)
     ):
       scores += rows
       if item.route.name not in panels:
@@ -300,6 +310,6 @@ def _synthesise(
   return Synthesised(
     routes.aggregate(scores),
     subjects.synthesis_by_subject(scores),
-    dataclasses.asdict(synthesiser.sampling),
+    sampling,
     panels,
   )

@@ -1,10 +1,11 @@
-"""Pictures of numbers: losses, SSIM per route, what MI confuses.
+"""Pictures of numbers: losses, SSIM per route, confusion of answers.
 
 Every function returns a matplotlib `Figure` of its own, as in `pictures`.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from synermedgen_jax.reporting.pictures import (
   route_title,
 )
 from synermedgen_jax.reporting.results import Stage
+from synermedgen_jax.tasks.registry import TASKS
 
 STAGE_TITLES = {
   'autoencoder': 'Stage 0, autoencoder',
@@ -38,14 +40,8 @@ _PARTS = {
   'l1': ('absolute error', BLUE),
   'kl': ('KL', ORANGE),
   'flow': ('flow', RED),
-  'ntp/cts': ('CTS', BLUE),
-  'ntp/mi': ('MI', ORANGE),
-  'ntp/tia': ('TIA', GREEN),
 }
-_ACCURACIES = {
-  f'token_accuracy/{task}': _PARTS[f'ntp/{task}']
-  for task in ('cts', 'mi', 'tia')
-}
+_TASK_COLORS = (BLUE, ORANGE, GREEN, SKY, GREY)
 _BARS = {
   'model': ('model', BLUE),
   'copy_source': ('copy of the source', ORANGE),
@@ -73,9 +69,10 @@ def loss_curves(stages: Sequence[Stage]) -> Figure:
   """
   if not stages:
     raise ValueError('Curves need at least one stage that logged a step.')
-  parts = [_logged(stage, _PARTS) for stage in stages]
-  parts = [found if len(found) > 1 else {} for found in parts]
-  accuracies = [_logged(stage, _ACCURACIES) for stage in stages]
+  losses = _PARTS | _per_task('ntp')
+  parts = [_logged(stage, losses) for stage in stages]
+  parts = [terms if len(terms) > 1 else {} for terms in parts]
+  accuracies = [_logged(s, _per_task('token_accuracy')) for s in stages]
   loss = [{'loss': ('total', _BLACK)}] * len(stages)
   rows = [('loss', loss), ('parts of the loss', parts)]
   rows.append(('token accuracy', accuracies))
@@ -111,6 +108,15 @@ def loss_curves(stages: Sequence[Stage]) -> Figure:
     ncols=2,
   )
   return figure
+
+
+def _per_task(term: str) -> dict[str, tuple[str, str]]:
+  """'TERM/TASK' -> label and colour, of every task that has answers."""
+  names = [task.name for task in TASKS.values() if task.kind == 'question']
+  return {
+    f'{term}/{name}': (name.upper(), color)
+    for name, color in zip(names, itertools.cycle(_TASK_COLORS), strict=False)
+  }
 
 
 def _logged(stage: Stage, terms: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,11 +235,12 @@ def _draw_bars(axis: Axes, y: float, score: Mapping[str, Any]) -> None:
 
 
 @mpl.rc_context(STYLE)
-def confusion_picture(confusion: Mapping[str, Any]) -> Figure:
-  """What the panels of MI were taken for: counts, coloured by share of a row.
+def confusion_picture(task: str, confusion: Mapping[str, Any]) -> Figure:
+  """Counts of right and given answers, coloured by share of a row.
 
   Args:
-    confusion: {truth, said, counts} of `understanding.confusion`.
+    task: a name in `tasks.registry`.
+    confusion: {truth, said, counts}, as `understanding.score` returns it.
   """
   counts = np.array(confusion['counts'], int)
   truth, said = confusion['truth'], confusion['said']
@@ -258,9 +265,10 @@ def confusion_picture(confusion: Mapping[str, Any]) -> Figure:
   axis.set_yticks(range(len(truth)), truth)
   axis.tick_params(length=0)
   axis.spines[:].set_visible(False)
-  axis.set_xlabel('the model said')
-  axis.set_ylabel('the panel is')
-  axis.set_title('MI: panels by modality', weight='bold', loc='left')
+  axis.set_xlabel('given by the model')
+  axis.set_ylabel('right')
+  title = f'{task.upper()}: {TASKS[task].scoring.unit} by answer'
+  axis.set_title(title, weight='bold', loc='left')
   bar = figure.colorbar(image, ax=axis, label='share of the row')
   bar.outline.set_visible(False)
   return figure

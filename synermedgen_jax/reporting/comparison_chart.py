@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from synermedgen_jax.evaluation.comparison import Comparison
-from synermedgen_jax.evaluation.lines import LINES, Line
+from synermedgen_jax.evaluation.lines import Line, comparison_lines
 from synermedgen_jax.reporting.comparison_table import arm_of
 from synermedgen_jax.reporting.pictures import BLUE, GREY, ORANGE, SKY, STYLE
 
@@ -26,7 +26,9 @@ _BASELINES = {
 @mpl.rc_context(STYLE)
 def comparison_chart(comparison: Comparison) -> Figure:
   """A panel per line: each arm's mean and interval, small dots for seeds."""
-  lines = [line for line in LINES if line.name in comparison.results]
+  lines = [
+    line for line in comparison_lines() if line.name in comparison.results
+  ]
   columns = min(_COLUMNS, len(lines))
   rows = -(-len(lines) // columns)
   arms = list(comparison.arms)

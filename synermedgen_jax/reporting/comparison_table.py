@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from projects.ablations.arms import ARMS
 from synermedgen_jax.evaluation.comparison import Comparison, Estimate, Result
-from synermedgen_jax.evaluation.lines import LINES, Arm, Line
+from synermedgen_jax.evaluation.lines import Arm, Line, comparison_lines
 
 _FEW = 4  # subjects of a dataset
 NOT_KNOWN = 'not known here'
@@ -43,7 +43,7 @@ def markdown(comparison: Comparison, plot: str) -> str:
     _markdown_rows(list(_overview(comparison))),
     f'![All arms by all numbers, with 95 % intervals]({plot})\n',
   ]
-  for line in LINES:
+  for line in comparison_lines():
     if line.name in comparison.results:
       parts.append(f'## {_title(comparison, line)}\n')
       parts.append(_markdown_rows(list(_rows(comparison, line))))
@@ -88,7 +88,9 @@ def _what_ran(comparison: Comparison) -> str:
 
 
 def _overview(comparison: Comparison) -> Iterator[list[str]]:
-  lines = [line for line in LINES if line.name in comparison.results]
+  lines = [
+    line for line in comparison_lines() if line.name in comparison.results
+  ]
   yield ['arm', *(_title(comparison, line) for line in lines), 'seeds']
   for arm in comparison.arms:
     cells = []
@@ -155,7 +157,7 @@ def _seeds(result: Result) -> str:
 
 
 def _definitions(comparison: Comparison) -> Iterator[str]:
-  for line in LINES:
+  for line in comparison_lines():
     if line.name in comparison.results:
       yield f'**{line.title}**: {line.definition}'
   yield (

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synermedgen_jax.core.modalities import ROUTES, ROUTES_BY_NAME
-from synermedgen_jax.evaluation.routes import BASELINES
-from synermedgen_jax.evaluation.understanding import TASKS
+from synermedgen_jax.evaluation.routes import BASELINES, added_metrics
 from synermedgen_jax.reporting.charts import stage_title
 from synermedgen_jax.reporting.markup import (
   Html,
@@ -21,12 +20,7 @@ from synermedgen_jax.reporting.markup import (
 )
 from synermedgen_jax.reporting.pictures import route_title
 from synermedgen_jax.reporting.results import Evaluation, Stage
-
-_TASK_NAMES = {
-  'cts': 'conditional target selection',
-  'mi': 'modality identification',
-  'tia': 'transformation instruction alignment',
-}
+from synermedgen_jax.tasks.registry import TASKS
 
 
 def evaluate_command(workdir: Path) -> str:
@@ -47,8 +41,8 @@ def page(
     stages: first to last; the last is the one reported on.
     missing: lines on stages that were left out.
     evaluation: of the last stage; None if there is none.
-    pictures: PNG files by name: loss_curves, route_bars, understanding,
-      confusion, overview, panels/<route>; those there are.
+    pictures: PNG files by name, any of: loss_curves, route_bars, understanding,
+      confusion_<task>, overview, panels/<route>.
   """
   stage = stages[-1]
   metrics = evaluation.metrics if evaluation else {}
@@ -75,6 +69,8 @@ def _head(stage: Stage, metrics: Mapping[str, Any]) -> Iterator[Html]:
       f'{metrics.get("store", "the store")}, '
       f'{len(metrics.get("subjects", ()))} cases'
     )
+  if 'synthesiser' in metrics.get('sampling', {}):
+    about += f'. Synthesised by {metrics["sampling"]["synthesiser"]}'
   yield tag(
     'p',
     tag('code', stage.workdir),
@@ -119,16 +115,13 @@ def _synthesis_cards(metrics: Mapping[str, Any]) -> Iterator[Html]:
 
 
 def _task_cards(metrics: Mapping[str, Any]) -> Iterator[Html]:
-  scores = metrics.get('understanding', {})
-  for task in TASKS:
-    if task in scores:
-      score = scores[task]
-      unit = 'panels' if task == 'mi' else 'questions'
-      yield _card(
-        f'{task.upper()} accuracy',
-        f'{score["accuracy"]:.3f}',
-        f'chance {score["chance"]:.3f}, {score["count"]} {unit}',
-      )
+  for task, score in metrics.get('understanding', {}).items():
+    yield _card(
+      f'{task.upper()} accuracy',
+      f'{score["accuracy"]:.3f}',
+      f'chance {score["chance"]:.3f}, {score["count"]} '
+      f'{TASKS[task].scoring.unit}',
+    )
 
 
 def _missing(
@@ -175,7 +168,7 @@ def _missing_parts(
   if lacking:
     yield f'No pictures of {", ".join(sorted(lacking))}. Make them with ', again
   if 'understanding' not in evaluation.metrics:
-    yield 'The three tasks have not been measured. Measure them with ', again
+    yield 'The questions have not been asked. Ask them with ', again
   elif not evaluation.questions:
     yield 'No examples of questions. Make them with ', again
 
@@ -217,8 +210,9 @@ def _synthesis(
 
 
 def _route_table(metrics: Mapping[str, Any]) -> Html:
+  added = added_metrics(metrics)
   head = ['route', 'n', 'SSIM', 'copy', 'mean', 'ceiling', '', 'PSNR (dB)']
-  head += ['MAE', '', 'SSIM, full frame']
+  head += ['MAE', '', 'SSIM, full frame', *added]
   rows = []
   for name, score in metrics['synthesis'].items():
     others = (score['baselines'].get(b, {}).get('ssim') for b in BASELINES)
@@ -233,12 +227,14 @@ def _route_table(metrics: Mapping[str, Any]) -> Html:
         f'{score["mae"]:.3g}',
         score['unit'],
         f'{score["full_frame"]["ssim"]:.3f}',
+        *(f'{score[name]:.4g}' for name in added),
       ]
     )
   summary = metrics['summary']
   others = (summary['mean_ssim_baselines'].get(name) for name in BASELINES)
   foot = ['mean', '', f'{summary["mean_ssim"]:.3f}', *map(_ssim, others)]
-  foot += [f'{summary["wins"]} of {summary["routes"]}', '', '', '', '']
+  foot += [f'{summary["wins"]} of {summary["routes"]}', *[''] * 4]
+  foot += [''] * len(added)
   return table(head, rows, foot, left=(0, 6, 9))
 
 
@@ -255,11 +251,12 @@ def _understanding(
   yield tag('h2', 'Understanding')
   rows = [
     [
-      f'{task.upper()}, {_TASK_NAMES[task]}',
+      f'{task.upper()}, {TASKS[task].title}',
       tag('b', f'{score["accuracy"]:.3f}'),
       f'{score["chance"]:.3f}',
-      f'{score["count"]} {"panels" if task == "mi" else "questions"}',
-      f'all panels of a question right: {score["exact"]:.3f}'
+      f'{score["count"]} {TASKS[task].scoring.unit}',
+      f'all {TASKS[task].scoring.unit} of a question right: '
+      f'{score["exact"]:.3f}'
       if 'exact' in score
       else '',
     ]
@@ -272,9 +269,12 @@ def _understanding(
     yield picture(
       'A question of each task with the answers', pictures['understanding']
     )
-  if 'confusion' in pictures:
-    yield tag('h3', 'What the panels of MI were taken for')
-    yield picture('Confusion of modalities', pictures['confusion'])
+  for task in scores:
+    if f'confusion_{task}' in pictures:
+      yield tag('h3', f'{task.upper()}: right answers and those given')
+      yield picture(
+        f'Confusion table of {task.upper()}', pictures[f'confusion_{task}']
+      )
 
 
 def _training(

@@ -1,4 +1,4 @@
-"""Pictures of images: what the model synthesised, and what it answered.
+"""Pictures of images: syntheses, and questions with the model's answers.
 
 Every function returns a matplotlib `Figure` of its own; nothing here touches
 pyplot's global state. Slices are shown as stored: anterior up, the patient's
@@ -20,14 +20,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from synermedgen_jax.core.modalities import Modality, Route
-from synermedgen_jax.evaluation.understanding import (
-  TASKS,
-  is_correct,
-  letter_said,
-  panels_said,
-)
+from synermedgen_jax.evaluation.understanding import is_correct, parts_of
 from synermedgen_jax.reporting.results import Panel, Question
 from synermedgen_jax.slices.grids import PICTURED
+from synermedgen_jax.tasks.registry import TASKS, asked_tasks
+from synermedgen_jax.tasks.scoring import read_letter
 
 STYLE = {
   'font.family': 'DejaVu Sans',  # ships with matplotlib, on every machine
@@ -262,11 +259,10 @@ def understanding_picture(questions: Sequence[Question]) -> Figure:
 
   Right is green with a check mark, wrong is red with a cross.
   """
-  chosen = [
-    next(q for q in questions if q.task == task)
-    for task in TASKS
-    if any(q.task == task for q in questions)
-  ]
+  first: dict[str, Question] = {}
+  for question in questions:
+    first.setdefault(question.task, question)
+  chosen = [first[task.name] for task in asked_tasks() if task.name in first]
   if not chosen:
     raise ValueError('The picture needs at least one question.')
   columns = max(5, *(len(q.images) for q in chosen))
@@ -302,7 +298,7 @@ def _draw_question(
     axis.set_title(name, weight='bold' if len(name) == 1 else 'normal')
   for axis in axes[len(question.images) :]:
     axis.axis('off')
-  if question.task == 'mi':
+  if TASKS[question.task].scoring.per_image:
     _mark_panels(axes, question)
   elif options:
     _write_options(axes, question, options)
@@ -339,8 +335,8 @@ def _image_names(question: Question) -> list[str]:
 
 
 def _mark_panels(axes: Sequence[Axes], question: Question) -> None:
-  """What each panel is and, where it was taken for another, for which."""
-  panels = panels_said(_record(question))
+  """The right answer under each panel, and the given one where it is wrong."""
+  panels = parts_of(_record(question))
   for axis, (truth, said) in zip(axes, panels, strict=False):
     right = truth == said
     words = f'{_RIGHT} {truth}' if right else f'{_WRONG} {said or "unread"}'
@@ -351,7 +347,9 @@ def _mark_panels(axes: Sequence[Axes], question: Question) -> None:
 
 def _frame_candidates(axes: Sequence[Axes], question: Question) -> None:
   """Green around the right candidate, red around a wrong choice."""
-  right, said = map(letter_said, (question.answer, question.prediction))
+  right, said = (
+    read_letter(words)[0] for words in (question.answer, question.prediction)
+  )
   for axis, letter in zip(axes, question.letters, strict=False):
     if letter and letter in (right, said):
       color = GREEN if letter == right else RED
@@ -364,7 +362,9 @@ def _write_options(
   axes: Sequence[Axes], question: Question, options: Sequence[str]
 ) -> None:
   """The options beside the images; the right one and a wrong choice marked."""
-  right, said = map(letter_said, (question.answer, question.prediction))
+  right, said = (
+    read_letter(words)[0] for words in (question.answer, question.prediction)
+  )
   beside = axes[min(len(question.images), len(axes) - 1)]
   for place, option in enumerate(options):
     letter = option.rsplit(' ', 1)[-1]

@@ -1,4 +1,4 @@
-"""What training and evaluation wrote in a workdir, read back for a report."""
+"""Reads the files of training and evaluation from a workdir, for a report."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Route
-from synermedgen_jax.evaluation.routes import METRICS, TRIVIAL
+from synermedgen_jax.evaluation.metrics import BUILT_IN
+from synermedgen_jax.evaluation.routes import TRIVIAL, added_metrics
 from synermedgen_jax.evaluation.subjects import ResultError
-from synermedgen_jax.evaluation.understanding import TASKS
 from synermedgen_jax.slices.grids import PLANES
+from synermedgen_jax.tasks.registry import asked_tasks
 
 Images = Float[np.ndarray, 'n h w']
 
@@ -88,11 +89,11 @@ class Question:
   """A question that was asked, with its images and what the model said.
 
   Attributes:
-    task: 'cts', 'mi' or 'tia'.
+    task: a name in `tasks.registry`.
     question: its words; further lines are options.
     answer: the right one.
     prediction: the model's.
-    images: in [-1, 1], as asked.
+    images: in [-1, 1], in the order of the question.
     letters: the name of each image; '' for one without.
   """
 
@@ -106,12 +107,12 @@ class Question:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """What `evaluate` measured.
+  """The results of `evaluate`.
 
   Attributes:
     metrics: as in metrics.json, checked.
     panels: by name of the route.
-    questions: with pictures.
+    questions: those with images.
   """
 
   metrics: Mapping[str, Any]
@@ -212,7 +213,7 @@ def read_evaluation(workdir: Path) -> Evaluation | None:
   return Evaluation(metrics, panels, questions)
 
 
-_SCORE = dict.fromkeys(METRICS, float)
+_SCORE = dict.fromkeys(BUILT_IN, float)
 _ROUTE = {
   **_SCORE,
   'count': int,
@@ -233,15 +234,18 @@ _CONFUSION = {'truth': list, 'said': list, 'counts': list}
 
 
 def _check_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
-  for part, known in (('synthesis', ROUTES_BY_NAME), ('understanding', TASKS)):
+  tasks = [task.name for task in asked_tasks()]
+  for part, known in (('synthesis', ROUTES_BY_NAME), ('understanding', tasks)):
     _check(path, metrics.get(part, {}), {}, part)
     for name in metrics.get(part, {}):
       if name not in known:
         raise ResultError(
-          f'{path}: {part} has an unknown {name!r}; {_EVALUATE_AGAIN}'
+          f'{path}: {part} has an unknown {name!r}; name the module that '
+          f'registers it with --modules, or {_EVALUATE_AGAIN}'
         )
+  added = dict.fromkeys(added_metrics(metrics), float)
   for name, score in metrics.get('synthesis', {}).items():
-    _check(path, score, _ROUTE, f'synthesis.{name}')
+    _check(path, score, _ROUTE | added, f'synthesis.{name}')
   if 'synthesis' in metrics:
     _check(path, metrics, {'summary': _SUMMARY})
     if metrics['summary']['better_baseline'] not in TRIVIAL:
@@ -357,9 +361,10 @@ def _read_questions(folder: Path) -> list[Question]:
         f'{path}: [{number}] names images that understanding.npz lacks; '
         f'{_EVALUATE_AGAIN}'
       )
-    if record['task'] not in TASKS or len(record['letters']) != len(places):
+    tasks = [task.name for task in asked_tasks()]
+    if record['task'] not in tasks or len(record['letters']) != len(places):
       raise ResultError(
-        f'{path}: [{number}] is not a question of cts, mi or tia with a '
+        f'{path}: [{number}] is not a question of {", ".join(tasks)} with a '
         f'letter per image; {_EVALUATE_AGAIN}'
       )
     questions.append(

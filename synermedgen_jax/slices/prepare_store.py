@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import dataclasses
+import importlib
 import itertools
 import multiprocessing
 import os
@@ -41,7 +42,9 @@ class PrepareSettings:
     val, test: shares of subjects for validation and testing.
     holdout: all subjects go to the split `holdout`.
     seed: random seed of the splits.
-    workers: processes.
+    workers: number of processes.
+    modules: those that register modalities and regions of the cases; every
+      process imports them.
     skip_bad: leave out cases that cannot be used, with a line on stderr,
       instead of raising.
   """
@@ -54,6 +57,7 @@ class PrepareSettings:
   seed: int = 0
   workers: int = 2
   skip_bad: bool = False
+  modules: tuple[str, ...] = ()
 
 
 def prepare(
@@ -92,17 +96,27 @@ def prepare(
   return SliceStore.open(str(store))
 
 
-def processes(workers: int) -> concurrent.futures.Executor:
-  """Worker processes that end with this one."""
+def processes(
+  workers: int, modules: Sequence[str] = ()
+) -> concurrent.futures.Executor:
+  """Worker processes that end with this one.
+
+  Args:
+    workers: how many.
+    modules: those that register modalities and regions of the cases; every
+      worker imports them.
+  """
   # Not forked: TensorStore's threads would not survive it.
   context = multiprocessing.get_context('spawn')
   return concurrent.futures.ProcessPoolExecutor(
-    workers, context, initializer=_die_with_parent
+    workers, context, initializer=_start, initargs=(tuple(modules),)
   )
 
 
-def _die_with_parent() -> None:
-  """Ends a worker whose parent was killed, before it writes once more."""
+def _start(modules: Sequence[str]) -> None:
+  """Imports what the jobs need; ends a worker whose parent was killed."""
+  for module in modules:
+    importlib.import_module(module)
   parent = multiprocessing.parent_process()
 
   def wait():
@@ -160,7 +174,7 @@ def _write_cases(
   bad = set()
   with (
     tqdm(total=len(cases), initial=len(done), desc='store', unit='case') as bar,
-    processes(settings.workers) as pool,
+    processes(settings.workers, settings.modules) as pool,
   ):
     futures = {}
     while True:

@@ -97,7 +97,7 @@ def choose_window(
     low = float(np.percentile(image, _MR_BOTTOM))
   positive = image[image > low]
   if not positive.size:
-    raise ValueError('no voxel is above the background.')
+    raise UserError('no voxel is above the background.')
   return Window(low, float(np.percentile(positive, _MR_TOP)))
 
 

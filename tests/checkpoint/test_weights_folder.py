@@ -10,7 +10,6 @@ import pytest
 from synermedgen_jax.checkpoint import weights_folder
 from synermedgen_jax.checkpoint.orbax_items import CheckpointError
 from synermedgen_jax.core.trees import flatten
-from synermedgen_jax.training import run
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
@@ -57,5 +56,5 @@ def test_a_stage_starts_from_shipped_weights(
 ):
   weights_folder.save_weights(tmp_path / 'w', nano.MODEL, params)
   config = nano.config('stage1', store_path, init_from=str(tmp_path / 'w'))
-  run.train(config, tmp_path / 'run')
+  nano.train(config, tmp_path / 'run')
   assert (tmp_path / 'run' / 'metrics.jsonl').is_file()

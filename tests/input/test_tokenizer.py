@@ -12,7 +12,7 @@ from synermedgen_jax.input import tokenizer as lib
 from synermedgen_jax.tasks import prompts
 
 TOKENIZER = lib.project_tokenizer()
-TEXTS = sorted(set(prompts.every_text()))
+TEXTS = sorted(set(prompts.every_text(prompts.SHORT)))
 
 
 def test_special_ids():

@@ -243,12 +243,12 @@ def mi(prediction):
     [Modality.CT, Modality.PET, Modality.T1, Modality.MR]
   )
   return question(
-    'mi', answer, prediction, prompts.MI_QUESTION, 4, tuple(prompts.LETTERS)
+    'mi', answer, prediction, prompts.SHORT.mi[0], 4, tuple(prompts.LETTERS)
   )
 
 
 def tia(prediction):
-  words = f'{prompts.TIA_QUESTION}\none A\ntwo B\nthree C\nfour D'
+  words = f'{prompts.SHORT.tia[0]}\none A\ntwo B\nthree C\nfour D'
   labels = (prompts.TIA_SOURCE, prompts.TIA_TARGET)
   return question('tia', 'D', prediction, words, 2, labels)
 
@@ -429,7 +429,7 @@ def test_the_confusion_is_coloured_by_share_and_says_counts():
     'said': ['CT', 'PET', 'unread'],
     'counts': [[6, 2, 0], [0, 0, 0]],
   }
-  figure = charts.confusion_picture(confusion)
+  figure = charts.confusion_picture('mi', confusion)
   (image,) = figure.axes[0].images
   np.testing.assert_allclose(image.get_array(), [[0.75, 0.25, 0], [0, 0, 0]])
   assert [text.get_text() for text in figure.axes[0].texts] == ['6', '2']

@@ -23,7 +23,7 @@ from synermedgen_jax.core.sharding import (
   batch_sharding,
   make_mesh,
 )
-from synermedgen_jax.input.pipeline import train_dataset
+from synermedgen_jax.input.pipeline import Mixture, train_dataset
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.bagel import abstract_params
 from synermedgen_jax.models.interval_attention import (
@@ -32,7 +32,8 @@ from synermedgen_jax.models.interval_attention import (
 )
 from synermedgen_jax.models.kernels import tpu
 from synermedgen_jax.slices.store import SliceStore
-from synermedgen_jax.training import loop, optim, run
+from synermedgen_jax.tasks.prompts import SHORT
+from synermedgen_jax.training import build, loop, optim
 from synermedgen_jax.training.metrics_log import Meter
 from synermedgen_jax.training.train_state import create_state
 
@@ -53,7 +54,7 @@ def batches(store: str, config) -> list:
     project_tokenizer(),
     nano.GEOMETRY,
     Capacity(**config.capacity),
-    tasks=dict(config.tasks),
+    Mixture(dict(config.tasks), prompts=SHORT),
     rows=ROWS,
     seed=0,
     packing_bins=ROWS,
@@ -81,7 +82,7 @@ def steps(mesh_name, config, data):
     nano.MODEL, scales, tx, mesh, seed=0, ema=False, initial=params
   )
   step = jax.jit(
-    loop.make_train_step(nano.MODEL, tx, run.step_config(config)),
+    loop.make_train_step(nano.MODEL, tx, build.build(config, data=False).step),
     out_shardings=(shardings, None),
   )
   losses, gradients = [], []

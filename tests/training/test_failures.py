@@ -34,7 +34,7 @@ def main(runs, workdir, **values):
   config = nano.stage_config('stage1', runs, **STEPS | values).to_dict()
   return commands.run(
     'main',
-    f'--config={nano.CONFIGS / "stage1.py"}:nano',
+    f'--config={nano.CONFIGS / "stage1.py"}',
     *flags_of(config, nano.config_file('stage1').to_dict()),
     f'--workdir={workdir}',
   )

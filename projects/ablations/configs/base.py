@@ -12,8 +12,8 @@ No step is made; the config says how slices are shown and synthesised.
 
 from ml_collections import ConfigDict
 
-from configs import stage2
+from configs.small import stage2
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  return stage2.get_config(model)
+def get_config() -> ConfigDict:
+  return stage2.get_config()

@@ -5,7 +5,7 @@
       --config.store=STORE --config.init_from=weights/small \\
       --config.seed=SEED --workdir=RUNS/SEED/joint
 
-configs/joint.py as it is, at the compute of Stage I + II
+configs/small/joint.py, at the compute of Stage I + II
 (`ablation_steps.py`). Trains everything but the autoencoder.
 
 `run.sh` runs it. Time and result: docs/ablations.md.
@@ -13,8 +13,8 @@ configs/joint.py as it is, at the compute of Stage I + II
 
 from ml_collections import ConfigDict
 
-from configs import joint
+from configs.small import joint
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  return joint.get_config(model)
+def get_config() -> ConfigDict:
+  return joint.get_config()

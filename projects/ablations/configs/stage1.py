@@ -7,7 +7,7 @@
   python -m synermedgen_jax.evaluate --workdir=RUNS/SEED/stage1 \\
       --parts=understanding,synthesis
 
-configs/stage1.py as it is. The `gen` expert is the base's, untouched. The same
+configs/small/stage1.py. The `gen` expert is the base's, untouched. The same
 run is where Stage I + II goes on from.
 
 `run.sh` runs it. Time and result: docs/ablations.md.
@@ -15,8 +15,8 @@ run is where Stage I + II goes on from.
 
 from ml_collections import ConfigDict
 
-from configs import stage1
+from configs.small import stage1
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  return stage1.get_config(model)
+def get_config() -> ConfigDict:
+  return stage1.get_config()

@@ -18,12 +18,10 @@ instead of 16.
 
 from ml_collections import ConfigDict
 
-from configs import stage1
+from configs.small import stage1
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  config = stage1.get_config(model)
-  for shares in (config.tasks, config.first_tasks):
-    if 'mi' in shares:
-      shares.mi = 0.0
+def get_config() -> ConfigDict:
+  config = stage1.get_config()
+  config.tasks.mi = 0.0
   return config

@@ -17,14 +17,11 @@ At the compute of Stage I; the other two tasks keep their proportions. A row of
 
 from ml_collections import ConfigDict
 
-from configs import stage1
+from configs.small import stage1
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  config = stage1.get_config(model)
-  for shares in (config.tasks, config.first_tasks):
-    if 'tia' in shares:
-      shares.tia = 0.0
-  if model == 'small':
-    config.capacity.vit = 40  # two questions of five images fit in a row
+def get_config() -> ConfigDict:
+  config = stage1.get_config()
+  config.tasks.tia = 0.0
+  config.capacity.vit = 40  # two questions of five images fit in a row
   return config

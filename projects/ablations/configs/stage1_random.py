@@ -18,10 +18,10 @@ questions of the evaluation are those of every arm, among neighbours.
 
 from ml_collections import ConfigDict
 
-from configs import stage1
+from configs.small import stage1
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  config = stage1.get_config(model)
+def get_config() -> ConfigDict:
+  config = stage1.get_config()
   config.neighbours = 100_000
   return config

@@ -24,12 +24,10 @@ which organ, how large. As many steps as Stage I, which cost the same.
 
 from ml_collections import ConfigDict
 
-from configs import stage1
+from configs.small import stage1
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  config = stage1.get_config(model)
+def get_config() -> ConfigDict:
+  config = stage1.get_config()
   config.tasks = {'vlm': 1.0}
-  config.first_tasks = {}
-  config.first_examples = 0
   return config

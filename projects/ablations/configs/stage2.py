@@ -5,7 +5,7 @@
       --config.store=STORE --config.init_from=RUNS/SEED/stage1 \\
       --config.seed=SEED --workdir=RUNS/SEED/stage2
 
-configs/stage2.py as it is. From RUNS/SEED/stage1 it is the reference, Stage I
+configs/small/stage2.py. From RUNS/SEED/stage1 it is the reference, Stage I
 + II; from another Stage I, that one's arm.
 
 `run.sh` runs it. Time and result: docs/ablations.md.
@@ -13,8 +13,8 @@ configs/stage2.py as it is. From RUNS/SEED/stage1 it is the reference, Stage I
 
 from ml_collections import ConfigDict
 
-from configs import stage2
+from configs.small import stage2
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  return stage2.get_config(model)
+def get_config() -> ConfigDict:
+  return stage2.get_config()

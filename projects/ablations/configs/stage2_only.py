@@ -15,12 +15,11 @@ modalities start where Stage I has them start.
 
 from ml_collections import ConfigDict
 
-from configs import stage2
-from synermedgen_jax.config.defaults import WORDS_OF_SCENES
+from configs.small import stage2
+from projects.small_base.new_words import WORDS_OF_SCENES
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  config = stage2.get_config(model)
-  if model == 'small':
-    config.new_words = WORDS_OF_SCENES
+def get_config() -> ConfigDict:
+  config = stage2.get_config()
+  config.new_words = WORDS_OF_SCENES
   return config

@@ -14,19 +14,18 @@ Stage I. A step costs more, so there are fewer (`ablation_steps.py`).
 
 from ml_collections import ConfigDict
 
-from configs import stage2
+from configs.small import stage2
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  config = stage2.get_config(model)
-  # Of 3e-3, what Stage I of `small` trains them at.
-  looks, und = (0.7, 0.14) if model == 'small' else (1.0, 1.0)
+def get_config() -> ConfigDict:
+  config = stage2.get_config()
+  # 0.7 x 3e-3 and 0.14 x 3e-3 are the rates of Stage I.
   config.trainable = (
     (r'autoencoder/.*', 0.0),
     (r'(vit|latent)_pos_embed', 0.0),
     (r'(embed_tokens|lm_head)/.*', 0.0),
-    (r'(vit|connector)/.*', looks),
-    (r'mot/(layers/und|und_norm)/.*', und),
+    (r'(vit|connector)/.*', 0.7),
+    (r'mot/(layers/und|und_norm)/.*', 0.14),
     (r'(vae2llm|llm2vae|time_embedder)/.*', 1.0),
     (r'mot/(layers/gen|gen_norm)/.*', 1.0),
   )

@@ -1,7 +1,7 @@
-"""The base's autoencoder: as configs/autoencoder.py, on drawn scenes alone.
+"""The base's autoencoder: configs/tiny/autoencoder.py on drawn scenes.
 
   python -m synermedgen_jax.main \\
-      --config=projects/small_base/configs/autoencoder.py:small \\
+      --config=projects/small_base/configs/autoencoder.py \\
       --workdir=RUN/autoencoder
 
 small: 7 minutes on one fast CPU core. Result to expect on validation scenes: L1
@@ -11,12 +11,15 @@ back of phantoms that it never saw.
 
 from ml_collections import ConfigDict
 
-from configs import autoencoder
+from configs.tiny import autoencoder
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  config = autoencoder.get_config(model)
-  config.scenes = {'levels': (1.0, 0.0, 0.0, 0.0)}
+def get_config() -> ConfigDict:
+  config = autoencoder.get_config()
+  config.model = 'small'
+  config.compute.unroll = 5
+  config.modules = ('projects.small_base.tasks',)
+  config.tasks = {'picture': 1.0}
   config.steps = 16000
   config.checkpoint_every = 4000
   return config

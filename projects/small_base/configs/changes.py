@@ -1,7 +1,7 @@
 """The base learns what turned one picture into another.
 
   python -m synermedgen_jax.main \\
-      --config=projects/small_base/configs/changes.py:small \\
+      --config=projects/small_base/configs/changes.py \\
       --config.init_from=RUN/questions --workdir=RUN/changes
 
 `change`, the shape of TIA, is a coin with four sides for long. So it has most
@@ -17,10 +17,8 @@ from ml_collections import ConfigDict
 from projects.small_base.configs import questions
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  config = questions.get_config(model)
-  config.first_tasks = {}
-  config.first_examples = 0
+def get_config() -> ConfigDict:
+  config = questions.get_config()
   config.tasks = {'view': 0.2, 'style': 0.1, 'change': 0.7}
   config.steps = 4000
   config.learning_rate = 1.2e-3

@@ -1,7 +1,7 @@
 """The base goes on with changes: the rate of `changes` once more.
 
   python -m synermedgen_jax.main \\
-      --config=projects/small_base/configs/changes_again.py:small \\
+      --config=projects/small_base/configs/changes_again.py \\
       --config.init_from=RUN/changes --workdir=RUN/changes_again
 
 Other questions, drawn from another seed.
@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from projects.small_base.configs import changes
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  config = changes.get_config(model)
+def get_config() -> ConfigDict:
+  config = changes.get_config()
   config.seed += 1
   config.steps = 1600
   return config

@@ -1,7 +1,7 @@
 """The base learns changes well: the rate of `changes` a third time.
 
   python -m synermedgen_jax.main \\
-      --config=projects/small_base/configs/changes_more.py:small \\
+      --config=projects/small_base/configs/changes_more.py \\
       --config.init_from=RUN/changes_again --workdir=RUN/changes_more
 
 Other questions, drawn from another seed. How well `change` is known is how well
@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from projects.small_base.configs import changes
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  config = changes.get_config(model)
+def get_config() -> ConfigDict:
+  config = changes.get_config()
   config.seed += 2
   config.steps = 3200
   return config

@@ -1,13 +1,13 @@
 """The base learns to draw: a view again, in the style that is asked for.
 
   python -m synermedgen_jax.main \\
-      --config=projects/small_base/configs/pictures.py:small \\
+      --config=projects/small_base/configs/pictures.py \\
       --config.init_from=RUN/changes_more --workdir=RUN/pictures
 
-As configs/stage2.py, on drawn scenes: the `gen` expert and its projections
-train, what compares and answers stays as it is. Most sources show every
-material, so that a target can be drawn from them. Conditions are left out at
-times, so that guidance works. Weight decay keeps the weights small enough for
+configs/small/stage2.py on drawn scenes: the `gen` expert and its projections
+train, all else is frozen. Most sources show every material, so that a target
+can be drawn from them. Conditions are left out at times, so that guidance
+works. Weight decay keeps the weights small enough for
 Stage II to move them.
 small: 38 minutes on one fast CPU core. Result to expect on validation scenes:
 flow loss 0.208.
@@ -15,16 +15,15 @@ flow loss 0.208.
 
 from ml_collections import ConfigDict
 
-from configs import stage2
-from synermedgen_jax.config.defaults import default_config
+from configs.small import stage2
 
 
-def get_config(model: str = 'small') -> ConfigDict:
-  config = stage2.get_config(model)
+def get_config() -> ConfigDict:
+  config = stage2.get_config()
+  config.modules = ('projects.small_base.tasks',)
   config.tasks = {'redraw': 0.85, 'copy': 0.15}
-  config.scenes = {'levels': (1.0, 0.0, 0.0, 0.0), 'telling': 0.85}
   config.route_weights = ()
-  config.augment = default_config().augment
+  config.augment = {'mirror': 0.0, 'warp': 0.0, 'noise': 0.0}
   config.dropout = {'text': 0.05, 'vae': 0.05, 'vit': 0.05}
   config.steps = 20000
   config.learning_rate = 5e-3

@@ -1,7 +1,7 @@
 """The base's ViT: the same view in another style, and the name of the style.
 
   python -m synermedgen_jax.main \\
-      --config=projects/small_base/configs/vision.py:small \\
+      --config=projects/small_base/configs/vision.py \\
       --config.init_from=RUN/autoencoder --workdir=RUN/vision
 
 What SigLIP's pretraining is to BAGEL. Each row holds four views of a scene in
@@ -18,13 +18,24 @@ from ml_collections import ConfigDict
 from synermedgen_jax.config.defaults import default_config
 
 
-def get_config(model: str = 'small') -> ConfigDict:
+def get_config() -> ConfigDict:
   config = default_config()
   config.stage = 'contrast'
-  config.model = model
+  config.model = 'small'
+  config.compute = {
+    'dtype': 'float32',
+    'remat': 'none',
+    'attention': '',
+    'unroll': 5,
+  }
+  config.tokenizer = 'project'
+  config.prompts = 'short'
 
+  config.modules = ('projects.small_base.tasks',)
   config.tasks = {'pairs': 1.0}
-  config.scenes = {'levels': (1.0, 0.0, 0.0, 0.0)}
+  config.image = {'vit_side': 64, 'vae_side': 64}
+  config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
+  config.mesh = (-1, 1, 1)
   config.capacity = {'und': 54, 'gen': 0, 'vit': 32, 'images': 0}
   config.rows = 12
   config.streams = config.reader_threads = 1
@@ -34,11 +45,17 @@ def get_config(model: str = 'small') -> ConfigDict:
     (r'(vit|connector)/.*', 1.0),
     (r'.*', 0.0),
   )
-  config.objective = {'caption_weight': 1.0}
   config.steps = 6000
+  config.optimizer = 'muon'
   config.learning_rate = 4e-3
   config.warmup = 100
+  config.decay = 'cosine'
   config.b1, config.b2, config.eps = 0.9, 0.95, 1e-8
+  config.ema = 0.0
+
+  config.sampling.points = 2
+  config.sampling.shift = 1.0
+  config.sampling.guidance.update(text=1.0, image=1.0, renorm='global')
 
   config.log_every = 50
   config.val_every = 500

@@ -1,10 +1,12 @@
-"""What is asked about scenes, in the shapes of the medical tasks.
+"""The tasks about scenes, in the shapes of the medical tasks.
 
 view    a view, a question, four lettered views -> a letter         (as CTS)
 style   four lettered panels -> each one's style                    (as MI)
 change  a view in two styles, four lettered descriptions -> a letter (as TIA)
 redraw  a view and an instruction -> the view in another style (as synthesis)
 copy    a view and an instruction -> the same picture
+pairs   two styles, neighbouring views in each (for the contrast of the ViT)
+picture a view -> itself                              (as reconstruction)
 """
 
 from __future__ import annotations
@@ -25,13 +27,15 @@ from synermedgen_jax.tasks.example import (
   vit_image,
 )
 
-TASKS = ('view', 'style', 'change', 'redraw', 'copy', 'pairs')
 LETTERS = prompts.LETTERS
 STYLE_QUESTION = 'Name the style of each panel.'
 COPY = 'copy {region} {source}'
 
-# How alike the candidates of `view` are, from trivial to hard.
+# How alike the candidates of `view` are, from trivial to hard, and how often.
 LEVELS = ('same', 'other_scenes', 'apart', 'neighbours')
+SHARES = (0.1, 0.3, 0.25, 0.35)
+# How often the source of `redraw` shows every material of the scene.
+TELLING = 0.85
 # How far apart views of one scene are that are easily told apart.
 APART = 5
 
@@ -81,14 +85,16 @@ def _draw_pair(rng: np.random.Generator) -> tuple[str, str]:
 
 
 def view(
-  scenes: Scenes, rng: np.random.Generator, shares: Sequence[float]
+  scenes: Scenes,
+  rng: np.random.Generator,
+  shares: Sequence[float] = SHARES,
 ) -> Example:
   """Which candidate is the source's view?
 
   Args:
-    scenes: where they are drawn from.
-    rng: draws all of it.
-    shares: how often candidates are of each of `LEVELS`.
+    scenes: the scenes of a split.
+    rng: draws scene, views, styles and order.
+    shares: how often the candidates have each of `LEVELS`.
   """
   level = LEVELS[rng.choice(len(LEVELS), p=np.divide(shares, np.sum(shares)))]
   source, target = _draw_pair(rng)
@@ -106,7 +112,7 @@ def view(
   answer = LETTERS[true]
   spans: list[Span] = [
     vit_image(View(*views[true], source)),
-    text(prompts.CTS_QUESTION.format(source=source, target=target)),
+    text(prompts.SHORT.cts[0].format(source=source, target=target)),
   ]
   for letter, candidate in zip(LETTERS, views, strict=True):
     spans += [vit_image(View(*candidate, target)), text(letter)]
@@ -160,31 +166,31 @@ def change(scenes: Scenes, rng: np.random.Generator) -> Example:
     text(prompts.TIA_SOURCE),
     vit_image(View(scene, index, target)),
     text(prompts.TIA_TARGET),
-    text(prompts.TIA_QUESTION),
+    text(prompts.SHORT.tia[0]),
   ]
   for letter, option in zip(LETTERS, options, strict=True):
-    template = str(rng.choice(prompts.DESCRIPTIONS))
+    template = str(rng.choice(prompts.SHORT.descriptions))
     spans += [text(_format(template, scene, *option)), text(letter)]
   spans.append(text(answer, has_loss=True))
   return Example('change', tuple(spans), answer)
 
 
 def redraw(
-  scenes: Scenes, rng: np.random.Generator, telling: float = 0.0
+  scenes: Scenes, rng: np.random.Generator, telling: float = TELLING
 ) -> Example:
   """A view and an instruction -> the view in another style.
 
   Args:
-    scenes: where they are drawn from.
-    rng: draws all of it.
-    telling: how often the source is of `styles.TELLING` whatever was drawn:
-      from other styles a target's materials can only be guessed.
+    scenes: the scenes of a split.
+    rng: draws scene, view, styles and wording.
+    telling: how often the source's style is one of `styles.TELLING`. The other
+      styles hide materials, so a target can only be guessed from them.
   """
   scene, index = scenes.draw(rng)[0], _draw_view(rng)
   source, target = _draw_pair(rng)
   if rng.random() < telling:
     source = str(rng.choice([s for s in styles.TELLING if s != target]))
-  template = str(rng.choice(prompts.DESCRIPTIONS))
+  template = str(rng.choice(prompts.SHORT.descriptions))
   words = _format(template, scene, source, target)
   return _generation('redraw', scene, index, source, target, words)
 
@@ -236,17 +242,17 @@ def pairs(scenes: Scenes, rng: np.random.Generator) -> Example:
   return Example('pairs', tuple(spans), answers[-1] if answers else '')
 
 
-def reconstruction(scenes: Scenes, rng: np.random.Generator) -> Example:
-  """A picture for the autoencoder."""
-  picture = View(scenes.draw(rng)[0], _draw_view(rng), _draw_pair(rng)[0])
-  return Example('reconstruction', (vae_image(picture, has_loss=True),))
+def picture(scenes: Scenes, rng: np.random.Generator) -> Example:
+  """A view for the autoencoder."""
+  shown = View(scenes.draw(rng)[0], _draw_view(rng), _draw_pair(rng)[0])
+  return Example('picture', (vae_image(shown, has_loss=True),))
 
 
 def every_text() -> Iterator[str]:
   """Every wording of every kind and style: for the tokenizer."""
   yield STYLE_QUESTION
   for name in styles.NAMES:
-    yield prompts.CTS_QUESTION.format(source=name, target=name)
+    yield prompts.SHORT.cts[0].format(source=name, target=name)
     for kind in solids.KINDS:
-      for template in (*prompts.DESCRIPTIONS, COPY):
+      for template in (*prompts.SHORT.descriptions, COPY):
         yield template.format(region=kind, source=name, target=name)

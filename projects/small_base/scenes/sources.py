@@ -1,22 +1,18 @@
-"""Scenes as tasks to train on: endless, seeded, made on the fly.
-
-What `input.pipeline.train_dataset(sources=...)` takes, beside a slice store or
-without one.
-"""
+"""Endless datasets of examples about scenes, drawn on the fly from a seed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
 import grain.python as grain
 import numpy as np
 
-from projects.small_base.scenes import questions
 from projects.small_base.scenes.questions import Scenes
 from synermedgen_jax.tasks.example import Example, ExampleSource
 
-# Seeds of the scenes of each split; no split has one of another's.
+Draw = Callable[[Scenes, np.random.Generator], Example]
+
+# Seeds of the scenes of each split; no two splits share a scene.
 SPLITS = {
   'train': Scenes(0, 2**30),
   'val': Scenes(2**30, 2**29),
@@ -25,55 +21,31 @@ SPLITS = {
 
 
 class _Build(grain.RandomMapTransform):
-  """A number -> an Example of one task."""
+  """A number -> an Example of one task; the generator alone decides which."""
 
-  def __init__(
-    self,
-    task: str,
-    scenes: Scenes,
-    options: Mapping[str, Any],
-  ):
-    self._draw = getattr(questions, task)
+  def __init__(self, draw: Draw, scenes: Scenes):
+    self._draw = draw
     self._scenes = scenes
-    self._options = options
 
   def random_map(self, index: int, rng: np.random.Generator) -> Example:
     del index
-    return self._draw(self._scenes, rng, **self._options)
+    return self._draw(self._scenes, rng)
 
 
-def sources(config: Mapping, split: str) -> dict[str, ExampleSource]:
-  """The tasks about scenes; none where `config` is empty.
+def source(draw: Draw) -> Callable[[str], ExampleSource]:
+  """The `source` of a task (`synermedgen_jax.tasks.registry.Task`).
 
   Args:
-    config: `levels`, the shares of `questions.LEVELS` in the task `view`, and
-      `telling`, as `questions.redraw` has it (0 where it is left out). Where
-      it is given, `reconstruction` shows scenes too, not slices.
-    split: 'train', 'val' or 'test'.
+    draw: one of the functions in `questions`.
 
   Returns:
-    Task name -> seed -> an endless dataset of its examples.
+    split ('train', 'val' or 'test') -> seed -> an endless dataset of examples.
   """
-  if not config:
-    return {}
-  levels = tuple(config['levels'])
-  if len(levels) != len(questions.LEVELS) or sum(levels) <= 0:
-    raise ValueError(
-      f'config.scenes.levels {levels}: expected a share for each of '
-      f'{", ".join(questions.LEVELS)}.'
-    )
-  telling = config.get('telling', 0.0)
-  if not 0 <= telling <= 1:
-    raise ValueError(
-      f'config.scenes.telling {telling}: expected a share, from 0 to 1.'
-    )
 
-  options = {'view': {'shares': levels}, 'redraw': {'telling': telling}}
-
-  def source(task: str) -> ExampleSource:
-    build = _Build(task, SPLITS[split], options.get(task, {}))
+  def of_split(split: str) -> ExampleSource:
+    build = _Build(draw, SPLITS[split])
     return lambda seed: (
       grain.MapDataset.range(2**31).seed(seed).random_map(build)
     )
 
-  return {t: source(t) for t in (*questions.TASKS, 'reconstruction')}
+  return of_split

@@ -19,7 +19,7 @@ import pytest
 
 from synermedgen_jax.checkpoint import weights_folder
 from synermedgen_jax.models.presets import preset
-from synermedgen_jax.training import run
+from synermedgen_jax.training import build, loop
 
 RECORD = Path(__file__).parents[3] / 'weights' / 'small' / 'first_losses.json'
 STAGES = ('autoencoder', 'vision')
@@ -30,9 +30,9 @@ TOLERANCE = 0.02
 def first_losses(stage: str, workdir: Path) -> list[float]:
   """The losses of a stage's first steps, which lie within its warm-up."""
   name = f'projects.small_base.configs.{stage}'
-  config = importlib.import_module(name).get_config('small')
+  config = importlib.import_module(name).get_config()
   config.steps, config.log_every, config.val_every = STEPS, 1, 0
-  run.train(config, workdir)
+  loop.train(build.build(config), workdir)
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   return [json.loads(line)['loss'] for line in lines]
 

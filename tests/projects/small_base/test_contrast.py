@@ -37,7 +37,8 @@ def batch(capacity, n=2):
 
 @jax.jit
 def sums(params, rows):
-  return contrast_sums(Bagel(nano.MODEL), params, rows, jax.random.key(0), None)
+  key = jax.random.key(0)
+  return contrast_sums(Bagel(nano.MODEL), params, rows, key, None, ('pairs',))
 
 
 def test_every_picture_is_asked_for_among_those_of_all_rows(params):

@@ -86,12 +86,12 @@ def test_every_name_of_a_route_has_a_start_of_its_own():
   ],
 )
 def test_what_starts_at_the_small_base_has_them(name):
-  config = nano.config_file(name, 'small')
+  config = nano.config_file(name)
   assert tuple(map(tuple, config.new_words)) == WORDS_OF_SCENES
 
 
 @pytest.mark.parametrize(
-  'name', ['stage2', 'projects.ablations.configs.stage2']
+  'name', ['configs.small.stage2', 'projects.ablations.configs.stage2']
 )
 def test_what_goes_on_from_stage_1_keeps_the_words_that_it_learned(name):
-  assert not nano.config_file(name, 'small').new_words
+  assert not nano.config_file(name).new_words

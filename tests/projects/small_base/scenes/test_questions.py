@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from projects.small_base import tasks
 from projects.small_base.scenes import questions, solids, sources, styles
-from synermedgen_jax.core.batch import TASKS
 from synermedgen_jax.core.modalities import ROUTES, Modality, Region
 from synermedgen_jax.input.tokenizer import project_tokenizer
 
@@ -111,28 +111,13 @@ def test_splits_share_no_scene():
   assert all(a[1] <= b[0] for a, b in itertools.pairwise(ends))
 
 
-def test_examples_are_the_same_by_seed():
-  config = {'levels': (1, 1, 1, 1)}
-  for task in questions.TASKS:
-    one, again = (
-      sources.sources(config, 'train')[task](3)[5].spans for _ in range(2)
-    )
-    assert one == again
-
-
-def test_shares_of_another_length_are_refused():
-  with pytest.raises(ValueError, match=r'config\.scenes\.levels'):
-    sources.sources({'levels': (1, 1)}, 'train')
-
-
-@pytest.mark.parametrize('telling', [-0.1, 1.1, float('nan')])
-def test_a_share_of_telling_sources_is_from_0_to_1(telling):
-  with pytest.raises(ValueError, match=r'config\.scenes\.telling'):
-    sources.sources({'levels': (1, 1, 1, 1), 'telling': telling}, 'train')
-
-
-def test_tasks_have_numbers():
-  assert set(questions.TASKS) < set(TASKS)
+@pytest.mark.parametrize('task', tasks.TASKS, ids=lambda task: task.name)
+def test_examples_are_the_same_by_seed(task):
+  one, again = (task.source('train')(3)[5] for _ in range(2))
+  assert one == again
+  assert one.task == task.name
+  (other,) = (task.source('val')(3)[5],)
+  assert other != one
 
 
 def test_every_word_is_one_token():

@@ -20,7 +20,6 @@ from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.checkpoint.data_position import DataSave
 from synermedgen_jax.config.errors import ConfigError
-from synermedgen_jax.config.model import with_compute
 from synermedgen_jax.core.chips import Chip
 from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.core.trees import flatten
@@ -28,7 +27,8 @@ from synermedgen_jax.input.augment import Augment
 from synermedgen_jax.input.pipeline import Dropout
 from synermedgen_jax.input.streams import BatchIterator
 from synermedgen_jax.models.bagel import Bagel, abstract_params
-from synermedgen_jax.training import provenance, run
+from synermedgen_jax.training import build, loop, provenance
+from synermedgen_jax.training.calibration import calibrate_latents
 from synermedgen_jax.training.train_state import TrainState
 
 # What each stage trains, whatever its table of regular expressions says.
@@ -65,29 +65,34 @@ def test_validation_sees_pairs_as_they_are(
   asked = []
 
   def train_dataset(store, split, *args, **options):
+    settings = args[-1]
     changes = {
-      k: options.get(k) for k in ('augment', 'dropout', 'route_weights')
+      k: getattr(settings, k) for k in ('augment', 'dropout', 'route_weights')
     }
     asked.append((split, changes))
     if split == 'val':
       raise ValueError('That is all.')
     return dataset(store, split, *args, **options)
 
-  dataset = run.train_dataset
-  monkeypatch.setattr(run, 'train_dataset', train_dataset)
+  dataset = build.train_dataset
+  monkeypatch.setattr(build, 'train_dataset', train_dataset)
   config = nano.config(
     'stage1', store_path, augment={'mirror': 0.5, 'noise': 0.1}
   )
-  config.dropout.vit = 0.25
+  config.dropout.update(text=0.0, vae=0.0, vit=0.25)
   config.route_weights = (('brain.*', 2.0),)
   with pytest.raises(ConfigError, match=r'That is all\.'):
-    run.train(config, tmp_path / 'run')
+    nano.train(config, tmp_path / 'run')
   changes = {
     'augment': Augment(mirror=0.5, noise=0.1),
     'dropout': Dropout(vit=0.25),
     'route_weights': (('brain.*', 2.0),),
   }
-  unchanged = dict.fromkeys(changes)
+  unchanged = {
+    'augment': Augment(),
+    'dropout': Dropout(),
+    'route_weights': (),
+  }
   assert asked == [('train', changes), ('val', unchanged)]
 
 
@@ -143,9 +148,9 @@ def test_latents_are_shifted_and_scaled_to_unit_variance(
       {'params': state.params}, flat, method=Bagel.encode_latents
     )
 
-  monkeypatch.setattr(run.loop, 'to_devices', lambda batch, _: batch)
+  monkeypatch.setattr(loop, 'to_devices', lambda batch, _: batch)
   mesh = make_mesh((1, 1, 1), jax.devices()[:1])
-  found = run.calibrate_latents(model, state, batches, mesh)
+  found = calibrate_latents(model, state, batches, mesh)
   assert abs(latents(state).std() - 1) > 0.01
   np.testing.assert_allclose(latents(found).mean(), 0, atol=1e-4)
   np.testing.assert_allclose(latents(found).std(), 1, atol=1e-4)
@@ -286,8 +291,8 @@ def test_a_finished_run_does_nothing_more(
   def step(*_):
     raise AssertionError('a step was made')
 
-  monkeypatch.setattr(run.loop, 'make_train_step', step)
-  run.train(nano.stage_config('stage1', nano_runs), workdir)
+  monkeypatch.setattr(loop, 'make_train_step', step)
+  nano.train(nano.stage_config('stage1', nano_runs), workdir)
   after = contents(workdir)
   # Written again, and the same.
   assert changed_files(before, after) <= {workdir / 'config.json'}
@@ -304,7 +309,7 @@ def test_a_stage_of_another_shape_is_no_starting_point(
 ):
   config = nano.stage_config('stage2', nano_runs, model='tiny')
   with pytest.raises(ConfigError) as error:
-    run.train(config, tmp_path / 'run')
+    nano.train(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
   assert str(error.value) == (
     f'config.init_from {nano_runs / "stage1"} holds a model of another shape '
@@ -315,13 +320,12 @@ def test_a_stage_of_another_shape_is_no_starting_point(
 def test_how_a_model_is_computed_does_not_change_what_it_is(
   nano_runs, nano_preset, tmp_path
 ):
-  config = nano.stage_config(
-    'stage2', nano_runs, remat='full', attention='xla_chunked'
-  )
-  model = with_compute(config, nano.MODEL)
-  assert (model.llm.remat, model.vit.remat) == ('full', 'full')
-  assert (model.llm.attention, model.vit.attention) == ('xla_chunked',) * 2
-  run.train(config, tmp_path / 'run')
+  config = nano.stage_config('stage2', nano_runs)
+  config.compute.update(remat='full', attention='xla_chunked')
+  run = build.build(config)
+  assert (run.model.llm.remat, run.model.vit.remat) == ('full', 'full')
+  assert {run.model.llm.attention, run.model.vit.attention} == {'xla_chunked'}
+  loop.train(run, tmp_path / 'run')
   rows = [
     json.loads((folder / 'metrics.jsonl').read_text().splitlines()[-1])
     for folder in (tmp_path / 'run', nano_runs / 'stage2')
@@ -336,7 +340,7 @@ def test_a_run_is_not_resumed_with_another_config_which_is_not_kept(
   before = contents(workdir)
   config = nano.stage_config('stage1', nano_runs, steps=4, optimizer='muon')
   with pytest.raises(ckpt.CheckpointError) as error:
-    run.train(config, workdir)
+    nano.train(config, workdir)
   assert '\n' not in str(error.value)
   assert 'resume with the config it was begun with' in str(error.value)
   assert contents(workdir) == before
@@ -387,9 +391,9 @@ def test_a_stage_starts_from_the_checkpoint_that_it_names(
     started.update(model=model, params=flatten(initial))
     raise Started
 
-  monkeypatch.setattr(run, 'create_state', create_state)
+  monkeypatch.setattr(build, 'create_state', create_state)
   with pytest.raises(Started):
-    run.train(nano.config('stage1', store_path, **values), tmp_path / 'run')
+    nano.train(nano.config('stage1', store_path, **values), tmp_path / 'run')
   assert started['model'] == nano.MODEL
   assert {float(x) for p in started['params'].values() for x in p.flat} == {
     number
@@ -401,7 +405,7 @@ def test_a_checkpoint_to_start_from_that_is_not_there_is_named(
 ):
   values = {'init_from': str(measured), 'init_step': '7'}
   with pytest.raises(ConfigError) as error:
-    run.train(nano.config('stage1', store_path, **values), tmp_path / 'run')
+    nano.train(nano.config('stage1', store_path, **values), tmp_path / 'run')
   assert str(error.value) == (
     f"config.init_from: {measured}/checkpoints: has no checkpoint '7'; there "
     'are newest, best and 1, 2, 3.'
@@ -410,7 +414,7 @@ def test_a_checkpoint_to_start_from_that_is_not_there_is_named(
 
 
 @pytest.fixture
-def utilisation(store_path, monkeypatch):
+def utilisation(monkeypatch):
   """What a step a second uses of four chips, and the rows it is told of."""
   told = []
 
@@ -418,17 +422,16 @@ def utilisation(store_path, monkeypatch):
     told.append((batch, active))
     return {'attention': 2e12, 'other': 6e12}
 
-  monkeypatch.setattr(run.flops, 'step_flops', step_flops)
-  monkeypatch.setattr(run.flops, 'active_blocks', lambda rows: {'mot': 0.5})
-  config = nano.config('stage1', store_path, rows=8, streams=8)
+  monkeypatch.setattr(build.flops, 'step_flops', step_flops)
+  monkeypatch.setattr(build.flops, 'active_blocks', lambda rows: {'mot': 0.5})
   mesh = types.SimpleNamespace(devices=np.array(jax.devices()[:1]), size=4)
   # Two of the eight rows are on this process.
   rows = {'und': np.zeros((2, 96), np.int32), 'vit': np.zeros((2, 20, 64))}
 
   def find(chip):
-    monkeypatch.setattr(run, 'chip_of', lambda device: chip)
-    arguments = config, nano.MODEL, None, None, None, rows, mesh
-    return run._step_utilisation(*arguments), told
+    monkeypatch.setattr(build, 'chip_of', lambda device: chip)
+    arguments = 8, nano.MODEL, None, None, None, rows, mesh
+    return build._step_utilisation(*arguments), told
 
   return find
 
