@@ -10,13 +10,12 @@ the range from --low to --high. --points, --shift, --text_scale, --image_scale,
 --interval and --renorm change how the run's config samples.
 """
 
-import sys
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 from tqdm import tqdm
 
-from synermedgen_jax.checkpoint.orbax_items import CheckpointError
+from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.config.modules import check_imported, import_modules
 from synermedgen_jax.core.modalities import Modality, Region, find_route
 from synermedgen_jax.inference.sampling_flags import define_sampling_flags
@@ -61,7 +60,7 @@ _HIGH = flags.DEFINE_float(
 )
 
 
-def _translate() -> None:
+def main() -> None:
   import_modules(_MODULES.value)
   route = find_route(
     Region.parse(_REGION.value),
@@ -112,22 +111,8 @@ def _translate() -> None:
   )
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
-  if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
-  try:
-    _translate()
-  except (VolumeError, WorkdirError, CheckpointError) as error:
-    sys.exit(f'Error: {error}')
-  # An unknown modality, region or route; an output that cannot be written.
-  except (ValueError, OSError) as error:
-    sys.exit(f'Error: {error}')
-
-
 if __name__ == '__main__':
-  flags.mark_flags_as_required(
-    ['workdir', 'input', 'source', 'target', 'region', 'output']
+  run_command(
+    main,
+    required=['workdir', 'input', 'source', 'target', 'region', 'output'],
   )
-  app.run(main)

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME
 from synermedgen_jax.evaluation import (
   protocol,
@@ -45,7 +46,7 @@ _LABELS = (*prompts.LETTERS, prompts.TIA_SOURCE, prompts.TIA_TARGET)
 Image = Float[np.ndarray, 'h w']
 
 
-class MeasureError(ValueError):
+class MeasureError(UserError):
   """A model, store and settings that do not fit each other; one line."""
 
 

@@ -29,6 +29,7 @@ from synermedgen_jax.config.tokenizer import (
   tokenizer_of_run,
 )
 from synermedgen_jax.core.batch import ImageGeometry
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
 from synermedgen_jax.inference.volume import Synthesiser
@@ -43,7 +44,7 @@ from synermedgen_jax.slices.windows import (
 from synermedgen_jax.tasks.prompts import PROMPTS, Prompts
 
 
-class WorkdirError(ValueError):
+class WorkdirError(UserError):
   """A workdir that holds no trained stage; one line that names it."""
 
 
