@@ -1,5 +1,6 @@
 """The benchmarks run, at sizes whose figures mean nothing."""
 
+import json
 import re
 
 import pytest
@@ -16,6 +17,37 @@ def test_a_step_of_every_stage_is_timed():
     name, *numbers = line.replace('%', '').split()
     assert name == stage
     assert all(float(number.replace(',', '')) >= 0 for number in numbers)
+
+
+@pytest.mark.slow
+def test_records_of_a_step_and_of_sampling(tmp_path):
+  path = tmp_path / 'records.jsonl'
+  printed(
+    'benchmarks.train_step',
+    '--model=tiny',
+    '--stages=stage2',
+    '--steps=1',
+    '--rows=2',
+    '--latents=given',
+    '--remat=dots',
+    '--peak=1',
+    f'--output={path}',
+  )
+  printed('benchmarks.sampling', '--points=2', '--batch=2', f'--output={path}')
+  step, sampled = map(json.loads, path.read_text().splitlines())
+  assert step['latents'] == 'given'
+  assert step['shapes']['rows'] == 2
+  assert 0 < step['mfu'] < 1
+  assert sampled['shapes'] == {
+    'batch': 2,
+    'points': 2,
+    'contexts': 3,
+    'target_tokens': 64,
+  }
+  for record in (step, sampled):
+    assert record['seconds'] > 0
+    assert record['tokens_per_second'] > 0
+    assert record['peak_gb'] > 0
 
 
 @pytest.mark.slow
