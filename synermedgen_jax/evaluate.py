@@ -71,6 +71,12 @@ _SYNTHESISER = flags.DEFINE_string(
   "Registered model to score; by default the run's own. Its results replace "
   'those of the run in WORKDIR/evaluation.',
 )
+_SYNTHRAD2023 = flags.DEFINE_bool(
+  'synthrad2023',
+  False,
+  'Score synthetic CTs with the formulas of the SynthRAD2023 challenge, too; '
+  'needs --slices=0.',
+)
 _BATCH = flags.DEFINE_integer(
   'batch_size', 16, 'Rows at a time.', lower_bound=1
 )
@@ -89,6 +95,7 @@ def _settings() -> MeasureSettings:
       batch_size=_BATCH.value,
       seed=_SEED.value,
       synthesiser=_SYNTHESISER.value,
+      synthrad2023=_SYNTHRAD2023.value,
     )
   except MeasureError as error:
     raise UsageError(f'--{error}') from None
@@ -160,10 +167,18 @@ def _write(
     result['sampling'] = synthesised.sampling
     result['slices'] = _SLICES.value or 'all usable'
     result['definition']['synthesis'] = metrics.definitions()
+    if synthesised.synthrad2023:
+      result['synthrad2023'] = synthesised.synthrad2023
+      result['definition']['synthrad2023'] = metrics.SYNTHRAD2023
     by_subject['synthesis'] = synthesised.by_subject
     for route, arrays in synthesised.panels.items():
       _write_npz(out / 'panels' / f'{route}.npz', arrays)
     print('\n' + routes.route_table(result))
+    for route, score in synthesised.synthrad2023.items():
+      print(
+        f'{route} by SynthRAD2023: MAE {score["mae"]:.1f} HU, PSNR '
+        f'{score["psnr"]:.2f} dB, SSIM {score["ssim"]:.4f}'
+      )
   _write_json(workdir / subjects.FILE, by_subject)
   _write_json(out / 'metrics.json', result)
   print(f'\nMetrics: {out / "metrics.json"}')

@@ -31,7 +31,7 @@ from synermedgen_jax.phantoms import cohorts
 from synermedgen_jax.reporting.inspection_page import inspection_page, summary
 from synermedgen_jax.slices import datasets, ingest, inspection
 from synermedgen_jax.slices.datasets import CaseFiles
-from synermedgen_jax.slices.framing import FRAMES
+from synermedgen_jax.slices.framing import FRAMES, SliceSpec
 from synermedgen_jax.slices.grids import PLANES
 from synermedgen_jax.slices.prepare_store import (
   PrepareSettings,
@@ -135,13 +135,10 @@ def _ingest_settings() -> ingest.Settings:
     raise UsageError(f'--windows: {error}') from None
   try:
     return ingest.Settings(
-      canvas=_CANVAS.value,
+      SliceSpec(_CANVAS.value, _PLANE.value, _FRAME.value, windows),
       reference=_parse_modalities(reference),
       required=_parse_modalities(_MODALITIES.value),
-      plane=_PLANE.value,
-      frame=_FRAME.value,
       most_offset=_MOST_OFFSET.value,
-      windows=windows,
     )
   except ValueError as error:
     raise UsageError(f'--reference or --modalities: {error}') from None

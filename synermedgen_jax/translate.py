@@ -21,7 +21,6 @@ from synermedgen_jax.core.modalities import Modality, Region, find_route
 from synermedgen_jax.inference.sampling_flags import define_sampling_flags
 from synermedgen_jax.inference.workdir import Trained, WorkdirError
 from synermedgen_jax.slices import grids
-from synermedgen_jax.slices.framing import framed_grid
 from synermedgen_jax.slices.volumes import (
   NIFTI,
   Volume,
@@ -29,7 +28,7 @@ from synermedgen_jax.slices.volumes import (
   read_volume,
   write_volume,
 )
-from synermedgen_jax.slices.windows import Window, choose_window
+from synermedgen_jax.slices.windows import Window
 from synermedgen_jax.training.objectives import OBJECTIVES
 
 _WORKDIR = flags.DEFINE_string(
@@ -85,16 +84,11 @@ def main() -> None:
     _SAMPLING(trained.sampling), batch_size=_BATCH.value
   )
   # The scale of MR is arbitrary, and stated by flags.
-  target = trained.windows.get(route.target) or Window(_LOW.value, _HIGH.value)
-  source = choose_window(route.source, volume.data, trained.windows)
-  grid = framed_grid(
-    volume,
-    route.source,
-    source,
-    trained.geometry.vae_side,
-    trained.plane,
-    trained.frame,
+  target = trained.slices.windows.get(route.target) or Window(
+    _LOW.value, _HIGH.value
   )
+  source = trained.slices.window(route.source, volume.data)
+  grid = trained.slices.grid(volume, route.source, source)
   sampled = grids.resample(volume, grid, fill=source.low)
   slices = source.normalise(grids.to_slices(sampled))
   with tqdm(total=len(slices), desc=route.name, unit='slice') as bar:
@@ -102,7 +96,7 @@ def main() -> None:
       route, slices, seed=_SEED.value, progress=bar.update
     )
   on_grid = Volume(grids.from_slices(target.denormalise(made)), grid.affine)
-  # What a frame about the body left out is air.
+  # Places outside the frame of the body are air.
   data = grids.resample(on_grid, grids.Grid.of(volume), fill=target.low)
   write_volume(output, Volume(data, volume.affine), like=_INPUT.value)
   print(

@@ -1,7 +1,8 @@
 """Writes the slice store of a list of cases, several at a time.
 
     cases = folder_cases(Path('study'), dataset='study', region=Region.BRAIN)
-    store = prepare(cases, 'runs/store', PrepareSettings(Settings(canvas=256)))
+    settings = PrepareSettings(Settings(SliceSpec(canvas=256)))
+    store = prepare(cases, 'runs/store', settings)
 
 An interrupted call goes on where it stopped when it is made again with the same
 arguments; on a finished store it only opens it.
@@ -83,7 +84,7 @@ def prepare(
       ingest.check_modalities(case, settings.ingest)
   splits = _splits(cases, settings)
   record = {
-    **dataclasses.asdict(settings.ingest),
+    **settings.ingest.to_json(),
     'dataset': settings.dataset,
     'cases': {case.id: splits[case.id] for case in cases},
   }

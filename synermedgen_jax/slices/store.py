@@ -33,7 +33,8 @@ from synermedgen_jax.core.modalities import (
   Route,
   routes_between,
 )
-from synermedgen_jax.slices.windows import Window, windows_from_json
+from synermedgen_jax.slices.framing import SliceSpec
+from synermedgen_jax.slices.windows import Window
 
 VERSION = 2
 _LEVELS = 65535  # of uint16
@@ -291,10 +292,7 @@ class SliceStore:
 
   Attributes:
     path: as opened.
-    canvas: pixels along each side of a slice.
-    plane: of the slices, a name in `grids.PLANES`.
-    frame: what fills the canvas, one of `framing.FRAMES`.
-    windows: of the modalities that have one for all volumes.
+    slices: how volumes became slices.
     cases: the manifest, sorted by id.
   """
 
@@ -305,10 +303,7 @@ class SliceStore:
     cases: tuple[Case, ...],
   ):
     self.path = files.path
-    self.canvas = settings['canvas']
-    self.plane = settings.get('plane', 'axial')
-    self.frame = settings.get('frame', 'volume')
-    self.windows = windows_from_json(settings.get('windows', {}))
+    self.slices = SliceSpec.from_json(settings)
     self.cases = cases
     self._files = files
     self._by_id = {case.id: case for case in cases}
@@ -359,7 +354,7 @@ class SliceStore:
     for row in rows:
       for modality in row['modalities'].values():
         del modality['source']
-    held = [self.canvas, self.plane, self.frame, rows]
+    held = [self.slices.to_json(), rows]
     return hashlib.sha256(_dump(held)).hexdigest()[:12]
 
   def case(self, case_id: str) -> Case:
