@@ -28,7 +28,7 @@ from synermedgen_jax.models.interval_attention import (
   IMPLEMENTATIONS,
   interval_mask,
 )
-from synermedgen_jax.models.kernels import gpu, hopper
+from synermedgen_jax.models.kernels import gpu, hopper, hopper_tiles
 from synermedgen_jax.models.kernels.block_pairs import (
   NOTHING,
   what_blocks_hold,
@@ -104,12 +104,16 @@ def candidates() -> dict:
     if _TILES.value == 'all':
       found |= {
         f'pallas_gpu {b.q}x{b.k}': functools.partial(gpu.attention, blocks=b)
-        for b in (gpu.Blocks(128, 64), gpu.Blocks(64, 128), gpu.Blocks(128, 128))
+        for b in (
+          gpu.Blocks(128, 64),
+          gpu.Blocks(64, 128),
+          gpu.Blocks(128, 128),
+        )
       }
     if _TILES.value == 'all' and 'pallas_hopper' in found:
       found |= {
         'pallas_hopper ' + '/'.join(map(str, sizes)): functools.partial(
-          hopper.attention, tiles=hopper.Tiles(*sizes)
+          hopper.attention, tiles=hopper_tiles.Tiles(*sizes)
         )
         for sizes in _HOPPER_TILES
       }
@@ -189,11 +193,15 @@ def main(argv):
   for length in map(int, _LENGTHS.value):
     layout = tuple(map(jnp.asarray, synthesis_row(length)))
     block = min(_BLOCK, length)
-    holds = jax.jit(what_blocks_hold, static_argnames=('block_q', 'block_k'))(
-      *layout,
-      block_q=block,
-      block_k=block,
-    ) if length % block == 0 else jnp.ones(1)
+    holds = (
+      jax.jit(what_blocks_hold, static_argnames=('block_q', 'block_k'))(
+        *layout,
+        block_q=block,
+        block_k=block,
+      )
+      if length % block == 0
+      else jnp.ones(1)
+    )
     share = float((holds != NOTHING).mean())
     pairs = int((np.minimum(layout[2], length) - layout[1]).sum())
     keys = jax.random.split(jax.random.key(0), 4)

@@ -1,134 +1,235 @@
-"""How fast a training step is, beside a plain matrix product.
+"""Times a training step against a plain matrix product.
 
   python -m benchmarks.train_step --model=tiny
+  python -m benchmarks.train_step --model=base_1b --stages=stage1,stage2 \\
+      --remat=dots --latents=given --output=steps.jsonl
 
-For every stage: seconds to compile, milliseconds a step (median), real tokens
-a second, the step's floating-point operations (matrix products and
-convolutions, attention by active blocks, recomputation left out), the rate
-that follows, and its share of what a product of two large matrices of the
-model's compute dtype reaches on the same devices in the same run. Rows are
-packed from blank slices and lie on the device: reading is not timed.
+For every stage: seconds to compile, milliseconds per step (median), real tokens
+per second, the step's floating-point operations (matrix products and
+convolutions, attention by active blocks, recomputation left out), the rate that
+follows, and its share of what a product of two large matrices of the model's
+compute dtype reaches on the same devices in the same run. Rows are packed from
+blank slices and lie on the device: reading is not timed. `--model=medium` and
+`base_1b` have rows and a recipe of their own (`benchmarks/shapes.py`), which
+`benchmarks.torch_rival` times too.
+
+With `--latents=given` the step starts from random latents instead of encoding
+its images: the frozen autoencoder is neither run nor counted, as in
+`benchmarks.torch_rival`.
 """
 
-import importlib.util
-import statistics
+import dataclasses
 import time
-from pathlib import Path
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import app, flags
 
-from synermedgen_jax.core.batch import Capacity
-from synermedgen_jax.core.sharding import (
-  LOGICAL_RULES,
-  batch_sharding,
-  make_mesh,
-)
-from synermedgen_jax.input.tokenizer import project_tokenizer
-from synermedgen_jax.models.presets import preset
+from benchmarks import shapes, stages
+from benchmarks.measuring import append_record, median_seconds, peak_gb
+from synermedgen_jax.core.batch import PackedBatch
+from synermedgen_jax.core.sharding import LOGICAL_RULES, batch_sharding
+from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.presets import PRESETS
 from synermedgen_jax.planning.rows import sample_rows
-from synermedgen_jax.training import loop, run
+from synermedgen_jax.tasks.prompts import PROMPTS
+from synermedgen_jax.training import loop
+from synermedgen_jax.training.build import build
 from synermedgen_jax.training.flops import active_blocks, step_flops
-from synermedgen_jax.training.train_state import create_state
-
-_MODEL = flags.DEFINE_string('model', 'tiny', 'A preset.')
-_STAGES = flags.DEFINE_list(
-  'stages', ['autoencoder', 'stage1', 'stage2', 'joint'], 'Configs.'
+from synermedgen_jax.training.objectives import (
+  OBJECTIVES,
+  Objective,
+  draw_timesteps,
+  flow_and_text_sums,
+  multimodal_sums,
 )
-_STEPS = flags.DEFINE_integer('steps', 30, 'How many steps to time.')
+
+_MODEL = flags.DEFINE_string('model', 'tiny', 'A preset, or medium.')
+_STAGES = flags.DEFINE_list('stages', list(stages.STAGES), 'Stages to time.')
+_STEPS = flags.DEFINE_integer('steps', 30, 'Number of steps to time.')
 _OPTIMIZER = flags.DEFINE_string(
-  'optimizer', '', 'adamw or muon; what the config says by default.'
+  'optimizer', '', "adamw or muon; '' = the config's own."
 )
-_ROWS = flags.DEFINE_integer('rows', 0, 'Rows a step; 0 = the config says.')
-_CONFIGS = Path(__file__).parents[1] / 'configs'
-_SIDE = 2048  # of the matrices
+_ROWS = flags.DEFINE_integer('rows', 0, "Rows per step; 0 = the config's own.")
+_REMAT = flags.DEFINE_enum(
+  'remat',
+  'config',
+  ['none', 'dots', 'full', 'config'],
+  "What the backward pass recomputes; config = the config's own.",
+)
+_LATENTS = flags.DEFINE_enum(
+  'latents',
+  'encoded',
+  ['encoded', 'given'],
+  'Whether the step encodes its images or starts from random latents.',
+)
+_PEAK = flags.DEFINE_float(
+  'peak', 0.0, 'Peak TFLOP/s of a device; 0 = as a matrix product measures.'
+)
+_OUTPUT = flags.DEFINE_string(
+  'output', '', 'File to append one JSON object per stage to.'
+)
+_GIVEN = 'given_latents'  # the objective of --latents=given
 
 
-def _config(name: str):
-  spec = importlib.util.spec_from_file_location(name, _CONFIGS / f'{name}.py')
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config(_MODEL.value)
-  config.mesh = (-1, 1, 1)
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+  """A step: its times, real tokens, operations, and the peak of memory.
+
+  Attributes:
+    peak_gb: of the process so far, earlier stages included.
+    config: of the stage.
+  """
+
+  compile_seconds: float
+  seconds: float
+  tokens: int
+  operations: float
+  peak_gb: float
+  config: dict
+
+
+def _config(stage: str):
+  config = shapes.stage_config(stage, _MODEL.value)
   config.rows = _ROWS.value or config.rows
   config.optimizer = _OPTIMIZER.value or config.optimizer
+  if _REMAT.value != 'config':
+    config.compute.remat = _REMAT.value
   return config
 
 
-def _seconds(function, repeats: int) -> float:
-  """The median time of a call."""
-  times = []
-  for _ in range(repeats):
-    start = time.perf_counter()
-    jax.block_until_ready(function())
-    times.append(time.perf_counter() - start)
-  return statistics.median(times)
-
-
 def _product_rate(dtype: str) -> float:
-  """Operations a second of a matrix product, on one device."""
-  x = jnp.ones((_SIDE, _SIDE), dtype)
+  """Operations per second of a matrix product, on one device."""
+  side = 2048 if jax.default_backend() == 'cpu' else 8192
+  x = jax.random.normal(jax.random.key(0), (side, side), dtype)
   product = jax.jit(lambda x: x @ x)
   jax.block_until_ready(product(x))
-  return 2 * _SIDE**3 / _seconds(lambda: product(x), 10)
+  return 2 * side**3 / median_seconds(lambda: product(x), 10)
 
 
-def _measure(name: str) -> tuple[float, float, float, float]:
-  """Seconds to compile and to step; tokens and operations a step."""
-  config = _config(name)
-  model, mesh = preset(config.model), make_mesh(config.mesh)
-  tasks = {t: s for t, s in config.tasks.items() if s > 0}
+def _register_given_latents(batch: PackedBatch, model: BagelConfig) -> None:
+  """Adds the objective of the multimodal stages for fixed random latents."""
+  shape = (*batch.latent_index.shape, model.latent_dim)
+  latents = np.random.default_rng(0).standard_normal(shape, np.float32)
+
+  def sums(module, params, batch, key, config, tasks):
+    noise_key, t_key = jax.random.split(key)
+    noise = jax.random.normal(noise_key, latents.shape)
+    t = draw_timesteps(t_key, batch.noise_ids, config.train_shift)
+    return flow_and_text_sums(
+      module,
+      params,
+      batch,
+      jnp.asarray(latents),
+      noise,
+      t,
+      tasks,
+      chunk=config.logit_chunk,
+    )
+
+  OBJECTIVES[_GIVEN] = Objective(sums, ('ntp', 'flow'))
+
+
+def _measure(stage: str) -> Measurement:
+  run = build(_config(stage), data=False)
   batch = sample_rows(
-    tasks,
-    project_tokenizer(),
-    model.image_geometry(**config.image),
-    Capacity(**config.capacity),
-    rows=config.rows,
+    run.config['tasks'],
+    PROMPTS[run.config['prompts']],
+    run.tokenizer,
+    run.geometry,
+    run.capacity,
+    rows=run.rows,
   )
   tokens = sum(int((x.example_ids > 0).sum()) for x in (batch.und, batch.gen))
   active = active_blocks(batch)
-  scales, tx = run.optimiser(config, model)
-  state, shardings = create_state(
-    model, scales, tx, mesh, seed=0, ema=config.ema > 0
+  state, settings = run.create(), run.step
+  has_latents = (
+    OBJECTIVES[settings.stage].sums is multimodal_sums
+    and batch.latent_index.shape[1] > 0
   )
-  settings = run.step_config(config)
+  if _LATENTS.value == 'given' and has_latents:
+    _register_given_latents(batch, run.model)
+    settings = dataclasses.replace(settings, stage=_GIVEN)
   operations = sum(
-    step_flops(model, tx, settings, state, batch, active).values()
+    step_flops(run.model, run.tx, settings, state, batch, active).values()
   )
-  batch = loop.to_devices(batch, batch_sharding(mesh))
+  batch = loop.to_devices(batch, batch_sharding(run.mesh))
   step = jax.jit(
-    loop.make_train_step(model, tx, settings),
-    out_shardings=(shardings, None),
+    loop.make_train_step(run.model, run.tx, settings),
+    out_shardings=(jax.tree.map(lambda x: x.sharding, state), None),
+    donate_argnums=0,
   )
   start = time.perf_counter()
-  with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
+  with jax.set_mesh(run.mesh), nn.logical_axis_rules(LOGICAL_RULES):
     compiled = step.lower(state, batch).compile()
   compiling = time.perf_counter() - start
-  seconds = _seconds(lambda: compiled(state, batch), _STEPS.value)
-  return compiling, seconds, tokens, operations
+
+  def update():
+    nonlocal state
+    state, terms = compiled(state, batch)
+    return terms
+
+  jax.block_until_ready(update())
+  seconds = median_seconds(update, _STEPS.value)
+  return Measurement(
+    compiling, seconds, tokens, operations, peak_gb(), run.config
+  )
+
+
+def _record(stage: str, found: Measurement, rate: float) -> dict:
+  """The keys are those of the rival's records."""
+  return {
+    'benchmark': 'step',
+    'implementation': 'jax',
+    'model': _MODEL.value,
+    'stage': stage,
+    'remat': _REMAT.value,
+    'latents': _LATENTS.value,
+    'dtype': found.config['compute']['dtype'],
+    'shapes': {
+      'rows': found.config['rows'],
+      'tokens': found.tokens,
+      **found.config['capacity'],
+    },
+    'compile_seconds': found.compile_seconds,
+    'seconds': found.seconds,
+    'tokens_per_second': found.tokens / found.seconds,
+    'operations': found.operations,
+    'peak_rate': rate,
+    'mfu': found.operations / found.seconds / rate,
+    'peak_gb': found.peak_gb,
+  }
 
 
 def main(_) -> None:
-  rate = _product_rate(preset(_MODEL.value).dtype) * jax.device_count()
+  if _MODEL.value == 'medium':
+    PRESETS['medium'] = shapes.medium
+  dtype = _config(_STAGES.value[0]).compute.dtype
+  each = _PEAK.value * 1e12 or _product_rate(dtype)
+  rate = each * jax.device_count()
   device = jax.devices()[0]
+  source = 'the given peak is' if _PEAK.value else 'a matrix product reaches'
   print(
-    f'{_MODEL.value} on {jax.device_count()} x {device.device_kind}; a matrix '
-    f'product reaches {rate / 1e9:,.0f} GFLOP/s'
+    f'{_MODEL.value} on {jax.device_count()} x {device.device_kind}; {source} '
+    f'{rate / 1e9:,.0f} GFLOP/s'
   )
   print(
     'stage        compile s  step ms   tokens/s   GFLOP  GFLOP/s  of product'
   )
-  for name in _STAGES.value:
-    compiling, seconds, tokens, operations = _measure(name)
-    achieved = operations / seconds
+  for stage in _STAGES.value:
+    found = _measure(stage)
+    achieved = found.operations / found.seconds
     print(
-      f'{name:<12} {compiling:>9.1f} {1e3 * seconds:>8.1f} '
-      f'{tokens / seconds:>10,.0f} {operations / 1e9:>7.2f} '
+      f'{stage:<12} {found.compile_seconds:>9.1f} '
+      f'{1e3 * found.seconds:>8.1f} '
+      f'{found.tokens / found.seconds:>10,.0f} '
+      f'{found.operations / 1e9:>7.2f} '
       f'{achieved / 1e9:>8.1f} {achieved / rate:>11.0%}',
       flush=True,
     )
+    append_record(_OUTPUT.value, _record(stage, found, rate))
 
 
 if __name__ == '__main__':

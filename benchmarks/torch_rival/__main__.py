@@ -15,7 +15,12 @@ import argparse
 import jax
 import torch
 
-from benchmarks.torch_rival import attention_times, records, step_times
+from benchmarks.torch_rival import (
+  attention_times,
+  records,
+  sampling_times,
+  step_times,
+)
 
 
 def _numbers(text: str) -> list[int]:
@@ -68,13 +73,28 @@ def _parser() -> argparse.ArgumentParser:
     action='store_true',
     help='No gradient flows through the und stream.',
   )
+  _add_compile(one)
+
+  one = commands.add_parser('sampling', parents=[common])
+  one.add_argument('--model', default='base_1b', help='A preset, or medium.')
   one.add_argument(
+    '--points', type=int, default=50, help='Timesteps: one Euler step fewer.'
+  )
+  one.add_argument(
+    '--batch', type=_numbers, default=[1, 8], help='Prompts at a time.'
+  )
+  one.set_defaults(repeats=3)
+  _add_compile(one)
+  return parser
+
+
+def _add_compile(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
     '--compile',
     default='auto',
     choices=['auto', 'on', 'off'],
     help='Compile the layers; auto = on a GPU.',
   )
-  return parser
 
 
 def main() -> None:
@@ -84,6 +104,8 @@ def main() -> None:
   name = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
   device = torch.device(name)
   writer = records.Records(args.output, device)
+  wish = getattr(args, 'compile', 'auto')
+  compiled = wish == 'on' or (wish == 'auto' and device.type == 'cuda')
   if args.command == 'attention':
     attention_times.measure(
       writer,
@@ -103,8 +125,17 @@ def main() -> None:
       rows=args.rows,
       remat=args.remat,
       detach=args.detach_und,
-      compiled=args.compile == 'on'
-      or (args.compile == 'auto' and device.type == 'cuda'),
+      compiled=compiled,
+      repeats=args.repeats,
+    )
+  else:
+    sampling_times.measure(
+      writer,
+      device,
+      model=args.model,
+      points=args.points,
+      batches=args.batch,
+      compiled=compiled,
       repeats=args.repeats,
     )
 

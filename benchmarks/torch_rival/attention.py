@@ -18,7 +18,7 @@ from torch.nn.attention.flex_attention import (
 
 # One compiled function for every caller; each shape is compiled once.
 _compiled_mask = torch.compile(create_block_mask, dynamic=False)
-_compiled_flex = torch.compile(flex_attention, dynamic=False)
+_compiled_flex = torch.compile(flex_attention, dynamic=False, fullgraph=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +86,8 @@ def spans_of(intervals: Intervals) -> Spans:
   return Spans(places, places.argsort(), tuple(spans))
 
 
-def interval_block_mask(intervals: Intervals, *, compiled: bool) -> BlockMask:
-  """FlexAttention's block mask; `compiled` avoids the dense mask."""
+def interval_block_mask(intervals: Intervals) -> BlockMask:
+  """FlexAttention's block mask of both streams."""
   order, first, last = (
     intervals.order,
     intervals.visible_from,
@@ -98,9 +98,8 @@ def interval_block_mask(intervals: Intervals, *, compiled: bool) -> BlockMask:
     place = order[b, q]
     return (first[b, k] <= place) & (place < last[b, k])
 
-  create = _compiled_mask if compiled else create_block_mask
   rows, tokens = order.shape
-  return create(seen, rows, None, tokens, tokens, device=order.device)
+  return _block_mask(seen, rows, tokens, tokens, order.device)
 
 
 def length_block_mask(
@@ -111,9 +110,13 @@ def length_block_mask(
   def seen(b, h, q, k):
     return k < lengths[b]
 
-  return _compiled_mask(
-    seen, len(lengths), None, queries, keys, device=lengths.device
-  )
+  return _block_mask(seen, len(lengths), queries, keys, lengths.device)
+
+
+def _block_mask(seen, rows, queries, keys, device) -> BlockMask:
+  # Compiled, the dense mask never exists.
+  create = _compiled_mask if device.type == 'cuda' else create_block_mask
+  return create(seen, rows, None, queries, keys, device=device)
 
 
 def attend(
@@ -137,8 +140,9 @@ def attend(
     return _by_examples(query, key, value, visibility)
   if isinstance(visibility, BlockMask):
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-    # Inside a compiled layer this is inlined.
-    flex = _compiled_flex if query.is_cuda else flex_attention
+    # In a compiled layer it is compiled with the layer.
+    plain = torch.compiler.is_compiling() or not query.is_cuda
+    flex = flex_attention if plain else _compiled_flex
     out = flex(query, key, value, block_mask=visibility, enable_gqa=True)
     return out.transpose(1, 2)
   return _by_rows(query, key, value, visibility)

@@ -34,8 +34,10 @@ def attend_with(variant: str, intervals: attention.Intervals):
     return functools.partial(
       attention.attend, visibility=attention.spans_of(intervals)
     )
-  flex = torch.compile(flex_attention, dynamic=False, **VARIANTS[variant])
-  mask = attention.interval_block_mask(intervals, compiled=True)
+  flex = torch.compile(
+    flex_attention, dynamic=False, fullgraph=True, **VARIANTS[variant]
+  )
+  mask = attention.interval_block_mask(intervals)
 
   def attend(query, key, value):
     heads_first = (x.transpose(1, 2) for x in (query, key, value))
@@ -124,7 +126,6 @@ def measure(
         writer.add(**common, error=f'{type(error).__name__}: {error}'[:500])
         continue
       writer.add(**common, **times)
-      torch.compiler.reset()
 
 
 def _times(variant, intervals, inputs, upstream, repeats: int) -> dict:
@@ -135,20 +136,14 @@ def _times(variant, intervals, inputs, upstream, repeats: int) -> dict:
     out['errors'] = relative_errors(attend, inputs, upstream, intervals)
   records.reset_peak(device)
 
-  def forward():
-    with torch.no_grad():
-      attend(*inputs)
-
   timed = functools.partial(
     records.median_kernel_seconds, device=device, repeats=repeats
   )
-  forward_seconds = timed(forward)
+  forward_seconds = timed(lambda: attend(*inputs))
   seconds = timed(lambda: gradients(attend, inputs, upstream))
   mask_seconds = None
   if device.type != 'cpu':
-    mask_seconds = timed(
-      lambda: attention.interval_block_mask(intervals, compiled=True)
-    )
+    mask_seconds = timed(lambda: attention.interval_block_mask(intervals))
   return out | {
     'forward_seconds': forward_seconds,
     'seconds': seconds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from benchmarks.torch_rival.attention import (
   interval_block_mask,
   spans_of,
 )
-from synermedgen_jax.core.batch import TASKS, Layout, PackedBatch
+from synermedgen_jax.core.batch import Layout, PackedBatch
 
 # Farther apart than the places of any row.
 _ROW = 1 << 24
@@ -40,6 +41,7 @@ class Batch:
       in the batch.
     noises: the highest number that `noise_ids` can hold.
     noised_places: the gen tokens with a flow loss.
+    by_example: one row without padding, whose examples attend one by one.
   """
 
   token_ids: torch.Tensor
@@ -55,12 +57,13 @@ class Batch:
   noise_ids: torch.Tensor
   noises: int
   noised_places: torch.Tensor
+  by_example: bool
 
   def visibility(self) -> BlockMask | Spans:
-    """What `attend` takes: spans on a CPU, a block mask elsewhere."""
-    if self.token_ids.device.type == 'cpu':
+    """What `attend` takes."""
+    if self.by_example:
       return spans_of(self.intervals)
-    return interval_block_mask(self.intervals, compiled=True)
+    return interval_block_mask(self.intervals)
 
 
 def without_padding(batch: PackedBatch) -> PackedBatch:
@@ -103,6 +106,7 @@ def without_padding(batch: PackedBatch) -> PackedBatch:
     vit_positions=kept(batch.vit_positions, vit),
     vit_visible_from=kept(batch.vit_visible_from + shift, vit),
     vit_visible_to=kept(batch.vit_visible_to + shift, vit),
+    vae_images=np.asarray(batch.vae_images)[:1, :0],
     **{
       name: kept(getattr(batch, name), und)
       for name in ('token_ids', 'labels', 'ntp_weight', 'task_ids')
@@ -115,19 +119,25 @@ def without_padding(batch: PackedBatch) -> PackedBatch:
 
 
 def prepare(
-  batch: PackedBatch, device: torch.device, task_weights: dict[str, float]
+  batch: PackedBatch,
+  device: torch.device,
+  *,
+  by_example: bool,
+  task_weights: Sequence[float] = (),
 ) -> Batch:
-  """The batch on the device; on a CPU in one row, without padding.
+  """The batch on the device.
 
   Args:
     batch: packed rows.
     device: where the tensors go.
-    task_weights: weights of the tasks' next-token losses where they are not 1.
+    by_example: lay all examples out in one row without padding.
+    task_weights: weight of each task's next-token loss, in the order of
+      `batch.task_ids`; without any, no answer has a loss.
 
   Raises:
     ValueError: the images for the ViT are not all of one size.
   """
-  if device.type == 'cpu':
+  if by_example:
     batch = without_padding(batch)
 
   def tensor(values):
@@ -163,15 +173,16 @@ def prepare(
     noise_ids=tensor(ids),
     noises=most * len(ids),
     noised_places=tensor(np.flatnonzero(ids)),
+    by_example=by_example,
   )
 
 
 def _label_weights(batch: PackedBatch, task_weights) -> np.ndarray:
   """(b, u): a task's labels share its weight."""
   weights = np.zeros(batch.labels.shape, np.float32)
-  for number, task in enumerate(TASKS[1:], start=1):
+  for number, weight in enumerate(task_weights):
     own = np.asarray(batch.ntp_weight) * (np.asarray(batch.task_ids) == number)
-    weights += task_weights.get(task, 1.0) * own / max(own.sum(), 1.0)
+    weights += weight * own / max(own.sum(), 1.0)
   return weights
 
 

@@ -171,7 +171,7 @@ class Rival(nn.Module):
   def compile_layers(self) -> None:
     """Compiles the layer of each stack, once for all its layers."""
     for layer in (*self.vit.layers, *self.mot.layers):
-      layer.compile(dynamic=False)
+      layer.compile(dynamic=False, fullgraph=True)
 
   def run(self, layer: nn.Module, *arguments):
     """Calls a layer, with checkpointing if asked for."""
@@ -187,7 +187,7 @@ class Rival(nn.Module):
     if not len(batch.patches):
       return x
     seen = self.connector(
-      self.vit(batch.patches, batch.patch_positions, self.run)
+      self.vit(batch.patches.to(self.dtype), batch.patch_positions, self.run)
     )
     if self.config.connector_norm:
       seen = self.connector.norm(seen)
@@ -206,8 +206,8 @@ class Rival(nn.Module):
       noise_ids: (b, g).
       positions: (b, g) rows of the position table.
     """
-    times = self.time_embedder(timestep_features(times))
-    x = self.vae2llm(latents) + times[noise_ids]
+    times = self.time_embedder(timestep_features(times).to(self.dtype))
+    x = self.vae2llm(latents.to(self.dtype)) + times[noise_ids]
     return (x + self.latent_pos_embed[positions].to(x.dtype)).to(self.dtype)
 
   def backbone(self, und, gen, positions, visibility, caches=None):
@@ -220,7 +220,8 @@ class Rival(nn.Module):
       caches: of every layer, or None.
 
     Returns:
-      und, gen before their final norms; keys and values of every layer.
+      und, gen before their final norms; without gradients and caches, the
+      keys and values of every layer.
     """
     c = self.mot.config
     tables = rotary_tables(positions, c.head_dim, c.rope_theta)
@@ -230,7 +231,7 @@ class Rival(nn.Module):
       und, gen, new = self.run(
         layer, und, gen, tables, visibility, cache, self.detach
       )
-      if not torch.is_grad_enabled():
+      if caches is None and not torch.is_grad_enabled():
         keys.append(new)
     return und, gen, keys
 
@@ -267,7 +268,7 @@ class Rival(nn.Module):
 
 
 def _table(c: BagelConfig, side: int) -> torch.Tensor:
-  return torch.from_numpy(sincos_table(side, c.llm.hidden, c.position_base))
+  return torch.tensor(sincos_table(side, c.llm.hidden, c.position_base))
 
 
 def jax_name(name: str) -> tuple[str, int | None]:

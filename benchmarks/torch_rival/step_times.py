@@ -52,7 +52,10 @@ def measure(
     rival.compile_layers()
   trainer = Trainer(rival, config)
   batch = prepare(
-    packed, device, dict(config.objective.get('task_weights', {}))
+    packed,
+    device,
+    by_example=device.type == 'cpu',
+    task_weights=shapes.task_weights(config),
   )
   latents = None
   if batch.noise_ids.shape[1]:
