@@ -5,13 +5,19 @@
 A row is full of synthesis examples of one length (a source's latents and ViT
 tokens, an instruction, a noised target: 804 tokens), so what is visible grows
 linearly with the row. Prints for every implementation that runs on this
-platform: seconds of forward and backward together, the compiler's figure of
-the memory for temporaries, and the time's ratio to dense attention in the same
-run; and the share of blocks of 512 x 512 that hold anything visible, which is
-the share of the work that the Pallas kernels do.
+device: milliseconds of the forward pass and of both passes together, the
+compiler's figure of the memory for temporaries, the rate at which the visible
+pairs of a query and a key are computed (products of both passes, 4 and 10
+numbers of a head a pair; recomputation is not counted), the time's ratio to
+dense attention in the same run, and with `--errors` the relative error
+|x - x'| / |x'| of the output and of dq, dk, dv beside dense float32 attention.
+`--tiles=all` tries every tile size of the kernels.
 """
 
+import functools
+import json
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +26,9 @@ from absl import app, flags
 
 from synermedgen_jax.models.interval_attention import (
   IMPLEMENTATIONS,
-  interval_attention,
+  interval_mask,
 )
+from synermedgen_jax.models.kernels import gpu, hopper, hopper_tiles
 from synermedgen_jax.models.kernels.block_pairs import (
   NOTHING,
   what_blocks_hold,
@@ -35,10 +42,16 @@ _DIM = flags.DEFINE_integer('dim', 128, 'Of a head.')
 _DTYPE = flags.DEFINE_enum(
   'dtype', 'bfloat16', ['bfloat16', 'float32'], 'Of the arrays.'
 )
-_REPEATS = flags.DEFINE_integer('repeats', 3, 'The fastest run counts.')
+_REPEATS = flags.DEFINE_integer('repeats', 3, 'Timed runs; their median.')
 _MOST_MEMORY = flags.DEFINE_float(
   'most_memory', 8.0, 'GB of temporaries beyond which a case is left out.'
 )
+_TILES = flags.DEFINE_enum(
+  'tiles', 'default', ['default', 'all'], 'Tile sizes of the GPU kernels.'
+)
+_ONLY = flags.DEFINE_list('only', [], 'Implementations; empty = all.')
+_ERRORS = flags.DEFINE_bool('errors', False, 'Compare with dense float32.')
+_OUTPUT = flags.DEFINE_string('output', '', 'A file for JSON lines.')
 
 # (mode, tokens): source latents, source ViT tokens, instruction, target.
 _EXAMPLE = (('full', 258), ('full', 258), ('causal', 30), ('noise', 258))
@@ -46,7 +59,7 @@ _BLOCK = 512
 
 
 def synthesis_row(length: int) -> list[np.ndarray]:
-  """(order, visible_from, visible_to), each (1, length), in packing order."""
+  """(order, visible_from, visible_to) of a full row, in packing order."""
   bounds, start = [], 0
   end_of_example = sum(tokens for _, tokens in _EXAMPLE)
   while start < length:
@@ -65,66 +78,189 @@ def synthesis_row(length: int) -> list[np.ndarray]:
   return [x[None] for x in (order, visible_from, visible_to)]
 
 
-def _step(implementation: str):
-  def loss(qkv, layout):
-    out = interval_attention(*qkv, *layout, implementation=implementation)
-    return out.astype(jnp.float32).sum()
+def _cudnn(query, key, value, *layout):
+  """cuDNN's flash attention; it takes the mask as a dense array."""
+  return jax.nn.dot_product_attention(
+    query,
+    key,
+    value,
+    mask=interval_mask(*layout)[:, None],
+    implementation='cudnn',
+  )
 
-  return jax.jit(jax.value_and_grad(loss))
+
+def candidates() -> dict:
+  """Name to function of what runs on this device, the dense one first."""
+  device = jax.devices()[0]
+  found = {
+    name: entry.attend
+    for name, entry in IMPLEMENTATIONS.items()
+    if entry.platform in (None, device.platform)
+  }
+  if device.platform == 'gpu':
+    found['cudnn'] = _cudnn
+    if device.compute_capability != '9.0' or _DTYPE.value == 'float32':
+      found.pop('pallas_hopper')
+    if _TILES.value == 'all':
+      found |= {
+        f'pallas_gpu {b.q}x{b.k}': functools.partial(gpu.attention, blocks=b)
+        for b in (
+          gpu.Blocks(128, 64),
+          gpu.Blocks(64, 128),
+          gpu.Blocks(128, 128),
+        )
+      }
+    if _TILES.value == 'all' and 'pallas_hopper' in found:
+      found |= {
+        'pallas_hopper ' + '/'.join(map(str, sizes)): functools.partial(
+          hopper.attention, tiles=hopper_tiles.Tiles(*sizes)
+        )
+        for sizes in _HOPPER_TILES
+      }
+  only = _ONLY.value
+  return {
+    name: attend
+    for name, attend in found.items()
+    if not only or name.split()[0] in only
+  }
 
 
-def _measure(implementation: str, qkv, layout) -> tuple[float, float]:
-  """(seconds, bytes); nan seconds where the memory would not do."""
-  compiled = _step(implementation).lower(qkv, layout).compile()
-  memory = compiled.memory_analysis().temp_size_in_bytes
-  if memory > _MOST_MEMORY.value * 1e9:
-    return float('nan'), memory
-  seconds = []
+# forward, dq, dk/dv, stages forward and backward.
+_HOPPER_TILES = (
+  (128, 64, 64, 2, 2),
+  (64, 64, 64, 4, 3),
+  (64, 128, 128, 3, 2),
+)
+
+
+def _seconds(call, *args) -> float:
+  """The median of a call's times; calls are queued in groups on a GPU."""
+  group = 10 if jax.default_backend() == 'gpu' else 1
+  times = []
   for _ in range(_REPEATS.value):
     start = time.perf_counter()
-    jax.block_until_ready(compiled(qkv, layout))
-    seconds.append(time.perf_counter() - start)
-  return min(seconds), memory
+    for _ in range(group):
+      out = call(*args)
+    jax.block_until_ready(out)
+    times.append((time.perf_counter() - start) / group)
+  return float(np.median(times))
+
+
+def _both_passes(attend):
+  def loss(qkv, upstream, layout):
+    out = attend(*qkv, *layout)
+    return (out.astype(jnp.float32) * upstream).sum(), out
+
+  return jax.jit(jax.grad(loss, has_aux=True))
+
+
+def _measure(attend, qkv, upstream, layout) -> dict:
+  """Times and memory; empty where the memory would not do."""
+  both = _both_passes(attend).lower(qkv, upstream, layout).compile()
+  memory = both.memory_analysis().temp_size_in_bytes
+  if memory > _MOST_MEMORY.value * 1e9:
+    return {'temp_bytes': memory}
+  forward = jax.jit(lambda qkv, layout: attend(*qkv, *layout))
+  jax.block_until_ready(forward(qkv, layout))
+  gradients, out = jax.block_until_ready(both(qkv, upstream, layout))
+  return {
+    'temp_bytes': memory,
+    'forward_s': _seconds(forward, qkv, layout),
+    'both_s': _seconds(both, qkv, upstream, layout),
+    'values': (out, *gradients),
+  }
+
+
+def _relative_errors(values, expected) -> list[float]:
+  def norm(x):
+    return float(jnp.linalg.norm(x.astype(jnp.float32).ravel()))
+
+  return [
+    norm(a.astype(jnp.float32) - b) / norm(b)
+    for a, b in zip(values, expected, strict=True)
+  ]
 
 
 def main(argv):
   del argv
-  platform = jax.default_backend()
-  names = [
-    name
-    for name, found in IMPLEMENTATIONS.items()
-    if found.platform in (None, platform)
-  ]
   heads, kv_heads = map(int, _HEADS.value)
+  device = jax.devices()[0].device_kind
   print(
-    f'{jax.devices()[0].device_kind}, {heads}/{kv_heads} heads of '
-    f'{_DIM.value}, {_DTYPE.value}; forward and backward\n'
-    f'{"tokens":>7} {"blocks":>7}  {"implementation":<14} {"seconds":>9} '
-    f'{"memory":>9} {"to dense":>9}'
+    f'{device}, {heads}/{kv_heads} heads of {_DIM.value}, {_DTYPE.value}\n'
+    f'{"tokens":>7} {"blocks":>7}  {"implementation":<28} {"forward":>9} '
+    f'{"both ms":>9} {"memory":>9} {"TFLOP/s":>8} {"to dense":>9}  errors'
   )
   for length in map(int, _LENGTHS.value):
-    layout = synthesis_row(length)
+    layout = tuple(map(jnp.asarray, synthesis_row(length)))
     block = min(_BLOCK, length)
-    holds = jax.jit(what_blocks_hold, static_argnames=('block_q', 'block_k'))(
-      *layout, block_q=block, block_k=block
+    holds = (
+      jax.jit(what_blocks_hold, static_argnames=('block_q', 'block_k'))(
+        *layout,
+        block_q=block,
+        block_k=block,
+      )
+      if length % block == 0
+      else jnp.ones(1)
     )
     share = float((holds != NOTHING).mean())
-    key = jax.random.key(0)
-    qkv = tuple(
+    pairs = int((np.minimum(layout[2], length) - layout[1]).sum())
+    keys = jax.random.split(jax.random.key(0), 4)
+    query, key, value, upstream = (
       jax.random.normal(k, (1, length, n, _DIM.value), _DTYPE.value)
-      for k, n in zip(
-        jax.random.split(key, 3), (heads, kv_heads, kv_heads), strict=True
-      )
+      for k, n in zip(keys, (heads, kv_heads, kv_heads, heads), strict=True)
     )
+    qkv, upstream = (query, key, value), upstream.astype(jnp.float32)
+    expected = None
+    if _ERRORS.value and length <= 4096:
+      exact = tuple(x.astype(jnp.float32) for x in qkv)
+      with jax.default_matmul_precision('highest'):
+        gradients, out = _both_passes(IMPLEMENTATIONS['xla'].attend)(
+          exact, upstream, layout
+        )
+      expected = (out, *gradients)
     dense = None
-    for name in names:
-      seconds, memory = _measure(name, qkv, layout)
-      dense = dense or seconds
-      print(
-        f'{length:>7} {share:>7.1%}  {name:<14} {seconds:>9.4f} '
-        f'{memory / 1e6:>6.0f} MB {seconds / dense:>9.2f}',
-        flush=True,
-      )
+    for name, attend in candidates().items():
+      record = {
+        'benchmark': 'attention',
+        'implementation': name,
+        'device': device,
+        'dtype': _DTYPE.value,
+        'tokens': length,
+        'heads': [heads, kv_heads],
+        'dim': _DIM.value,
+        'visible_pairs': pairs,
+      }
+      try:
+        record |= _measure(attend, qkv, upstream, layout)
+      except Exception as error:  # One that fails is a line of the table.
+        record['error'] = f'{type(error).__name__}: {error}'[:400]
+      values = record.pop('values', None)
+      if expected and values:
+        record['errors'] = _relative_errors(values, expected)
+      if 'both_s' in record:
+        dense = dense or record['both_s']
+        flops = 14 * pairs * heads * _DIM.value
+        record['tflops'] = flops / record['both_s'] / 1e12
+        record['to_dense'] = record['both_s'] / dense
+      _print(record, share)
+      if _OUTPUT.value:
+        Path(_OUTPUT.value).parent.mkdir(parents=True, exist_ok=True)
+        with open(_OUTPUT.value, 'a') as file:
+          file.write(json.dumps(record) + '\n')
+
+
+def _print(record: dict, share: float) -> None:
+  nan = float('nan')
+  errors = ' '.join(f'{e:.1e}' for e in record.get('errors', ()))
+  print(
+    f'{record["tokens"]:>7} {share:>7.1%}  {record["implementation"]:<28} '
+    f'{1e3 * record.get("forward_s", nan):>9.3f} '
+    f'{1e3 * record.get("both_s", nan):>9.3f} '
+    f'{record.get("temp_bytes", nan) / 1e6:>6.0f} MB '
+    f'{record.get("tflops", nan):>8.1f} {record.get("to_dense", nan):>9.2f}  '
+    f'{errors}{record.get("error", "")}',
+    flush=True,
+  )
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""What the train loop and its checkpoints cost beside the compiled step.
+"""Time of the train loop and its checkpoints beside the compiled step.
 
   python -m benchmarks.checkpointing [--model=tiny] [--steps=200]
 
@@ -9,8 +9,6 @@ cores: see docs/running.md.
 """
 
 import dataclasses
-import functools
-import importlib.util
 import json
 import statistics
 import tempfile
@@ -21,24 +19,31 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import app, flags, logging
 
-from synermedgen_jax.core.batch import Capacity
-from synermedgen_jax.core.sharding import make_mesh
-from synermedgen_jax.input.tokenizer import project_tokenizer
-from synermedgen_jax.models.presets import preset
+from benchmarks import stages
+from synermedgen_jax.checkpoint import orbax_items as ckpt
+from synermedgen_jax.core.batch import PackedBatch
+from synermedgen_jax.models.presets import PRESETS, preset
 from synermedgen_jax.planning.rows import sample_rows
-from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import loop, run
+from synermedgen_jax.tasks.prompts import PROMPTS
+from synermedgen_jax.training import loop
+from synermedgen_jax.training.build import build
 from synermedgen_jax.training.saver import Saver
-from synermedgen_jax.training.train_state import create_state
 
-_MODEL = flags.DEFINE_string('model', 'tiny', 'A preset.')
-_STAGE = flags.DEFINE_string('stage', 'stage1', 'A config of configs/.')
-_LAYERS = flags.DEFINE_integer('layers', 0, 'Of the language model, instead.')
-_VOCAB = flags.DEFINE_integer('vocab', 0, 'Of the language model, instead.')
-_STEPS = flags.DEFINE_integer('steps', 400, 'Of the idle loop; 0 = none.', 0)
+_MODEL = flags.DEFINE_string(
+  'model', 'tiny', 'tiny or small with their own configs, or another preset.'
+)
+_STAGE = flags.DEFINE_enum(
+  'stage', 'stage1', stages.STAGES, 'The stage whose state is saved.'
+)
+_LAYERS = flags.DEFINE_integer(
+  'layers', 0, "Layers of the language model; 0 = the preset's."
+)
+_VOCAB = flags.DEFINE_integer(
+  'vocab', 0, "Vocabulary of the language model; 0 = the preset's."
+)
+_STEPS = flags.DEFINE_integer('steps', 400, 'Steps of the idle loop.', 0)
 _SAVES = flags.DEFINE_integer('saves', 5, 'Checkpoints to write.', 1)
 
 
@@ -64,63 +69,34 @@ class OneBatch:
     return {'0': {'next': 0}}
 
 
-def _config(name: str):
-  path = Path(__file__).parents[1] / 'configs' / f'{name}.py'
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(_MODEL.value)
-
-
-@dataclasses.dataclass
-class Parts:
-  """All that the loop takes."""
-
-  config: object
-  model: object
-  tx: object
-  mesh: object
-
-  @functools.cached_property
-  def batch(self):
-    config = self.config
-    return sample_rows(
-      {t: s for t, s in config.tasks.items() if s > 0},
-      project_tokenizer(),
-      self.model.image_geometry(**config.image),
-      Capacity(**config.capacity),
-      rows=config.rows,
-    )
-
-  def state(self):
-    scales, _ = run.optimiser(self.config, self.model)
-    return create_state(
-      self.model,
-      scales,
-      self.tx,
-      self.mesh,
-      seed=0,
-      ema=self.config.ema > 0,
-    )
-
-
-def _parts() -> Parts:
-  config = _config(_STAGE.value)
-  model = preset(config.model)
+def _run() -> loop.Run:
+  """The stage, its language model made smaller if flags say so."""
+  config = stages.stage_config(_STAGE.value, _MODEL.value)
   smaller = {'layers': _LAYERS.value, 'vocab': _VOCAB.value}
   smaller = {key: value for key, value in smaller.items() if value}
-  model = dataclasses.replace(
-    model, llm=dataclasses.replace(model.llm, **smaller)
+  if smaller:
+    model = preset(config.model)
+    llm = dataclasses.replace(model.llm, **smaller)
+    PRESETS['smaller'] = lambda: dataclasses.replace(model, llm=llm)
+    config.model = 'smaller'
+  return build(config, data=False)
+
+
+def _batch(run: loop.Run) -> PackedBatch:
+  return sample_rows(
+    run.config['tasks'],
+    PROMPTS[run.config['prompts']],
+    run.tokenizer,
+    run.geometry,
+    run.capacity,
+    rows=run.rows,
   )
-  _, tx = run.optimiser(config, model)
-  return Parts(config, model, tx, make_mesh(config.mesh))
 
 
-def _idle_step(parts: Parts, constants):
-  """A step that changes nothing, and tells what the real one tells."""
-  state, _ = parts.state()
-  real = loop.make_train_step(parts.model, parts.tx, constants)
-  _, sums = jax.eval_shape(real, state, parts.batch)
+def _idle_step(run: loop.Run, batch: PackedBatch):
+  """A step that changes nothing and returns the terms of the real one."""
+  real = loop.make_train_step(run.model, run.tx, run.step)
+  _, sums = jax.eval_shape(real, run.state, batch)
 
   def make(*_):
     def step(state, batch):
@@ -133,70 +109,55 @@ def _idle_step(parts: Parts, constants):
   return make
 
 
-def _seconds_a_step(parts: Parts, steps: int) -> float:
+def _seconds_a_step(run: loop.Run, steps: int) -> float:
   """Of the whole loop around an idle step, without its compilation."""
-  constants = run.step_config(parts.config)
-  loop.make_train_step = _idle_step(parts, constants)
-  state, shardings = parts.state()
-  abstract = jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    state,
-    shardings,
+  batch = _batch(run)
+  loop.make_train_step = _idle_step(run, batch)
+  run = dataclasses.replace(
+    run,
+    data=OneBatch(batch),
+    loop=dataclasses.replace(
+      run.loop, steps=steps, checkpoint_every=steps, val_every=0
+    ),
   )
   with tempfile.TemporaryDirectory() as folder:
-    loop.train(
-      Path(folder),
-      parts.model,
-      abstract,
-      lambda: state,
-      parts.tx,
-      parts.mesh,
-      OneBatch(parts.batch),
-      [],
-      constants,
-      loop.LoopConfig(
-        steps=steps,
-        rate=optax.constant_schedule(1.0),
-        log_every=parts.config.log_every,
-        checkpoint_every=steps,
-      ),
-    )
+    loop.train(run, Path(folder))
     rows = (Path(folder) / 'metrics.jsonl').read_text().splitlines()
-  # The first row has the compilation in it.
+  # The first row includes the compilation.
   return statistics.median(
     json.loads(row)['step_seconds/p50'] for row in rows[1:]
   )
 
 
-def _save_seconds(parts: Parts, saves: int) -> tuple[float, float, float]:
+def _save_seconds(run: loop.Run, saves: int) -> tuple[float, float, float]:
   """MB, and the medians of seconds that a save blocks, and that it takes."""
-  state, _ = parts.state()
+  state = run.create()
   blocked, taken = [], []
   with tempfile.TemporaryDirectory() as folder:
     saver = Saver(ckpt.manager(folder, keep=1))
     for step in range(saves + 1):
       start = time.perf_counter()
-      saver.save(step, state, OneBatch(), parts.model, {})
+      saver.save(step, state, OneBatch(), run.model, {})
       blocked.append(time.perf_counter() - start)
       saver.wait()
       taken.append(time.perf_counter() - start)
     saver.close()
   size = sum(x.nbytes for x in jax.tree.leaves(state)) / 1e6
-  # The first one makes threads and caches.
+  # The first save makes threads and caches.
   return size, statistics.median(blocked[1:]), statistics.median(taken[1:])
 
 
 def main(_) -> None:
   logging.set_verbosity(logging.WARNING)
-  parts = _parts()
-  size, blocked, taken = _save_seconds(parts, _SAVES.value)
+  run = _run()
+  size, blocked, taken = _save_seconds(run, _SAVES.value)
   print(
     f'a save of {size:.1f} MB: {1e3 * taken:.0f} ms, of which the loop is '
     f'blocked {1e3 * blocked:.0f} ms, {blocked / taken:.1%}'
   )
   if not _STEPS.value:
     return
-  own = _seconds_a_step(parts, _STEPS.value)
+  own = _seconds_a_step(run, _STEPS.value)
   print(f'the loop around an idle step: {1e3 * own:.2f} ms a step')
 
 

@@ -14,7 +14,6 @@
   of tasks about them: seconds and memory.
 """
 
-import importlib.util
 import json
 import resource
 import statistics
@@ -27,17 +26,17 @@ import nibabel as nib
 import numpy as np
 from absl import app, flags
 
-from synermedgen_jax.core.batch import Capacity
+from benchmarks import stages
 from synermedgen_jax.core.modalities import Region
-from synermedgen_jax.core.sharding import batch_sharding, make_mesh
-from synermedgen_jax.input.pipeline import example_dataset, train_dataset
-from synermedgen_jax.input.tokenizer import project_tokenizer
-from synermedgen_jax.models.presets import preset
+from synermedgen_jax.core.sharding import batch_sharding
+from synermedgen_jax.input.pipeline import example_dataset
 from synermedgen_jax.slices.datasets import CaseFiles, folder_cases
 from synermedgen_jax.slices.ingest import Settings, ingest
 from synermedgen_jax.slices.store import VERSION, SliceStore, StoreWriter
-from synermedgen_jax.training import loop, run
-from synermedgen_jax.training.train_state import create_state
+from synermedgen_jax.tasks.pairs import Pool
+from synermedgen_jax.tasks.registry import TASKS
+from synermedgen_jax.training import loop
+from synermedgen_jax.training.build import build
 
 _STORE = flags.DEFINE_string('store', 'runs/demo/store', 'A slice store.')
 _ROOT = flags.DEFINE_string(
@@ -46,7 +45,6 @@ _ROOT = flags.DEFINE_string(
 _REGION = flags.DEFINE_string('region', 'brain', 'Theirs.')
 _CASES = flags.DEFINE_integer('cases', 6, 'How many of them.')
 _PAIRS = flags.DEFINE_integer('pairs', 1_000_000, 'Of the large manifest.')
-_CONFIGS = Path(__file__).parents[1] / 'configs'
 _READS = 200
 _BATCHES = 30
 
@@ -108,19 +106,10 @@ def _random_slices(store: SliceStore, cases: list[CaseFiles]) -> None:
   )
 
 
-def _config(name: str):
-  spec = importlib.util.spec_from_file_location(name, _CONFIGS / f'{name}.py')
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config('tiny')
-
-
-def _step_seconds(config, batch) -> float:
-  mesh, model = make_mesh((1, 1, 1), jax.devices()[:1]), preset(config.model)
-  scales, tx = run.optimiser(config, model)
-  state, _ = create_state(model, scales, tx, mesh, seed=0, ema=config.ema > 0)
-  step = jax.jit(loop.make_train_step(model, tx, run.step_config(config)))
-  batch = loop.to_devices(batch, batch_sharding(mesh))
+def _step_seconds(run: loop.Run, batch) -> float:
+  state = run.create()
+  step = jax.jit(loop.make_train_step(run.model, run.tx, run.step))
+  batch = loop.to_devices(batch, batch_sharding(run.mesh))
   jax.block_until_ready(step(state, batch))
   times = []
   for _ in range(10):
@@ -131,21 +120,11 @@ def _step_seconds(config, batch) -> float:
 
 
 def _pipeline(store: SliceStore, name: str) -> None:
-  config = _config(name)
-  batches = iter(
-    train_dataset(
-      store,
-      'train',
-      project_tokenizer(),
-      preset(config.model).image_geometry(**config.image),
-      Capacity(**config.capacity),
-      tasks=dict(config.tasks),
-      rows=config.rows,
-      seed=0,
-      packing_bins=config.packing_bins,
-      threads=1,
-    )
-  )
+  config = stages.stage_config(name, 'tiny')
+  config.store, config.from_scratch = store.path, True
+  config.streams = config.reader_threads = 1
+  run = build(config, devices=jax.devices()[:1])
+  batches = iter(run.data)
   next(batches)
   examples = und = gen = 0
   start = time.perf_counter()
@@ -156,11 +135,11 @@ def _pipeline(store: SliceStore, name: str) -> None:
     und += int((batch.und.example_ids > 0).sum())
     gen += int((batch.gen.example_ids > 0).sum())
   seconds = time.perf_counter() - start
-  places = _BATCHES * config.rows
-  fill = [f'und {und / places / config.capacity.und:.0%}']
-  if config.capacity.gen:
-    fill.append(f'gen {gen / places / config.capacity.gen:.0%}')
-  step = _step_seconds(config, batch)
+  places = _BATCHES * run.rows
+  fill = [f'und {und / places / run.capacity.und:.0%}']
+  if run.capacity.gen:
+    fill.append(f'gen {gen / places / run.capacity.gen:.0%}')
+  step = _step_seconds(run, batch)
   read = seconds / _BATCHES
   print(
     f'{name:<12} {examples / seconds:>7,.0f} examples/s '
@@ -195,7 +174,8 @@ def _scale(store: SliceStore) -> None:
     cases = SliceStore.open(folder).cases
     opened = time.perf_counter()
     tasks = ('cts', 'tia', 'mi', 'synthesis')
-    datasets = [example_dataset(cases, task, seed=0) for task in tasks]
+    pool = Pool(cases)
+    datasets = [example_dataset(pool, TASKS[task], seed=0) for task in tasks]
     for dataset in datasets:
       dataset[count // 2]
     ready = time.perf_counter()

@@ -1,21 +1,21 @@
 """Models and rows on which this library and its PyTorch rival are timed.
 
 The models of `ROWS` are timed with BAGEL's recipe: AdamW, an averaged copy of
-the trained weights, shares of tasks as released. Other presets are timed as
-`configs/*.py` set them.
+the trained weights, shares of tasks as released. Other presets are timed with
+the config of `stages.stage_config`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from benchmarks import stages
+from synermedgen_jax.config.defaults import BAGEL_SAMPLING
 from synermedgen_jax.core.batch import Capacity, PackedBatch
 from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.inference import sampling
@@ -28,9 +28,8 @@ from synermedgen_jax.models.vit import ViTConfig
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.tasks import synthesis
 from synermedgen_jax.tasks.example import Example, SliceRef
-from synermedgen_jax.training.defaults import BAGEL_SAMPLING
-
-_CONFIGS = Path(__file__).parents[1] / 'configs'
+from synermedgen_jax.tasks.prompts import PAPER, PROMPTS
+from synermedgen_jax.tasks.registry import task_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +51,11 @@ class Rows:
 ROWS = {
   # 14 ViT slices of 24 x 24 tokens.
   ('base_1b', 'stage1'): Rows(
-    {'vit_side': 384, 'vae_side': 512}, Capacity(8320, 0, 14 * 576, 0)
+    {'vit_side': 336, 'vae_side': 512}, Capacity(8320, 0, 14 * 576, 0)
   ),
   # Four pairs: 24 x 24 ViT tokens and 2 x 32 x 32 latent tokens each.
   ('base_1b', 'stage2'): Rows(
-    {'vit_side': 384, 'vae_side': 512}, Capacity(2432, 8192, 4 * 576, 8)
+    {'vit_side': 336, 'vae_side': 512}, Capacity(2432, 8192, 4 * 576, 8)
   ),
   # Two questions of five slices of 14 x 14 tokens.
   ('medium', 'stage1'): Rows(
@@ -106,12 +105,9 @@ def model_shape(name: str) -> BagelConfig:
 
 def stage_config(stage: str, model: str) -> ConfigDict:
   """`configs/STAGE.py` with the rows and the recipe of the benchmark."""
-  path = _CONFIGS / f'{stage}.py'
-  spec = importlib.util.spec_from_file_location(stage, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config(model)
-  config.mesh = (-1, 1, 1)
+  config = stages.stage_config(stage, model)
+  if model == 'medium':
+    config.compute.update(dtype='float32', remat='none')
   if case := ROWS.get((model, stage)):
     config.image = dict(case.image)
     config.capacity = dataclasses.asdict(case.capacity)
@@ -122,10 +118,17 @@ def stage_config(stage: str, model: str) -> ConfigDict:
   return config
 
 
+def task_weights(config: ConfigDict) -> list[float]:
+  """The weight of every task's next-token loss, in the order of their ids."""
+  weights = config.objective.get('task_weights', {})
+  return [weights.get(task, 1.0) for task in task_names(config.tasks)]
+
+
 def sampled_batch(config: ConfigDict, model: BagelConfig) -> PackedBatch:
   """A batch of the config's tasks, packed from blank slices."""
   return sample_rows(
-    {task: share for task, share in config.tasks.items() if share > 0},
+    config.tasks,
+    PROMPTS[config.prompts],
     project_tokenizer(),
     model.image_geometry(**config.image),
     Capacity(**config.capacity),
@@ -168,4 +171,4 @@ def _prompts(count: int) -> Sequence[Example]:
     )
     for index in range(count)
   ]
-  return [synthesis.prompt(route, *pair) for pair in pairs]
+  return [synthesis.prompt(route, *pair, PAPER) for pair in pairs]

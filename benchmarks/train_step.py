@@ -27,29 +27,27 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks import jax_device, shapes
+from benchmarks import jax_device, shapes, stages
 from benchmarks.measuring import Seconds, append_record
 from synermedgen_jax.core.batch import PackedBatch
-from synermedgen_jax.core.sharding import (
-  LOGICAL_RULES,
-  batch_sharding,
-  make_mesh,
-)
+from synermedgen_jax.core.sharding import LOGICAL_RULES, batch_sharding
 from synermedgen_jax.models.bagel import BagelConfig
-from synermedgen_jax.training import loop, run
+from synermedgen_jax.models.presets import PRESETS
+from synermedgen_jax.planning.rows import sample_rows
+from synermedgen_jax.tasks.prompts import PROMPTS
+from synermedgen_jax.training import loop
+from synermedgen_jax.training.build import build
 from synermedgen_jax.training.flops import active_blocks, step_flops
 from synermedgen_jax.training.objectives import (
   OBJECTIVES,
+  Objective,
   draw_timesteps,
   flow_and_text_sums,
   multimodal_sums,
 )
-from synermedgen_jax.training.train_state import create_state
 
 _MODEL = flags.DEFINE_string('model', 'tiny', 'A preset, or medium.')
-_STAGES = flags.DEFINE_list(
-  'stages', ['autoencoder', 'stage1', 'stage2', 'joint'], 'Configs.'
-)
+_STAGES = flags.DEFINE_list('stages', list(stages.STAGES), 'Stages to time.')
 _STEPS = flags.DEFINE_integer('steps', 30, 'Number of steps to time.')
 _OPTIMIZER = flags.DEFINE_string(
   'optimizer', '', "adamw or muon; '' = the config's own."
@@ -59,7 +57,7 @@ _REMAT = flags.DEFINE_enum(
   'remat',
   'config',
   ['none', 'dots', 'full', 'config'],
-  "What the backward pass recomputes; config = the preset's own.",
+  "What the backward pass recomputes; config = the config's own.",
 )
 _LATENTS = flags.DEFINE_enum(
   'latents',
@@ -97,7 +95,8 @@ def _config(stage: str):
   config = shapes.stage_config(stage, _MODEL.value)
   config.rows = _ROWS.value or config.rows
   config.optimizer = _OPTIMIZER.value or config.optimizer
-  config.remat = '' if _REMAT.value == 'config' else _REMAT.value
+  if _REMAT.value != 'config':
+    config.compute.remat = _REMAT.value
   return config
 
 
@@ -115,7 +114,7 @@ def _register_given_latents(batch: PackedBatch, model: BagelConfig) -> None:
   shape = (*batch.latent_index.shape, model.latent_dim)
   latents = np.random.default_rng(0).standard_normal(shape, np.float32)
 
-  def sums(module, params, batch, key, config):
+  def sums(module, params, batch, key, config, tasks):
     noise_key, t_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, latents.shape)
     t = draw_timesteps(t_key, batch.noise_ids, config.train_shift)
@@ -126,42 +125,44 @@ def _register_given_latents(batch: PackedBatch, model: BagelConfig) -> None:
       jnp.asarray(latents),
       noise,
       t,
+      tasks,
       chunk=config.logit_chunk,
     )
 
-  OBJECTIVES[_GIVEN] = sums
+  OBJECTIVES[_GIVEN] = Objective(sums, ('ntp', 'flow'))
 
 
 def _measure(stage: str) -> Measurement:
-  config = _config(stage)
-  model = run.computed_as(config, shapes.model_shape(config.model))
-  mesh = make_mesh(config.mesh)
-  batch = shapes.sampled_batch(config, model)
+  run = build(_config(stage), data=False)
+  batch = sample_rows(
+    run.config['tasks'],
+    PROMPTS[run.config['prompts']],
+    run.tokenizer,
+    run.geometry,
+    run.capacity,
+    rows=run.rows,
+  )
   tokens = sum(int((x.example_ids > 0).sum()) for x in (batch.und, batch.gen))
   active = active_blocks(batch)
-  scales, tx = run.optimiser(config, model)
-  state, shardings = create_state(
-    model, scales, tx, mesh, seed=0, ema=config.ema > 0
-  )
-  settings = run.step_config(config)
+  state, settings = run.create(), run.step
   has_latents = (
-    OBJECTIVES[settings.stage] is multimodal_sums
+    OBJECTIVES[settings.stage].sums is multimodal_sums
     and batch.latent_index.shape[1] > 0
   )
   if _LATENTS.value == 'given' and has_latents:
-    _register_given_latents(batch, model)
+    _register_given_latents(batch, run.model)
     settings = dataclasses.replace(settings, stage=_GIVEN)
   operations = sum(
-    step_flops(model, tx, settings, state, batch, active).values()
+    step_flops(run.model, run.tx, settings, state, batch, active).values()
   )
-  batch = loop.to_devices(batch, batch_sharding(mesh))
+  batch = loop.to_devices(batch, batch_sharding(run.mesh))
   step = jax.jit(
-    loop.make_train_step(model, tx, settings),
-    out_shardings=(shardings, None),
+    loop.make_train_step(run.model, run.tx, settings),
+    out_shardings=(jax.tree.map(lambda x: x.sharding, state), None),
     donate_argnums=0,
   )
   start = time.perf_counter()
-  with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
+  with jax.set_mesh(run.mesh), nn.logical_axis_rules(LOGICAL_RULES):
     compiled = step.lower(state, batch).compile()
   compiling = time.perf_counter() - start
 
@@ -177,7 +178,7 @@ def _measure(stage: str) -> Measurement:
     tokens,
     operations,
     jax_device.peak_gb(),
-    config.to_dict(),
+    run.config,
   )
 
 
@@ -190,7 +191,7 @@ def _record(stage: str, found: Measurement, rate: float) -> dict:
     'stage': stage,
     'remat': _REMAT.value,
     'latents': _LATENTS.value,
-    'dtype': shapes.model_shape(_MODEL.value).dtype,
+    'dtype': found.config['compute']['dtype'],
     'shapes': {
       'rows': found.config['rows'],
       'tokens': found.tokens,
@@ -209,7 +210,9 @@ def _record(stage: str, found: Measurement, rate: float) -> dict:
 
 
 def main(_) -> None:
-  dtype = shapes.model_shape(_MODEL.value).dtype
+  if _MODEL.value == 'medium':
+    PRESETS['medium'] = shapes.medium
+  dtype = _config(_STAGES.value[0]).compute.dtype
   each = _PEAK.value * 1e12 or _product_rate(dtype)
   rate = each * jax.device_count()
   device = jax.devices()[0]

@@ -1,39 +1,39 @@
 """Stage 0: a KL autoencoder for slices, for runs without a pretrained VAE.
 
-  python -m synermedgen_jax.main --config=configs/autoencoder.py:tiny \\
-      --config.store=STORE --workdir=RUN/autoencoder
+  python -m synermedgen_jax.main --config=configs/autoencoder.py:base_1b \\
+      --config.store=STORE --config.tokenizer=FOLDER --workdir=RUN/autoencoder
 
-tiny: two CPU cores, 64 x 64 phantom slices.
+BAGEL brings the FLUX VAE, so a run from its weights skips this stage. FOLDER
+holds the tokenizer.json of the model to come (Qwen2.5's for base_1b), which
+later stages take from this run. The word after the colon is a preset of
+`models/presets.py`. Neither the paper nor BAGEL trains an autoencoder: rate and
+loss weights are this project's choice.
+
+Hardware: one GPU or more. Time and result: not run.
 """
 
 from ml_collections import ConfigDict
 
-from synermedgen_jax.training.defaults import default_config
+from synermedgen_jax.config.defaults import default_config
 
 
-def get_config(model: str = 'tiny') -> ConfigDict:
+def get_config(model: str = 'bagel_7b') -> ConfigDict:
   config = default_config()
   config.stage = 'autoencoder'
   config.model = model
 
-  # What is asked, and how a slice becomes tokens.
   config.tasks = {'reconstruction': 1.0}
-  config.capacity = {'und': 8, 'gen': 4 * 64, 'vit': 0, 'images': 4}
-  config.rows = config.streams = 1
+  # Two slices of 32 x 32 latent tokens a row.
+  config.capacity = {'und': 8, 'gen': 2 * 1024, 'vit': 0, 'images': 2}
   config.packing_bins = 4
 
-  # Which parameters train: (regular expression, learning-rate multiplier).
   config.trainable = (
+    # Set at the end, to unit variance of the latents.
     (r'autoencoder/latent_(shift|scale)', 0.0),
     (r'autoencoder/.*', 1.0),
     (r'.*', 0.0),
   )
   config.objective = {'l2_weight': 2.0, 'kl_weight': 5e-4}
-  config.steps = 1600
-  config.learning_rate = 1e-2
-  config.warmup = 50
-
-  config.log_every = 100
-  config.val_batches = 16
-  config.checkpoint_every = 800
+  config.learning_rate = 1e-4
+  config.ema = 0.0
   return config

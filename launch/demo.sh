@@ -2,13 +2,13 @@
 # The whole job on digital phantoms, from the small base: volumes, slice store,
 # Stage I, Stage II, evaluation, report. No GPU. Stage II trains until minute
 # twelve, 900 steps at least and 10,000 at most: 13 minutes in all on two fast
-# cores, 15 on two slow ones. A second run reuses what is there.
+# cores, 15 on two slow ones. A second run reuses finished parts.
 # Usage: bash launch/demo.sh [--from_scratch] [directory, runs/demo by default]
-# --from_scratch: the model tiny, from nothing, an autoencoder first.
+# --from_scratch: the model tiny from random weights, an autoencoder first.
 # MINUTES=0 bash launch/demo.sh: 900 steps, whatever the time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-model=small run=runs/demo start=weights/small
+model=small run=runs/demo
 minutes="${MINUTES:-12}"
 if [[ ! $minutes =~ ^[0-9]+$ ]]; then
   echo "Error: MINUTES=$minutes: expected a whole number of minutes." >&2
@@ -16,7 +16,7 @@ if [[ ! $minutes =~ ^[0-9]+$ ]]; then
 fi
 if [ "${1:-}" = --from_scratch ]; then
   shift
-  model=tiny run=runs/demo_from_scratch start=''
+  model=tiny run=runs/demo_from_scratch
 fi
 run="${1:-$run}"
 # shellcheck source=launch/setup.sh
@@ -24,15 +24,14 @@ source launch/setup.sh requirements.txt
 
 step() { printf '\n== %s\n' "$1"; }
 
-train() {  # stage, config, where it starts from, options
+train() {  # stage, config, options
   step "$1"
-  python -m synermedgen_jax.main --config="configs/$2.py:$model" \
-    --workdir="$run/$2" --config.store="$run/store" --config.init_from="$3" "${@:4}"
+  python -m synermedgen_jax.main --config="configs/$model/$2.py" \
+    --workdir="$run/$2" --config.store="$run/store" "${@:3}"
 }
 
-# How many steps of Stage II end in the minute that is asked for, at the pace of
-# Stage I: 900 to 10,000, what more bring was not tried (docs/base.md). Kept for
-# a second run.
+# Steps of Stage II that end in minute $minutes at the pace of Stage I: 900 to
+# 10,000, since more were not tried. Kept for a second run.
 stage2_steps() {
   local kept="$run/stage2_steps.txt" pace steps
   if [ ! -s "$kept" ]; then
@@ -46,21 +45,22 @@ stage2_steps() {
 }
 
 step 'Phantoms to slice store'
-# Drawn in one frame: no offset to look for.
+# All modalities of a phantom share one frame, so no offset is searched for.
 python -m synermedgen_jax.prepare --dataset=phantom --root="$run/phantoms" \
   --subjects=40 --canvas=64 --frame=body --most_offset=0 --store="$run/store"
 
-if [ -z "$start" ]; then
-  train 'Stage 0: autoencoder' autoencoder ''
-  start="$run/autoencoder"
-fi
-train 'Stage I: understanding' stage1 "$start"
-options=()
-if [ "$model" = small ]; then
+options=(--config.init_from="$run/stage1")
+if [ "$model" = tiny ]; then
+  train 'Stage 0: autoencoder' autoencoder
+  train 'Stage I: understanding, without CTS' stage1_first \
+    --config.init_from="$run/autoencoder"
+  train 'Stage I: understanding' stage1 --config.init_from="$run/stage1_first"
+else
+  train 'Stage I: understanding' stage1 --config.init_from=weights/small
   steps="$(stage2_steps)"
-  options=(--config.steps="$steps")
+  options+=(--config.steps="$steps")
 fi
-train 'Stage II: synthesis' stage2 "$run/stage1" "${options[@]}"
+train 'Stage II: synthesis' stage2 "${options[@]}"
 
 step 'Evaluation on held-out subjects'
 if [ "$run/stage2/evaluation/metrics.json" -nt "$run/stage2/metrics.jsonl" ]; then

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Trains on the GPUs of one box, one process for all of them, and again for as
-# long as the exit status is 75 (preempted and saved). SIGTERM or Ctrl-C: saves
-# and stops. As a Slurm job: one process per node, and the job requeues itself.
-# Usage: bash launch/gpu.sh [--dry_run] --config=configs/stage1.py:bagel_7b \
-#          --workdir=DIR --config.store=STORE
+# Trains on the GPUs of one box, one process for all of them, and starts again
+# while the exit status is 75 (preempted and saved). SIGTERM or Ctrl-C saves and
+# stops. As a Slurm job: one process per node, and the job requeues itself.
+# Usage: bash launch/gpu.sh [--dry_run] --config=configs/stage1.py \
+#          --config.init_from=RUN/bagel --config.store=STORE --workdir=RUN/stage1
 #        sbatch --nodes=2 --gpus-per-node=8 --cpus-per-task=32 launch/gpu.sh \
 #          (the same options)
 #SBATCH --job-name=synermedgen

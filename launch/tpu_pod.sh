@@ -3,8 +3,8 @@
 # the train command on all of them, and again after a preemption, on a new slice
 # if need be. Training outlives this script: the same call finds it again.
 # Usage: bash launch/tpu_pod.sh train --name=SLICE --type=v5p-64 --spot -- \
-#          --config=configs/stage1.py:bagel_7b --workdir=gs://BUCKET/RUN \
-#          --config.store=gs://BUCKET/STORE
+#          --config=configs/stage1.py --config.init_from=gs://BUCKET/bagel \
+#          --config.store=gs://BUCKET/store --workdir=gs://BUCKET/stage1
 #        bash launch/tpu_pod.sh up|setup|tail|status|down --name=SLICE
 # Options: --zone= and --project= (or else gcloud's own), --spot, --queued (for
 # a queued resource; in every call), --version= of the runtime (or else the

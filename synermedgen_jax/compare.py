@@ -2,7 +2,7 @@
 
   python -m synermedgen_jax.compare --runs=runs/ablations
 
-Reads ROOT/SEED/ARM/evaluation/subjects.json, as `launch/ablations.sh` and
+Reads ROOT/SEED/ARM/evaluation/subjects.json, as `projects/ablations/run.sh` and
 `evaluate` leave them, and writes a Markdown page and a PNG plot: mean SSIM and
 accuracy per arm, with 95 % intervals by bootstrap over subjects, the paired
 difference to the reference arm, baselines, and what the paper reports. An arm
@@ -16,12 +16,13 @@ from pathlib import Path
 
 from absl import app, flags
 
-from synermedgen_jax.evaluation import comparison, pictures
-from synermedgen_jax.evaluation.ablations import ARMS, REFERENCE
+from projects.ablations.arms import ARMS, REFERENCE
+from synermedgen_jax.evaluation import comparison
 from synermedgen_jax.evaluation.comparison import ComparisonError
-from synermedgen_jax.evaluation.comparison_chart import comparison_chart
-from synermedgen_jax.evaluation.comparison_table import markdown
-from synermedgen_jax.evaluation.results import ResultError
+from synermedgen_jax.evaluation.subjects import ResultError
+from synermedgen_jax.reporting import pictures
+from synermedgen_jax.reporting.comparison_chart import comparison_chart
+from synermedgen_jax.reporting.comparison_table import markdown
 
 _RUNS = flags.DEFINE_string('runs', None, 'ROOT of SEED/ARM workdirs.')
 _ARMS = flags.DEFINE_list(

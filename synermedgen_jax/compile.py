@@ -19,11 +19,11 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
+from synermedgen_jax.config.command_line import parse_config_flags
+from synermedgen_jax.config.errors import ConfigError
 from synermedgen_jax.planning.plan import DoesNotFit, make_plan
 from synermedgen_jax.planning.tables import describe
 from synermedgen_jax.planning.topologies import find_topology
-from synermedgen_jax.training.command_line import parse_config_flags
-from synermedgen_jax.training.config_checks import ConfigError
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'The stage: configs/stage1.py:bagel_7b and its like.'

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from absl import app, flags, logging
 from tqdm import tqdm
 
+from synermedgen_jax.checkpoint.orbax_items import CheckpointError
 from synermedgen_jax.inference import bagel_workdir
 from synermedgen_jax.inference.workdir import WorkdirError
-from synermedgen_jax.interop import bagel_configs
+from synermedgen_jax.input import vocab_files
 from synermedgen_jax.interop.bagel_configs import BagelError
-from synermedgen_jax.training.checkpoints import CheckpointError
 
 _CHECKPOINT = flags.DEFINE_string(
   'checkpoint', None, 'The workdir of a run, or of import_bagel.'
@@ -44,8 +44,8 @@ def _export(workdir: Path, output: Path) -> None:
     tensors = bagel_workdir.export_bagel(workdir, output, dtype, progress)
   total = sum(tensor.nbytes for tensor in tensors.values())
   print(f'{output}: {len(tensors)} tensors, {total / 1e9:.3f} GB.')
-  if not bagel_configs.has_tokenizer(output):
-    print(f'The tokenizer of {workdir} is not there: {output} is without one.')
+  if not vocab_files.holds_tokenizer(output):
+    print(f'{workdir} holds no tokenizer: {output} has none.')
 
 
 def main(argv: list[str]) -> None:

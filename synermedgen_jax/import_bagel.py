@@ -1,19 +1,20 @@
-"""Makes BAGEL's files a starting point for `main`, `evaluate`, `translate`.
+"""Turns BAGEL's files into a workdir for `main`, `evaluate` and `translate`.
 
   python -m synermedgen_jax.import_bagel --source=DIR --dry_run
   python -m synermedgen_jax.import_bagel --source=DIR --output=RUN/bagel
-  python -m synermedgen_jax.main --config=configs/stage1.py:init_from \\
-      --config.store=STORE --config.init_from=RUN/bagel \\
-      --config.tokenizer=RUN/bagel --workdir=RUN/stage1
-
-The model `init_from` is whatever the folder holds; image sides and capacities
-of the config are to be set to suit it.
+  python -m synermedgen_jax.main --config=configs/stage1.py \\
+      --config.init_from=RUN/bagel --config.store=STORE --workdir=RUN/stage1
 
 Reads `ema.safetensors` (or shards with an index), `ae.safetensors`, the JSON
-configs and the tokenizer's files, of a model of any size. A key that is
-missing, unknown or of another shape than the configs say is an error, told
-before any weight is read. The weights go through memory block by block.
-`--dry_run` prints which key becomes which parameter and reads headers alone.
+configs and the tokenizer's files. A key that is missing, unknown or of another
+shape than the configs say is an error, reported before any weight is read. The
+weights go through memory block by block. `--dry_run` prints the parameter that
+each key becomes, and reads headers alone.
+
+A model of another size than BAGEL-7B-MoT trains with
+--config=configs/stage1.py:init_from, and image sides and capacities to suit it.
+The workdir holds the tokenizer, so it may be copied to any place, such as
+gs://BUCKET/bagel.
 """
 
 import sys
@@ -25,8 +26,11 @@ import numpy as np
 from absl import app, flags, logging
 from tqdm import tqdm
 
+from synermedgen_jax.config.command_line import UsageError
+from synermedgen_jax.config.tokenizer import FOLDER
 from synermedgen_jax.inference import bagel_workdir
 from synermedgen_jax.inference.workdir import WorkdirError
+from synermedgen_jax.input import vocab_files
 from synermedgen_jax.interop import bagel_configs, bagel_weights
 from synermedgen_jax.interop.bagel_configs import BagelError
 from synermedgen_jax.interop.tensor_files import TensorFileError
@@ -34,18 +38,17 @@ from synermedgen_jax.models.bagel import BagelConfig
 
 _SOURCE = flags.DEFINE_string('source', None, "A folder of BAGEL's files.")
 _OUTPUT = flags.DEFINE_string(
-  'output', None, 'A new folder: the checkpoint, its config and tokenizer.'
+  'output', None, 'The new workdir: checkpoint, config and tokenizer.'
 )
 _DTYPE = flags.DEFINE_enum(
-  'dtype', 'bfloat16', ['bfloat16', 'float32'], 'Of weights and arithmetic.'
+  'dtype',
+  'bfloat16',
+  ['bfloat16', 'float32'],
+  'Type of the weights, and of the arithmetic with them.',
 )
 _DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Print the table of keys; read no weights, write nothing.'
 )
-
-
-class UsageError(ValueError):
-  """Flags that do not fit."""
 
 
 def _print_table(
@@ -97,8 +100,8 @@ def _import(source: Path, output: Path, dtype: np.dtype) -> None:
     f'{output}: {numbers / 1e6:.2f} M numbers in {dtype.name}; start from it '
     f'with --config.init_from={output}.'
   )
-  if not bagel_configs.has_tokenizer(output):
-    print(f'{source} holds no tokenizer: put its files into {output}.')
+  if not vocab_files.holds_tokenizer(output / FOLDER):
+    print(f'{source} holds no tokenizer: put its files into {output / FOLDER}.')
 
 
 def main(argv: list[str]) -> None:

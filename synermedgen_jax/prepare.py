@@ -18,32 +18,36 @@ does nothing.
 
 import collections
 import concurrent.futures
-import dataclasses
-import itertools
-import multiprocessing
-import os
 import sys
-import threading
 from pathlib import Path
 
 from absl import app, flags
 from tqdm import tqdm
 
+from synermedgen_jax.config.command_line import UsageError
+from synermedgen_jax.config.modules import import_modules
 from synermedgen_jax.core.modalities import Modality, Region
-from synermedgen_jax.evaluation.inspection_page import inspection_page, summary
-from synermedgen_jax.slices import datasets, ingest, inspection, phantoms
+from synermedgen_jax.phantoms import cohorts
+from synermedgen_jax.reporting.inspection_page import inspection_page, summary
+from synermedgen_jax.slices import datasets, ingest, inspection
 from synermedgen_jax.slices.datasets import CaseFiles, DatasetError
 from synermedgen_jax.slices.framing import FRAMES
 from synermedgen_jax.slices.grids import PLANES
+from synermedgen_jax.slices.prepare_store import (
+  PrepareSettings,
+  prepare,
+  processes,
+)
 from synermedgen_jax.slices.public_datasets import PUBLIC_DATASETS, find_cases
-from synermedgen_jax.slices.splits import assign_case_splits
-from synermedgen_jax.slices.store import SliceStore, StoreError, StoreWriter
+from synermedgen_jax.slices.store import SliceStore, StoreError
 from synermedgen_jax.slices.volumes import VolumeError
 from synermedgen_jax.slices.windows import FIXED_WINDOWS, parse_windows
 
-_LAYOUTS = ('phantom', 'folder', 'csv', *PUBLIC_DATASETS)
 _DATASET = flags.DEFINE_list(
-  'dataset', None, f'Layouts of the input: {", ".join(_LAYOUTS)}.'
+  'dataset',
+  None,
+  f'Layouts of the input: phantom, folder, csv, {", ".join(PUBLIC_DATASETS)}, '
+  'or one that a module registers.',
 )
 _ROOT = flags.DEFINE_list(
   'root',
@@ -54,8 +58,14 @@ _STORE = flags.DEFINE_string('store', None, 'Where the store goes (or gs://).')
 _NAME = flags.DEFINE_string(
   'name', None, "Name of the dataset; the root's own name by default."
 )
-_REGION = flags.DEFINE_enum(
-  'region', None, [r.value for r in Region], 'Body region of all subjects.'
+_REGION = flags.DEFINE_string(
+  'region',
+  None,
+  f'Body region of all subjects: {", ".join(Region)}, or one that a module '
+  'registers.',
+)
+_MODULES = flags.DEFINE_list(
+  'modules', [], 'Python modules that register datasets, modalities, regions.'
 )
 _PLANE = flags.DEFINE_enum(
   'plane', 'axial', list(PLANES), 'Plane of the slices.'
@@ -89,7 +99,7 @@ _TEST = flags.DEFINE_float('test', 0.15, 'Share of subjects for testing.')
 _HOLDOUT = flags.DEFINE_bool(
   'holdout', False, 'All subjects go to the split `holdout`.'
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Of phantoms and splits.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Random seed of phantoms and splits.')
 _SUBJECTS = flags.DEFINE_integer(
   'subjects', 30, 'Phantom subjects per cohort.', lower_bound=1
 )
@@ -111,15 +121,11 @@ _SKIP_BAD = flags.DEFINE_bool(
 )
 
 
-class UsageError(ValueError):
-  """Flags that contradict each other."""
-
-
 def _parse_modalities(names: list[str]) -> tuple[Modality, ...]:
   return tuple(Modality.parse(name) for name in names)
 
 
-def _settings() -> ingest.Settings:
+def _ingest_settings() -> ingest.Settings:
   reference = _REFERENCE.value
   if reference is None:
     # The phantoms' PET lies on a coarser grid than their CT.
@@ -140,6 +146,20 @@ def _settings() -> ingest.Settings:
     )
   except ValueError as error:
     raise UsageError(f'--reference or --modalities: {error}') from None
+
+
+def _settings() -> PrepareSettings:
+  return PrepareSettings(
+    _ingest_settings(),
+    dataset=','.join(_DATASET.value),
+    val=_VAL.value,
+    test=_TEST.value,
+    holdout=_HOLDOUT.value,
+    seed=_SEED.value,
+    workers=_WORKERS.value,
+    skip_bad=_SKIP_BAD.value,
+    modules=tuple(_MODULES.value),
+  )
 
 
 def _find_cases() -> list[CaseFiles]:
@@ -163,130 +183,36 @@ def _find_cases() -> list[CaseFiles]:
 
 def _find(layout: str, root: Path) -> list[CaseFiles]:
   name = _NAME.value or root.resolve().name.split('.')[0]
-  region = Region(_REGION.value) if _REGION.value else None
+  try:
+    region = Region.parse(_REGION.value) if _REGION.value else None
+  except ValueError as error:
+    raise UsageError(f'--region: {error}') from None
   if layout in PUBLIC_DATASETS:
     return find_cases(layout, root)
   if layout == 'phantom':
-    phantoms.write_phantoms(
+    cohorts.write_phantoms(
       root,
       subjects=_SUBJECTS.value,
       seed=_SEED.value,
       workers=_WORKERS.value,
     )
-    return datasets.phantom_cases(root)
+    return cohorts.phantom_cases(root)
   if layout == 'csv':
     return datasets.csv_cases(root, dataset=name, region=region)
   if layout != 'folder':
+    layouts = ('phantom', 'folder', 'csv', *PUBLIC_DATASETS)
     raise UsageError(
-      f'--dataset {layout!r}: expected some of {", ".join(_LAYOUTS)}.'
+      f'--dataset {layout!r}: expected some of {", ".join(layouts)}.'
     )
   if region is None:
     raise UsageError('--dataset=folder needs --region.')
   return datasets.folder_cases(root, dataset=name, region=region)
 
 
-def _splits(cases: list[CaseFiles]) -> dict[str, str]:
-  """Case id -> split: given by the data, or drawn within each dataset."""
-  if _HOLDOUT.value:
-    return {case.id: 'holdout' for case in cases}
-  return assign_case_splits(
-    {case.id: case.patient or case.id for case in cases},
-    {case.id: case.dataset for case in cases},
-    {case.id: case.split for case in cases if case.split},
-    val=_VAL.value,
-    test=_TEST.value,
-    seed=_SEED.value,
-  )
-
-
-def _die_with_parent() -> None:
-  """Ends a worker whose parent was killed, before it writes once more."""
-  parent = multiprocessing.parent_process()
-
-  def wait():
-    parent.join()
-    os._exit(1)
-
-  threading.Thread(target=wait, daemon=True).start()
-
-
-def _processes() -> concurrent.futures.Executor:
-  # Not forked: TensorStore's threads would not survive it.
-  context = multiprocessing.get_context('spawn')
-  return concurrent.futures.ProcessPoolExecutor(
-    _WORKERS.value, context, initializer=_die_with_parent
-  )
-
-
-def _write_case(
-  path: str, record: dict, files: CaseFiles, split: str, settings
-) -> VolumeError | None:
-  """One case, in a worker; returns what is wrong with its files, if so."""
-  try:
-    found = ingest.ingest(files, split, settings)
-  except VolumeError as error:
-    return error
-  StoreWriter(path, record).write_case(found.case, found.volumes, found.mask)
-  return None
-
-
-def _prepare() -> None:
-  settings = _settings()
-  cases = _find_cases()
-  for case in cases:
-    if not _SKIP_BAD.value:
-      ingest.check_modalities(case, settings)
-  splits = _splits(cases)
-  record = {
-    **dataclasses.asdict(settings),
-    'dataset': ','.join(_DATASET.value),
-    'cases': {case.id: splits[case.id] for case in cases},
-  }
-  writer = StoreWriter(_STORE.value, record)
-  if not writer.finished:
-    bad = _write_cases(writer, record, cases, splits, settings)
-    if len(bad) == len(cases):
-      raise VolumeError(f'{",".join(_ROOT.value)}: no subject can be used.')
-    writer.finish(case.id for case in cases if case.id not in bad)
-  _summarise(SliceStore.open(_STORE.value))
-
-
-def _write_cases(writer, record, cases, splits, settings) -> set[str]:
-  """Writes what is missing; returns the ids of cases left out."""
-  done = writer.done()
-  left = [case for case in cases if case.id not in done]
-  bad = set()
-  with (
-    tqdm(total=len(cases), initial=len(done), desc='store', unit='case') as bar,
-    _processes() as pool,
-  ):
-    jobs = iter(left)
-    futures = {}
-    while True:
-      for case in itertools.islice(jobs, 4 * _WORKERS.value - len(futures)):
-        job = (_STORE.value, record, case, splits[case.id], settings)
-        futures[pool.submit(_write_case, *job)] = case
-      if not futures:
-        return bad
-      finished, _ = concurrent.futures.wait(
-        futures, return_when=concurrent.futures.FIRST_COMPLETED
-      )
-      for future in finished:
-        case, problem = futures.pop(future), future.result()
-        left_out = isinstance(problem, ingest.MisalignedError)
-        if problem and not (_SKIP_BAD.value or left_out):
-          pool.shutdown(cancel_futures=True)
-          raise problem
-        if problem:
-          bad.add(case.id)
-          bar.write(f'Skipped {case.id}: {problem}', file=sys.stderr)
-        bar.update()
-
-
 def _check(folder: Path) -> None:
   """Looks at every case and writes FOLDER/index.html; exits 1 on problems."""
-  settings, cases = _settings(), _find_cases()
-  with _processes() as pool:
+  settings, cases = _ingest_settings(), _find_cases()
+  with processes(_WORKERS.value, _MODULES.value) as pool:
     jobs = [pool.submit(inspection.inspect, case, settings) for case in cases]
     for _ in tqdm(
       concurrent.futures.as_completed(jobs),
@@ -323,10 +249,12 @@ def main(argv: list[str]) -> None:
   if not (_STORE.value or _CHECK.value):
     sys.exit('Error: --store or --check: say where the result goes.')
   try:
+    import_modules(_MODULES.value)
     if _CHECK.value:
       _check(Path(_CHECK.value))
     else:
-      _prepare()
+      settings = _settings()
+      _summarise(prepare(_find_cases(), _STORE.value, settings))
   except (UsageError, DatasetError, VolumeError, StoreError) as error:
     sys.exit(f'Error: {error}')
   except ValueError as error:  # shares of splits, another set of phantoms

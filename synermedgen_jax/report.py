@@ -3,10 +3,10 @@
   python -m synermedgen_jax.report --workdir=runs/demo/stage2
 
 Reads what training and `evaluate` wrote in the workdir, and the curves of the
-stages that it began from. Writes DIR/report/index.html, one file that holds
-all its pictures, and the pictures as PNG files beside it. A part that is not
-there yet is left out, and the page says which command makes it. Prints the
-tables and the paths.
+stages that it began from. Writes DIR/report/index.html, one file that contains
+all its pictures, and the pictures as PNG files beside it. A part without
+results is left out, and the page states the command that computes it. Prints
+the tables and the paths.
 """
 
 import os
@@ -18,21 +18,29 @@ from absl import app, flags
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from synermedgen_jax.evaluation import charts, pictures
-from synermedgen_jax.evaluation.page import page
-from synermedgen_jax.evaluation.results import (
+from synermedgen_jax.config.modules import (
+  ModuleMissing,
+  check_imported,
+  import_modules,
+)
+from synermedgen_jax.evaluation.routes import route_table
+from synermedgen_jax.evaluation.subjects import ResultError
+from synermedgen_jax.evaluation.understanding import understanding_table
+from synermedgen_jax.reporting import charts, pictures
+from synermedgen_jax.reporting.page import page
+from synermedgen_jax.reporting.results import (
   Evaluation,
-  ResultError,
   Stage,
   read_evaluation,
   read_stages,
 )
-from synermedgen_jax.evaluation.routes import route_table
-from synermedgen_jax.evaluation.understanding import understanding_table
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A stage that was trained.')
 _OUTPUT = flags.DEFINE_string(
   'output', None, 'Folder for the report; WORKDIR/report by default.'
+)
+_MODULES = flags.DEFINE_list(
+  'modules', [], 'Python modules that register what the run was trained with.'
 )
 
 
@@ -48,8 +56,10 @@ def report(workdir: Path, output: Path) -> list[Path]:
 
   Raises:
     ResultError: a file of the run cannot be used.
+    ModuleMissing: the run was trained with modules that are not imported.
   """
   stages, missing = read_stages(workdir)
+  check_imported(stages[-1].config.get('modules', ()), str(workdir))
   evaluation = read_evaluation(workdir)
   drawn, written = {}, []
   for name, figure in tqdm(
@@ -76,9 +86,10 @@ def _draw(
     yield 'route_bars', charts.route_bars(metrics)
   if evaluation.questions:
     yield 'understanding', pictures.understanding_picture(evaluation.questions)
-  confusion = metrics.get('understanding', {}).get('mi', {}).get('confusion')
-  if confusion:
-    yield 'confusion', charts.confusion_picture(confusion)
+  for task, score in metrics.get('understanding', {}).items():
+    if 'confusion' in score:
+      picture = charts.confusion_picture(task, score['confusion'])
+      yield f'confusion_{task}', picture
   if evaluation.panels:
     yield 'overview', pictures.overview(evaluation.panels)
   for name, panel in evaluation.panels.items():
@@ -110,9 +121,10 @@ def main(argv: list[str]) -> None:
   workdir = Path(_WORKDIR.value)
   output = Path(_OUTPUT.value) if _OUTPUT.value else workdir / 'report'
   try:
+    import_modules(_MODULES.value)
     written = report(workdir, output)
     evaluation = read_evaluation(workdir)
-  except (ResultError, OSError) as error:
+  except (ResultError, ModuleMissing, OSError) as error:
     sys.exit(f'Error: {error}')
   for table in _tables(evaluation):
     print(f'{table}\n')

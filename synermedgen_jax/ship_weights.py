@@ -12,7 +12,8 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from synermedgen_jax.training import saved_model, weights
+from synermedgen_jax.checkpoint import model as saved_model
+from synermedgen_jax.checkpoint import weights_folder
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A run.', required=True)
 _OUTPUT = flags.DEFINE_string('output', None, 'A folder.', required=True)
@@ -25,10 +26,10 @@ def main(argv: list[str]) -> None:
   output = Path(_OUTPUT.value)
   try:
     model, params = saved_model.load_model(Path(_WORKDIR.value) / 'checkpoints')
-    weights.save_weights(output, model, params)
+    weights_folder.save_weights(output, model, params)
   except ValueError as error:
     sys.exit(f'Error: {error}')
-  size = (output / weights.TENSORS).stat().st_size
+  size = (output / weights_folder.TENSORS).stat().st_size
   print(f'{output}: {size / 1e6:.1f} MB')
 
 

@@ -5,8 +5,9 @@
       --output=ct.nii.gz
 
 Every slice goes through the model, in the plane that it was trained on. The
-output has the input's shape and affine, in HU, SUV, or the MR scale that --low
-and --high state.
+output has the shape and affine of the input. Its values are HU, SUV, or for MR
+the range from --low to --high. --points, --shift, --text_scale, --image_scale,
+--interval and --renorm change how the run's config samples.
 """
 
 import sys
@@ -15,7 +16,10 @@ from pathlib import Path
 from absl import app, flags, logging
 from tqdm import tqdm
 
+from synermedgen_jax.checkpoint.orbax_items import CheckpointError
+from synermedgen_jax.config.modules import check_imported, import_modules
 from synermedgen_jax.core.modalities import Modality, Region, find_route
+from synermedgen_jax.inference.sampling_flags import define_sampling_flags
 from synermedgen_jax.inference.workdir import Trained, WorkdirError
 from synermedgen_jax.slices import grids
 from synermedgen_jax.slices.framing import framed_grid
@@ -27,26 +31,38 @@ from synermedgen_jax.slices.volumes import (
   write_volume,
 )
 from synermedgen_jax.slices.windows import Window, choose_window
-from synermedgen_jax.training.checkpoints import CheckpointError
+from synermedgen_jax.training.objectives import OBJECTIVES
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'A trained Stage II or joint.')
-_INPUT = flags.DEFINE_string('input', None, 'The source volume.')
-_SOURCE = flags.DEFINE_string('source', None, 'Its modality.')
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'The workdir of a trained Stage II or joint run.'
+)
+_MODULES = flags.DEFINE_list(
+  'modules', [], 'Python modules that register what the run was trained with.'
+)
+_INPUT = flags.DEFINE_string(
+  'input', None, 'The source volume, a NIfTI or MetaImage file.'
+)
+_SOURCE = flags.DEFINE_string(
+  'source', None, 'The modality of the input: ct, cbct, pet, mr, t1, ...'
+)
 _TARGET = flags.DEFINE_string('target', None, 'The modality to synthesise.')
-_REGION = flags.DEFINE_string('region', None, 'Body region.')
+_REGION = flags.DEFINE_string(
+  'region', None, 'The body region: brain, pelvis or whole_body.'
+)
 _OUTPUT = flags.DEFINE_string('output', None, 'The NIfTI file to write.')
 _BATCH = flags.DEFINE_integer(
-  'batch_size', 16, 'Slices at a time.', lower_bound=1
+  'batch_size', 16, 'Slices to synthesise at a time.', lower_bound=1
 )
-_POINTS = flags.DEFINE_integer(
-  'points', None, "Points of the sampler; the config's by default."
+_SAMPLING = define_sampling_flags()
+_SEED = flags.DEFINE_integer('seed', 0, 'Random seed of the diffusion noise.')
+_LOW = flags.DEFINE_float('low', 0.0, 'For an MR target, the value of black.')
+_HIGH = flags.DEFINE_float(
+  'high', 1000.0, 'For an MR target, the value of white.'
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the noise.')
-_LOW = flags.DEFINE_float('low', 0.0, 'MR target: value of black.')
-_HIGH = flags.DEFINE_float('high', 1000.0, 'MR target: value of white.')
 
 
 def _translate() -> None:
+  import_modules(_MODULES.value)
   route = find_route(
     Region.parse(_REGION.value),
     Modality.parse(_SOURCE.value),
@@ -59,13 +75,15 @@ def _translate() -> None:
     )
   volume = read_volume(_INPUT.value)
   trained = Trained.load(_WORKDIR.value)
-  if trained.config['stage'] not in ('ucg', 'joint'):
+  check_imported(trained.config.get('modules', ()), _WORKDIR.value)
+  stage = OBJECTIVES.get(trained.config['stage'])
+  if stage is None or 'flow' not in stage.terms:
     raise WorkdirError(
       f'{_WORKDIR.value}: stage {trained.config["stage"]} does not train '
       'synthesis; give the workdir of Stage II or of joint training.'
     )
   synthesiser = trained.synthesiser(
-    points=_POINTS.value, batch_size=_BATCH.value
+    _SAMPLING(trained.sampling), batch_size=_BATCH.value
   )
   # The scale of MR is arbitrary, and stated by flags.
   target = trained.windows.get(route.target) or Window(_LOW.value, _HIGH.value)

@@ -4,7 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import load_file, save_file
+
+from synermedgen_jax.input.tokenizer import project_tokenizer
 
 TINY = Path(__file__).parent / 'data' / 'bagel_tiny'
 
@@ -15,6 +18,26 @@ def copy(folder: Path) -> Path:
   for path in TINY.iterdir():
     if path.suffix != '.npz':
       shutil.copy(path, folder)
+  return folder
+
+
+def with_tokenizer(folder: Path) -> Path:
+  """The tiny model's files with the project's tokenizer and its vocabulary.
+
+  The tiny model embeds 256 tokens, fewer than any byte-level tokenizer has.
+  """
+  copy(folder)
+  tokenizer = project_tokenizer()
+  size = tokenizer.vocab_size
+  change(folder / 'llm_config.json', vocab_size=size)
+
+  def widen(weights):
+    for name in ('lm_head', 'model.embed_tokens'):
+      key = f'language_model.{name}.weight'
+      weights[key] = np.resize(weights[key], (size, weights[key].shape[1]))
+
+  edit_weights(folder / 'ema.safetensors', widen)
+  (folder / 'tokenizer.json').write_text(tokenizer.__reduce__()[1][0])
   return folder
 
 

@@ -99,8 +99,12 @@ def geometry():
   return config.image_geometry(vit_side=config.vit.patch, vae_side=side)
 
 
+# The names of the task ids in `training_row`.
+TASKS = ('cts', 'synthesis')
+
+
 def _builder(task: str) -> packing.RowBuilder:
-  return packing.RowBuilder(Ids(), geometry(), task)
+  return packing.RowBuilder(Ids(), geometry(), TASKS.index(task))
 
 
 def _question() -> packing.RowBuilder:

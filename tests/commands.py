@@ -2,13 +2,17 @@
 
 import contextlib
 import io
+import os
 import runpy
+import subprocess
 import sys
+from pathlib import Path
 from unittest import mock
 
 from absl import app, flags
 
 PACKAGE = 'synermedgen_jax'
+ROOT = Path(__file__).parents[1]
 
 
 @contextlib.contextmanager
@@ -18,7 +22,7 @@ def _own_flags():
   before = {
     flag.name: (module, flag)
     for module, found in flags.FLAGS.flags_by_module_dict().items()
-    if module.startswith(PACKAGE)
+    if module.startswith((PACKAGE, 'projects'))
     for flag in found
   }
   for name in before:
@@ -37,9 +41,12 @@ def _own_flags():
 def run(command, *arguments):
   """As `python -m synermedgen_jax.COMMAND ARGUMENTS`.
 
+  A command with a dot in its name is a module outside the package.
+
   Returns:
     The exit code and what went to stdout and stderr.
   """
+  module = command if '.' in command else f'{PACKAGE}.{command}'
   argv = [command, *map(str, arguments)]
   out, err = io.StringIO(), io.StringIO()
   with (
@@ -49,9 +56,7 @@ def run(command, *arguments):
     contextlib.redirect_stderr(err),
   ):
     try:
-      runpy.run_module(
-        f'{PACKAGE}.{command}', run_name='__main__', alter_sys=True
-      )
+      runpy.run_module(module, run_name='__main__', alter_sys=True)
       code = 0
     except SystemExit as end:
       code = end.code or 0
@@ -69,3 +74,17 @@ def assert_refused(result, *said):
   assert lines[0].startswith('Error: ')
   for words in said:
     assert words in lines[0]
+
+
+def printed(module, *options):
+  """The lines that `python -m MODULE OPTIONS` prints, in its own process."""
+  done = subprocess.run(
+    [sys.executable, '-m', module, *options],
+    cwd=ROOT,
+    env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert done.returncode == 0, done.stderr
+  return done.stdout.splitlines()

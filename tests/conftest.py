@@ -1,6 +1,7 @@
 """Checks array shapes and types of the package while tests run."""
 
 import gc
+import importlib.metadata
 import os
 import sys
 
@@ -8,11 +9,16 @@ import sys
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Without it, one process at a time may compile for TPUs; another one fails.
 os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
-# Fused loops by way of LLVM alone: what a test waits for is compiling, and with
-# hardly any optimisation (`quick_compiles`) that takes two thirds of the time.
-os.environ['XLA_FLAGS'] = ' '.join(
-  (os.environ.get('XLA_FLAGS', ''), '--xla_cpu_use_fusion_emitters=false')
-)
+# LLVM alone compiles fused loops in two thirds of the time, with hardly any
+# optimisation (`quick_compiles`). Jaxlib 0.11 no longer has the flag, and XLA
+# ends the process at a flag that it does not know.
+if tuple(map(int, importlib.metadata.version('jaxlib').split('.')[:2])) < (
+  0,
+  11,
+):
+  os.environ['XLA_FLAGS'] = ' '.join(
+    (os.environ.get('XLA_FLAGS', ''), '--xla_cpu_use_fusion_emitters=false')
+  )
 
 import hypothesis
 import jax
@@ -29,7 +35,9 @@ sys.dont_write_bytecode = True
 # tenth of the time.
 gc.set_threshold(200_000, 50, 100)
 # Before anything imports the package, or its modules go unchecked.
-jaxtyping.install_import_hook('synermedgen_jax', 'type_checks.check')
+jaxtyping.install_import_hook(
+  ['synermedgen_jax', 'projects'], 'type_checks.check'
+)
 
 
 @pytest.fixture(scope='session')

@@ -3,7 +3,7 @@
 import contextlib
 import fcntl
 import functools
-import importlib.util
+import importlib
 import shutil
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.bagel import BagelConfig, init_params
 from synermedgen_jax.models.mot import MoTConfig
 from synermedgen_jax.models.vit import ViTConfig
-from synermedgen_jax.training import run
+from synermedgen_jax.training import build, loop
 
-CONFIGS = Path(__file__).parents[1] / 'configs'
+CONFIGS = Path(__file__).parents[1] / 'configs' / 'tiny'
 
 MODEL = BagelConfig(
   llm=MoTConfig(
@@ -64,18 +64,23 @@ def initial_params(model: BagelConfig = MODEL):
   return nn.unbox(init(jax.random.key(0)))
 
 
-def config_file(name: str, model: str = 'nano'):
-  """`configs/NAME.py` for a model."""
-  path = CONFIGS / f'{name}.py'
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(model)
+def config_file(name: str):
+  """The config of a module, or of `configs/tiny/NAME.py`."""
+  module = name if '.' in name else f'configs.tiny.{name}'
+  return importlib.import_module(module).get_config()
+
+
+def train(config, workdir, notice=None):
+  """Trains a stage as the command does."""
+  return loop.train(build.build(config), workdir, notice)
 
 
 def config(name: str, store, /, **values):
-  """`configs/NAME.py` for the model `nano`, two steps long."""
+  """`configs/tiny/NAME.py` for the model `nano`, two steps long."""
   config = config_file(name)
+  config.model = 'nano'
+  config.compute.unroll = 1
+  config.from_scratch = True
   config.store = str(store)
   config.image = IMAGE
   config.capacity = {
@@ -86,6 +91,7 @@ def config(name: str, store, /, **values):
   }
   config.rows = config.streams = 2
   config.packing_bins = 2
+  config.prompts = 'short'
   config.steps = config.log_every = config.val_every = 2
   config.val_batches = 1
   config.warmup = 0
@@ -129,7 +135,7 @@ def trained_stages(root: Path) -> Path:
       patch.setitem(presets.PRESETS, 'nano', lambda: MODEL)
       write_store(runs / 'store')
       for name in STAGES:
-        run.train(stage_config(name, runs), runs / name)
+        train(stage_config(name, runs), runs / name)
       (root / 'done').touch()
   return runs
 

@@ -16,7 +16,7 @@ import nano
 import numpy as np
 import orbax.checkpoint as ocp
 
-from synermedgen_jax.training import checkpoints as ckpt
+from synermedgen_jax.checkpoint import orbax_items as ckpt
 
 TESTS = Path(__file__).parent
 ITEMS = ('params', 'ema', 'optimizer')
@@ -67,7 +67,7 @@ class Job:
     config = nano.stage_config(stage, self.runs, **values).to_dict()
     command = [
       *(sys.executable, TESTS / 'nano_main.py'),
-      f'--config={nano.CONFIGS / f"{stage}.py"}:nano',
+      f'--config={nano.CONFIGS / f"{stage}.py"}',
       *flags_of(config, nano.config_file(stage).to_dict()),
       f'--workdir={self.workdir}',
     ]

@@ -27,6 +27,7 @@ class Letters:
   pad = 0
   im_start, im_end = 1, 2
   vision_start, vision_end = 3, 4
+  fingerprint = 'letters'
 
   def encode(self, words: str) -> list[int]:
     return [10 + ord(letter) - ord('a') for letter in words]
@@ -59,13 +60,14 @@ def example(*names: str, task: str = 'synthesis') -> Example:
   )
 
 
-def tokenise(*names: str, task: str = 'synthesis', dropped=()):
+def tokenise(*names: str, task_id: int = 4, dropped=()):
   """The features of an example of these `SPANS`."""
   return packing.tokenise(
-    example(*names, task=task),
+    example(*names),
     Letters(),
     GEOMETRY,
     read_slice,
+    task_id=task_id,
     dropped=frozenset(dropped),
   )
 

@@ -16,11 +16,11 @@ from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.inference.answering import decode
 from synermedgen_jax.inference.sampling import SamplingConfig, sample
 from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.models.flow import shift_timestep
 from synermedgen_jax.models.interval_attention import interval_mask
 from synermedgen_jax.training.objectives import (
   ObjectiveConfig,
   flow_and_text_sums,
-  shift_timestep,
   token_losses,
   total,
 )
@@ -187,8 +187,9 @@ def loss_and_gradients():
       latents(),
       reference('train_noise')[None],
       timesteps(),
+      golden.TASKS,
     )
-    return total(sums, ObjectiveConfig())
+    return total(sums, ObjectiveConfig(), ('ntp', 'flow'))
 
   value, gradients = loss(golden.params())
   gradients = jax.tree.map(np.asarray, gradients)

@@ -30,7 +30,7 @@ def compile_step(*arguments):
 @pytest.fixture(scope='module')
 def stage2():
   done = compile_step(
-    '--config=configs/stage2.py:tiny',
+    '--config=configs/tiny/stage2.py',
     '--topology=cpu:4',
     '--config.mesh=(1,2,2)',
     '--config.optimizer=adamw',
@@ -77,7 +77,7 @@ def test_a_tpu_slice_by_its_rented_name():
     'libtpu', reason='compiles for TPUs: requirements-dev.txt'
   )
   done = compile_step(
-    '--config=configs/stage1.py:tiny',
+    '--config=configs/tiny/stage1.py',
     '--topology=v5p-8',
     '--config.mesh=(1,4,1)',
     '--config.optimizer=adamw',
@@ -96,20 +96,20 @@ def test_a_tpu_slice_by_its_rented_name():
   ('arguments', 'message'),
   [
     (
-      ['--topology=v9-8', '--config=configs/stage1.py:tiny'],
+      ['--topology=v9-8', '--config=configs/tiny/stage1.py'],
       "Error: Unknown topology 'v9-8': expected cpu:N or one of v5e-4",
     ),
     (
       [
         '--topology=cpu:4',
-        '--config=configs/stage1.py:tiny',
+        '--config=configs/tiny/stage1.py',
         '--config.mesh=(3,1,1)',
       ],
-      'Error: mesh (3, 1, 1) over axes',
+      'Error: config.mesh: mesh (3, 1, 1) over axes',
     ),
     (
       ['--topology=cpu:1', '--config=configs/stage1.py:init_from'],
-      "Error: config.model 'init_from': name a preset",
+      "Error: config.model 'init_from' needs config.init_from",
     ),
   ],
 )

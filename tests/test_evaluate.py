@@ -6,8 +6,7 @@ import shutil
 import commands
 import numpy as np
 import pytest
-from commands import assert_refused
-from nano import CONFIGS
+from commands import ROOT, assert_refused
 from store_fakes import USABLE, slice_of
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
@@ -203,7 +202,8 @@ def test_stage_1_synthesises_when_it_is_asked_to(nano_runs, tmp_path):
 
 def weights_flags(nano_runs):
   return (
-    f'--config={CONFIGS}/ablations/base.py:init_from',
+    f'--config={ROOT}/projects/ablations/configs/base.py',
+    '--config.model=init_from',
     f'--config.init_from={nano_runs}/stage2',
     f'--config.store={nano_runs}/store',
     '--config.image.vit_side=16',
@@ -353,7 +353,7 @@ def test_routes_without_a_training_subject_are_refused(nano_runs, tmp_path):
     evaluate(workdir, f'--store={store}', '--parts=synthesis'),
     f'{store}: has no training subject for the mean target of '
     'pelvis_cbct_to_ct, pelvis_ct_to_cbct, brain_mr_to_ct, brain_ct_to_mr; '
-    'choose others with --routes.',
+    'choose other routes.',
   )
 
 

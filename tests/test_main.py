@@ -23,8 +23,8 @@ def main(*arguments):
   return commands.run('main', *arguments)
 
 
-def config_flag(name='stage1', model='nano'):
-  return f'--config={nano.CONFIGS / f"{name}.py"}:{model}'
+def config_flag(name='stage1'):
+  return f'--config={nano.CONFIGS / f"{name}.py"}'
 
 
 # As a user runs it: the flags, and what is said of them.
@@ -34,11 +34,11 @@ WRONG = {
     "Error: the config has no key 'no_such_key'.",
   ),
   'file': (
-    ['--config=configs/stage3.py:tiny'],
+    ['--config=configs/stage3.py'],
     'Error: --config: ',
   ),
   'value': (
-    [config_flag(model='tiny'), '--config.store=nowhere'],
+    [config_flag(), '--config.from_scratch', '--config.store=nowhere'],
     'Error: config.store: nowhere: holds no slice store; make one with python '
     '-m synermedgen_jax.prepare.',
   ),
@@ -94,7 +94,9 @@ def test_a_value_of_another_type_is_refused_with_a_hint_at_help(tmp_path):
 
 def test_an_unknown_preset_is_refused(store_path, tmp_path):
   found = main(
-    config_flag(model='huge'),
+    config_flag(),
+    '--config.model=huge',
+    '--config.from_scratch',
     f'--config.store={store_path}',
     f'--workdir={tmp_path}',
   )
@@ -106,6 +108,8 @@ def test_an_unknown_preset_is_refused(store_path, tmp_path):
 def test_an_example_that_no_row_holds_is_refused(store_path, tmp_path):
   found = main(
     config_flag(),
+    '--config.model=nano',
+    '--config.from_scratch',
     f'--config.store={store_path}',
     '--config.image.vit_side=16',
     '--config.image.vae_side=16',

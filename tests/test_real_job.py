@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from commands import run
 
-from synermedgen_jax.training import run as training
-
 DATA = Path(__file__).parent / 'data'
 SUBJECTS = (
   ('STS_035', 'sts', 'whole_body', 'train', ('ct', 'pet', 'mr')),
@@ -48,7 +46,7 @@ def trained(tmp_path, nano_preset, quick_compiles):
     config = nano.config(
       stage, tmp_path / 'store', init_from=start, val_every=0
     )
-    training.train(config, workdir)
+    nano.train(config, workdir)
     start = str(workdir)
   return workdir
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from synermedgen_jax.core.modalities import ROUTES
-from synermedgen_jax.evaluation.results import ResultError
 from synermedgen_jax.evaluation.routes import METHODS, RouteScore, aggregate
+from synermedgen_jax.evaluation.subjects import ResultError
 from synermedgen_jax.evaluation.understanding import score
 from synermedgen_jax.report import report
 from synermedgen_jax.tasks import prompts
@@ -43,7 +43,14 @@ def route_scores(names, ceiling=True):
   if not ceiling:
     del values['ceiling']
   rows = [
-    RouteScore(name, 's.1.brain', 's.1', method, full_frame, value, 20.0, 30.0)
+    RouteScore(
+      name,
+      's.1.brain',
+      's.1',
+      method,
+      full_frame,
+      {'ssim': value, 'psnr': 20.0, 'mae': 30.0},
+    )
     for name in names
     for method, value in values.items()
     for full_frame in (False, True)
@@ -154,7 +161,7 @@ def test_a_whole_run_has_a_page_and_every_picture(whole):
     'loss_curves',
     'route_bars',
     'understanding',
-    'confusion',
+    'confusion_mi',
     'overview',
   ]
   names += [f'panels/{name}' for name in NAMES]
@@ -276,7 +283,7 @@ def test_some_routes_without_pictures_and_ceiling(tmp_path):
   write_panel(workdir / 'evaluation' / 'panels' / f'{NAMES[9]}.npz')
   page = page_of(workdir)
   assert f'No pictures of {NAMES[0]}, {NAMES[2]}.' in page.text
-  assert 'three tasks have not been measured' in page.text
+  assert 'questions have not been asked' in page.text
   assert 'routes won 3 of 3' in page.text
   assert '19 of 22 not scored' in page.text
   assert NAMES[9] not in page.text

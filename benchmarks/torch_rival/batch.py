@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from benchmarks.torch_rival.attention import (
   interval_block_mask,
   spans_of,
 )
-from synermedgen_jax.core.batch import TASKS, Layout, PackedBatch
+from synermedgen_jax.core.batch import Layout, PackedBatch
 
 # Farther apart than the places of any row.
 _ROW = 1 << 24
@@ -124,7 +123,7 @@ def prepare(
   device: torch.device,
   *,
   by_example: bool,
-  task_weights: Mapping[str, float] = types.MappingProxyType({}),
+  task_weights: Sequence[float] = (),
 ) -> Batch:
   """The batch on the device.
 
@@ -132,7 +131,8 @@ def prepare(
     batch: packed rows.
     device: where the tensors go.
     by_example: lay all examples out in one row without padding.
-    task_weights: weights of the tasks' next-token losses where they are not 1.
+    task_weights: weight of each task's next-token loss, in the order of
+      `batch.task_ids`; without any, no answer has a loss.
 
   Raises:
     ValueError: the images for the ViT are not all of one size.
@@ -180,9 +180,9 @@ def prepare(
 def _label_weights(batch: PackedBatch, task_weights) -> np.ndarray:
   """(b, u): a task's labels share its weight."""
   weights = np.zeros(batch.labels.shape, np.float32)
-  for number, task in enumerate(TASKS[1:], start=1):
+  for number, weight in enumerate(task_weights):
     own = np.asarray(batch.ntp_weight) * (np.asarray(batch.task_ids) == number)
-    weights += task_weights.get(task, 1.0) * own / max(own.sum(), 1.0)
+    weights += weight * own / max(own.sum(), 1.0)
   return weights
 
 

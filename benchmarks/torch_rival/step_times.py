@@ -55,7 +55,7 @@ def measure(
     packed,
     device,
     by_example=device.type == 'cpu',
-    task_weights=config.objective.get('task_weights', {}),
+    task_weights=shapes.task_weights(config),
   )
   latents = None
   if batch.noise_ids.shape[1]:

@@ -24,25 +24,6 @@ from jaxtyping import Float, Int
 # Shapes alone stand for arrays where a step is compiled without data.
 Array = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
-# What a token's loss counts for; `TASKS.index(name)` is its task id.
-TASKS = (
-  'none',
-  'cts',
-  'mi',
-  'tia',
-  'synthesis',
-  'reconstruction',
-  'vlm',  # conversations and
-  'editing',  # chains of edits in BAGEL's own formats
-  # What a base is asked about drawn scenes, each shaped as a task above is:
-  'view',  # as cts
-  'style',  # as mi
-  'change',  # as tia
-  'redraw',  # as synthesis
-  'copy',  # a picture again, from itself and words
-  'pairs',  # views in two styles each, for the contrast between them
-)
-
 
 @flax.struct.dataclass
 class Layout:
@@ -75,7 +56,9 @@ class PackedBatch:
     vit_index: which of the row's ViT patches stands here, or -1.
     labels: the token to predict at this place.
     ntp_weight: weight of that prediction in the loss; 0 = no loss.
-    task_ids: index into `TASKS` of the example a token belongs to.
+    task_ids: the task of the example a token belongs to, as a position in the
+      sorted names of the run's tasks (`tasks.registry.task_names`); of no
+      meaning where `ntp_weight` is 0.
     gen: layout of the gen stream, `g` tokens a row.
     latent_index: which latent patch of the row stands here, counted over
       (image, row, column) of the canvases' latent grids.

@@ -1,101 +1,134 @@
 """The medical vocabulary: modalities, body regions, and the routes.
 
 A *route* is a directed synthesis task, source modality -> target modality, in
-one cohort. The 22 routes are those of SynerMedGen (arXiv 2605.08724): both
+one cohort. `ROUTES` holds the 22 routes of SynerMedGen (arXiv 2605.08724): both
 directions of brain CBCT-CT, pelvis CBCT-CT, brain MR-CT, pelvis MR-CT and
-whole-body PET-CT, and the 12 ordered pairs of the four BraTS contrasts. Further
-routes, of regions that none of these has, are there for data outside them.
+whole-body PET-CT, and the 12 ordered pairs of the four BraTS contrasts.
+`OUTSIDE_ROUTES` holds routes in other regions, for data outside the paper's.
+
+A project adds its own with `register_modality`, `register_region` and
+`register_route`, from a module that `config.modules` names.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import enum
 import itertools
+from collections.abc import Iterator
+from typing import Any, ClassVar, TypeVar
+
+Named = TypeVar('Named', bound='_Name')
 
 
-class Modality(enum.StrEnum):
-  """An imaging modality; the value is its name in files and on flags."""
+class _Iterable(type):
+  """Makes a class iterable over its registered members, oldest first."""
 
-  CT = 'ct'
-  CBCT = 'cbct'
-  PET = 'pet'
-  T1 = 't1'
-  T1CE = 't1ce'
-  T2 = 't2'
-  FLAIR = 'flair'
-  MR = 'mr'
-  BSSFP = 'bssfp'
-  LGE = 'lge'
+  def __iter__(cls: type[Named]) -> Iterator[Named]:
+    return iter(cls.members.values())
+
+
+class _Name(str, metaclass=_Iterable):
+  """A registered name. Equal names are the same object, and equal their text.
+
+  `Modality('ct')` returns the registered modality or raises ValueError.
+  """
+
+  members: ClassVar[dict[str, Any]]
+  label: str
+
+  def __new__(cls, name: str):
+    try:
+      return cls.members[name]
+    except KeyError:
+      raise ValueError(
+        f'Unknown {cls.__name__.lower()} {name!r}: expected one of '
+        f'{", ".join(cls.members)}.'
+      ) from None
 
   @property
-  def label(self) -> str:
-    """What a person writes, and the answer that MI asks for."""
-    return _LABELS[self]
+  def value(self) -> str:
+    """The name as plain text, as in files and on flags."""
+    return str(self)
 
-  @property
-  def unit(self) -> str:
-    """The physical unit of a voxel; `a.u.` where a scanner states none."""
-    return _UNITS.get(self, 'a.u.')
+  def __repr__(self) -> str:
+    return f'{type(self).__name__}({str(self)!r})'
+
+  def __reduce__(self):
+    return type(self), (str(self),)
+
+  def __deepcopy__(self, memo):
+    return self
+
+  @classmethod
+  def _register(cls, name: str, **fields: Any):
+    if name in cls.members or not name.isidentifier() or name != name.lower():
+      raise ValueError(
+        f'{cls.__name__} {name!r}: expected a new name of lower-case letters, '
+        'digits and _.'
+      )
+    member = str.__new__(cls, name)
+    for field, value in fields.items():
+      setattr(member, field, value)
+    cls.members[name] = member
+    return member
+
+
+class Modality(_Name):
+  """An imaging modality; the text is its name in files and on flags.
+
+  Attributes:
+    label: what a person writes, and the answer that MI asks for.
+    unit: the physical unit of a voxel; `a.u.` where a scanner states none.
+    family: modalities of one family are easily confused, and MI shows them
+      beside each other on purpose; '' for none.
+  """
+
+  members: ClassVar[dict[str, Modality]] = {}
+  unit: str
+  family: str
+
+  CT: ClassVar[Modality]
+  CBCT: ClassVar[Modality]
+  PET: ClassVar[Modality]
+  T1: ClassVar[Modality]
+  T1CE: ClassVar[Modality]
+  T2: ClassVar[Modality]
+  FLAIR: ClassVar[Modality]
+  MR: ClassVar[Modality]
+  BSSFP: ClassVar[Modality]
+  LGE: ClassVar[Modality]
 
   @classmethod
   def parse(cls, name: str) -> Modality:
-    """Returns the modality called `name`; ValueError lists those there are."""
-    try:
-      return cls(name.lower())
-    except ValueError:
-      known = ', '.join(m.value for m in cls)
-      raise ValueError(
-        f'Unknown modality {name!r}: expected one of {known}.'
-      ) from None
+    """Returns the modality called `name`, in any case.
+
+    Raises:
+      ValueError: the name is unknown; the message lists the known ones.
+    """
+    return cls(name.lower())
 
 
-_LABELS = {
-  Modality.CT: 'CT',
-  Modality.CBCT: 'CBCT',
-  Modality.PET: 'PET',
-  Modality.T1: 'T1 (MRI)',
-  Modality.T1CE: 'T1CE (MRI)',
-  Modality.T2: 'T2 (MRI)',
-  Modality.FLAIR: 'FLAIR (MRI)',
-  Modality.MR: 'MRI',
-  Modality.BSSFP: 'bSSFP (MRI)',
-  Modality.LGE: 'LGE (MRI)',
-}
-_UNITS = {Modality.CT: 'HU', Modality.CBCT: 'HU', Modality.PET: 'SUV'}
+class Region(_Name):
+  """A body region; `label` is what a person writes."""
 
-# Pairs that a reader mixes up; MI puts them beside each other on purpose.
-CONFUSABLE = (
-  frozenset({Modality.CT, Modality.CBCT}),
-  frozenset(set(Modality) - {Modality.CT, Modality.CBCT, Modality.PET}),
-)
+  members: ClassVar[dict[str, Region]] = {}
 
-
-class Region(enum.StrEnum):
-  """A body region."""
-
-  BRAIN = 'brain'
-  PELVIS = 'pelvis'
-  WHOLE_BODY = 'whole_body'
-  HEAD_NECK = 'head_neck'
-  THORAX = 'thorax'
-  ABDOMEN = 'abdomen'
-  HEART = 'heart'
-
-  @property
-  def label(self) -> str:
-    return self.value.replace('_', '-')
+  BRAIN: ClassVar[Region]
+  PELVIS: ClassVar[Region]
+  WHOLE_BODY: ClassVar[Region]
+  HEAD_NECK: ClassVar[Region]
+  THORAX: ClassVar[Region]
+  ABDOMEN: ClassVar[Region]
+  HEART: ClassVar[Region]
 
   @classmethod
   def parse(cls, name: str) -> Region:
-    """Returns the region called `name`; ValueError lists those there are."""
-    try:
-      return cls(name.lower().replace('-', '_'))
-    except ValueError:
-      known = ', '.join(r.value for r in cls)
-      raise ValueError(
-        f'Unknown region {name!r}: expected one of {known}.'
-      ) from None
+    """Returns the region called `name`, in any case, with - or _.
+
+    Raises:
+      ValueError: the name is unknown; the message lists the known ones.
+    """
+    return cls(name.lower().replace('-', '_'))
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -116,32 +149,124 @@ class Route:
     return dataclasses.replace(self, source=self.target, target=self.source)
 
 
-def _both_ways(region: Region, a: Modality, b: Modality) -> list[Route]:
-  route = Route(region.value, region, a, b)
-  return [route, route.reverse]
+ROUTES_BY_NAME: dict[str, Route] = {}
+_ROUTES_BY_KEY: dict[tuple[Region, Modality, Modality], Route] = {}
 
+
+def register_modality(
+  name: str, label: str, *, unit: str = 'a.u.', family: str = ''
+) -> Modality:
+  """Adds a modality.
+
+  Args:
+    name: its name in files and on flags, e.g. 'swi'.
+    label: its name in questions, answers and reports, e.g. 'SWI (MRI)'.
+    unit: the physical unit of a voxel. Volumes in 'a.u.' are windowed by their
+      own percentiles; `prepare --windows` sets one for all volumes.
+    family: 'ct' or 'mr', or a family of its own; see `Modality`.
+
+  Raises:
+    ValueError: the name or the label is taken.
+  """
+  if label in {modality.label for modality in Modality}:
+    raise ValueError(f'Modality {name!r}: the label {label!r} is taken.')
+  return Modality._register(name, label=label, unit=unit, family=family)
+
+
+def register_region(name: str, label: str = '') -> Region:
+  """Adds a body region.
+
+  Args:
+    name: its name in files and on flags, e.g. 'knee'.
+    label: its name in questions and reports; the name with - by default.
+
+  Raises:
+    ValueError: the name is taken.
+  """
+  return Region._register(name, label=label or name.replace('_', '-'))
+
+
+def register_route(
+  region: Region, source: Modality, target: Modality, *, cohort: str = ''
+) -> tuple[Route, Route]:
+  """Adds a route and its reverse.
+
+  Args:
+    region: of the body.
+    source, target: the two modalities.
+    cohort: the prefix of the routes' names; the region's name by default.
+
+  Returns:
+    source -> target, and target -> source.
+
+  Raises:
+    ValueError: the region has the route already, or another one has its name.
+  """
+  return _add_routes(
+    *_both_ways(cohort or region.value, region, source, target)
+  )
+
+
+def _both_ways(
+  cohort: str, region: Region, a: Modality, b: Modality
+) -> tuple[Route, Route]:
+  route = Route(cohort, region, a, b)
+  return route, route.reverse
+
+
+def _key(route: Route) -> tuple[Region, Modality, Modality]:
+  return route.region, route.source, route.target
+
+
+def _add_routes(*routes: Route) -> tuple[Route, ...]:
+  for route in routes:
+    if route.name in ROUTES_BY_NAME or _key(route) in _ROUTES_BY_KEY:
+      raise ValueError(f'Route {route.name} exists already.')
+  for route in routes:
+    ROUTES_BY_NAME[route.name] = _ROUTES_BY_KEY[_key(route)] = route
+  return routes
+
+
+Modality.CT = register_modality('ct', 'CT', unit='HU', family='ct')
+Modality.CBCT = register_modality('cbct', 'CBCT', unit='HU', family='ct')
+Modality.PET = register_modality('pet', 'PET', unit='SUV')
+Modality.T1 = register_modality('t1', 'T1 (MRI)', family='mr')
+Modality.T1CE = register_modality('t1ce', 'T1CE (MRI)', family='mr')
+Modality.T2 = register_modality('t2', 'T2 (MRI)', family='mr')
+Modality.FLAIR = register_modality('flair', 'FLAIR (MRI)', family='mr')
+Modality.MR = register_modality('mr', 'MRI', family='mr')
+Modality.BSSFP = register_modality('bssfp', 'bSSFP (MRI)', family='mr')
+Modality.LGE = register_modality('lge', 'LGE (MRI)', family='mr')
+
+Region.BRAIN = register_region('brain')
+Region.PELVIS = register_region('pelvis')
+Region.WHOLE_BODY = register_region('whole_body')
+Region.HEAD_NECK = register_region('head_neck')
+Region.THORAX = register_region('thorax')
+Region.ABDOMEN = register_region('abdomen')
+Region.HEART = register_region('heart')
 
 BRATS_CONTRASTS = (Modality.T1, Modality.T1CE, Modality.T2, Modality.FLAIR)
 
-ROUTES: tuple[Route, ...] = (
-  *_both_ways(Region.BRAIN, Modality.CBCT, Modality.CT),
-  *_both_ways(Region.PELVIS, Modality.CBCT, Modality.CT),
-  *_both_ways(Region.BRAIN, Modality.MR, Modality.CT),
-  *_both_ways(Region.PELVIS, Modality.MR, Modality.CT),
-  *_both_ways(Region.WHOLE_BODY, Modality.PET, Modality.CT),
+ROUTES: tuple[Route, ...] = _add_routes(
+  *_both_ways('brain', Region.BRAIN, Modality.CBCT, Modality.CT),
+  *_both_ways('pelvis', Region.PELVIS, Modality.CBCT, Modality.CT),
+  *_both_ways('brain', Region.BRAIN, Modality.MR, Modality.CT),
+  *_both_ways('pelvis', Region.PELVIS, Modality.MR, Modality.CT),
+  *_both_ways('whole_body', Region.WHOLE_BODY, Modality.PET, Modality.CT),
   *(
     Route('brats', Region.BRAIN, source, target)
     for source, target in itertools.permutations(BRATS_CONTRASTS, 2)
   ),
 )
 
-# SynthRAD2025's regions, and the contrasts of MyoPS.
-OUTSIDE_ROUTES: tuple[Route, ...] = (
+# The regions of SynthRAD2025, and the contrasts of MyoPS.
+OUTSIDE_ROUTES: tuple[Route, ...] = _add_routes(
   *(
     route
     for region in (Region.HEAD_NECK, Region.THORAX, Region.ABDOMEN)
     for source in (Modality.CBCT, Modality.MR)
-    for route in _both_ways(region, source, Modality.CT)
+    for route in _both_ways(region.value, region, source, Modality.CT)
   ),
   *(
     Route('heart', Region.HEART, source, target)
@@ -150,23 +275,37 @@ OUTSIDE_ROUTES: tuple[Route, ...] = (
     )
   ),
 )
-ALL_ROUTES = (*ROUTES, *OUTSIDE_ROUTES)
 
-ROUTES_BY_NAME = {route.name: route for route in ALL_ROUTES}
-_ROUTES_BY_KEY = {(r.region, r.source, r.target): r for r in ALL_ROUTES}
+
+def all_routes() -> tuple[Route, ...]:
+  """Every registered route: the paper's 22 first, then in order of addition."""
+  return tuple(ROUTES_BY_NAME.values())
+
+
+def confusable_groups() -> tuple[frozenset[Modality], ...]:
+  """The modalities of every family of at least two (`Modality.family`)."""
+  families: dict[str, set[Modality]] = {}
+  for modality in Modality:
+    if modality.family:
+      families.setdefault(modality.family, set()).add(modality)
+  return tuple(frozenset(f) for f in families.values() if len(f) > 1)
 
 
 def find_route(region: Region, source: Modality, target: Modality) -> Route:
-  """Returns the route of that key; ValueError lists the region's routes."""
+  """Returns the route of that key.
+
+  Raises:
+    ValueError: there is none; the message lists the routes of the region.
+  """
   try:
     return _ROUTES_BY_KEY[region, source, target]
   except KeyError:
     known = ', '.join(
-      f'{r.source}->{r.target}' for r in ALL_ROUTES if r.region == region
+      f'{r.source}->{r.target}' for r in all_routes() if r.region == region
     )
     raise ValueError(
       f'No route {source}->{target} in region {region}: '
-      f'expected one of {known}.'
+      f'expected one of {known or "none"}.'
     ) from None
 
 
@@ -176,6 +315,6 @@ def routes_between(
   """Returns the routes that a case of `region` with `modalities` can serve."""
   return tuple(
     r
-    for r in ALL_ROUTES
+    for r in all_routes()
     if r.region == region and r.source in modalities and r.target in modalities
   )

@@ -19,7 +19,7 @@ LEVEL = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
-class Sums:
+class GroupSums:
   """What a number is made of.
 
   Attributes:
@@ -53,7 +53,7 @@ def resamples(
 
 
 def number(
-  sums: Sums, weights: Int[np.ndarray, 'count subjects']
+  sums: GroupSums, weights: Int[np.ndarray, 'count subjects']
 ) -> Float[np.ndarray, ' count']:
   """The number, once for each weighting of the subjects.
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from synermedgen_jax.evaluation import bootstrap
-from synermedgen_jax.evaluation.ablations import LINES, Line
-from synermedgen_jax.evaluation.bootstrap import Sums
+from synermedgen_jax.evaluation.bootstrap import GroupSums
+from synermedgen_jax.evaluation.lines import Line, comparison_lines
 from synermedgen_jax.evaluation.routes import BASELINES
 from synermedgen_jax.evaluation.subjects import FILE, Subjects, read_subjects
 
@@ -90,7 +90,7 @@ def read_runs(root: Path, arms: Sequence[str]) -> Runs:
   if not found:
     raise ComparisonError(
       f'{root}: holds no SEED/ARM/{FILE} of {", ".join(arms)}; run '
-      'launch/ablations.sh.'
+      'projects/ablations/run.sh.'
     )
   return found
 
@@ -128,7 +128,7 @@ def compare(
   datasets = [first.subjects[name] for name in names]
   weights = bootstrap.resamples(datasets, resamples, seed)
   results, baselines, routes = {}, {}, {}
-  for line in LINES:
+  for line in comparison_lines():
     sums = _sums_of_arms(runs, line, names, reference)
     if reference not in sums:
       continue
@@ -150,9 +150,9 @@ def compare(
 
 def _sums_of_arms(
   runs: Runs, line: Line, names: Sequence[str], reference: str
-) -> dict[str, dict[str, Sums]]:
+) -> dict[str, dict[str, GroupSums]]:
   """Arm -> seed -> sums of a line; all have the same counts."""
-  found: dict[str, dict[str, Sums]] = {}
+  found: dict[str, dict[str, GroupSums]] = {}
   for arm, of_arm in runs.items():
     for seed, run in of_arm.items():
       if _scored(run, line):
@@ -186,7 +186,7 @@ def _scored(run: Subjects, line: Line) -> list[str]:
 
 def _sums(
   run: Subjects, line: Line, names: Sequence[str], baseline: str = ''
-) -> Sums:
+) -> GroupSums:
   """What a line is made of; x 100."""
   groups = _scored(run, line)
   values = np.zeros((len(groups), len(names)))
@@ -196,7 +196,7 @@ def _sums(
   places = {name: place for place, name in enumerate(names)}
   if others:
     counts = np.full_like(counts, -1)
-    return Sums(values, counts)
+    return GroupSums(values, counts)
   for row, group in enumerate(groups):
     if line.task:
       for answer in run.understanding[group]['answers']:
@@ -208,17 +208,19 @@ def _sums(
         if score:
           values[row, places[subject]] += 100 * score['ssim']
           counts[row, places[subject]] += 1
-  return Sums(values, counts)
+  return GroupSums(values, counts)
 
 
-def _mean(of_seeds: Mapping[str, Sums]) -> Sums:
+def _mean(of_seeds: Mapping[str, GroupSums]) -> GroupSums:
   """The mean over seeds, subject by subject."""
   sums = list(of_seeds.values())
-  return Sums(np.mean([s.values for s in sums], axis=0), sums[0].counts)
+  return GroupSums(np.mean([s.values for s in sums], axis=0), sums[0].counts)
 
 
 def _results(
-  sums: Mapping[str, Mapping[str, Sums]], weights: np.ndarray, reference: str
+  sums: Mapping[str, Mapping[str, GroupSums]],
+  weights: np.ndarray,
+  reference: str,
 ) -> dict[str, Result]:
   once = np.ones((1, weights.shape[1]), weights.dtype)
   of_reference = _mean(sums[reference])
@@ -227,7 +229,7 @@ def _results(
     mean = _mean(of_seeds)
     difference = None
     if arm != reference:
-      less = Sums(mean.values - of_reference.values, mean.counts)
+      less = GroupSums(mean.values - of_reference.values, mean.counts)
       difference = _estimate(less, weights)
     seeds = {
       seed: float(bootstrap.number(s, once)[0]) for seed, s in of_seeds.items()
@@ -236,7 +238,7 @@ def _results(
   return results
 
 
-def _estimate(sums: Sums, weights: np.ndarray) -> Estimate:
+def _estimate(sums: GroupSums, weights: np.ndarray) -> Estimate:
   once = np.ones((1, weights.shape[1]), weights.dtype)
   value = float(bootstrap.number(sums, once)[0])
   return Estimate(value, *bootstrap.interval(bootstrap.number(sums, weights)))

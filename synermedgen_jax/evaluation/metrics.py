@@ -1,13 +1,16 @@
-"""Image metrics of one case: SSIM, PSNR, MAE, each with its definition.
+"""Image metrics of one case, each with its definition: SSIM, PSNR, MAE.
 
-Numbers in the literature disagree in range, mask and dimension, so every
-result file carries `DEFINITION` beside its numbers. `synthrad2023` scores as
-the SynthRAD2023 challenge does, for numbers to put beside its papers.
+Numbers in the literature disagree in range, mask and dimension, so every result
+file carries the definitions beside its numbers. `METRICS` is the table; a
+project adds its own with `register_metric`. `synthrad2023` scores as the
+SynthRAD2023 challenge does, for comparison with its papers.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Callable, Mapping
 
 import dm_pix
 import jax
@@ -18,31 +21,6 @@ from scipy import ndimage
 WINDOW = 11  # pixels: a Gaussian of sigma 1.5, cut off at 3.5 sigma
 _RADIUS = WINDOW // 2
 _MIN_MSE = 1e-10  # equal images score 100 dB, so that means stay finite
-
-DEFINITION = {
-  'ssim': {
-    'range': 'images clipped to the window of the target, mapped to [0, 1]',
-    'mask': 'mean over the body mask of all slices of a case',
-    'full_frame': 'mean over all pixels at least 5 from the edge',
-    'dimension': '2-D, one map per slice',
-    'window': 'Gaussian, sigma 1.5, 11 x 11, population covariance',
-    'unit': '1, at most 1; higher is better',
-  },
-  'psnr': {
-    'range': 'images clipped to the window of the target, mapped to [0, 1]',
-    'mask': 'from the mean squared error over the body mask of a case',
-    'full_frame': 'from the mean squared error over all voxels of a case',
-    'dimension': '3-D, one error per case',
-    'unit': 'dB, at most 100; higher is better',
-  },
-  'mae': {
-    'range': 'images clipped to the window of the target, in physical units',
-    'mask': 'mean over the body mask of a case',
-    'full_frame': 'mean over all voxels of a case',
-    'dimension': '3-D, one error per case',
-    'unit': 'that of the target: HU, SUV or a.u.; lower is better',
-  },
-}
 
 
 @functools.partial(jax.jit, static_argnames='data_range')
@@ -87,13 +65,91 @@ def ssim_map(
   return np.asarray(_valid_ssim(x, y, float(data_range)))
 
 
+Mask = Bool[np.ndarray, 'z h w'] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseImages:
+  """A synthesised case beside the acquired one, as metrics take them.
+
+  Attributes:
+    prediction: the synthesised slices, in [0, 1], which spans the window of the
+      target.
+    truth: the acquired slices, likewise.
+    unit_range: low and high of that window, in physical units.
+  """
+
+  prediction: Float[np.ndarray, 'z h w']
+  truth: Float[np.ndarray, 'z h w']
+  unit_range: tuple[float, float]
+
+  @functools.cached_property
+  def error(self) -> Float[np.ndarray, 'z h w']:
+    """Prediction less truth, float64."""
+    return self.prediction.astype(np.float64) - self.truth
+
+  @functools.cached_property
+  def ssim_maps(self) -> Float[np.ndarray, 'z h w']:
+    """SSIM at every pixel of every slice."""
+    return np.stack(
+      [
+        ssim_map(x, y, data_range=1.0)
+        for x, y in zip(self.prediction, self.truth, strict=True)
+      ]
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+  """One number of a case.
+
+  Attributes:
+    function: (images, mask) -> value. The mask marks the voxels that count;
+      None = the full frame.
+    definition: in words: range, mask, full_frame, dimension, unit.
+  """
+
+  function: Callable[[CaseImages, Mask], float]
+  definition: Mapping[str, str]
+
+
+METRICS: dict[str, Metric] = {}
+
+
+def register_metric(
+  name: str,
+  function: Callable[[CaseImages, Mask], float],
+  definition: Mapping[str, str],
+) -> Metric:
+  """Adds a metric, which `evaluate` computes for every case from then on.
+
+  Args:
+    name: its key in metrics.json and the head of its column.
+    function, definition: as `Metric` has them.
+
+  Raises:
+    ValueError: the name is taken, or the definition lacks the unit.
+  """
+  if name in METRICS:
+    raise ValueError(f'Metric {name!r} is registered already.')
+  if 'unit' not in definition:
+    raise ValueError(f'Metric {name!r}: the definition states no unit.')
+  METRICS[name] = Metric(function, definition)
+  return METRICS[name]
+
+
+def definitions() -> dict[str, Mapping[str, str]]:
+  """What every metric is, in words."""
+  return {name: metric.definition for name, metric in METRICS.items()}
+
+
 def case_metrics(
   prediction: Float[np.ndarray, 'z h w'],
   truth: Float[np.ndarray, 'z h w'],
-  *masks: Bool[np.ndarray, 'z h w'] | None,
+  *masks: Mask,
   unit_range: tuple[float, float],
 ) -> list[dict[str, float]]:
-  """SSIM, PSNR and MAE of one case, as `DEFINITION` says.
+  """Every registered metric of one case.
 
   Args:
     prediction: the synthesised slices; [-1, 1] spans the target's window, and
@@ -103,7 +159,11 @@ def case_metrics(
     unit_range: low and high of the target's window, in physical units.
 
   Returns:
-    For each mask: ssim; psnr in dB; mae in the unit of `unit_range`.
+    For each mask: metric -> value; ssim, psnr in dB, mae in the unit of
+    `unit_range`, and those of the project.
+
+  Raises:
+    ValueError: shapes differ, a mask is empty, or a voxel is not finite.
   """
   if prediction.shape != truth.shape:
     raise ValueError(
@@ -114,18 +174,17 @@ def case_metrics(
   for name, volume in (('prediction', prediction), ('truth', truth)):
     if not np.isfinite(volume).all():
       raise ValueError(f'The {name} has voxels that are not finite.')
-  prediction, truth = (
-    (np.clip(volume, -1, 1).astype(np.float32) + 1) / 2
-    for volume in (prediction, truth)
+  images = CaseImages(
+    *(
+      (np.clip(volume, -1, 1).astype(np.float32) + 1) / 2
+      for volume in (prediction, truth)
+    ),
+    unit_range,
   )
-  maps = np.stack(
-    [
-      ssim_map(x, y, data_range=1.0)
-      for x, y in zip(prediction, truth, strict=True)
-    ]
-  )
-  error = prediction.astype(np.float64) - truth
-  return [_scores(maps, error, mask, unit_range) for mask in masks]
+  return [
+    {name: float(m.function(images, mask)) for name, m in METRICS.items()}
+    for mask in masks
+  ]
 
 
 def _check_mask(mask, shape) -> None:
@@ -140,17 +199,62 @@ def _check_mask(mask, shape) -> None:
     raise ValueError('The mask is empty: no voxel to score.')
 
 
-def _scores(maps, error, mask, unit_range) -> dict[str, float]:
+def _ssim(images: CaseImages, mask: Mask) -> float:
   inside = slice(_RADIUS, -_RADIUS)
+  maps = images.ssim_maps
   counted = maps[:, inside, inside] if mask is None else maps[mask]
-  if mask is not None:
-    error = error[mask]
-  low, high = unit_range
-  return {
-    'ssim': float(counted.mean(dtype=np.float64)),
-    'psnr': _psnr(np.mean(error**2), 1.0),
-    'mae': float(np.abs(error).mean() * (high - low)),
-  }
+  return counted.mean(dtype=np.float64)
+
+
+def _masked_error(images: CaseImages, mask: Mask) -> np.ndarray:
+  return images.error if mask is None else images.error[mask]
+
+
+def _case_psnr(images: CaseImages, mask: Mask) -> float:
+  return _psnr(np.mean(_masked_error(images, mask) ** 2), 1.0)
+
+
+def _mae(images: CaseImages, mask: Mask) -> float:
+  low, high = images.unit_range
+  return np.abs(_masked_error(images, mask)).mean() * (high - low)
+
+
+register_metric(
+  'ssim',
+  _ssim,
+  {
+    'range': 'images clipped to the window of the target, mapped to [0, 1]',
+    'mask': 'mean over the body mask of all slices of a case',
+    'full_frame': 'mean over all pixels at least 5 from the edge',
+    'dimension': '2-D, one map per slice',
+    'window': 'Gaussian, sigma 1.5, 11 x 11, population covariance',
+    'unit': '1, at most 1; higher is better',
+  },
+)
+register_metric(
+  'psnr',
+  _case_psnr,
+  {
+    'range': 'images clipped to the window of the target, mapped to [0, 1]',
+    'mask': 'from the mean squared error over the body mask of a case',
+    'full_frame': 'from the mean squared error over all voxels of a case',
+    'dimension': '3-D, one error per case',
+    'unit': 'dB, at most 100; higher is better',
+  },
+)
+register_metric(
+  'mae',
+  _mae,
+  {
+    'range': 'images clipped to the window of the target, in physical units',
+    'mask': 'mean over the body mask of a case',
+    'full_frame': 'mean over all voxels of a case',
+    'dimension': '3-D, one error per case',
+    'unit': 'that of the target: HU, SUV or a.u.; lower is better',
+  },
+)
+# Every result file has these; those of projects it may have.
+BUILT_IN = tuple(METRICS)
 
 
 def _psnr(mse: float, data_range: float) -> float:

@@ -1,7 +1,7 @@
-"""What is asked of a trained model, on which subjects, and how it is scored.
+"""Which questions are asked and which slices are synthesised, and the scores.
 
-The same held-out pairs serve all: the questions of the three tasks, and every
-route on every subject that has both modalities.
+Questions and routes use the same held-out pairs: questions are drawn from them,
+and every route is synthesised for every subject that has both modalities.
 """
 
 from __future__ import annotations
@@ -19,43 +19,37 @@ from collections.abc import (
 import numpy as np
 from jaxtyping import Bool, Float
 
-from synermedgen_jax.core.modalities import ALL_ROUTES, Modality, Route
+from synermedgen_jax.core.modalities import Modality, Route, all_routes
 from synermedgen_jax.evaluation.metrics import case_metrics
 from synermedgen_jax.evaluation.routes import (
   MeanTarget,
   RouteScore,
   mean_target_images,
 )
-from synermedgen_jax.input.pipeline import TaskBuilder, pairs
 from synermedgen_jax.slices.store import Case, SliceStore
-from synermedgen_jax.tasks import cts
 from synermedgen_jax.tasks.example import Example
-
-QUESTION_TASKS = ('cts', 'mi', 'tia')
+from synermedgen_jax.tasks.pairs import Pool, pairs
+from synermedgen_jax.tasks.registry import Task
 
 Images = Float[np.ndarray, 'z h w']
 
 
 def draw_questions(
-  cases: Sequence[Case], task: str, count: int, *, seed: int, neighbours: int
+  pool: Pool, task: Task, count: int, *, seed: int
 ) -> list[Example]:
-  """Draws `count` questions of a task from these cases, routes alternating.
+  """Draws `count` questions of a task, routes alternating.
 
   Args:
-    cases: held-out cases.
-    task: 'cts', 'mi' or 'tia'.
-    count: how many; fewer where there are not so many pairs.
-    seed: of the draw.
-    neighbours: K of CTS's negatives.
+    pool: held-out cases, and the wordings of the model's training.
+    task: one that is built from pairs.
+    count: number of questions; fewer if there are fewer eligible pairs.
+    seed: random seed of the draw.
   """
-  items = pairs(cases)
-  if task == 'cts':
-    items = [p for p in items if p.index in cts.indices(p.case, neighbours)]
+  items = [pair for pair in pairs(pool.cases) if task.eligible(pair, pool)]
   rng = np.random.default_rng(seed)
   by_route = defaultdict(list)
   for i in rng.permutation(len(items)):
     by_route[items[i].route].append(items[i])
-  builder = TaskBuilder(task, cases, neighbours)
   rounds = max(map(len, by_route.values()), default=0)
   drawn = [
     route_items[i]
@@ -63,7 +57,7 @@ def draw_questions(
     for route_items in by_route.values()
     if i < len(route_items)
   ]
-  return [builder.random_map(pair, rng) for pair in drawn[:count]]
+  return [task.build(pair, pool, rng) for pair in drawn[:count]]
 
 
 def spread(usable: range, count: int) -> np.ndarray:
@@ -101,15 +95,15 @@ def route_cases(
   slices: int,
   routes: Sequence[str] = (),
 ) -> Iterator[RouteCase]:
-  """Every route on every case that serves it, route by route.
+  """Every route on every case that has its two modalities, route by route.
 
   Args:
     store: the slice store.
     cases: held-out cases.
-    slices: per case, evenly spread; 0 = all usable ones.
-    routes: keep these by name; empty = all.
+    slices: slices per case, evenly spread; 0 = all usable ones.
+    routes: names of the routes to keep; empty = all.
   """
-  for route in ALL_ROUTES:
+  for route in all_routes():
     if routes and route.name not in routes:
       continue
     for case in cases:
@@ -129,11 +123,11 @@ class MeanTargets:
   def __init__(self, store: SliceStore):
     self._store = store
     self._train = store.split('train')
-    self._found: dict[tuple[Route, ...], MeanTarget] = {}
+    self._means: dict[tuple, MeanTarget] = {}
 
   def missing(self, routes: Collection[Route]) -> list[Route]:
-    """Those of the routes that no training subject serves."""
-    return [r for r in ALL_ROUTES if r in routes and not self._cases(r)]
+    """Those of the routes for which there is no training subject."""
+    return [r for r in all_routes() if r in routes and not self._cases(r)]
 
   def predict(self, item: RouteCase) -> Images:
     """The mean images at the places of the scored slices."""
@@ -144,12 +138,12 @@ class MeanTargets:
         f'Route {route.name}: the store has no training subject to average.'
       )
     key = (route.cohort, route.target, tuple(c.id for c in cases))
-    if key not in self._found:
-      self._found[key] = mean_target_images(
+    if key not in self._means:
+      self._means[key] = mean_target_images(
         (self._store.read_volume(c.id, route.target), c.usable) for c in cases
       )
     usable = item.case.usable
-    images = self._found[key].predict(len(usable))
+    images = self._means[key].predict(len(usable))
     return images[item.indices - usable.start]
 
   def _cases(self, route: Route) -> list[Case]:
@@ -181,7 +175,7 @@ def score_case(
         f'{item.case.dataset}.{item.case.subject}',
         method,
         full_frame,
-        **values,
+        values,
       )
 
 
@@ -217,7 +211,7 @@ def score_routes(
 ) -> Iterator[tuple[RouteCase, Images, list[RouteScore]]]:
   """Synthesises and scores pair after pair, beside the baselines.
 
-  The autoencoder's ceiling of a target is found once, not once a route.
+  The autoencoder's ceiling is computed once per target, not once per route.
   """
   ceilings: dict[tuple[str, Modality], Images] = {}
   for item in items:

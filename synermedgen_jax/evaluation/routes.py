@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from synermedgen_jax.core.modalities import ALL_ROUTES, ROUTES_BY_NAME
+from synermedgen_jax.core.modalities import ROUTES_BY_NAME, all_routes
+from synermedgen_jax.evaluation.metrics import BUILT_IN
 
 TRIVIAL = ('copy_source', 'mean_target')
 BASELINES = (*TRIVIAL, 'ceiling')
 METHODS = ('model', *BASELINES)
-METRICS = ('ssim', 'psnr', 'mae')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +37,10 @@ class RouteScore:
   Attributes:
     route: name of the route.
     case: id of the case.
-    subject: whom it shows; a subject with many cases counts once.
+    subject: name of the subject; one with many cases counts once.
     method: one of `METHODS`.
     full_frame: over the full frame; else within the body mask.
-    ssim: see `metrics.DEFINITION`, as for the next two.
-    psnr: dB.
-    mae: the unit of the target.
+    values: metric -> value, as `metrics.case_metrics` returns them.
   """
 
   route: str
@@ -50,9 +48,7 @@ class RouteScore:
   subject: str
   method: str
   full_frame: bool
-  ssim: float
-  psnr: float
-  mae: float
+  values: Mapping[str, float]
 
   def __post_init__(self):
     if self.route not in ROUTES_BY_NAME:
@@ -71,11 +67,15 @@ def aggregate(rows: Iterable[RouteScore]) -> dict[str, Any]:
   mask and over the full frame; only `ceiling` may be missing.
 
   Returns:
-    {'synthesis': {route: {ssim, psnr, mae, count, unit, win, full_frame: {…},
-    baselines: {method: {ssim, psnr, mae, full_frame: {…}}}}},
+    {'synthesis': {route: {ssim, psnr, mae, …, count, unit, win, full_frame:
+    {…}, baselines: {method: {ssim, psnr, mae, …, full_frame: {…}}}}},
     'summary': {routes, wins, mean_ssim, mean_ssim_baselines: {method: …},
-    better_baseline}}. `count` is the number of subjects, and `win` says that
-    the model's SSIM within the mask is above both trivial baselines'.
+    better_baseline}}, with every metric of the rows. `count` is the number of
+    subjects, and `win` means that the model's SSIM within the mask is above
+    that of both trivial baselines.
+
+  Raises:
+    ValueError: there are no rows, or methods were scored on different cases.
   """
   by_route = collections.defaultdict(list)
   for row in rows:
@@ -84,7 +84,7 @@ def aggregate(rows: Iterable[RouteScore]) -> dict[str, Any]:
     raise ValueError('No scores to aggregate.')
   synthesis = {
     route.name: _aggregate_route(route.name, by_route[route.name])
-    for route in ALL_ROUTES
+    for route in all_routes()
     if route.name in by_route
   }
   return {'synthesis': synthesis, 'summary': _summarise(synthesis)}
@@ -132,11 +132,22 @@ def _cases(rows: Sequence[RouteScore]) -> list[str]:
 
 
 def _mean(rows: Sequence[RouteScore]) -> dict[str, float]:
+  names = list(rows[0].values)
   by_subject = collections.defaultdict(list)
   for row in rows:
-    by_subject[row.subject].append([getattr(row, m) for m in METRICS])
+    by_subject[row.subject].append([row.values[name] for name in names])
   means = [np.mean(values, axis=0) for values in by_subject.values()]
-  return dict(zip(METRICS, np.mean(means, axis=0).tolist(), strict=True))
+  return dict(zip(names, np.mean(means, axis=0).tolist(), strict=True))
+
+
+def added_metrics(metrics: Mapping[str, Any]) -> list[str]:
+  """The metrics of a result beside the built-in ones, in order.
+
+  Args:
+    metrics: as in metrics.json; the definitions name its metrics.
+  """
+  defined = metrics.get('definition', {}).get('synthesis', {})
+  return [name for name in defined if name not in BUILT_IN]
 
 
 def _summarise(synthesis: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,9 +226,16 @@ def _bins(count: int, bins: int) -> np.ndarray:
 
 
 def route_table(metrics: Mapping[str, Any]) -> str:
-  """The routes of an aggregate as aligned text, the means last."""
-  head = ('route', 'n', 'SSIM', 'copy', 'mean', 'ceiling', 'PSNR', 'MAE', '')
-  lines = [head, *(table_row(*item) for item in metrics['synthesis'].items())]
+  """The routes of an aggregate as aligned text, the means last.
+
+  Args:
+    metrics: as `aggregate` returns it; metrics of a project have columns if
+      `definition` is there too, as in metrics.json.
+  """
+  added = added_metrics(metrics)
+  head = ('route', 'n', 'SSIM', 'copy', 'mean', 'ceiling', 'PSNR', 'MAE')
+  lines = [(*head, *added, '')]
+  lines += [_table_row(*i, added) for i in metrics['synthesis'].items()]
   summary = metrics['summary']
   baselines = summary['mean_ssim_baselines']
   lines.append(
@@ -226,15 +244,16 @@ def route_table(metrics: Mapping[str, Any]) -> str:
       '',
       f'{summary["mean_ssim"]:.3f}',
       *(_number(baselines.get(name)) for name in BASELINES),
-      '',
-      '',
+      *[''] * (2 + len(added)),
       f'{summary["wins"]} of {summary["routes"]} won',
     )
   )
   return align(lines)
 
 
-def table_row(route: str, score: Mapping[str, Any]) -> tuple[str, ...]:
+def _table_row(
+  route: str, score: Mapping[str, Any], added: Sequence[str]
+) -> tuple[str, ...]:
   """One route's cells, within the mask; SSIM of each method."""
   baselines = score['baselines']
   return (
@@ -244,6 +263,7 @@ def table_row(route: str, score: Mapping[str, Any]) -> tuple[str, ...]:
     *(_number(baselines.get(name, {}).get('ssim')) for name in BASELINES),
     f'{score["psnr"]:.1f}',
     f'{score["mae"]:.3g} {score["unit"]}',
+    *(f'{score[name]:.4g}' for name in added),
     'win' if score['win'] else '',
   )
 

@@ -1,12 +1,11 @@
-"""What `evaluate` measured subject by subject: subjects.json.
+"""The results of `evaluate` subject by subject: subjects.json.
 
-metrics.json has the means; intervals over subjects need what they are made of.
+metrics.json has the means; intervals over subjects need the single values.
 The file is plain JSON:
 
   {"version": 1,
-   "settings": {"split", "slices", "questions", "seed", "neighbours"}: what was
-   asked,
-   "subjects": {"brain.brain_003": "brain", …}: whom, and their dataset,
+   "settings": {"split", "slices", "questions", "seed", "neighbours"},
+   "subjects": {"brain.brain_003": "brain", …}: subject -> dataset,
    "synthesis": {route: {subject: {"ssim", "psnr", "mae",
      "baselines": {"copy_source": {"ssim", …}, "mean_target": …, "ceiling": …}
    }}}: within the body mask, the mean over a subject's cases,
@@ -14,8 +13,8 @@ The file is plain JSON:
      {"question": 0, "subject": "brain.brain_003", "route": "brain_mr_to_ct",
       "right": 1, "asked": 1}, …]}}}
 
-A question of CTS or TIA is about one subject: one answer, right or not. The
-panels of MI may show several: an answer for each, `right` of its `asked`
+A question with a letter is about one subject and has one answer. The panels of
+MI may show several subjects: one entry for each, with `right` of its `asked`
 panels. Definitions are those of metrics.json.
 """
 
@@ -31,16 +30,16 @@ from typing import Any
 import numpy as np
 
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME
-from synermedgen_jax.evaluation.results import ResultError
-from synermedgen_jax.evaluation.routes import METRICS, RouteScore
-from synermedgen_jax.evaluation.understanding import (
-  TASKS,
-  is_correct,
-  panels_said,
-)
+from synermedgen_jax.evaluation.metrics import BUILT_IN
+from synermedgen_jax.evaluation.routes import RouteScore
+from synermedgen_jax.tasks.registry import TASKS
 
 VERSION = 1
 FILE = 'evaluation/subjects.json'
+
+
+class ResultError(ValueError):
+  """A file that a report cannot use; one line that names it."""
 
 
 def synthesis_by_subject(rows: Iterable[RouteScore]) -> dict[str, Any]:
@@ -50,16 +49,18 @@ def synthesis_by_subject(rows: Iterable[RouteScore]) -> dict[str, Any]:
     rows: of all routes, cases and methods.
 
   Returns:
-    {route: {subject: {ssim, psnr, mae, baselines: {method: …}}}}.
+    {route: {subject: {ssim, psnr, mae, …, baselines: {method: …}}}}.
   """
-  found = collections.defaultdict(list)
+  by_subject = collections.defaultdict(list)
   for row in rows:
     if not row.full_frame:
-      values = [getattr(row, metric) for metric in METRICS]
-      found[row.route, row.subject, row.method].append(values)
+      by_subject[row.route, row.subject, row.method].append(row.values)
   result: dict[str, Any] = {}
-  for (route, subject, method), values in found.items():
-    mean = dict(zip(METRICS, np.mean(values, axis=0).tolist(), strict=True))
+  for (route, subject, method), cases in by_subject.items():
+    mean = {
+      name: float(np.mean([values[name] for values in cases]))
+      for name in cases[0]
+    }
     of_route = result.setdefault(route, {})
     entry = of_route.setdefault(subject, {'baselines': {}})
     if method == 'model':
@@ -76,18 +77,16 @@ def answers_of(
 
   Args:
     record: {task, answer, prediction, route}.
-    subjects: of its pictures, in order; for MI, one a panel.
+    subjects: of its images, in order.
     question: its number within the task.
   """
-  if record['task'] != 'mi':
-    right = [(subjects[0], int(is_correct(record)))]
-  else:
-    right = [
-      (subject, int(truth == said))
-      for subject, (truth, said) in zip(
-        subjects, panels_said(record), strict=True
-      )
-    ]
+  scoring = TASKS[record['task']].scoring
+  parts = scoring.parts(record['answer'], record['prediction'])
+  asked = subjects if scoring.per_image else [subjects[0]] * len(parts)
+  right = [
+    (subject, int(truth == given))
+    for subject, (truth, given) in zip(asked, parts, strict=True)
+  ]
   return [
     {
       'question': question,
@@ -120,7 +119,7 @@ def read_subjects(path: Path) -> Subjects:
   """Reads and checks the file.
 
   Raises:
-    ResultError: it is not there, or not what it should be; one line.
+    ResultError: it is missing or malformed; one line.
   """
   again = 'write it again with python -m synermedgen_jax.evaluate.'
   try:
@@ -154,11 +153,11 @@ def _check(found: Subjects) -> None:
     for subject, entry in scores.items():
       found.subjects[subject]
       for values in (entry, *entry['baselines'].values()):
-        for metric in METRICS:
+        for metric in BUILT_IN:
           float(values[metric])
   for task, entry in found.understanding.items():
     if task not in TASKS:
-      raise ValueError(f'task {task}')
+      raise ValueError(f'task {task}, which is not registered')
     float(entry['chance'])
     for answer in entry['answers']:
       found.subjects[answer['subject']]

@@ -1,54 +1,40 @@
-"""Accuracy of the three understanding tasks, beside chance."""
+"""Accuracy of the understanding tasks, beside chance."""
 
 from __future__ import annotations
 
 import collections
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.evaluation.routes import align
-from synermedgen_jax.tasks.mi import parse_answer
-from synermedgen_jax.tasks.prompts import LETTERS
+from synermedgen_jax.tasks.registry import Task, asked_tasks, task_named
 
-TASKS = ('cts', 'mi', 'tia')
 UNREAD = 'unread'
-_LETTER = re.compile(rf'\s*([{LETTERS}])\b')
-
-DEFINITION = {
-  'cts': {
-    'accuracy': 'share of questions whose answer begins with the right letter',
-    'chance': '1 in 4',
-  },
-  'mi': {
-    'accuracy': 'share of panels given the right modality',
-    'exact': 'share of questions with all panels right',
-    'chance': 'share of the most frequent modality among the panels asked',
-  },
-  'tia': {
-    'accuracy': 'share of questions whose answer begins with the right letter',
-    'chance': '1 in 4',
-  },
-}
 
 Record = Mapping[str, str]
+Part = tuple[str, str]  # the right one, the model's
 
 
-def is_correct(record: Record) -> bool:
-  """Whether the answer is right; for MI, whether all its panels are.
+def parts_of(record: Record) -> list[Part]:
+  """(right, given) of every part of an answer; '' where it cannot be read.
 
   Args:
     record: {task, answer, prediction}.
   """
-  if record['task'] == 'mi':
-    return all(truth == said for truth, said in panels_said(record))
-  right = letter_said(record['answer'])
-  if right is None:
-    raise ValueError(
-      f'No letter in the {record["task"].upper()} answer {record["answer"]!r}.'
-    )
-  return letter_said(record['prediction']) == right
+  scoring = task_named(record['task']).scoring
+  try:
+    return scoring.parts(record['answer'], record['prediction'])
+  except ValueError as error:
+    raise ValueError(f'{record["task"].upper()}: {error}') from None
+
+
+def is_correct(record: Record) -> bool:
+  """Whether every part of the answer is right.
+
+  Args:
+    record: {task, answer, prediction}.
+  """
+  return all(right == given for right, given in parts_of(record))
 
 
 def score(records: Iterable[Record]) -> dict[str, Any]:
@@ -58,97 +44,84 @@ def score(records: Iterable[Record]) -> dict[str, Any]:
     records: one {task, answer, prediction} per question.
 
   Returns:
-    {'understanding': {task: {accuracy, chance, count}}}, as `DEFINITION`
-    says; `count` is questions, but panels for MI, which has `exact`,
-    `questions` and `confusion` too. A task that was not asked is left out.
+    {'understanding': {task: {accuracy, chance, count}}}, as `definitions`
+    says, in the order of the tasks' registration; `count` is what the scoring
+    of the task counts. A task whose questions have several parts has `exact`
+    and `questions` too, one with labels `confusion`.
+
+  Raises:
+    ValueError: a task is not one that `evaluate` asks.
   """
   by_task = collections.defaultdict(list)
+  known = [task.name for task in asked_tasks()]
   for record in records:
-    if record['task'] not in TASKS:
+    if record['task'] not in known:
       raise ValueError(
-        f'Unknown task {record["task"]!r}: expected one of {TASKS}.'
+        f'Unknown task {record["task"]!r}: expected one of {", ".join(known)}.'
       )
-    by_task[record['task']].append(record)
+    by_task[record['task']].append(parts_of(record))
   return {
     'understanding': {
-      task: _score_mi(by_task[task])
-      if task == 'mi'
-      else _score_letters(by_task[task])
-      for task in TASKS
-      if by_task[task]
+      task.name: _score_task(task, by_task[task.name])
+      for task in asked_tasks()
+      if by_task[task.name]
     }
   }
 
 
-def _score_letters(records: list[Record]) -> dict[str, Any]:
-  right = sum(map(is_correct, records))
-  return {
-    'accuracy': right / len(records),
-    'chance': 1 / len(LETTERS),
-    'count': len(records),
+def _score_task(task: Task, questions: Sequence[Sequence[Part]]):
+  parts = [part for question in questions for part in question]
+  score: dict[str, Any] = {
+    'accuracy': sum(right == given for right, given in parts) / len(parts),
+    'chance': task.scoring.chance([right for right, _ in parts]),
+    'count': len(parts),
   }
+  if len(parts) > len(questions):
+    exact = sum(all(r == g for r, g in question) for question in questions)
+    score |= {'exact': exact / len(questions), 'questions': len(questions)}
+  if task.scoring.labels:
+    score['confusion'] = _confusion(parts, task.scoring.labels())
+  return score
 
 
-def _score_mi(records: list[Record]) -> dict[str, Any]:
-  panels = [panel for record in records for panel in panels_said(record)]
-  frequencies = collections.Counter(truth for truth, _ in panels)
-  return {
-    'accuracy': sum(truth == said for truth, said in panels) / len(panels),
-    'chance': max(frequencies.values()) / len(panels),
-    'count': len(panels),
-    'exact': sum(map(is_correct, records)) / len(records),
-    'questions': len(records),
-    'confusion': confusion(records),
-  }
-
-
-def confusion(records: Iterable[Record]) -> dict[str, Any]:
-  """What the panels of MI were taken for.
+def _confusion(parts: Sequence[Part], labels: Sequence[str]) -> dict[str, Any]:
+  """Counts of (right, given): rows asked, columns asked or given.
 
   Returns:
-    {'truth': labels asked, 'said': labels said or asked, `UNREAD` last,
+    {'truth': labels asked, 'said': labels given or asked, `UNREAD` last,
     'counts': one row per truth, one column per said}.
   """
-  panels = collections.Counter(
-    panel
-    for record in records
-    if record['task'] == 'mi'
-    for panel in panels_said(record)
-  )
-  asked = {truth for truth, _ in panels}
-  said = asked | {answer for _, answer in panels}
-  rows = [m.label for m in Modality if m.label in asked]
-  columns = [m.label for m in Modality if m.label in said]
+  counts = collections.Counter(parts)
+  asked = {right for right, _ in counts}
+  given = asked | {given for _, given in counts}
+  rows = [label for label in labels if label in asked]
+  columns = [label for label in labels if label in given]
   return {
     'truth': rows,
     'said': [*columns, UNREAD],
     'counts': [
-      [panels[row, column] for column in [*columns, '']] for row in rows
+      [counts[row, column] for column in [*columns, '']] for row in rows
     ],
   }
 
 
-def panels_said(record: Record) -> list[tuple[str, str]]:
-  """(truth, said) of every panel of MI; said is '' where it cannot be read."""
-  truth = parse_answer(record['answer'], len(LETTERS))
-  said = parse_answer(record['prediction'], len(LETTERS))
-  panels = [(t, s) for t, s in zip(truth, said, strict=True) if t]
-  if not panels:
-    raise ValueError(f'No panel in the MI answer {record["answer"]!r}.')
-  return panels
-
-
-def letter_said(answer: str) -> str | None:
-  """The letter that an answer begins with; None where there is none."""
-  match = _LETTER.match(answer)
-  return match.group(1) if match else None
+def definitions(tasks: Iterable[str]) -> dict[str, dict[str, str]]:
+  """What these tasks ask and what their numbers are, in words."""
+  rows = map(task_named, tasks)
+  return {
+    task.name: {'task': task.definition, **task.scoring.definition}
+    for task in rows
+  }
 
 
 def understanding_table(metrics: Mapping[str, Any]) -> str:
   """The tasks of a score as aligned text."""
   rows = [('task', 'accuracy', 'chance', 'count', '')]
   for task, values in metrics['understanding'].items():
-    exact = f'all panels {values["exact"]:.3f}' if 'exact' in values else ''
+    exact = ''
+    if 'exact' in values:
+      unit = task_named(task).scoring.unit
+      exact = f'all {unit} {values["exact"]:.3f}'
     rows.append(
       (
         task.upper(),

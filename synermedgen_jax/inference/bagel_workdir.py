@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,22 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from synermedgen_jax.checkpoint import streaming
+from synermedgen_jax.config.defaults import BAGEL_SAMPLING
+from synermedgen_jax.config.tokenizer import FOLDER, tokenizer_of_run
 from synermedgen_jax.core.lazy_array import LazyArray
-from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
 from synermedgen_jax.inference.workdir import WorkdirError
-from synermedgen_jax.input import tokenizer
+from synermedgen_jax.input import tokenizer, vocab_files
+from synermedgen_jax.input.tokenizer import PROJECT
 from synermedgen_jax.interop import bagel_configs, bagel_weights, tensor_files
 from synermedgen_jax.models.bagel import BagelConfig
-from synermedgen_jax.training import streaming
 
-# BAGEL's own for editing an image.
+# BAGEL's sides for editing an image, in pixels.
 _VIT_SIDE, _VAE_SIDE = 518, 512
-_SAMPLING = SamplingConfig(
-  points=50,
-  shift=3.0,
-  guidance=Guidance(text=4.0, image=2.0, renorm='text_channel'),
-)
-# Called with bytes just written, and bytes in all.
 Progress = Callable[[int, int], object]
 
 
@@ -41,25 +36,26 @@ def import_bagel(
 
   Args:
     source: BAGEL's files.
-    output: the new workdir: checkpoint 0, config and tokenizer. It is whole or
-      it is not there.
+    output: the new workdir: `checkpoints/0`, `config.json` and, where the
+      source has one, `tokenizer/`. After an error it does not exist.
     dtype: of the weights and of the model's arithmetic.
-    progress: told of every write.
+    progress: called with the bytes written so far, and the bytes in all.
 
   Returns:
     The parameters by name.
 
   Raises:
     BagelError, TensorFileError: naming what is wrong with the files.
-    WorkdirError: there is something at `output`.
+    WorkdirError: `output` is not empty.
   """
   model = bagel_configs.bagel_config(source, dtype=dtype.name)
   matches = bagel_weights.match(source, model)
   params = bagel_weights.parameters(matches, model, dtype)
   total = sum(array.nbytes for array in params.values())
   with _new_folder(output):
-    bagel_configs.copy_tokenizer(source, output)
-    record = {'config': _run_config(model, output), 'source': str(source)}
+    if vocab_files.holds_tokenizer(source):
+      vocab_files.copy(source, output / FOLDER)
+    record = {'config': _run_config(model), 'source': str(source)}
     _write_json(output / 'config.json', record)
     # The checkpoint last: with it the workdir counts as whole.
     streaming.save_model(
@@ -78,29 +74,30 @@ def export_bagel(
 
   Args:
     workdir: a run's, or what `import_bagel` made.
-    output: the new folder. It is whole or it is not there.
+    output: the new folder. After an error it does not exist.
     dtype: of all weights; by default each as the checkpoint has it.
-    progress: told of every write.
+    progress: called with the bytes written so far, and the bytes in all.
 
   Returns:
     The tensors by key.
 
   Raises:
-    BagelError: naming what the model has and BAGEL has not.
+    BagelError: naming parts of the model that BAGEL lacks.
     CheckpointError: `workdir` holds no checkpoint.
-    WorkdirError: it is no workdir, or there is something at `output`.
+    WorkdirError: it is no workdir, or `output` is not empty.
   """
-  folder = _tokenizer_folder(workdir)
+  files = _tokenizer_files(workdir)
   model, params = streaming.open_model(workdir / 'checkpoints')
   configs = bagel_configs.config_files(model)
-  files = bagel_weights.source_tensors(model, params, dtype)
-  tensors = {key: t for file in files.values() for key, t in file.items()}
+  weights = bagel_weights.source_tensors(model, params, dtype)
+  tensors = {key: t for file in weights.values() for key, t in file.items()}
   total = sum(tensor.nbytes for tensor in tensors.values())
   with _new_folder(output):
-    bagel_configs.copy_tokenizer(folder, output)
+    if files:
+      vocab_files.copy(files, output)
     for name, options in configs.items():
       _write_json(output / f'{name}.json', options)
-    for name, file in files.items():
+    for name, file in weights.items():
       tensor_files.write_tensors(
         output / name, file, lambda n: progress(n, total)
       )
@@ -126,33 +123,34 @@ def _write_json(path: Path, value: Any) -> None:
   path.write_text(json.dumps(value, indent=2) + '\n')
 
 
-def _run_config(model: BagelConfig, output: Path) -> dict[str, Any]:
-  """What `evaluate` and `translate` read of a run's config."""
+def _run_config(model: BagelConfig) -> dict[str, Any]:
+  """The part of a run's config that `evaluate` and `translate` read."""
   patches = min(_VIT_SIDE // model.vit.patch, model.vit_table, model.vit.table)
   latents = min(_VAE_SIDE // model.latent_stride, model.latent_table)
   return {
     'stage': 'joint',  # BAGEL answers and synthesises
     'model': 'init_from',
+    'modules': [],
     'store': '',
-    'tokenizer': str(output.absolute()),
+    'tokenizer': '',  # the files beside this one
+    'prompts': 'paper',
     'image': {
       'vit_side': patches * model.vit.patch,
       'vae_side': latents * model.latent_stride,
     },
     'neighbours': 3,
-    'sampling': dataclasses.asdict(_SAMPLING),
+    'sampling': BAGEL_SAMPLING,
   }
 
 
-def _tokenizer_folder(workdir: Path) -> Path:
-  """Where the tokenizer is that the run's config names."""
-  path = workdir / 'config.json'
+def _tokenizer_files(workdir: Path) -> Path | None:
+  """The folder of a run's tokenizer, or its one file; None = it has none."""
+  if not (workdir / 'config.json').is_file():
+    raise WorkdirError(f'{workdir}: holds no config.json of a run.')
   try:
-    name = json.loads(path.read_text())['config']['tokenizer']
-  except FileNotFoundError:
-    raise WorkdirError(f'{workdir}: holds no config.json of a run.') from None
-  except (ValueError, KeyError, TypeError):
-    raise WorkdirError(f'{path}: is not the config of a run.') from None
-  if name == 'project':
-    return Path(tokenizer.__file__).parent
-  return Path(name) if Path(name).is_dir() else Path(name).parent
+    name = tokenizer_of_run(workdir)
+  except ValueError as error:
+    raise WorkdirError(str(error)) from None
+  if name == PROJECT:
+    return Path(tokenizer.__file__).with_name('tokenizer.json')
+  return Path(name) if name else None

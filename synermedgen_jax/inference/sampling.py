@@ -24,8 +24,8 @@ from synermedgen_jax.inference.prefill import largest, prefill
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.models.flow import shift_timestep
 from synermedgen_jax.tasks.example import Example
-from synermedgen_jax.training.objectives import shift_timestep
 
 Renorm = Literal['global', 'channel', 'text_channel']
 Context = Literal['full', 'no_text', 'no_images']

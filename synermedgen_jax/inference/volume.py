@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from synermedgen_jax.core.batch import Capacity, ImageGeometry
-from synermedgen_jax.core.modalities import ALL_ROUTES, Route
+from synermedgen_jax.core.modalities import Route, all_routes
 from synermedgen_jax.inference.sampling import (
   Context,
   Prompt,
@@ -28,6 +28,7 @@ from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.bagel import Bagel, BagelConfig
 from synermedgen_jax.tasks import synthesis
 from synermedgen_jax.tasks.example import Example, SliceRef
+from synermedgen_jax.tasks.prompts import Prompts
 
 Slices = Float[np.ndarray, 'z h w']
 
@@ -42,7 +43,8 @@ class Synthesiser:
     tokenizer: text to ids.
     geometry: how slices become tokens.
     sampling: timesteps and guidance.
-    batch_size: slices at a time, at most. It does not change what comes out.
+    prompts: the wordings of its training.
+    batch_size: slices at a time, at most. Results do not depend on it.
   """
 
   model: BagelConfig
@@ -50,6 +52,7 @@ class Synthesiser:
   tokenizer: Tokenizer
   geometry: ImageGeometry
   sampling: SamplingConfig
+  prompts: Prompts
   batch_size: int = 16
 
   def synthesise(
@@ -73,7 +76,7 @@ class Synthesiser:
       its own side.
     """
     slices = _checked(slices)
-    prompt = _prompt(route)
+    prompt = self._prompt(route)
 
     def run(indices):
       prompts = pack_prompts(
@@ -131,10 +134,17 @@ class Synthesiser:
       indices = np.arange(start, start + size)
       yield np.minimum(indices, total - 1), min(size, total - start)
 
+  def _prompt(self, route: Route) -> Example:
+    """The prompt of a route, about slice 0."""
+    source, target = (
+      SliceRef('', modality, 0) for modality in (route.source, route.target)
+    )
+    return synthesis.prompt(route, source, target, self.prompts)
+
   @functools.cached_property
   def _capacities(self) -> Mapping[Context, Capacity]:
     """Rows that hold every route's prompt: one program serves all routes."""
-    prompts = [_prompt(route) for route in ALL_ROUTES]
+    prompts = [self._prompt(route) for route in all_routes()]
     return {
       context: prompt_capacity(prompts, self.tokenizer, self.geometry, context)
       for context in self.sampling.guidance.contexts
@@ -148,13 +158,6 @@ def _checked(slices: Slices) -> Slices:
       'resample them first.'
     )
   return np.asarray(slices, np.float32)
-
-
-def _prompt(route: Route) -> Example:
-  source, target = (
-    SliceRef('', modality, 0) for modality in (route.source, route.target)
-  )
-  return synthesis.prompt(route, source, target)
 
 
 def _at(prompt: Example, index: int) -> Example:

@@ -1,4 +1,8 @@
-"""A trained stage, read back from its workdir."""
+"""A trained stage, read back from its workdir: the model and its settings.
+
+trained = Trained.load('runs/demo/stage2')
+slices = trained.synthesiser().synthesise(route, source_slices)
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,18 @@ import jax.numpy as jnp
 from etils.epath import Path
 from ml_collections import ConfigDict
 
+from synermedgen_jax.checkpoint import model as saved_model
+from synermedgen_jax.config.errors import ConfigError, key_errors
+from synermedgen_jax.config.model import (
+  initial_params,
+  model_shape,
+  with_compute,
+)
+from synermedgen_jax.config.tokenizer import (
+  FOLDER,
+  choose_tokenizer,
+  tokenizer_of_run,
+)
 from synermedgen_jax.core.batch import ImageGeometry
 from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
@@ -24,9 +40,7 @@ from synermedgen_jax.slices.windows import (
   Window,
   windows_from_json,
 )
-from synermedgen_jax.training import saved_model
-from synermedgen_jax.training.config_checks import ConfigError, reading
-from synermedgen_jax.training.run import starting_point
+from synermedgen_jax.tasks.prompts import PROMPTS, Prompts
 
 
 class WorkdirError(ValueError):
@@ -35,7 +49,7 @@ class WorkdirError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """What inference needs.
+  """A model and everything that inference with it needs.
 
   Attributes:
     model: the model's shape.
@@ -57,12 +71,18 @@ class Trained:
   frame: str
   windows: Mapping[Modality, Window]
 
+  @property
+  def prompts(self) -> Prompts:
+    """The wordings of its training."""
+    # Runs without the key are older than `config.prompts`: they had these.
+    return PROMPTS[self.config.get('prompts', 'short')]
+
   @classmethod
   def load(cls, workdir: str | Path) -> Trained:
     """Reads a workdir that `main` filled.
 
     Raises:
-      WorkdirError: it holds no config, or one whose tokenizer is not there.
+      WorkdirError: it holds no config of a run, or no tokenizer.
       CheckpointError: it holds no whole checkpoint.
     """
     workdir = Path(workdir)
@@ -78,10 +98,7 @@ class Trained:
       windows = windows_from_json(record.get('windows', {}))
     except (ValueError, KeyError, TypeError):
       raise WorkdirError(f'{path}: is not the config of a run.') from None
-    try:
-      tokenizer = load_tokenizer(config['tokenizer'])
-    except (ValueError, OSError) as error:
-      raise WorkdirError(f'{path}: tokenizer: {error}') from None
+    tokenizer = _load_tokenizer(workdir)
     model, params = saved_model.load_model(workdir / 'checkpoints')
     return cls(
       model,
@@ -96,28 +113,27 @@ class Trained:
 
   @classmethod
   def from_config(cls, config: ConfigDict) -> Trained:
-    """The model that training by `config` would start from, as it is.
+    """Reads the model that training by `config` would start from.
 
     Args:
-      config: of a stage; `init_from` names the weights or the run that holds
-        them, and no step is made.
+      config: of a stage; `init_from` names the weights folder or the workdir.
 
     Raises:
       ConfigError: naming the key that is wrong.
-      CheckpointError: what `init_from` names cannot be read.
+      CheckpointError: `init_from` cannot be read.
     """
     if not config.init_from:
       raise ConfigError(
         'config.init_from is empty: name the weights that are measured.'
       )
-    model, params = starting_point(config)
-    with reading('tokenizer'):
-      tokenizer = load_tokenizer(config.tokenizer)
-    with reading('image'):
+    model = with_compute(config, model_shape(config))
+    _, tokenizer = choose_tokenizer(config)
+    params = initial_params(config, tokenizer)
+    with key_errors('image'):
       geometry = model.image_geometry(**config.image)
     store = None
     if config.store:
-      with reading('store'):
+      with key_errors('store'):
         store = SliceStore.open(config.store)
     return cls(
       model,
@@ -130,14 +146,12 @@ class Trained:
       store.windows if store else FIXED_WINDOWS,
     )
 
-  def synthesiser(
-    self, *, points: int | None = None, batch_size: int = 16
-  ) -> Synthesiser:
-    """The model at work on slices, sampling as its config says.
+  @property
+  def sampling(self) -> SamplingConfig:
+    """How the run's config says that slices are synthesised.
 
-    Args:
-      points: of the sampler, instead of the config's.
-      batch_size: slices at a time.
+    Raises:
+      WorkdirError: it does not say so.
     """
     sampling = dict(self.config['sampling'])
     if not sampling:
@@ -148,13 +162,36 @@ class Trained:
       )
     guidance = dict(sampling.pop('guidance'))
     guidance['interval'] = tuple(guidance['interval'])
-    if points is not None:
-      sampling['points'] = points
+    return SamplingConfig(**sampling, guidance=Guidance(**guidance))
+
+  def synthesiser(
+    self, sampling: SamplingConfig | None = None, *, batch_size: int = 16
+  ) -> Synthesiser:
+    """The model, ready to synthesise slices.
+
+    Args:
+      sampling: timesteps and guidance; None = `self.sampling`.
+      batch_size: slices at a time.
+    """
     return Synthesiser(
       self.model,
       self.params,
       self.tokenizer,
       self.geometry,
-      SamplingConfig(**sampling, guidance=Guidance(**guidance)),
+      sampling or self.sampling,
+      self.prompts,
       batch_size=batch_size,
     )
+
+
+def _load_tokenizer(workdir: Path) -> Tokenizer:
+  try:
+    name = tokenizer_of_run(workdir)
+    if name:
+      return load_tokenizer(name)
+  except (ValueError, OSError) as error:
+    raise WorkdirError(f'{workdir}: tokenizer: {error}') from None
+  raise WorkdirError(
+    f'{workdir}: holds no tokenizer: put its tokenizer.json into '
+    f'{workdir / FOLDER}.'
+  )

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from PIL import Image
 
 from synermedgen_jax.core.batch import (
-  TASKS,
   Capacity,
   ImageGeometry,
   Layout,
@@ -84,10 +83,12 @@ def grid_positions(height: int, width: int, table: int) -> np.ndarray:
 class RowBuilder:
   """Collects the tokens of one example."""
 
-  def __init__(self, tokenizer: Tokenizer, geometry: ImageGeometry, task: str):
+  def __init__(
+    self, tokenizer: Tokenizer, geometry: ImageGeometry, task_id: int
+  ):
     self.tokenizer = tokenizer
     self.geometry = geometry
-    self.task = TASKS.index(task)
+    self.task_id = task_id
     self.und: list[tuple] = []
     self.gen: list[tuple] = []
     self.vit: list[tuple] = []
@@ -182,7 +183,7 @@ class RowBuilder:
         vit_index,
         label,
         weight,
-        self.task,
+        self.task_id,
       )
     )
 
@@ -217,6 +218,7 @@ def tokenise(
   geometry: ImageGeometry,
   read_slice: ReadSlice,
   *,
+  task_id: int = 0,
   dropped: frozenset[int] = frozenset(),
 ) -> dict[str, np.ndarray]:
   """Lays an example out as tokens, places counted from its own start.
@@ -226,6 +228,7 @@ def tokenise(
     tokenizer: text to ids.
     geometry: how slices become tokens.
     read_slice: pixels of a slice or picture in [-1, 1].
+    task_id: the example's in `PackedBatch.task_ids`; inference needs none.
     dropped: indices of condition spans to leave out (for guidance). A dropped
       image still moves the RoPE position on, a dropped text does not (BAGEL,
       data/dataset_base.py).
@@ -234,7 +237,7 @@ def tokenise(
     Features for a packer: `und`, `gen`, `vit` (int32 tables with the columns
     `UND`, `GEN`, `VIT`), `vit_patches` and `vae_images` (float32).
   """
-  row = RowBuilder(tokenizer, geometry, example.task)
+  row = RowBuilder(tokenizer, geometry, task_id)
   for i, span in enumerate(example.spans):
     if i in dropped:
       row.position += span.kind != 'text'

@@ -1,17 +1,16 @@
 """The Grain pipeline: a slice store or other examples in, packed batches out.
 
-Deterministic given seed, step and process; its iterator is checkpointed with
-the train state. Every epoch goes through all pairs of every task once, in an
-order that the seed fixes (where routes weigh differently, those of each weight
-have epochs of their own); of the n streams that fill a batch, each takes every
-n-th example of one common sequence, draws included.
+A seed fixes every batch, and the iterator is checkpointed with the train state.
+Every epoch of a task shows all of its pairs once, in an order that the seed
+fixes; where routes have different weights, the routes of one weight have epochs
+of their own. The n streams that fill a batch share one sequence of examples:
+each takes every n-th.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-import types
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -19,36 +18,59 @@ import grain.python as grain
 import numpy as np
 
 from synermedgen_jax.core.batch import Capacity, ImageGeometry
-from synermedgen_jax.core.modalities import Route
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.augment import Augment
 from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.slices.store import Case, SliceStore
-from synermedgen_jax.tasks import cts, mi, synthesis, tia
 from synermedgen_jax.tasks.example import (
   Example,
   ExampleSource,
   ImageRef,
   SliceRef,
-  vae_image,
 )
+from synermedgen_jax.tasks.pairs import Pair, Pool, pairs
+from synermedgen_jax.tasks.prompts import PAPER, Prompts
+from synermedgen_jax.tasks.registry import Task, task_named, task_names
 
 _NO_CHANGES = Augment()
-_NO_SOURCES: Mapping[str, ExampleSource] = types.MappingProxyType({})
-# Tasks that guidance at inference is for.
-_GUIDED = ('synthesis', 'editing', 'redraw', 'copy')
 
-# Between the seeds of two groups of one task: tasks have neighbouring ones.
+# Between the seeds of two groups of one task: tasks have neighbouring seeds.
 _APART = 1_000_003
 
-# Longer than any run, and short enough to add to.
-_ENDLESS = 2**60
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+  """Which examples a dataset has, and in which shares.
+
+  Attributes:
+    tasks: name in `tasks.registry` -> share of the examples.
+    prompts: the wordings.
+    neighbours: K, how far a negative of CTS may lie from the true slice.
+    routes: names of the routes to keep; empty = all.
+    route_weights: (regular expression of a route's whole name, weight). A pair
+      of that route is synthesised `weight` times as often as a pair of a route
+      that no row matches; the first matching row decides.
+    sources: task -> seed -> an endless dataset, instead of the task's own.
+    files: the files that `sources` read, as `config.bagel_files` names them.
+  """
+
+  tasks: Mapping[str, float]
+  prompts: Prompts = PAPER
+  neighbours: int = 3
+  routes: Sequence[str] = ()
+  route_weights: Sequence[tuple[str, float]] = ()
+  sources: Mapping[str, ExampleSource] = dataclasses.field(default_factory=dict)
+  files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-  """How often a condition of synthesis is left out, so guidance works."""
+  """How often a condition of synthesis is left out, for guidance.
+
+  Attributes:
+    text, vae, vit: share of the text, VAE and ViT spans that are dropped.
+  """
 
   text: float = 0.0
   vae: float = 0.0
@@ -64,57 +86,21 @@ class Dropout:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
-  """A pair of slices: the raw material of every task."""
-
-  case: Case
-  route: Route
-  index: int
-
-
-def pairs(cases: Sequence[Case], *, routes: Sequence[str] = ()) -> list[Pair]:
-  """All (case, route, slice) of these cases; `routes` keeps some by name."""
-  return [
-    Pair(case, route, index)
-    for case in cases
-    for route in case.routes
-    if not routes or route.name in routes
-    for index in case.usable
-  ]
-
-
-class TaskBuilder(grain.RandomMapTransform):
+class BuildExample(grain.RandomMapTransform):
   """Pair -> Example of one task."""
 
-  def __init__(self, task: str, cases: Sequence[Case], neighbours: int = 3):
+  def __init__(self, task: Task, pool: Pool):
+    if task.build is None:
+      raise ValueError(f'Task {task.name!r} is not built from pairs of slices.')
     self.task = task
-    self.neighbours = neighbours
-    self.by_modality = defaultdict(list)
-    for case in cases:
-      for modality in case.modalities:
-        self.by_modality[modality].append(case)
+    self.pool = pool
 
   def random_map(self, pair: Pair, rng: np.random.Generator) -> Example:
-    args = pair.case, pair.route, pair.index, rng
-    match self.task:
-      case 'cts':
-        return cts.build(*args, neighbours=self.neighbours)
-      case 'mi':
-        return mi.build(mi.draw_panels(self.by_modality, rng), rng)
-      case 'tia':
-        return tia.build(*args)
-      case 'synthesis':
-        return synthesis.build(*args)
-      case 'reconstruction':
-        ref = SliceRef(pair.case.id, pair.route.target, pair.index)
-        return Example('reconstruction', (vae_image(ref, has_loss=True),))
-      case _:
-        raise ValueError(f'Unknown task {self.task!r}.')
+    return self.task.build(pair, self.pool, rng)
 
 
 def slice_reader(store: SliceStore | None) -> packing.ReadSlice:
-  """Pixels by name: slices of the store, pictures from where they are."""
+  """Reads pixels: slices from the store, pictures by their own `read`."""
 
   def read(ref: ImageRef) -> np.ndarray:
     if isinstance(ref, SliceRef):
@@ -129,7 +115,11 @@ class ExampleTooLarge(ValueError):
 
 
 class Tokenise(grain.RandomMapTransform):
-  """Example -> features of a packer."""
+  """Example -> features of a packer.
+
+  Attributes:
+    task_names: all tasks, in the order of their ids.
+  """
 
   def __init__(
     self,
@@ -137,6 +127,7 @@ class Tokenise(grain.RandomMapTransform):
     tokenizer: Tokenizer,
     geometry: ImageGeometry,
     capacity: Capacity,
+    task_names: Sequence[str],
     dropout: Dropout,
     augment: Augment,
   ):
@@ -144,16 +135,26 @@ class Tokenise(grain.RandomMapTransform):
     self.tokenizer = tokenizer
     self.geometry = geometry
     self.capacity = capacity
+    self.task_names = task_names
     self.dropout = dropout
     self.augment = augment
 
   def random_map(self, example: Example, rng: np.random.Generator):
+    if example.task not in self.task_names:
+      raise ValueError(
+        f'An example of task {example.task!r} came from a source of '
+        f'{", ".join(self.task_names)}: name it as the task is registered.'
+      )
     dropped = frozenset()
-    if example.task in _GUIDED:
+    if task_named(example.task).kind == 'synthesis':
       dropped = self.dropout.draw(example, rng)
-    read = self.augment.reader(self.read_slice, example, rng)
     features = packing.tokenise(
-      example, self.tokenizer, self.geometry, read, dropped=dropped
+      example,
+      self.tokenizer,
+      self.geometry,
+      self.augment.reader(self.read_slice, example, rng),
+      task_id=self.task_names.index(example.task),
+      dropped=dropped,
     )
     _check_size(example, features, self.capacity)
     return features
@@ -173,45 +174,56 @@ def _check_size(
 
 
 def example_dataset(
-  cases: Sequence[Case],
-  task: str,
+  pool: Pool,
+  task: Task,
   *,
   seed: int,
-  neighbours: int = 3,
   routes: Sequence[str] = (),
   route_weights: Sequence[tuple[str, float]] = (),
 ) -> grain.MapDataset:
-  """An endless sequence of one task's examples, shuffled anew every epoch."""
-  items = pairs(cases, routes=routes)
-  if task == 'cts':
-    items = [p for p in items if p.index in cts.indices(p.case, neighbours)]
+  """An endless sequence of one task's examples, shuffled anew every epoch.
+
+  Args:
+    pool: the cases and wordings.
+    task: one that is built from pairs.
+    seed: fixes the order and all draws.
+    routes, route_weights: as `Mixture` has them.
+
+  Raises:
+    ValueError: no pair is eligible.
+  """
+  items = [
+    pair
+    for pair in pairs(pool.cases, routes=routes)
+    if task.eligible(pair, pool)
+  ]
   if not items:
     raise ValueError(
-      f'No pair for task {task!r}'
+      f'No pair for task {task.name!r}'
       + (f' among the routes {", ".join(routes)}' if routes else '')
       + ': prepare cases with both modalities of a route.'
     )
-  weights = {p.route: _weight(p.route, route_weights) for p in items}
-  alike = defaultdict(list)
+  weights = {p.route: _weight(p.route.name, route_weights) for p in items}
+  by_weight = defaultdict(list)
   for pair in items:
-    alike[weights[pair.route]].append(pair)
-  builder = TaskBuilder(task, cases, neighbours)
+    by_weight[weights[pair.route]].append(pair)
+  build = BuildExample(task, pool)
   return grain.MapDataset.mix(
     [
       grain.MapDataset.source(group)
       .seed((seed + _APART * i) % 2**32)
       .shuffle()
       .repeat()
-      .random_map(builder)
-      for i, group in enumerate(alike.values())
+      .random_map(build)
+      for i, group in enumerate(by_weight.values())
     ],
-    [weight * len(group) for weight, group in alike.items()],
+    [weight * len(group) for weight, group in by_weight.items()],
   )
 
 
-def _weight(route: Route, weights: Sequence[tuple[str, float]]) -> float:
-  """How often its pairs come, against 1 of a route that no row matches."""
-  return next((w for row, w in weights if re.fullmatch(row, route.name)), 1.0)
+def _weight(route: str, weights: Sequence[tuple[str, float]]) -> float:
+  """The weight of the first row that matches; 1 if none does."""
+  return next((w for row, w in weights if re.fullmatch(row, route)), 1.0)
 
 
 def train_dataset(
@@ -220,18 +232,12 @@ def train_dataset(
   tokenizer: Tokenizer,
   geometry: ImageGeometry,
   capacity: Capacity,
+  mixture: Mixture,
   *,
-  tasks: Mapping[str, float],
-  first_tasks: Mapping[str, float] = types.MappingProxyType({}),
-  first_examples: int = 0,
-  sources: Mapping[str, ExampleSource] = _NO_SOURCES,
   rows: int,
   seed: int,
   dropout: Dropout = Dropout(),
   augment: Augment = _NO_CHANGES,
-  neighbours: int = 3,
-  routes: Sequence[str] = (),
-  route_weights: Sequence[tuple[str, float]] = (),
   packing_bins: int = 16,
   streams: int = 1,
   here: Sequence[int] | None = None,
@@ -240,47 +246,34 @@ def train_dataset(
   """An endless dataset of `PackedBatch`es.
 
   Args:
-    store: a finished slice store; None where every task has its source.
-    split: which subjects: 'train', 'val' or 'test'.
+    store: a finished slice store; None where no task is built from pairs.
+    split: 'train', 'val' or 'test'.
     tokenizer, geometry, capacity: how examples become rows.
-    tasks: task name -> share of examples.
-    first_tasks: the shares among the first examples, where they differ.
-    first_examples: how many those are.
-    sources: where the examples of tasks that no store holds come from.
+    mixture: which examples.
     rows: rows of the whole batch.
     seed: fixes order, draws and packing.
     dropout: condition dropout of synthesis.
-    augment: how images are changed.
-    neighbours: K of CTS's negatives.
-    routes: keep these routes alone; empty = all.
-    route_weights: (regular expression of a route's whole name, how often its
-      pairs are synthesised, against 1 of those that no row matches); the first
-      row that matches decides.
+    augment: random changes of images.
     packing_bins: open rows of a stream's first-fit packer.
     streams: how many fill the batch, each its own rows with its own examples.
-    here: those that this process reads; None = all.
-    threads: readers of this process, at least one a stream.
+    here: the streams that this process reads; None = all.
+    threads: reader threads of this process, at least one per stream.
 
   Raises:
-    ValueError: a task has no examples, or one of its first cannot be read or
-      fits in no row (`ExampleTooLarge`); later ones are met as they come.
+    ValueError: a task is unknown or has no examples, or one of its first four
+      cannot be read or fits in no row (`ExampleTooLarge`). Errors of later
+      examples are raised by the iterator.
   """
   tokenise = Tokenise(
-    slice_reader(store), tokenizer, geometry, capacity, dropout, augment
+    slice_reader(store),
+    tokenizer,
+    geometry,
+    capacity,
+    task_names(mixture.tasks),
+    dropout,
+    augment,
   )
-  examples = _mixture_of_tasks(
-    store,
-    split,
-    tokenise,
-    tasks=tasks,
-    first_tasks=first_tasks if first_examples else {},
-    first_examples=first_examples,
-    sources=sources,
-    seed=seed,
-    neighbours=neighbours,
-    routes=routes,
-    route_weights=route_weights,
-  )
+  examples = _mixed_examples(store, split, tokenise, mixture, seed)
   tokens = examples.random_map(tokenise).map_with_index(
     lambda number, features: {**features, 'numbers': np.array([number])}
   )
@@ -295,17 +288,20 @@ def train_dataset(
       features, geometry, capacity, rows // streams, packing_bins, seed + stream
     )
 
-  layout = {
+  layout = {  # what a position in the data depends on
     'streams': streams,
     'rows': rows,
     'packing_bins': packing_bins,
     'capacity': dataclasses.asdict(capacity),
     'seed': seed,
-    'tasks': dict(tasks),
-    'first_tasks': dict(first_tasks),
-    'first_examples': first_examples,
-    'routes': list(routes),
-    'route_weights': list(route_weights),
+    'store': f'fingerprint {store.fingerprint}' if store else '',
+    'tokenizer': f'fingerprint {tokenizer.fingerprint}',
+    'image': {'vit_side': geometry.vit_side, 'vae_side': geometry.vae_side},
+    'tasks': dict(mixture.tasks),
+    'neighbours': mixture.neighbours,
+    'routes': list(mixture.routes),
+    'route_weights': list(mixture.route_weights),
+    'bagel_files': dict(mixture.files),
   }
   return TrainData(examples, {n: packed(n) for n in here}, layout)
 
@@ -337,62 +333,58 @@ def _pack(
 
 
 def _numbers(row: Mapping[str, np.ndarray]) -> np.ndarray:
-  """The numbers of a row's examples; -1 fills."""
+  """The numbers of a row's examples, padded with -1."""
   return np.where(row['numbers_segment_ids'] > 0, row['numbers'], -1)
 
 
 def _try_some(features: grain.MapDataset, some: int = 4) -> None:
-  """Raises what is wrong with the first ones, such as `ExampleTooLarge`."""
+  """Reads the first examples, so that errors appear before training starts."""
   for index in range(some):
     features[index]
 
 
-def _mixture_of_tasks(
+def _mixed_examples(
   store: SliceStore | None,
   split: str,
   tokenise: Tokenise,
-  *,
-  tasks: Mapping[str, float],
-  first_tasks: Mapping[str, float],
-  first_examples: int,
-  sources: Mapping[str, ExampleSource],
+  mixture: Mixture,
   seed: int,
-  neighbours: int,
-  routes: Sequence[str],
-  route_weights: Sequence[tuple[str, float]],
 ) -> grain.MapDataset:
-  """The endless sequence of examples that all streams share out."""
-  cases = store.split(split) if store is not None else ()
-  asked = [*tasks.items(), *first_tasks.items()]
-  if not cases and any(w > 0 and t not in sources for t, w in asked):
+  """The endless sequence of examples that all streams share."""
+  names = task_names(mixture.tasks)
+  parts = [
+    _task_examples(store, split, task_named(name), mixture, seed + i)
+    for i, name in enumerate(names)
+  ]
+  for part in parts:  # Otherwise a rare task fails only hours into the run.
+    _try_some(part.seed(seed).random_map(tokenise))
+  shares = [mixture.tasks[name] for name in names]
+  return grain.MapDataset.mix(parts, shares).seed(seed)
+
+
+def _task_examples(
+  store: SliceStore | None,
+  split: str,
+  task: Task,
+  mixture: Mixture,
+  seed: int,
+) -> grain.MapDataset:
+  """The endless sequence of one task's examples."""
+  if task.name in mixture.sources:
+    return mixture.sources[task.name](seed)
+  if task.source:
+    return task.source(split)(seed)
+  cases: Sequence[Case] = () if store is None else store.split(split)
+  if not cases:
     raise ValueError(
-      f'Store {store.path} has no subject in split {split!r}.'
-      if store is not None
-      else 'config.store is empty: name a slice store.'
+      'config.store is empty: name a slice store.'
+      if store is None
+      else f'Store {store.path} has no subject in split {split!r}.'
     )
-
-  def mixture(shares: Mapping[str, float], seed: int) -> grain.MapDataset:
-    named = [(t, w) for t, w in sorted(shares.items()) if w > 0]
-    parts = [
-      sources[task](seed + i)
-      if task in sources
-      else example_dataset(
-        cases,
-        task,
-        seed=seed + i,
-        neighbours=neighbours,
-        routes=routes,
-        route_weights=route_weights if task == 'synthesis' else (),
-      )
-      for i, (task, _) in enumerate(named)
-    ]
-    for part in parts:  # A rare one would be met when the run is under way.
-      _try_some(part.seed(seed).random_map(tokenise))
-    return grain.MapDataset.mix(parts, [weight for _, weight in named])
-
-  mixed = mixture(tasks, seed)
-  if first_tasks:
-    later = sum(share > 0 for share in tasks.values())
-    first = mixture(first_tasks, seed + later)[:first_examples]
-    mixed = grain.MapDataset.concatenate([first, mixed[:_ENDLESS]])
-  return mixed.seed(seed)
+  return example_dataset(
+    Pool(cases, mixture.prompts, mixture.neighbours),
+    task,
+    seed=seed,
+    routes=mixture.routes,
+    route_weights=mixture.route_weights if task.kind == 'synthesis' else (),
+  )

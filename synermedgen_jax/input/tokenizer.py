@@ -1,42 +1,38 @@
 """Text to token ids: the small models' own tokenizer, or one from files.
 
-The project's tokenizer is a byte-level BPE over the wordings of
-`tasks/prompts.py`: there each word and each modality label is one token, and
-any other text still encodes and decodes exactly. A word has the same id at
-the start of a line as after a space, so a panel's letter is one token wherever
-it stands.
+The project's tokenizer is a byte-level BPE trained on the prompts of
+`tasks/prompts.py`: each of their words and each modality label is one token,
+and any other text still encodes and decodes exactly. A word has the same id at
+the start of a line as after a space, so a panel's letter is one token anywhere.
 
-`python -m synermedgen_jax.input.tokenizer` writes it to `tokenizer.json`.
+`projects/small_base/train_tokenizer.py` writes it to `tokenizer.json`.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
-import pathlib
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import resources
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from etils.epath import PathLike
 
-from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.input import vocab_files
-from synermedgen_jax.scenes import questions
-from synermedgen_jax.tasks import prompts
+
+PROJECT = 'project'  # the name of the tokenizer that ships
 
 PAD = '<|pad|>'
 IM_START, IM_END = '<|im_start|>', '<|im_end|>'
 VISION_START, VISION_END = '<|vision_start|>', '<|vision_end|>'
 MARKERS = (IM_START, IM_END, VISION_START, VISION_END)
 
-MAX_VOCAB = 768
-
 
 class Tokenizer:
   """Text to ids and back, with the four markers of spans."""
 
-  pad = 0  # An id of padding; nothing attends to it and no loss counts it.
+  pad = 0  # The id of padding: nothing attends to it and no loss counts it.
 
   def __init__(self, tokenizer: tokenizers.Tokenizer):
     """Wraps `tokenizer`, adding the markers that it lacks."""
@@ -49,17 +45,17 @@ class Tokenizer:
     )
 
   @classmethod
-  def from_file(cls, path: str | pathlib.Path) -> Tokenizer:
+  def from_file(cls, path: PathLike) -> Tokenizer:
     """Reads a tokenizer such as the one beside BAGEL's weights.
 
     Markers that it lacks get the ids after its last; others keep theirs.
 
     Args:
       path: a `tokenizer.json`, or a folder that holds one, or `vocab.json` and
-        `merges.txt` of Qwen2.
+        `merges.txt` of Qwen2; local or an address such as gs://BUCKET/DIR.
 
     Raises:
-      FileNotFoundError: naming what is not there.
+      FileNotFoundError: naming the missing file.
       ValueError: one line naming a file and what is wrong with it.
     """
     return cls(vocab_files.read(path))
@@ -71,11 +67,17 @@ class Tokenizer:
 
   @property
   def vocab_size(self) -> int:
-    """How many ids there are, special ones included."""
+    """The number of ids, special tokens included."""
     return self._tokenizer.get_vocab_size()
 
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """12 hexadecimal digits that tokenizers with equal ids share."""
+    vocab = json.dumps(self._tokenizer.get_vocab(), sort_keys=True)
+    return hashlib.sha256(vocab.encode()).hexdigest()[:12]
+
   def encode(self, text: str) -> list[int]:
-    """The ids of `text`, with no marker around them."""
+    """The ids of `text`, without markers around them."""
     return self._tokenizer.encode(text, add_special_tokens=False).ids
 
   def decode(self, ids: Sequence[int]) -> str:
@@ -93,73 +95,9 @@ def project_tokenizer() -> Tokenizer:
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-  """`project` for the small models' own, else a file or folder to read."""
-  return project_tokenizer() if name == 'project' else Tokenizer.from_file(name)
+  """Reads the tokenizer called 'project', or the one at a path or address.
 
-
-def train_project_tokenizer() -> tokenizers.Tokenizer:
-  """Builds that tokenizer from the wordings; the same one every time."""
-  tokenizer = tokenizers.Tokenizer(models.BPE())
-  # Every line starts with a space, which decoding takes away again.
-  tokenizer.normalizer = normalizers.Sequence(
-    [normalizers.Replace('\n', '\n '), normalizers.Prepend(' ')]
-  )
-  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-    [
-      pre_tokenizers.Split(tokenizers.Regex(_word_pattern()), 'isolated'),
-      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ]
-  )
-  tokenizer.decoder = decoders.Sequence(
-    [
-      decoders.ByteLevel(),
-      decoders.Replace('\n ', '\n'),
-      decoders.Strip(' ', 1, 0),
-    ]
-  )
-  trainer = trainers.BpeTrainer(
-    vocab_size=MAX_VOCAB,
-    special_tokens=[PAD, *MARKERS],
-    initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    show_progress=False,
-  )
-  tokenizer.train_from_iterator(prompts.every_text(), trainer)
-  return _with_words(tokenizer, questions.every_text())
-
-
-def _with_words(
-  tokenizer: tokenizers.Tokenizer, texts: Iterable[str]
-) -> tokenizers.Tokenizer:
-  """Makes every word of `texts` one token, with ids after the present ones.
-
-  New merges come last, so whatever was encoded before is encoded the same.
+  Raises:
+    FileNotFoundError, ValueError: as `Tokenizer.from_file`.
   """
-  for line in texts:
-    for word in re.findall(_word_pattern(), f' {line}'):
-      while len(pieces := tokenizer.encode(word[1:]).tokens) > 1:
-        data = json.loads(tokenizer.to_str())['model']
-        pair = pieces[:2]
-        data['vocab'][''.join(pair)] = len(data['vocab'])
-        data['merges'].append(pair)
-        tokenizer.model = models.BPE(
-          data['vocab'], [tuple(merge) for merge in data['merges']]
-        )
-  return tokenizer
-
-
-def _word_pattern() -> str:
-  """Labels such as `T1 (MRI)` whole, then words, then single characters."""
-  labels = '|'.join(re.escape(modality.label) for modality in Modality)
-  word = '[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*'
-  return rf' ?(?:{labels})(?![A-Za-z0-9])| ?{word}|[^A-Za-z0-9]'
-
-
-def main() -> None:
-  """Writes `tokenizer.json` beside this module."""
-  path = pathlib.Path(__file__).with_name('tokenizer.json')
-  text = train_project_tokenizer().to_str(pretty=True) + '\n'
-  path.write_text(text, 'utf-8')
-
-
-if __name__ == '__main__':
-  main()
+  return project_tokenizer() if name == PROJECT else Tokenizer.from_file(name)

@@ -1,18 +1,29 @@
 """A tokenizer from its files: `tokenizer.json`, or Qwen2's older two.
 
-`vocab.json` has the tokens' ids and `merges.txt` the order in which pieces are
-joined; how a text is cut into words first is in neither, and here is Qwen2's.
-Special tokens are in `tokenizer_config.json`, or else those of Qwen2.5.
+`vocab.json` maps tokens to ids and `merges.txt` orders the merges. Neither
+says how a text is split into words first; this module uses Qwen2's rule.
+Special tokens come from `tokenizer_config.json`, or else are those of Qwen2.5.
+Paths may be local or addresses such as gs://BUCKET/DIR.
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import tokenizers
+from etils.epath import Path, PathLike
 from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+# The files of a tokenizer, here and in PyTorch.
+FILES = (
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'vocab.json',
+  'merges.txt',
+  'special_tokens_map.json',
+  'added_tokens.json',
+)
 
 # A word is the first of these that fits, spaces going with what follows them.
 _WORDS = (
@@ -54,11 +65,36 @@ _ADDED = (
 _ADDED_WORDS = frozenset(_ADDED[14:])
 
 
-def read(path: str | Path) -> tokenizers.Tokenizer:
+def holds_tokenizer(folder: PathLike) -> bool:
+  """Whether `folder` holds the files that `read` needs."""
+  folder = Path(folder)
+  sets = (('tokenizer.json',), ('vocab.json', 'merges.txt'))
+  return any(all((folder / n).is_file() for n in names) for names in sets)
+
+
+def copy(source: PathLike, folder: PathLike) -> None:
+  """Copies a tokenizer's files into `folder`, which is made if need be.
+
+  Args:
+    source: a folder, of which the files in `FILES` are copied; or one file,
+      which becomes `tokenizer.json`.
+    folder: where the copies go.
+  """
+  source, folder = Path(source), Path(folder)
+  copies = {source: 'tokenizer.json'}
+  if source.is_dir():
+    copies = {source / n: n for n in FILES if (source / n).is_file()}
+  if copies:
+    folder.mkdir(parents=True, exist_ok=True)
+  for file, name in copies.items():
+    (folder / name).write_bytes(file.read_bytes())
+
+
+def read(path: PathLike) -> tokenizers.Tokenizer:
   """Reads a `tokenizer.json`, or a folder with one or with Qwen2's files.
 
   Raises:
-    FileNotFoundError: naming what is not there.
+    FileNotFoundError: naming the missing file.
     ValueError: one line naming a file and what is wrong with it.
   """
   path = Path(path)
@@ -77,7 +113,7 @@ def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
   if not path.is_file():
     raise FileNotFoundError(f'There is no tokenizer.json at {path}.')
   try:
-    return tokenizers.Tokenizer.from_file(str(path))
+    return tokenizers.Tokenizer.from_str(path.read_text('utf-8'))
   except Exception as error:  # The library raises no narrower one.
     raise ValueError(f'{path}: is not a tokenizer.json: {error}.') from None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,17 +41,6 @@ _NOT_IN_FILES = (
   'vit.remat',
   'vit.attention',
   'vit.unroll',
-)
-
-
-# What a tokenizer consists of, here and in PyTorch.
-_TOKENIZER = (
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'vocab.json',
-  'merges.txt',
-  'special_tokens_map.json',
-  'added_tokens.json',
 )
 
 
@@ -254,16 +242,3 @@ def _flat(model: BagelConfig) -> dict[str, Any]:
     else:
       flat[name] = value
   return flat
-
-
-def copy_tokenizer(source: Path, output: Path) -> None:
-  """Copies those of the tokenizer's files that are there."""
-  for name in _TOKENIZER:
-    if (source / name).is_file():
-      shutil.copyfile(source / name, output / name)
-
-
-def has_tokenizer(folder: Path) -> bool:
-  """Whether these files make a tokenizer."""
-  pairs = (('tokenizer.json',), ('vocab.json', 'merges.txt'))
-  return any(all((folder / n).is_file() for n in names) for names in pairs)

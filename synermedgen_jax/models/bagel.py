@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from projects.small_base.initial_heads import start_heads
 from synermedgen_jax.core.batch import ImageGeometry, Layout, PackedBatch
 from synermedgen_jax.models.autoencoder import (
   Autoencoder,
@@ -22,7 +23,6 @@ from synermedgen_jax.models.autoencoder import (
   depth_to_space,
   space_to_depth,
 )
-from synermedgen_jax.models.initial_heads import start_heads
 from synermedgen_jax.models.layers import (
   RMSNorm,
   by_row,
@@ -57,8 +57,8 @@ class BagelConfig:
       than 1 makes their attention sharper from the first step on. Not in
       BAGEL.
     comparison_heads: start the `und` expert so that it can compare a source
-      with candidates (`models/initial_heads.py`). Not in BAGEL, which is
-      pretrained.
+      with candidates (`projects/small_base/initial_heads.py`). Not in BAGEL,
+      which is pretrained.
     dtype: compute dtype.
   """
 

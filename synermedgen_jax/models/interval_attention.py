@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from synermedgen_jax.core.sharding import BATCH_AXES, HEAD_AXIS
-from synermedgen_jax.models.kernels import gpu, tpu
+from synermedgen_jax.models.kernels import gpu, hopper, tpu
 
 _MASKED = -1e30  # finite, so that a row that sees nothing gives no NaN
 
@@ -97,10 +97,31 @@ IMPLEMENTATIONS = {
   'xla_chunked': Implementation(_chunked),
   'pallas_tpu': Implementation(tpu.attention, 'tpu'),
   'pallas_gpu': Implementation(gpu.attention, 'gpu'),
+  'pallas_hopper': Implementation(hopper.attention, 'gpu'),
 }
 
-# What a platform takes, and the queries up to which dense attention is faster.
-_PREFERRED = {'tpu': ('pallas_tpu', 512), 'cpu': ('xla_chunked', 2048)}
+# Queries up to which dense attention is faster than the kernels.
+_FEW_QUERIES = {'tpu': 512, 'gpu': 64, 'cpu': 2048}
+
+
+def preferred(platform: str, queries: int, dtype) -> str:
+  """The implementation that a platform takes by itself.
+
+  Args:
+    platform: 'cpu', 'gpu' or 'tpu'.
+    queries: how many there are in a row.
+    dtype: of the queries.
+  """
+  if queries <= _FEW_QUERIES.get(platform, _FEW_QUERIES['cpu']):
+    return 'xla'
+  if platform == 'gpu':
+    half = jnp.dtype(dtype).itemsize == 2
+    return 'pallas_hopper' if half and _is_hopper() else 'pallas_gpu'
+  return 'pallas_tpu' if platform == 'tpu' else 'xla_chunked'
+
+
+def _is_hopper() -> bool:
+  return getattr(jax.devices()[0], 'compute_capability', '') == '9.0'
 
 
 def interval_attention(
@@ -141,8 +162,7 @@ def interval_attention(
     )
   platform = _platform()
   if implementation is None:
-    large, few = _PREFERRED.get(platform, _PREFERRED['cpu'])
-    implementation = 'xla' if query.shape[1] <= few else large
+    implementation = preferred(platform, query.shape[1], query.dtype)
   if implementation not in IMPLEMENTATIONS:
     raise ValueError(
       f'Unknown attention implementation {implementation!r}: expected one of '

@@ -95,7 +95,10 @@ def small() -> BagelConfig:
 
 
 def base_1b() -> BagelConfig:
-  """Qwen2.5-0.5B's shape twice, for one accelerator."""
+  """Qwen2.5-0.5B's shape twice, for one accelerator.
+
+  Slices have as many tokens as with `bagel_7b`, so configs serve both.
+  """
   return BagelConfig(
     llm=MoTConfig(
       hidden=896,
@@ -112,13 +115,13 @@ def base_1b() -> BagelConfig:
       layers=12,
       heads=12,
       mlp=3072,
-      patch=16,
+      patch=14,
       channels=3,
-      table=64,
+      table=70,
       remat='full',
     ),
     autoencoder=_flux(),
-    vit_table=64,
+    vit_table=70,
   )
 
 

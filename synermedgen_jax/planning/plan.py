@@ -1,7 +1,7 @@
-"""The very step that `main` trains with, compiled for devices one has not got.
+"""Compiles the step that `main` trains with, for devices that are absent.
 
 Nothing is allocated: state and batch are shapes. The compiler is the real one,
-so what it says of memory holds.
+so its figures of memory hold.
 """
 
 from __future__ import annotations
@@ -12,45 +12,30 @@ import time
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from synermedgen_jax.core.batch import (
-  Capacity,
-  ImageGeometry,
-  PackedBatch,
-  abstract_batch,
-)
-from synermedgen_jax.core.sharding import (
-  LOGICAL_RULES,
-  batch_sharding,
-  make_mesh,
-)
-from synermedgen_jax.input.tokenizer import load_tokenizer
-from synermedgen_jax.models.bagel import BagelConfig
-from synermedgen_jax.models.presets import preset
+from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
+from synermedgen_jax.core.sharding import LOGICAL_RULES
 from synermedgen_jax.planning import collectives as moved
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.planning.topologies import Topology
-from synermedgen_jax.training import loop, run
-from synermedgen_jax.training.config_checks import ConfigError, check
+from synermedgen_jax.tasks.prompts import PROMPTS
+from synermedgen_jax.training.build import batch_shapes, build
 from synermedgen_jax.training.flops import active_blocks, step_flops
-from synermedgen_jax.training.train_state import TrainState, abstract_state
+from synermedgen_jax.training.loop import Run, jit_steps
 
-# Of the peak rate: what a well-fed model of this kind reaches.
+# Assumed share of the peak rate, for times.
 UTILISATION = 0.4
 _SAMPLED_ROWS = 4
-# Tasks whose examples come from pairs of slices; the others need files.
-_FROM_PAIRS = ('cts', 'mi', 'tia', 'synthesis', 'reconstruction')
 
 
 class DoesNotFit(ValueError):
-  """The compiler found no way to run the step in the devices' memory."""
+  """A step that exceeds the devices' memory; one line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What a step takes.
+  """Memory, work, messages and time of a training step.
 
   Bytes are of one device; operations are of the whole step on all of them, of
   the model alone: what is recomputed to save memory is not counted.
@@ -114,47 +99,35 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
     ConfigError: the config cannot run there.
     DoesNotFit: the compiler ran out of the devices' memory.
   """
-  if config.model == 'init_from':
-    raise ConfigError(
-      "config.model 'init_from': name a preset, as configs/stage1.py:bagel_7b; "
-      'nothing is read from a checkpoint here.'
-    )
-  try:
-    model = preset(config.model)
-    mesh = make_mesh(config.mesh, topology.devices)
-    geometry = model.image_geometry(**config.image)
-    tokenizer = load_tokenizer(config.tokenizer)
-  except ValueError as error:
-    raise ConfigError(str(error)) from None
-  check(config, model, tokenizer, mesh)
-  model = run.computed_as(config, model)
-  capacity = Capacity(**config.capacity)
-  state, batch = abstract_step(config, model, mesh, geometry, capacity)
+  run = build(config, devices=topology.devices, data=False)
+  batch = batch_shapes(run)
   start = time.monotonic()
-  compiled = _compile(config, model, mesh, state, batch)
+  compiled = _compile(run, batch)
   seconds = time.monotonic() - start
   memory = compiled.memory_analysis()
-
-  tasks = {t: s for t, s in config.tasks.items() if t in _FROM_PAIRS and s > 0}
-  rows = sample_rows(tasks, tokenizer, geometry, capacity, rows=_SAMPLED_ROWS)
-  active = active_blocks(rows)
-  _, tx = run.optimiser(config, model)
-  operations = step_flops(
-    model, tx, run.step_config(config), state, batch, active
+  rows = sample_rows(
+    run.config['tasks'],
+    PROMPTS[run.config['prompts']],
+    run.tokenizer,
+    run.geometry,
+    run.capacity,
+    rows=_SAMPLED_ROWS,
   )
+  active = active_blocks(rows)
+  operations = step_flops(run.model, run.tx, run.step, run.state, batch, active)
   chip = topology.chip
   return Plan(
     topology=topology.name,
-    stage=config.stage,
-    model=config.model,
-    devices=mesh.size,
-    mesh=dict(mesh.shape),
-    rows=config.rows,
-    capacity=capacity,
+    stage=run.step.stage,
+    model=run.config['model'],
+    devices=run.mesh.size,
+    mesh=dict(run.mesh.shape),
+    rows=run.rows,
+    capacity=run.capacity,
     fill=_fill(rows),
-    images=config.rows * _images_of_a_row(rows, geometry),
+    images=run.rows * _images_of_a_row(rows, run.geometry),
     state_bytes={
-      name: _bytes_of_a_device(getattr(state, name))
+      name: _bytes_of_a_device(getattr(run.state, name))
       for name in ('trainable', 'frozen', 'opt_state', 'ema')
     },
     batch_bytes=_bytes_of_a_device(batch),
@@ -163,51 +136,26 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
     limit_bytes=chip and int(chip.memory_gb * 2**30),
     flops=operations,
     active_blocks=active,
-    collectives=moved.collectives(compiled.as_text(), mesh),
+    collectives=moved.collectives(compiled.as_text(), run.mesh),
     step_seconds=chip
     and sum(operations.values())
-    / (mesh.size * chip.tflops * 1e12 * UTILISATION),
+    / (run.mesh.size * chip.tflops * 1e12 * UTILISATION),
     compile_seconds=seconds,
   )
 
 
-def abstract_step(
-  config: ConfigDict,
-  model: BagelConfig,
-  mesh: Mesh,
-  geometry: ImageGeometry,
-  capacity: Capacity,
-) -> tuple[TrainState, PackedBatch]:
-  """State and batch as shapes on the mesh."""
-  scales, tx = run.optimiser(config, model)
-  state = abstract_state(model, scales, tx, mesh, ema=config.ema > 0)
-  rows = batch_sharding(mesh)
-  batch = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows),
-    abstract_batch(config.rows, capacity, geometry),
-  )
-  return state, batch
-
-
-def _compile(config, model, mesh, state, batch) -> jax.stages.Compiled:
-  """As `training.loop` jits it."""
-  _, tx = run.optimiser(config, model)
-  shardings = jax.tree.map(lambda x: x.sharding, state)
-  step = jax.jit(
-    loop.make_train_step(model, tx, run.step_config(config)),
-    donate_argnums=0,
-    out_shardings=(shardings, None),
-  )
-  with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
-    lowered = step.lower(state, batch)
+def _compile(run: Run, batch: PackedBatch) -> jax.stages.Compiled:
+  step, _ = jit_steps(run)
+  with jax.set_mesh(run.mesh), nn.logical_axis_rules(LOGICAL_RULES):
+    lowered = step.lower(run.state, batch)
     try:
       return lowered.compile()
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error):
         raise
       raise DoesNotFit(
-        f'{config.model} does not fit: {str(error).splitlines()[0]} Give '
-        'parameters more devices (config.mesh), rows fewer or shorter '
+        f'{run.config["model"]} does not fit: {str(error).splitlines()[0]} '
+        'Give parameters more devices (config.mesh), rows fewer or shorter '
         '(config.rows, config.capacity).'
       ) from None
 

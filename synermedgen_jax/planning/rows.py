@@ -1,6 +1,6 @@
 """Packed rows like those of a run, without its volumes.
 
-What a row costs depends on how its examples fill it, not on what they show.
+The cost of a row depends on how its examples fill it, not on their pixels.
 """
 
 from __future__ import annotations
@@ -13,18 +13,25 @@ from jaxtyping import Float
 
 from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
 from synermedgen_jax.core.modalities import ROUTES
-from synermedgen_jax.input.pipeline import example_dataset, train_dataset
+from synermedgen_jax.input.pipeline import (
+  Mixture,
+  example_dataset,
+  train_dataset,
+)
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.slices.store import Case
 from synermedgen_jax.slices.windows import Window
 from synermedgen_jax.tasks.example import Example
+from synermedgen_jax.tasks.pairs import Pool
+from synermedgen_jax.tasks.prompts import Prompts
+from synermedgen_jax.tasks.registry import TASKS, task_names
 
 _SLICES = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class _Blank:
-  """A picture of nothing."""
+  """A black picture."""
 
   def read(self) -> Float[np.ndarray, '2 2']:
     return np.zeros((2, 2), np.float32)
@@ -32,17 +39,24 @@ class _Blank:
 
 def sample_rows(
   tasks: Mapping[str, float],
+  prompts: Prompts,
   tokenizer: Tokenizer,
   geometry: ImageGeometry,
   capacity: Capacity,
   *,
   rows: int,
 ) -> PackedBatch:
-  """`rows` rows of blank slices from all routes, in the tasks' shares."""
-  cases = _cases()
+  """`rows` rows of blank slices from all routes, in the tasks' shares.
+
+  Tasks that are not built from pairs are left out: nothing is read here.
+  """
+  pool = Pool(_cases(), prompts)
+  tasks = {t: tasks[t] for t in task_names(tasks) if TASKS[t].build}
 
   def source(task: str):
-    return lambda seed: example_dataset(cases, task, seed=seed).map(_blank)
+    return lambda seed: example_dataset(pool, TASKS[task], seed=seed).map(
+      _blank
+    )
 
   dataset = train_dataset(
     None,
@@ -50,8 +64,7 @@ def sample_rows(
     tokenizer,
     geometry,
     capacity,
-    tasks=tasks,
-    sources={task: source(task) for task in tasks},
+    Mixture(tasks, sources={task: source(task) for task in tasks}),
     rows=rows,
     seed=0,
     threads=1,

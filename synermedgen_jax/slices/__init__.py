@@ -1,1 +1,1 @@
-"""Data at rest: volumes on disk, phantoms, the slice store, the splits."""
+"""Data at rest: volumes on disk, the slice store, the splits."""

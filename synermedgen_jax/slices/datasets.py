@@ -1,7 +1,5 @@
 """Layouts on disk: which file shows which modality of which subject.
 
-* `phantom`: ROOT/<cohort>/<subject>/<modality>.nii.gz, as `write_phantoms`
-  leaves them.
 * `folder`: ROOT/<subject>/<modality>.nii.gz (or .nii, .mha, .mhd, .nrrd), all
   of one region.
 * `csv`: a table with the columns subject, modality, path and optionally
@@ -16,8 +14,7 @@ import csv
 import dataclasses
 from pathlib import Path
 
-from synermedgen_jax.core.modalities import ROUTES, Modality, Region
-from synermedgen_jax.slices.phantoms import COHORTS, MARKER
+from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.slices.splits import SPLITS
 from synermedgen_jax.slices.volumes import SUFFIXES, has_volume_suffix
 
@@ -55,20 +52,6 @@ class CaseFiles:
   def id(self) -> str:
     """Name of the case in a store."""
     return f'{self.dataset}.{self.subject}'
-
-
-def phantom_cases(root: Path) -> list[CaseFiles]:
-  """The phantoms under `root`; every cohort is a dataset."""
-  if not (root / MARKER).is_file():
-    raise DatasetError(f'{root}: holds no whole set of phantoms.')
-  regions = {route.cohort: route.region for route in ROUTES}
-  return [
-    case
-    for cohort in COHORTS
-    for case in folder_cases(
-      root / cohort, dataset=cohort, region=regions[cohort]
-    )
-  ]
 
 
 def folder_cases(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from synermedgen_jax.core.modalities import ALL_ROUTES, Modality, routes_between
+from synermedgen_jax.core.modalities import Modality, all_routes, routes_between
 from synermedgen_jax.slices.alignment import estimate_offset
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.framing import framed_grid
@@ -99,7 +99,9 @@ def check_modalities(files: CaseFiles, settings: Settings) -> None:
       )
   if not routes_between(files.region, frozenset(files.files)):
     routes = ', '.join(
-      f'{r.source}->{r.target}' for r in ALL_ROUTES if r.region == files.region
+      f'{r.source}->{r.target}'
+      for r in all_routes()
+      if r.region == files.region
     )
     raise VolumeError(
       f'{where}: subject {files.subject!r} has {have}, which is no pair of a '
@@ -152,7 +154,7 @@ def ingest(
     sampled[~measured] = windows[modality].low
     slices[modality] = sampled
     covered = covered & measured
-  outline = next(m for m in _OUTLINE if m in slices)
+  outline = next(m for m in (*_OUTLINE, *slices) if m in slices)
   if files.mask:
     body = _given_mask(files.mask, grid)
   else:

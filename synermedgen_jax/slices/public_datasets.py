@@ -1,4 +1,4 @@
-"""Public datasets as they are downloaded: which file shows what of whom.
+"""Public datasets as they are downloaded: subject and modality of each file.
 
 Each reader takes the folder that was unpacked and returns the cases that can
 serve a route. What a reader passes over (cases of a challenge's validation
@@ -270,10 +270,32 @@ def _myops(root: Path) -> list[CaseFiles]:
   return _gather(root, _MYOPS, read)
 
 
-PUBLIC_DATASETS = {
-  'synthrad2023': PublicDataset(_synthrad('synthrad2023', NIFTI, 1)),
-  'synthrad2025': PublicDataset(_synthrad('synthrad2025', ('.mha',), 2)),
-  'brats': PublicDataset(_brats, reference=(Modality.T1,)),
-  'autopet': PublicDataset(_autopet, reference=(Modality.CT,)),
-  'myops': PublicDataset(_myops, reference=(Modality.LGE, Modality.BSSFP)),
-}
+PUBLIC_DATASETS: dict[str, PublicDataset] = {}
+
+
+def register_dataset(
+  name: str,
+  find: Callable[[Path], list[CaseFiles]],
+  *,
+  reference: tuple[Modality, ...] = (),
+) -> PublicDataset:
+  """Adds a layout, for `prepare --dataset=NAME`.
+
+  Args:
+    name: on the flag; the `dataset` of its cases.
+    find, reference: as `PublicDataset` has them.
+
+  Raises:
+    ValueError: the name is taken.
+  """
+  if name in PUBLIC_DATASETS:
+    raise ValueError(f'Dataset {name!r} is registered already.')
+  PUBLIC_DATASETS[name] = PublicDataset(find, reference)
+  return PUBLIC_DATASETS[name]
+
+
+register_dataset('synthrad2023', _synthrad('synthrad2023', NIFTI, 1))
+register_dataset('synthrad2025', _synthrad('synthrad2025', ('.mha',), 2))
+register_dataset('brats', _brats, reference=(Modality.T1,))
+register_dataset('autopet', _autopet, reference=(Modality.CT,))
+register_dataset('myops', _myops, reference=(Modality.LGE, Modality.BSSFP))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import reprlib
 from collections.abc import Iterable, Mapping
@@ -346,6 +347,19 @@ class SliceStore:
       )
     cases = tuple(Case.from_json(json.loads(line)) for line in lines)
     return cls(files, files.read_json('settings.json'), cases)
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """12 hexadecimal digits that stores of equal cases and grids share.
+
+    Paths of the store and of the source volumes do not count.
+    """
+    rows = [case.to_json() for case in self.cases]
+    for row in rows:
+      for modality in row['modalities'].values():
+        del modality['source']
+    held = [self.canvas, self.plane, self.frame, rows]
+    return hashlib.sha256(_dump(held)).hexdigest()[:12]
 
   def case(self, case_id: str) -> Case:
     try:

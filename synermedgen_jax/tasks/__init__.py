@@ -1,1 +1,1 @@
-"""What is asked of a pair of slices: CTS, MI, TIA, synthesis."""
+"""Tasks: how examples are built from pairs of slices, and the table of them."""

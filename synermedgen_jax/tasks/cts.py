@@ -6,64 +6,54 @@ answer lies in fine anatomy and not in who the subject is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from synermedgen_jax.core.modalities import Route
-from synermedgen_jax.tasks import prompts
 from synermedgen_jax.tasks.example import Example, SliceRef, text, vit_image
+from synermedgen_jax.tasks.pairs import Pair, Pool
+from synermedgen_jax.tasks.prompts import LETTERS
 
-if TYPE_CHECKING:
-  from synermedgen_jax.slices.store import Case
-
-CANDIDATES = len(prompts.LETTERS)
+CANDIDATES = len(LETTERS)
 
 
-def indices(case: Case, neighbours: int = 3) -> range:
-  """The slices of `case` that can be asked about; empty if too few.
+def eligible(pair: Pair, pool: Pool) -> bool:
+  """Whether the pair's case has as many usable slices as candidates.
 
-  Args:
-    case: with a range of usable slices.
-    neighbours: K, how far a negative may lie from the true slice.
+  Raises:
+    ValueError: `pool.neighbours` is smaller than the number of negatives.
   """
-  if neighbours < CANDIDATES - 1:
+  if pool.neighbours < CANDIDATES - 1:
     raise ValueError(
       f'CTS draws {CANDIDATES - 1} negatives: neighbours must be at least '
-      f'that, got {neighbours}.'
+      f'that, got {pool.neighbours}.'
     )
-  return case.usable if len(case.usable) >= CANDIDATES else range(0)
+  usable = pair.case.usable
+  return len(usable) >= CANDIDATES and pair.index in usable
 
 
-def build(
-  case: Case,
-  route: Route,
-  index: int,
-  rng: np.random.Generator,
-  *,
-  neighbours: int = 3,
-) -> Example:
+def build(pair: Pair, pool: Pool, rng: np.random.Generator) -> Example:
   """Source slice, question, four lettered candidates -> a letter.
 
   Args:
-    case: the pair's case.
-    route: source -> target.
-    index: the slice of the pair, one of `indices`.
-    rng: draws the negatives and their order.
-    neighbours: K, how far a negative may lie from the true slice.
+    pair: an `eligible` one.
+    pool: its `neighbours` and wordings.
+    rng: draws the negatives, their order and the question.
+
+  Raises:
+    ValueError: the pair is not eligible.
   """
-  if index not in indices(case, neighbours):
+  case, route, index = pair.case, pair.route, pair.index
+  if not eligible(pair, pool):
     raise ValueError(
       f'Case {case.id!r}: CTS cannot ask about slice {index}, its usable '
       f'slices are {case.usable} and {CANDIDATES} are needed.'
     )
-  candidates = _draw_candidates(case.usable, index, rng, neighbours)
-  answer = prompts.LETTERS[candidates.index(index)]
+  candidates = _draw_candidates(case.usable, index, rng, pool.neighbours)
+  answer = LETTERS[candidates.index(index)]
   spans = [
     vit_image(SliceRef(case.id, route.source, index)),
-    text(prompts.cts_question(route)),
+    text(pool.prompts.draw_cts(route, rng)),
   ]
-  for letter, candidate in zip(prompts.LETTERS, candidates, strict=True):
+  for letter, candidate in zip(LETTERS, candidates, strict=True):
     spans.append(vit_image(SliceRef(case.id, route.target, candidate)))
     spans.append(text(letter))
   spans.append(text(answer, has_loss=True))
@@ -76,8 +66,8 @@ def _draw_candidates(
   """The true slice and its negatives, shuffled.
 
   All come from one window of K + 1 slices in which the true one may lie
-  anywhere. Drawn from ±K around it instead, it would tend to be the middle
-  one, and the candidates alone would tell.
+  anywhere. With negatives drawn from ±K around it, the true slice would tend
+  to be the middle one, and the candidates alone would give the answer away.
   """
   size = min(neighbours + 1, len(usable))
   first = max(usable.start, index - size + 1)

@@ -99,7 +99,7 @@ class Example:
   """One question, with what the model should answer or synthesise.
 
   Attributes:
-    task: a name of `core.batch.TASKS`.
+    task: the name of its row in `tasks.registry`.
     spans: in the order in which the model reads them.
     answer: the text of the last text span with loss; '' without one.
     route: the route of the pair asked about, where there is one.

@@ -8,17 +8,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from synermedgen_jax.core.modalities import CONFUSABLE, Modality
+from synermedgen_jax.core.modalities import Modality, confusable_groups
 from synermedgen_jax.tasks import prompts
 from synermedgen_jax.tasks.example import Example, SliceRef, text, vit_image
+from synermedgen_jax.tasks.pairs import Pair, Pool
+from synermedgen_jax.tasks.prompts import LETTERS, Prompts
 
 if TYPE_CHECKING:
   from synermedgen_jax.slices.store import Case
 
   Panel = tuple[Case, Modality, int]
 
-_LABELS = '|'.join(re.escape(modality.label) for modality in Modality)
-_PANEL = re.compile(rf'\b([{prompts.LETTERS}]) ({_LABELS})(?!\S)')
+
+def build(pair: Pair, pool: Pool, rng: np.random.Generator) -> Example:
+  """Question, lettered panels -> 'A CT B PET C T1CE (MRI) D MRI'.
+
+  Args:
+    pair: not used; the panels come from the whole pool.
+    pool: its cases and wordings.
+    rng: draws the panels, their order and the question.
+  """
+  del pair
+  return ask(draw_panels(pool.by_modality, rng), pool.prompts, rng)
 
 
 def draw_panels(
@@ -34,16 +45,18 @@ def draw_panels(
     cases_by_modality: the cases that hold a modality.
     rng: draws modalities, cases and slices.
     n: how many panels, at most one per letter.
-    confusable: how often two of them are a pair that readers mix up; of one
-      case and slice where it holds both, so that only the contrast differs.
+    confusable: how often two of them are of one family of modalities; from
+      one case and slice where it holds both, so that only the contrast differs.
   """
   _check_count(n)
   available = [m for m in Modality if cases_by_modality.get(m)]
   if not available:
     raise ValueError('MI needs at least one case.')
   panels = []
-  groups = [[m for m in available if m in group] for group in CONFUSABLE]
-  groups = [group for group in groups if len(group) > 1]
+  families = [
+    [m for m in available if m in group] for group in confusable_groups()
+  ]
+  groups = [family for family in families if len(family) > 1]
   if groups and rng.random() < confusable:
     group = groups[rng.integers(len(groups))]
     i, j = rng.choice(len(group), 2, replace=False)
@@ -68,19 +81,20 @@ def _draw_panel(
   return case, modality, int(rng.integers(case.usable.start, case.usable.stop))
 
 
-def build(panels: Sequence[Panel], rng: np.random.Generator) -> Example:
-  """Question, lettered panels -> 'A CT B PET C T1CE (MRI) D MRI'.
+def ask(
+  panels: Sequence[Panel], wordings: Prompts, rng: np.random.Generator
+) -> Example:
+  """The example that asks about these panels.
 
   Args:
-    panels: as `draw_panels` returns them.
-    rng: shuffles them over the letters.
+    panels: 2 to 4, as `draw_panels` returns them.
+    wordings: its questions.
+    rng: shuffles the panels over the letters, and draws the question.
   """
   _check_count(len(panels))
   panels = [panels[i] for i in rng.permutation(len(panels))]
-  spans = [text(prompts.MI_QUESTION)]
-  for letter, (case, modality, index) in zip(
-    prompts.LETTERS, panels, strict=False
-  ):
+  spans = [text(wordings.draw_mi(rng))]
+  for letter, (case, modality, index) in zip(LETTERS, panels, strict=False):
     spans.append(vit_image(SliceRef(case.id, modality, index)))
     spans.append(text(letter))
   answer = prompts.mi_answer([modality for _, modality, _ in panels])
@@ -89,17 +103,18 @@ def build(panels: Sequence[Panel], rng: np.random.Generator) -> Example:
 
 
 def _check_count(n: int) -> None:
-  most = len(prompts.LETTERS)
+  most = len(LETTERS)
   if not 2 <= n <= most:
     raise ValueError(f'MI shows 2 to {most} panels, got {n}.')
 
 
 def parse_answer(answer: str, n: int = 4) -> list[str]:
-  """The modality label said of each panel; '' where none can be read.
+  """The modality label given for each panel; '' where none can be read.
 
   'A CT B PET D MRI' -> ['CT', 'PET', '', 'MRI']
   """
-  said = {}
-  for letter, label in _PANEL.findall(answer):
-    said.setdefault(letter, label)
-  return [said.get(letter, '') for letter in prompts.LETTERS[:n]]
+  labels = '|'.join(re.escape(modality.label) for modality in Modality)
+  given = {}
+  for letter, label in re.findall(rf'\b([{LETTERS}]) ({labels})(?!\S)', answer):
+    given.setdefault(letter, label)
+  return [given.get(letter, '') for letter in LETTERS[:n]]

@@ -1,38 +1,77 @@
-"""All wordings: short, so that even a tiny model reads them.
+"""The wordings of questions and instructions, as data.
 
 A wording speaks of modalities and regions alone, never of a case, a file or a
-slice number. Stage I and stage II share one pool of descriptions per route:
-the words whose meaning TIA teaches are the words that synthesis is given.
+slice number. Stage I and Stage II share one pool of descriptions per route:
+synthesis is instructed with the words whose meaning TIA teaches.
+
+`config.prompts` names one of `PROMPTS`. The paper draws the descriptions of a
+route from a pool of its own, and its code's one example puts the target first
+("Generate a T1-weighted MRI image from ..."); its full list of wordings is not
+published. `paper` therefore has several wordings of every kind and both word
+orders, in sentences such as a language model has read. `short` has one question
+per task and the source first in every description: a model of a few million
+parameters learns one word order within minutes, and two orders not at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 from synermedgen_jax.core.modalities import ROUTES, Modality, Route
 
 # Names of panels and options, in order.
 LETTERS = 'ABCD'
-
-# The first is the canonical one, which inference uses. The source comes first
-# in each: a tiny model learns one order within a demo's time, two orders not.
-DESCRIPTIONS = (
-  'convert {region} {source} to {target}',
-  'translate {region} {source} to {target}',
-  'map {region} {source} to {target}',
-  'from {region} {source} to {target}',
-  'turn {region} {source} into {target}',
-  'change {region} {source} to {target}',
-)
-CTS_QUESTION = 'Which {target} slice matches this {source} slice?'
-MI_QUESTION = 'Name the modality of each panel.'
-# Follow the two images, as a panel's letter follows its panel.
+# The texts after TIA's two images, as a panel's letter follows its panel.
 TIA_SOURCE = 'first'
 TIA_TARGET = 'second'
-TIA_QUESTION = 'Which task turns the first image into the second?'
 
 
-def _format(template: str, route: Route) -> str:
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+  """One set of wordings; `{region}`, `{source}` and `{target}` are labels.
+
+  Attributes:
+    descriptions: of a route; the first is canonical, inference uses it.
+    cts: asks for the target slice that goes with the source slice.
+    mi: asks for the modality of every panel.
+    tia: asks which description fits the two images.
+  """
+
+  descriptions: tuple[str, ...]
+  cts: tuple[str, ...]
+  mi: tuple[str, ...]
+  tia: tuple[str, ...]
+
+  def describe(self, route: Route) -> tuple[str, ...]:
+    """The route's own pool of descriptions; no other route has one of them."""
+    return tuple(fill(template, route) for template in self.descriptions)
+
+  def canonical(self, route: Route) -> str:
+    """The one description of a route that inference uses."""
+    return fill(self.descriptions[0], route)
+
+  def draw_description(self, route: Route, rng: np.random.Generator) -> str:
+    """One of the route's pool."""
+    return str(rng.choice(self.describe(route)))
+
+  def draw_cts(self, route: Route, rng: np.random.Generator) -> str:
+    """A question of CTS."""
+    return fill(draw(self.cts, rng), route)
+
+  def draw_mi(self, rng: np.random.Generator) -> str:
+    """A question of MI."""
+    return draw(self.mi, rng)
+
+  def draw_tia(self, rng: np.random.Generator) -> str:
+    """A question of TIA."""
+    return draw(self.tia, rng)
+
+
+def fill(template: str, route: Route) -> str:
+  """The template with the labels of a route."""
   return template.format(
     region=route.region.label,
     source=route.source.label,
@@ -40,19 +79,67 @@ def _format(template: str, route: Route) -> str:
   )
 
 
-def descriptions(route: Route) -> tuple[str, ...]:
-  """The route's own pool of wordings; no other route has one of them."""
-  return tuple(_format(template, route) for template in DESCRIPTIONS)
+def draw(wordings: Sequence[str], rng: np.random.Generator) -> str:
+  """One of the wordings; of a single one, without a draw."""
+  return wordings[0] if len(wordings) == 1 else str(rng.choice(wordings))
 
 
-def canonical_description(route: Route) -> str:
-  """The one wording of a route that inference uses."""
-  return _format(DESCRIPTIONS[0], route)
+SHORT = Prompts(
+  descriptions=(
+    'convert {region} {source} to {target}',
+    'translate {region} {source} to {target}',
+    'map {region} {source} to {target}',
+    'from {region} {source} to {target}',
+    'turn {region} {source} into {target}',
+    'change {region} {source} to {target}',
+  ),
+  cts=('Which {target} slice matches this {source} slice?',),
+  mi=('Name the modality of each panel.',),
+  tia=('Which task turns the first image into the second?',),
+)
 
+PAPER = Prompts(
+  descriptions=(
+    'Generate the {region} {target} image from the input {source} image, '
+    'preserving the anatomy.',
+    'Synthesize the {target} slice that corresponds to this {region} {source} '
+    'slice.',
+    'Produce {region} {target} from {source}, keeping every structure in '
+    'place.',
+    'Predict the {target} image of this {region} from its {source} image.',
+    'Convert this {region} {source} slice to {target}.',
+    'Translate the {region} image from {source} to {target} without changing '
+    'the anatomy.',
+    'Given this {source} slice of the {region}, generate the matching '
+    '{target} slice.',
+    'Turn this {source} image of the {region} into {target}.',
+  ),
+  cts=(
+    'Which {target} slice matches this {source} slice?',
+    'Which of these {target} slices shows the same anatomy as the {source} '
+    'slice above?',
+    'The image above is {source}. Select the {target} slice of the same place '
+    'in the same patient.',
+    'Select the {target} slice that a synthesis from this {source} slice '
+    'should produce.',
+  ),
+  mi=(
+    'Name the modality of each panel.',
+    'Which imaging modality does each panel show?',
+    'Identify the modality of every panel.',
+    'State for each of the panels with which modality it was acquired.',
+  ),
+  tia=(
+    'Which task turns the first image into the second?',
+    'Which instruction describes the change from the first image to the '
+    'second?',
+    'Select the instruction that produces the second image from the first.',
+    'The second image was synthesized from the first. Which instruction was '
+    'given?',
+  ),
+)
 
-def cts_question(route: Route) -> str:
-  """Asks for the target slice that goes with the source slice."""
-  return _format(CTS_QUESTION, route)
+PROMPTS: Mapping[str, Prompts] = {'paper': PAPER, 'short': SHORT}
 
 
 def mi_answer(modalities: Sequence[Modality]) -> str:
@@ -61,15 +148,16 @@ def mi_answer(modalities: Sequence[Modality]) -> str:
   return ' '.join(f'{letter} {modality.label}' for letter, modality in pairs)
 
 
-def every_text() -> Iterator[str]:
+def every_text(prompts: Prompts) -> Iterator[str]:
   """Every wording of every route, panel and option: a tokenizer's corpus."""
   yield from LETTERS
-  yield MI_QUESTION
+  yield from prompts.mi
   yield TIA_SOURCE
   yield TIA_TARGET
-  yield TIA_QUESTION
+  yield from prompts.tia
   for modality in [m for m in Modality if any(m == r.source for r in ROUTES)]:
     yield mi_answer([modality] * len(LETTERS))
   for route in ROUTES:
-    yield cts_question(route)
-    yield from descriptions(route)
+    for template in prompts.cts:
+      yield fill(template, route)
+    yield from prompts.describe(route)

@@ -1,13 +1,10 @@
-"""Synthesis: the source slice and an instruction, then the noised target."""
+"""Synthesis and reconstruction: the examples that end with a noised image."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from synermedgen_jax.core.modalities import Route
-from synermedgen_jax.tasks import prompts
 from synermedgen_jax.tasks.example import (
   Example,
   SliceRef,
@@ -15,39 +12,52 @@ from synermedgen_jax.tasks.example import (
   vae_image,
   vit_image,
 )
+from synermedgen_jax.tasks.pairs import Pair, Pool
+from synermedgen_jax.tasks.prompts import Prompts
 
-if TYPE_CHECKING:
-  from synermedgen_jax.slices.store import Case
 
-
-def build(
-  case: Case, route: Route, index: int, rng: np.random.Generator
-) -> Example:
-  """Source slice, one of the route's wordings -> target slice.
+def build(pair: Pair, pool: Pool, rng: np.random.Generator) -> Example:
+  """Source slice, one of the route's descriptions -> target slice.
 
   Args:
-    case: the pair's case.
-    route: source -> target.
-    index: the slice of the pair.
-    rng: draws the wording.
+    pair: of slices.
+    pool: its wordings.
+    rng: draws the description.
   """
   return _example(
-    route,
-    str(rng.choice(prompts.descriptions(route))),
-    SliceRef(case.id, route.source, index),
-    SliceRef(case.id, route.target, index),
+    pair.route,
+    pool.prompts.draw_description(pair.route, rng),
+    SliceRef(pair.case.id, pair.route.source, pair.index),
+    SliceRef(pair.case.id, pair.route.target, pair.index),
   )
 
 
-def prompt(route: Route, source: SliceRef, target: SliceRef) -> Example:
-  """The same with the canonical wording, for inference.
+def prompt(
+  route: Route, source: SliceRef, target: SliceRef, prompts: Prompts
+) -> Example:
+  """The example with the canonical description, for inference.
 
   Args:
     route: source -> target.
     source: the slice to start from.
-    target: names the slice to synthesise; its pixels are only noised over.
+    target: names the slice to synthesise; its pixels are never seen.
+    prompts: the wordings.
   """
-  return _example(route, prompts.canonical_description(route), source, target)
+  return _example(route, prompts.canonical(route), source, target)
+
+
+def build_reconstruction(
+  pair: Pair, pool: Pool, rng: np.random.Generator
+) -> Example:
+  """The target slice alone, for training the autoencoder.
+
+  Args:
+    pair: of slices.
+    pool, rng: not used.
+  """
+  del pool, rng
+  target = SliceRef(pair.case.id, pair.route.target, pair.index)
+  return Example('reconstruction', (vae_image(target, has_loss=True),))
 
 
 def _example(

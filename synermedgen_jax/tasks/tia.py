@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from synermedgen_jax.core.modalities import ROUTES, Route
-from synermedgen_jax.tasks import prompts
 from synermedgen_jax.tasks.example import Example, SliceRef, text, vit_image
+from synermedgen_jax.tasks.pairs import Pair, Pool
+from synermedgen_jax.tasks.prompts import LETTERS, TIA_SOURCE, TIA_TARGET
 
-if TYPE_CHECKING:
-  from synermedgen_jax.slices.store import Case
 
-
-def build(
-  case: Case, route: Route, index: int, rng: np.random.Generator
-) -> Example:
+def build(pair: Pair, pool: Pool, rng: np.random.Generator) -> Example:
   """Source slice, target slice, four described routes -> a letter.
 
   Args:
-    case: the pair's case.
-    route: source -> target.
-    index: the slice of the pair.
-    rng: draws the wrong routes, every wording, and the order.
+    pair: of slices.
+    pool: its wordings.
+    rng: draws the wrong routes, their order and every wording.
   """
+  case, route, index = pair.case, pair.route, pair.index
   routes = [route, route.reverse, *_draw_wrong_pair(route, rng)]
   routes = [routes[i] for i in rng.permutation(len(routes))]
-  answer = prompts.LETTERS[routes.index(route)]
+  answer = LETTERS[routes.index(route)]
   spans = [
     vit_image(SliceRef(case.id, route.source, index)),
-    text(prompts.TIA_SOURCE),
+    text(TIA_SOURCE),
     vit_image(SliceRef(case.id, route.target, index)),
-    text(prompts.TIA_TARGET),
-    text(prompts.TIA_QUESTION),
+    text(TIA_TARGET),
+    text(pool.prompts.draw_tia(rng)),
   ]
-  for letter, option in zip(prompts.LETTERS, routes, strict=True):
-    spans += [text(_describe(option, rng)), text(letter)]
+  for letter, option in zip(LETTERS, routes, strict=True):
+    spans += [text(pool.prompts.draw_description(option, rng)), text(letter)]
   spans.append(text(answer, has_loss=True))
   return Example('tia', tuple(spans), answer, route)
-
-
-def _describe(route: Route, rng: np.random.Generator) -> str:
-  return str(rng.choice(prompts.descriptions(route)))
 
 
 def _draw_wrong_pair(
@@ -50,9 +40,9 @@ def _draw_wrong_pair(
 ) -> tuple[Route, Route]:
   """Both directions of another pair of modalities, preferably a near one.
 
-  Both, since a lone direction would stand out from the right pair, which is
-  there in both, and the words alone would halve the choice. The same two
-  modalities in another region are left out: they would be half true.
+  The right pair is an option in both directions. A single direction of the
+  other pair would stand out, and the words alone would halve the choice. The
+  same two modalities in another region are excluded: they would be half true.
   """
   pair = {route.source, route.target}
   others = [r for r in ROUTES if {r.source, r.target} != pair]

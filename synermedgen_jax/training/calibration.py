@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from synermedgen_jax.core import trees
 from synermedgen_jax.core.sharding import batch_sharding
 from synermedgen_jax.models.bagel import Bagel, BagelConfig
-from synermedgen_jax.training import loop, optim
+from synermedgen_jax.training import loop
 from synermedgen_jax.training.train_state import TrainState
 
 
@@ -29,7 +30,7 @@ def calibrate_latents(
     return mean.mean((0, 1, 2)), jnp.square(mean).mean((0, 1, 2))
 
   params = {**state.frozen, **(state.ema or state.trainable)}
-  params = optim.unflatten(params)
+  params = trees.unflatten(params)
   rows = batch_sharding(mesh)
   found = [
     moments(params, loop.to_devices(next(data), rows).vae_images)

@@ -1,17 +1,14 @@
-"""What is wrong with a config, told before anything compiles."""
+"""Checks of a config, made before anything compiles."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
-from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from synermedgen_jax.core.batch import TASKS
+from synermedgen_jax.config.errors import ConfigError, key_errors
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME
 from synermedgen_jax.core.sharding import batch_sharding, rows_here
 from synermedgen_jax.input.streams import streams_of
@@ -20,6 +17,8 @@ from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.interval_attention import IMPLEMENTATIONS
 from synermedgen_jax.models.layers import REMAT_POLICIES
 from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.tasks.prompts import PROMPTS
+from synermedgen_jax.tasks.registry import TASKS
 from synermedgen_jax.training.objectives import OBJECTIVES
 
 _AT_LEAST = {
@@ -33,6 +32,7 @@ _AT_LEAST = {
       'log_every',
       'checkpoint_every',
       'keep',
+      'compute.unroll',
     ),
     1,
   ),
@@ -40,7 +40,6 @@ _AT_LEAST = {
     (
       'seed',
       'warmup',
-      'first_examples',
       'max_bad_steps',
       'val_every',
       'keep_every',
@@ -61,34 +60,35 @@ _SHARES = (
 )
 
 
-T = TypeVar('T')
+_DTYPES = ('bfloat16', 'float32')
 
 
-class ConfigError(ValueError):
-  """A config that cannot run; one line naming the key."""
+def check_start(config: ConfigDict) -> None:
+  """Refuses a stage of the language model that starts from no weights.
 
-
-@contextlib.contextmanager
-def reading(key: str) -> Iterator[None]:
-  """Tells what is wrong with the value of `key` as an error of the config."""
-  try:
-    yield
-  except (ValueError, OSError) as error:
-    raise ConfigError(f'config.{key}: {error}') from None
-
-
-def made_of(config: ConfigDict, key: str, make: Callable[..., T]) -> T:
-  """What the parts of `config[key]` make, all of which it has to know."""
-  try:
-    return make(**config[key])
-  except (TypeError, ValueError) as error:
-    raise ConfigError(f'config.{key}: {error}') from None
+  Raises:
+    ConfigError: one line naming the key.
+  """
+  stage = OBJECTIVES.get(config.stage)
+  continues = stage is not None and {'ntp', 'flow'} & set(stage.terms)
+  if continues and not (config.init_from or config.from_scratch):
+    raise ConfigError(
+      f'config.init_from is empty and stage {config.stage!r} continues from '
+      'trained weights: name a workdir or a weights folder, or set '
+      'config.from_scratch=True to train from random weights.'
+    )
 
 
 def check(
   config: ConfigDict, model: BagelConfig, tokenizer: Tokenizer, mesh: Mesh
 ) -> None:
   """Refuses contradictions of the config with itself and with the devices.
+
+  Args:
+    config: with rows and streams resolved.
+    model: the shape that it names.
+    tokenizer: the one that it names.
+    mesh: the devices.
 
   Raises:
     ConfigError: one line naming the key.
@@ -102,11 +102,12 @@ def check(
   _check_route_weights(config)
   _check_checkpoints(config)
   platform = mesh.devices.flat[0].platform
-  attention = IMPLEMENTATIONS.get(config.attention)
+  name = config.compute.attention
+  attention = IMPLEMENTATIONS.get(name)
   if attention and attention.platform not in (None, platform):
     raise ConfigError(
-      f'config.attention {config.attention!r}: is for {attention.platform}, '
-      f"and the devices are of {platform}; '' takes their own."
+      f'config.compute.attention {name!r}: runs on {attention.platform}, and '
+      f"the devices are {platform}; '' chooses by device."
     )
   if tokenizer.vocab_size > model.llm.vocab:
     raise ConfigError(
@@ -141,25 +142,22 @@ def _check_ranges(config: ConfigDict) -> None:
       f'config.val_batches {config.val_batches}: must be at least 1, or set '
       'config.val_every=0.'
     )
-  for key in ('tasks', 'first_tasks'):
-    if any(share < 0 for share in config[key].values()):
-      raise ConfigError(f'config.{key}: a share is below 0.')
+  if any(share < 0 for share in config.tasks.values()):
+    raise ConfigError('config.tasks: a share is below 0.')
   if not any(share > 0 for share in config.tasks.values()):
     raise ConfigError('config.tasks: no task has a share above 0.')
-  first = config.first_tasks
-  if config.first_examples and first and not any(first.values()):
-    raise ConfigError('config.first_tasks: no task has a share above 0.')
 
 
 def _check_names(config: ConfigDict) -> None:
   for key, known in (
-    ('tasks', TASKS[1:]),
-    ('first_tasks', TASKS[1:]),
+    ('tasks', TASKS),
+    ('prompts', PROMPTS),
     ('routes', ROUTES_BY_NAME),
-    ('remat', REMAT_POLICIES),
-    ('attention', IMPLEMENTATIONS),
+    ('compute.dtype', _DTYPES),
+    ('compute.remat', REMAT_POLICIES),
+    ('compute.attention', IMPLEMENTATIONS),
   ):
-    value = config[key]
+    value = _value(config, key)
     given = {value} - {''} if isinstance(value, str) else set(value)
     unknown = sorted(given - set(known))
     if unknown:
@@ -196,7 +194,7 @@ def _check_route_weights(config: ConfigDict) -> None:
 
 
 def _check_checkpoints(config: ConfigDict) -> None:
-  """Checkpoints that stay are saved, and the best one is measured then."""
+  """Refuses checkpoints to keep that are never saved or never measured."""
   if config.keep_every % config.checkpoint_every:
     raise ConfigError(
       f'config.keep_every {config.keep_every}: has to be a multiple of '
@@ -212,7 +210,7 @@ def _check_checkpoints(config: ConfigDict) -> None:
 
 
 def check_best_is_measured(config: ConfigDict, terms: set[str]) -> None:
-  """Refuses a metric for the best checkpoint that validation does not make."""
+  """Refuses a metric for the best checkpoint that validation lacks."""
   known = sorted(f'val/{term}' for term in terms)
   if config.best and config.best not in known:
     raise ConfigError(
@@ -221,7 +219,7 @@ def check_best_is_measured(config: ConfigDict, terms: set[str]) -> None:
 
 
 def check_store(config: ConfigDict, store: SliceStore) -> None:
-  """Refuses a store that lacks a route which the config asks for."""
+  """Refuses a store that lacks a route of `config.routes`."""
   held = {route.name for case in store.split('train') for route in case.routes}
   missing = [route for route in config.routes if route not in held]
   if missing:
@@ -232,12 +230,12 @@ def check_store(config: ConfigDict, store: SliceStore) -> None:
 
 
 def streams_here(config: ConfigDict, mesh: Mesh) -> list[int]:
-  """The streams of the data that this process reads.
+  """The numbers of the streams that this process reads.
 
   Raises:
-    ConfigError: a stream would be on several processes.
+    ConfigError: the rows of a stream lie on several processes.
   """
-  with reading('streams'):
+  with key_errors('streams'):
     return streams_of(
       rows_here(batch_sharding(mesh), config.rows), config.rows, config.streams
     )

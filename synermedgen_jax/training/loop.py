@@ -1,4 +1,4 @@
-"""The compiled step, and the one loop of every stage."""
+"""The compiled step, and the loop that every stage shares."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import contextlib
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,41 +17,51 @@ import optax
 from etils.epath import Path
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from synermedgen_jax.core.batch import PackedBatch
+from synermedgen_jax.checkpoint import orbax_items as ckpt
+from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
 from synermedgen_jax.core.sharding import (
   LOGICAL_RULES,
   batch_sharding,
   place_rows,
 )
-from synermedgen_jax.input.streams import TrainData
+from synermedgen_jax.core.trees import unflatten
+from synermedgen_jax.input.streams import BatchIterator, TrainData
+from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.bagel import Bagel, BagelConfig
-from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import resuming
-from synermedgen_jax.training.metrics_log import Meter
+from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.training import provenance, resuming
+from synermedgen_jax.training.metrics_log import Meter, Terms
 from synermedgen_jax.training.objectives import (
   OBJECTIVES,
   ObjectiveConfig,
   images_in,
   total,
 )
-from synermedgen_jax.training.optim import gradient_norms, unflatten
+from synermedgen_jax.training.optim import gradient_norms
 from synermedgen_jax.training.preemption import Preempted
-from synermedgen_jax.training.profiler import ProfilerWindow
-from synermedgen_jax.training.record import Record
+from synermedgen_jax.training.record import ProfilerWindow, Record
 from synermedgen_jax.training.saver import Saver
-from synermedgen_jax.training.terms import Terms
 from synermedgen_jax.training.train_state import TrainState
 
-# How the terms begin that say nothing of a validation.
+# Prefixes of terms that a validation leaves out.
 OF_TRAINING = ('fill/', 'tokens/', 'images')
 
 
 @dataclasses.dataclass(frozen=True)
 class StepConfig:
-  """What the compiled step needs to know."""
+  """Constants of the compiled step.
+
+  Attributes:
+    stage: a name of `objectives.OBJECTIVES`.
+    objective: weights of the terms and constants of the flow.
+    tasks: names of the tasks, in the order of their ids.
+    ema_decay: of the parameters' average, per step; 0 = none.
+    seed: random seed of noise and timesteps.
+  """
 
   stage: str
   objective: ObjectiveConfig
+  tasks: tuple[str, ...] = ()
   ema_decay: float = 0.0
   seed: int = 0
 
@@ -61,7 +72,8 @@ def make_train_step(
   """The update: (state, batch) -> (state, its terms).
 
   Where the loss, a gradient or an update is not finite, the step changes
-  nothing and its terms count for nothing; 'skipped/loss' and its like tell.
+  nothing and its terms count for nothing; terms such as 'skipped/loss' count
+  these steps.
   """
   loss = _loss_function(model, config)
 
@@ -123,8 +135,10 @@ def _loss_function(model: BagelConfig, config: StepConfig):
 
   def loss(trainable, frozen, batch, key):
     params = unflatten({**trainable, **frozen})
-    sums = objective(module, params, batch, key, config.objective)
-    value = total(sums, config.objective)
+    sums = objective.sums(
+      module, params, batch, key, config.objective, config.tasks
+    )
+    value = total(sums, config.objective, objective.terms)
     for name, layout in (('und', batch.und), ('gen', batch.gen)):
       used = (layout.example_ids > 0).sum().astype(jnp.float32)
       sums[f'fill/{name}'] = (used, jnp.float32(layout.example_ids.size))
@@ -137,15 +151,15 @@ def _loss_function(model: BagelConfig, config: StepConfig):
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-  """How long, how often, where.
+  """How long the loop runs, and what it does every N steps.
 
   Attributes:
     steps: of the whole run.
     rate: the learning rate by step, for the metrics.
     log_every, checkpoint_every, val_every: steps; 0 = never validated.
-    keep, keep_every, best: which checkpoints stay, see `checkpoints.manager`.
-    max_bad_steps: so many skipped steps in a row are borne.
-    profile_start, profile_steps: the steps that the profiler sees; 0 = none.
+    keep, keep_every, best: which checkpoints stay, see `orbax_items.manager`.
+    max_bad_steps: skipped steps in a row that do not end the run.
+    profile_start, profile_steps: first traced step and their number; 0 = none.
     step_utilisation: share of the devices' peak rate that one step a second
       uses; 0 where that is not known.
   """
@@ -181,105 +195,127 @@ class LoopConfig:
     return step % every == 0 or step == self.steps
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A stage, ready to train: its model, data, optimiser and settings.
+
+  `training.build.build` makes it from a config.
+
+  Attributes:
+    config: the resolved config, plain values, as `config.json` keeps it.
+    model: the model's shape.
+    tokenizer: text to token ids.
+    geometry: how slices become tokens.
+    capacity: what a row holds.
+    rows: rows of a batch, over all devices.
+    mesh: the devices.
+    scales: learning-rate multiplier per parameter; 0 = frozen.
+    tx: the optimiser.
+    state: shapes and shardings of the train state.
+    create: makes the first state, where there is no checkpoint.
+    complete: what a state needs before it is saved.
+    step: constants of the compiled step.
+    loop: how long, and what happens every N steps.
+    store: the slice store; None where all data come from files.
+    data: this process's rows of every batch; None in a run that only plans.
+    val: host batches for validation losses.
+  """
+
+  config: Mapping[str, Any]
+  model: BagelConfig
+  tokenizer: Tokenizer
+  geometry: ImageGeometry
+  capacity: Capacity
+  rows: int
+  mesh: Mesh
+  scales: Mapping[str, float]
+  tx: optax.GradientTransformation
+  state: TrainState
+  create: Callable[[], TrainState]
+  complete: Callable[[TrainState], TrainState]
+  step: StepConfig
+  loop: LoopConfig
+  store: SliceStore | None
+  data: TrainData | None
+  val: Sequence[PackedBatch]
+
+
 def train(
-  workdir: Path,
-  model: BagelConfig,
-  abstract: TrainState,
-  create: Callable[[], TrainState],
-  tx: optax.GradientTransformation,
-  mesh: Mesh,
-  data: TrainData,
-  val_batches: list[PackedBatch],
-  step_config: StepConfig,
-  config: LoopConfig,
-  *,
-  begin: Callable[[int], None] = lambda start: None,
-  complete: Callable[[TrainState], TrainState] = lambda state: state,
-  notice: threading.Event | None = None,
-  name: str = 'train',
+  run: Run, workdir: Path, notice: threading.Event | None = None
 ) -> TrainState:
-  """Trains to `config.steps`, resuming from the workdir's checkpoint.
+  """Trains to `run.loop.steps`, resuming from the workdir's checkpoint.
 
   Args:
-    workdir: receives `checkpoints/`, `metrics.jsonl`, `incidents.jsonl`,
-      `tensorboard/` and `profile/`.
-    model: the model's shape.
-    abstract: shapes and shardings of the state, from `abstract_state`.
-    create: makes the first state, where there is no checkpoint.
-    tx: the optimiser.
-    mesh: the devices.
-    data: this process's rows of every batch.
-    val_batches: host batches for validation losses.
-    step_config: the step's constants.
-    config: the loop's.
-    begin: called with the step from which it goes on, once a checkpoint, if
-      there is one, turned out to fit.
-    complete: what a state needs before it is saved.
-    notice: set where the step at hand is to be the last one.
-    name: shown on the progress bar.
+    run: what is trained.
+    workdir: receives `config.json`, `checkpoints/`, `metrics.jsonl` and other
+      logs; its name is shown on the progress bar. May be an address such as
+      gs://BUCKET/RUN.
+    notice: set where the current step is to be the last one.
 
   Returns:
     The final state.
 
   Raises:
-    Preempted: there was a notice; the step at hand is done and saved.
+    Preempted: there was a notice; the current step is done and saved.
     CheckpointError: there are checkpoints, and none can be resumed from; or
       one cannot be written.
     BadStepsError: too many steps in a row were not finite.
     WriteError: a log cannot be written.
   """
-  iterator = iter(data)
-  notice = notice or threading.Event()
-  shardings = jax.tree.map(lambda x: x.sharding, abstract)
+  iterator = iter(run.data)
   checkpoints, start, state = resuming.resume(
     functools.partial(
       ckpt.manager,
       workdir / 'checkpoints',
-      keep=config.keep,
-      keep_every=config.keep_every,
-      best=config.best,
+      keep=run.loop.keep,
+      keep_every=run.loop.keep_every,
+      best=run.loop.best,
       clean=True,
     ),
-    abstract,
+    run.state,
     iterator,
   )
   if state is None:
-    state = create()
-  begin(start)
-  if start >= config.steps:
+    state = run.create()
+  provenance.keep(run.config, run.store, workdir, start)
+  if start >= run.loop.steps:
     ckpt.close(checkpoints)
     return state
+  return _loop(run, workdir, checkpoints, iterator, start, state, notice)
 
-  rows = batch_sharding(mesh)
-  train_step = jax.jit(
-    make_train_step(model, tx, step_config),
-    donate_argnums=0,
-    out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
+
+def _loop(
+  run: Run,
+  workdir: Path,
+  checkpoints: Any,
+  iterator: BatchIterator,
+  start: int,
+  state: TrainState,
+  notice: threading.Event | None,
+) -> TrainState:
+  """Steps from `start` to the end, or to a notice."""
+  config, rows = run.loop, batch_sharding(run.mesh)
+  train_step, eval_step = jit_steps(run)
+  notice = notice or threading.Event()
+  record = Record(
+    workdir,
+    start,
+    config.steps,
+    run.data.describe,
+    name=workdir.name,
+    rate=config.rate,
+    max_bad_steps=config.max_bad_steps,
+    step_utilisation=config.step_utilisation,
   )
-  eval_step = jax.jit(
-    make_eval_step(model, step_config),
-    out_shardings=NamedSharding(mesh, PartitionSpec()),
-  )
-  with contextlib.ExitStack() as stack:
-    # Whatever ends the loop, what is being saved is saved whole.
-    saver = stack.enter_context(contextlib.closing(Saver(checkpoints)))
-    record = stack.enter_context(
-      Record(
-        workdir,
-        start,
-        config.steps,
-        data.describe,
-        name=name,
-        rate=config.rate,
-        max_bad_steps=config.max_bad_steps,
-        step_utilisation=config.step_utilisation,
-      )
-    )
-    profiler = stack.enter_context(
-      ProfilerWindow(workdir, config.profile_start, config.profile_steps)
-    )
-    stack.enter_context(jax.set_mesh(mesh))
-    stack.enter_context(nn.logical_axis_rules(LOGICAL_RULES))
+  profiler = ProfilerWindow(workdir, config.profile_start, config.profile_steps)
+  # Whatever ends the loop, a save that has begun is finished.
+  with (
+    contextlib.closing(Saver(checkpoints)) as saver,
+    record,
+    profiler,
+    jax.set_mesh(run.mesh),
+    nn.logical_axis_rules(LOGICAL_RULES),
+  ):
     step = start
     if notice.is_set():
       raise Preempted(f'{workdir}: stopped after step {step}.')
@@ -294,13 +330,13 @@ def train(
       measured = {}
       if config.logs(step) or stop:
         values = record.row(step)
-        if val_batches and config.validates(step):
-          measured = validate(eval_step, state, val_batches, rows)
+        if run.val and config.validates(step):
+          measured = validate(eval_step, state, run.val, rows)
         record.write(step, values | measured)
       if config.saves(step) or stop:
-        state = complete(state)
+        state = run.complete(state)
         best = {k: v for k, v in measured.items() if k == config.best}
-        saver.save(step, state, iterator, model, best)
+        saver.save(step, state, iterator, run.model, best)
       if stop:
         break
     # Notices come more than once; none may end the process during the save.
@@ -308,6 +344,21 @@ def train(
   if step < config.steps:
     raise Preempted(f'{workdir}: stopped after step {step}, which is saved.')
   return state
+
+
+def jit_steps(run: Run) -> tuple[Callable, Callable]:
+  """The train and the validation step, jitted for the run's mesh."""
+  replicated = NamedSharding(run.mesh, PartitionSpec())
+  shardings = jax.tree.map(lambda x: x.sharding, run.state)
+  train_step = jax.jit(
+    make_train_step(run.model, run.tx, run.step),
+    donate_argnums=0,
+    out_shardings=(shardings, replicated),
+  )
+  eval_step = jax.jit(
+    make_eval_step(run.model, run.step), out_shardings=replicated
+  )
+  return train_step, eval_step
 
 
 def to_devices(batch: PackedBatch, sharding: NamedSharding) -> PackedBatch:

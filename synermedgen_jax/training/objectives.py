@@ -1,14 +1,15 @@
 """What each stage minimises: sums and counts over a batch, then one division.
 
-An objective maps (model, params, batch, key) to `Sums`: for every term the sum
-of its losses and how many there are. Under a sharded jit these sums are
-global, so a term's mean does not depend on how rows lie on devices.
+An objective maps a batch to `Sums`: for every term the sum of its losses and
+their count. Under a sharded jit these sums are global, so a term's mean does
+not depend on how rows lie on devices. `OBJECTIVES` is the table of stages; a
+project adds one with `register_objective`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -16,9 +17,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from synermedgen_jax.core.batch import TASKS, PackedBatch
+from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.models.bagel import Bagel
-from synermedgen_jax.training.contrast import contrast_sums
+from synermedgen_jax.models.flow import draw_timesteps
 
 Sums = dict[str, tuple[Array, Array]]  # term -> (sum, count)
 
@@ -30,10 +31,11 @@ class ObjectiveConfig:
   Attributes:
     train_shift: shift of the timestep distribution (BAGEL fine-tunes with 1).
     ntp_weight, flow_weight: CE : MSE, 1 : 1 in BAGEL's recipe.
-    task_weights: of tasks whose answers weigh more or less than others'.
-    l2_weight: of the autoencoder's squared error, beside its absolute error.
-    kl_weight: of the autoencoder's KL term, per latent number.
-    caption_weight: of naming an image's style, beside the contrast.
+    task_weights: task -> weight of its next-token loss; 1 by default.
+    l2_weight: weight of the autoencoder's squared error, beside its absolute
+      error.
+    kl_weight: weight of the autoencoder's KL term, per latent number.
+    term_weights: term of a registered objective -> weight; 1 by default.
     logit_chunk: und tokens whose logits exist at one time.
   """
 
@@ -43,25 +45,37 @@ class ObjectiveConfig:
   flow_weight: float = 1.0
   l2_weight: float = 0.0
   kl_weight: float = 1e-6
-  caption_weight: float = 1.0
+  term_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
   logit_chunk: int = 1024
 
+  def weight(self, term: str) -> float:
+    """The weight of a term of the loss."""
+    kind, _, task = term.partition('/')
+    if kind == 'ntp':
+      return self.ntp_weight * self.task_weights.get(task, 1.0)
+    own = {
+      'flow': self.flow_weight,
+      'l2': self.l2_weight,
+      'kl': self.kl_weight,
+    }
+    return own.get(term, self.term_weights.get(term, 1.0))
 
-def shift_timestep(t: Float[Array, ...], shift: float) -> Float[Array, ...]:
-  """s t / (1 + (s - 1) t): more weight near noise for s > 1."""
-  return shift * t / (1 + (shift - 1) * t)
 
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """The loss of one stage.
 
-def draw_timesteps(
-  key: jax.Array, noise_ids: Int[Array, 'b g'], shift: float
-) -> Float[Array, 'b g']:
-  """One timestep per noised image, shift(sigmoid(n)); 0 for clean latents."""
-  rows, tokens = noise_ids.shape
-  normal = jax.random.normal(key, (rows, tokens + 1))
-  t = shift_timestep(jax.nn.sigmoid(normal), shift)
-  return jnp.where(
-    noise_ids > 0, jnp.take_along_axis(t, noise_ids, axis=1), 0.0
-  )
+  Attributes:
+    sums: (model, params, batch, key, config, tasks) -> `Sums`: a `Bagel`, its
+      parameters, a `PackedBatch`, the step's random key, an `ObjectiveConfig`,
+      and the names of the run's tasks in the order of their ids.
+    terms: the terms that add up to the loss; 'ntp' stands for all 'ntp/TASK'.
+      The other terms of `sums` are logged only. A stage with 'ntp' trains
+      understanding, one with 'flow' synthesis.
+  """
+
+  sums: Callable[..., Sums]
+  terms: Collection[str]
 
 
 def token_losses(
@@ -92,7 +106,7 @@ def token_losses(
     return jax.nn.logsumexp(logits, axis=-1) - picked, right.astype(jnp.float32)
 
   b, u = labels.shape
-  if u <= chunk:  # Kept whole: they cost more to compute again.
+  if u <= chunk:  # Stored: recomputing a single chunk costs more.
     return losses((hidden, labels))
   pad = -u % chunk
   parts = (
@@ -106,19 +120,21 @@ def token_losses(
   return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(b, -1)[:, :u], out)
 
 
-def _ntp_sums(model, params, hidden, batch: PackedBatch, chunk) -> Sums:
+def _ntp_sums(model, params, hidden, batch: PackedBatch, tasks, chunk) -> Sums:
   """Per task: the answer tokens' loss and accuracy."""
   losses, right = token_losses(model, params, hidden, batch.labels, chunk=chunk)
   sums = {}
-  for task_id, task in enumerate(TASKS[1:], start=1):
+  for task_id, task in enumerate(tasks):
     weight = batch.ntp_weight * (batch.task_ids == task_id)
     count = weight.sum()
     sums[f'ntp/{task}'] = ((losses * weight).sum(), count)
     sums[f'token_accuracy/{task}'] = ((right * weight).sum(), count)
-  return sums | _answer_sums(right, batch)
+  return sums | _answer_sums(right, batch, tasks)
 
 
-def _answer_sums(right: Float[Array, 'b u'], batch: PackedBatch) -> Sums:
+def _answer_sums(
+  right: Float[Array, 'b u'], batch: PackedBatch, tasks: Sequence[str]
+) -> Sums:
   """Per task: the share of examples whose every answer token is right."""
   places = batch.labels.shape[1]
 
@@ -129,11 +145,12 @@ def _answer_sums(right: Float[Array, 'b u'], batch: PackedBatch) -> Sums:
 
   asked = batch.ntp_weight > 0
   wrong = by_example(jnp.where(asked, 1.0 - right, 0.0))
-  task = by_example(jnp.where(asked, batch.task_ids, 0))
+  # -1, or the dtype's minimum in a segment without tokens: no answer.
+  task = by_example(jnp.where(asked, batch.task_ids, -1))
   sums = {}
-  for task_id, name in enumerate(TASKS[1:], start=1):
+  for task_id, name in enumerate(tasks):
     answered = (task == task_id).astype(jnp.float32)
-    # Numbers that no example has come as the least there are.
+    # Segments without tokens have the dtype's minimum in `wrong` too.
     correct = jnp.where(answered > 0, 1.0 - wrong, 0.0)
     sums[f'answer_accuracy/{name}'] = (correct.sum(), answered.sum())
   return sums
@@ -153,11 +170,12 @@ def multimodal_sums(
   batch: PackedBatch,
   key: jax.Array,
   config: ObjectiveConfig,
+  tasks: Sequence[str],
 ) -> Sums:
-  """Stage I, Stage II and joint training: whichever losses the batch has.
+  """Stage I, Stage II and joint training: the losses that the batch has.
 
-  A batch without a gen stream (Stage I) has next-token losses alone, one
-  without answers (Stage II) the flow loss alone.
+  A batch without a gen stream (Stage I) has next-token losses only; a batch
+  without answers (Stage II) has counts of 0 there, and the flow loss.
   """
   latents = noise = t = None
   if batch.latent_index.shape[1]:
@@ -169,14 +187,31 @@ def multimodal_sums(
     noise = jax.random.normal(noise_key, latents.shape)
     t = draw_timesteps(t_key, batch.noise_ids, config.train_shift)
   return flow_and_text_sums(
-    model, params, batch, latents, noise, t, chunk=config.logit_chunk
+    model, params, batch, latents, noise, t, tasks, chunk=config.logit_chunk
   )
 
 
 def flow_and_text_sums(
-  model: Bagel, params, batch: PackedBatch, latents, noise, t, *, chunk=1024
+  model: Bagel,
+  params,
+  batch: PackedBatch,
+  latents: Float[Array, 'b g d'] | None,
+  noise: Float[Array, 'b g d'] | None,
+  t: Float[Array, 'b g'] | None,
+  tasks: Sequence[str],
+  *,
+  chunk: int = 1024,
 ) -> Sums:
-  """The losses for given latents, noise and timesteps."""
+  """The losses for given latents, noise and timesteps.
+
+  Args:
+    model: the model.
+    params: its parameters.
+    batch: `b` rows with `g` gen tokens each.
+    latents, noise, t: of the gen tokens; None without a gen stream.
+    tasks: names of the run's tasks, in the order of `batch.task_ids`.
+    chunk: und tokens whose logits exist at one time.
+  """
   noised = None
   if latents is not None:
     noised = (1 - t[..., None]) * latents + t[..., None] * noise
@@ -184,7 +219,7 @@ def flow_and_text_sums(
     {'params': params}, batch, noised, t, method=Bagel.embed_batch
   )
   hidden, _ = model.apply({'params': params}, streams, method=Bagel.backbone)
-  sums = _ntp_sums(model, params, hidden['und'], batch, chunk)
+  sums = _ntp_sums(model, params, hidden['und'], batch, tasks, chunk)
   if latents is not None:
     sums |= _flow_sums(model, params, hidden['gen'], latents, noise, batch)
   return sums
@@ -196,9 +231,10 @@ def autoencoder_sums(
   batch: PackedBatch,
   key: jax.Array,
   config: ObjectiveConfig,
+  tasks: Sequence[str],
 ) -> Sums:
   """Stage 0: errors of the reconstruction and the posterior's KL."""
-  del config
+  del config, tasks
   b, n = batch.vae_images.shape[:2]
   images = batch.vae_images.reshape(b * n, *batch.vae_images.shape[2:])
   mean, logvar = model.apply({'params': params}, images, method=Bagel.moments)
@@ -231,38 +267,46 @@ def _used_canvases(batch: PackedBatch, stride: int) -> Float[Array, 'b n']:
   return jnp.zeros((b, n)).at[jnp.arange(b)[:, None], canvas].max(real)
 
 
-def total(sums: Sums, config: ObjectiveConfig) -> Array:
-  """The loss that is differentiated: weighted means of the terms.
+def total(
+  sums: Sums, config: ObjectiveConfig, terms: Collection[str]
+) -> Float[Array, '']:
+  """The loss that is differentiated: the weighted means of `terms`, added up.
 
   Next-token terms are averaged within each task and added over tasks
   (L = L_CTS + L_MI + L_TIA), so a long answer does not outweigh a letter.
   """
-  weights = {
-    'flow': config.flow_weight,
-    'l1': 1.0,
-    'l2': config.l2_weight,
-    'kl': config.kl_weight,
-    'contrast': 1.0,
-    'caption': config.caption_weight,
-    **{
-      f'ntp/{task}': config.ntp_weight * config.task_weights.get(task, 1.0)
-      for task in TASKS
-    },
-  }
   return sum(
     (
-      weights[name] * value / jnp.maximum(count, 1.0)
+      config.weight(name) * value / jnp.maximum(count, 1.0)
       for name, (value, count) in sums.items()
-      if name in weights
+      if name.partition('/')[0] in terms
     ),
     start=jnp.zeros(()),
   )
 
 
-OBJECTIVES: Mapping[str, Callable[..., Sums]] = {
-  'autoencoder': autoencoder_sums,  # stage 0
-  'contrast': contrast_sums,  # a base's ViT, before any word
-  'gau': multimodal_sums,  # Stage I
-  'ucg': multimodal_sums,  # Stage II
-  'joint': multimodal_sums,  # both losses in one step
-}
+OBJECTIVES: dict[str, Objective] = {}
+
+
+def register_objective(
+  stage: str, sums: Callable[..., Sums], terms: Collection[str]
+) -> Objective:
+  """Adds a stage, for `config.stage`.
+
+  Args:
+    stage: its name.
+    sums, terms: as `Objective` has them.
+
+  Raises:
+    ValueError: the name is taken.
+  """
+  if stage in OBJECTIVES:
+    raise ValueError(f'Stage {stage!r} is registered already.')
+  OBJECTIVES[stage] = Objective(sums, terms)
+  return OBJECTIVES[stage]
+
+
+register_objective('autoencoder', autoencoder_sums, ('l1', 'l2', 'kl'))
+register_objective('gau', multimodal_sums, ('ntp',))  # Stage I
+register_objective('ucg', multimodal_sums, ('ntp', 'flow'))  # Stage II
+register_objective('joint', multimodal_sums, ('ntp', 'flow'))

@@ -13,19 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
-from flax import traverse_util
 
-Flat = dict[str, jax.Array]
-
-
-def flatten(params) -> Flat:
-  """A nested tree of parameters as {'a/b/c': leaf}."""
-  return traverse_util.flatten_dict(params, sep='/')
-
-
-def unflatten(flat: Mapping[str, jax.Array]):
-  """The inverse of `flatten`."""
-  return traverse_util.unflatten_dict(flat, sep='/')
+from synermedgen_jax.core.trees import Flat
 
 
 def multipliers(

@@ -1,4 +1,4 @@
-"""What a run was: its config, how slices are made, and what code it was."""
+"""Where a run comes from: its config, slices, tokenizer and code."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata, resources
+from typing import Any
 
 import jax
 from etils.epath import Path
-from ml_collections import ConfigDict
 
+from synermedgen_jax.config.tokenizer import FOLDER
+from synermedgen_jax.input import vocab_files
+from synermedgen_jax.input.tokenizer import PROJECT
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.slices.windows import FIXED_WINDOWS
-from synermedgen_jax.training.metrics_log import StepLog, write_whole
+from synermedgen_jax.training.metrics_log import StepLog, write_whole, writing
 
 PACKAGES = (
   'jax',
@@ -30,24 +34,33 @@ PACKAGES = (
 
 
 def keep(
-  config: ConfigDict, store: SliceStore | None, workdir: Path, start: int
+  config: Mapping[str, Any],
+  store: SliceStore | None,
+  workdir: Path,
+  start: int,
 ) -> None:
-  """Writes `config.json`, and a row of `starts.jsonl`.
+  """Writes `config.json`, the tokenizer's files, and a row of `starts.jsonl`.
 
-  There is a row for every time that the run began or went on.
+  There is a row for every time that the run began or went on. The files of a
+  tokenizer go into `tokenizer/`, so that evaluation and later stages need
+  nothing but the workdir.
 
   Args:
-    config: resolved.
-    store: what it is trained on, if it is one.
+    config: resolved, plain values.
+    store: the slice store that is trained on, if any.
     workdir: of the run.
     start: the step from which it goes on.
   """
   if jax.process_index() > 0:
     return
+  name = config['tokenizer']
+  if name != PROJECT and not vocab_files.holds_tokenizer(workdir / FOLDER):
+    with writing(workdir / FOLDER):
+      vocab_files.copy(name, workdir / FOLDER)
   versions = {name: metadata.version(name) for name in PACKAGES}
   windows = store.windows if store else FIXED_WINDOWS
   record = {
-    'config': config.to_dict(),
+    'config': config,
     'plane': store.plane if store else 'axial',
     'frame': store.frame if store else 'volume',
     'windows': {m: dataclasses.asdict(w) for m, w in sorted(windows.items())},
@@ -55,14 +68,14 @@ def keep(
     'commit': commit(),
   }
   write_whole(workdir / 'config.json', json.dumps(record, indent=2) + '\n')
-  if start < config.steps:
+  if start < config['steps']:
     code = {'commit': record['commit'], 'versions': record['versions']}
     devices = {'processes': jax.process_count(), 'devices': jax.device_count()}
     StepLog(workdir / 'starts.jsonl', start).write(start, code | devices)
 
 
 def commit() -> str:
-  """The commit of this code, '-dirty' behind it where it was changed; or ''."""
+  """The commit of this code, with '-dirty' if it was changed; '' = unknown."""
 
   def git(*words: str) -> str:
     return subprocess.run(
@@ -74,10 +87,10 @@ def commit() -> str:
     ).stdout.strip()
 
   try:
-    # Where it is installed, a repository around it is another one.
+    # An installed package may lie within another repository.
     git('ls-files', '--error-unmatch', os.path.basename(__file__))
     return git('describe', '--always', '--dirty', '--abbrev=40', '--match=')
   except (OSError, subprocess.CalledProcessError):
-    # An archive that git made of the code has it in a file.
-    told = resources.files('synermedgen_jax').joinpath('COMMIT').read_text()
-    return '' if told.startswith('$') else told.strip()
+    # `git archive` writes the commit into this file.
+    text = resources.files('synermedgen_jax').joinpath('COMMIT').read_text()
+    return '' if text.startswith('$') else text.strip()

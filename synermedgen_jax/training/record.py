@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,10 +18,10 @@ from synermedgen_jax.training.metrics_log import (
   Clock,
   Meter,
   MetricsLog,
+  Terms,
   memory,
   rates,
 )
-from synermedgen_jax.training.terms import Terms
 
 
 class Record:
@@ -123,3 +124,30 @@ class Record:
       self._meter.add(sums)
       if said := self._incidents.look_at(step, sums, numbers):
         self._bar.write(said)
+
+
+class ProfilerWindow:
+  """Traces steps `start` to `start + steps - 1` into WORKDIR/profile."""
+
+  def __init__(self, workdir: Path, start: int, steps: int):
+    self._directory = workdir / 'profile'
+    self._steps = range(start, start + steps)
+    self._traces = False
+
+  def __enter__(self) -> ProfilerWindow:
+    return self
+
+  def __exit__(self, *_) -> None:
+    if self._traces:
+      jax.profiler.stop_trace()
+
+  def begins(self, step: int) -> None:
+    if step in self._steps and not self._traces:
+      jax.profiler.start_trace(str(self._directory))
+      self._traces = True
+
+  def ends(self, step: int, result: Any) -> None:
+    if self._traces and step + 1 not in self._steps:
+      jax.block_until_ready(result)
+      jax.profiler.stop_trace()
+      self._traces = False

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from etils.epath import Path
 
+from synermedgen_jax.checkpoint import orbax_items as ckpt
+from synermedgen_jax.core.trees import flatten, unflatten
 from synermedgen_jax.input.streams import BatchIterator
-from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training.optim import flatten, unflatten
 from synermedgen_jax.training.train_state import TrainState
 
 

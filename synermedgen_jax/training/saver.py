@@ -14,11 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from synermedgen_jax.checkpoint import orbax_items as ckpt
+from synermedgen_jax.checkpoint.data_position import DataSave
+from synermedgen_jax.core.trees import unflatten
 from synermedgen_jax.input.streams import BatchIterator
 from synermedgen_jax.models.bagel import BagelConfig
-from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training.data_position import DataSave
-from synermedgen_jax.training.optim import unflatten
 from synermedgen_jax.training.train_state import TrainState
 
 # States of fewer bytes are copied on their devices: there is room for another.

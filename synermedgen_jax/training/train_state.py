@@ -15,12 +15,12 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from synermedgen_jax.core.sharding import LOGICAL_RULES, param_shardings
+from synermedgen_jax.core.trees import Flat, flatten, unflatten
 from synermedgen_jax.models.bagel import (
   BagelConfig,
   abstract_params,
   init_params,
 )
-from synermedgen_jax.training.optim import Flat, flatten, unflatten
 
 
 @flax.struct.dataclass

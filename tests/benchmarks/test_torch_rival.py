@@ -15,12 +15,15 @@ import optax
 import pytest
 
 from benchmarks import shapes
+from synermedgen_jax.core import trees
 from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.inference import sampling
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.bagel import Bagel, abstract_params
 from synermedgen_jax.tasks import synthesis
 from synermedgen_jax.tasks.example import SliceRef
+from synermedgen_jax.tasks.prompts import PAPER
+from synermedgen_jax.tasks.registry import task_names
 from synermedgen_jax.training import optim
 from synermedgen_jax.training.objectives import (
   ObjectiveConfig,
@@ -93,8 +96,9 @@ def jax_loss(model, config, batch, latents, noise, times):
     inputs = latents, noise, np.take_along_axis(times, batch.noise_ids, 1)
 
   def loss(params):
-    sums = flow_and_text_sums(Bagel(model), params, batch, *inputs)
-    return total(sums, objective)
+    tasks = task_names(config.tasks)
+    sums = flow_and_text_sums(Bagel(model), params, batch, *inputs, tasks)
+    return total(sums, objective, ('ntp', 'flow'))
 
   return loss
 
@@ -117,11 +121,11 @@ def expected(name: str, stage: str):
   model, packed, config = case(name, stage)
   params = random_params(model)
   scales = optim.multipliers(
-    optim.flatten(params), tuple(map(tuple, config.trainable))
+    trees.flatten(params), tuple(map(tuple, config.trainable))
   )
   loss = jax_loss(model, config, packed, *given(packed, model.latent_dim))
   value, grads = jax.jit(jax.value_and_grad(loss))(params)
-  trained = {n: g for n, g in optim.flatten(grads).items() if scales[n] > 0}
+  trained = {n: g for n, g in trees.flatten(grads).items() if scales[n] > 0}
   return float(value), float(optax.tree.norm(trained))
 
 
@@ -133,7 +137,7 @@ def trainer_of(name: str, stage: str, *, remat: bool = False):
   model, packed, config = case(name, stage)
   rival = Rival(model, remat=remat)
   load_jax_params(rival, random_params(model))
-  weights = config.objective.get('task_weights', {})
+  weights = shapes.task_weights(config)
   batch = prepare(packed, CPU, by_example=True, task_weights=weights)
   inputs = torch_inputs(packed, *given(packed, model.latent_dim))
   return Trainer(rival, config), batch, inputs
@@ -162,7 +166,7 @@ def test_padded_rows_under_a_block_mask_have_the_same_loss(stage):
     packed,
     CPU,
     by_example=False,
-    task_weights=config.objective.get('task_weights', {}),
+    task_weights=shapes.task_weights(config),
   )
   latents, noise, times = given(packed, model.latent_dim)
   inputs = ()
@@ -206,6 +210,7 @@ def library_samples():
       route,
       SliceRef('case', route.source, i),
       SliceRef('case', route.target, i),
+      PAPER,
     )
     for i, route in enumerate((ROUTES[0], ROUTES[-1]))
   ]

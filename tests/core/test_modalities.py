@@ -1,4 +1,6 @@
 import collections
+import copy
+import json
 
 import pytest
 
@@ -52,8 +54,8 @@ def test_routes_outside_the_22_are_of_other_regions():
 
 
 def test_every_route_has_its_reverse_in_the_same_cohort():
-  for route in lib.ALL_ROUTES:
-    assert route.reverse in lib.ALL_ROUTES
+  for route in lib.all_routes():
+    assert route.reverse in lib.all_routes()
     assert route.reverse != route
     assert route.reverse.reverse == route
 
@@ -141,6 +143,78 @@ def test_a_case_serves_the_routes_whose_both_ends_it_has():
 
 
 def test_confusable_groups_leave_out_pet_alone():
-  groups = [m for group in lib.CONFUSABLE for m in group]
+  groups = [m for group in lib.confusable_groups() for m in group]
   assert len(groups) == len(set(groups))
   assert set(Modality) - set(groups) == {Modality.PET}
+
+
+@pytest.fixture
+def tables():
+  """The tables, as they were before the test in the end."""
+  known = (lib.ROUTES_BY_NAME, lib._ROUTES_BY_KEY)
+  known += (Modality.members, Region.members)
+  before = [dict(table) for table in known]
+  yield
+  for table, rows in zip(known, before, strict=True):
+    table.clear()
+    table.update(rows)
+
+
+def test_a_registered_modality_is_like_the_others(tables):
+  swi = lib.register_modality('swi', 'SWI (MRI)', family='mr')
+  assert Modality('swi') is Modality.parse('SWI') is swi
+  assert list(Modality)[-1] is swi
+  assert (swi, swi.value, swi.label, swi.unit) == (
+    'swi',
+    'swi',
+    'SWI (MRI)',
+    'a.u.',
+  )
+  (with_mr,) = (g for g in lib.confusable_groups() if Modality.MR in g)
+  assert swi in with_mr
+
+
+def test_a_registered_route_comes_with_its_reverse(tables):
+  knee = lib.register_region('knee')
+  there, back = lib.register_route(knee, Modality.T1, Modality.T2)
+  assert (there.name, back.name) == ('knee_t1_to_t2', 'knee_t2_to_t1')
+  assert lib.find_route(knee, Modality.T1, Modality.T2) is there
+  assert lib.routes_between(knee, {Modality.T1, Modality.T2}) == (there, back)
+  assert lib.all_routes()[-2:] == (there, back)
+  assert len(lib.ROUTES) == 22
+
+
+@pytest.mark.parametrize(
+  ('register', 'message'),
+  [
+    (lambda: lib.register_modality('ct', 'other'), "Modality 'ct'"),
+    (lambda: lib.register_modality('CT2', 'other'), 'lower-case'),
+    (lambda: lib.register_modality('other', 'CT'), "label 'CT' is taken"),
+    (lambda: lib.register_region('brain'), "Region 'brain'"),
+    (
+      lambda: lib.register_route(Region.BRAIN, Modality.MR, Modality.CT),
+      'brain_mr_to_ct exists already',
+    ),
+    (
+      lambda: lib.register_route(
+        Region.BRAIN, Modality.MR, Modality.CT, cohort='other'
+      ),
+      'other_mr_to_ct exists already',
+    ),
+  ],
+)
+def test_what_is_taken_is_refused_and_adds_nothing(tables, register, message):
+  before = (lib.all_routes(), list(Modality), list(Region))
+  with pytest.raises(ValueError, match=message):
+    register()
+  assert (lib.all_routes(), list(Modality), list(Region)) == before
+
+
+def test_a_modality_is_one_object_however_it_is_copied():
+  for made in (
+    copy.deepcopy(Modality.CT),
+    copy.copy(Modality.CT),
+    Modality(str(Modality.CT)),
+  ):
+    assert made is Modality.CT
+  assert json.dumps({Modality.CT: [Region.BRAIN]}) == '{"ct": ["brain"]}'

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synermedgen_jax.evaluation import bootstrap
-from synermedgen_jax.evaluation.bootstrap import Sums
+from synermedgen_jax.evaluation.bootstrap import GroupSums
 
 
 def sums(values, counts):
-  return Sums(np.array(values, float), np.array(counts, float))
+  return GroupSums(np.array(values, float), np.array(counts, float))
 
 
 def test_a_number_is_the_mean_over_groups_of_means_over_subjects():

@@ -215,5 +215,28 @@ def test_synthrad_refuses_a_mask_at_the_faces_alone():
 
 @pytest.mark.parametrize('metric', ['ssim', 'psnr', 'mae'])
 def test_every_metric_states_range_mask_dimension_and_unit(metric):
-  stated = metrics.DEFINITION[metric]
+  stated = metrics.definitions()[metric]
   assert {'range', 'mask', 'full_frame', 'dimension', 'unit'} <= set(stated)
+
+
+def test_a_registered_metric_is_computed_beside_the_others(monkeypatch):
+  monkeypatch.setattr(metrics, 'METRICS', dict(metrics.METRICS))
+  prediction, truth, mask = volumes()
+
+  def worst(images, mask):
+    return np.abs(images.error if mask is None else images.error[mask]).max()
+
+  metrics.register_metric('worst', worst, {'unit': '1; lower is better'})
+  found = case_metrics(prediction, truth, mask, unit_range=HU)
+  assert list(found) == ['ssim', 'psnr', 'mae', 'worst']
+  assert found['worst'] == pytest.approx(
+    np.abs(unit(prediction) - unit(truth))[mask].max(), abs=1e-6
+  )
+  assert metrics.definitions()['worst'] == {'unit': '1; lower is better'}
+  with pytest.raises(ValueError, match="'worst' is registered already"):
+    metrics.register_metric('worst', worst, {'unit': '1'})
+
+
+def test_a_metric_states_its_unit():
+  with pytest.raises(ValueError, match='states no unit'):
+    metrics.register_metric('bare', lambda images, mask: 0.0, {})

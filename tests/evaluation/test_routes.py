@@ -19,9 +19,7 @@ def scores(route='brain_mr_to_ct', cases=(('a.0', 'a'),), ssim=SSIM, mae=50.0):
       subject,
       method,
       full_frame,
-      ssim=value - 0.1 * full_frame,
-      psnr=20.0,
-      mae=mae,
+      {'ssim': value - 0.1 * full_frame, 'psnr': 20.0, 'mae': mae},
     )
     for case, subject in cases
     for method, value in ssim.items()

@@ -33,8 +33,9 @@ def test_panels_count_for_whom_they_show():
 
 def test_cases_of_a_subject_are_averaged_and_the_full_frame_is_left_out():
   def row(case, method, ssim, full_frame=False):
+    values = {'ssim': ssim, 'psnr': 20.0, 'mae': 1.0}
     return RouteScore(
-      'brain_mr_to_ct', case, 'brain.a', method, full_frame, ssim, 20.0, 1.0
+      'brain_mr_to_ct', case, 'brain.a', method, full_frame, values
     )
 
   found = synthesis_by_subject(

@@ -39,7 +39,7 @@ def test_an_answer_is_right_if_it_begins_with_the_letter(
 
 
 def test_an_answer_without_a_letter_is_refused_and_not_matched_by_nothing():
-  with pytest.raises(ValueError, match='No letter in the CTS answer'):
+  with pytest.raises(ValueError, match="CTS: The right answer 'none' cannot"):
     understanding.is_correct(record('cts', 'none', ''))
 
 
@@ -69,7 +69,7 @@ def test_a_panel_that_was_not_named_is_wrong():
 
 
 def test_panels_say_what_each_was_taken_for():
-  assert understanding.panels_said(mi([CT, PET, T1], 'A CT B MRI junk')) == [
+  assert understanding.parts_of(mi([CT, PET, T1], 'A CT B MRI junk')) == [
     ('CT', 'CT'),
     ('PET', 'MRI'),
     ('T1 (MRI)', ''),
@@ -82,7 +82,8 @@ def test_the_confusion_has_a_row_per_truth_and_unread_last():
     mi([CT, PET, PET, T1], 'A CT B PET'),
     record('cts', 'A', 'A'),
   ]
-  assert understanding.confusion(records) == {
+  found = understanding.score(records)['understanding']['mi']
+  assert found['confusion'] == {
     'truth': ['CT', 'PET', 'T1 (MRI)'],
     'said': ['CT', 'PET', 'T1 (MRI)', 'MRI', 'unread'],
     'counts': [[2, 0, 0, 1, 0], [0, 2, 0, 0, 1], [0, 0, 0, 1, 1]],
@@ -106,7 +107,7 @@ def test_an_unknown_task_is_refused():
 
 
 def test_an_mi_answer_without_panels_is_refused():
-  with pytest.raises(ValueError, match='No panel'):
+  with pytest.raises(ValueError, match='MI: The right answer'):
     understanding.score([record('mi', 'CT', 'A CT')])
 
 
@@ -127,6 +128,9 @@ def test_the_table_as_text():
 
 def test_every_score_has_a_definition():
   records = [mi([CT, PET], [CT, PET]), record('cts', 'A', 'A')]
-  for task, found in understanding.score(records)['understanding'].items():
-    assert {'accuracy', 'chance'} <= set(understanding.DEFINITION[task])
-    assert set(found) >= set(understanding.DEFINITION[task])
+  scores = understanding.score(records)['understanding']
+  definitions = understanding.definitions(scores)
+  assert definitions.keys() == scores.keys() == {'cts', 'mi'}
+  for task, found in scores.items():
+    assert {'task', 'accuracy', 'chance'} <= definitions[task].keys()
+    assert definitions[task].keys() <= found.keys() | {'task'}

@@ -15,6 +15,7 @@ from synermedgen_jax.models.mot import MoTConfig
 from synermedgen_jax.models.vit import ViTConfig
 from synermedgen_jax.tasks import synthesis
 from synermedgen_jax.tasks.example import Example, SliceRef, text, vit_image
+from synermedgen_jax.tasks.prompts import SHORT
 
 CONFIG = BagelConfig(
   llm=MoTConfig(
@@ -91,7 +92,7 @@ def synthesis_prompt(words: str, index: int = 0) -> Example:
   source, target = (
     SliceRef('case', modality, index) for modality in (Modality.MR, Modality.CT)
   )
-  example = synthesis.prompt(ROUTE, source, target)
+  example = synthesis.prompt(ROUTE, source, target, SHORT)
   spans = [text(words) if s.kind == 'text' else s for s in example.spans]
   return Example('synthesis', tuple(spans))
 

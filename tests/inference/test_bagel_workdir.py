@@ -15,7 +15,11 @@ from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 from tokenizers import pre_tokenizers
 
-from synermedgen_jax.core import lazy_array
+from synermedgen_jax.checkpoint import model as saved_model
+from synermedgen_jax.checkpoint import orbax_items as ckpt
+from synermedgen_jax.checkpoint import streaming
+from synermedgen_jax.config.errors import ConfigError
+from synermedgen_jax.core import lazy_array, trees
 from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.inference.bagel_workdir import export_bagel, import_bagel
 from synermedgen_jax.inference.workdir import Trained, WorkdirError
@@ -25,8 +29,6 @@ from synermedgen_jax.interop.bagel_configs import BagelError, bagel_config
 from synermedgen_jax.interop.bagel_weights import load_params
 from synermedgen_jax.interop.tensor_files import TensorFileError
 from synermedgen_jax.models.shape_json import model_to_json
-from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import optim, run, saved_model, streaming
 
 FLOAT32, BFLOAT16 = jnp.dtype('float32'), jnp.dtype('bfloat16')
 FILES = ('ema.safetensors', 'ae.safetensors')
@@ -274,13 +276,8 @@ def test_a_crash_halfway_leaves_nothing_that_reads_as_whole(
       read(output / 'checkpoints')
 
 
-def add_tokenizer(source):
-  text = tokenizer.project_tokenizer().__reduce__()[1][0]
-  (source / 'tokenizer.json').write_text(text)
-
-
-def test_inference_reads_an_imported_workdir(source, output):
-  add_tokenizer(source)
+def test_inference_reads_an_imported_workdir(tmp_path, output):
+  source = bagel_files.with_tokenizer(tmp_path / 'source')
   import_bagel(source, output, FLOAT32)
   trained = Trained.load(output)
   assert trained.tokenizer.encode('a CT') == (
@@ -317,28 +314,24 @@ def test_export_takes_the_tokenizer_along(source, tmp_path, output):
 
 
 def test_a_tokenizer_that_is_not_there_is_named(imported):
-  with pytest.raises(WorkdirError, match=r'tokenizer: .*tokenizer\.json'):
+  with pytest.raises(WorkdirError) as error:
     Trained.load(imported)
+  assert str(error.value) == (
+    f'{imported}: holds no tokenizer: put its tokenizer.json into '
+    f'{imported}/tokenizer.'
+  )
 
 
 @pytest.mark.usefixtures('quick_compiles')
-def test_a_run_starts_from_an_imported_model(source, tmp_path, store_path):
-  # The project's tokenizer has more ids than the tiny model embeds.
-  vocab = tokenizer.project_tokenizer().vocab_size
-  bagel_files.change(source / 'llm_config.json', vocab_size=vocab)
-  for key in ('lm_head', 'model.embed_tokens'):
-    bagel_files.edit_weights(
-      source / 'ema.safetensors',
-      reshape(f'language_model.{key}.weight', vocab, 64),
-    )
-  add_tokenizer(source)
+def test_a_run_starts_from_an_imported_model(tmp_path, store_path):
+  source = bagel_files.with_tokenizer(tmp_path / 'source')
   import_bagel(source, tmp_path / 'bagel', FLOAT32)
   config = nano.config('stage1', store_path, model='init_from')
   config.init_from = str(tmp_path / 'bagel')
-  config.tokenizer = str(tmp_path / 'bagel' / 'tokenizer.json')
+  config.tokenizer = ''
   config.capacity = {'und': 256, 'gen': 0, 'vit': 96, 'images': 0}
   config.val_every = 0
-  run.train(config, tmp_path / 'stage1')
+  nano.train(config, tmp_path / 'stage1')
   before, after = (
     flat(saved_model.load_model(tmp_path / name / 'checkpoints')[1])
     for name in ('bagel', 'stage1')
@@ -350,17 +343,36 @@ def test_a_run_starts_from_an_imported_model(source, tmp_path, store_path):
   assert 0 < moved < 0.1
 
 
-def test_a_run_does_not_take_another_tokenizer(imported, store_path, tmp_path):
+def test_a_run_does_not_take_another_tokenizer(source, store_path, tmp_path):
+  alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+  vocab = {char: i for i, char in enumerate(alphabet)}
+  (source / 'vocab.json').write_text(json.dumps(vocab))
+  (source / 'merges.txt').write_text('#version: 0.2\n')
+  import_bagel(source, tmp_path / 'bagel', FLOAT32)
   config = nano.config('stage1', store_path, model='init_from')
+  config.init_from = str(tmp_path / 'bagel')
+  with pytest.raises(
+    ConfigError, match=r"tokenizer 'project' has other ids than .*/bagel: leave"
+  ):
+    nano.train(config, tmp_path / 'stage1')
+
+
+def test_a_run_from_weights_without_a_tokenizer_is_refused(
+  imported, store_path, tmp_path
+):
+  config = nano.config('stage1', store_path, model='init_from', tokenizer='')
   config.init_from = str(imported)
-  with pytest.raises(run.ConfigError, match=r"tokenizer 'project' is not"):
-    run.train(config, tmp_path / 'stage1')
+  with pytest.raises(
+    ConfigError,
+    match=rf'tokenizer is empty and config\.init_from {imported} holds none: ',
+  ):
+    nano.train(config, tmp_path / 'stage1')
 
 
 def test_the_model_init_from_needs_one(store_path, tmp_path):
   config = nano.config('stage1', store_path, model='init_from')
-  with pytest.raises(run.ConfigError, match=r'needs config\.init_from'):
-    run.train(config, tmp_path / 'stage1')
+  with pytest.raises(ConfigError, match=r'needs config\.init_from'):
+    nano.train(config, tmp_path / 'stage1')
 
 
 def _save(workdir, model, params, ema=None):
@@ -383,7 +395,7 @@ def _save(workdir, model, params, ema=None):
 def test_a_model_with_parts_that_bagel_lacks_is_not_exported(tmp_path, output):
   shapes = bagel_weights.param_shapes(nano.MODEL)
   params = {name: np.zeros(shape) for name, shape in shapes.items()}
-  _save(tmp_path / 'run', nano.MODEL, optim.unflatten(params))
+  _save(tmp_path / 'run', nano.MODEL, trees.unflatten(params))
   with pytest.raises(BagelError, match='connector_norm = True'):
     export_bagel(tmp_path / 'run', output)
   assert not output.exists()

@@ -31,7 +31,7 @@ def columns(table, names, *wanted):
 
 
 def test_an_answer_is_predicted_from_im_start_to_im_end():
-  features = tokenise('answer', task='cts')
+  features = tokenise('answer', task_id=1)
   # Each token sees itself and is seen by all that follow.
   # positions order from to example | token vit label weight task
   assert_table(
@@ -48,7 +48,7 @@ def test_an_answer_is_predicted_from_im_start_to_im_end():
 
 
 def test_a_text_without_loss_has_no_labels():
-  und = tokenise('text', task='tia')['und']
+  und = tokenise('text', task_id=3)['und']
   assert_table(
     und,
     [
@@ -162,7 +162,8 @@ def test_a_dropped_image_moves_the_position_and_a_dropped_text_does_not():
 
 def test_an_example_moves_right_by_what_stands_before_it():
   row = finished_row(
-    tokenise('vit', 'noised', task='mi'), tokenise('vit', 'noised', 'answer')
+    tokenise('vit', 'noised', task_id=2),
+    tokenise('vit', 'noised', 'answer', task_id=4),
   )
   und, gen = row['und'], row['gen']
   first = [*range(6), 6, 11]
@@ -195,7 +196,7 @@ def test_an_example_moves_right_by_what_stands_before_it():
 
 
 def test_answers_keep_their_labels_and_weights_in_a_row():
-  row = finished_row(tokenise('text'), tokenise('answer', task='tia'))
+  row = finished_row(tokenise('text'), tokenise('answer', task_id=3))
   weights = np.zeros(24)
   weights[4:7] = 1
   np.testing.assert_array_equal(row['ntp_weight'], weights)
@@ -252,7 +253,7 @@ def test_what_does_not_fit_is_named(field, size, feature):
 
 def test_a_canvas_that_is_not_full_keeps_its_own_grid():
   """The latents of a narrow image lie in the left of the canvas."""
-  row = packing.RowBuilder(Letters(), GEOMETRY, 'synthesis')
+  row = packing.RowBuilder(Letters(), GEOMETRY, task_id=4)
   row.add_vae_image(np.ones((4, 2, 1), np.float32), noised=False)
   row.add_vae_image(np.ones((2, 4, 1), np.float32), noised=True)
   features = row.features()

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from store_fakes import USABLE, cases_of, slice_of
 
-from synermedgen_jax.core.batch import TASKS, Capacity
+from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.input import pipeline
 from synermedgen_jax.input.augment import Augment
-from synermedgen_jax.input.pipeline import Dropout
+from synermedgen_jax.input.pipeline import Dropout, Mixture
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.tasks.pairs import Pool
+from synermedgen_jax.tasks.prompts import PAPER, SHORT
+from synermedgen_jax.tasks.registry import TASKS
 
 QUESTIONS = {'cts': 0.2, 'mi': 0.3, 'tia': 0.5}
 EVERYTHING = {'cts': 1, 'mi': 1, 'tia': 1, 'synthesis': 2}
@@ -25,7 +28,11 @@ def store(store_path):
   return SliceStore.open(store_path)
 
 
+MIXTURE = ('prompts', 'neighbours', 'routes', 'route_weights', 'sources')
+
+
 def dataset(store, tasks=None, *, split='train', capacity=nano.CAPACITY, **kw):
+  mixture = {'prompts': SHORT} | {k: kw.pop(k) for k in MIXTURE if k in kw}
   arguments = {'rows': 2, 'seed': 0, 'packing_bins': 2} | kw
   return pipeline.train_dataset(
     store,
@@ -33,7 +40,7 @@ def dataset(store, tasks=None, *, split='train', capacity=nano.CAPACITY, **kw):
     project_tokenizer(),
     nano.GEOMETRY,
     capacity,
-    tasks=tasks or {'synthesis': 1.0},
+    Mixture(tasks or {'synthesis': 1.0}, **mixture),
     **arguments,
   )
 
@@ -136,7 +143,7 @@ def test_tasks_come_in_the_shares_of_the_config(store):
   total = sum(counts.values())
   assert total >= 200
   for task, share in QUESTIONS.items():
-    assert abs(counts[TASKS.index(task)] / total - share) < 0.03
+    assert abs(counts[sorted(QUESTIONS).index(task)] / total - share) < 0.03
 
 
 @pytest.mark.parametrize(
@@ -231,8 +238,8 @@ def test_pairs_of_a_heavy_route_are_all_shown_before_one_comes_again(store):
 def test_routes_of_other_weights_come_in_other_orders(store):
   both = ('brain_mr_to_ct', 'brain_ct_to_mr')
   examples = pipeline.example_dataset(
-    store.split('train'),
-    'synthesis',
+    Pool(store.split('train')),
+    TASKS['synthesis'],
     seed=0,
     routes=both,
     route_weights=tuple(zip(both, (2.0, 3.0), strict=True)),
@@ -262,19 +269,12 @@ def test_an_example_larger_than_a_row_names_the_key(store, field, needed):
     take(dataset(store, capacity=Capacity(**room)), 20)
 
 
-@pytest.mark.parametrize('key', ['tasks', 'first_tasks'])
-def test_a_rare_task_that_fits_in_no_row_is_told_before_the_first_row(
-  store, key
-):
-  shares = {'synthesis': 1.0, 'cts': 1e-9}
-  others = {} if key == 'tasks' else {'first_tasks': shares}
+def test_a_rare_task_that_fits_in_no_row_is_refused_before_the_first_row(store):
   with pytest.raises(pipeline.ExampleTooLarge, match=r"capacity\.vit .*'cts'"):
     dataset(
       store,
-      shares if key == 'tasks' else None,
+      {'synthesis': 1.0, 'cts': 1e-9},
       capacity=Capacity(und=96, gen=8, vit=8, images=2),
-      first_examples=4,
-      **others,
     )
 
 
@@ -291,3 +291,53 @@ def test_images_of_a_batch_are_changed_as_asked_and_its_tokens_are_not(store):
       after.replace(vit_patches=before.vit_patches),
       before,
     )
+
+
+def test_task_ids_are_places_among_the_sorted_names_with_a_share(store):
+  tasks = {'tia': 1.0, 'vlm': 0.0, 'cts': 1.0}
+  batches = take(dataset(store, tasks), 8)
+  ids = {
+    int(i) for b in batches for i in b.task_ids[b.und.example_ids > 0].flat
+  }
+  assert ids == {0, 1}  # cts, tia
+
+
+def test_a_source_stands_in_for_the_pairs_of_a_task(store):
+  pool = Pool(store.split('val'), SHORT)
+
+  def source(seed):
+    return pipeline.example_dataset(pool, TASKS['tia'], seed=seed)
+
+  batches = take(dataset(store, {'tia': 1.0}, sources={'tia': source}), 4)
+  shown = {ref.case for batch in batches for ref in slices(batch)}
+  assert shown <= cases_of(store, 'val')
+
+
+def test_a_source_of_examples_of_another_task_is_refused(store):
+  pool = Pool(store.split('train'), SHORT)
+
+  def source(seed):
+    return pipeline.example_dataset(pool, TASKS['mi'], seed=seed)
+
+  with pytest.raises(ValueError, match="task 'mi' came from a source of tia"):
+    dataset(store, {'tia': 1.0}, sources={'tia': source})
+
+
+@pytest.mark.parametrize(
+  ('task', 'message'),
+  [('vlm', "'vlm' is not built from pairs"), ('vqa', "Unknown task 'vqa'")],
+)
+def test_a_task_without_examples_is_refused(store, task, message):
+  with pytest.raises(ValueError, match=message):
+    dataset(store, {task: 1.0})
+
+
+def test_paper_prompts_change_words_and_no_image(store):
+  room = Capacity(und=600, gen=8, vit=20, images=2)
+  shown = {}
+  for prompts in (SHORT, PAPER):
+    batches = dataset(store, {'tia': 1.0}, capacity=room, prompts=prompts)
+    shown[prompts] = {
+      (ref.case, ref.modality) for b in take(batches, 8) for ref in slices(b)
+    }
+  assert shown[SHORT] == shown[PAPER]

@@ -9,7 +9,6 @@ import nano
 import numpy as np
 import pytest
 
-from synermedgen_jax.core.batch import TASKS as TASK_NAMES
 from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.input import pipeline
 from synermedgen_jax.input.streams import TrainData, streams_of
@@ -22,6 +21,7 @@ from synermedgen_jax.tasks.example import (
   vae_image,
   vit_image,
 )
+from synermedgen_jax.tasks.prompts import SHORT
 
 ROWS, STREAMS = 8, 4
 TASKS = {'cts': 1, 'mi': 1, 'tia': 1, 'synthesis': 2}
@@ -82,7 +82,7 @@ def dataset(store, here=None):
     project_tokenizer(),
     nano.GEOMETRY,
     nano.CAPACITY,
-    tasks=TASKS,
+    pipeline.Mixture(TASKS, prompts=SHORT),
     rows=ROWS,
     seed=3,
     packing_bins=4,
@@ -195,7 +195,7 @@ def test_numbers_are_those_of_the_examples_in_the_rows(store, whole):
       for k, number in enumerate(here, start=1):
         (told,) = data.describe(np.array([number]))
         (task,) = set(tasks[ids == k].tolist())
-        assert told['task'] == TASK_NAMES[task]
+        assert told['task'] == sorted(TASKS)[task]
       seen += here
   assert len(seen) == len(set(seen)) > 60
   assert min(seen) < STREAMS

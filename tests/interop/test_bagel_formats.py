@@ -13,15 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 from packing_fakes import GEOMETRY, Letters
 
-from synermedgen_jax.core.batch import TASKS, Capacity
+from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.input import packing, pipeline
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.interop import bagel_formats
 from synermedgen_jax.interop.editing_parquet import SCHEMA
 from synermedgen_jax.interop.image_files import FormatError, encode_png
 from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.tasks.prompts import SHORT
 
-VLM, EDITING = TASKS.index('vlm'), TASKS.index('editing')
 ROOM = Capacity(und=40, gen=16, vit=8, images=4)
 
 
@@ -77,8 +77,12 @@ def dataset(files, tasks, *, split='train', store=None, **values):
   return pipeline.train_dataset(
     store,
     split,
-    tasks=tasks,
-    sources=bagel_formats.sources(files, split),
+    arguments.pop('tokenizer'),
+    arguments.pop('geometry'),
+    arguments.pop('capacity'),
+    pipeline.Mixture(
+      tasks, prompts=SHORT, sources=bagel_formats.sources(files, split)
+    ),
     **arguments,
   )
 
@@ -106,7 +110,7 @@ def test_a_conversation_is_marked_patches_question_and_answer(tmp_path, files):
   # The picture is seen whole, words by what follows them.
   assert batch.und.visible_from[0].tolist() == [0] * 6 + list(range(6, 13))
   assert batch.und.visible_to[0].tolist() == [13] * 13
-  assert (batch.task_ids == VLM).all()
+  assert (batch.task_ids == 0).all()
   np.testing.assert_allclose(batch.vit_patches, 102 / 127.5 - 1, atol=1e-6)
 
 
@@ -126,7 +130,7 @@ def test_an_edit_is_source_words_and_noised_target(tmp_path, files):
   assert batch.gen.visible_from[0].tolist() == [0] * 4 + [16] * 4
   assert batch.gen.visible_to[0].tolist() == [22] * 8
   assert batch.und.visible_to[0].tolist() == [22] * 14
-  assert (batch.task_ids == EDITING).all()
+  assert (batch.task_ids == 0).all()
   levels = (batch.vae_images[0, :, :, :, 0] + 1) * 127.5
   np.testing.assert_allclose(levels[0], 50, atol=1e-3)
   np.testing.assert_allclose(levels[1], 51, atol=1e-3)
@@ -185,7 +189,8 @@ def test_they_mix_with_the_tasks_of_a_store(files, store_path):
       pairs = set(zip(ids.tolist(), of.tolist(), strict=True))
       counts.update(task for example, task in pairs if example)
   for task, share in tasks.items():
-    assert abs(counts[TASKS.index(task)] / counts.total() - share) < 0.05
+    count = counts[sorted(tasks).index(task)]
+    assert abs(count / counts.total() - share) < 0.05
 
 
 def test_a_restored_iterator_goes_on_where_it_was(files):
@@ -228,11 +233,11 @@ def test_conditions_of_edits_are_dropped_and_those_of_talks_not(files):
   )
   for batch in batches:
     kinds = batch.task_ids[0][batch.vit_index[0] >= 0]
-    assert (kinds == VLM).all()
+    assert (kinds == 1).all()  # editing, vlm
     assert (batch.noise_ids[0][batch.gen.example_ids[0] > 0] > 0).all()
     words = batch.task_ids[0][batch.token_ids[0] >= 10]
     assert len(words)
-    assert (words == VLM).all()
+    assert (words == 1).all()
 
 
 def test_colour_stays_for_a_model_that_has_it():
@@ -319,7 +324,9 @@ def train(tmp_path, files, workdir, **values):
   }
   return commands.run(
     'main',
-    f'--config={nano.CONFIGS}/joint.py:nano',
+    f'--config={nano.CONFIGS}/joint.py',
+    '--config.model=nano',
+    '--config.from_scratch',
     f'--workdir={tmp_path / workdir}',
     *(f'--config.{key}={value}' for key, value in options.items()),
   )

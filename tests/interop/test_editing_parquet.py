@@ -30,6 +30,7 @@ from synermedgen_jax.tasks.example import (
   vae_image,
   vit_image,
 )
+from synermedgen_jax.tasks.prompts import SHORT
 
 
 def png(level):
@@ -282,6 +283,7 @@ def synthesis_example(index):
     ROUTE,
     SliceRef('case', Modality.MR, index),
     SliceRef('case', Modality.CT, index),
+    SHORT,
   )
 
 

@@ -20,6 +20,8 @@ from synermedgen_jax.tasks.example import (
   vae_image,
   vit_image,
 )
+from synermedgen_jax.tasks.pairs import Pool
+from synermedgen_jax.tasks.registry import TASKS
 
 
 def human(value):
@@ -205,7 +207,9 @@ def assert_same(found, expected, read_image):
 @pytest.mark.parametrize('task', ['cts', 'mi', 'tia'])
 def test_questions_of_a_store_come_back(store_path, tmp_path, task):
   store = SliceStore.open(store_path)
-  dataset = pipeline.example_dataset(store.split('train'), task, seed=3)
+  dataset = pipeline.example_dataset(
+    Pool(store.split('train')), TASKS[task], seed=3
+  )
   examples = [dataset[i] for i in range(5)]
 
   def read_image(ref):

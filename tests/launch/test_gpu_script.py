@@ -37,7 +37,7 @@ def box(tmp_path):
 
 
 def test_a_dry_run_on_a_box_prints_every_command_and_calls_none(box):
-  done = box.run('gpu.sh', '--dry_run', *LOCAL)
+  done = box.run('launch/gpu.sh', '--dry_run', *LOCAL)
   assert done.stdout.splitlines() == [
     'source launch/setup.sh requirements.txt',
     'python -m pip install --quiet --disable-pip-version-check jax\\[cuda12\\]',
@@ -48,7 +48,7 @@ def test_a_dry_run_on_a_box_prints_every_command_and_calls_none(box):
 
 
 def test_a_dry_run_under_slurm_prints_every_command_and_calls_none(box):
-  done = box.run('gpu.sh', '--dry_run', *LOCAL, **NODE)
+  done = box.run('launch/gpu.sh', '--dry_run', *LOCAL, **NODE)
   assert done.stdout.splitlines() == [
     'source launch/setup.sh requirements.txt',
     'python -m pip install --quiet --disable-pip-version-check jax\\[cuda12\\]',
@@ -63,7 +63,7 @@ def test_a_dry_run_under_slurm_prints_every_command_and_calls_none(box):
 def test_cuda_is_installed_where_it_is_not_there_yet(box):
   box.answers(jax_cuda12_plugin=['1', '0'])
   for _ in range(2):
-    assert box.run('gpu.sh', *LOCAL).returncode == 0
+    assert box.run('launch/gpu.sh', *LOCAL).returncode == 0
   assert box.calls('pip') == [
     'python -m pip install --quiet --disable-pip-version-check jax[cuda12]'
   ]
@@ -71,13 +71,13 @@ def test_cuda_is_installed_where_it_is_not_there_yet(box):
 
 def test_training_on_a_box_is_started_again_while_it_ends_with_75(box):
   box.answers(**{'synermedgen_jax.main': ['75', '75', '0']})
-  assert box.run('gpu.sh', *LOCAL).returncode == 0
+  assert box.run('launch/gpu.sh', *LOCAL).returncode == 0
   assert box.calls('main') == [f'{MAIN} {TYPED}'] * 3
 
 
 def test_another_status_on_a_box_stops_with_it_and_says_so_in_a_line(box):
   box.answers(**{'synermedgen_jax.main': ['3']})
-  done = box.run('gpu.sh', *LOCAL)
+  done = box.run('launch/gpu.sh', *LOCAL)
   assert done.returncode == 3
   assert_refused(done, 'status 3')
   assert len(box.calls('main')) == 1
@@ -104,7 +104,7 @@ def test_a_box_that_is_told_to_stop_saves_and_does_not_start_again(box, sent):
 
 def test_a_slurm_job_trains_with_all_gpus_of_a_node_in_one_process(box):
   box.fake('srun', said=FAKE.replace('$*"', '$* $JAX_LOCAL_DEVICE_IDS"'))
-  assert box.run('gpu.sh', *LOCAL, **NODE).returncode == 0
+  assert box.run('launch/gpu.sh', *LOCAL, **NODE).returncode == 0
   assert box.calls('main', 'srun') == [f'{SRUN} {TYPED} 0,1,2,3']
   assert box.calls('scontrol') == []
 
@@ -114,19 +114,19 @@ def test_one_process_per_gpu_is_left_to_jax(box):
     'srun', said=FAKE.replace('$*"', '$* ${JAX_LOCAL_DEVICE_IDS-unset}"')
   )
   node = {**NODE, 'SLURM_NTASKS_PER_NODE': '4'}
-  assert box.run('gpu.sh', *LOCAL, **node).returncode == 0
+  assert box.run('launch/gpu.sh', *LOCAL, **node).returncode == 0
   assert box.calls('srun') == [f'{SRUN} {TYPED} unset']
 
 
 def test_a_slurm_job_out_of_time_goes_back_into_the_queue(box):
   box.answers(**{'synermedgen_jax.main': ['75']})
-  assert box.run('gpu.sh', *LOCAL, **NODE).returncode == 0
+  assert box.run('launch/gpu.sh', *LOCAL, **NODE).returncode == 0
   assert box.calls()[-2:] == [f'{SRUN} {TYPED}', 'scontrol requeue 42']
 
 
 def test_a_slurm_job_that_failed_is_not_requeued(box):
   box.answers(**{'synermedgen_jax.main': ['1']})
-  done = box.run('gpu.sh', *LOCAL, **NODE)
+  done = box.run('launch/gpu.sh', *LOCAL, **NODE)
   assert_refused(done, 'status 1')
   assert box.calls('scontrol') == []
 
@@ -134,7 +134,7 @@ def test_a_slurm_job_that_failed_is_not_requeued(box):
 def test_a_slurm_job_that_was_cancelled_is_not_requeued(box):
   # scancel's SIGTERM goes to the script as well as to the processes.
   box.fake('srun', said='#!/usr/bin/env bash\nkill -TERM $PPID\nexit 75\n')
-  done = box.run('gpu.sh', *LOCAL, **NODE)
+  done = box.run('launch/gpu.sh', *LOCAL, **NODE)
   assert done.returncode == 75
   assert box.calls('scontrol') == []
 
@@ -145,7 +145,7 @@ def test_the_copy_of_the_script_that_slurm_runs_finds_the_repository(box):
   spool.parent.mkdir(parents=True)
   copy.rename(spool)
   here = {**NODE, 'SLURM_SUBMIT_DIR': str(box.root)}
-  script = f'../../fakes/{spool.relative_to(box.fakes)}'
+  script = f'../fakes/{spool.relative_to(box.fakes)}'
   assert box.run(script, *LOCAL, **here).returncode == 0
   assert box.calls('srun') == [f'{SRUN} {TYPED}']
   elsewhere = {**NODE, 'SLURM_SUBMIT_DIR': str(box.home)}
@@ -162,5 +162,5 @@ def test_the_copy_of_the_script_that_slurm_runs_finds_the_repository(box):
   ],
 )
 def test_gpu_names_the_option_that_is_missing(box, arguments, env, said):
-  assert_refused(box.run('gpu.sh', *arguments, **env), said)
+  assert_refused(box.run('launch/gpu.sh', *arguments, **env), said)
   assert box.calls('main') == []

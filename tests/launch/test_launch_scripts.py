@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from launch_fakes import ROOT, UNPACK, Stage, assert_refused
+from launch_fakes import ROOT, SCRIPTS, UNPACK, Stage, assert_refused
 
 TRAIN = (
   '--config=configs/stage1.py:bagel_7b',
@@ -43,11 +43,11 @@ def verbs(calls):
 
 
 @pytest.mark.parametrize(
-  'script', sorted(p.name for p in (ROOT / 'launch').glob('*.sh'))
+  'script', sorted(str(path.relative_to(ROOT)) for path in SCRIPTS)
 )
 def test_shellcheck_finds_nothing(script):
   done = subprocess.run(
-    ['shellcheck', '-x', f'launch/{script}'],
+    ['shellcheck', '-x', script],
     cwd=ROOT,
     capture_output=True,
     text=True,
@@ -60,7 +60,9 @@ def test_shellcheck_finds_nothing(script):
 
 
 def test_a_dry_run_on_a_slice_prints_every_command_and_calls_none(cloud):
-  done = cloud.run('tpu_pod.sh', 'train', *SLICE, '--dry_run', '--', *TRAIN)
+  done = cloud.run(
+    'launch/tpu_pod.sh', 'train', *SLICE, '--dry_run', '--', *TRAIN
+  )
   assert done.returncode == 0
   assert done.stderr == ''
   assert done.stdout.splitlines() == [
@@ -90,8 +92,8 @@ def test_a_dry_run_on_a_slice_prints_every_command_and_calls_none(cloud):
 
 def test_a_dry_run_on_a_queued_resource_prints_its_commands(cloud):
   pod = ('--name=pod', '--queued', '--project=ours', '--dry_run')
-  up = cloud.run('tpu_pod.sh', 'up', *pod, '--type=v6e-64', '--spot')
-  down = cloud.run('tpu_pod.sh', 'down', *pod)
+  up = cloud.run('launch/tpu_pod.sh', 'up', *pod, '--type=v6e-64', '--spot')
+  down = cloud.run('launch/tpu_pod.sh', 'down', *pod)
   describe = (
     'gcloud compute tpus queued-resources describe pod'
     " '--format=value(state.state)' --project=ours --quiet"
@@ -126,7 +128,7 @@ def test_a_dry_run_on_a_queued_resource_prints_its_commands(cloud):
   ],
 )
 def test_a_dry_run_prints_the_one_command_of(cloud, action, command):
-  done = cloud.run('tpu_pod.sh', action, '--name=pod', '--dry_run')
+  done = cloud.run('launch/tpu_pod.sh', action, '--name=pod', '--dry_run')
   assert done.stdout.splitlines() == [command]
   assert cloud.calls() == []
 
@@ -134,9 +136,9 @@ def test_a_dry_run_prints_the_one_command_of(cloud, action, command):
 @pytest.mark.parametrize('queued', [(), ('--queued',)])
 def test_a_run_calls_what_its_dry_run_prints(cloud, queued):
   options = ('train', *SLICE, *queued)
-  dry = cloud.run('tpu_pod.sh', *options, '--dry_run', '--', *TRAIN)
+  dry = cloud.run('launch/tpu_pod.sh', *options, '--dry_run', '--', *TRAIN)
   cloud.answers(describe=[GONE, '0 READY'])
-  assert cloud.run('tpu_pod.sh', *options, '--', *TRAIN).returncode == 0
+  assert cloud.run('launch/tpu_pod.sh', *options, '--', *TRAIN).returncode == 0
   called = [c for c in cloud.calls() if not c.startswith('git diff')]
   printed = [' '.join(shlex.split(line)) for line in dry.stdout.splitlines()]
   printed.remove('mkdir -p runs')  # the one that is not a fake
@@ -146,7 +148,7 @@ def test_a_run_calls_what_its_dry_run_prints(cloud, queued):
 def test_options_reach_the_train_command_as_they_were_typed(cloud):
   odd = ('--config.mesh=(2, 32, 1)', "--config.note=it's $HOME")
   done = cloud.run(
-    'tpu_pod.sh', 'train', *SLICE, '--dry_run', '--', *TRAIN, *odd
+    'launch/tpu_pod.sh', 'train', *SLICE, '--dry_run', '--', *TRAIN, *odd
   )
   ssh = next(line for line in done.stdout.splitlines() if ' start ' in line)
   (remote,) = [w for w in shlex.split(ssh) if w.startswith('--command=')]
@@ -156,14 +158,14 @@ def test_options_reach_the_train_command_as_they_were_typed(cloud):
 
 def test_a_slice_that_is_ready_is_used_and_not_created(cloud):
   cloud.answers(describe=['0 READY'])
-  done = cloud.run('tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
+  done = cloud.run('launch/tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
   assert done.returncode == 0
   assert verbs(cloud.calls()) == ['scp', 'setup', 'start', 'follow']
 
 
 def test_a_run_that_was_preempted_and_saved_is_started_again(cloud):
   cloud.answers(describe=['0 READY'] * 3, follow=['75', '75', '0'])
-  done = cloud.run('tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
+  done = cloud.run('launch/tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
   assert done.returncode == 0
   assert verbs(cloud.calls()) == [
     'scp', 'setup', *('start', 'follow') * 3,
@@ -193,7 +195,7 @@ def test_a_slice_that_was_taken_away_is_made_again_and_the_command_repeated(
     ],
     follow=[status, '0'],
   )
-  done = cloud.run('tpu_pod.sh', 'train', *SLICE, *options, '--', *TRAIN)
+  done = cloud.run('launch/tpu_pod.sh', 'train', *SLICE, *options, '--', *TRAIN)
   assert done.returncode == 0, done.stderr
   once = ['scp', 'setup', 'start', 'follow']
   assert verbs(cloud.calls()) == [*once, *deleted, 'create', *once]
@@ -205,7 +207,7 @@ def test_a_slice_lost_during_the_installation_is_made_again(cloud):
     describe=['0 READY', '0 PREEMPTED', '0 PREEMPTED', GONE, '0 READY'],
     scp=['1', '0'],
   )
-  done = cloud.run('tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
+  done = cloud.run('launch/tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
   assert done.returncode == 0
   assert verbs(cloud.calls()) == [
     'scp', 'delete', 'create', 'scp', 'setup', 'start', 'follow',
@@ -214,7 +216,7 @@ def test_a_slice_lost_during_the_installation_is_made_again(cloud):
 
 def test_another_status_stops_with_it_and_says_so_in_a_line(cloud):
   cloud.answers(describe=['0 READY', '0 READY'], follow=['3'])
-  done = cloud.run('tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
+  done = cloud.run('launch/tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
   assert done.returncode == 3
   assert_refused(done, 'status 3', 'pod')
   assert verbs(cloud.calls()) == ['scp', 'setup', 'start', 'follow']
@@ -222,7 +224,7 @@ def test_another_status_stops_with_it_and_says_so_in_a_line(cloud):
 
 def test_lost_connections_are_taken_up_again_however_many(cloud):
   cloud.answers(describe=['0 READY'] * 25, follow=['255'] * 12 + ['0'])
-  done = cloud.run('tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
+  done = cloud.run('launch/tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
   assert done.returncode == 0
   assert verbs(cloud.calls()) == ['scp', 'setup', *('start', 'follow') * 13]
   assert len(set(cloud.calls(' start '))) == 1
@@ -230,7 +232,7 @@ def test_lost_connections_are_taken_up_again_however_many(cloud):
 
 def test_a_slice_that_is_never_reached_is_given_up(cloud):
   cloud.answers(describe=['0 READY'] * 40, start=['255'] * 40)
-  done = cloud.run('tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
+  done = cloud.run('launch/tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
   assert done.returncode == 255
   assert_refused(done, 'status 255')
   assert len(cloud.calls(' start ')) == 10
@@ -241,7 +243,7 @@ def test_a_gcloud_out_of_reach_costs_no_slice(cloud):
     describe=['0 READY', *[f'1 {REFUSED} timed out'] * 2, '0 READY'],
     follow=['75', '0'],
   )
-  done = cloud.run('tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
+  done = cloud.run('launch/tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
   assert done.returncode == 0
   assert 'create' not in verbs(cloud.calls())
   assert 'delete' not in verbs(cloud.calls())
@@ -249,14 +251,14 @@ def test_a_gcloud_out_of_reach_costs_no_slice(cloud):
 
 def test_a_gcloud_that_refuses_to_answer_is_quoted(cloud):
   cloud.answers(describe=[f'1 {REFUSED} PERMISSION_DENIED'])
-  done = cloud.run('tpu_pod.sh', 'up', *SLICE)
+  done = cloud.run('launch/tpu_pod.sh', 'up', *SLICE)
   assert_refused(done, 'pod', 'PERMISSION_DENIED')
   assert verbs(cloud.calls()) == []
 
 
 def test_without_room_the_first_slice_fails_and_a_later_one_is_awaited(cloud):
   cloud.answers(describe=[GONE], create=['1'])
-  done = cloud.run('tpu_pod.sh', 'up', *SLICE)
+  done = cloud.run('launch/tpu_pod.sh', 'up', *SLICE)
   assert done.returncode != 0
   assert 'Error: no slice pod; --queued waits' in done.stderr
 
@@ -265,7 +267,7 @@ def test_without_room_the_first_slice_fails_and_a_later_one_is_awaited(cloud):
     create=['1', '1', '0'],
     follow=['75', '0'],
   )
-  done = cloud.run('tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
+  done = cloud.run('launch/tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
   assert done.returncode == 0
   assert cloud.calls('sleep') == ['sleep 300'] * 2
 
@@ -280,7 +282,7 @@ def test_a_queued_resource_is_awaited(cloud):
       '0 ACTIVE',
     ]
   )
-  done = cloud.run('tpu_pod.sh', 'up', *SLICE, '--queued')
+  done = cloud.run('launch/tpu_pod.sh', 'up', *SLICE, '--queued')
   assert done.returncode == 0
   assert verbs(cloud.calls()) == ['create']
   assert done.stderr.splitlines() == [
@@ -290,7 +292,7 @@ def test_a_queued_resource_is_awaited(cloud):
 
 def test_a_request_that_failed_is_not_repeated(cloud):
   cloud.answers(describe=['0 FAILED'])
-  done = cloud.run('tpu_pod.sh', 'up', *SLICE, '--queued')
+  done = cloud.run('launch/tpu_pod.sh', 'up', *SLICE, '--queued')
   assert done.returncode != 0
   assert 'Error: pod is FAILED' in done.stderr
   assert verbs(cloud.calls()) == []
@@ -298,7 +300,7 @@ def test_a_request_that_failed_is_not_repeated(cloud):
 
 def test_status_says_what_gcloud_says(cloud):
   cloud.answers(describe=['0 PREEMPTED'])
-  done = cloud.run('tpu_pod.sh', 'status', '--name=pod')
+  done = cloud.run('launch/tpu_pod.sh', 'status', '--name=pod')
   assert done.stdout == 'pod: PREEMPTED\n'
 
 
@@ -316,5 +318,5 @@ def test_status_says_what_gcloud_says(cloud):
   ],
 )
 def test_tpu_pod_names_the_option_that_is_missing(cloud, arguments, said):
-  assert_refused(cloud.run('tpu_pod.sh', *arguments), said)
+  assert_refused(cloud.run('launch/tpu_pod.sh', *arguments), said)
   assert cloud.calls() == []

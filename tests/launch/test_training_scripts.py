@@ -1,4 +1,4 @@
-"""Which stages launch/demo.sh and launch/base.sh train, and from where.
+"""Which stages the demo and the small base train, and from where.
 
 Python writes down how it is called; configs and weights are the repository's.
 """
@@ -10,7 +10,7 @@ import pytest
 from launch_fakes import ROOT, Stage, assert_refused
 
 CALL = re.compile(
-  r'--config=configs/(\S+):(\S+) --workdir=(\S+).* --config.init_from=(\S*)'
+  r'--config=(\S+) --workdir=(\S+).*?(?: --config.init_from=(\S*)|$)'
 )
 
 
@@ -44,7 +44,7 @@ def paced(box, pace):
 
 
 def trained(box, script, *arguments):
-  """(config, model, workdir, init_from) of every stage."""
+  """(config, workdir, init_from) of every stage; None = the config's."""
   done = box.run(script, *arguments)
   assert done.returncode == 0, done.stderr
   calls = box.calls('synermedgen_jax.main')
@@ -52,25 +52,26 @@ def trained(box, script, *arguments):
 
 
 def test_the_demo_starts_from_the_base_and_trains_no_autoencoder(box):
-  assert trained(box, 'demo.sh', 'out') == [
-    ('stage1.py', 'small', 'out/stage1', 'weights/small'),
-    ('stage2.py', 'small', 'out/stage2', 'out/stage1'),
+  assert trained(box, 'launch/demo.sh', 'out') == [
+    ('configs/small/stage1.py', 'out/stage1', 'weights/small'),
+    ('configs/small/stage2.py', 'out/stage2', 'out/stage1'),
   ]
   assert (ROOT / 'weights' / 'small' / 'model.json').is_file()
 
 
 def test_the_demo_from_scratch_starts_with_its_autoencoder(box):
-  assert trained(box, 'demo.sh', '--from_scratch', 'out') == [
-    ('autoencoder.py', 'tiny', 'out/autoencoder', ''),
-    ('stage1.py', 'tiny', 'out/stage1', 'out/autoencoder'),
-    ('stage2.py', 'tiny', 'out/stage2', 'out/stage1'),
+  assert trained(box, 'launch/demo.sh', '--from_scratch', 'out') == [
+    ('configs/tiny/autoencoder.py', 'out/autoencoder', None),
+    ('configs/tiny/stage1_first.py', 'out/stage1_first', 'out/autoencoder'),
+    ('configs/tiny/stage1.py', 'out/stage1', 'out/stage1_first'),
+    ('configs/tiny/stage2.py', 'out/stage2', 'out/stage1'),
   ]
 
 
 def stage2_steps(box, pace, **environment):
   """What Stage II of the demo is given after a Stage I of `pace` steps/s."""
   paced(box, pace)
-  done = box.run('demo.sh', 'out', **environment)
+  done = box.run('launch/demo.sh', 'out', **environment)
   assert done.returncode == 0, done.stderr
   calls = box.calls('synermedgen_jax.main')
   (steps,) = re.findall(r'--config.steps=(\S+)', calls[-1])
@@ -91,7 +92,7 @@ def test_the_demo_bounds_the_steps_of_stage_2(box, pace, minutes, steps):
 
 @pytest.mark.parametrize('minutes', ['ten', '-1', '1.5'])
 def test_minutes_that_are_none_are_refused_before_anything_runs(box, minutes):
-  found = box.run('demo.sh', 'out', MINUTES=minutes)
+  found = box.run('launch/demo.sh', 'out', MINUTES=minutes)
   assert_refused(found, f'MINUTES={minutes}', 'whole number')
   assert not box.calls('synermedgen_jax')
 
@@ -101,40 +102,37 @@ def test_a_second_run_of_the_demo_keeps_its_steps(box):
 
 
 def test_the_demo_from_scratch_has_the_steps_of_its_config(box):
-  trained(box, 'demo.sh', '--from_scratch', 'out')
+  trained(box, 'launch/demo.sh', '--from_scratch', 'out')
   assert not any('config.steps' in c for c in box.calls('synermedgen_jax.main'))
 
 
 def test_the_bodies_of_the_demo_fill_their_canvas(box):
-  trained(box, 'demo.sh', 'out')
+  trained(box, 'launch/demo.sh', 'out')
   (call,) = box.calls('synermedgen_jax.prepare')
   assert {'--canvas=64', '--frame=body'} <= set(call.split())
 
 
 def test_the_demo_translates_a_held_out_brain(box):
-  trained(box, 'demo.sh', 'out')
+  trained(box, 'launch/demo.sh', 'out')
   (call,) = box.calls('synermedgen_jax.translate')
   assert '--input=out/phantoms/brain/c/mr.nii.gz' in call
   assert '--workdir=out/stage2' in call
 
 
 def test_every_stage_of_the_base_goes_on_from_the_one_before(box):
-  stages = trained(box, 'base.sh', 'out')
+  stages = trained(box, 'projects/small_base/run.sh', 'out')
   assert [stage[0] for stage in stages] == [
-    'base_autoencoder.py',
-    'base_vision.py',
-    'base_questions.py',
-    'base_changes.py',
-    'base_changes_again.py',
-    'base_changes_more.py',
-    'base_pictures.py',
-    'base_pictures_more.py',
+    f'projects/small_base/configs/{name}.py'
+    for name in (
+      *('autoencoder', 'vision', 'questions'),
+      *('changes', 'changes_again', 'changes_more'),
+      *('pictures', 'pictures_more'),
+    )
   ]
-  assert {stage[1] for stage in stages} == {'small'}
-  assert stages[0][3] == ''
+  assert stages[0][2] == ''
   for before, after in itertools.pairwise(stages):
-    assert after[3] == before[2]
+    assert after[2] == before[1]
   (ship,) = box.calls('synermedgen_jax.ship_weights')
-  assert f'--workdir={stages[-1][2]} ' in ship
+  assert f'--workdir={stages[-1][1]} ' in ship
   for name, *_ in stages:
-    assert (ROOT / 'configs' / name).is_file()
+    assert (ROOT / name).is_file()

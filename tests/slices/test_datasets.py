@@ -7,9 +7,7 @@ from synermedgen_jax.slices.datasets import (
   DatasetError,
   csv_cases,
   folder_cases,
-  phantom_cases,
 )
-from synermedgen_jax.slices.phantoms import COHORTS
 
 CT, MR, PET = Modality.CT, Modality.MR, Modality.PET
 
@@ -135,19 +133,3 @@ def test_table_that_cannot_be_read_names_its_line(tmp_path, text, message):
 def test_missing_table_is_named(tmp_path):
   with pytest.raises(DatasetError, match=r'none\.csv: no such file'):
     csv_cases(tmp_path / 'none.csv', dataset='study', region=None)
-
-
-def test_phantoms_are_datasets_by_cohort(tmp_path):
-  lay_out(tmp_path, 'phantoms.json')
-  for cohort, spec in COHORTS.items():
-    lay_out(tmp_path, *(f'{cohort}/s/{m}.nii.gz' for m in spec.modalities))
-  cases = {case.dataset: case for case in phantom_cases(tmp_path)}
-  assert list(cases) == ['brain', 'pelvis', 'whole_body', 'brats']
-  assert cases['brats'].region is Region.BRAIN
-  assert set(cases['whole_body'].files) == {CT, PET}
-
-
-def test_phantoms_that_are_not_whole_are_refused(tmp_path):
-  lay_out(tmp_path, 'brain/brain_000/ct.nii.gz')
-  with pytest.raises(DatasetError, match='holds no whole set of phantoms'):
-    phantom_cases(tmp_path)

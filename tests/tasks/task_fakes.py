@@ -2,15 +2,18 @@
 
 import dataclasses
 
+import numpy as np
 from hypothesis import strategies as st
 
 from synermedgen_jax.core.modalities import (
-  ALL_ROUTES,
   Modality,
   Region,
   Route,
+  all_routes,
   routes_between,
 )
+from synermedgen_jax.tasks.pairs import Pair, Pool
+from synermedgen_jax.tasks.prompts import PROMPTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,20 +47,27 @@ def case_of(route: Route, start: int = 10, stop: int = 30, **fields):
   return FakeCase(route.region, modalities, (start, stop), **fields)
 
 
+def build(task, pair, rng, **pool):
+  """An example of a task's module about a pair, its case alone in the pool."""
+  rng = np.random.default_rng(rng) if isinstance(rng, int) else rng
+  return task.build(pair, Pool([pair.case], **pool), rng)
+
+
 def texts(example) -> list[str]:
   """The words of every text span."""
   return [span.text for span in example.spans if span.kind == 'text']
 
 
 seeds = st.integers(0, 2**32 - 1)
-routes = st.sampled_from(ALL_ROUTES)
+routes = st.sampled_from(all_routes())
+wordings = st.sampled_from(list(PROMPTS.values()))
 
 
 @st.composite
 def pairs(draw, least_slices: int = 4):
-  """(case, route, index) with the index among the usable slices."""
+  """A pair whose slice is usable."""
   route = draw(routes)
   start = draw(st.integers(0, 200))
   stop = start + draw(st.integers(least_slices, 60))
   case = case_of(route, start, stop)
-  return case, route, draw(st.integers(start, stop - 1))
+  return Pair(case, route, draw(st.integers(start, stop - 1)))

@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from task_fakes import case_of, seeds, texts
+from task_fakes import build, case_of, seeds, texts
 
-from synermedgen_jax.core.modalities import CONFUSABLE, ROUTES, Modality
+from synermedgen_jax.core.modalities import (
+  ROUTES,
+  Modality,
+  confusable_groups,
+)
 from synermedgen_jax.tasks import mi, prompts
+from synermedgen_jax.tasks.pairs import Pair, Pool
+from synermedgen_jax.tasks.prompts import PAPER, SHORT
 
 
 def group_by_modality(routes):
@@ -24,12 +30,12 @@ EVERYTHING = group_by_modality(ROUTES)
 
 
 def is_confusable(a, b):
-  return a != b and any({a, b} <= group for group in CONFUSABLE)
+  return a != b and any({a, b} <= group for group in confusable_groups())
 
 
 def has_confusable_pair(panels):
   modalities = {modality for _, modality, _ in panels}
-  return any(len(modalities & group) > 1 for group in CONFUSABLE)
+  return any(len(modalities & group) > 1 for group in confusable_groups())
 
 
 @given(route_lists, seeds, st.integers(2, 4), st.floats(0, 1))
@@ -84,7 +90,7 @@ def test_a_free_draw_takes_every_modality_as_often():
 def test_every_panel_is_answered_by_its_own_modality(routes, seed):
   rng = np.random.default_rng(seed)
   panels = mi.draw_panels(group_by_modality(routes), rng)
-  example = mi.build(panels, rng)
+  example = mi.ask(panels, SHORT, rng)
   images = [s.image for s in example.spans if s.kind == 'vit_image']
   assert collections.Counter(
     (case.id, modality, index) for case, modality, index in panels
@@ -92,18 +98,29 @@ def test_every_panel_is_answered_by_its_own_modality(routes, seed):
   labels = [image.modality.label for image in images]
   assert mi.parse_answer(example.answer) == labels
   question, *letters, answer = texts(example)
-  assert (question, letters) == (prompts.MI_QUESTION, ['A', 'B', 'C', 'D'])
+  assert (question, letters) == (
+    'Name the modality of each panel.',
+    ['A', 'B', 'C', 'D'],
+  )
   assert answer == prompts.mi_answer([image.modality for image in images])
   assert [s.has_loss for s in example.spans] == [False] * 9 + [True]
 
 
 @given(seeds)
 def test_the_same_seed_builds_the_same_example(seed):
-  first, second = (
-    mi.build(mi.draw_panels(EVERYTHING, rng), rng)
-    for rng in (np.random.default_rng(seed), np.random.default_rng(seed))
-  )
+  pair = Pair(case_of(ROUTES[0]), ROUTES[0], 20)
+  first, second = (build(mi, pair, seed, prompts=PAPER) for _ in range(2))
   assert first == second
+
+
+def test_panels_come_from_the_whole_pool_in_every_wording():
+  cases = [case_of(route, id=route.name) for route in ROUTES]
+  pool, rng = Pool(cases), np.random.default_rng(0)
+  pair = Pair(cases[0], ROUTES[0], 20)
+  examples = [mi.build(pair, pool, rng) for _ in range(100)]
+  shown = {s.image.modality for e in examples for s in e.spans if s.image}
+  assert shown == {route.source for route in ROUTES}
+  assert {e.spans[0].text for e in examples} == set(PAPER.mi)
 
 
 def test_the_first_panel_drawn_may_take_any_letter():
@@ -111,13 +128,13 @@ def test_the_first_panel_drawn_may_take_any_letter():
   cases = {m: EVERYTHING[m][0] for m in (Modality.PET, Modality.CT)}
   pet, ct = ((case, m, case.usable.start) for m, case in cases.items())
   counts = collections.Counter(
-    mi.parse_answer(mi.build([pet, ct, ct, ct], rng).answer).index('PET')
+    mi.parse_answer(mi.ask([pet, ct, ct, ct], SHORT, rng).answer).index('PET')
     for _ in range(400)
   )
   assert sum((counts[k] - 100) ** 2 / 100 for k in range(4)) < 16.3
 
 
-@given(st.lists(st.sampled_from(Modality), min_size=2, max_size=4))
+@given(st.lists(st.sampled_from(list(Modality)), min_size=2, max_size=4))
 def test_parsing_inverts_the_answer(modalities):
   answer = prompts.mi_answer(modalities)
   n = len(modalities)

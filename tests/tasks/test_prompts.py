@@ -1,38 +1,66 @@
 import collections
 
+import numpy as np
 import pytest
 
 from synermedgen_jax.core.modalities import ROUTES, Modality
 from synermedgen_jax.tasks import prompts
 
+SETS = pytest.mark.parametrize(
+  'wordings', prompts.PROMPTS.values(), ids=prompts.PROMPTS
+)
 
+
+@SETS
 @pytest.mark.parametrize('route', ROUTES, ids=lambda r: r.name)
-def test_every_route_has_its_own_pool_of_short_descriptions(route):
-  pool = prompts.descriptions(route)
+def test_every_route_has_its_own_pool_of_descriptions(route, wordings):
+  pool = wordings.describe(route)
   assert len(set(pool)) == len(pool) >= 6
   for description in pool:
-    assert len(description.split()) <= 12
+    assert len(description.split()) <= 20
     assert route.region.label in description
     assert route.source.label in description
     assert route.target.label in description
-  assert prompts.canonical_description(route) in pool
+  assert wordings.canonical(route) in pool
 
 
-def test_no_two_routes_share_a_description():
+@SETS
+def test_no_two_routes_share_a_description(wordings):
   counts = collections.Counter(
-    text for route in ROUTES for text in prompts.descriptions(route)
+    text for route in ROUTES for text in wordings.describe(route)
   )
   assert set(counts.values()) == {1}
 
 
-def test_every_route_has_the_same_wordings():
+def first_named(template):
+  return min(('{source}', '{target}'), key=template.index)
+
+
+def test_the_paper_has_both_word_orders_and_short_has_one():
+  assert {first_named(t) for t in prompts.PAPER.descriptions} == {
+    '{source}',
+    '{target}',
+  }
+  assert {first_named(t) for t in prompts.SHORT.descriptions} == {'{source}'}
+
+
+def test_a_single_wording_is_taken_without_a_draw():
+  rng, fresh = np.random.default_rng(0), np.random.default_rng(0)
+  assert prompts.SHORT.draw_cts(ROUTES[0], rng)
+  assert prompts.SHORT.draw_mi(rng)
+  assert prompts.SHORT.draw_tia(rng)
+  assert rng.random() == fresh.random()
+
+
+@SETS
+def test_every_route_has_the_same_wordings(wordings):
   def shapes(route):
     return {
       text.replace(route.source.label, 'S').replace(route.target.label, 'T')
-      for text in prompts.descriptions(route)
+      for text in wordings.describe(route)
     }
 
-  assert len(shapes(ROUTES[0])) == len(prompts.DESCRIPTIONS)
+  assert len(shapes(ROUTES[0])) == len(wordings.descriptions)
   by_region = collections.defaultdict(set)
   for route in ROUTES:
     # A label that is part of the other (CT in CBCT) would be replaced twice.
@@ -45,10 +73,10 @@ def test_every_route_has_the_same_wordings():
 
 def test_literal_wordings():
   t1_t2 = next(r for r in ROUTES if r.name == 'brats_t1_to_t2')
-  assert prompts.canonical_description(t1_t2) == (
+  assert prompts.SHORT.canonical(t1_t2) == (
     'convert brain T1 (MRI) to T2 (MRI)'
   )
-  assert prompts.cts_question(t1_t2) == (
+  assert prompts.fill(prompts.SHORT.cts[0], t1_t2) == (
     'Which T2 (MRI) slice matches this T1 (MRI) slice?'
   )
   assert prompts.mi_answer(

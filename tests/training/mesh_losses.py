@@ -16,13 +16,14 @@ import numpy as np
 import optax
 import span_packs
 
+from synermedgen_jax.core import trees
 from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.core.sharding import (
   LOGICAL_RULES,
   batch_sharding,
   make_mesh,
 )
-from synermedgen_jax.input.pipeline import train_dataset
+from synermedgen_jax.input.pipeline import Mixture, train_dataset
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.bagel import abstract_params
 from synermedgen_jax.models.interval_attention import (
@@ -31,7 +32,8 @@ from synermedgen_jax.models.interval_attention import (
 )
 from synermedgen_jax.models.kernels import tpu
 from synermedgen_jax.slices.store import SliceStore
-from synermedgen_jax.training import loop, optim, run
+from synermedgen_jax.tasks.prompts import SHORT
+from synermedgen_jax.training import build, loop, optim
 from synermedgen_jax.training.metrics_log import Meter
 from synermedgen_jax.training.train_state import create_state
 
@@ -52,7 +54,7 @@ def batches(store: str, config) -> list:
     project_tokenizer(),
     nano.GEOMETRY,
     Capacity(**config.capacity),
-    tasks=dict(config.tasks),
+    Mixture(dict(config.tasks), prompts=SHORT),
     rows=ROWS,
     seed=0,
     packing_bins=ROWS,
@@ -73,14 +75,14 @@ def steps(mesh_name, config, data):
   """Losses and gradients of some steps, and the last state."""
   params, mesh = parameters(), mesh_of(mesh_name)
   scales = optim.multipliers(
-    optim.flatten(params), tuple(map(tuple, config.trainable))
+    trees.flatten(params), tuple(map(tuple, config.trainable))
   )
   tx = optax.sgd(0.02, momentum=0.0)  # the momentum is the last gradient
   state, shardings = create_state(
     nano.MODEL, scales, tx, mesh, seed=0, ema=False, initial=params
   )
   step = jax.jit(
-    loop.make_train_step(nano.MODEL, tx, run.step_config(config)),
+    loop.make_train_step(nano.MODEL, tx, build.build(config, data=False).step),
     out_shardings=(shardings, None),
   )
   losses, gradients = [], []

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from store_fakes import write_store
 
+from synermedgen_jax.config.errors import ConfigError
+from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models import presets
 from synermedgen_jax.slices.store import SliceStore
-from synermedgen_jax.training import run
+from synermedgen_jax.training import build
 from synermedgen_jax.training.config_checks import (
-  ConfigError,
+  check,
   check_best_is_measured,
   check_store,
   streams_here,
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.usefixtures('quick_compiles')
 def refusal(config, workdir):
   """The one line with which a config is refused; nothing is written."""
   with pytest.raises(ConfigError) as error:
-    run.train(config, workdir)
+    nano.train(config, workdir)
   assert '\n' not in str(error.value)
   assert not workdir.exists()
   return str(error.value)
@@ -45,7 +47,7 @@ BAD = {
   ),
   'stage': (
     {'stage': 'vqa'},
-    r"config\.stage 'vqa': expected one of autoencoder, contrast, gau, ucg, "
+    r"config\.stage 'vqa': expected one of autoencoder, gau, ucg, "
     r'joint\.',
   ),
   'task': (
@@ -53,16 +55,39 @@ BAD = {
     r'config\.tasks: unknown vqa; expected some of cts, mi, tia, .*',
   ),
   'remat': (
-    {'remat': 'some'},
-    r'config\.remat: unknown some; expected some of none, full, dots\.',
+    {'compute': {'remat': 'some'}},
+    r'config\.compute\.remat: unknown some; expected some of none, full, .*',
+  ),
+  'dtype': (
+    {'compute': {'dtype': 'float8'}},
+    r'config\.compute\.dtype: unknown float8; expected some of bfloat16, .*',
   ),
   'attention': (
-    {'attention': 'flash'},
-    r'config\.attention: unknown flash; expected some of xla, .*',
+    {'compute': {'attention': 'flash'}},
+    r'config\.compute\.attention: unknown flash; expected some of xla, .*',
   ),
   'attention of another platform': (
-    {'attention': 'pallas_tpu'},
-    r"config\.attention 'pallas_tpu': is for tpu, and the devices are of cpu.*",
+    {'compute': {'attention': 'pallas_tpu'}},
+    r"config\.compute\.attention 'pallas_tpu': runs on tpu, and the devices "
+    r'are cpu.*',
+  ),
+  'wordings': (
+    {'prompts': 'long'},
+    r'config\.prompts: unknown long; expected some of paper, short\.',
+  ),
+  'module': (
+    {'modules': ('no.such.module',)},
+    r'config\.modules: no\.such\.module: cannot be imported \(No module .*',
+  ),
+  'no start': (
+    {'from_scratch': False},
+    r"config\.init_from is empty and stage 'gau' continues from trained "
+    r'weights: name a workdir .* or set config\.from_scratch=True .*',
+  ),
+  'no tokenizer': (
+    {'tokenizer': ''},
+    r'config\.tokenizer is empty: name a folder with a tokenizer\.json, or '
+    r"'project' for the one that ships\.",
   ),
   'no task': (
     {'tasks': {'cts': 0.0, 'mi': 0.0, 'tia': 0.0}},
@@ -135,7 +160,8 @@ def test_a_bad_config_is_refused_in_a_line_that_names_the_key(
 ):
   values, message = BAD[kind]
   monkeypatch.chdir(tmp_path)
-  config = nano.config('stage1', store_path, **values)
+  config = nano.config('stage1', store_path)
+  config.update(values)
   found = refusal(config, tmp_path / 'run')
   assert re.fullmatch(message, found), found
 
@@ -147,7 +173,7 @@ def test_rows_have_to_fill_the_devices(store_path):
     devices=np.array(jax.devices()[:1]),
   )
   with pytest.raises(ConfigError) as error:
-    run.check(config, nano.MODEL, project_tokenizer(), mesh)
+    check(config, nano.MODEL, project_tokenizer(), mesh)
   assert str(error.value).startswith(
     'config.rows 6 is not divisible by the 4 devices of the data and fsdp axes '
     'of config.mesh (2, 2, 1)'
@@ -187,9 +213,9 @@ AT_LEAST = {
   'log_every': 1,
   'checkpoint_every': 1,
   'keep': 1,
+  'compute.unroll': 1,
   'seed': 0,
   'warmup': 0,
-  'first_examples': 0,
   'max_bad_steps': 0,
   'val_every': 0,
   'keep_every': 0,
@@ -246,7 +272,7 @@ def checked(config):
     shape={'data': 1, 'fsdp': 1, 'tensor': 1},
     devices=np.array(jax.devices()[:1]),
   )
-  run.check(config, nano.MODEL, project_tokenizer(), mesh)
+  check(config, nano.MODEL, project_tokenizer(), mesh)
 
 
 def test_every_least_value_and_the_ends_of_every_share_will_do(store_path):
@@ -259,21 +285,22 @@ def test_every_least_value_and_the_ends_of_every_share_will_do(store_path):
 
 
 MORE_BAD = {
-  'first task': (
-    {'first_tasks': {'vqa': 1.0}},
-    r'config\.first_tasks: unknown vqa; expected some of cts, mi, tia, .*',
+  'task': (
+    {'tasks': {'vqa': 1.0}},
+    r'config\.tasks: unknown vqa; expected some of cts, mi, tia, .*',
   ),
-  'no example has no task': (
-    {'tasks': {'none': 1.0}},
-    r'config\.tasks: unknown none; expected some of cts, .*',
+  'prompts': (
+    {'prompts': 'long'},
+    r'config\.prompts: unknown long; expected some of paper, short\.',
+  ),
+  'module': (
+    {'modules': ('nowhere.tasks',)},
+    r'config\.modules: nowhere\.tasks: cannot be imported \(No module named '
+    r"'nowhere'\); run the command where .*",
   ),
   'share of a task': (
     {'tasks': {'mi': -0.5, 'tia': 1.5}},
     r'config\.tasks: a share is below 0\.',
-  ),
-  'share of a first task': (
-    {'first_tasks': {'tia': -1.0}},
-    r'config\.first_tasks: a share is below 0\.',
   ),
   'val_batches': (
     {'val_every': 2, 'val_batches': 0},
@@ -299,11 +326,7 @@ MORE_BAD = {
   'best of what validation does not tell': (
     {'best': 'val/fill/und', 'val_every': 2, 'checkpoint_every': 2},
     r"config\.best 'val/fill/und': expected one of (val/[al-z]\S+, )+"
-    r'val/token_accuracy/vlm\.',
-  ),
-  'first tasks without a share': (
-    {'first_tasks': {'mi': 0.0, 'tia': 0.0}, 'first_examples': 8},
-    r'config\.first_tasks: no task has a share above 0\.',
+    r'val/token_accuracy/tia\.',
   ),
   'trainable is no expression': (
     {'trainable': (('(', 1.0),)},
@@ -363,7 +386,7 @@ def test_a_contradiction_is_refused_in_a_line_that_names_the_key(
 ):
   values, message = MORE_BAD[kind]
   config = nano.config('stage1', store_path)
-  for key in {'tasks', 'first_tasks', 'capacity'} & values.keys():
+  for key in {'tasks', 'capacity'} & values.keys():
     config[key] = {}
   config.update(values)
   found = refusal(config, tmp_path / 'run')
@@ -376,7 +399,7 @@ def test_nothing_is_made_before_the_best_turns_out_to_be_unknown(
   def create_state(*_, **__):
     raise AssertionError('parameters were made')
 
-  monkeypatch.setattr(run, 'create_state', create_state)
+  monkeypatch.setattr(build, 'create_state', create_state)
   values = {'best': 'val/los', 'val_every': 2, 'checkpoint_every': 2}
   config = nano.config('stage1', store_path, **values)
   assert 'val/loss' in refusal(config, tmp_path / 'run')
@@ -435,6 +458,6 @@ def test_every_route_that_is_missing_is_named(store_path):
 
 
 def test_one_process_reads_all_streams(store_path):
-  mesh = run.make_mesh((1, 1, 1), jax.devices()[:1])
+  mesh = make_mesh((1, 1, 1), jax.devices()[:1])
   config = nano.config('stage1', store_path, rows=8, streams=4)
   assert streams_here(config, mesh) == [0, 1, 2, 3]

@@ -14,9 +14,10 @@ import pytest
 from commands import assert_refused
 from nano_processes import Job, ended, flags_of
 
+from synermedgen_jax.checkpoint import model as saved_model
+from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.slices import store as stores
-from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import loop, saved_model
+from synermedgen_jax.training import loop
 from synermedgen_jax.training.metrics_log import (
   MetricsLog,
   StepLog,
@@ -33,7 +34,7 @@ def main(runs, workdir, **values):
   config = nano.stage_config('stage1', runs, **STEPS | values).to_dict()
   return commands.run(
     'main',
-    f'--config={nano.CONFIGS / "stage1.py"}:nano',
+    f'--config={nano.CONFIGS / "stage1.py"}',
     *flags_of(config, nano.config_file('stage1').to_dict()),
     f'--workdir={workdir}',
   )

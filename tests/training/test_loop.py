@@ -11,10 +11,10 @@ import pytest
 
 from synermedgen_jax.core.batch import Layout, PackedBatch
 from synermedgen_jax.core.sharding import batch_sharding, make_mesh
+from synermedgen_jax.core.trees import flatten
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.metrics_log import Meter
-from synermedgen_jax.training.objectives import ObjectiveConfig
-from synermedgen_jax.training.optim import flatten
+from synermedgen_jax.training.objectives import Objective, ObjectiveConfig
 from synermedgen_jax.training.train_state import TrainState
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
@@ -51,14 +51,14 @@ def batch() -> PackedBatch:
 def step_config(monkeypatch):
   """A stage whose loss is known, and which shows what noise it draws."""
 
-  def sums(model, params, batch, key, config):
+  def sums(model, params, batch, key, config, tasks):
     value = (params['w'] * params['slope']).sum()
     return {
       'l1': (3 * value, jnp.float32(3)),
       'noise': (jax.random.normal(key), jnp.ones(())),
     }
 
-  monkeypatch.setattr(loop, 'OBJECTIVES', {'toy': sums})
+  monkeypatch.setattr(loop, 'OBJECTIVES', {'toy': Objective(sums, ('l1',))})
   return loop.StepConfig('toy', ObjectiveConfig(), ema_decay=0.2, seed=7)
 
 
@@ -208,7 +208,7 @@ BAD = {
 def fragile_config(step_config, monkeypatch):
   """A loss that the batch can spoil; the average is old from the start."""
 
-  def sums(model, params, batch, key, config):
+  def sums(model, params, batch, key, config, tasks):
     added, factor, radicand = batch.ntp_weight[0, :3]
     w = params['w']
     value = factor * (w * params['slope']).sum() + added
@@ -219,7 +219,7 @@ def fragile_config(step_config, monkeypatch):
       'noise': (jax.random.normal(key), jnp.ones(())),
     }
 
-  monkeypatch.setattr(loop, 'OBJECTIVES', {'toy': sums})
+  monkeypatch.setattr(loop, 'OBJECTIVES', {'toy': Objective(sums, ('l1',))})
   return dataclasses.replace(step_config, ema_decay=0.05)
 
 
@@ -328,12 +328,12 @@ def test_gradient_norms_are_told_by_part(step_config, monkeypatch):
     'mot/gen_norm/scale': np.array([3.0], np.float32),
   }
 
-  def sums(model, params, batch, key, config):
+  def sums(model, params, batch, key, config, tasks):
     flat = flatten(params)
     value = sum((flat[name] * slope).sum() for name, slope in slopes.items())
     return {'l1': (value, jnp.ones(()))}
 
-  monkeypatch.setattr(loop, 'OBJECTIVES', {'toy': sums})
+  monkeypatch.setattr(loop, 'OBJECTIVES', {'toy': Objective(sums, ('l1',))})
   tx = optax.sgd(1.0)
   trainable = {name: jnp.ones_like(slope) for name, slope in slopes.items()}
   state = TrainState(jnp.int32(0), trainable, {}, tx.init(trainable), {})

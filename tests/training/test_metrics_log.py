@@ -3,6 +3,9 @@
 import json
 import struct
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -11,6 +14,7 @@ from synermedgen_jax.training.metrics_log import (
   Clock,
   Meter,
   MetricsLog,
+  Terms,
   WriteError,
 )
 
@@ -119,3 +123,25 @@ def events(path):
     (length,) = struct.unpack('<Q', data[:8])
     yield Event.FromString(data[12 : 12 + length])
     data = data[16 + length :]
+
+
+SCALARS = {'loss': (jnp.float32(6), 2), 'grad_norm': (jnp.float32(5), 1.0)}
+
+
+def test_terms_come_from_a_compiled_function_as_one_array():
+  terms = jax.device_get(jax.jit(lambda: Terms.of(SCALARS))())
+  (array,) = jax.tree.leaves(terms)
+  np.testing.assert_array_equal(array, [[5, 1], [6, 2]])
+  assert dict(terms) == {'grad_norm': (5.0, 1.0), 'loss': (6.0, 2.0)}
+  assert len(terms) == 2
+
+
+def test_names_of_terms_are_known_without_computing():
+  shapes = jax.eval_shape(lambda: Terms.of(SCALARS))
+  assert set(shapes) == {'loss', 'grad_norm'}
+  assert shapes.numbers.shape == (2, 2)
+
+
+def test_a_term_that_is_not_there_is_named():
+  with pytest.raises(KeyError, match='flow'):
+    Terms.of(SCALARS)['flow']

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from synermedgen_jax.core.batch import TASKS, Layout
+from synermedgen_jax.core.batch import Layout
 from synermedgen_jax.training import objectives
 from synermedgen_jax.training.objectives import ObjectiveConfig
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
+TASKS = ('cts', 'mi', 'tia')
 CTS, MI = TASKS.index('cts'), TASKS.index('mi')
 
 
@@ -87,7 +88,7 @@ def test_answers_are_summed_and_counted_by_task():
   params = HEAD | {'und': jnp.asarray([[SURE, SURE, EVEN, SURE]])}
   fields = text_fields([[1, 0, 1, 1]], [[1, 1, 2, 0]], [[CTS, CTS, MI, MI]])
   sums = objectives.flow_and_text_sums(
-    Stub(), params, batch(**fields), None, None, None
+    Stub(), params, batch(**fields), None, None, None, TASKS
   )
   expected = {
     'ntp/cts': (np.log(4 / 3) + np.log(4), 2),
@@ -114,7 +115,7 @@ def test_an_answer_is_right_where_all_of_its_tokens_are():
     examples=[[1, 1, 2, 2, 3, 0], [1, 1, 1, 1, 0, 0]],
   )
   sums = objectives.flow_and_text_sums(
-    Stub(), params, batch(**fields), None, None, None
+    Stub(), params, batch(**fields), None, None, None, TASKS
   )
   np.testing.assert_array_equal(sums['answer_accuracy/cts'], (1, 1))
   np.testing.assert_array_equal(sums['answer_accuracy/mi'], (2, 3))
@@ -159,7 +160,7 @@ def test_the_flow_loss_by_hand():
   fields = NO_TEXT | {'noise_ids': jnp.asarray([[1, 0, 2]])}
   params = HEAD | {'und': jnp.zeros((1, 1, 2))}
   sums = objectives.flow_and_text_sums(
-    Stub(), params, batch(**fields), latents, noise, t
+    Stub(), params, batch(**fields), latents, noise, t, TASKS
   )
   # The stub's velocity is the noised latent (0.75, 2.5), where noise - data
   # is (-1, -2); then (1.5, 0.5), where it is (-1, 1). The clean one is out.
@@ -184,7 +185,7 @@ def test_clean_latents_reach_the_model_unnoised():
   row, params = drawn_row()
   model = Stub()
   sums = objectives.multimodal_sums(
-    model, params, row, jax.random.key(0), ObjectiveConfig()
+    model, params, row, jax.random.key(0), ObjectiveConfig(), TASKS
   )
   noised, t = model.embedded
   np.testing.assert_array_equal(t[0, 2:4], 0)
@@ -204,6 +205,7 @@ def test_latents_are_constants_of_the_step():
       row,
       jax.random.key(0),
       ObjectiveConfig(),
+      TASKS,
     )
     return sums['flow'][0]
 
@@ -215,49 +217,10 @@ def test_a_row_without_latents_has_no_flow():
   row = batch(latent_index=jnp.zeros((1, 0), int), **fields)
   params = HEAD | {'und': jnp.asarray([[SURE]])}
   sums = objectives.multimodal_sums(
-    Stub(), params, row, jax.random.key(0), ObjectiveConfig()
+    Stub(), params, row, jax.random.key(0), ObjectiveConfig(), TASKS
   )
   assert 'flow' not in sums
   np.testing.assert_allclose(sums['ntp/mi'], (np.log(4 / 3), 1), rtol=1e-6)
-
-
-def test_timesteps_are_one_a_noised_image_and_zero_for_clean_ones():
-  noise_ids = jnp.asarray([[0, 1, 1, 2, 0], [1, 1, 2, 3, 4]])
-  t = np.asarray(objectives.draw_timesteps(jax.random.key(3), noise_ids, 1.0))
-  assert t[0, 0] == t[0, 4] == 0
-  assert t[0, 1] == t[0, 2]
-  drawn = {t[0, 1], t[0, 3], *t[1, 1:]}
-  assert len(drawn) == 6
-  assert t[1, 0] == t[1, 1]
-  assert all(0 < value < 1 for value in drawn)
-
-
-def test_timesteps_are_shifted_sigmoids_of_normal_numbers():
-  noise_ids = jnp.arange(1, 4001)[None]
-  key = jax.random.key(0)
-  plain = objectives.draw_timesteps(key, noise_ids, 1.0)
-  logits = np.log(plain / (1 - plain))
-  assert abs(logits.mean()) < 0.06
-  assert abs(logits.std() - 1) < 0.05
-  np.testing.assert_allclose(
-    objectives.draw_timesteps(key, noise_ids, 3.0),
-    3 * plain / (1 + 2 * plain),
-    rtol=1e-5,
-  )
-
-
-@pytest.mark.parametrize(
-  ('t', 'shift', 'expected'),
-  [
-    (0.0, 3.0, 0.0),
-    (0.25, 3.0, 0.5),
-    (0.5, 3.0, 0.75),
-    (1.0, 3.0, 1.0),
-    (0.4, 1.0, 0.4),
-  ],
-)
-def test_shifting_moves_timesteps_towards_noise(t, shift, expected):
-  assert objectives.shift_timestep(t, shift) == pytest.approx(expected)
 
 
 def test_padded_canvases_count_for_nothing():
@@ -271,7 +234,7 @@ def test_padded_canvases_count_for_nothing():
     vae_images=jnp.asarray(images),
   )
   sums = objectives.autoencoder_sums(
-    Stub(), {}, row, jax.random.key(0), ObjectiveConfig()
+    Stub(), {}, row, jax.random.key(0), ObjectiveConfig(), TASKS
   )
   # The stub decodes 0.5 everywhere: errors 1, and the mean of 0.5 and 0.5.
   np.testing.assert_allclose(sums['l1'], (1.0 + 0.5, 2), rtol=1e-6)
@@ -290,14 +253,14 @@ def test_the_total_adds_the_means_of_the_tasks():
   }
   sums = {k: (jnp.asarray(v), jnp.asarray(n)) for k, (v, n) in sums.items()}
   config = ObjectiveConfig(ntp_weight=1.0, flow_weight=1.0)
-  assert float(objectives.total(sums, config)) == 2 + 5 + 4
+  assert float(objectives.total(sums, config, ('ntp', 'flow'))) == 2 + 5 + 4
   config = ObjectiveConfig(ntp_weight=0.5, flow_weight=10.0)
-  assert float(objectives.total(sums, config)) == 0.5 * 7 + 40
+  assert float(objectives.total(sums, config, ('ntp', 'flow'))) == 0.5 * 7 + 40
 
 
 def test_the_autoencoders_total_weighs_its_divergence():
   sums = {'l1': (jnp.asarray(3.0), 2.0), 'kl': (jnp.asarray(8.0), 2.0)}
-  total = objectives.total(sums, ObjectiveConfig(kl_weight=0.25))
+  total = objectives.total(sums, ObjectiveConfig(kl_weight=0.25), ('l1', 'kl'))
   assert float(total) == 1.5 + 1.0
 
 
@@ -333,3 +296,31 @@ def test_a_full_buffer_of_images_of_one_patch_is_counted_whole():
     latent_index=jnp.zeros((1, 0), int),
   )
   assert float(objectives.images_in(row, stride=2)) == 3
+
+
+def test_an_example_without_an_answer_counts_for_no_task():
+  params = HEAD | {'und': jnp.asarray([[SURE, SURE]])}
+  fields = text_fields([[1, 0]], [[0, 0]], [[CTS, CTS]])
+  sums = objectives.flow_and_text_sums(
+    Stub(), params, batch(**fields), None, None, None, TASKS
+  )
+  np.testing.assert_array_equal(sums['answer_accuracy/cts'], (0, 0))
+  np.testing.assert_array_equal(sums['ntp/cts'], (0, 0))
+
+
+def test_a_term_of_a_registered_objective_weighs_one_unless_it_is_set():
+  sums = {
+    'near': (jnp.asarray(3.0), 1.0),
+    'far': (jnp.asarray(5.0), 1.0),
+    'hits': (jnp.asarray(1.0), 1.0),
+  }
+  config = ObjectiveConfig(term_weights={'far': 0.5})
+  assert float(objectives.total(sums, config, ('near', 'far'))) == 3.0 + 2.5
+
+
+def test_a_stage_is_registered_once(monkeypatch):
+  monkeypatch.setattr(objectives, 'OBJECTIVES', {})
+  objectives.register_objective('toy', lambda *_: {}, ('l1',))
+  assert objectives.OBJECTIVES['toy'].terms == ('l1',)
+  with pytest.raises(ValueError, match="Stage 'toy' is registered already"):
+    objectives.register_objective('toy', lambda *_: {}, ())

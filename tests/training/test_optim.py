@@ -1,5 +1,4 @@
-import importlib.util
-import pathlib
+import importlib
 
 import flax.linen as nn
 import jax
@@ -8,12 +7,12 @@ import numpy as np
 import optax
 import pytest
 
+from synermedgen_jax.core import trees
 from synermedgen_jax.models import bagel, presets
 from synermedgen_jax.training import optim
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
-CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 NAMES = ('vit/kernel', 'vit/bias', 'mot/und/kernel', 'mot/gen/kernel')
 
 
@@ -61,13 +60,6 @@ def test_rows_that_match_nothing_are_named():
   # The last one would match, but never comes to decide.
   with pytest.raises(ValueError, match=r'match nothing: vae/\.\*, vit/\.\*\.'):
     optim.multipliers(NAMES, table)
-
-
-def test_flat_names_and_trees_are_two_forms_of_one():
-  tree = {'a': {'b': {'c': 1}, 'd': 2}, 'e': 3}
-  flat = optim.flatten(tree)
-  assert flat == {'a/b/c': 1, 'a/d': 2, 'e': 3}
-  assert optim.unflatten(flat) == tree
 
 
 @pytest.mark.parametrize(
@@ -137,13 +129,10 @@ def test_second_moments_are_adams():
 
 def trainable_of(config_name: str) -> dict[str, bool]:
   """Whether each parameter of the tiny model trains under a config."""
-  path = CONFIGS / f'{config_name}.py'
-  spec = importlib.util.spec_from_file_location(config_name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  module = importlib.import_module(config_name)
   config = module.get_config()
   shapes = bagel.abstract_params(presets.tiny())
-  names = optim.flatten(nn.unbox(shapes))
+  names = trees.flatten(nn.unbox(shapes))
   table = tuple(map(tuple, config.trainable))
   return {n: m > 0 for n, m in optim.multipliers(names, table).items()}
 
@@ -174,8 +163,13 @@ def trainable_of(config_name: str) -> dict[str, bool]:
     ),
   ],
 )
-def test_a_stage_trains_what_it_says(config, trained, frozen):
-  trains = trainable_of(config)
+@pytest.mark.parametrize(
+  'package', ['configs', 'configs.small', 'configs.tiny']
+)
+def test_a_stage_trains_what_it_says(package, config, trained, frozen):
+  if (package, config) == ('configs.small', 'autoencoder'):
+    pytest.skip('weights/small has one')
+  trains = trainable_of(f'{package}.{config}')
   for prefix, wanted in [(p, True) for p in trained] + [
     (p, False) for p in frozen
   ]:
@@ -299,7 +293,7 @@ def test_a_parameter_is_in_a_part_of_the_model(name, part):
 
 def test_every_parameter_of_a_model_is_in_one_of_few_parts():
   shapes = bagel.abstract_params(presets.tiny())
-  names = optim.flatten(nn.unbox(shapes))
+  names = trees.flatten(nn.unbox(shapes))
   parts = {optim.part_of(name) for name in names}
   assert parts == {
     'autoencoder',

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from synermedgen_jax.training.profiler import ProfilerWindow
+from synermedgen_jax.training.record import ProfilerWindow
 
 
 class Result:

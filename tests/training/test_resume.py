@@ -17,9 +17,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from synermedgen_jax.checkpoint import model as saved_model
+from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.models import presets
-from synermedgen_jax.training import checkpoints as ckpt
-from synermedgen_jax.training import loop, run, saved_model
+from synermedgen_jax.training import loop
 from synermedgen_jax.training.preemption import Preempted, listening
 
 TIMES = (
@@ -124,7 +125,7 @@ def joint(nano_runs, tmp_path_factory, quick_compiles):
       patch.setitem(presets.PRESETS, 'nano', lambda: nano.MODEL)
       patch.setattr(loop, 'to_devices', to_devices_or_die)
       with contextlib.suppress(Killed):
-        run.train(nano.stage_config('joint', nano_runs), workdir)
+        nano.train(nano.stage_config('joint', nano_runs), workdir)
     return Run(workdir, rows(workdir), compiled.count)
 
   return train
@@ -191,7 +192,7 @@ def train(nano_runs, quick_compiles, monkeypatch):
 
   def train(workdir):
     with listening() as notice:
-      run.train(nano.stage_config('joint', nano_runs), workdir, notice)
+      nano.train(nano.stage_config('joint', nano_runs), workdir, notice)
 
   return train
 
@@ -278,7 +279,9 @@ def test_a_notice_before_the_first_step_is_heard(
   notice = threading.Event()
   notice.set()
   with pytest.raises(Preempted, match='joint: stopped after step 0'):
-    run.train(nano.stage_config('joint', nano_runs), tmp_path / 'joint', notice)
+    nano.train(
+      nano.stage_config('joint', nano_runs), tmp_path / 'joint', notice
+    )
   assert not list((tmp_path / 'joint' / 'checkpoints').iterdir())
 
 
@@ -289,7 +292,7 @@ def test_every_checkpoint_of_an_autoencoder_has_scaled_latents(
   config = nano.stage_config(
     'autoencoder', nano_runs, steps=2, checkpoint_every=1
   )
-  run.train(config, workdir)
+  nano.train(config, workdir)
   for step in ('1', '2'):
     _, params = saved_model.load_model(workdir / 'checkpoints', which=step)
     scale = params['autoencoder']['latent_scale']

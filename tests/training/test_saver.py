@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.input.streams import BatchIterator
-from synermedgen_jax.training import checkpoints as ckpt
 from synermedgen_jax.training import resuming
 from synermedgen_jax.training.saver import Saver
 from synermedgen_jax.training.train_state import TrainState

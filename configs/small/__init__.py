@@ -1,0 +1,1 @@
+"""The demo: stages for `weights/small`, on phantoms and two CPU cores."""

@@ -1,0 +1,1 @@
+"""Stages from random weights on phantoms, for two CPU cores."""

@@ -1,0 +1,1 @@
+"""What was made with the library; the library never imports it."""

@@ -1,0 +1,22 @@
+"""Ablation: Stage I alone. Does understanding alone teach to synthesise?
+
+  python -m synermedgen_jax.main \\
+      --config=projects/ablations/configs/stage1.py \\
+      --config.store=STORE --config.init_from=weights/small \\
+      --config.seed=SEED --workdir=RUNS/SEED/stage1
+  python -m synermedgen_jax.evaluate --workdir=RUNS/SEED/stage1 \\
+      --parts=understanding,synthesis
+
+configs/small/stage1.py. The `gen` expert is the base's, untouched. The same
+run is where Stage I + II goes on from.
+
+`run.sh` runs it. Time and result: docs/ablations.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.small import stage1
+
+
+def get_config() -> ConfigDict:
+  return stage1.get_config()

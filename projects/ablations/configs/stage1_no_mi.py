@@ -1,0 +1,27 @@
+"""Ablation: Stage I without MI. What does the naming of modalities add?
+
+  python -m synermedgen_jax.main \\
+      --config=projects/ablations/configs/stage1_no_mi.py \\
+      --config.store=STORE --config.init_from=weights/small \\
+      --config.seed=SEED --workdir=RUNS/SEED/stage1_no_mi
+  python -m synermedgen_jax.main \\
+      --config=projects/ablations/configs/stage2.py \\
+      --config.store=STORE --config.init_from=RUNS/SEED/stage1_no_mi \\
+      --config.seed=SEED --workdir=RUNS/SEED/stage2_no_mi
+
+As many steps as Stage I, which cost the same; the other two tasks keep their
+proportions. They fill rows less well: of `small`, a step has 11 questions
+instead of 16.
+
+`run.sh` runs it. Time and result: docs/ablations.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.small import stage1
+
+
+def get_config() -> ConfigDict:
+  config = stage1.get_config()
+  config.tasks.mi = 0.0
+  return config

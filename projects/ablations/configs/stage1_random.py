@@ -1,0 +1,27 @@
+"""Ablation: CTS with random negatives. Do neighbours teach finer anatomy?
+
+  python -m synermedgen_jax.main \\
+      --config=projects/ablations/configs/stage1_random.py \\
+      --config.store=STORE --config.init_from=weights/small \\
+      --config.seed=SEED --workdir=RUNS/SEED/stage1_random
+  python -m synermedgen_jax.main \\
+      --config=projects/ablations/configs/stage2.py \\
+      --config.store=STORE --config.init_from=RUNS/SEED/stage1_random \\
+      --config.seed=SEED --workdir=RUNS/SEED/stage2_random
+
+Candidates come from a window of K + 1 slices that holds the true one
+(`tasks/cts.py`); one that is longer than any volume is the whole volume. The
+questions of the evaluation are those of every arm, among neighbours.
+
+`run.sh` runs it. Time and result: docs/ablations.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.small import stage1
+
+
+def get_config() -> ConfigDict:
+  config = stage1.get_config()
+  config.neighbours = 100_000
+  return config

@@ -1,0 +1,127 @@
+"""Ordinary medical VQA on phantoms, in BAGEL's VLM format.
+
+  python -m projects.ablations.phantom_vqa --phantoms=runs/phantoms \\
+      --store=runs/store --output=runs/vqa
+
+Asks of single slices whether there is a lesion, on which side of the patient,
+how large it is, and which organ is the largest. The pictures are the store's
+slices, the answers come from the phantoms' own anatomy, painted again. Writes
+DIR/train/vlm.jsonl and DIR/val/vlm.jsonl with PNG files, of the store's
+subjects of these splits and of no others; a part that is there is kept. Train
+on them with --config.bagel_files.vlm and .val_vlm and the task `vlm`.
+
+Slices are shown as stored: the patient's right is on the left of the picture.
+"""
+
+import collections
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+from tqdm import tqdm
+
+from projects.ablations import vqa
+from synermedgen_jax.input.pipeline import slice_reader
+from synermedgen_jax.interop.image_files import FormatError
+from synermedgen_jax.interop.vlm_jsonl import write_vlm
+from synermedgen_jax.phantoms import cohorts
+from synermedgen_jax.phantoms.truth import findings
+from synermedgen_jax.slices.store import Case, SliceStore, StoreError
+from synermedgen_jax.tasks.example import SliceRef
+
+_PHANTOMS = flags.DEFINE_string('phantoms', None, 'As prepare drew them.')
+_STORE = flags.DEFINE_string('store', None, 'Slice store made of them.')
+_OUTPUT = flags.DEFINE_string('output', None, 'Folder for the questions.')
+_QUESTIONS = flags.DEFINE_integer(
+  'questions', 12000, 'Most of the split train; val has an eighth.', 8
+)
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the draw.')
+
+
+class PhantomError(ValueError):
+  """Phantoms and a store that do not belong together; one line."""
+
+
+def _seed_of(root: Path) -> int:
+  """The seed that a set of phantoms was drawn with."""
+  path = root / cohorts.MARKER
+  try:
+    record = json.loads(path.read_text())
+    seed, version = record['seed'], record['version']
+  except (OSError, ValueError, KeyError, TypeError):
+    raise PhantomError(
+      f'{path}: is not that of a whole set of phantoms.'
+    ) from (None)
+  if version != cohorts.VERSION:
+    raise PhantomError(
+      f'{path}: is of version {version}, this code draws version '
+      f'{cohorts.VERSION}; draw them again.'
+    )
+  return int(seed)
+
+
+def _number(case: Case) -> int:
+  """A phantom's number within its cohort."""
+  found = re.fullmatch(rf'{re.escape(case.dataset)}_(\d+)', case.subject)
+  if case.dataset not in cohorts.COHORTS or not found:
+    raise PhantomError(
+      f'Case {case.id!r} of the store is no phantom; its cohorts are '
+      f'{", ".join(cohorts.COHORTS)}.'
+    )
+  return int(found.group(1))
+
+
+def _ask_case(store: SliceStore, case: Case, seed: int) -> Iterator[vqa.Asked]:
+  """All questions about one case."""
+  anatomy = cohorts.render_anatomy(case.dataset, seed, _number(case))
+  found = findings(case, *anatomy)
+  for modality in sorted(case.modalities):
+    volume = store.read_volume(case.id, modality)
+    for index in case.usable:
+      ref = SliceRef(case.id, modality, index)
+      for kind, answer in vqa.ask(found[index], volume[index]):
+        yield ref, kind, answer
+
+
+def _write(store: SliceStore, split: str, count: int, seed: int) -> None:
+  folder = Path(_OUTPUT.value) / split
+  if (folder / 'vlm.jsonl').is_file():
+    print(f'Reusing {folder}/vlm.jsonl.')
+    return
+  cases = store.split(split)
+  if not cases:
+    raise PhantomError(f'{store.path}: has no subject in split {split!r}.')
+  for case in cases:
+    _number(case)
+  asked = []
+  for case in tqdm(cases, desc=f'ask {split}', unit='case'):
+    asked += _ask_case(store, case, seed)
+  drawn = vqa.balanced(asked, count, np.random.default_rng(_SEED.value))
+  if not drawn:
+    raise PhantomError(f'{store.path}: nothing to ask of split {split!r}.')
+  examples = (vqa.build(*question) for question in drawn)
+  path = write_vlm(examples, slice_reader(store), folder)
+  counts = collections.Counter((kind, answer) for _, kind, answer in drawn)
+  told = ', '.join(f'{k} {a} {n}' for (k, a), n in sorted(counts.items()))
+  print(f'{path}: {len(drawn)} questions of {len(asked)} ({told}).')
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+  try:
+    seed = _seed_of(Path(_PHANTOMS.value))
+    store = SliceStore.open(_STORE.value)
+    _write(store, 'train', _QUESTIONS.value, seed)
+    _write(store, 'val', max(_QUESTIONS.value // 8, 1), seed)
+  except (PhantomError, StoreError, FormatError) as error:
+    sys.exit(f'Error: {error}')
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['phantoms', 'store', 'output'])
+  app.run(main)

@@ -1,0 +1,1 @@
+"""The small base model: pretrained on drawn scenes, nothing medical."""

@@ -1,0 +1,95 @@
+"""How well the small base draws: the same picture, and another style of it.
+
+  python -m projects.small_base.base_drawings
+
+For `copy` and `redraw` on validation scenes, in one Euler step: mean SSIM over
+the full frame (2-D, Gaussian window of sigma 1.5, range [0, 1]) of what is
+drawn, of the source as it is, and of the target through the autoencoder.
+"""
+
+import functools
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from projects.small_base.scenes import questions
+from projects.small_base.scenes.solids import SIDE
+from projects.small_base.scenes.sources import SPLITS
+from synermedgen_jax.checkpoint.weights_folder import load_weights
+from synermedgen_jax.evaluation.metrics import ssim_map
+from synermedgen_jax.evaluation.routes import align
+from synermedgen_jax.inference.sampling import (
+  SamplingConfig,
+  pack_prompts,
+  prompt_capacity,
+  sample,
+)
+from synermedgen_jax.input.tokenizer import project_tokenizer
+from synermedgen_jax.models.bagel import Bagel
+
+_WEIGHTS = flags.DEFINE_string('weights', 'weights/small', 'Of the base.')
+_PICTURES = flags.DEFINE_integer('pictures', 64, 'A task.', lower_bound=1)
+
+
+def _draw(model, params, examples) -> np.ndarray:
+  """The pictures that the base makes of the examples, (n, h, w)."""
+  tokenizer = project_tokenizer()
+  geometry = model.image_geometry(vit_side=SIDE, vae_side=SIDE)
+  capacity = prompt_capacity(examples, tokenizer, geometry, 'full')
+  prompts = pack_prompts(
+    examples, tokenizer, geometry, lambda ref: ref.read(), {'full': capacity}
+  )
+  side = geometry.vae_side // model.latent_stride
+  shape = (len(examples), side * side, model.latent_dim)
+  noise = jax.random.normal(jax.random.key(0), shape)
+  latents = sample(
+    Bagel(model), params, prompts, noise, SamplingConfig(points=2)
+  )
+  grid = latents.reshape(len(examples), side, side, -1)
+  return _decode(model, params, grid)
+
+
+def _decode(model, params, grid) -> np.ndarray:
+  decoded = Bagel(model).apply(
+    {'params': params}, grid, method=Bagel.decode_latents
+  )
+  return np.clip(np.asarray(decoded)[..., 0], -1, 1)
+
+
+def _ceiling(model, params, images: np.ndarray) -> np.ndarray:
+  grid = Bagel(model).apply(
+    {'params': params}, images[..., None], method=Bagel.encode_latents
+  )
+  return _decode(model, params, grid)
+
+
+def _ssim(images: np.ndarray, truth: np.ndarray) -> str:
+  maps = [
+    ssim_map((x + 1) / 2, (y + 1) / 2, data_range=1.0)
+    for x, y in zip(images, truth, strict=True)
+  ]
+  return f'{np.mean(maps):.3f}'
+
+
+def main(_) -> None:
+  model, params = load_weights(_WEIGHTS.value)
+  rng = np.random.default_rng(0)
+  rows = [('task', 'drawn', 'source', 'ceiling')]
+  tasks = {
+    'copy': questions.copy,
+    'redraw': functools.partial(questions.redraw, telling=0.0),
+  }
+  for name, draw in tasks.items():
+    examples = [draw(SPLITS['val'], rng) for _ in range(_PICTURES.value)]
+    source = np.stack([e.spans[0].image.read() for e in examples])
+    target = np.stack([e.spans[-1].image.read() for e in examples])
+    drawn = _draw(model, params, examples)
+    ceiling = _ceiling(model, params, target)
+    found = (_ssim(images, target) for images in (drawn, source, ceiling))
+    rows.append((name, *found))
+  print(align(rows))
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,1 @@
+"""The small base's stages, in the order of run.sh."""

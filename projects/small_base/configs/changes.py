@@ -1,0 +1,26 @@
+"""The base learns what turned one picture into another.
+
+  python -m synermedgen_jax.main \\
+      --config=projects/small_base/configs/changes.py \\
+      --config.init_from=RUN/questions --workdir=RUN/changes
+
+`change`, the shape of TIA, is a coin with four sides for long. So it has most
+of the questions here, when `view` and `style` are known well enough to stay.
+It begins to form when the rate is almost down; `changes_again.py`
+raises it once more.
+small: 26 minutes on two CPU cores. Result to expect in training: change 0.43,
+style 0.71 (all four panels), view 0.74.
+"""
+
+from ml_collections import ConfigDict
+
+from projects.small_base.configs import questions
+
+
+def get_config() -> ConfigDict:
+  config = questions.get_config()
+  config.tasks = {'view': 0.2, 'style': 0.1, 'change': 0.7}
+  config.steps = 4000
+  config.learning_rate = 1.2e-3
+  config.warmup = 50
+  return config

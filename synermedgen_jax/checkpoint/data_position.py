@@ -1,0 +1,72 @@
+"""Where the data of a run are, as an item of a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils.epath import Path
+
+_LAYOUT = 'layout.json'
+# Values of keys that earlier versions did not record.
+_BEFORE = {'route_weights': []}
+
+
+class DataHandler(ocp.CheckpointHandler):
+  """The place in every stream of the data, each a JSON file of its own.
+
+  A process writes the streams that are its own, so the next run may have
+  another number of processes. Each reads all of them: what one process cannot
+  read, none takes.
+  """
+
+  def save(self, directory: Path, args: DataSave) -> None:
+    for stream, state in args.state.items():
+      (directory / f'stream_{stream}.json').write_text(json.dumps(state))
+    if jax.process_index() == 0:
+      (directory / _LAYOUT).write_text(json.dumps(args.layout))
+
+  def restore(self, directory: Path, args: DataRestore) -> None:
+    saved = _BEFORE | json.loads((directory / _LAYOUT).read_text())
+    for key, value in args.item.layout.items():
+      # Checkpoints of earlier versions lack some keys.
+      if saved.get(key, value) != value:
+        raise ValueError(
+          f'its data come from config.{key} {saved[key]}, which is {value} now'
+        )
+    args.item.set_state(
+      {
+        path.stem.removeprefix('stream_'): json.loads(path.read_text())
+        for path in directory.glob('stream_*.json')
+      }
+    )
+
+
+@ocp.args.register_with_handler(DataHandler, for_save=True)
+@dataclasses.dataclass
+class DataSave(ocp.args.CheckpointArgs):
+  """Where the data are.
+
+  Attributes:
+    state: the place in each stream of this process.
+    layout: what the streams come from (`BatchIterator.layout`).
+  """
+
+  state: Mapping[str, Any]
+  layout: Mapping[str, Any]
+
+  @classmethod
+  def of(cls, iterator: Any) -> DataSave:
+    """Where a `BatchIterator` is now, wherever it goes next."""
+    return cls(copy.deepcopy(iterator.get_state()), iterator.layout)
+
+
+@ocp.args.register_with_handler(DataHandler, for_restore=True)
+@dataclasses.dataclass
+class DataRestore(ocp.args.CheckpointArgs):
+  item: Any

@@ -1,0 +1,137 @@
+"""The model in a run's checkpoints: for inference, or for a next stage."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils.epath import Path
+
+from synermedgen_jax.checkpoint.checksums import ChecksumsRestore
+from synermedgen_jax.checkpoint.orbax_items import (
+  CheckpointError,
+  better,
+  manager,
+  read_items,
+  step_errors,
+)
+from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.shape_json import model_from_json
+
+
+def latest(directory: str | Path) -> tuple[ocp.CheckpointManager, int]:
+  """The manager and the newest step of a finished run's checkpoints."""
+  if not Path(directory).is_dir():
+    raise CheckpointError(f'{directory}: no checkpoint directory there.')
+  checkpoints = manager(directory)
+  step = checkpoints.latest_step()
+  if step is None:
+    raise CheckpointError(f'{directory}: holds no whole checkpoint.')
+  return checkpoints, step
+
+
+def find_step(checkpoints: ocp.CheckpointManager, which: str) -> int:
+  """The step of the checkpoint called 'newest', 'best', or by its number."""
+  steps = checkpoints.all_steps()
+  if which == 'newest':
+    return max(steps)
+  if which != 'best':
+    if which.isdecimal() and int(which) in steps:
+      return int(which)
+    raise CheckpointError(
+      f'{checkpoints.directory}: has no checkpoint {which!r}; there are '
+      f'newest, best and {", ".join(map(str, sorted(steps)))}.'
+    )
+  measured = {
+    (metric, step): value
+    for step in steps
+    for metric, value in (checkpoints.metrics(step) or {}).items()
+    if math.isfinite(value)
+  }
+  if not measured:
+    raise CheckpointError(
+      f'{checkpoints.directory}: no checkpoint was measured; train with '
+      'config.best set to a metric.'
+    )
+
+  # The newest one's, where the run's best was another before.
+  metric = max(measured, key=lambda key: key[1])[0]
+  return max(
+    (better(metric) * value, step)
+    for (name, step), value in measured.items()
+    if name == metric
+  )[1]
+
+
+def load_shape(directory: str | Path, which: str = 'newest') -> BagelConfig:
+  """The shape of a checkpoint's model; raises as `load_model` does."""
+  return model_from_json(_load(directory, which, ())['model'])
+
+
+def load_model(
+  directory: str | Path, *, which: str = 'newest', use_ema: bool = True
+) -> tuple[BagelConfig, Any]:
+  """Reads a checkpoint's model for inference or a next stage.
+
+  Args:
+    directory: the `checkpoints` directory of a run.
+    which: 'newest', 'best', or a step.
+    use_ema: take the averaged parameters where the run kept them.
+
+  Returns:
+    The model's shape and its parameters, nested NumPy arrays.
+
+  Raises:
+    CheckpointError: there is none, or it is not whole.
+  """
+  items = ('params', 'ema') if use_ema else ('params',)
+  read = _load(directory, which, items)
+  params = read['params']
+  if read.get('ema'):
+    params = _overlay(params, read['ema'])
+  return model_from_json(read['model']), params
+
+
+def _load(
+  directory: str | Path, which: str, items: Sequence[str]
+) -> Mapping[str, Any]:
+  """The model's shape of a checkpoint, and those of `items` that it has."""
+  advice = 'delete it and train on from the one before it, or from the start'
+  with contextlib.ExitStack() as stack:
+    checkpoints, _ = latest(directory)
+    stack.enter_context(contextlib.closing(checkpoints))
+    step = find_step(checkpoints, which)
+    stack.enter_context(step_errors(checkpoints, step, advice))
+    metadata = checkpoints.item_metadata(step)
+    wanted = {'model': ocp.args.JsonRestore()}
+    for item in items:
+      # Every checkpoint has parameters: without, it is no whole one.
+      if item == 'params' or metadata.get(item):
+        wanted[item] = ocp.args.StandardRestore(_on_host(metadata[item]))
+    if (Path(checkpoints.directory) / str(step) / 'checksums').exists():
+      wanted['checksums'] = ChecksumsRestore()
+    return read_items(checkpoints, step, wanted)
+
+
+def _on_host(metadata: Any) -> Any:
+  """Asks for NumPy arrays, wherever the devices were that wrote them."""
+  return jax.tree.map(
+    # All of it is one number, which takes no memory.
+    lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape),
+    metadata,
+  )
+
+
+def _overlay(base: Any, top: Any) -> Any:
+  """`base` with the leaves that `top` has too replaced."""
+  if not isinstance(top, dict):
+    return top
+  return {
+    key: _overlay(value, top[key]) if key in top else value
+    for key, value in base.items()
+  }

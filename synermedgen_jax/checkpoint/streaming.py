@@ -1,0 +1,191 @@
+"""Checkpoints of models larger than memory, written and read block by block.
+
+The format is that of `checkpoint/orbax_items.py`: a model written here is read
+there, and the other way round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore as ts
+
+from synermedgen_jax.checkpoint import model as saved_model
+from synermedgen_jax.checkpoint import orbax_items as ckpt
+from synermedgen_jax.core.lazy_array import BLOCK_BYTES, Index, LazyArray
+from synermedgen_jax.core.trees import flatten, unflatten
+from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.shape_json import model_from_json, model_to_json
+
+Progress = Callable[[int], object]
+
+
+class _LazyHandler(ocp.type_handlers.NumpyHandler):
+  """Writes a `LazyArray` block after block; it reads back as NumPy's."""
+
+  def __init__(self, progress: Progress):
+    super().__init__()
+    self._progress = progress
+
+  async def serialize(self, values, infos, args=None) -> Sequence[Any]:
+    return [
+      ocp.future.CommitFutureAwaitingContractedSignals(
+        self._write(values, infos), name='lazy arrays'
+      )
+    ]
+
+  async def _write(self, values: Sequence[LazyArray], infos) -> None:
+    arrays = await asyncio.gather(*map(self._create, values, infos))
+    writes, held = [], 0
+    try:
+      for value, array in zip(values, arrays, strict=True):
+        for index in value.blocks():
+          block = value.read(index)
+          writes.append(array[index].write(block))
+          held += block.nbytes
+          # Every commit has its price: small blocks share one.
+          if held >= BLOCK_BYTES:
+            await asyncio.gather(*writes)
+            self._progress(held)
+            writes, held = [], 0
+      await asyncio.gather(*writes)
+      self._progress(held)
+    finally:
+      # Nothing may be written any more once an error is told.
+      await asyncio.gather(*writes, return_exceptions=True)
+
+  async def _create(self, value: LazyArray, info) -> ts.TensorStore:
+    if hasattr(info, 'await_path_creation'):  # not before Orbax 0.12
+      await info.await_path_creation()
+    spec = ocp.type_handlers.get_json_tspec_write(
+      info,
+      use_ocdbt=True,
+      global_shape=value.shape,
+      local_shape=value.shape,
+      dtype=value.dtype,
+      process_index=0,
+    )
+    spec['dtype'] = value.dtype.name
+    spec['metadata']['chunks'] = value.block
+    spec['store_data_equal_to_fill_value'] = True  # Orbax misses zeros else
+    return await ts.open(spec, create=True, context=info.ts_context)
+
+
+def save_model(
+  directory: str | Path,
+  model: BagelConfig,
+  params: Mapping[str, LazyArray],
+  progress: Progress = lambda _: None,
+) -> None:
+  """Writes a model as checkpoint 0; it is whole or it is not there.
+
+  Args:
+    directory: the `checkpoints` directory of a run that has none yet.
+    model: the model's shape.
+    params: all parameters by name, 'a/b/c'.
+    progress: called with the number of bytes just written.
+  """
+  registry = ocp.type_handlers.create_type_handler_registry(
+    (LazyArray, _LazyHandler(progress)),
+    # Not needed, but Orbax warns of its absence.
+    (jax.Array, ocp.type_handlers.get_type_handler(jax.Array)),
+  )
+  handlers = {
+    'params': ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
+    'model': ocp.JsonCheckpointHandler(),
+  }
+  options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
+  with contextlib.closing(
+    ocp.CheckpointManager(
+      Path(directory).absolute(), options=options, item_handlers=handlers
+    )
+  ) as checkpoints:
+    checkpoints.save(
+      0,
+      args=ocp.args.Composite(
+        params=ocp.args.PyTreeSave(unflatten(params)),
+        model=ocp.args.JsonSave(model_to_json(model)),
+      ),
+    )
+
+
+def open_model(
+  directory: str | Path,
+) -> tuple[BagelConfig, dict[str, LazyArray]]:
+  """The newest checkpoint's model, its parameters still on disk.
+
+  Args:
+    directory: the `checkpoints` directory of a run.
+
+  Returns:
+    The model's shape, and its parameters by name: the averaged ones where the
+    run kept an average.
+
+  Raises:
+    CheckpointError: there is no whole checkpoint.
+  """
+  checkpoints, step = saved_model.latest(directory)
+  with contextlib.closing(checkpoints), _read_errors(f'{directory}/{step}'):
+    items = checkpoints.item_metadata(step)
+    found = checkpoints.restore(
+      step, args=ocp.args.Composite(model=ocp.args.JsonRestore())
+    )
+    leaves = flatten(items['params'].tree)
+    if 'ema' in items and items['ema'] is not None:
+      leaves |= flatten(items['ema'].tree)
+  # A chunk is decoded once, though it may hold more than is asked for at once.
+  cache = BLOCK_BYTES + max(map(_row_bytes, leaves.values()))
+  context = ts.Context({'cache_pool': {'total_bytes_limit': cache}})
+  return model_from_json(found['model']), {
+    name: _stored(leaf, context) for name, leaf in leaves.items()
+  }
+
+
+@contextlib.contextmanager
+def _read_errors(what: str) -> Iterator[None]:
+  """Raises errors of the block as one line that names `what`."""
+  try:
+    yield
+  except (ValueError, KeyError, OSError) as error:
+    reason = str(error).partition('\n')[0][:200]
+    raise ckpt.CheckpointError(f'{what}: cannot be read ({reason}).') from error
+
+
+def _chunk(leaf) -> tuple[int, ...]:
+  return tuple(leaf.storage.chunk_shape)
+
+
+def _row_bytes(leaf) -> int:
+  """Bytes of all chunks in which a row of the first axis lies."""
+  shape = [*_chunk(leaf)[:1], *leaf.shape[1:]]
+  return math.prod(shape) * np.dtype(leaf.dtype).itemsize
+
+
+def _stored(leaf, context: ts.Context) -> LazyArray:
+  """An array of a checkpoint."""
+  base = f'{leaf.directory}/'
+  spec = {
+    'driver': 'zarr',
+    'recheck_cached_data': False,
+    'recheck_cached_metadata': False,
+    'kvstore': {
+      'driver': 'ocdbt',
+      'base': base if '://' in base else {'driver': 'file', 'path': base},
+      'path': f'{leaf.name}/',
+    },
+  }
+
+  def read(index: Index) -> np.ndarray:
+    with _read_errors(f'{base}: {leaf.name}'):
+      array = ts.open(spec, read=True, open=True, context=context).result()
+      return array[index].read().result()
+
+  return LazyArray(tuple(leaf.shape), np.dtype(leaf.dtype), _chunk(leaf), read)

@@ -1,0 +1,87 @@
+"""A folder of weights that ships: a model without the run that made it.
+
+  model.json           the model's shape
+  weights.safetensors  its parameters by name, no code inside
+  README.md            the card: what it is, how it was made, what it is not for
+
+It can stand wherever a workdir is started from (`config.init_from`).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from synermedgen_jax.checkpoint.orbax_items import CheckpointError
+from synermedgen_jax.core.lazy_array import LazyArray
+from synermedgen_jax.core.trees import flatten, unflatten
+from synermedgen_jax.interop.tensor_files import read_tensors, write_tensors
+from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.shape_json import model_from_json, model_to_json
+
+TENSORS, SHAPE = 'weights.safetensors', 'model.json'
+
+
+def holds_weights(folder: str | Path) -> bool:
+  """Whether `folder` is one of these, and not a run's workdir."""
+  return '://' not in str(folder) and (Path(folder) / TENSORS).is_file()
+
+
+def save_weights(
+  folder: Path, model: BagelConfig, params: Any, *, dtype: str = 'float16'
+) -> None:
+  """Writes the model's shape and parameters.
+
+  Args:
+    folder: is made where it is not there.
+    model: the shape.
+    params: nested.
+    dtype: of the file; numbers that it cannot hold are refused.
+
+  Raises:
+    ValueError: naming a parameter too large for `dtype`.
+  """
+  tensors = {}
+  for name, value in sorted(flatten(params).items()):
+    stored = np.asarray(value, np.float32).astype(jnp.dtype(dtype))
+    if not np.isfinite(stored.astype(np.float32)).all():
+      raise ValueError(f'{name}: does not fit in {dtype}.')
+    tensors[name] = LazyArray.of(stored)
+  folder.mkdir(parents=True, exist_ok=True)
+  write_tensors(folder / TENSORS, tensors)
+  shape = json.dumps(model_to_json(model), indent=2) + '\n'
+  (folder / SHAPE).write_text(shape, 'utf-8')
+
+
+def load_shape(folder: str | Path) -> BagelConfig:
+  """The model's shape.
+
+  Raises:
+    CheckpointError: the file is missing, damaged, or of another model.
+  """
+  try:
+    text = (Path(folder) / SHAPE).read_text('utf-8')
+    return model_from_json(json.loads(text))
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise CheckpointError(f'{folder}: {error}') from None
+
+
+def load_weights(folder: str | Path) -> tuple[BagelConfig, Any]:
+  """The model's shape and its parameters, nested NumPy arrays.
+
+  Raises:
+    CheckpointError: a file is missing or damaged, or holds another model.
+  """
+  model = load_shape(folder)
+  try:
+    tensors = read_tensors(Path(folder) / TENSORS)
+  except (OSError, ValueError) as error:
+    raise CheckpointError(f'{folder}: {error}') from None
+  dtype = jnp.dtype(model.dtype)
+  return model, unflatten(
+    {name: tensor.whole().astype(dtype) for name, tensor in tensors.items()}
+  )

@@ -1,0 +1,1 @@
+"""Configs: defaults, errors, the flag --config, the model they name."""

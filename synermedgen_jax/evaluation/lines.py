@@ -1,0 +1,84 @@
+"""The numbers by which trained arms are compared, one `Line` each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from synermedgen_jax.core.modalities import ROUTES
+from synermedgen_jax.tasks.registry import Task, asked_tasks
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """One number that arms are compared by, as a percentage.
+
+  Attributes:
+    name: short, in results.
+    title: for tables and plots.
+    routes: names of the routes whose SSIM is averaged; empty for a task.
+    task: name of the task whose accuracy it is; '' for routes.
+    definition: in words.
+  """
+
+  name: str
+  title: str
+  routes: tuple[str, ...] = ()
+  task: str = ''
+  definition: str = ''
+
+
+_ALL = tuple(route.name for route in ROUTES)
+_BRATS = tuple(route.name for route in ROUTES if route.cohort == 'brats')
+_OTHERS = tuple(name for name in _ALL if name not in _BRATS)
+_SSIM = (
+  'SSIM x 100 within the body mask (2-D, Gaussian window of sigma 1.5, both '
+  "images clipped to the target's window): mean over the slices of a subject, "
+  'then over subjects, then over the '
+)
+_OF_ROUTES = (
+  Line('ssim_22', 'SSIM, 22 routes', _ALL, '', f'{_SSIM}22 routes.'),
+  Line(
+    'ssim_10',
+    'SSIM, 10 CT/CBCT/PET/MR routes',
+    _OTHERS,
+    '',
+    f'{_SSIM}10 routes between CT, CBCT, PET and MR.',
+  ),
+  Line(
+    'ssim_12',
+    'SSIM, 12 BraTS routes',
+    _BRATS,
+    '',
+    f'{_SSIM}12 routes between T1, T1CE, T2 and FLAIR.',
+  ),
+)
+
+
+def comparison_lines() -> tuple[Line, ...]:
+  """The numbers of a comparison: SSIM over routes, then one per asked task."""
+  return (*_OF_ROUTES, *map(_of_task, asked_tasks()))
+
+
+def _of_task(task: Task) -> Line:
+  accuracy = task.scoring.definition['accuracy']
+  return Line(
+    task.name,
+    f'{task.name.upper()}, accuracy',
+    task=task.name,
+    definition=f'{task.title.capitalize()}: {task.definition}. '
+    f'{accuracy.capitalize()}, x 100.',
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One way to train.
+
+  Attributes:
+    title: for tables and plots.
+    paper: what the paper reports, by name of the line, x 100.
+  """
+
+  title: str
+  paper: Mapping[str, float] = dataclasses.field(default_factory=dict)

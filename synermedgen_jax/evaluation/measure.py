@@ -1,0 +1,314 @@
+"""Measures a trained model on the subjects of a slice store.
+
+For example:
+
+    trained = Trained.load('runs/demo/stage2')
+    store = SliceStore.open('runs/demo/store')
+    measured = measure(trained, store, store.split('test'))
+    measured.synthesis.scores['synthesis']['brain_mr_to_ct']['ssim']
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.evaluation import (
+  protocol,
+  routes,
+  subjects,
+  understanding,
+)
+from synermedgen_jax.evaluation.synthesisers import SYNTHESISERS
+from synermedgen_jax.inference.answering import Answerer
+from synermedgen_jax.inference.sampling import SamplingConfig
+from synermedgen_jax.inference.workdir import Trained
+from synermedgen_jax.input.pipeline import slice_reader
+from synermedgen_jax.slices.store import Case, SliceStore
+from synermedgen_jax.tasks import prompts
+from synermedgen_jax.tasks.example import Example, SliceRef
+from synermedgen_jax.tasks.pairs import Pool
+from synermedgen_jax.tasks.registry import asked_tasks
+from synermedgen_jax.training.objectives import OBJECTIVES
+
+PARTS = ('understanding', 'synthesis')
+# Texts that name the image to their left.
+_LABELS = (*prompts.LETTERS, prompts.TIA_SOURCE, prompts.TIA_TARGET)
+
+Image = Float[np.ndarray, 'h w']
+
+
+class MeasureError(ValueError):
+  """A model, store and settings that do not fit each other; one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureSettings:
+  """What is asked of a model.
+
+  Attributes:
+    parts: some of `PARTS`; empty = those that the model's stage trained.
+    questions: questions per task.
+    slices: slices per case, evenly spread; 0 = all usable ones.
+    routes: names of the routes to synthesise; empty = all.
+    sampling: timesteps and guidance; None = those of the model's config.
+    batch_size: rows at a time.
+    seed: random seed of question sampling and diffusion noise.
+    synthesiser: a name of `SYNTHESISERS`; '' = the run's own model.
+    pictures: questions per task whose images are returned.
+  """
+
+  parts: tuple[str, ...] = ()
+  questions: int = 256
+  slices: int = 0
+  routes: tuple[str, ...] = ()
+  sampling: SamplingConfig | None = None
+  batch_size: int = 16
+  seed: int = 0
+  synthesiser: str = ''
+  pictures: int = 6
+
+  def __post_init__(self):
+    for field, given, known in (
+      ('parts', self.parts, PARTS),
+      ('routes', self.routes, ROUTES_BY_NAME),
+      ('synthesiser', {self.synthesiser} - {''}, SYNTHESISERS),
+    ):
+      if unknown := sorted(set(given) - set(known)):
+        raise MeasureError(
+          f'{field}: unknown {", ".join(unknown)}, expected some of '
+          f'{", ".join(known)}.'
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+  """The answers to the questions of all tasks.
+
+  Attributes:
+    scores: as `understanding.score` returns them.
+    by_subject: task -> {chance, answers}, as subjects.json has them.
+    pictured: a few questions; `images` are places in `images`.
+    images: the slices that these questions show, in [-1, 1].
+  """
+
+  scores: Mapping[str, Any]
+  by_subject: Mapping[str, Any]
+  pictured: Sequence[Mapping[str, Any]]
+  images: Float[np.ndarray, 'n h w']
+
+
+@dataclasses.dataclass(frozen=True)
+class Synthesised:
+  """The scores of all routes.
+
+  Attributes:
+    scores: as `routes.aggregate` returns them.
+    by_subject: route -> subject -> scores, as subjects.json has them.
+    sampling: how slices were synthesised, plain values: the sampler's, or the
+      name of another model.
+    panels: route -> arrays of a few slices of its first subject.
+  """
+
+  scores: Mapping[str, Any]
+  by_subject: Mapping[str, Any]
+  sampling: Mapping[str, Any]
+  panels: Mapping[str, Mapping[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurements:
+  """Results of `measure`; a part that was not asked for is None."""
+
+  understanding: Answered | None
+  synthesis: Synthesised | None
+
+
+def measure(
+  trained: Trained,
+  store: SliceStore,
+  cases: Sequence[Case],
+  settings: MeasureSettings | None = None,
+) -> Measurements:
+  """Asks the model questions and synthesises routes, and scores both.
+
+  Args:
+    trained: the model.
+    store: the slice store; its training subjects give the mean targets.
+    cases: held-out cases of the store.
+    settings: what is asked; None = the defaults.
+
+  Raises:
+    MeasureError: the stage does neither part, no case has a route that is
+      asked for, or a route has no training subject for its mean target.
+  """
+  settings = settings or MeasureSettings()
+  parts = settings.parts or _parts_of(trained.config['stage'])
+  if not parts:
+    raise MeasureError(
+      f'config.stage {trained.config["stage"]} answers and synthesises '
+      'nothing; measure a later stage.'
+    )
+  items = []
+  if 'synthesis' in parts:
+    items = _route_cases(store, cases, settings)
+  answered = synthesised = None
+  if 'understanding' in parts:
+    answered = _ask(trained, store, cases, settings)
+  if 'synthesis' in parts:
+    synthesised = _synthesise(trained, store, items, settings)
+  return Measurements(answered, synthesised)
+
+
+def _parts_of(stage: str) -> tuple[str, ...]:
+  """The parts that a stage trains."""
+  terms = OBJECTIVES[stage].terms if stage in OBJECTIVES else ()
+  parts = zip(('ntp', 'flow'), PARTS, strict=True)
+  return tuple(part for term, part in parts if term in terms)
+
+
+def subject_of(case: Case) -> str:
+  """The subject of a case, unique among all datasets."""
+  return f'{case.dataset}.{case.subject}'
+
+
+def _ask(
+  trained: Trained,
+  store: SliceStore,
+  cases: Sequence[Case],
+  settings: MeasureSettings,
+) -> Answered:
+  read = slice_reader(store)
+  answerer = Answerer(
+    trained.model,
+    trained.params,
+    trained.tokenizer,
+    trained.geometry,
+    read,
+    batch_size=settings.batch_size,
+  )
+  pool = Pool(cases, trained.prompts, trained.config['neighbours'])
+  asked = {
+    task.name: protocol.draw_questions(
+      pool, task, settings.questions, seed=settings.seed
+    )
+    for task in asked_tasks()
+  }
+  # One capacity for all questions: they share one compiled program.
+  capacity = answerer.capacity_for(list(itertools.chain(*asked.values())))
+  subject_by_case = {case.id: subject_of(case) for case in cases}
+  records, pictured, images, answers_by_task = [], [], [], {}
+  for task, examples in asked.items():
+    with tqdm(total=len(examples), desc=f'ask {task}', unit='question') as bar:
+      answers = answerer.answer(
+        examples, capacity=capacity, progress=bar.update
+      )
+    for i, (example, answer) in enumerate(zip(examples, answers, strict=True)):
+      record = {
+        'task': task,
+        'answer': example.answer,
+        'prediction': answer,
+        'route': example.route.name if example.route else '',
+      }
+      records.append(record)
+      shown = [subject_by_case[s.image.case] for s in example.spans if s.image]
+      answers_by_task.setdefault(task, []).extend(
+        subjects.answers_of(record, shown, i)
+      )
+      if i < settings.pictures:
+        pictured.append(record | _picture(example, read, images))
+  scores = understanding.score(records)
+  by_subject = {
+    task: {'chance': score['chance'], 'answers': answers_by_task[task]}
+    for task, score in scores['understanding'].items()
+  }
+  return Answered(scores, by_subject, pictured, np.stack(images))
+
+
+def _picture(
+  example: Example, read: Callable[[SliceRef], Image], images: list[Image]
+) -> dict[str, Any]:
+  """A question's words, and the places of its images appended to `images`."""
+  question, places, labels = [], [], []
+  after_image = False
+  for span in example.prompt.spans:
+    if span.kind != 'text':
+      places.append(len(images))
+      images.append(read(span.image))
+      labels.append('')
+    elif after_image and span.text in _LABELS:
+      labels[-1] = span.text
+    elif span.text in prompts.LETTERS:
+      question[-1] += f' {span.text}'
+    else:
+      question.append(span.text)
+    after_image = span.kind != 'text'
+  return {
+    'question': '\n'.join(question),
+    'images': places,
+    'letters': labels,
+  }
+
+
+def _route_cases(
+  store: SliceStore, cases: Sequence[Case], settings: MeasureSettings
+) -> list[protocol.RouteCase]:
+  """The pairs to synthesise, each with a mean target to compare with."""
+  items = list(
+    protocol.route_cases(
+      store, cases, slices=settings.slices, routes=settings.routes
+    )
+  )
+  if not items:
+    raise MeasureError(
+      f'{store.path}: no subject that is measured has a route.'
+    )
+  means = protocol.MeanTargets(store)
+  missing = [r.name for r in means.missing({item.route for item in items})]
+  if missing:
+    raise MeasureError(
+      f'{store.path}: has no training subject for the mean target of '
+      f'{", ".join(missing)}; choose other routes.'
+    )
+  return items
+
+
+def _synthesise(
+  trained: Trained,
+  store: SliceStore,
+  items: Sequence[protocol.RouteCase],
+  settings: MeasureSettings,
+) -> Synthesised:
+  own = trained.synthesiser(settings.sampling, batch_size=settings.batch_size)
+  model, sampling = own, dataclasses.asdict(own.sampling)
+  if settings.synthesiser:
+    model = SYNTHESISERS[settings.synthesiser](trained, store)
+    sampling = {'synthesiser': settings.synthesiser}
+  scores, panels = [], {}
+  total = sum(len(item.indices) for item in items)
+  with tqdm(total=total, desc='synthesise', unit='slice') as bar:
+
+    def synthesise(route, source):
+      return model.synthesise(
+        route, source, seed=settings.seed, progress=bar.update
+      )
+
+    for item, synthesis, rows in protocol.score_routes(
+      items, synthesise, own.reconstruct, protocol.MeanTargets(store)
+    ):
+      scores += rows
+      if item.route.name not in panels:
+        panels[item.route.name] = protocol.panel(item, synthesis)
+  return Synthesised(
+    routes.aggregate(scores),
+    subjects.synthesis_by_subject(scores),
+    sampling,
+    panels,
+  )

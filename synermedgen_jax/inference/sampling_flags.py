@@ -1,0 +1,87 @@
+"""The flags of commands that synthesise: timesteps and guidance."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import get_args
+
+from absl import flags
+
+from synermedgen_jax.inference.sampling import Renorm, SamplingConfig
+
+flags.disclaim_key_flags()  # they belong to the command that defines them
+
+
+def define_sampling_flags() -> Callable[[SamplingConfig], SamplingConfig]:
+  """Defines the flags; each has the run's own value unless it is given.
+
+  Returns:
+    A function that changes a `SamplingConfig` as the flags say. It raises
+    ValueError, naming what is wrong with their values.
+  """
+  given = {
+    'points': flags.DEFINE_integer(
+      'points',
+      None,
+      'Timesteps from noise to image, both ends included (Euler steps are one '
+      "fewer). Default: config.sampling of the run, BAGEL's 50 for the 7B.",
+      lower_bound=2,
+    ),
+    'shift': flags.DEFINE_float(
+      'shift',
+      None,
+      'Shift of the timesteps; above 1, more of them lie near noise. Default: '
+      'config.sampling of the run.',
+    ),
+  }
+  guidance = {
+    'text': flags.DEFINE_float(
+      'text_scale',
+      None,
+      'Scale of the text guidance; 1 = none. Default: config.sampling of the '
+      'run.',
+    ),
+    'image': flags.DEFINE_float(
+      'image_scale',
+      None,
+      'Scale of the image guidance; 1 = none. Default: config.sampling of the '
+      'run.',
+    ),
+    'interval': flags.DEFINE_list(
+      'interval',
+      None,
+      'LOW,HIGH: guidance acts on timesteps t with LOW < t <= HIGH, from 0 '
+      '(image) to 1 (noise). Default: config.sampling of the run.',
+    ),
+    'renorm': flags.DEFINE_enum(
+      'renorm',
+      None,
+      get_args(Renorm),
+      'Norm that guided velocities are scaled back to. Default: '
+      'config.sampling of the run.',
+    ),
+  }
+
+  def change(sampling: SamplingConfig) -> SamplingConfig:
+    values = {k: f.value for k, f in given.items() if f.value is not None}
+    changes = {k: f.value for k, f in guidance.items() if f.value is not None}
+    if 'interval' in changes:
+      changes['interval'] = _interval(changes['interval'])
+    return dataclasses.replace(
+      sampling,
+      **values,
+      guidance=dataclasses.replace(sampling.guidance, **changes),
+    )
+
+  return change
+
+
+def _interval(words: list[str]) -> tuple[float, float]:
+  try:
+    low, high = map(float, words)
+  except ValueError:
+    raise ValueError(
+      f'--interval={",".join(words)}: expected two numbers, as in 0.4,1.0.'
+    ) from None
+  return low, high

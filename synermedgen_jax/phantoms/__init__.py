@@ -1,0 +1,1 @@
+"""Digital phantoms: drawn anatomy, simulated scanners, known truth."""

@@ -1,0 +1,309 @@
+"""Seeded digital phantoms: small volumes with known physics, as NIfTI files.
+
+The embedded default of the demo. A subject's anatomy is painted as tissue
+fractions, and every scanner of its cohort images them. The files are then read
+as any other volumes. Unlike BraTS, the heads of the `brats` cohort keep their
+skull and scalp.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import gzip
+import json
+import os
+import pathlib
+
+import nibabel as nib
+import numpy as np
+import tqdm
+from jaxtyping import Float
+
+from synermedgen_jax.core.modalities import BRATS_CONTRASTS, ROUTES, Modality
+from synermedgen_jax.phantoms import scanners
+from synermedgen_jax.phantoms.anatomy_head import paint_head
+from synermedgen_jax.phantoms.anatomy_trunk import paint_body, paint_pelvis
+from synermedgen_jax.phantoms.canvas import Canvas, Grid
+from synermedgen_jax.phantoms.scanners import Fractions, Sequence
+from synermedgen_jax.slices.datasets import (
+  CaseFiles,
+  DatasetError,
+  folder_cases,
+)
+
+VERSION = 1
+MARKER = 'phantoms.json'
+_BEGUN = 'phantoms.begun.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class Cohort:
+  """What is imaged, on which grid, and how its files are written.
+
+  Attributes:
+    modalities: the volumes of a subject.
+    grid: of the anatomy, and of all volumes but PET.
+    axes: orientation of the stored array.
+    mr: the sequence of each MR contrast.
+    field_of_view: CBCT's radius in mm.
+  """
+
+  modalities: tuple[Modality, ...]
+  grid: Grid
+  axes: str
+  mr: dict[Modality, Sequence]
+  field_of_view: float = 0.0
+
+
+_T1 = Sequence(tr=500, te=10)
+_CT_COHORT = (Modality.MR, Modality.CT, Modality.CBCT)
+_HEAD_GRID = Grid((72, 80, 24), (2.7, 2.7, 4.5), (0, -2, 8))
+COHORTS = {
+  'brain': Cohort(
+    _CT_COHORT,
+    _HEAD_GRID,
+    'RAS',
+    {Modality.MR: Sequence(tr=2000, te=5, ti=800)},
+    field_of_view=100,
+  ),
+  'pelvis': Cohort(
+    _CT_COHORT,
+    Grid((84, 64, 24), (5.0, 5.0, 6.5), (0, -5, 8)),
+    'RAS',
+    {Modality.MR: Sequence(tr=4000, te=95)},
+    field_of_view=190,
+  ),
+  'whole_body': Cohort(
+    (Modality.PET, Modality.CT),
+    Grid((76, 60, 40), (6.0, 6.0, 20.0), (0, 0, 85)),
+    'RAS',
+    {},
+  ),
+  'brats': Cohort(
+    BRATS_CONTRASTS,
+    _HEAD_GRID,
+    'LPS',
+    {
+      Modality.T1: _T1,
+      Modality.T1CE: dataclasses.replace(_T1, contrast=True),
+      Modality.T2: Sequence(tr=4500, te=100),
+      Modality.FLAIR: Sequence(tr=9000, te=110, ti=2500),
+    },
+  ),
+}
+
+
+def render_fractions(cohort: str, rng: np.random.Generator) -> Fractions:
+  """Paints one subject of `cohort`; fractions of each tissue per voxel."""
+  grid = COHORTS[cohort].grid
+  if cohort in ('brain', 'brats'):
+    canvas = Canvas(rng, grid, bend=3.5)
+    # Every BraTS subject has a tumour; a planning CT shows one less often.
+    count = rng.integers(1, 4) if cohort == 'brats' else rng.integers(0, 3)
+    paint_head(canvas, int(count))
+  elif cohort == 'pelvis':
+    canvas = Canvas(rng, grid, bend=8.0)
+    paint_pelvis(canvas)
+  else:
+    canvas = Canvas(rng, grid, bend=8.0)
+    paint_body(canvas)
+  return canvas.fractions()
+
+
+def _affine(grid: Grid, axes: str, origin: np.ndarray) -> np.ndarray:
+  """Voxel to RAS+ millimetres for an array stored along `axes`."""
+  affine = np.diag([*grid.spacing, 1.0])
+  affine[:3, 3] = np.asarray([a[0] for a in grid.axes()]) + origin
+  codes = nib.orientations.axcodes2ornt(tuple(axes))
+  return affine @ nib.orientations.inv_ornt_aff(codes, grid.shape)
+
+
+def _paint(
+  cohort: str, seed: int, subject: int
+) -> tuple[Fractions, np.ndarray, np.random.Generator]:
+  """A subject's tissues, its origin in mm, and the draws that go on."""
+  index = list(COHORTS).index(cohort)
+  rng = np.random.default_rng([seed, index, subject])
+  fractions = render_fractions(cohort, rng)
+  return fractions, np.round(rng.uniform(-20, 20, 3), 1), rng
+
+
+def render_anatomy(
+  cohort: str, seed: int, subject: int
+) -> tuple[Fractions, Float[np.ndarray, '4 4']]:
+  """What is in a subject, painted again: the truth behind its volumes.
+
+  Args:
+    cohort, seed, subject: as for `render_phantom`.
+
+  Returns:
+    Fractions of each tissue per voxel, along right, anterior, superior; and
+    the affine from indices to RAS+ mm, in the frame of the subject's files.
+  """
+  fractions, origin, _ = _paint(cohort, seed, subject)
+  return fractions, _affine(COHORTS[cohort].grid, 'RAS', origin)
+
+
+def render_phantom(
+  cohort: str, seed: int, subject: int
+) -> dict[Modality, nib.Nifti1Image]:
+  """Renders every volume of one subject; the same arguments, the same voxels.
+
+  Args:
+    cohort: a key of `COHORTS`.
+    seed: of the whole set.
+    subject: number within the cohort.
+
+  Returns:
+    Images as a reader finds them: HU, SUV or a.u. once scaled by `get_fdata`.
+  """
+  # Through bytes, for nibabel applies a header's slope only to what it reads.
+  return {
+    modality: nib.Nifti1Image.from_bytes(data)
+    for modality, data in _render_files(cohort, seed, subject).items()
+  }
+
+
+def _render_files(
+  cohort: str, seed: int, subject: int
+) -> dict[Modality, bytes]:
+  """The NIfTI file of each of a subject's volumes."""
+  spec = COHORTS[cohort]
+  fractions, origin, rng = _paint(cohort, seed, subject)
+  ct = scanners.image_ct(fractions, rng, spec.grid)
+  files = {}
+  for modality in spec.modalities:
+    grid = spec.grid
+    if modality == Modality.CT:
+      values = ct
+    elif modality == Modality.CBCT:
+      values = scanners.image_cbct(ct, rng, grid, spec.field_of_view)
+    elif modality == Modality.PET:
+      uptake = scanners.fdg_uptake(fractions, rng)
+      values, grid = scanners.coarsen(
+        scanners.image_pet(uptake, rng, grid), grid
+      )
+    else:
+      values = scanners.image_mr(fractions, spec.mr[modality], rng, grid)
+    affine = _affine(grid, spec.axes, origin)
+    files[modality] = _encode(values, affine, modality)
+  return files
+
+
+# On disk: number type, slope and intercept. CT keeps DICOM's usual intercept,
+# the BraTS contrasts a fractional slope; a reader must honour both.
+_STORAGE = {
+  Modality.CT: (np.int16, 1.0, -1024.0),
+  Modality.CBCT: (np.int16, 1.0, 0.0),
+  Modality.PET: (np.float32, 1.0, 0.0),
+  Modality.MR: (np.int16, 1.0, 0.0),
+}
+_FRACTIONAL = (np.int16, 0.25, 0.0)
+
+
+def _encode(
+  values: np.ndarray, affine: np.ndarray, modality: Modality
+) -> bytes:
+  """`values` (RAS+ array) as a file oriented like `affine`, both forms set."""
+  dtype, slope, intercept = _STORAGE.get(modality, _FRACTIONAL)
+  if dtype is np.int16:
+    values = np.round((values - intercept) / slope)
+  turn = nib.io_orientation(affine)
+  values = nib.orientations.apply_orientation(values, turn)
+  image = nib.Nifti1Image(np.ascontiguousarray(values, dtype), affine)
+  image.header.set_slope_inter(slope, intercept)
+  image.header.set_xyzt_units('mm')
+  image.set_qform(affine, code=1)
+  image.set_sform(affine, code=1)
+  return image.to_bytes()
+
+
+def write_phantoms(
+  root: str | os.PathLike[str],
+  *,
+  subjects: int,
+  seed: int = 0,
+  progress: bool = True,
+  workers: int = 2,
+) -> None:
+  """Writes `root`/<cohort>/<subject>/<modality>.nii.gz for every cohort.
+
+  The marker `phantoms.json` appears last: a set that has it is whole, and a
+  second call returns at once; an interrupted one starts again.
+
+  Args:
+    root: a new or empty directory, or one that this function began.
+    subjects: per cohort.
+    seed: of the whole set.
+    progress: whether to show a bar.
+    workers: threads; NumPy and zlib leave the interpreter lock.
+
+  Raises:
+    ValueError: `root` holds something else.
+  """
+  root = pathlib.Path(root)
+  wanted = {'seed': seed, 'subjects': subjects, 'version': VERSION}
+  if not _begin(root, wanted):
+    return
+  jobs = [(c, seed, s) for c in COHORTS for s in range(subjects)]
+  with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    done = pool.map(lambda job: _write_subject(root, *job), jobs)
+    bar = tqdm.tqdm(
+      done, 'phantoms', len(jobs), unit='subject', disable=not progress
+    )
+    for _ in bar:
+      pass
+  os.replace(root / _BEGUN, root / MARKER)
+
+
+def _begin(root: pathlib.Path, wanted: dict[str, int]) -> bool:
+  """Claims `root` for the set `wanted`; False when it is whole already."""
+  for name in (MARKER, _BEGUN):
+    if (root / name).exists():
+      found = json.loads((root / name).read_text())
+      if found != wanted:
+        raise ValueError(
+          f'{root} holds phantoms of {found}, not of {wanted}: '
+          'choose another directory or delete it.'
+        )
+      return name == _BEGUN
+  if root.exists() and any(root.iterdir()):
+    raise ValueError(
+      f'{root} is not empty and holds no {MARKER}: choose another directory.'
+    )
+  root.mkdir(parents=True, exist_ok=True)
+  _write_bytes(root / _BEGUN, json.dumps(wanted).encode())
+  return True
+
+
+def _write_subject(
+  root: pathlib.Path, cohort: str, seed: int, subject: int
+) -> None:
+  folder = root / cohort / f'{cohort}_{subject:03d}'
+  folder.mkdir(parents=True, exist_ok=True)
+  for modality, data in _render_files(cohort, seed, subject).items():
+    # No time stamp: the same arguments give the same bytes.
+    data = gzip.compress(data, compresslevel=1, mtime=0)
+    _write_bytes(folder / f'{modality}.nii.gz', data)
+
+
+def _write_bytes(path: pathlib.Path, data: bytes) -> None:
+  """Writes a file that is either absent or whole."""
+  partial = path.with_name(f'{path.name}.partial')
+  partial.write_bytes(data)
+  os.replace(partial, path)
+
+
+def phantom_cases(root: pathlib.Path) -> list[CaseFiles]:
+  """The phantoms under `root`; every cohort is a dataset."""
+  if not (root / MARKER).is_file():
+    raise DatasetError(f'{root}: holds no whole set of phantoms.')
+  regions = {route.cohort: route.region for route in ROUTES}
+  return [
+    case
+    for cohort in COHORTS
+    for case in folder_cases(
+      root / cohort, dataset=cohort, region=regions[cohort]
+    )
+  ]

@@ -1,0 +1,141 @@
+"""What `prepare --check` found, as text and as one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.reporting.markup import Html, document, picture, table, tag
+from synermedgen_jax.reporting.pictures import STYLE, to_png
+from synermedgen_jax.slices.inspection import CaseFacts, VolumeFacts
+
+_SHOWN = 10
+_SQUARES = 8  # along each side of the checkerboard
+_HEAD = (
+  'case',
+  'modality',
+  'shape',
+  'spacing, mm',
+  'axes',
+  'values',
+  '1 to 99 %',
+  'grid',
+  'lies off',
+)
+
+
+def worst_first(cases: Sequence[CaseFacts]) -> list[CaseFacts]:
+  """Cases with problems, then those that are furthest off, then the rest."""
+  return sorted(cases, key=lambda c: (-len(c.problems), -c.distance, c.id))
+
+
+def summary(cases: Sequence[CaseFacts]) -> str:
+  """Text: every problem a line, and the count."""
+  bad = [case for case in cases if case.problems]
+  lines = [f'{c.id}: {p}' for c in worst_first(bad) for p in c.problems]
+  slices = sum(case.usable for case in cases)
+  lines.append(
+    f'{len(cases)} cases, {len(bad)} of them with problems; '
+    f'{slices} usable slices.'
+  )
+  return '\n'.join(lines)
+
+
+def inspection_page(cases: Sequence[CaseFacts], most_offset: float) -> str:
+  """The page: problems, pictures of the worst ten, a table of all files."""
+  ordered = worst_first(cases)
+  bad = [case for case in ordered if case.problems]
+  shown = [case for case in ordered if case.pictures][:_SHOWN]
+  return document(
+    'Check of the volumes',
+    [
+      tag('h1', 'Check of the volumes'),
+      tag(
+        'p',
+        f'{len(cases)} cases, {len(bad)} with problems. A volume lies off '
+        f'where it fits the reference better elsewhere, by more than '
+        f'{most_offset:g} mm.',
+        cls='soft',
+      ),
+      tag('h2', 'Problems'),
+      *_problems(bad),
+      tag('h2', f'Middle slices of the worst {len(shown)}'),
+      *_pictures(shown),
+      tag('h2', 'Every file'),
+      table(_HEAD, list(_rows(ordered)), left=range(len(_HEAD))),
+    ],
+  )
+
+
+def _problems(bad: Sequence[CaseFacts]) -> Iterator[Html]:
+  if not bad:
+    yield tag('p', 'None.')
+  for case in bad:
+    yield tag('h3', case.id)
+    for problem in case.problems:
+      yield tag('p', problem, cls='note')
+
+
+def _pictures(cases: Sequence[CaseFacts]) -> Iterator[Html]:
+  for case in cases:
+    yield tag('h3', case.id)
+    yield picture(f'slices of {case.id}', to_png(_slices(case), dpi=90))
+
+
+@mpl.rc_context(STYLE)
+def _slices(case: CaseFacts) -> Figure:
+  """The modalities side by side, then the two that are furthest apart."""
+  images = list(case.pictures.items())
+  count = len(images) + (len(images) > 1)
+  figure = Figure(figsize=(2.1 * count, 2.3), layout='constrained')
+  axes = figure.subplots(1, count, squeeze=False)[0]
+  for ax, (modality, image) in zip(axes, images, strict=False):
+    ax.imshow(image, cmap='gray', vmin=-1, vmax=1)
+    ax.set_title(modality.label)
+  if len(images) > 1:
+    first, second = (case.pictures[m] for m in _furthest_apart(case))
+    rows, columns = np.indices(first.shape) * _SQUARES // len(first)
+    board = np.where((rows + columns) % 2, second, first)
+    axes[-1].imshow(board, cmap='gray', vmin=-1, vmax=1)
+    axes[-1].set_title('both, by turns')
+  for ax in axes:
+    ax.set_axis_off()
+  return figure
+
+
+def _furthest_apart(case: CaseFacts) -> tuple[Modality, Modality]:
+  """The reference and the volume that lies furthest from it."""
+  off = {m: v.offset for m, v in case.volumes.items() if v.offset}
+  worst = max(off, key=lambda m: off[m].distance, default=None)
+  names = list(case.pictures)
+  if worst is None:
+    return names[0], names[1]
+  return next((m for m in names if m not in off), names[0]), worst
+
+
+def _rows(cases: Sequence[CaseFacts]) -> Iterator[list[str]]:
+  for case in cases:
+    for modality, facts in case.volumes.items():
+      yield [case.id, modality.label, *_cells(facts)]
+
+
+def _cells(facts: VolumeFacts) -> list[str]:
+  return [
+    ' x '.join(map(str, facts.shape)),
+    ' x '.join(f'{s:.2f}' for s in facts.spacing),
+    facts.axes,
+    f'{facts.low:g} to {facts.high:g}',
+    f'{facts.percentiles[0]:.4g} to {facts.percentiles[1]:.4g}',
+    'the same' if facts.same_grid else 'its own',
+    _lies_off(facts),
+  ]
+
+
+def _lies_off(facts: VolumeFacts) -> str:
+  if facts.offset is None:
+    return '–'
+  return str(facts.offset) if facts.offset.distance else 'not'

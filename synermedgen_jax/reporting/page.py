@@ -1,0 +1,324 @@
+"""The report's page: one file with its pictures inside, no script, no links."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from synermedgen_jax.core.modalities import ROUTES, ROUTES_BY_NAME
+from synermedgen_jax.evaluation.routes import BASELINES, added_metrics
+from synermedgen_jax.reporting.charts import stage_title
+from synermedgen_jax.reporting.markup import (
+  Html,
+  document,
+  facts,
+  picture,
+  table,
+  tag,
+)
+from synermedgen_jax.reporting.pictures import route_title
+from synermedgen_jax.reporting.results import Evaluation, Stage
+from synermedgen_jax.tasks.registry import TASKS
+
+
+def evaluate_command(workdir: Path) -> str:
+  """The command that measures a stage."""
+  folder = shlex.quote(str(workdir))
+  return f'python -m synermedgen_jax.evaluate --workdir={folder}'
+
+
+def page(
+  stages: Sequence[Stage],
+  missing: Sequence[str],
+  evaluation: Evaluation | None,
+  pictures: Mapping[str, bytes],
+) -> str:
+  """The whole report.
+
+  Args:
+    stages: first to last; the last is the one reported on.
+    missing: lines on stages that were left out.
+    evaluation: of the last stage; None if there is none.
+    pictures: PNG files by name, any of: loss_curves, route_bars, understanding,
+      confusion_<task>, overview, panels/<route>.
+  """
+  stage = stages[-1]
+  metrics = evaluation.metrics if evaluation else {}
+  sections = [
+    *_head(stage, metrics),
+    *(
+      tag('p', *line, cls='note')
+      for line in _missing(stages, missing, evaluation)
+    ),
+    *_synthesis(metrics, pictures),
+    *_understanding(metrics, pictures),
+    *_training(stages, pictures),
+    *_settings(stages, metrics),
+  ]
+  return document(f'SynerMedGen: {stage.workdir}', sections)
+
+
+def _head(stage: Stage, metrics: Mapping[str, Any]) -> Iterator[Html]:
+  yield tag('h1', 'SynerMedGen report')
+  about = f', model {stage.config["model"]}' if 'model' in stage.config else ''
+  if 'split' in metrics:
+    about += (
+      f'. Measured on the {metrics["split"]} split of '
+      f'{metrics.get("store", "the store")}, '
+      f'{len(metrics.get("subjects", ()))} cases'
+    )
+  if 'synthesiser' in metrics.get('sampling', {}):
+    about += f'. Synthesised by {metrics["sampling"]["synthesiser"]}'
+  yield tag(
+    'p',
+    tag('code', stage.workdir),
+    f' · {stage_title(stage)}{about}.',
+    cls='soft',
+  )
+  cards = [*_synthesis_cards(metrics), *_task_cards(metrics)]
+  if cards:
+    yield tag('div', *cards, cls='cards')
+
+
+def _card(label: str, value: str, *notes: str) -> Html:
+  lines = (tag('span', note) for note in notes)
+  return tag('div', tag('span', label), tag('b', value), *lines, cls='card')
+
+
+def _synthesis_cards(metrics: Mapping[str, Any]) -> Iterator[Html]:
+  if not metrics.get('synthesis'):
+    return
+  summary = metrics['summary']
+  baselines = summary['mean_ssim_baselines']
+  better = summary['better_baseline']
+  left_out = [r for r in ROUTES if r.name not in metrics['synthesis']]
+  yield _card(
+    'mean SSIM',
+    f'{summary["mean_ssim"]:.3f}',
+    f'{better.replace("_", " ")}, the better trivial baseline: '
+    f'{baselines[better]:.3f}',
+  )
+  yield _card(
+    'routes won',
+    f'{summary["wins"]} of {summary["routes"]}',
+    'SSIM above both trivial baselines',
+    *([f'{len(left_out)} of {len(ROUTES)} not scored'] if left_out else []),
+  )
+  if 'ceiling' in baselines:
+    yield _card(
+      'ceiling, mean SSIM',
+      f'{baselines["ceiling"]:.3f}',
+      'the truth through the autoencoder',
+    )
+
+
+def _task_cards(metrics: Mapping[str, Any]) -> Iterator[Html]:
+  for task, score in metrics.get('understanding', {}).items():
+    yield _card(
+      f'{task.upper()} accuracy',
+      f'{score["accuracy"]:.3f}',
+      f'chance {score["chance"]:.3f}, {score["count"]} '
+      f'{TASKS[task].scoring.unit}',
+    )
+
+
+def _missing(
+  stages: Sequence[Stage],
+  missing: Sequence[str],
+  evaluation: Evaluation | None,
+) -> Iterator[Sequence[str]]:
+  """What the report lacks, each with the command that makes it."""
+  yield from ((line,) for line in missing)
+  for stage in stages:
+    if not stage.rows:
+      yield (
+        f'{stage.workdir} holds no metrics.jsonl with a step: no curves of '
+        f'{stage_title(stage)}. Training writes it: ',
+        tag('code', 'python -m synermedgen_jax.main --config=… --workdir=…'),
+      )
+  workdir = stages[-1].workdir
+  again = tag('code', evaluate_command(workdir))
+  if stages[-1].config['stage'] == 'autoencoder':
+    yield (
+      'An autoencoder has no answers and no routes: report a later stage.',
+    )
+  elif evaluation is None:
+    yield 'This stage has not been measured. Measure it with ', again
+  else:
+    yield from _missing_parts(stages[-1], evaluation, again)
+
+
+def _missing_parts(
+  stage: Stage, evaluation: Evaluation, again: Html
+) -> Iterator[Sequence[str]]:
+  if 'synthesis' not in evaluation.metrics:
+    if stage.config['stage'] == 'gau':
+      command = (
+        'python -m synermedgen_jax.main --config=configs/stage2.py:PRESET '
+        f'--config.init_from={shlex.quote(str(stage.workdir))} --workdir=…'
+      )
+      yield 'Stage I trains no synthesis. Stage II does: ', tag('code', command)
+    else:
+      yield 'Synthesis has not been measured. Measure it with ', again
+  lacking = set(evaluation.metrics.get('synthesis', {})) - set(
+    evaluation.panels
+  )
+  if lacking:
+    yield f'No pictures of {", ".join(sorted(lacking))}. Make them with ', again
+  if 'understanding' not in evaluation.metrics:
+    yield 'The questions have not been asked. Ask them with ', again
+  elif not evaluation.questions:
+    yield 'No examples of questions. Make them with ', again
+
+
+def _synthesis(
+  metrics: Mapping[str, Any], pictures: Mapping[str, bytes]
+) -> Iterator[Html]:
+  if not metrics.get('synthesis'):
+    return
+  yield tag('h2', 'Synthesis')
+  if 'overview' in pictures:
+    yield picture('One slice of several routes', pictures['overview'])
+  yield _route_table(metrics)
+  yield tag(
+    'p',
+    'Within the body mask; mean over the cases of a subject, then over '
+    'subjects. n: subjects. A win is an SSIM above that of the source as it '
+    'is (copy) and of the mean target image of the training subjects (mean). '
+    'Ceiling: the truth through the autoencoder and back.',
+    cls='soft',
+  )
+  yield picture('SSIM per route', pictures['route_bars'])
+  shown = [n for n in metrics['synthesis'] if f'panels/{n}' in pictures]
+  if shown:
+    yield tag('h3', 'Slices of the first held-out subject')
+  for name in shown:
+    score = metrics['synthesis'][name]
+    title = route_title(ROUTES_BY_NAME[name])
+    yield tag(
+      'details',
+      tag(
+        'summary',
+        f'{title}, SSIM {score["ssim"]:.3f} ',
+        tag('code', name),
+        *([tag('span', ' ✓ win', cls='win')] if score['win'] else []),
+      ),
+      picture(f'Slices of {title}', pictures[f'panels/{name}']),
+    )
+
+
+def _route_table(metrics: Mapping[str, Any]) -> Html:
+  added = added_metrics(metrics)
+  head = ['route', 'n', 'SSIM', 'copy', 'mean', 'ceiling', '', 'PSNR (dB)']
+  head += ['MAE', '', 'SSIM, full frame', *added]
+  rows = []
+  for name, score in metrics['synthesis'].items():
+    others = (score['baselines'].get(b, {}).get('ssim') for b in BASELINES)
+    rows.append(
+      [
+        route_title(ROUTES_BY_NAME[name]),
+        str(score['count']),
+        tag('b', f'{score["ssim"]:.3f}'),
+        *map(_ssim, others),
+        tag('span', '✓ win', cls='win') if score['win'] else '',
+        f'{score["psnr"]:.1f}',
+        f'{score["mae"]:.3g}',
+        score['unit'],
+        f'{score["full_frame"]["ssim"]:.3f}',
+        *(f'{score[name]:.4g}' for name in added),
+      ]
+    )
+  summary = metrics['summary']
+  others = (summary['mean_ssim_baselines'].get(name) for name in BASELINES)
+  foot = ['mean', '', f'{summary["mean_ssim"]:.3f}', *map(_ssim, others)]
+  foot += [f'{summary["wins"]} of {summary["routes"]}', *[''] * 4]
+  foot += [''] * len(added)
+  return table(head, rows, foot, left=(0, 6, 9))
+
+
+def _ssim(value: float | None) -> str:
+  return '–' if value is None else f'{value:.3f}'
+
+
+def _understanding(
+  metrics: Mapping[str, Any], pictures: Mapping[str, bytes]
+) -> Iterator[Html]:
+  scores = metrics.get('understanding')
+  if not scores:
+    return
+  yield tag('h2', 'Understanding')
+  rows = [
+    [
+      f'{task.upper()}, {TASKS[task].title}',
+      tag('b', f'{score["accuracy"]:.3f}'),
+      f'{score["chance"]:.3f}',
+      f'{score["count"]} {TASKS[task].scoring.unit}',
+      f'all {TASKS[task].scoring.unit} of a question right: '
+      f'{score["exact"]:.3f}'
+      if 'exact' in score
+      else '',
+    ]
+    for task, score in scores.items()
+  ]
+  head = ['task', 'accuracy', 'chance', 'asked', '']
+  yield table(head, rows, left=(0, 4))
+  if 'understanding' in pictures:
+    yield tag('h3', 'The first question of each task')
+    yield picture(
+      'A question of each task with the answers', pictures['understanding']
+    )
+  for task in scores:
+    if f'confusion_{task}' in pictures:
+      yield tag('h3', f'{task.upper()}: right answers and those given')
+      yield picture(
+        f'Confusion table of {task.upper()}', pictures[f'confusion_{task}']
+      )
+
+
+def _training(
+  stages: Sequence[Stage], pictures: Mapping[str, bytes]
+) -> Iterator[Html]:
+  yield tag('h2', 'Training')
+  rows = []
+  for stage in stages:
+    last = stage.rows[-1] if stage.rows else {}
+    speeds = stage.curve('steps_per_second')[1]
+    validation = stage.curve('val/loss')[1]
+    rows.append(
+      [
+        stage_title(stage),
+        tag('code', stage.workdir),
+        f'{last["step"]:.0f}' if last else '–',
+        f'{last["loss"]:.4f}' if 'loss' in last else '–',
+        f'{validation[-1]:.4f}' if validation.size else '–',
+        f'{sorted(speeds)[speeds.size // 2]:.2f}' if speeds.size else '–',
+      ]
+    )
+  head = ['stage', 'workdir', 'steps', 'loss', 'val loss', 'steps/s']
+  yield table(head, rows, left=(0, 1))
+  if 'loss_curves' in pictures:
+    yield picture('Losses and accuracies by step', pictures['loss_curves'])
+
+
+def _settings(
+  stages: Sequence[Stage], metrics: Mapping[str, Any]
+) -> Iterator[Html]:
+  """How numbers are defined, how they were sampled, and what trained them."""
+  for part, metrics_of_part in metrics.get('definition', {}).items():
+    yield tag('h2', f'Definitions: {part}')
+    yield facts(metrics_of_part)
+  yield tag('h2', 'Settings')
+  names = ('sampling', 'split', 'slices', 'store', 'subjects')
+  measured = {name: metrics[name] for name in names if name in metrics}
+  if measured:
+    yield tag('h3', 'Evaluation')
+    yield facts(measured)
+  for stage in stages:
+    versions = {f'version of {n}': v for n, v in stage.versions.items()}
+    yield tag(
+      'details',
+      tag('summary', f'{stage_title(stage)}: config and versions'),
+      facts({**stage.config, **versions}),
+    )

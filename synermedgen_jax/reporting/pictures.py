@@ -1,0 +1,388 @@
+"""Pictures of images: syntheses, and questions with the model's answers.
+
+Every function returns a matplotlib `Figure` of its own; nothing here touches
+pyplot's global state. Slices are shown as stored: anterior up, the patient's
+right on the left. `charts` draws numbers.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from synermedgen_jax.core.modalities import Modality, Route
+from synermedgen_jax.evaluation.understanding import is_correct, parts_of
+from synermedgen_jax.reporting.results import Panel, Question
+from synermedgen_jax.slices.grids import PICTURED
+from synermedgen_jax.tasks.registry import TASKS, asked_tasks
+from synermedgen_jax.tasks.scoring import read_letter
+
+STYLE = {
+  'font.family': 'DejaVu Sans',  # ships with matplotlib, on every machine
+  'font.size': 9,
+  'axes.titlesize': 10,
+  'axes.labelsize': 9,
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'legend.frameon': False,
+  'legend.fontsize': 8.5,
+  'figure.titlesize': 11,
+  'figure.titleweight': 'bold',
+  'text.parse_math': False,  # a dollar in an answer is a dollar
+}
+# Okabe and Ito: told apart with any colour vision. Marks never rely on them
+# alone.
+BLUE, ORANGE, GREEN, RED, SKY, GREY = (
+  '#0072B2',
+  '#E69F00',
+  '#00795A',  # darkened, so that it can be read as text
+  '#C34A00',  # likewise
+  '#56B4E9',
+  '#6B6B6B',
+)
+OVERVIEW = (
+  'brain_mr_to_ct',
+  'brain_cbct_to_ct',
+  'pelvis_mr_to_ct',
+  'pelvis_ct_to_mr',
+  'whole_body_pet_to_ct',
+  'brats_t1_to_t2',
+  'brats_t2_to_t1ce',
+  'brats_t1ce_to_flair',
+)
+# Colours, and the share of the window that they span. PET is read dark on
+# white, and most of it lies far below what the hottest organs take up.
+_SHOWN = {Modality.PET: ('gray_r', 0.5)}
+_AS_STORED = ('gray', 1.0)
+_ROWS = 3
+_STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
+_ROUNDING = 1e-6  # of float32 images
+_RIGHT, _WRONG = '\N{CHECK MARK}', '\N{BALLOT X}'
+
+
+def to_png(figure: Figure, *, dpi: int = 120) -> bytes:
+  """The figure as the content of a PNG file, nothing cut off."""
+  file = io.BytesIO()
+  figure.savefig(
+    file, format='png', dpi=dpi, bbox_inches='tight', pad_inches=0.08
+  )
+  return file.getvalue()
+
+
+def route_title(route: Route) -> str:
+  """'brain MRI → CT'."""
+  return f'{route.region.label} {route.source.label} → {route.target.label}'
+
+
+def error_limit(panel: Panel) -> float:
+  """Where the error map's colours end, in the target's unit.
+
+  The 99.5th percentile of the absolute error in the body, rounded up to a
+  number that reads well; a hundredth of the window where there is no error.
+  """
+  inside = panel.mask if panel.mask.any() else np.ones_like(panel.mask)
+  found = float(np.percentile(np.abs(panel.error[inside]), 99.5))
+  if not found > 0:
+    low, high = panel.target_window
+    return (high - low) / 100
+  power = 10.0 ** math.floor(math.log10(found))
+  return next(s * power for s in _STEPS if found <= s * power * (1 + _ROUNDING))
+
+
+@mpl.rc_context(STYLE)
+def route_panel(panel: Panel, score: Mapping[str, Any] | None = None) -> Figure:
+  """Up to three slices: source, synthesis, truth, and the signed error.
+
+  Args:
+    panel: the slices; of more than three, the first three are shown.
+    score: the route's entry in metrics.json, for the title.
+  """
+  rows = min(_ROWS, len(panel.source))
+  height, width = panel.source.shape[1:]
+  cell = 2.1
+  figure = Figure(
+    figsize=(4 * cell + 1.1, rows * cell * height / width + 1.2),
+    layout='compressed',
+  )
+  axes = figure.subplots(rows, 4, squeeze=False)
+  limit = error_limit(panel)
+  for row in range(rows):
+    for column, (_, slices, modality) in enumerate(_parts(panel)):
+      _show(axes[row, column], slices[row], modality)
+    image = _show_error(axes[row, 3], panel, row, limit)
+    axes[row, 0].set_ylabel(f'slice {panel.indices[row]}')
+  titles = (
+    *(f'{name}: {modality.label}' for name, _, modality in _parts(panel)),
+    'synthesis − truth',
+  )
+  for axis, title in zip(axes[0], titles, strict=True):
+    axis.set_title(title)
+  beyond = np.abs(panel.error[:rows]).max() > limit * (1 + _ROUNDING)
+  bar = figure.colorbar(
+    image, ax=axes[:, 3], extend='both' if beyond else 'neither', aspect=30
+  )
+  bar.set_label(f'error ({panel.route.target.unit})')
+  bar.outline.set_visible(False)
+  figure.suptitle(_panel_title(panel, score), x=0.01, ha='left')
+  figure.supxlabel(_panel_note(panel), x=0.01, ha='left', size=8, color=GREY)
+  return figure
+
+
+def _parts(
+  panel: Panel,
+) -> tuple[tuple[str, Float[np.ndarray, 'n h w'], Modality], ...]:
+  """What is shown side by side: its name, its slices, what they are of."""
+  route = panel.route
+  return (
+    ('source', panel.source, route.source),
+    ('synthesis', panel.synthesis, route.target),
+    ('truth', panel.truth, route.target),
+  )
+
+
+def _panel_title(panel: Panel, score: Mapping[str, Any] | None) -> str:
+  title = f'{panel.route.name}   {route_title(panel.route)}'
+  if score is None:
+    return title
+  subjects = 'subject' if score['count'] == 1 else 'subjects'
+  return (
+    f'{title}\nSSIM {score["ssim"]:.3f}, mean over {score["count"]} {subjects}'
+  )
+
+
+def _panel_note(panel: Panel) -> str:
+  """The windows, the orientation and the outline, in two lines."""
+  route = panel.route
+  source = _range(panel.source_window, route.source)
+  target = _range(panel.target_window, route.target)
+  return (
+    f'Subject {panel.subject}. Grey scale of the source: {source}; of '
+    f'synthesis and truth: {target}.\n{PICTURED[panel.plane]}. The outline '
+    'in the error map is the body mask that is scored.'
+  )
+
+
+def _range(window: tuple[float, float], modality: Modality) -> str:
+  colours, share = _SHOWN.get(modality, _AS_STORED)
+  low, high = window
+  ends = low, low + share * (high - low)
+  low, high = (f'{x:.4g}'.replace('-', '−') for x in ends)
+  if colours == 'gray_r':
+    return f'{low} (white) to {high} {modality.unit} (black)'
+  return f'{low} to {high} {modality.unit}'
+
+
+def _show(
+  axis: Axes,
+  image: Float[np.ndarray, 'h w'],
+  modality: Modality | None = None,
+) -> None:
+  """An image in [-1, 1]; as it is stored where its modality is not told."""
+  cmap, share = _SHOWN.get(modality, _AS_STORED)
+  axis.imshow(
+    image, cmap=cmap, vmin=-1, vmax=2 * share - 1, interpolation='nearest'
+  )
+  _bare(axis)
+
+
+def _show_error(axis: Axes, panel: Panel, row: int, limit: float):
+  image = axis.imshow(
+    panel.error[row],
+    cmap='RdBu_r',
+    vmin=-limit,
+    vmax=limit,
+    interpolation='nearest',
+  )
+  mask = panel.mask[row]
+  if mask.any() and not mask.all():
+    axis.contour(mask, levels=[0.5], colors=GREY, linewidths=0.6)
+  _bare(axis)
+  return image
+
+
+def _bare(axis: Axes) -> None:
+  axis.set_xticks([])
+  axis.set_yticks([])
+  axis.spines[:].set_visible(False)
+
+
+@mpl.rc_context(STYLE)
+def overview(panels: Mapping[str, Panel], *, most: int = 8) -> Figure:
+  """One slice of several routes, source above synthesis above truth.
+
+  Args:
+    panels: by name of the route; those of `OVERVIEW` come first.
+    most: how many routes at most.
+  """
+  names = [name for name in OVERVIEW if name in panels]
+  names += [name for name in panels if name not in names]
+  chosen = [panels[name] for name in names[:most]]
+  if not chosen:
+    raise ValueError('An overview needs the panel of at least one route.')
+  cell = 1.3
+  ratio = max(p.truth.shape[1] / p.truth.shape[2] for p in chosen)
+  figure = Figure(
+    figsize=(cell * len(chosen) + 0.4, 3 * cell * ratio + 0.6),
+    layout='compressed',
+  )
+  axes = figure.subplots(3, len(chosen), squeeze=False)
+  for column, panel in enumerate(chosen):
+    middle = len(panel.source) // 2
+    for row, (name, slices, modality) in enumerate(_parts(panel)):
+      _show(axes[row, column], slices[middle], modality)
+      axes[row, 0].set_ylabel(name)
+    route = panel.route
+    axes[0, column].set_title(
+      f'{route.region.label}\n{_short(route.source)} → {_short(route.target)}',
+      size=9,
+    )
+  return figure
+
+
+def _short(modality: Modality) -> str:
+  """'T1 (MRI)' -> 'T1': columns are narrow."""
+  return modality.label.removesuffix(' (MRI)')
+
+
+@mpl.rc_context(STYLE)
+def understanding_picture(questions: Sequence[Question]) -> Figure:
+  """The first question of each task with the right answer and the model's.
+
+  Right is green with a check mark, wrong is red with a cross.
+  """
+  first: dict[str, Question] = {}
+  for question in questions:
+    first.setdefault(question.task, question)
+  chosen = [first[task.name] for task in asked_tasks() if task.name in first]
+  if not chosen:
+    raise ValueError('The picture needs at least one question.')
+  columns = max(5, *(len(q.images) for q in chosen))
+  ratio = max(q.images.shape[1] / q.images.shape[2] for q in chosen)
+  cell, above, below = 1.85, 0.5, 1.0  # inches
+  height = cell * ratio + above + below
+  figure = Figure(figsize=(cell * columns, height * len(chosen)))
+  parts = figure.subfigures(len(chosen), 1, squeeze=False)[:, 0]
+  for part, question in zip(parts, chosen, strict=True):
+    axes = part.subplots(
+      1,
+      columns,
+      gridspec_kw={
+        'left': 0.005,
+        'right': 0.995,
+        'bottom': below / height,
+        'top': 1 - above / height,
+        'wspace': 0.05,
+      },
+    )
+    _draw_question(part, list(axes), question)
+  return figure
+
+
+def _draw_question(
+  part: SubFigure, axes: Sequence[Axes], question: Question
+) -> None:
+  words, *options = question.question.split('\n')
+  for axis, image, name in zip(
+    axes, question.images, _image_names(question), strict=False
+  ):
+    _show(axis, image)
+    axis.set_title(name, weight='bold' if len(name) == 1 else 'normal')
+  for axis in axes[len(question.images) :]:
+    axis.axis('off')
+  if TASKS[question.task].scoring.per_image:
+    _mark_panels(axes, question)
+  elif options:
+    _write_options(axes, question, options)
+  else:
+    _frame_candidates(axes, question)
+  left = {'x': 0.008, 'ha': 'left'}
+  part.suptitle(
+    f'{question.task.upper()}   {words}', y=0.985, va='top', size=10.5, **left
+  )
+  right = is_correct(_record(question))
+  said = question.prediction.strip() or '(nothing)'
+  part.text(
+    y=0.13,
+    s=f'{_RIGHT if right else _WRONG} model: {_wrap(said, 60)}     right '
+    f'answer: {question.answer}',
+    va='bottom',
+    size=9.5,
+    color=GREEN if right else RED,
+    **left,
+  )
+
+
+def _record(question: Question) -> dict[str, str]:
+  return {
+    'task': question.task,
+    'answer': question.answer,
+    'prediction': question.prediction,
+  }
+
+
+def _image_names(question: Question) -> list[str]:
+  """What follows an image names it; the one without a name is the source."""
+  return [letter or 'source' for letter in question.letters]
+
+
+def _mark_panels(axes: Sequence[Axes], question: Question) -> None:
+  """The right answer under each panel, and the given one where it is wrong."""
+  panels = parts_of(_record(question))
+  for axis, (truth, said) in zip(axes, panels, strict=False):
+    right = truth == said
+    words = f'{_RIGHT} {truth}' if right else f'{_WRONG} {said or "unread"}'
+    axis.set_xlabel(
+      words if right else f'{words}\nis {truth}', color=GREEN if right else RED
+    )
+
+
+def _frame_candidates(axes: Sequence[Axes], question: Question) -> None:
+  """Green around the right candidate, red around a wrong choice."""
+  right, said = (
+    read_letter(words)[0] for words in (question.answer, question.prediction)
+  )
+  for axis, letter in zip(axes, question.letters, strict=False):
+    if letter and letter in (right, said):
+      color = GREEN if letter == right else RED
+      axis.spines[:].set(visible=True, color=color, linewidth=2.5)
+      mark = _RIGHT if letter == right else _WRONG
+      axis.set_title(f'{letter} {mark}', weight='bold', color=color)
+
+
+def _write_options(
+  axes: Sequence[Axes], question: Question, options: Sequence[str]
+) -> None:
+  """The options beside the images; the right one and a wrong choice marked."""
+  right, said = (
+    read_letter(words)[0] for words in (question.answer, question.prediction)
+  )
+  beside = axes[min(len(question.images), len(axes) - 1)]
+  for place, option in enumerate(options):
+    letter = option.rsplit(' ', 1)[-1]
+    color, mark = 'black', ''
+    if letter and letter == right:
+      color, mark = GREEN, f' {_RIGHT}'
+    elif letter and letter == said:
+      color, mark = RED, f' {_WRONG}'
+    beside.text(
+      0.0,
+      1 - (place + 0.5) / len(options),
+      _wrap(option, 56) + mark,
+      transform=beside.transAxes,
+      va='center',
+      color=color,
+      size=10,
+    )
+
+
+def _wrap(words: str, width: int) -> str:
+  return '\n'.join(textwrap.wrap(words, width, drop_whitespace=False)) or words

@@ -1,0 +1,377 @@
+"""Reads the files of training and evaluation from a workdir, for a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Route
+from synermedgen_jax.evaluation.metrics import BUILT_IN
+from synermedgen_jax.evaluation.routes import TRIVIAL, added_metrics
+from synermedgen_jax.evaluation.subjects import ResultError
+from synermedgen_jax.slices.grids import PLANES
+from synermedgen_jax.tasks.registry import asked_tasks
+
+Images = Float[np.ndarray, 'n h w']
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One stage of training.
+
+  Attributes:
+    workdir: where it was trained.
+    config: its config, plain values.
+    versions: of the libraries, by name.
+    rows: one mapping from names to values per logged step, in order.
+  """
+
+  workdir: Path
+  config: Mapping[str, Any]
+  versions: Mapping[str, str]
+  rows: Sequence[Mapping[str, float]]
+
+  def curve(
+    self, name: str
+  ) -> tuple[Int[np.ndarray, ' k'], Float[np.ndarray, ' k']]:
+    """The steps at which `name` was logged, and its values."""
+    found = [(row['step'], row[name]) for row in self.rows if name in row]
+    steps, values = zip(*found, strict=True) if found else ((), ())
+    return np.array(steps, int), np.array(values, float)
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+  """A few slices of a held-out subject.
+
+  Attributes:
+    route: source -> target.
+    source, synthesis, truth: in [-1, 1], which spans the target's window (for
+      the source, its own).
+    mask: the body.
+    indices: the places of the slices in their volume.
+    source_window: what -1 and 1 are in the source, in its unit.
+    target_window: likewise, of synthesis and truth.
+    plane: of the slices, a name in `grids.PLANES`.
+    subject: whom it shows.
+  """
+
+  route: Route
+  source: Images
+  synthesis: Images
+  truth: Images
+  mask: Bool[np.ndarray, 'n h w']
+  indices: Int[np.ndarray, ' n']
+  source_window: tuple[float, float]
+  target_window: tuple[float, float]
+  plane: str
+  subject: str
+
+  @property
+  def error(self) -> Images:
+    """Synthesis less truth in the target's unit, clipped to its window."""
+    synthesis, truth = (
+      np.clip(x, -1, 1).astype(np.float64) for x in (self.synthesis, self.truth)
+    )
+    low, high = self.target_window
+    return (synthesis - truth) * (high - low) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+  """A question that was asked, with its images and what the model said.
+
+  Attributes:
+    task: a name in `tasks.registry`.
+    question: its words; further lines are options.
+    answer: the right one.
+    prediction: the model's.
+    images: in [-1, 1], in the order of the question.
+    letters: the name of each image; '' for one without.
+  """
+
+  task: str
+  question: str
+  answer: str
+  prediction: str
+  images: Images
+  letters: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """The results of `evaluate`.
+
+  Attributes:
+    metrics: as in metrics.json, checked.
+    panels: by name of the route.
+    questions: those with images.
+  """
+
+  metrics: Mapping[str, Any]
+  panels: Mapping[str, Panel]
+  questions: Sequence[Question]
+
+
+def read_stages(workdir: Path) -> tuple[list[Stage], list[str]]:
+  """The stages that led to a workdir, first to last, by `init_from`.
+
+  Returns:
+    The stages, and a line for each that is missing.
+
+  Raises:
+    ResultError: the workdir holds no config, or a file is not what it should
+      be.
+  """
+  if not (workdir / 'config.json').is_file():
+    raise ResultError(
+      f'{workdir}: holds no config.json; train a stage there with '
+      'python -m synermedgen_jax.main.'
+    )
+  stages, missing, seen = [], [], set()
+  while True:
+    if workdir.resolve() in seen:
+      raise ResultError(
+        f'{workdir / "config.json"}: init_from leads back to this stage; '
+        'correct it.'
+      )
+    seen.add(workdir.resolve())
+    stages.insert(0, _read_stage(workdir))
+    earlier = stages[0].config['init_from']
+    if not earlier:
+      return stages, missing
+    workdir = Path(earlier)
+    if not (workdir / 'config.json').is_file():
+      missing.append(
+        f'Stage {stages[0].config["stage"]} began from {earlier}, which '
+        'holds no config.json here: it is left out.'
+      )
+      return stages, missing
+
+
+def _read_stage(workdir: Path) -> Stage:
+  path = workdir / 'config.json'
+  record = _read_json(path)
+  spec = {'config': {'stage': str, 'init_from': str}, 'versions': {}}
+  _check(
+    path,
+    record,
+    spec,
+    hint='train the stage again with python -m synermedgen_jax.main.',
+  )
+  rows = _read_rows(workdir / 'metrics.jsonl')
+  return Stage(workdir, record['config'], record['versions'], rows)
+
+
+def _read_rows(path: Path) -> list[dict[str, float]]:
+  if not path.is_file():
+    return []
+  # A last line without an end is being written, or was cut off by a kill.
+  lines = path.read_text(errors='replace').split('\n')[:-1]
+  rows = []
+  for number, line in enumerate(lines, start=1):
+    try:
+      row = json.loads(line)
+      row['step'] = int(row['step'])
+      rows.append({name: float(value) for name, value in row.items()})
+    except (ValueError, KeyError, TypeError, AttributeError):
+      raise ResultError(
+        f'{path}: line {number} is not a row of metrics; delete that line.'
+      ) from None
+  return rows
+
+
+def read_evaluation(workdir: Path) -> Evaluation | None:
+  """What `evaluate` wrote in a workdir; None where it did not run.
+
+  Raises:
+    ResultError: a file is not what it should be.
+  """
+  folder = workdir / 'evaluation'
+  path = folder / 'metrics.json'
+  if not path.is_file():
+    return None
+  metrics = _read_json(path)
+  _check(path, metrics, {})
+  _check_metrics(path, metrics)
+  panels = {}
+  for name in metrics.get('synthesis', {}):
+    # Only what was scored: a panel of an earlier evaluation may lie there too.
+    panel = folder / 'panels' / f'{name}.npz'
+    if panel.is_file():
+      panels[name] = _read_panel(panel)
+  questions = []
+  if 'understanding' in metrics and (folder / 'understanding.json').is_file():
+    questions = _read_questions(folder)
+  return Evaluation(metrics, panels, questions)
+
+
+_SCORE = dict.fromkeys(BUILT_IN, float)
+_ROUTE = {
+  **_SCORE,
+  'count': int,
+  'unit': str,
+  'win': bool,
+  'full_frame': _SCORE,
+  'baselines': dict.fromkeys(TRIVIAL, _SCORE),
+}
+_SUMMARY = {
+  'routes': int,
+  'wins': int,
+  'mean_ssim': float,
+  'mean_ssim_baselines': dict.fromkeys(TRIVIAL, float),
+  'better_baseline': str,
+}
+_TASK = {'accuracy': float, 'chance': float, 'count': int}
+_CONFUSION = {'truth': list, 'said': list, 'counts': list}
+
+
+def _check_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
+  tasks = [task.name for task in asked_tasks()]
+  for part, known in (('synthesis', ROUTES_BY_NAME), ('understanding', tasks)):
+    _check(path, metrics.get(part, {}), {}, part)
+    for name in metrics.get(part, {}):
+      if name not in known:
+        raise ResultError(
+          f'{path}: {part} has an unknown {name!r}; name the module that '
+          f'registers it with --modules, or {_EVALUATE_AGAIN}'
+        )
+  added = dict.fromkeys(added_metrics(metrics), float)
+  for name, score in metrics.get('synthesis', {}).items():
+    _check(path, score, _ROUTE | added, f'synthesis.{name}')
+  if 'synthesis' in metrics:
+    _check(path, metrics, {'summary': _SUMMARY})
+    if metrics['summary']['better_baseline'] not in TRIVIAL:
+      raise ResultError(
+        f'{path}: summary.better_baseline is unknown; {_EVALUATE_AGAIN}'
+      )
+  for task, score in metrics.get('understanding', {}).items():
+    _check(path, score, _TASK, f'understanding.{task}')
+    if 'confusion' in score:
+      where = f'understanding.{task}.confusion'
+      _check(path, score['confusion'], _CONFUSION, where)
+
+
+_EVALUATE_AGAIN = (
+  'write it again with python -m synermedgen_jax.evaluate --workdir=DIR.'
+)
+
+
+def _check(
+  path: Path, value: Any, spec: Any, where: str = '', hint: str = ''
+) -> None:
+  """Refuses a value without the keys and types of `spec`, keys nested."""
+  expected = dict if isinstance(spec, Mapping) else spec
+  accepted = (int, float) if expected is float else expected
+  if not isinstance(value, accepted):
+    found = 'missing' if value is None else f'not {value!r:.40}'
+    raise ResultError(
+      f'{path}: {where or "its content"} should be {_JSON_NAMES[expected]}, '
+      f'but it is {found}; {hint or _EVALUATE_AGAIN}'
+    )
+  if isinstance(spec, Mapping):
+    for key, inner in spec.items():
+      place = f'{where}.{key}' if where else key
+      _check(path, value.get(key), inner, place, hint)
+
+
+_JSON_NAMES = {
+  dict: 'an object',
+  list: 'a list',
+  float: 'a number',
+  int: 'a whole number',
+  str: 'text',
+  bool: 'true or false',
+}
+
+
+def _read_json(path: Path) -> Any:
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise ResultError(
+      f'{path}: is not JSON ({error}); delete it and run the command that '
+      'wrote it again.'
+    ) from None
+
+
+def _read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      return {name: file[name] for name in names}
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    detail = ' '.join(str(error).split())
+    raise ResultError(
+      f'{path}: cannot be read ({detail}); {_EVALUATE_AGAIN}'
+    ) from None
+
+
+def _read_panel(path: Path) -> Panel:
+  images = ('source', 'synthesis', 'truth')
+  bounds = ('source_window', 'target_window')
+  names = (*images, 'mask', 'indices', *bounds, 'plane', 'subject')
+  arrays = _read_npz(path, names)
+  shape = arrays['source'].shape
+  windows = [arrays[name] for name in bounds]
+  problem = ''
+  if len(shape) != 3 or 0 in shape:
+    problem = f'source has shape {shape}, not slices of pixels'
+  elif any(arrays[name].shape != shape for name in (*images, 'mask')):
+    problem = 'source, synthesis, truth and mask differ in shape'
+  elif arrays['indices'].shape != shape[:1]:
+    problem = f'{len(arrays["indices"])} indices for {shape[0]} slices'
+  elif any(w.shape != (2,) or not w[0] < w[1] for w in windows):
+    problem = 'a window is not two values, the lower one first'
+  elif str(arrays['plane']) not in PLANES:
+    problem = f'unknown plane {arrays["plane"]}'
+  if problem:
+    raise ResultError(f'{path}: {problem}; {_EVALUATE_AGAIN}')
+  return Panel(
+    ROUTES_BY_NAME[path.stem],
+    *(arrays[name].astype(np.float32) for name in images),
+    arrays['mask'].astype(bool),
+    arrays['indices'].astype(int),
+    *(tuple(window.tolist()) for window in windows),
+    str(arrays['plane']),
+    str(arrays['subject']),
+  )
+
+
+def _read_questions(folder: Path) -> list[Question]:
+  path = folder / 'understanding.json'
+  records = _read_json(path)
+  _check(path, records, list)
+  images = _read_npz(folder / 'understanding.npz', ['images'])['images']
+  texts = ('task', 'question', 'answer', 'prediction')
+  spec = {**dict.fromkeys(texts, str), 'images': list, 'letters': list}
+  questions = []
+  for number, record in enumerate(records):
+    _check(path, record, spec, f'[{number}]')
+    places = record['images']
+    known = range(len(images)) if images.ndim == 3 else ()
+    if not places or any(place not in known for place in places):
+      raise ResultError(
+        f'{path}: [{number}] names images that understanding.npz lacks; '
+        f'{_EVALUATE_AGAIN}'
+      )
+    tasks = [task.name for task in asked_tasks()]
+    if record['task'] not in tasks or len(record['letters']) != len(places):
+      raise ResultError(
+        f'{path}: [{number}] is not a question of {", ".join(tasks)} with a '
+        f'letter per image; {_EVALUATE_AGAIN}'
+      )
+    questions.append(
+      Question(
+        **{name: record[name] for name in texts},
+        images=images[places].astype(np.float32),
+        letters=tuple(map(str, record['letters'])),
+      )
+    )
+  return questions

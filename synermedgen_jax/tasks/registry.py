@@ -1,0 +1,187 @@
+"""The table of tasks: everything that the library knows about each.
+
+A task is a row of `TASKS`. Training, evaluation and reports read the row and
+never ask for a task by its name, so a new task is its module and one
+`register(Task(...))`. A project's rows are in a module that `config.modules`
+names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+
+from synermedgen_jax.tasks import cts, mi, synthesis, tia
+from synermedgen_jax.tasks.example import Example, ExampleSource
+from synermedgen_jax.tasks.pairs import Pair, Pool
+from synermedgen_jax.tasks.scoring import LETTER, PANELS, Scoring
+
+Kind = Literal['question', 'synthesis', 'reconstruction']
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """One kind of example, to train on or to ask.
+
+  Examples come from pairs of slices (`build`), from a source of the task's own
+  (`source`), or from files that the config names (neither).
+
+  Attributes:
+    name: the key of `config.tasks`, in metrics and in files.
+    kind: 'question': the answer's tokens have a loss. 'synthesis': the noised
+      image has one, and conditions are left out at the rates of
+      `config.dropout`. 'reconstruction': an image for the autoencoder alone.
+    title: in reports, in full.
+    definition: what is asked or made, in reports.
+    build: an example about a pair. It draws from the pool and the generator
+      alone, so a seed fixes every example.
+    eligible: whether a pair can be asked about.
+    source: split -> seed -> an endless dataset of examples.
+    scoring: how `evaluate` scores answers; it asks every task that has both
+      `build` and `scoring`.
+    mirror: images may be mirrored in training, as no text of the task names a
+      side.
+  """
+
+  name: str
+  kind: Kind
+  title: str
+  definition: str
+  build: Callable[[Pair, Pool, np.random.Generator], Example] | None = None
+  eligible: Callable[[Pair, Pool], bool] = lambda pair, pool: True
+  source: Callable[[str], ExampleSource] | None = None
+  scoring: Scoring | None = None
+  mirror: bool = False
+
+  def __post_init__(self):
+    if not self.name.isidentifier() or self.name != self.name.lower():
+      raise ValueError(
+        f'Task {self.name!r}: expected a name of lower-case letters, digits '
+        'and _.'
+      )
+    if self.build and self.source:
+      raise ValueError(f'Task {self.name!r} has both `build` and `source`.')
+
+
+TASKS: dict[str, Task] = {}
+
+
+def register(task: Task) -> Task:
+  """Adds a row to the table.
+
+  Raises:
+    ValueError: the name is taken.
+  """
+  if task.name in TASKS:
+    raise ValueError(f'Task {task.name!r} is registered already.')
+  TASKS[task.name] = task
+  return task
+
+
+def task_named(name: str) -> Task:
+  """The row of that name.
+
+  Raises:
+    ValueError: there is none; the message lists the known ones.
+  """
+  if name not in TASKS:
+    raise ValueError(
+      f'Unknown task {name!r}: expected one of {", ".join(TASKS)}. Tasks of a '
+      'project need its module in config.modules, or on --modules.'
+    )
+  return TASKS[name]
+
+
+def asked_tasks() -> list[Task]:
+  """The tasks that `evaluate` asks, in order of registration."""
+  return [task for task in TASKS.values() if task.build and task.scoring]
+
+
+def task_names(shares: Mapping[str, float]) -> tuple[str, ...]:
+  """The tasks of a run in the order of their ids.
+
+  Args:
+    shares: `config.tasks`, name -> share of the examples.
+
+  Returns:
+    The names with a share above 0, sorted; `PackedBatch.task_ids` are
+    positions in this tuple.
+  """
+  return tuple(sorted(name for name, share in shares.items() if share > 0))
+
+
+register(
+  Task(
+    'cts',
+    'question',
+    'conditional target selection',
+    'which of four neighbouring slices of the target shows the same place as '
+    'the source slice',
+    build=cts.build,
+    eligible=cts.eligible,
+    scoring=LETTER,
+    mirror=True,
+  )
+)
+register(
+  Task(
+    'mi',
+    'question',
+    'modality identification',
+    'the modality of each of four panels',
+    build=mi.build,
+    scoring=PANELS,
+    mirror=True,
+  )
+)
+register(
+  Task(
+    'tia',
+    'question',
+    'transformation instruction alignment',
+    'which of four descriptions of a route fits a source and a target slice',
+    build=tia.build,
+    scoring=LETTER,
+    mirror=True,
+  )
+)
+register(
+  Task(
+    'synthesis',
+    'synthesis',
+    'synthesis',
+    'the target slice from the source slice and a description of the route',
+    build=synthesis.build,
+    mirror=True,
+  )
+)
+register(
+  Task(
+    'reconstruction',
+    'reconstruction',
+    'reconstruction',
+    'a slice through the autoencoder and back',
+    build=synthesis.build_reconstruction,
+    mirror=True,
+  )
+)
+# BAGEL's own formats: `config.bagel_files` names their files.
+register(
+  Task(
+    'vlm',
+    'question',
+    'conversations about images',
+    "questions and answers in BAGEL's VLM format",
+  )
+)
+register(
+  Task(
+    'editing',
+    'synthesis',
+    'image editing',
+    "chains of edits in BAGEL's editing format",
+  )
+)

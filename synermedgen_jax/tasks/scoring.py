@@ -1,0 +1,110 @@
+"""How answers are read and scored.
+
+An answer has parts: one for a question with a letter, one per panel for MI. A
+part is right where the model gives what the right answer gives.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.tasks import mi
+from synermedgen_jax.tasks.prompts import LETTERS
+
+_LETTER = re.compile(rf'\s*([{LETTERS}])\b')
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+  """How the answers to a task are scored.
+
+  Attributes:
+    read: the parts of an answer's text, always as many; '' where a part cannot
+      be read.
+    chance: the expected accuracy of guessing, from the right parts of all
+      questions.
+    definition: in words, `accuracy` and `chance`.
+    unit: plural of what `accuracy` counts.
+    per_image: the parts belong to the images of the question, in order;
+      otherwise the answer is about the subject of the first image.
+    labels: all values of a part, in the order of a confusion table; None = no
+      such table.
+  """
+
+  read: Callable[[str], Sequence[str]]
+  chance: Callable[[Sequence[str]], float]
+  definition: Mapping[str, str]
+  unit: str = 'questions'
+  per_image: bool = False
+  labels: Callable[[], Sequence[str]] | None = None
+
+  def parts(self, answer: str, prediction: str) -> list[tuple[str, str]]:
+    """(right, given) of every part; given is '' where it cannot be read.
+
+    Args:
+      answer: the right one.
+      prediction: the model's.
+
+    Raises:
+      ValueError: no part of the right answer can be read.
+    """
+    right, given = self.read(answer), self.read(prediction)
+    parts = [(r, g) for r, g in zip(right, given, strict=True) if r]
+    if not parts:
+      raise ValueError(f'The right answer {answer!r} cannot be read.')
+    return parts
+
+
+def read_letter(answer: str) -> tuple[str]:
+  """The letter that an answer begins with; '' where there is none."""
+  match = _LETTER.match(answer)
+  return (match.group(1) if match else '',)
+
+
+def read_words(answer: str) -> tuple[str]:
+  """The whole answer, without the spaces around it."""
+  return (answer.strip(),)
+
+
+def one_in(count: int) -> Callable[[Sequence[str]], float]:
+  """Chance where every question has `count` equally likely answers."""
+  return lambda right: 1 / count
+
+
+def most_frequent(right: Sequence[str]) -> float:
+  """The share of the most frequent right part: always giving that one."""
+  return max(collections.Counter(right).values()) / len(right)
+
+
+LETTER = Scoring(
+  read_letter,
+  one_in(len(LETTERS)),
+  {
+    'accuracy': 'share of questions whose answer begins with the right letter',
+    'chance': f'1 in {len(LETTERS)}',
+  },
+)
+PANELS = Scoring(
+  mi.parse_answer,
+  most_frequent,
+  {
+    'accuracy': 'share of panels given the right modality',
+    'exact': 'share of questions with all panels right',
+    'chance': 'share of the most frequent modality among the panels asked',
+  },
+  unit='panels',
+  per_image=True,
+  labels=lambda: [modality.label for modality in Modality],
+)
+WORDS = Scoring(
+  read_words,
+  most_frequent,
+  {
+    'accuracy': 'share of questions answered with the right words',
+    'chance': 'share of the most frequent answer among those asked',
+  },
+)

@@ -1,0 +1,360 @@
+"""A stage from its config: every part built and checked before compiling.
+
+  run = build(config)
+  loop.train(run, workdir)
+
+`build` is the only reader of a training config. Everything below it takes
+frozen dataclasses and arguments.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from synermedgen_jax.config.errors import ConfigError, key_errors, made_of
+from synermedgen_jax.config.model import (
+  initial_params,
+  model_shape,
+  with_compute,
+)
+from synermedgen_jax.config.modules import import_modules
+from synermedgen_jax.config.tokenizer import choose_tokenizer
+from synermedgen_jax.core import trees
+from synermedgen_jax.core.batch import (
+  Capacity,
+  ImageGeometry,
+  PackedBatch,
+  abstract_batch,
+)
+from synermedgen_jax.core.chips import chip_of
+from synermedgen_jax.core.sharding import (
+  BATCH_AXES,
+  batch_sharding,
+  make_mesh,
+)
+from synermedgen_jax.input.augment import Augment
+from synermedgen_jax.input.pipeline import Dropout, Mixture, train_dataset
+from synermedgen_jax.input.streams import TrainData
+from synermedgen_jax.input.tokenizer import PROJECT, Tokenizer, load_tokenizer
+from synermedgen_jax.interop import bagel_formats
+from synermedgen_jax.models.bagel import BagelConfig, abstract_params
+from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.tasks.prompts import PROMPTS
+from synermedgen_jax.tasks.registry import task_names
+from synermedgen_jax.training import flops, loop, optim
+from synermedgen_jax.training.calibration import calibrate_latents
+from synermedgen_jax.training.config_checks import (
+  check,
+  check_best_is_measured,
+  check_start,
+  check_store,
+  streams_here,
+)
+from synermedgen_jax.training.objectives import ObjectiveConfig
+from synermedgen_jax.training.train_state import (
+  TrainState,
+  abstract_state,
+  create_state,
+)
+
+
+def build(
+  config: ConfigDict,
+  *,
+  devices: Sequence[jax.Device] | None = None,
+  data: bool = True,
+) -> loop.Run:
+  """Builds a stage, and refuses what cannot run before anything compiles.
+
+  Args:
+    config: of a stage, such as `configs.stage1.get_config()`; not changed.
+    devices: what the mesh is made of; None = all of this machine's.
+    data: open the store and read the first rows. Without, the run is good for
+      planning: it needs no store, no start and no tokenizer, for which the
+      project's stands in.
+
+  Raises:
+    ConfigError: one line naming the key that is wrong.
+    StoreError, CheckpointError, FormatError: naming the file.
+  """
+  config = config.copy_and_resolve_references()
+  with key_errors('modules'):
+    import_modules(config.modules)
+  if data:
+    check_start(config)
+  shape = model_shape(config)
+  config.tokenizer, tokenizer = _tokenizer(config, needed=data)
+  with key_errors('mesh'):
+    mesh = make_mesh(config.mesh, devices)
+  _resolve_rows(config, mesh)
+  check(config, shape, tokenizer, mesh)
+  model = with_compute(config, shape)
+  geometry = made_of(config, 'image', model.image_geometry)
+  capacity = made_of(config, 'capacity', Capacity)
+  store, rows, val = None, None, []
+  if data:
+    store = _store(config)
+    rows, val = _data(config, store, tokenizer, geometry, capacity, mesh)
+  step = loop.StepConfig(
+    stage=config.stage,
+    objective=made_of(config, 'objective', ObjectiveConfig),
+    tasks=task_names(config.tasks),
+    ema_decay=config.ema,
+    seed=config.seed,
+  )
+  scales, tx = _optimiser(config, model)
+  state = abstract_state(model, scales, tx, mesh, ema=config.ema > 0)
+  used = 0.0
+  if data:
+    first = next(iter(rows))
+    _check_best(config, model, step, state, first)
+    used = _step_utilisation(config.rows, model, tx, step, state, first, mesh)
+  return loop.Run(
+    config=config.to_dict(),
+    model=model,
+    tokenizer=tokenizer,
+    geometry=geometry,
+    capacity=capacity,
+    rows=config.rows,
+    mesh=mesh,
+    scales=scales,
+    tx=tx,
+    state=state,
+    create=functools.partial(
+      _first_state, config, model, scales, tx, mesh, tokenizer
+    ),
+    complete=functools.partial(_complete, config.stage, model, rows, mesh),
+    step=step,
+    loop=_loop_config(config, used),
+    store=store,
+    data=rows,
+    val=val,
+  )
+
+
+def batch_shapes(run: loop.Run) -> PackedBatch:
+  """A batch of the run as shapes, split over its mesh."""
+  rows = batch_sharding(run.mesh)
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows),
+    abstract_batch(run.rows, run.capacity, run.geometry),
+  )
+
+
+def _tokenizer(config: ConfigDict, *, needed: bool) -> tuple[str, Tokenizer]:
+  if not needed and not config.tokenizer and not config.init_from:
+    return '', load_tokenizer(PROJECT)
+  return choose_tokenizer(config)
+
+
+def _resolve_rows(config: ConfigDict, mesh: Mesh) -> None:
+  """-1 becomes one row per device of data and fsdp, one stream per row."""
+  if config.rows == -1:
+    config.rows = 1
+    for axis in BATCH_AXES:
+      config.rows *= mesh.shape[axis]
+  if config.streams == -1:
+    config.streams = config.rows
+
+
+def _store(config: ConfigDict) -> SliceStore | None:
+  if not config.store:
+    return None
+  with key_errors('store'):
+    store = SliceStore.open(config.store)
+  check_store(config, store)
+  return store
+
+
+def _data(
+  config: ConfigDict,
+  store: SliceStore | None,
+  tokenizer: Tokenizer,
+  geometry: ImageGeometry,
+  capacity: Capacity,
+  mesh: Mesh,
+) -> tuple[TrainData, list[PackedBatch]]:
+  """The training data, and the batches of the validation."""
+  files = config.bagel_files.to_dict()
+  here = streams_here(config, mesh)
+
+  def dataset(split: str, seed: int, route_weights=(), **changes) -> TrainData:
+    return train_dataset(
+      store,
+      split,
+      tokenizer,
+      geometry,
+      capacity,
+      Mixture(
+        tasks=config.tasks.to_dict(),
+        prompts=PROMPTS[config.prompts],
+        neighbours=config.neighbours,
+        routes=tuple(config.routes),
+        route_weights=tuple(route_weights),
+        sources=bagel_formats.sources(files, split),
+        files={k: v for k, v in files.items() if v and not k.startswith('val')},
+      ),
+      rows=config.rows,
+      seed=seed,
+      **changes,
+      packing_bins=config.packing_bins,
+      streams=config.streams,
+      here=here,
+      threads=config.reader_threads,
+    )
+
+  val = []
+  try:
+    data = dataset(
+      'train',
+      config.seed,
+      config.route_weights,
+      dropout=made_of(config, 'dropout', Dropout),
+      augment=made_of(config, 'augment', Augment),
+    )
+    if config.val_every:
+      # Validation shows pairs as they are, all routes alike.
+      held_out = iter(dataset('val', config.seed + 1))
+      val = [next(held_out) for _ in range(config.val_batches)]
+  except ConfigError:
+    raise
+  except ValueError as error:
+    raise ConfigError(str(error)) from None
+  return data, val
+
+
+def _check_best(
+  config: ConfigDict,
+  model: BagelConfig,
+  constants: loop.StepConfig,
+  state: TrainState,
+  rows: PackedBatch,
+) -> None:
+  """Refuses a `config.best` that the validation does not measure."""
+  if config.best:
+    step = loop.make_eval_step(model, constants)
+    terms = jax.eval_shape(step, state, rows, 0)
+    check_best_is_measured(
+      config, {t for t in terms if not t.startswith(loop.OF_TRAINING)}
+    )
+
+
+def _loop_config(
+  config: ConfigDict, step_utilisation: float
+) -> loop.LoopConfig:
+  return loop.LoopConfig(
+    steps=config.steps,
+    rate=_learning_rate(config),
+    log_every=config.log_every,
+    checkpoint_every=config.checkpoint_every,
+    val_every=config.val_every,
+    keep=config.keep,
+    keep_every=config.keep_every,
+    best=config.best,
+    max_bad_steps=config.max_bad_steps,
+    profile_start=config.profile.start,
+    profile_steps=config.profile.steps,
+    step_utilisation=step_utilisation,
+  )
+
+
+def _optimiser(
+  config: ConfigDict, model: BagelConfig
+) -> tuple[dict[str, float], optax.GradientTransformation]:
+  """The learning-rate multiplier of every parameter, and the optimiser."""
+  names = trees.flatten(nn.unbox(abstract_params(model))).keys()
+  rate = _learning_rate(config)
+  try:
+    scales = optim.multipliers(names, tuple(map(tuple, config.trainable)))
+    return scales, optim.optimizer(
+      rate,
+      scales,
+      name=config.optimizer,
+      b1=config.b1,
+      b2=config.b2,
+      eps=config.eps,
+      weight_decay=config.weight_decay,
+      clip=config.clip,
+    )
+  except re.error as error:
+    raise ConfigError(f'config.trainable: {error}.') from None
+  except ValueError as error:
+    raise ConfigError(str(error)) from None
+
+
+def _learning_rate(config: ConfigDict) -> optax.Schedule:
+  """The learning rate by step."""
+  try:
+    return optim.schedule(
+      config.learning_rate, config.warmup, config.steps, config.decay
+    )
+  except ValueError as error:
+    raise ConfigError(str(error)) from None
+
+
+def _first_state(
+  config: ConfigDict,
+  model: BagelConfig,
+  scales: dict[str, float],
+  tx: optax.GradientTransformation,
+  mesh: Mesh,
+  tokenizer: Tokenizer,
+) -> TrainState:
+  """The state of step 0: random parameters, or those of `config.init_from`."""
+  return create_state(
+    model,
+    scales,
+    tx,
+    mesh,
+    seed=config.seed,
+    ema=config.ema > 0,
+    initial=initial_params(config, tokenizer),
+  )[0]
+
+
+def _complete(
+  stage: str,
+  model: BagelConfig,
+  data: TrainData | None,
+  mesh: Mesh,
+  state: TrainState,
+) -> TrainState:
+  """Scales the latents of a new autoencoder before its state is saved."""
+  if stage != 'autoencoder':
+    return state
+  return calibrate_latents(model, state, iter(data), mesh)
+
+
+def _step_utilisation(
+  rows: int,
+  model: BagelConfig,
+  tx: optax.GradientTransformation,
+  constants: loop.StepConfig,
+  state: TrainState,
+  sample: PackedBatch,
+  mesh: Mesh,
+) -> float:
+  """Share of the peak rate that one step a second uses; 0 = not known.
+
+  Args:
+    rows: of a batch, over all devices.
+    sample: some rows of the data, whose visible blocks stand for all.
+  """
+  chip = chip_of(mesh.devices.flat[0])
+  if not chip:
+    return 0.0
+  batch = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), sample
+  )
+  needed = flops.step_flops(
+    model, tx, constants, state, batch, flops.active_blocks(sample)
+  )
+  return sum(needed.values()) / (chip.tflops * 1e12 * mesh.size)

@@ -1,0 +1,75 @@
+"""The lines that a training run prints first: what it trains, from what."""
+
+from __future__ import annotations
+
+from synermedgen_jax.checkpoint.weights_folder import holds_weights
+from synermedgen_jax.models.interval_attention import preferred
+from synermedgen_jax.training.loop import Run
+
+
+def introduce(run: Run) -> str:
+  """Names the origin of model, weights, tokenizer and recipe, line by line."""
+  config, devices = run.config, run.mesh.devices.flat
+  trained = sum(x.size for x in run.state.trainable.values())
+  frozen = sum(x.size for x in run.state.frozen.values())
+  lines = {
+    'model': config['model'],
+    'weights': _weights(config),
+    'tokenizer': f'{_tokenizer(config)}, {run.tokenizer.vocab_size:,} tokens',
+    'data': config['store'] or 'no store, files alone',
+    'recipe': _recipe(config),
+    'batch': f'{run.rows} rows of {_tokens(run):,} tokens; images '
+    f'{run.geometry.vit_side} (ViT) and {run.geometry.vae_side} (VAE) pixels',
+    'attention': _attention(run),
+  }
+  return '\n'.join(
+    [
+      f'Stage {config["stage"]} on {run.mesh.size} {devices[0].platform} '
+      f'device(s): {trained / 1e6:.2f} M parameters train, '
+      f'{frozen / 1e6:.2f} M are frozen.',
+      *(f'  {name:<10} {text}' for name, text in lines.items()),
+    ]
+  )
+
+
+def _weights(config) -> str:
+  start = config['init_from']
+  if not start:
+    return 'random'
+  if holds_weights(start):
+    return start
+  step = config['init_step']
+  return f'{start}, {step if step in ("newest", "best") else f"step {step}"}'
+
+
+def _tokenizer(config) -> str:
+  name = config['tokenizer']
+  return "the project's" if name == 'project' else name
+
+
+def _recipe(config) -> str:
+  return (
+    f'{config["optimizer"]}, learning rate {config["learning_rate"]:g} '
+    f'({config["decay"]} after {config["warmup"]:,} steps of warm-up), '
+    f'average {config["ema"] or "none"}, {config["steps"]:,} steps'
+  )
+
+
+def _tokens(run: Run) -> int:
+  return run.capacity.und + run.capacity.gen
+
+
+def _attention(run: Run) -> str:
+  """The implementation of each transformer that the stage runs."""
+  compute = run.config['compute']
+  platform = run.mesh.devices.flat[0].platform
+  queries = {'language model': _tokens(run), 'ViT': run.capacity.vit}
+  if run.config['stage'] == 'autoencoder':
+    queries = {}
+  names = [
+    f'{compute["attention"] or preferred(platform, n, compute["dtype"])} '
+    f'({part})'
+    for part, n in queries.items()
+    if n
+  ]
+  return ', '.join(names) or 'none'

@@ -1,0 +1,69 @@
+"""The base from its command: its first losses, as they were when it was made.
+
+`weights/small/first_losses.json` holds the losses of the first 50 steps of the
+two stages that begin from nothing. Another CPU sums in another order, so they
+agree to within 2 % and not to the bit.
+
+  python -m tests.projects.small_base.test_base_reproduces
+
+writes the file again.
+"""
+
+import importlib
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synermedgen_jax.checkpoint import weights_folder
+from synermedgen_jax.models.presets import preset
+from synermedgen_jax.training import build, loop
+
+RECORD = Path(__file__).parents[3] / 'weights' / 'small' / 'first_losses.json'
+STAGES = ('autoencoder', 'vision')
+STEPS = 50
+TOLERANCE = 0.02
+
+
+def first_losses(stage: str, workdir: Path) -> list[float]:
+  """The losses of a stage's first steps, which lie within its warm-up."""
+  name = f'projects.small_base.configs.{stage}'
+  config = importlib.import_module(name).get_config()
+  config.steps, config.log_every, config.val_every = STEPS, 1, 0
+  loop.train(build.build(config), workdir)
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line)['loss'] for line in lines]
+
+
+def test_the_shipped_weights_are_of_the_preset_and_small():
+  """Configs of `small` start from them, so the shapes have to be the same."""
+  assert weights_folder.load_shape(RECORD.parent) == preset('small')
+  files = (path.stat().st_size for path in RECORD.parent.iterdir())
+  assert sum(files) <= 12e6
+
+
+@pytest.mark.usefixtures('quick_compiles')
+@pytest.mark.parametrize(
+  'stage', [STAGES[0], pytest.param(STAGES[1], marks=pytest.mark.slow)]
+)
+def test_the_first_steps_of_the_base_are_as_they_were(stage, tmp_path):
+  expected = json.loads(RECORD.read_text())[stage]
+  assert len(expected) == STEPS
+  found = first_losses(stage, tmp_path)
+  np.testing.assert_allclose(found, expected, rtol=TOLERANCE)
+
+
+def main() -> None:
+  record = {}
+  for stage in STAGES:
+    with tempfile.TemporaryDirectory() as folder:
+      losses = first_losses(stage, Path(folder))
+    record[stage] = [round(loss, 5) for loss in losses]
+  RECORD.parent.mkdir(parents=True, exist_ok=True)
+  RECORD.write_text(json.dumps(record, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+  main()

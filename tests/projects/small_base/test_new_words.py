@@ -1,0 +1,97 @@
+"""What new words are before the first step, and that no two start alike."""
+
+import re
+
+import nano
+import numpy as np
+import pytest
+
+from projects.small_base.new_words import start_as_known
+from projects.small_base.scenes import questions
+from synermedgen_jax.config.defaults import WORDS_OF_SCENES
+from synermedgen_jax.core.modalities import ROUTES
+from synermedgen_jax.input.tokenizer import project_tokenizer
+
+
+def token(word):
+  (only,) = project_tokenizer().encode(word)
+  return only
+
+
+def vocabulary(seed=0):
+  size = project_tokenizer().vocab_size
+  rng = np.random.default_rng(seed)
+  return {
+    'embed_tokens': {'embedding': rng.normal(size=(size, 4))},
+    'lm_head': {'kernel': rng.normal(size=(3, size))},
+    'vit': {'kernel': np.ones(3)},
+  }
+
+
+def test_a_new_word_is_the_known_one_and_nothing_else_changes():
+  before = vocabulary()
+  words = (('CT', 'flat'), ('brain', 'nested'))
+  found = start_as_known(before, project_tokenizer(), words)
+  expected = vocabulary()
+  rows = expected['embed_tokens']['embedding']
+  columns = expected['lm_head']['kernel']
+  rows[token('CT')] = rows[token('flat')]
+  rows[token('brain')] = rows[token('nested')]
+  columns[:, token('CT')] = columns[:, token('flat')]
+  columns[:, token('brain')] = columns[:, token('nested')]
+  np.testing.assert_array_equal(found['embed_tokens']['embedding'], rows)
+  np.testing.assert_array_equal(found['lm_head']['kernel'], columns)
+  np.testing.assert_array_equal(found['vit']['kernel'], np.ones(3))
+
+
+def test_the_parameters_that_were_given_stay_as_they_were():
+  given = vocabulary()
+  start_as_known(given, project_tokenizer(), (('CT', 'flat'),))
+  for part, name in (('embed_tokens', 'embedding'), ('lm_head', 'kernel')):
+    np.testing.assert_array_equal(given[part][name], vocabulary()[part][name])
+
+
+def test_two_words_may_change_places():
+  before = vocabulary()
+  words = (('CT', 'flat'), ('flat', 'CT'))
+  found = start_as_known(before, project_tokenizer(), words)
+  rows = before['embed_tokens']['embedding']
+  np.testing.assert_array_equal(
+    found['embed_tokens']['embedding'][[token('CT'), token('flat')]],
+    rows[[token('flat'), token('CT')]],
+  )
+
+
+def test_a_word_of_several_tokens_is_named():
+  with pytest.raises(ValueError, match="'abdomen' is 7 tokens"):
+    start_as_known(vocabulary(), project_tokenizer(), (('abdomen', 'woven'),))
+
+
+def test_every_name_of_a_route_has_a_start_of_its_own():
+  starts = dict(WORDS_OF_SCENES)
+  names = {r.source.label for r in ROUTES} | {r.region.label for r in ROUTES}
+  assert len(starts) == len(WORDS_OF_SCENES)
+  assert set(starts) == names | {'modality'}
+  assert len(set(starts.values())) == len(starts)
+  said = set(re.findall(r'\w+', ' '.join(questions.every_text())))
+  assert set(starts.values()) <= said
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'stage1',
+    'projects.ablations.configs.stage2_only',
+    'projects.ablations.configs.joint',
+  ],
+)
+def test_what_starts_at_the_small_base_has_them(name):
+  config = nano.config_file(name)
+  assert tuple(map(tuple, config.new_words)) == WORDS_OF_SCENES
+
+
+@pytest.mark.parametrize(
+  'name', ['configs.small.stage2', 'projects.ablations.configs.stage2']
+)
+def test_what_goes_on_from_stage_1_keeps_the_words_that_it_learned(name):
+  assert not nano.config_file(name).new_words
