@@ -19,11 +19,7 @@ its images: the frozen autoencoder is neither run nor counted, as in
 """
 
 import dataclasses
-import json
-import resource
-import statistics
 import time
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -31,7 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks import shapes, stages
+from benchmarks import jax_device, shapes, stages
+from benchmarks.measuring import Seconds, append_record
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.core.sharding import LOGICAL_RULES, batch_sharding
 from synermedgen_jax.models.bagel import BagelConfig
@@ -46,6 +43,7 @@ from synermedgen_jax.training.objectives import (
   Objective,
   draw_timesteps,
   flow_and_text_sums,
+  multimodal_sums,
 )
 
 _MODEL = flags.DEFINE_string('model', 'tiny', 'A preset, or medium.')
@@ -81,15 +79,15 @@ class Measurement:
   """A step: its times, real tokens, operations, and the peak of memory.
 
   Attributes:
-    peak_bytes: of the process so far, earlier stages included.
+    peak_gb: of the process so far, earlier stages included.
     config: of the stage.
   """
 
   compile_seconds: float
-  seconds: float
+  seconds: Seconds
   tokens: int
   operations: float
-  peak_bytes: int
+  peak_gb: float
   config: dict
 
 
@@ -102,23 +100,13 @@ def _config(stage: str):
   return config
 
 
-def _seconds(function, repeats: int) -> float:
-  """The median time of a call."""
-  times = []
-  for _ in range(repeats):
-    start = time.perf_counter()
-    jax.block_until_ready(function())
-    times.append(time.perf_counter() - start)
-  return statistics.median(times)
-
-
 def _product_rate(dtype: str) -> float:
   """Operations per second of a matrix product, on one device."""
   side = 2048 if jax.default_backend() == 'cpu' else 8192
   x = jax.random.normal(jax.random.key(0), (side, side), dtype)
   product = jax.jit(lambda x: x @ x)
-  jax.block_until_ready(product(x))
-  return 2 * side**3 / _seconds(lambda: product(x), 10)
+  times = jax_device.seconds(lambda: product(x), repeats=10, warmups=1)
+  return 2 * side**3 / times.wall
 
 
 def _register_given_latents(batch: PackedBatch, model: BagelConfig) -> None:
@@ -144,14 +132,6 @@ def _register_given_latents(batch: PackedBatch, model: BagelConfig) -> None:
   OBJECTIVES[_GIVEN] = Objective(sums, ('ntp', 'flow'))
 
 
-def _peak_bytes() -> int:
-  """Most bytes in use: of the device, or of this process on a CPU."""
-  stats = jax.local_devices()[0].memory_stats() or {}
-  if 'peak_bytes_in_use' in stats:
-    return stats['peak_bytes_in_use']
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def _measure(stage: str) -> Measurement:
   run = build(_config(stage), data=False)
   batch = sample_rows(
@@ -165,7 +145,11 @@ def _measure(stage: str) -> Measurement:
   tokens = sum(int((x.example_ids > 0).sum()) for x in (batch.und, batch.gen))
   active = active_blocks(batch)
   state, settings = run.create(), run.step
-  if _LATENTS.value == 'given' and batch.latent_index.shape[1]:
+  has_latents = (
+    OBJECTIVES[settings.stage].sums is multimodal_sums
+    and batch.latent_index.shape[1] > 0
+  )
+  if _LATENTS.value == 'given' and has_latents:
     _register_given_latents(batch, run.model)
     settings = dataclasses.replace(settings, stage=_GIVEN)
   operations = sum(
@@ -187,16 +171,20 @@ def _measure(stage: str) -> Measurement:
     state, terms = compiled(state, batch)
     return terms
 
-  jax.block_until_ready(update())
-  seconds = _seconds(update, _STEPS.value)
+  seconds = jax_device.seconds(update, repeats=_STEPS.value, warmups=1)
   return Measurement(
-    compiling, seconds, tokens, operations, _peak_bytes(), run.config
+    compiling,
+    seconds,
+    tokens,
+    operations,
+    jax_device.peak_gb(),
+    run.config,
   )
 
 
-def _write(stage: str, found: Measurement, rate: float) -> None:
-  """Appends a record to --output; the keys are those of the rival's."""
-  record = {
+def _record(stage: str, found: Measurement, rate: float) -> dict:
+  """The keys are those of the rival's records."""
+  return {
     'benchmark': 'step',
     'implementation': 'jax',
     'model': _MODEL.value,
@@ -210,20 +198,15 @@ def _write(stage: str, found: Measurement, rate: float) -> None:
       **found.config['capacity'],
     },
     'compile_seconds': found.compile_seconds,
-    'seconds': found.seconds,
-    'tokens_per_second': found.tokens / found.seconds,
+    'seconds': found.seconds.wall,
+    'cpu_seconds': found.seconds.cpu,
+    'tokens_per_second': found.tokens / found.seconds.wall,
     'operations': found.operations,
     'peak_rate': rate,
-    'mfu': found.operations / found.seconds / rate,
-    'peak_gb': found.peak_bytes / 1e9,
-    'device': jax.devices()[0].device_kind,
-    'devices': jax.device_count(),
-    'jax': jax.__version__,
+    'mfu': found.operations / found.seconds.wall / rate,
+    'peak_gb': found.peak_gb,
+    **jax_device.description(),
   }
-  path = Path(_OUTPUT.value)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with path.open('a', encoding='utf-8') as file:
-    file.write(json.dumps(record) + '\n')
 
 
 def main(_) -> None:
@@ -243,17 +226,16 @@ def main(_) -> None:
   )
   for stage in _STAGES.value:
     found = _measure(stage)
-    achieved = found.operations / found.seconds
+    achieved = found.operations / found.seconds.wall
     print(
       f'{stage:<12} {found.compile_seconds:>9.1f} '
-      f'{1e3 * found.seconds:>8.1f} '
-      f'{found.tokens / found.seconds:>10,.0f} '
+      f'{1e3 * found.seconds.wall:>8.1f} '
+      f'{found.tokens / found.seconds.wall:>10,.0f} '
       f'{found.operations / 1e9:>7.2f} '
       f'{achieved / 1e9:>8.1f} {achieved / rate:>11.0%}',
       flush=True,
     )
-    if _OUTPUT.value:
-      _write(stage, found, rate)
+    append_record(_OUTPUT.value, _record(stage, found, rate))
 
 
 if __name__ == '__main__':

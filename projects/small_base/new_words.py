@@ -11,19 +11,18 @@ folder; known words keep their values, so a second call changes nothing.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from synermedgen_jax.checkpoint.orbax_items import CheckpointError
 from synermedgen_jax.checkpoint.weights_folder import (
   load_weights,
   save_weights,
 )
+from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.core.trees import flatten, unflatten
 from synermedgen_jax.input.tokenizer import Tokenizer, project_tokenizer
 
@@ -79,14 +78,9 @@ def _token(tokenizer: Tokenizer, word: str) -> int:
   return tokens[0]
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+def main() -> None:
   folder = Path(_WEIGHTS.value)
-  try:
-    model, params = load_weights(folder)
-  except CheckpointError as error:
-    sys.exit(f'Error: {error}')
+  model, params = load_weights(folder)
   save_weights(
     folder, model, start_as_known(params, project_tokenizer(), WORDS)
   )
@@ -94,5 +88,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('weights')
-  app.run(main)
+  run_command(main, required=['weights'])

@@ -10,16 +10,16 @@ with --config.init_from=DIR.
 from __future__ import annotations
 
 import functools
-import sys
 from pathlib import Path
 
 import flax.linen as nn
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from projects.small_base.initial_heads import STARTS, Start, with_heads
 from synermedgen_jax.checkpoint.weights_folder import save_weights
+from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.core.trees import flatten, unflatten
 from synermedgen_jax.models.bagel import BagelConfig, init_params
 from synermedgen_jax.models.presets import preset
@@ -37,9 +37,7 @@ def initial_weights(model: BagelConfig, start: Start, *, seed: int = 0):
   return unflatten(with_heads(fresh, model, start))
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+def main() -> None:
   model, output = preset(_MODEL.value), Path(_OUTPUT.value)
   params = initial_weights(model, STARTS[_MODEL.value], seed=_SEED.value)
   save_weights(output, model, params, dtype='float32')
@@ -47,5 +45,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['model', 'output'])
-  app.run(main)
+  run_command(main, required=['model', 'output'])

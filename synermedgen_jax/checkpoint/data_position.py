@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from etils.epath import Path
 
 _LAYOUT = 'layout.json'
-# Values of keys that checkpoints of earlier versions do not record.
+# Values of keys that earlier versions did not record.
 _BEFORE = {'route_weights': []}
 
 
@@ -32,13 +32,12 @@ class DataHandler(ocp.CheckpointHandler):
       (directory / _LAYOUT).write_text(json.dumps(args.layout))
 
   def restore(self, directory: Path, args: DataRestore) -> None:
-    saved = json.loads((directory / _LAYOUT).read_text())
+    saved = _BEFORE | json.loads((directory / _LAYOUT).read_text())
     for key, value in args.item.layout.items():
-      # Older checkpoints lack keys, whose values are those of the time.
-      if saved.get(key, _BEFORE.get(key, value)) != value:
+      # Checkpoints of earlier versions lack some keys.
+      if saved.get(key, value) != value:
         raise ValueError(
-          f'its data come from config.{key} {saved.get(key)}, which is {value} '
-          'now'
+          f'its data come from config.{key} {saved[key]}, which is {value} now'
         )
     args.item.set_state(
       {

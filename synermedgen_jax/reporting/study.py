@@ -22,10 +22,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.evaluation.lines import comparison_lines
 
 
-class StudyError(ValueError):
+class StudyError(UserError):
   """A study file that cannot be used; one line that names it."""
 
 

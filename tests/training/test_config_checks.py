@@ -77,7 +77,7 @@ BAD = {
   ),
   'module': (
     {'modules': ('no.such.module',)},
-    r'config\.modules: no\.such\.module cannot be imported \(No module .*\)\.',
+    r'config\.modules: no\.such\.module: cannot be imported \(No module .*',
   ),
   'no start': (
     {'from_scratch': False},

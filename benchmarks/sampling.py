@@ -1,0 +1,101 @@
+"""Times sampling with BAGEL's three contexts, prompts included.
+
+  python -m benchmarks.sampling --model=medium --points=50 --batch=1,8
+
+`benchmarks.torch_rival sampling` times the same prompts from given latents.
+Here sampling encodes the source images, each under two contexts: that time is
+measured alone, and `seconds` is without it. Pictures are not decoded.
+"""
+
+import functools
+import json
+
+import flax.linen as nn
+import jax
+import numpy as np
+from absl import app, flags
+
+from benchmarks import jax_device, shapes
+from benchmarks.measuring import append_record
+from synermedgen_jax.inference.sampling import sample
+from synermedgen_jax.models.bagel import Bagel, init_params
+
+_MODEL = flags.DEFINE_string('model', 'small', 'A preset, or medium.')
+_POINTS = flags.DEFINE_integer(
+  'points', 50, 'Timesteps from noise to data: one Euler step fewer.'
+)
+_BATCH = flags.DEFINE_list('batch', ['1', '8'], 'Numbers of prompts at a time.')
+_REPEATS = flags.DEFINE_integer('repeats', 3, 'Timed runs; the median is kept.')
+_OUTPUT = flags.DEFINE_string(
+  'output', '', 'File to append one JSON object per batch size to.'
+)
+
+
+def _parameters(shape):
+  """Random parameters in the compute dtype, as inference keeps them."""
+
+  @jax.jit
+  def init(key):
+    params = nn.unbox(init_params(shape, key))
+    return jax.tree.map(lambda x: x.astype(shape.dtype), params)
+
+  return init(jax.random.key(0))
+
+
+def _record(shape, params, batch: int) -> dict:
+  config = shapes.sampling_config(_POINTS.value)
+  prompts = shapes.sampling_prompts(_MODEL.value, shape, batch, config)
+  prompts = jax.device_put(prompts)
+  count = prompts['full'].target.gen.order.shape[1]
+  noise = jax.device_put(
+    np.random.default_rng(0).standard_normal(
+      (batch, count, shape.latent_dim), np.float32
+    )
+  )
+  model = Bagel(shape)
+
+  @jax.jit
+  def encode(params):
+    return [
+      model.apply({'params': params}, p.conditions, method=Bagel.row_latents)
+      for p in prompts.values()
+      if p.conditions.latent_index.shape[1]
+    ]
+
+  times = functools.partial(
+    jax_device.seconds, repeats=_REPEATS.value, warmups=1
+  )
+  whole = times(lambda: sample(model, params, prompts, noise, config))
+  encoding = times(lambda: encode(params))
+  seconds = whole.wall - encoding.wall
+  return {
+    'benchmark': 'sampling',
+    'implementation': 'jax',
+    'model': _MODEL.value,
+    'dtype': shape.dtype,
+    'shapes': {
+      'batch': batch,
+      'points': _POINTS.value,
+      'contexts': len(prompts),
+      'target_tokens': count,
+    },
+    'seconds': seconds,
+    'cpu_seconds': whole.cpu - encoding.cpu,
+    'encode_seconds': encoding.wall,
+    'tokens_per_second': batch * count / seconds,
+    'peak_gb': jax_device.peak_gb(),
+    **jax_device.description(),
+  }
+
+
+def main(_) -> None:
+  shape = shapes.model_shape(_MODEL.value)
+  params = _parameters(shape)
+  for batch in map(int, _BATCH.value):
+    record = _record(shape, params, batch)
+    print(json.dumps(record), flush=True)
+    append_record(_OUTPUT.value, record)
+
+
+if __name__ == '__main__':
+  app.run(main)
