@@ -8,6 +8,7 @@ train_bagel.md are run by `test_train_bagel.py`, extend.md is followed by
 """
 
 import ast
+import dataclasses
 import importlib
 import re
 
@@ -17,6 +18,7 @@ from doc_commands import ROOT, Command
 
 from synermedgen_jax.config.defaults import default_config
 from synermedgen_jax.models.presets import PRESETS
+from synermedgen_jax.reporting import config_reference
 from synermedgen_jax.training.config_checks import check_start
 from synermedgen_jax.training.objectives import ObjectiveConfig
 
@@ -107,17 +109,26 @@ def test_a_train_command_has_a_start(command):
       assert (ROOT / config.init_from).is_dir()
 
 
-def known_keys() -> set[str]:
+def leaves() -> set[str]:
   """Every key of a config, nested ones by their dotted name."""
 
   def names(config, prefix=''):
     for key, value in config.items():
-      yield prefix + key
-      if hasattr(value, 'items'):
+      if hasattr(value, 'items') and value:
         yield from names(value, f'{prefix}{key}.')
+      else:
+        yield prefix + key
 
-  objective = vars(ObjectiveConfig)['__dataclass_fields__']
-  return {*names(default_config()), *(f'objective.{key}' for key in objective)}
+  objective = {
+    f'objective.{f.name}' for f in dataclasses.fields(ObjectiveConfig)
+  }
+  return {*names(default_config()), *objective}
+
+
+def known_keys() -> set[str]:
+  """The keys, and the names of their groups such as `sampling.guidance`."""
+  keys = leaves()
+  return keys | {key[:i] for key in keys for i, c in enumerate(key) if c == '.'}
 
 
 @every_page
@@ -132,6 +143,18 @@ def test_keys_and_flags_in_prose_exist(page):
       assert key in keys or key.rpartition('.')[0] in free, f'{line}: {code}'
     if match := re.fullmatch(r'--([a-z_]+)(=\S*)?', code):
       assert match[1] in flags | OTHERS, f'{line}: {code}'
+
+
+def test_the_reference_of_the_config_is_up_to_date():
+  page = (ROOT / config_reference.PAGE).read_text()
+  assert page == config_reference.with_tables(page), (
+    'run python -m synermedgen_jax.reporting.config_reference'
+  )
+
+
+def test_the_reference_has_every_key():
+  tables = config_reference.tables()
+  assert {f'`config.{key}`' for key in leaves()} <= set(tables.split(' '))
 
 
 def anchors(page) -> set[str]:
