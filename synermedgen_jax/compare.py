@@ -11,15 +11,14 @@ line `<!-- notes -->` is kept when the page is written again.
 """
 
 import os
-import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from projects.ablations.arms import ARMS, REFERENCE
+from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.evaluation import comparison
 from synermedgen_jax.evaluation.comparison import ComparisonError
-from synermedgen_jax.evaluation.subjects import ResultError
 from synermedgen_jax.reporting import pictures
 from synermedgen_jax.reporting.comparison_chart import comparison_chart
 from synermedgen_jax.reporting.comparison_table import markdown
@@ -73,16 +72,9 @@ def _write(path: Path, content: bytes) -> None:
   os.replace(partial, path)
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
-  try:
-    written = _compare()
-  except (ComparisonError, ResultError, OSError) as error:
-    sys.exit(f'Error: {error}')
-  print('\n'.join(map(str, written)))
+def main() -> None:
+  print('\n'.join(map(str, _compare())))
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('runs')
-  app.run(main)
+  run_command(main, required=['runs'])

@@ -10,19 +10,17 @@ the range from --low to --high. --points, --shift, --text_scale, --image_scale,
 --interval and --renorm change how the run's config samples.
 """
 
-import sys
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 from tqdm import tqdm
 
-from synermedgen_jax.checkpoint.orbax_items import CheckpointError
+from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.config.modules import check_imported, import_modules
 from synermedgen_jax.core.modalities import Modality, Region, find_route
 from synermedgen_jax.inference.sampling_flags import define_sampling_flags
 from synermedgen_jax.inference.workdir import Trained, WorkdirError
 from synermedgen_jax.slices import grids
-from synermedgen_jax.slices.framing import framed_grid
 from synermedgen_jax.slices.volumes import (
   NIFTI,
   Volume,
@@ -30,7 +28,7 @@ from synermedgen_jax.slices.volumes import (
   read_volume,
   write_volume,
 )
-from synermedgen_jax.slices.windows import Window, choose_window
+from synermedgen_jax.slices.windows import Window
 from synermedgen_jax.training.objectives import OBJECTIVES
 
 _WORKDIR = flags.DEFINE_string(
@@ -61,7 +59,7 @@ _HIGH = flags.DEFINE_float(
 )
 
 
-def _translate() -> None:
+def main() -> None:
   import_modules(_MODULES.value)
   route = find_route(
     Region.parse(_REGION.value),
@@ -86,16 +84,11 @@ def _translate() -> None:
     _SAMPLING(trained.sampling), batch_size=_BATCH.value
   )
   # The scale of MR is arbitrary, and stated by flags.
-  target = trained.windows.get(route.target) or Window(_LOW.value, _HIGH.value)
-  source = choose_window(route.source, volume.data, trained.windows)
-  grid = framed_grid(
-    volume,
-    route.source,
-    source,
-    trained.geometry.vae_side,
-    trained.plane,
-    trained.frame,
+  target = trained.slices.windows.get(route.target) or Window(
+    _LOW.value, _HIGH.value
   )
+  source = trained.slices.window(route.source, volume.data)
+  grid = trained.slices.grid(volume, route.source, source)
   sampled = grids.resample(volume, grid, fill=source.low)
   slices = source.normalise(grids.to_slices(sampled))
   with tqdm(total=len(slices), desc=route.name, unit='slice') as bar:
@@ -103,7 +96,7 @@ def _translate() -> None:
       route, slices, seed=_SEED.value, progress=bar.update
     )
   on_grid = Volume(grids.from_slices(target.denormalise(made)), grid.affine)
-  # What a frame about the body left out is air.
+  # Places outside the frame of the body are air.
   data = grids.resample(on_grid, grids.Grid.of(volume), fill=target.low)
   write_volume(output, Volume(data, volume.affine), like=_INPUT.value)
   print(
@@ -112,22 +105,8 @@ def _translate() -> None:
   )
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
-  if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
-  try:
-    _translate()
-  except (VolumeError, WorkdirError, CheckpointError) as error:
-    sys.exit(f'Error: {error}')
-  # An unknown modality, region or route; an output that cannot be written.
-  except (ValueError, OSError) as error:
-    sys.exit(f'Error: {error}')
-
-
 if __name__ == '__main__':
-  flags.mark_flags_as_required(
-    ['workdir', 'input', 'source', 'target', 'region', 'output']
+  run_command(
+    main,
+    required=['workdir', 'input', 'source', 'target', 'region', 'output'],
   )
-  app.run(main)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from synermedgen_jax.checkpoint.orbax_items import CheckpointError
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.core.trees import flatten, unflatten
 from synermedgen_jax.interop.tensor_files import read_tensors, write_tensors
@@ -43,13 +44,13 @@ def save_weights(
     dtype: of the file; numbers that it cannot hold are refused.
 
   Raises:
-    ValueError: naming a parameter too large for `dtype`.
+    UserError: a parameter is too large for `dtype`.
   """
   tensors = {}
   for name, value in sorted(flatten(params).items()):
     stored = np.asarray(value, np.float32).astype(jnp.dtype(dtype))
     if not np.isfinite(stored.astype(np.float32)).all():
-      raise ValueError(f'{name}: does not fit in {dtype}.')
+      raise UserError(f'{name}: does not fit in {dtype}.')
     tensors[name] = LazyArray.of(stored)
   folder.mkdir(parents=True, exist_ok=True)
   write_tensors(folder / TENSORS, tensors)

@@ -29,21 +29,17 @@ from synermedgen_jax.config.tokenizer import (
   tokenizer_of_run,
 )
 from synermedgen_jax.core.batch import ImageGeometry
-from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
 from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.store import SliceStore
-from synermedgen_jax.slices.windows import (
-  FIXED_WINDOWS,
-  Window,
-  windows_from_json,
-)
 from synermedgen_jax.tasks.prompts import PROMPTS, Prompts
 
 
-class WorkdirError(ValueError):
+class WorkdirError(UserError):
   """A workdir that holds no trained stage; one line that names it."""
 
 
@@ -57,9 +53,7 @@ class Trained:
     tokenizer: as trained with.
     geometry: how slices become tokens.
     config: the stage's config, plain values.
-    plane: of the slices that it was trained on.
-    frame: what filled their canvas (`slices.framing`).
-    windows: what [-1, 1] means, of modalities with a physical scale.
+    slices: how volumes become the slices that it was trained on.
   """
 
   model: BagelConfig
@@ -67,9 +61,7 @@ class Trained:
   tokenizer: Tokenizer
   geometry: ImageGeometry
   config: Mapping[str, Any]
-  plane: str
-  frame: str
-  windows: Mapping[Modality, Window]
+  slices: SliceSpec
 
   @property
   def prompts(self) -> Prompts:
@@ -95,7 +87,9 @@ class Trained:
     try:
       record = json.loads(path.read_text())
       config = record['config']
-      windows = windows_from_json(record.get('windows', {}))
+      slices = SliceSpec.from_json(
+        {**record, 'canvas': config['image']['vae_side']}
+      )
     except (ValueError, KeyError, TypeError):
       raise WorkdirError(f'{path}: is not the config of a run.') from None
     tokenizer = _load_tokenizer(workdir)
@@ -106,9 +100,7 @@ class Trained:
       tokenizer,
       model.image_geometry(**config['image']),
       config,
-      record.get('plane', 'axial'),
-      record.get('frame', 'volume'),
-      windows,
+      slices,
     )
 
   @classmethod
@@ -131,19 +123,18 @@ class Trained:
     params = initial_params(config, tokenizer)
     with key_errors('image'):
       geometry = model.image_geometry(**config.image)
-    store = None
+    slices = SliceSpec(geometry.vae_side)
     if config.store:
       with key_errors('store'):
         store = SliceStore.open(config.store)
+      slices = dataclasses.replace(store.slices, canvas=geometry.vae_side)
     return cls(
       model,
       jax.tree.map(jnp.asarray, params),
       tokenizer,
       geometry,
       config.to_dict(),
-      store.plane if store else 'axial',
-      store.frame if store else 'volume',
-      store.windows if store else FIXED_WINDOWS,
+      slices,
     )
 
   @property

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.mot import MoTConfig
@@ -44,7 +45,7 @@ _NOT_IN_FILES = (
 )
 
 
-class BagelError(ValueError):
+class BagelError(UserError):
   """Files that are not of a model that both sides have; one line."""
 
 

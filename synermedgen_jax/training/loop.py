@@ -38,6 +38,7 @@ from synermedgen_jax.training.objectives import (
   total,
 )
 from synermedgen_jax.training.optim import gradient_norms
+from synermedgen_jax.training.parameter_table import write_parameter_table
 from synermedgen_jax.training.preemption import Preempted
 from synermedgen_jax.training.record import ProfilerWindow, Record
 from synermedgen_jax.training.saver import Saver
@@ -278,6 +279,7 @@ def train(
   if state is None:
     state = run.create()
   provenance.keep(run.config, run.store, workdir, start)
+  write_parameter_table(workdir, run.state)
   if start >= run.loop.steps:
     ckpt.close(checkpoints)
     return state

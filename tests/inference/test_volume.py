@@ -10,6 +10,7 @@ from synermedgen_jax.inference import volume
 from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
 from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.tasks.prompts import SHORT
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
@@ -25,7 +26,8 @@ def synthesiser(
     fakes.Ascii(),
     config.image_geometry(vit_side=8, vae_side=8),
     sampling,
-    batch_size,
+    SHORT,
+    batch_size=batch_size,
   )
 
 

@@ -6,9 +6,8 @@ import nano
 import numpy as np
 import pytest
 
-from projects.small_base.new_words import start_as_known
+from projects.small_base.new_words import WORDS_OF_SCENES, start_as_known
 from projects.small_base.scenes import questions
-from synermedgen_jax.config.defaults import WORDS_OF_SCENES
 from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.input.tokenizer import project_tokenizer
 
