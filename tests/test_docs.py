@@ -3,7 +3,7 @@
 Every command of the pages, of the docstrings and of the scripts' headers is
 compared with what its module or script accepts. What a train command builds on
 1 to 64 devices is in `training/test_flagship_configs.py`; the commands of
-train_bagel.md are run by `test_train_bagel.py`, extend.md is followed by
+train_bagel.md are run by `test_flagship.py`, extend.md is followed by
 `test_extend.py`.
 """
 

@@ -94,6 +94,8 @@ def main() -> None:
 
 def fill_of_each(run, tasks) -> tuple[dict, float]:
   """The fill of rows of one task each, and of rows of all."""
+  if not tasks:
+    return {}, 0.0
   try:
     return {t: fill(run, {t: 1.0}) for t in tasks}, fill(run, tasks)
   except ValueError as error:
