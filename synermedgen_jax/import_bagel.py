@@ -78,7 +78,7 @@ def _print_table(
 
 
 def _dry_run(source: Path, dtype: np.dtype) -> None:
-  model = bagel_configs.bagel_config(source, dtype=dtype.name)
+  model = bagel_configs.bagel_config(source)
   matches = bagel_weights.match(source, model, header_only=True)
   _print_table(matches, model, dtype)
 

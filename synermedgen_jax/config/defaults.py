@@ -90,12 +90,6 @@ KEYS = {
       'ships, or a folder or address with tokenizer.json.',
     ),
     Key(
-      'new_words',
-      (),
-      'Rows `(word, word of init_from)`: the first starts with the weights of '
-      'the second.',
-    ),
-    Key(
       'prompts',
       'paper',
       'Wordings: `paper` has several wordings and word orders, `short` is for '

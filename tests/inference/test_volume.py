@@ -21,7 +21,7 @@ def synthesiser(
   weights=None, *, batch_size=4, sampling=SAMPLING, config=fakes.CONFIG
 ):
   return Synthesiser(
-    config,
+    Bagel(config, fakes.COMPUTE),
     fakes.params(config) if weights is None else weights,
     fakes.Ascii(),
     config.image_geometry(vit_side=8, vae_side=8),
@@ -142,7 +142,7 @@ def test_a_model_of_colours_gives_their_mean():
 
   @jax.jit
   def decode(weights, images):
-    return Bagel(config).apply(
+    return Bagel(config, fakes.COMPUTE).apply(
       {'params': weights},
       images,
       method=lambda m, x: m.decode_latents(m.encode_latents(x)),

@@ -10,7 +10,6 @@ from projects.small_base.scenes import questions, sources
 from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import project_tokenizer
-from synermedgen_jax.models.bagel import Bagel
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
@@ -38,7 +37,7 @@ def batch(capacity, n=2):
 @jax.jit
 def sums(params, rows):
   key = jax.random.key(0)
-  return contrast_sums(Bagel(nano.MODEL), params, rows, key, None, ('pairs',))
+  return contrast_sums(nano.BAGEL, params, rows, key, None, ('pairs',))
 
 
 def test_every_picture_is_asked_for_among_those_of_all_rows(params):
