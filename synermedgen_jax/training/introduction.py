@@ -1,4 +1,4 @@
-"""The summary that a training run prints first: model, weights, data, recipe."""
+"""The summary that a training run prints first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from synermedgen_jax.training.loop import Run
 
 
 def introduce(run: Run) -> str:
-  """Returns the summary; one line each for model, weights, tokenizer and so on."""
+  """Returns the summary; one line each for model, weights, tokenizer, ..."""
   config, devices = run.config, run.mesh.devices.flat
   trained = count_parameters(run.state.trainable)
   frozen = count_parameters(run.state.frozen)

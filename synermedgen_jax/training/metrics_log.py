@@ -105,7 +105,7 @@ class Clock:
     self._last = now
 
   def row(self) -> dict[str, float]:
-    """Step rate, median and 95th percentile of the step times, share of waiting.
+    """Step rate, median and 95th percentile of step times, share of waiting.
 
     Times are taken on the host, which is at most one step ahead of the device.
     `data_wait` is the share of the time spent waiting for data.

@@ -1,4 +1,4 @@
-"""Progress of a run: bar on the console, logs in its workdir, profiler traces."""
+"""Progress of a run: console, logs in its workdir, profiler traces."""
 
 from __future__ import annotations
 
