@@ -3,6 +3,7 @@
 Run in a process of its own: python flagship_plans.py DEVICES ...
 """
 
+import dataclasses
 import importlib
 import json
 import math
@@ -12,7 +13,7 @@ import jax
 
 sys.path.insert(0, '.')
 
-from synermedgen_jax.planning.rows import sample_rows
+from synermedgen_jax.planning.rows import sample_rows_of
 from synermedgen_jax.training.build import build
 
 
@@ -31,8 +32,9 @@ def plan(run) -> dict:
 
 
 def fill(run, tasks) -> float:
-  """Share of a row's und and gen tokens that examples use."""
-  batch = sample_rows(tasks, run.tokenizer, run.geometry, run.capacity, rows=1)
+  """Share of a row's und and gen tokens that examples of these tasks use."""
+  run = dataclasses.replace(run, config={**run.config, 'tasks': tasks})
+  batch = sample_rows_of(run, rows=1)
   streams = (batch.und.example_ids, batch.gen.example_ids)
   return sum(int((x > 0).sum()) for x in streams) / sum(x.size for x in streams)
 

@@ -79,7 +79,7 @@ def test_every_name_of_a_route_has_a_start_of_its_own():
 @pytest.mark.parametrize(
   'name',
   [
-    'stage1',
+    'configs.small.stage1',
     'projects.ablations.configs.stage2_only',
     'projects.ablations.configs.joint',
   ],
