@@ -31,9 +31,11 @@ def _command(args, out, err):
   concurrent.futures.ProcessPoolExecutor = lambda workers, *_, **__: (
     concurrent.futures.ThreadPoolExecutor(workers)
   )
+  sys.argv = ['prepare', *args]
   from synermedgen_jax import prepare
+  from synermedgen_jax.config.command_line import run_command
 
-  prepare.app.run(prepare.main, ['prepare', *args])
+  run_command(prepare.main)
 
 
 @pytest.fixture

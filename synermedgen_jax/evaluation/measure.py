@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Modality
 from synermedgen_jax.evaluation import (
   protocol,
@@ -46,7 +47,7 @@ _LABELS = (*prompts.LETTERS, prompts.TIA_SOURCE, prompts.TIA_TARGET)
 Image = Float[np.ndarray, 'h w']
 
 
-class MeasureError(ValueError):
+class MeasureError(UserError):
   """A model, store and settings that do not fit each other; one line."""
 
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.slices import ingest
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.splits import assign_case_splits
@@ -71,13 +72,13 @@ def prepare(
     settings: how.
 
   Raises:
-    ValueError: a case occurs twice, or the shares of splits do not fit.
+    UserError: a case occurs twice, or the shares of splits do not fit.
     VolumeError: a file that cannot be used, unless `skip_bad`; or no case can.
     StoreError: the store holds other cases or was made with other settings.
   """
   for case_id, count in collections.Counter(case.id for case in cases).items():
     if count > 1:
-      raise ValueError(f'case {case_id} occurs {count} times.')
+      raise UserError(f'case {case_id} occurs {count} times.')
   if not settings.skip_bad:
     for case in cases:
       ingest.check_modalities(case, settings.ingest)

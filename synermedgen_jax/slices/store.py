@@ -26,6 +26,7 @@ import numpy as np
 import tensorstore as ts
 from jaxtyping import Bool, Float
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import (
   Modality,
   Region,
@@ -43,7 +44,7 @@ _MASK = 'mask'
 _CONTEXT = ts.Context({'memory_key_value_store': {}})
 
 
-class StoreError(ValueError):
+class StoreError(UserError):
   """A store that cannot be used; one line that names it and says what to do."""
 
 
