@@ -1,4 +1,4 @@
-"""Times, memory and JSON records of the benchmarks that run on JAX."""
+"""Times, memory and JSON lines, for JAX and for PyTorch."""
 
 from __future__ import annotations
 
@@ -8,38 +8,57 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import jax
+from typing import Any, NamedTuple
 
 
-def median_seconds(function: Callable[[], Any], repeats: int) -> float:
-  """The median time of a call, the device's work included."""
-  times = []
+class Seconds(NamedTuple):
+  """Medians of a call's times.
+
+  Attributes:
+    wall: elapsed.
+    cpu: spent by all threads of the process, which other processes on the
+      machine change less.
+  """
+
+  wall: float
+  cpu: float
+
+
+def median_seconds(
+  function: Callable[[], Any],
+  *,
+  repeats: int,
+  warmups: int = 0,
+  wait: Callable[[Any], Any],
+) -> Seconds:
+  """Times calls one by one.
+
+  Args:
+    function: what to time.
+    repeats: timed calls.
+    warmups: calls before them.
+    wait: returns when the device has finished what a call returned.
+  """
+  walls, cpus = [], []
+  for _ in range(warmups):
+    wait(function())
   for _ in range(repeats):
-    start = time.perf_counter()
-    jax.block_until_ready(function())
-    times.append(time.perf_counter() - start)
-  return statistics.median(times)
+    wall, cpu = time.perf_counter(), time.process_time()
+    wait(function())
+    walls.append(time.perf_counter() - wall)
+    cpus.append(time.process_time() - cpu)
+  return Seconds(statistics.median(walls), statistics.median(cpus))
 
 
-def peak_gb() -> float:
-  """Most memory in use so far: of the device, or of this process on a CPU."""
-  stats = jax.local_devices()[0].memory_stats() or {}
-  if 'peak_bytes_in_use' in stats:
-    return stats['peak_bytes_in_use'] / 1e9
+def process_peak_gb() -> float:
+  """Most resident memory of this process so far."""
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def append_record(path: str, record: dict[str, Any]) -> None:
-  """Appends a JSON line that names the device; '' writes nothing."""
+  """Appends one JSON line; an empty path writes nothing."""
   if not path:
     return
-  device = {
-    'device': jax.devices()[0].device_kind,
-    'devices': jax.device_count(),
-    'jax': jax.__version__,
-  }
   Path(path).parent.mkdir(parents=True, exist_ok=True)
   with Path(path).open('a', encoding='utf-8') as file:
-    file.write(json.dumps(record | device) + '\n')
+    file.write(json.dumps(record) + '\n')

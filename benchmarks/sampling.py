@@ -7,6 +7,7 @@ Here sampling encodes the source images, each under two contexts: that time is
 measured alone, and `seconds` is without it. Pictures are not decoded.
 """
 
+import functools
 import json
 
 import flax.linen as nn
@@ -14,8 +15,8 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from benchmarks import shapes
-from benchmarks.measuring import append_record, median_seconds, peak_gb
+from benchmarks import jax_device, shapes
+from benchmarks.measuring import append_record
 from synermedgen_jax.inference.sampling import sample
 from synermedgen_jax.models.bagel import Bagel, init_params
 
@@ -28,12 +29,6 @@ _REPEATS = flags.DEFINE_integer('repeats', 3, 'Timed runs; the median is kept.')
 _OUTPUT = flags.DEFINE_string(
   'output', '', 'File to append one JSON object per batch size to.'
 )
-
-
-def _seconds(function) -> float:
-  """The median time of a call, after one that compiles."""
-  jax.block_until_ready(function())
-  return median_seconds(function, _REPEATS.value)
 
 
 def _parameters(shape):
@@ -67,9 +62,12 @@ def _record(shape, params, batch: int) -> dict:
       if p.conditions.latent_index.shape[1]
     ]
 
-  total = _seconds(lambda: sample(model, params, prompts, noise, config))
-  encoding = _seconds(lambda: encode(params))
-  seconds = total - encoding
+  times = functools.partial(
+    jax_device.seconds, repeats=_REPEATS.value, warmups=1
+  )
+  whole = times(lambda: sample(model, params, prompts, noise, config))
+  encoding = times(lambda: encode(params))
+  seconds = whole.wall - encoding.wall
   return {
     'benchmark': 'sampling',
     'implementation': 'jax',
@@ -82,9 +80,11 @@ def _record(shape, params, batch: int) -> dict:
       'target_tokens': count,
     },
     'seconds': seconds,
-    'encode_seconds': encoding,
+    'cpu_seconds': whole.cpu - encoding.cpu,
+    'encode_seconds': encoding.wall,
     'tokens_per_second': batch * count / seconds,
-    'peak_gb': peak_gb(),
+    'peak_gb': jax_device.peak_gb(),
+    **jax_device.description(),
   }
 
 

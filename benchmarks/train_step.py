@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks import shapes, stages
-from benchmarks.measuring import append_record, median_seconds, peak_gb
+from benchmarks import jax_device, shapes, stages
+from benchmarks.measuring import Seconds, append_record
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.core.sharding import LOGICAL_RULES, batch_sharding
 from synermedgen_jax.models.bagel import BagelConfig
@@ -84,7 +84,7 @@ class Measurement:
   """
 
   compile_seconds: float
-  seconds: float
+  seconds: Seconds
   tokens: int
   operations: float
   peak_gb: float
@@ -105,8 +105,8 @@ def _product_rate(dtype: str) -> float:
   side = 2048 if jax.default_backend() == 'cpu' else 8192
   x = jax.random.normal(jax.random.key(0), (side, side), dtype)
   product = jax.jit(lambda x: x @ x)
-  jax.block_until_ready(product(x))
-  return 2 * side**3 / median_seconds(lambda: product(x), 10)
+  times = jax_device.seconds(lambda: product(x), repeats=10, warmups=1)
+  return 2 * side**3 / times.wall
 
 
 def _register_given_latents(batch: PackedBatch, model: BagelConfig) -> None:
@@ -150,7 +150,7 @@ def _measure(stage: str) -> Measurement:
     and batch.latent_index.shape[1] > 0
   )
   if _LATENTS.value == 'given' and has_latents:
-    _register_given_latents(batch, run.model)
+    _register_given_latents(batch, run.model.config)
     settings = dataclasses.replace(settings, stage=_GIVEN)
   operations = sum(
     step_flops(run.model, run.tx, settings, state, batch, active).values()
@@ -171,10 +171,14 @@ def _measure(stage: str) -> Measurement:
     state, terms = compiled(state, batch)
     return terms
 
-  jax.block_until_ready(update())
-  seconds = median_seconds(update, _STEPS.value)
+  seconds = jax_device.seconds(update, repeats=_STEPS.value, warmups=1)
   return Measurement(
-    compiling, seconds, tokens, operations, peak_gb(), run.config
+    compiling,
+    seconds,
+    tokens,
+    operations,
+    jax_device.peak_gb(),
+    run.config,
   )
 
 
@@ -194,12 +198,14 @@ def _record(stage: str, found: Measurement, rate: float) -> dict:
       **found.config['capacity'],
     },
     'compile_seconds': found.compile_seconds,
-    'seconds': found.seconds,
-    'tokens_per_second': found.tokens / found.seconds,
+    'seconds': found.seconds.wall,
+    'cpu_seconds': found.seconds.cpu,
+    'tokens_per_second': found.tokens / found.seconds.wall,
     'operations': found.operations,
     'peak_rate': rate,
-    'mfu': found.operations / found.seconds / rate,
+    'mfu': found.operations / found.seconds.wall / rate,
     'peak_gb': found.peak_gb,
+    **jax_device.description(),
   }
 
 
@@ -220,11 +226,11 @@ def main(_) -> None:
   )
   for stage in _STAGES.value:
     found = _measure(stage)
-    achieved = found.operations / found.seconds
+    achieved = found.operations / found.seconds.wall
     print(
       f'{stage:<12} {found.compile_seconds:>9.1f} '
-      f'{1e3 * found.seconds:>8.1f} '
-      f'{found.tokens / found.seconds:>10,.0f} '
+      f'{1e3 * found.seconds.wall:>8.1f} '
+      f'{found.tokens / found.seconds.wall:>10,.0f} '
       f'{found.operations / 1e9:>7.2f} '
       f'{achieved / 1e9:>8.1f} {achieved / rate:>11.0%}',
       flush=True,

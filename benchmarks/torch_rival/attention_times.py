@@ -137,7 +137,7 @@ def _times(variant, intervals, inputs, upstream, repeats: int) -> dict:
   records.reset_peak(device)
 
   timed = functools.partial(
-    records.median_kernel_seconds, device=device, repeats=repeats
+    records.kernel_seconds, device=device, repeats=repeats
   )
   forward_seconds = timed(lambda: attend(*inputs))
   seconds = timed(lambda: gradients(attend, inputs, upstream))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from benchmarks.measuring import (
+  Seconds,
+  append_record,
+  median_seconds,
+  process_peak_gb,
+)
 
 
 def device_name(device: torch.device) -> str:
@@ -27,36 +31,32 @@ def synchronise(device: torch.device) -> None:
     torch.cuda.synchronize(device)
 
 
-def median_seconds(
+def seconds(
+  function: Callable[[], Any],
+  device: torch.device,
+  *,
+  repeats: int,
+  warmups: int = 3,
+) -> Seconds:
+  """The median times of a call, the device's work included."""
+  return median_seconds(
+    function,
+    repeats=repeats,
+    warmups=warmups,
+    wait=lambda _: synchronise(device),
+  )
+
+
+def kernel_seconds(
   function: Callable[[], Any],
   device: torch.device,
   *,
   repeats: int,
   warmups: int = 3,
 ) -> float:
-  """The median time of a call, the device's work included."""
-  for _ in range(warmups):
-    function()
-  synchronise(device)
-  times = []
-  for _ in range(repeats):
-    start = time.perf_counter()
-    function()
-    synchronise(device)
-    times.append(time.perf_counter() - start)
-  return statistics.median(times)
-
-
-def median_kernel_seconds(
-  function: Callable[[], Any],
-  device: torch.device,
-  *,
-  repeats: int,
-  warmups: int = 3,
-) -> float:
-  """As `median_seconds`; on a GPU by CUDA events, without launch latency."""
+  """The median time; on a GPU by CUDA events, without launch latency."""
   if device.type != 'cuda':
-    return median_seconds(function, device, repeats=repeats, warmups=warmups)
+    return seconds(function, device, repeats=repeats, warmups=warmups).wall
   for _ in range(warmups):
     function()
   events = []
@@ -80,23 +80,20 @@ def peak_gb(device: torch.device) -> float:
   """Most memory allocated: on a GPU by tensors, on a CPU by the process."""
   if device.type == 'cuda':
     return torch.cuda.max_memory_allocated(device) / 1e9
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+  return process_peak_gb()
 
 
 class Records:
   """Prints records and appends them to a file, one JSON object a line."""
 
   def __init__(self, path: str, device: torch.device):
-    self.path = Path(path) if path else None
+    self.path = path
     self.common = {
       'device': device_name(device),
       'torch': torch.__version__,
     }
 
   def add(self, **values: Any) -> None:
-    line = json.dumps(values | self.common)
-    print(line, flush=True)
-    if self.path:
-      self.path.parent.mkdir(parents=True, exist_ok=True)
-      with self.path.open('a', encoding='utf-8') as file:
-        file.write(line + '\n')
+    record = values | self.common
+    print(json.dumps(record), flush=True)
+    append_record(self.path, record)

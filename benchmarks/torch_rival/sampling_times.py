@@ -80,18 +80,19 @@ def measure(
 def _times(sampler: Sampler, noise: torch.Tensor, repeats: int) -> dict:
   device = noise.device
   records.reset_peak(device)
-  seconds = records.median_seconds(
+  times = records.seconds(
     lambda: sampler.run(noise), device, repeats=repeats, warmups=1
   )
   with torch.no_grad():
-    prefill = records.median_seconds(
+    prefill = records.seconds(
       sampler.prefill, device, repeats=repeats, warmups=1
     )
   steps = sampler.config.points - 1
   return {
-    'seconds': seconds,
-    'prefill_seconds': prefill,
-    'step_seconds': (seconds - prefill) / steps,
-    'tokens_per_second': noise.shape[0] * noise.shape[1] / seconds,
+    'seconds': times.wall,
+    'cpu_seconds': times.cpu,
+    'prefill_seconds': prefill.wall,
+    'step_seconds': (times.wall - prefill.wall) / steps,
+    'tokens_per_second': noise.shape[0] * noise.shape[1] / times.wall,
     'peak_gb': records.peak_gb(device),
   }

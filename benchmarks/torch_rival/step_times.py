@@ -66,7 +66,7 @@ def measure(
   trainer.step(batch, latents)
   records.synchronise(device)
   first = time.perf_counter() - start
-  seconds = records.median_seconds(
+  times = records.seconds(
     lambda: trainer.step(batch, latents), device, repeats=repeats, warmups=2
   )
   loss = float(trainer.step(batch, latents))
@@ -85,8 +85,9 @@ def measure(
       **dataclasses.asdict(shapes.Capacity(**config.capacity)),
     },
     first_step_seconds=first,
-    seconds=seconds,
-    tokens_per_second=tokens / seconds,
+    seconds=times.wall,
+    cpu_seconds=times.cpu,
+    tokens_per_second=tokens / times.wall,
     peak_gb=records.peak_gb(device),
     loss=loss,
   )
