@@ -137,7 +137,7 @@ def _save_seconds(run: loop.Run, saves: int) -> tuple[float, float, float]:
     saver = Saver(ckpt.manager(folder, keep=1))
     for step in range(saves + 1):
       start = time.perf_counter()
-      saver.save(step, state, OneBatch(), run.model, {})
+      saver.save(step, state, OneBatch(), run.model.config, {})
       blocked.append(time.perf_counter() - start)
       saver.wait()
       taken.append(time.perf_counter() - start)

@@ -40,13 +40,13 @@ def peak():
   text = Path('/proc/self/status').read_text()
   return int(re.search(r'VmHWM:\\s+(\\d+)', text)[1]) * 1024
 
-from absl import app, flags
+from synermedgen_jax.config.command_line import run_command
 command = importlib.import_module('synermedgen_jax.' + sys.argv.pop(1))
 before = peak()
-def main(argv):
-  command.main(argv)
+def main():
+  command.main()
   print('PEAK', before, peak())
-app.run(main)
+run_command(main)
 """
 
 

@@ -31,6 +31,7 @@ from synermedgen_jax.core.modalities import Region
 from synermedgen_jax.core.sharding import batch_sharding
 from synermedgen_jax.input.pipeline import example_dataset
 from synermedgen_jax.slices.datasets import CaseFiles, folder_cases
+from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.ingest import Settings, ingest
 from synermedgen_jax.slices.store import VERSION, SliceStore, StoreWriter
 from synermedgen_jax.tasks.pairs import Pool
@@ -60,7 +61,9 @@ def _prepare(cases: list[CaseFiles]) -> None:
     for path in case.files.values():
       count += nib.load(path).get_fdata(dtype=np.float32).shape[2]
   plain = count / (time.perf_counter() - start)
-  settings = Settings(64, reference=tuple(sorted(cases[0].files))[:1])
+  settings = Settings(
+    SliceSpec(64), reference=tuple(sorted(cases[0].files))[:1]
+  )
   with tempfile.TemporaryDirectory() as folder:
     writer = StoreWriter(f'{folder}/store', {'canvas': 64})
     start, made = time.perf_counter(), 0
@@ -159,7 +162,7 @@ def _large_manifest(store: SliceStore, folder: Path) -> int:
         count += len(case.routes) * len(case.usable)
         cases += 1
   for name, record in (
-    ('settings.json', {'canvas': store.canvas}),
+    ('settings.json', store.slices.to_json()),
     ('store.json', {'version': VERSION, 'cases': cases}),
   ):
     (folder / name).write_text(json.dumps(record))

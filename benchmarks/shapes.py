@@ -69,7 +69,7 @@ ROWS = {
 
 
 def medium() -> BagelConfig:
-  """About 40 M parameters in two experts, float32: seconds a step on a CPU."""
+  """About 40 M parameters in two experts: seconds per step on a CPU."""
   return BagelConfig(
     llm=MoTConfig(
       hidden=512,
@@ -94,7 +94,6 @@ def medium() -> BagelConfig:
     ),
     latent_table=16,
     vit_table=16,
-    dtype='float32',
   )
 
 

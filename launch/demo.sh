@@ -51,7 +51,9 @@ python -m synermedgen_jax.prepare --dataset=phantom --root="$run/phantoms" \
 
 options=(--config.init_from="$run/stage1")
 if [ "$model" = tiny ]; then
-  train 'Stage 0: autoencoder' autoencoder
+  step 'Initial weights'
+  python -m projects.small_base.start --model=tiny --output="$run/start"
+  train 'Stage 0: autoencoder' autoencoder --config.init_from="$run/start"
   train 'Stage I: understanding, without CTS' stage1_first \
     --config.init_from="$run/autoencoder"
   train 'Stage I: understanding' stage1 --config.init_from="$run/stage1_first"

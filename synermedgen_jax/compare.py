@@ -1,88 +1,104 @@
-"""Puts evaluated runs, arms x seeds, beside one another.
+"""Compares evaluated runs, arms x seeds, with intervals.
 
-  python -m synermedgen_jax.compare --runs=runs/ablations
+  python -m synermedgen_jax.compare --runs=runs/ablations \\
+      --study=projects/ablations/study.json
 
-Reads ROOT/SEED/ARM/evaluation/subjects.json, as `projects/ablations/run.sh` and
-`evaluate` leave them, and writes a Markdown page and a PNG plot: mean SSIM and
-accuracy per arm, with 95 % intervals by bootstrap over subjects, the paired
-difference to the reference arm, baselines, and what the paper reports. An arm
-without an evaluation is said to be missing. What stands in the page after the
-line `<!-- notes -->` is kept when the page is written again.
+Reads ROOT/SEED/ARM/evaluation/subjects.json, which `evaluate` writes, and
+writes a Markdown page and a PNG plot: mean SSIM and accuracy of each arm, 95 %
+intervals by bootstrap over subjects, the paired difference to the reference
+arm, baselines, and published figures. Arms without an evaluation are listed as
+not run. The part of the page after the line `<!-- notes -->` is kept when the
+page is written again.
 """
 
 import os
-import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
-from projects.ablations.arms import ARMS, REFERENCE
+from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.evaluation import comparison
 from synermedgen_jax.evaluation.comparison import ComparisonError
-from synermedgen_jax.evaluation.subjects import ResultError
+from synermedgen_jax.evaluation.subjects import FILE
 from synermedgen_jax.reporting import pictures
 from synermedgen_jax.reporting.comparison_chart import comparison_chart
 from synermedgen_jax.reporting.comparison_table import markdown
+from synermedgen_jax.reporting.study import Study, read_study
 
-_RUNS = flags.DEFINE_string('runs', None, 'ROOT of SEED/ARM workdirs.')
+_RUNS = flags.DEFINE_string('runs', None, 'ROOT of the workdirs ROOT/SEED/ARM.')
+_STUDY = flags.DEFINE_string(
+  'study',
+  None,
+  'JSON file with titles and order of the arms, the reference and published '
+  'figures. Without it, arms are the workdirs in alphabetical order.',
+)
 _ARMS = flags.DEFINE_list(
-  'arms', list(ARMS), 'Names of workdirs, in the order of the table.'
+  'arms', [], 'Names of arms to compare, in this order; all by default.'
 )
 _REFERENCE = flags.DEFINE_string(
-  'reference', REFERENCE, 'The arm that differences are to.'
+  'reference', None, "Arm that differences are to; the study's by default."
 )
-_OUTPUT = flags.DEFINE_string('output', 'docs/ablations.md', 'The page.')
+_OUTPUT = flags.DEFINE_string(
+  'output', None, 'Page to write; RUNS/comparison.md by default.'
+)
 _PLOT = flags.DEFINE_string(
-  'plot', None, "The plot; the page's path ending in .png by default."
+  'plot', None, "Plot to write; the page's path ending in .png by default."
 )
 _RESAMPLES = flags.DEFINE_integer(
-  'resamples', 2000, 'Of the bootstrap.', lower_bound=1
+  'resamples', 2000, 'Number of bootstrap resamples.', lower_bound=1
 )
 NOTES = '<!-- notes -->'
 
 
 def _compare() -> list[Path]:
-  arms = list(dict.fromkeys([*_ARMS.value, _REFERENCE.value]))
-  page = Path(_OUTPUT.value)
+  root = Path(_RUNS.value)
+  study = read_study(Path(_STUDY.value)) if _STUDY.value else Study()
+  reference = _REFERENCE.value or study.reference
+  if not reference:
+    raise ComparisonError('--reference: name the arm that differences are to.')
+  names = _ARMS.value or list(study.arms) or _arms_in(root)
+  arms = list(dict.fromkeys([*names, reference]))
+  page = Path(_OUTPUT.value) if _OUTPUT.value else root / 'comparison.md'
   plot = Path(_PLOT.value) if _PLOT.value else page.with_suffix('.png')
-  runs = comparison.read_runs(Path(_RUNS.value), arms)
-  found = comparison.compare(
-    runs, arms, reference=_REFERENCE.value, resamples=_RESAMPLES.value
+  compared = comparison.compare(
+    comparison.read_runs(root, arms),
+    arms,
+    reference=reference,
+    resamples=_RESAMPLES.value,
   )
-  if not found.results:
+  if not compared.results:
     raise ComparisonError(
-      f'{_RUNS.value}: the reference arm {_REFERENCE.value!r} measured neither '
-      'a route nor a task.'
+      f'{root}: the reference arm {reference!r} measured neither a route nor a '
+      'task.'
     )
-  text = markdown(found, os.path.relpath(plot, page.parent))
+  text = markdown(compared, study, os.path.relpath(plot, page.parent))
   notes = f'{NOTES}\n'
   if page.is_file():
-    _, mark, kept = page.read_text().partition(NOTES)
+    _, mark, kept = page.read_text('utf-8').partition(NOTES)
     notes = mark + kept or notes
-  _write(plot, pictures.to_png(comparison_chart(found)))
+  _write(plot, pictures.to_png(comparison_chart(compared, study)))
   _write(page, f'{text}\n{notes}'.encode())
   print(text)
   return [page, plot]
 
 
+def _arms_in(root: Path) -> list[str]:
+  """Names of the arms that have an evaluation."""
+  parts = (path.relative_to(root).parts for path in root.glob(f'*/*/{FILE}'))
+  return sorted({arm for _, arm, *_ in parts})
+
+
 def _write(path: Path, content: bytes) -> None:
-  """Writes under another name first, so that no half file is ever seen."""
+  """Writes under another name first, so a reader never sees half a file."""
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}.partial')
   partial.write_bytes(content)
   os.replace(partial, path)
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
-  try:
-    written = _compare()
-  except (ComparisonError, ResultError, OSError) as error:
-    sys.exit(f'Error: {error}')
-  print('\n'.join(map(str, written)))
+def main() -> None:
+  print('\n'.join(map(str, _compare())))
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('runs')
-  app.run(main)
+  run_command(main, required=['runs'])

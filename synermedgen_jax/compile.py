@@ -14,14 +14,12 @@ not fit.
 """
 
 import json
-import sys
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
-from synermedgen_jax.config.command_line import parse_config_flags
-from synermedgen_jax.config.errors import ConfigError
-from synermedgen_jax.planning.plan import DoesNotFit, make_plan
+from synermedgen_jax.config.command_line import run_command
+from synermedgen_jax.planning.plan import make_plan
 from synermedgen_jax.planning.tables import describe
 from synermedgen_jax.planning.topologies import find_topology
 
@@ -34,16 +32,10 @@ _TOPOLOGY = flags.DEFINE_string(
 _JSON = flags.DEFINE_bool('json', False, 'Print one JSON object instead.')
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
-  try:
-    plan = make_plan(_CONFIG.value, find_topology(_TOPOLOGY.value))
-  except (ConfigError, DoesNotFit, ValueError) as error:
-    sys.exit(f'Error: {error}')
+def main() -> None:
+  plan = make_plan(_CONFIG.value, find_topology(_TOPOLOGY.value))
   print(json.dumps(plan.to_json()) if _JSON.value else describe(plan))
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['config', 'topology'])
-  app.run(main, flags_parser=parse_config_flags)
+  run_command(main, required=['config', 'topology'])

@@ -21,22 +21,15 @@ slices for `report`, and prints both tables.
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
 
-from synermedgen_jax.checkpoint.orbax_items import CheckpointError
-from synermedgen_jax.config.command_line import UsageError, parse_config_flags
-from synermedgen_jax.config.errors import ConfigError
-from synermedgen_jax.config.modules import (
-  ModuleMissing,
-  check_imported,
-  import_modules,
-)
+from synermedgen_jax.config.command_line import UsageError, run_command
+from synermedgen_jax.config.modules import check_imported, import_modules
 from synermedgen_jax.evaluation import metrics, routes, subjects, understanding
 from synermedgen_jax.evaluation.measure import (
   MeasureError,
@@ -46,9 +39,9 @@ from synermedgen_jax.evaluation.measure import (
   subject_of,
 )
 from synermedgen_jax.inference.sampling_flags import define_sampling_flags
-from synermedgen_jax.inference.workdir import Trained, WorkdirError
+from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.slices.splits import SPLITS
-from synermedgen_jax.slices.store import Case, SliceStore, StoreError
+from synermedgen_jax.slices.store import Case, SliceStore
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A stage that was trained.')
 _CONFIG = config_flags.DEFINE_config_file(
@@ -78,6 +71,12 @@ _SYNTHESISER = flags.DEFINE_string(
   "Registered model to score; by default the run's own. Its results replace "
   'those of the run in WORKDIR/evaluation.',
 )
+_SYNTHRAD2023 = flags.DEFINE_bool(
+  'synthrad2023',
+  False,
+  'Score synthetic CTs with the formulas of the SynthRAD2023 challenge, too; '
+  'needs --slices=0.',
+)
 _BATCH = flags.DEFINE_integer(
   'batch_size', 16, 'Rows at a time.', lower_bound=1
 )
@@ -96,6 +95,7 @@ def _settings() -> MeasureSettings:
       batch_size=_BATCH.value,
       seed=_SEED.value,
       synthesiser=_SYNTHESISER.value,
+      synthrad2023=_SYNTHRAD2023.value,
     )
   except MeasureError as error:
     raise UsageError(f'--{error}') from None
@@ -107,11 +107,7 @@ def _with_sampling(
   """The settings with the run's sampling, changed as the flags say."""
   if not trained.config['sampling']:
     return settings
-  try:
-    sampling = _SAMPLING(trained.sampling)
-  except ValueError as error:
-    raise UsageError(str(error)) from None
-  return dataclasses.replace(settings, sampling=sampling)
+  return dataclasses.replace(settings, sampling=_SAMPLING(trained.sampling))
 
 
 def _held_out(trained: Trained) -> tuple[SliceStore, tuple[Case, ...]]:
@@ -171,10 +167,18 @@ def _write(
     result['sampling'] = synthesised.sampling
     result['slices'] = _SLICES.value or 'all usable'
     result['definition']['synthesis'] = metrics.definitions()
+    if synthesised.synthrad2023:
+      result['synthrad2023'] = synthesised.synthrad2023
+      result['definition']['synthrad2023'] = metrics.SYNTHRAD2023
     by_subject['synthesis'] = synthesised.by_subject
     for route, arrays in synthesised.panels.items():
       _write_npz(out / 'panels' / f'{route}.npz', arrays)
     print('\n' + routes.route_table(result))
+    for route, score in synthesised.synthrad2023.items():
+      print(
+        f'{route} by SynthRAD2023: MAE {score["mae"]:.1f} HU, PSNR '
+        f'{score["psnr"]:.2f} dB, SSIM {score["ssim"]:.4f}'
+      )
   _write_json(workdir / subjects.FILE, by_subject)
   _write_json(out / 'metrics.json', result)
   print(f'\nMetrics: {out / "metrics.json"}')
@@ -194,7 +198,7 @@ def _write_json(path: Path, value) -> None:
   os.replace(partial, path)
 
 
-def _evaluate() -> None:
+def main() -> None:
   config = _CONFIG.value
   import_modules((*_MODULES.value, *(config.modules if config else ())))
   settings = _settings()
@@ -208,25 +212,5 @@ def _evaluate() -> None:
   _write(Path(_WORKDIR.value), trained, store, cases, found)
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
-  if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax logs every file it reads
-  try:
-    _evaluate()
-  except (
-    UsageError,
-    MeasureError,
-    ModuleMissing,
-    WorkdirError,
-    ConfigError,
-    StoreError,
-    CheckpointError,
-  ) as error:
-    sys.exit(f'Error: {error}')
-
-
 if __name__ == '__main__':
-  flags.mark_flag_as_required('workdir')
-  app.run(main, flags_parser=parse_config_flags)
+  run_command(main, required=['workdir'])

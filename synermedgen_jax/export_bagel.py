@@ -8,18 +8,15 @@ tokenizer's files. `import_bagel` reads them back to the last bit. A model with
 parts that BAGEL lacks is refused.
 """
 
-import sys
 from pathlib import Path
 
 import jax.numpy as jnp
-from absl import app, flags, logging
+from absl import flags
 from tqdm import tqdm
 
-from synermedgen_jax.checkpoint.orbax_items import CheckpointError
+from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.inference import bagel_workdir
-from synermedgen_jax.inference.workdir import WorkdirError
 from synermedgen_jax.input import vocab_files
-from synermedgen_jax.interop.bagel_configs import BagelError
 
 _CHECKPOINT = flags.DEFINE_string(
   'checkpoint', None, 'The workdir of a run, or of import_bagel.'
@@ -48,17 +45,9 @@ def _export(workdir: Path, output: Path) -> None:
     print(f'{workdir} holds no tokenizer: {output} has none.')
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
-  if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
-  try:
-    _export(Path(_CHECKPOINT.value), Path(_OUTPUT.value))
-  except (BagelError, CheckpointError, WorkdirError, OSError) as error:
-    sys.exit(f'Error: {error}')
+def main() -> None:
+  _export(Path(_CHECKPOINT.value), Path(_OUTPUT.value))
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['checkpoint', 'output'])
-  app.run(main)
+  run_command(main, required=['checkpoint', 'output'])

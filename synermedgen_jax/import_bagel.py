@@ -17,23 +17,19 @@ The workdir holds the tokenizer, so it may be copied to any place, such as
 gs://BUCKET/bagel.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 from tqdm import tqdm
 
-from synermedgen_jax.config.command_line import UsageError
+from synermedgen_jax.config.command_line import UsageError, run_command
 from synermedgen_jax.config.tokenizer import FOLDER
 from synermedgen_jax.inference import bagel_workdir
-from synermedgen_jax.inference.workdir import WorkdirError
 from synermedgen_jax.input import vocab_files
 from synermedgen_jax.interop import bagel_configs, bagel_weights
-from synermedgen_jax.interop.bagel_configs import BagelError
-from synermedgen_jax.interop.tensor_files import TensorFileError
 from synermedgen_jax.models.bagel import BagelConfig
 
 _SOURCE = flags.DEFINE_string('source', None, "A folder of BAGEL's files.")
@@ -82,7 +78,7 @@ def _print_table(
 
 
 def _dry_run(source: Path, dtype: np.dtype) -> None:
-  model = bagel_configs.bagel_config(source, dtype=dtype.name)
+  model = bagel_configs.bagel_config(source)
   matches = bagel_weights.match(source, model, header_only=True)
   _print_table(matches, model, dtype)
 
@@ -104,29 +100,15 @@ def _import(source: Path, output: Path, dtype: np.dtype) -> None:
     print(f'{source} holds no tokenizer: put its files into {output / FOLDER}.')
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
-  if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
+def main() -> None:
   source, dtype = Path(_SOURCE.value), jnp.dtype(_DTYPE.value)
-  try:
-    if _DRY_RUN.value:
-      _dry_run(source, dtype)
-    elif not _OUTPUT.value:
-      raise UsageError('--output: name a new folder, or use --dry_run.')
-    else:
-      _import(source, Path(_OUTPUT.value), dtype)
-  except (
-    UsageError,
-    BagelError,
-    TensorFileError,
-    WorkdirError,
-    OSError,
-  ) as error:
-    sys.exit(f'Error: {error}')
+  if _DRY_RUN.value:
+    _dry_run(source, dtype)
+  elif not _OUTPUT.value:
+    raise UsageError('--output: name a new folder, or use --dry_run.')
+  else:
+    _import(source, Path(_OUTPUT.value), dtype)
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('source')
-  app.run(main)
+  run_command(main, required=['source'])

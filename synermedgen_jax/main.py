@@ -22,39 +22,24 @@ Cloud TPUs and under Slurm they find one another; elsewhere --coordinator,
 
 import os
 import sys
-import traceback
 from typing import NoReturn
 
 import jax
-from absl import app, flags, logging
+from absl import flags
 from etils.epath import Path
 from ml_collections import config_flags
 
-from synermedgen_jax.checkpoint.orbax_items import CheckpointError
-from synermedgen_jax.config.command_line import parse_config_flags
-from synermedgen_jax.config.errors import ConfigError
-from synermedgen_jax.input.pipeline import ExampleTooLarge
-from synermedgen_jax.interop.image_files import FormatError
-from synermedgen_jax.slices.store import StoreError
+from synermedgen_jax.config.command_line import (
+  UsageError,
+  error_text,
+  run_command,
+)
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.build import build
-from synermedgen_jax.training.incidents import BadStepsError
 from synermedgen_jax.training.introduction import introduce
-from synermedgen_jax.training.metrics_log import WriteError
 from synermedgen_jax.training.preemption import Preempted, listening
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
-
-# Printed as one line, without a traceback.
-_USER_ERRORS = (
-  ConfigError,
-  StoreError,
-  CheckpointError,
-  WriteError,
-  BadStepsError,
-  ExampleTooLarge,
-  FormatError,
-)
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'The stage: a file such as configs/stage1.py[:MODEL].'
@@ -82,17 +67,13 @@ def _initialize_distributed() -> None:
       _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
     )
   except (ValueError, RuntimeError) as error:
-    sys.exit(
-      f'Error: --distributed: {str(error).splitlines()[0]} Give --coordinator, '
+    raise UsageError(
+      f'--distributed: {str(error).splitlines()[0]} Give --coordinator, '
       '--processes and --process.'
-    )
+    ) from None
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
-  if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax logs every file it writes
+def main() -> None:
   if _DISTRIBUTED.value:
     _initialize_distributed()
   try:
@@ -104,26 +85,21 @@ def main(argv: list[str]) -> None:
   except Preempted as preempted:
     print(preempted, file=sys.stderr)
     sys.exit(EXIT_PREEMPTED)
-  except _USER_ERRORS as error:
-    _exit_without_barrier(f'Error: {error}')
-  except Exception:
+  except Exception as error:
     if jax.process_count() == 1:
       raise
-    _exit_without_barrier(traceback.format_exc())
+    _exit_without_barrier(error)
 
 
-def _exit_without_barrier(why: str) -> NoReturn:
+def _exit_without_barrier(error: Exception) -> NoReturn:
   """Exits with status 1, without waiting for other processes.
 
   They may be in the middle of a step that this one will never join, and would
   never reach the barrier of the usual exit.
   """
-  if jax.process_count() == 1:
-    sys.exit(why)
-  print(why, file=sys.stderr, flush=True)
+  print(error_text(error), file=sys.stderr, flush=True)
   os._exit(1)
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main, flags_parser=parse_config_flags)
+  run_command(main, required=['config', 'workdir'])

@@ -21,17 +21,17 @@ import concurrent.futures
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
-from synermedgen_jax.config.command_line import UsageError
+from synermedgen_jax.config.command_line import UsageError, run_command
 from synermedgen_jax.config.modules import import_modules
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.phantoms import cohorts
 from synermedgen_jax.reporting.inspection_page import inspection_page, summary
 from synermedgen_jax.slices import datasets, ingest, inspection
-from synermedgen_jax.slices.datasets import CaseFiles, DatasetError
-from synermedgen_jax.slices.framing import FRAMES
+from synermedgen_jax.slices.datasets import CaseFiles
+from synermedgen_jax.slices.framing import FRAMES, SliceSpec
 from synermedgen_jax.slices.grids import PLANES
 from synermedgen_jax.slices.prepare_store import (
   PrepareSettings,
@@ -39,8 +39,7 @@ from synermedgen_jax.slices.prepare_store import (
   processes,
 )
 from synermedgen_jax.slices.public_datasets import PUBLIC_DATASETS, find_cases
-from synermedgen_jax.slices.store import SliceStore, StoreError
-from synermedgen_jax.slices.volumes import VolumeError
+from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.slices.windows import FIXED_WINDOWS, parse_windows
 
 _DATASET = flags.DEFINE_list(
@@ -136,13 +135,10 @@ def _ingest_settings() -> ingest.Settings:
     raise UsageError(f'--windows: {error}') from None
   try:
     return ingest.Settings(
-      canvas=_CANVAS.value,
+      SliceSpec(_CANVAS.value, _PLANE.value, _FRAME.value, windows),
       reference=_parse_modalities(reference),
       required=_parse_modalities(_MODALITIES.value),
-      plane=_PLANE.value,
-      frame=_FRAME.value,
       most_offset=_MOST_OFFSET.value,
-      windows=windows,
     )
   except ValueError as error:
     raise UsageError(f'--reference or --modalities: {error}') from None
@@ -243,24 +239,16 @@ def _summarise(store: SliceStore) -> None:
     print(f'  {dataset:<12} {split:<8} {count:4} subjects {slices:6} slices')
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+def main() -> None:
   if not (_STORE.value or _CHECK.value):
-    sys.exit('Error: --store or --check: say where the result goes.')
-  try:
-    import_modules(_MODULES.value)
-    if _CHECK.value:
-      _check(Path(_CHECK.value))
-    else:
-      settings = _settings()
-      _summarise(prepare(_find_cases(), _STORE.value, settings))
-  except (UsageError, DatasetError, VolumeError, StoreError) as error:
-    sys.exit(f'Error: {error}')
-  except ValueError as error:  # shares of splits, another set of phantoms
-    sys.exit(f'Error: {error}')
+    raise UsageError('--store or --check: say where the result goes.')
+  import_modules(_MODULES.value)
+  if _CHECK.value:
+    _check(Path(_CHECK.value))
+  else:
+    settings = _settings()
+    _summarise(prepare(_find_cases(), _STORE.value, settings))
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['dataset', 'root'])
-  app.run(main)
+  run_command(main, required=['dataset', 'root'])

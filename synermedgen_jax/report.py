@@ -10,21 +10,16 @@ the tables and the paths.
 """
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from synermedgen_jax.config.modules import (
-  ModuleMissing,
-  check_imported,
-  import_modules,
-)
+from synermedgen_jax.config.command_line import run_command
+from synermedgen_jax.config.modules import check_imported, import_modules
 from synermedgen_jax.evaluation.routes import route_table
-from synermedgen_jax.evaluation.subjects import ResultError
 from synermedgen_jax.evaluation.understanding import understanding_table
 from synermedgen_jax.reporting import charts, pictures
 from synermedgen_jax.reporting.page import page
@@ -115,22 +110,15 @@ def _write(path: Path, content: bytes) -> Path:
   return path
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
+def main() -> None:
+  import_modules(_MODULES.value)
   workdir = Path(_WORKDIR.value)
   output = Path(_OUTPUT.value) if _OUTPUT.value else workdir / 'report'
-  try:
-    import_modules(_MODULES.value)
-    written = report(workdir, output)
-    evaluation = read_evaluation(workdir)
-  except (ResultError, ModuleMissing, OSError) as error:
-    sys.exit(f'Error: {error}')
-  for table in _tables(evaluation):
+  written = report(workdir, output)
+  for table in _tables(read_evaluation(workdir)):
     print(f'{table}\n')
   print('\n'.join(map(str, written)))
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('workdir')
-  app.run(main)
+  run_command(main, required=['workdir'])

@@ -10,27 +10,23 @@ the range from --low to --high. --points, --shift, --text_scale, --image_scale,
 --interval and --renorm change how the run's config samples.
 """
 
-import sys
 from pathlib import Path
 
-from absl import app, flags, logging
-from tqdm import tqdm
+from absl import flags
 
-from synermedgen_jax.checkpoint.orbax_items import CheckpointError
+from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.config.modules import check_imported, import_modules
 from synermedgen_jax.core.modalities import Modality, Region, find_route
 from synermedgen_jax.inference.sampling_flags import define_sampling_flags
+from synermedgen_jax.inference.translation import target_window, translate
 from synermedgen_jax.inference.workdir import Trained, WorkdirError
-from synermedgen_jax.slices import grids
-from synermedgen_jax.slices.framing import framed_grid
 from synermedgen_jax.slices.volumes import (
   NIFTI,
-  Volume,
   VolumeError,
   read_volume,
   write_volume,
 )
-from synermedgen_jax.slices.windows import Window, choose_window
+from synermedgen_jax.slices.windows import Window
 from synermedgen_jax.training.objectives import OBJECTIVES
 
 _WORKDIR = flags.DEFINE_string(
@@ -61,7 +57,7 @@ _HIGH = flags.DEFINE_float(
 )
 
 
-def _translate() -> None:
+def main() -> None:
   import_modules(_MODULES.value)
   route = find_route(
     Region.parse(_REGION.value),
@@ -82,52 +78,27 @@ def _translate() -> None:
       f'{_WORKDIR.value}: stage {trained.config["stage"]} does not train '
       'synthesis; give the workdir of Stage II or of joint training.'
     )
-  synthesiser = trained.synthesiser(
-    _SAMPLING(trained.sampling), batch_size=_BATCH.value
-  )
   # The scale of MR is arbitrary, and stated by flags.
-  target = trained.windows.get(route.target) or Window(_LOW.value, _HIGH.value)
-  source = choose_window(route.source, volume.data, trained.windows)
-  grid = framed_grid(
+  mr_window = Window(_LOW.value, _HIGH.value)
+  made = translate(
+    trained,
     volume,
-    route.source,
-    source,
-    trained.geometry.vae_side,
-    trained.plane,
-    trained.frame,
+    route,
+    sampling=_SAMPLING(trained.sampling),
+    mr_window=mr_window,
+    seed=_SEED.value,
+    batch_size=_BATCH.value,
   )
-  sampled = grids.resample(volume, grid, fill=source.low)
-  slices = source.normalise(grids.to_slices(sampled))
-  with tqdm(total=len(slices), desc=route.name, unit='slice') as bar:
-    made = synthesiser.synthesise(
-      route, slices, seed=_SEED.value, progress=bar.update
-    )
-  on_grid = Volume(grids.from_slices(target.denormalise(made)), grid.affine)
-  # What a frame about the body left out is air.
-  data = grids.resample(on_grid, grids.Grid.of(volume), fill=target.low)
-  write_volume(output, Volume(data, volume.affine), like=_INPUT.value)
+  target = target_window(trained, route, mr_window)
+  write_volume(output, made, like=_INPUT.value)
   print(
     f'{output}: {route.target.label} in {route.target.unit}, '
-    f'{target.low:g} to {target.high:g}, shape {data.shape}.'
+    f'{target.low:g} to {target.high:g}, shape {made.data.shape}.'
   )
-
-
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
-  if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
-  try:
-    _translate()
-  except (VolumeError, WorkdirError, CheckpointError) as error:
-    sys.exit(f'Error: {error}')
-  # An unknown modality, region or route; an output that cannot be written.
-  except (ValueError, OSError) as error:
-    sys.exit(f'Error: {error}')
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(
-    ['workdir', 'input', 'source', 'target', 'region', 'output']
+  run_command(
+    main,
+    required=['workdir', 'input', 'source', 'target', 'region', 'output'],
   )
-  app.run(main)

@@ -24,6 +24,7 @@ from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.interop import bagel_configs, bagel_weights, key_table
 from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.tasks.example import text
 
 DIRECTORY = Path(
@@ -52,7 +53,8 @@ def arrays() -> dict[str, np.ndarray]:
 
 @functools.cache
 def model() -> Bagel:
-  return Bagel(bagel_configs.bagel_config(DIRECTORY, dtype='float32'))
+  shape = bagel_configs.bagel_config(DIRECTORY)
+  return Bagel(shape, Compute(dtype='float32'))
 
 
 @functools.cache

@@ -16,7 +16,8 @@ from store_fakes import CANVAS, write_store
 from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.models import presets
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
-from synermedgen_jax.models.bagel import BagelConfig, init_params
+from synermedgen_jax.models.bagel import Bagel, BagelConfig, init_params
+from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.mot import MoTConfig
 from synermedgen_jax.models.vit import ViTConfig
 from synermedgen_jax.training import build, loop
@@ -48,10 +49,10 @@ MODEL = BagelConfig(
   ),
   latent_table=2,
   vit_table=2,
-  position_base=100.0,
   connector_norm=True,
-  dtype='float32',
 )
+COMPUTE = Compute(dtype='float32')
+BAGEL = Bagel(MODEL, COMPUTE)
 IMAGE = {'vit_side': CANVAS, 'vae_side': CANVAS}
 GEOMETRY = MODEL.image_geometry(**IMAGE)
 # One synthesis a row; a question takes most of a row.

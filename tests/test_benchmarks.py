@@ -1,4 +1,7 @@
-"""The benchmarks run, at sizes whose figures mean nothing."""
+"""The benchmarks run, and the figures that they print fit each other.
+
+The sizes are so small that the figures themselves mean nothing.
+"""
 
 import json
 import re
@@ -12,11 +15,17 @@ def test_a_step_of_every_stage_is_timed():
   lines = printed(
     'benchmarks.train_step', '--model=tiny', '--steps=1', '--rows=4'
   )
+  (product,) = re.findall(r'reaches ([\d,]+) GFLOP/s', lines[0])
+  product = float(product.replace(',', ''))
   stages = ('autoencoder', 'stage1', 'stage2', 'joint')
   for line, stage in zip(lines[-4:], stages, strict=True):
-    name, *numbers = line.replace('%', '').split()
+    name, *numbers = line.replace('%', '').replace(',', '').split()
+    compiling, step_ms, tokens, gflop, rate, share = map(float, numbers)
     assert name == stage
-    assert all(float(number.replace(',', '')) >= 0 for number in numbers)
+    assert compiling > 0
+    assert tokens > 0
+    assert rate == pytest.approx(1e3 * gflop / step_ms, rel=0.1, abs=0.1)
+    assert share == pytest.approx(100 * rate / product, rel=0.1, abs=1)
 
 
 @pytest.mark.slow
@@ -51,20 +60,46 @@ def test_records_of_a_step_and_of_sampling(tmp_path):
 
 
 @pytest.mark.slow
-def test_attention_is_timed_at_every_length():
-  lines = printed(
+def test_attention_is_timed_and_compared_at_every_length(tmp_path):
+  output = tmp_path / 'attention.jsonl'
+  printed(
     'benchmarks.attention',
     '--lengths=128,256',
     '--heads=2,1',
     '--dim=16',
+    '--dtype=float32',
     '--repeats=1',
+    '--errors',
+    f'--output={output}',
   )
-  text = '\n'.join(lines)
-  assert re.search(r'\b128\b', text)
-  assert re.search(r'\b256\b', text)
+  records = [json.loads(line) for line in output.read_text().splitlines()]
+  found = [(r['tokens'], r['implementation']) for r in records]
+  names = list(dict.fromkeys(name for _, name in found))
+  assert names[0] == 'xla'
+  assert found == [(length, name) for length in (128, 256) for name in names]
+  for record in records:
+    assert 'error' not in record
+    assert record['forward_s'] > 0
+    assert record['both_s'] > 0
+    # The output and the gradients of query, key and value.
+    assert len(record['errors']) == 4
+    assert max(record['errors']) < 1e-5
+  assert records[0]['visible_pairs'] < records[-1]['visible_pairs']
+  assert records[0]['to_dense'] == 1
 
 
 @pytest.mark.slow
-def test_saves_are_timed():
-  lines = printed('benchmarks.checkpointing', '--saves=1', '--steps=0')
-  assert any(re.search(r'\d %|\d%', line) for line in lines)
+def test_saves_and_the_idle_loop_are_timed():
+  save, loop = printed('benchmarks.checkpointing', '--saves=1', '--steps=100')
+  numbers = re.fullmatch(
+    r'a save of ([\d.]+) MB: (\d+) ms, of which the loop is blocked (\d+) ms, '
+    r'([\d.]+)%',
+    save,
+  ).groups()
+  size, taken, blocked, share = map(float, numbers)
+  # 1.5 M parameters of `tiny` in float32, and moments of those that train.
+  assert 6 < size < 18
+  assert 0 < blocked <= taken
+  assert share == pytest.approx(100 * blocked / taken, abs=2)
+  (idle,) = re.findall(r'^the loop around an idle step: ([\d.]+) ms', loop)
+  assert float(idle) > 0

@@ -12,6 +12,8 @@ from commands import assert_refused
 sys.path.insert(0, str(Path(__file__).parent / 'evaluation'))
 import subject_files
 
+STUDY = Path(__file__).parents[1] / 'projects/ablations/study.json'
+
 
 def compare(root, *flags):
   return commands.run(
@@ -19,6 +21,7 @@ def compare(root, *flags):
     f'--runs={root}',
     f'--output={root}/out/page.md',
     '--resamples=200',
+    f'--study={STUDY}',
     '--arms=base,stage1,stage2',
     *flags,
   )
@@ -56,36 +59,33 @@ def cells(text, name):
 def test_means_are_over_subjects_seeds_and_routes(page):
   # Brain 0.6; BraTS 0.4 and 0.6 in the two seeds.
   text = section(page, 'SSIM, 22 routes')
-  _, mean, difference, paper, seeds = cells(text, 'Stage I + II')
+  _, mean, difference, seeds, published = cells(text, 'Stage I + II')
   assert mean.startswith('55.0 [')
   assert difference == 'reference'
-  assert paper == 'not known here'
+  assert published == '–'
   assert seeds == '2: 50.0, 60.0'
 
 
 def test_differences_are_paired(page):
   # Every brain subject is worse by 10: no resample says anything else.
   text = section(page, 'SSIM, 10 CT/CBCT/PET/MR routes')
-  _, mean, difference, paper, _ = cells(text, 'Stage I alone, zero-shot')
+  _, mean, difference, _, published = cells(text, 'Stage I alone, zero-shot')
   assert mean.startswith('50.0 [40.0, 60.0')
   assert difference == '−10.0 [−10.0, −10.0]'
-  assert paper == '66.8'
+  assert published == '66.8'
 
 
 def test_accuracy_stands_beside_chance(page):
   text = section(page, 'CTS, accuracy')
   assert cells(text, 'Stage I + II')[1].startswith('60.0 [')
-  assert cells(text, 'Stage I alone, zero-shot')[1:4] == [
-    '0.0 [0.0, 0.0]',
-    cells(text, 'Stage I alone, zero-shot')[2],
-    '83.2',
-  ]
+  row = cells(text, 'Stage I alone, zero-shot')
+  assert (row[1], row[4]) == ('0.0 [0.0, 0.0]', '83.2')
   assert cells(text, '*chance*')[1] == '25.0'
 
 
 def test_baselines_have_their_rows(page):
   text = section(page, 'SSIM, 12 BraTS routes')
-  assert cells(text, '*the source as it is*')[1] == '25.0 [25.0, 25.0]'
+  assert cells(text, '*copy of the source*')[1] == '25.0 [25.0, 25.0]'
   ceiling = '*ceiling: the truth through the autoencoder*'
   assert cells(text, ceiling)[1] == '75.0 [75.0, 75.0]'
 
@@ -105,10 +105,10 @@ def test_what_is_missing_is_said(page):
 def test_numbers_are_defined_and_subjects_counted(page):
   assert '5 subjects of split `test` (2 brain, 3 brats)' in page
   assert '**Few subjects** of brain, brats' in page
-  text = section(page, 'What the numbers are')
+  text = section(page, 'Definitions')
   for word in ('SSIM, 22 routes', 'CTS, accuracy', '[95 %]', 'Baselines'):
     assert f'**{word}**' in text
-  assert 'the table of ablations in the paper is not at hand' in text
+  assert '**Published**: SynerMedGen, ICML 2026' in text
 
 
 def test_the_plot_is_a_picture_of_the_page(root, page):
@@ -188,3 +188,42 @@ def test_what_is_no_such_file_is_refused(tmp_path):
   ):
     path.write_text(content)
     assert_refused(compare(tmp_path), str(path), said)
+
+
+def test_without_a_study_arms_are_the_workdirs_by_name(tmp_path):
+  subject_files.write(tmp_path, 'one')
+  subject_files.write(tmp_path, 'two')
+  code, _, err = commands.run(
+    'compare', f'--runs={tmp_path}', '--reference=two', '--resamples=20'
+  )
+  assert code == 0, err
+  page = (tmp_path / 'comparison.md').read_text()
+  overview = section(page, 'Overview')
+  assert [cells(overview, name)[-1] for name in ('one', 'two')] == ['1', '1']
+  assert 'published' not in page.lower()
+
+
+def test_without_a_study_the_reference_has_to_be_named(tmp_path):
+  subject_files.write(tmp_path, 'one')
+  assert_refused(
+    commands.run('compare', f'--runs={tmp_path}'), '--reference: name the arm'
+  )
+
+
+@pytest.mark.parametrize(
+  ('content', 'said'),
+  [
+    ('{', 'is no study'),
+    ('{"arm": {}}', "unexpected keyword argument 'arm'"),
+    ('{"reference": "a"}', "the reference 'a' is no arm"),
+    (
+      '{"arms": {"a": {"title": "A", "published": {"psnr": 1}}}}',
+      "arm 'a' has figures for unknown psnr",
+    ),
+  ],
+)
+def test_a_file_that_is_no_study_is_refused(tmp_path, content, said):
+  path = tmp_path / 'study.json'
+  path.write_text(content)
+  result = commands.run('compare', f'--runs={tmp_path}', f'--study={path}')
+  assert_refused(result, str(path), said)

@@ -7,7 +7,11 @@ import commands
 import numpy as np
 import pytest
 from commands import ROOT, assert_refused
-from store_fakes import USABLE, slice_of
+from store_fakes import CANVAS, USABLE, slice_of
+
+from synermedgen_jax.core.modalities import Modality, Region
+from synermedgen_jax.slices.store import Case, StoreWriter
+from synermedgen_jax.slices.windows import Window
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 # What the fake store's subjects of each split serve.
@@ -279,6 +283,58 @@ def test_stage_1_is_asked_and_does_not_synthesise(nano_runs, tmp_path):
   assert found['definition'].keys() == {'understanding'}
   assert 'synthesis' not in found
   assert not (workdir / 'evaluation' / 'panels').exists()
+
+
+def test_a_synthetic_ct_is_scored_as_synthrad2023_does(nano_runs, tmp_path):
+  store = tmp_path / 'store'
+  writer = StoreWriter(str(store), {'canvas': CANVAS})
+  windows = {Modality.CT: Window(-1000, 1000), Modality.MR: Window(0, 1)}
+  shape = (10, CANVAS, CANVAS)
+  rng = np.random.default_rng(0)
+  for split in ('train', 'test'):
+    case = Case(
+      id=split,
+      dataset='fake',
+      subject=split,
+      region=Region.BRAIN,
+      split=split,
+      modalities=windows,
+      sources=dict.fromkeys(windows, ''),
+      shape=shape,
+      affine=tuple(map(tuple, np.eye(4).tolist())),
+      plane='axial',
+      usable=range(10),
+    )
+    volumes = {m: rng.uniform(-1, 1, shape).astype('f4') for m in windows}
+    writer.write_case(case, volumes, np.ones(shape, bool))
+  writer.finish(('train', 'test'))
+  workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
+  flags = ('--parts=synthesis', f'--store={store}', '--synthrad2023')
+  code, out, err = evaluate(workdir, *flags)
+  assert code == 0, err
+  found = metrics_of(workdir)
+  assert found['synthrad2023'].keys() == {'brain_mr_to_ct'}
+  score = found['synthrad2023']['brain_mr_to_ct']
+  # The same voxels and unit as the MAE within the mask.
+  mae = found['synthesis']['brain_mr_to_ct']['mae']
+  assert score['mae'] == pytest.approx(mae, rel=1e-4)
+  assert score['count'] == 1
+  assert 'SynthRAD2023: MAE' in out
+  assert '[-1024, 3000]' in found['definition']['synthrad2023']['range']
+
+
+@pytest.mark.parametrize(
+  ('flags', 'said'),
+  [
+    (['--slices=2'], '--synthrad2023: is a score of whole volumes'),
+    ([], 'synthrad2023: case case5 has no voxel of the body 3 voxels or more'),
+  ],
+)
+def test_synthrad2023_needs_whole_volumes(nano_runs, tmp_path, flags, said):
+  workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
+  assert_refused(
+    evaluate(workdir, '--parts=synthesis', '--synthrad2023', *flags), said
+  )
 
 
 def test_the_split_routes_slices_and_points_are_those_asked(

@@ -252,8 +252,9 @@ def pieces():
 
 def test_the_page_shows_the_code_that_is_tested_here():
   blocks = re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.DOTALL)
+  shown = [block.strip() for block in blocks]
   for name, code in pieces().items():
-    assert code in blocks, f'docs/extend.md lacks the piece {name!r}'
+    assert code.strip() in shown, f'docs/extend.md lacks the piece {name!r}'
 
 
 def test_the_library_names_none_of_it():

@@ -31,9 +31,11 @@ def _command(args, out, err):
   concurrent.futures.ProcessPoolExecutor = lambda workers, *_, **__: (
     concurrent.futures.ThreadPoolExecutor(workers)
   )
+  sys.argv = ['prepare', *args]
   from synermedgen_jax import prepare
+  from synermedgen_jax.config.command_line import run_command
 
-  prepare.app.run(prepare.main, ['prepare', *args])
+  run_command(prepare.main)
 
 
 @pytest.fixture
@@ -116,7 +118,7 @@ def test_folder_becomes_a_finished_store_split_by_subject(tmp_path, prepare):
   assert re.search(r'clinic +test +2 subjects +12 slices', out)
   store = SliceStore.open(str(tmp_path / 'store'))
   assert [len(store.split(s)) for s in ('train', 'val', 'test')] == [3, 1, 2]
-  assert store.canvas == 16
+  assert store.slices.canvas == 16
   assert store.cases[0].id == 'clinic.s00'
 
 
@@ -250,7 +252,7 @@ def test_windows_are_kept_with_the_store(tmp_path, prepare):
   store = SliceStore.open(str(tmp_path / 'store'))
   ct = {'ct': Window(-200.0, 300.0)}
   assert {c.modalities['ct'] for c in store.cases} == set(ct.values())
-  assert ct.items() <= store.windows.items()
+  assert ct.items() <= store.slices.windows.items()
 
 
 def test_bad_subjects_are_skipped_when_asked_and_named(tmp_path, prepare):

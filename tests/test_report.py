@@ -292,9 +292,13 @@ def test_some_routes_without_pictures_and_ceiling(tmp_path):
 
 def test_a_line_that_is_being_written_is_not_read(tmp_path):
   workdir = write_stage(tmp_path, 'ucg')
-  with (workdir / 'metrics.jsonl').open('a') as file:
-    file.write('{"step": 15, "lo')
-  page_of(workdir)
+  before = page_of(workdir)
+  log = workdir / 'metrics.jsonl'
+  whole = log.read_text()
+  log.write_text(whole + '{"step": 15, "lo')
+  assert page_of(workdir).source == before.source
+  log.write_text(whole + '{"step": 15, "loss": 0.5}\n')
+  assert page_of(workdir).source != before.source
 
 
 def evaluated(tmp_path):

@@ -268,7 +268,7 @@ class Rival(nn.Module):
 
 
 def _table(c: BagelConfig, side: int) -> torch.Tensor:
-  return torch.tensor(sincos_table(side, c.llm.hidden, c.position_base))
+  return torch.tensor(sincos_table(side, c.llm.hidden))
 
 
 def jax_name(name: str) -> tuple[str, int | None]:

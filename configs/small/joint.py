@@ -6,12 +6,11 @@
 Starts from weights/small and trains every part at the rate of its own stage.
 `route_weights` suits the phantoms, as in `stage2.py`.
 
-Hardware: two CPU cores. Result: docs/ablations.md, the arm `joint`.
+Hardware: two CPU cores. Result: projects/ablations/README.md, the arm `joint`.
 """
 
 from ml_collections import ConfigDict
 
-from projects.small_base.new_words import WORDS_OF_SCENES
 from synermedgen_jax.config.defaults import default_config
 
 
@@ -20,7 +19,6 @@ def get_config() -> ConfigDict:
   config.stage = 'joint'
   config.model = 'small'
   config.init_from = 'weights/small'
-  config.new_words = WORDS_OF_SCENES
   config.compute = {
     'dtype': 'float32',
     'remat': 'none',

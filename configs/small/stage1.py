@@ -6,12 +6,11 @@
 Starts from weights/small, which knows every task's shape but no medical word.
 
 Hardware: two CPU cores, about 4 minutes of `launch/demo.sh`. Result on held-out
-phantoms: CTS 0.62, MI 0.94, TIA 0.93 (docs/base.md).
+phantoms: CTS 0.62, MI 0.94, TIA 0.93 (projects/small_base/README.md).
 """
 
 from ml_collections import ConfigDict
 
-from projects.small_base.new_words import WORDS_OF_SCENES
 from synermedgen_jax.config.defaults import default_config
 
 
@@ -20,7 +19,6 @@ def get_config() -> ConfigDict:
   config.stage = 'gau'
   config.model = 'small'
   config.init_from = 'weights/small'
-  config.new_words = WORDS_OF_SCENES
   config.compute = {
     'dtype': 'float32',
     'remat': 'none',

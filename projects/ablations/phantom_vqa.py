@@ -16,21 +16,21 @@ Slices are shown as stored: the patient's right is on the left of the picture.
 import collections
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
 from projects.ablations import vqa
+from synermedgen_jax.config.command_line import run_command
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.input.pipeline import slice_reader
-from synermedgen_jax.interop.image_files import FormatError
 from synermedgen_jax.interop.vlm_jsonl import write_vlm
 from synermedgen_jax.phantoms import cohorts
 from synermedgen_jax.phantoms.truth import findings
-from synermedgen_jax.slices.store import Case, SliceStore, StoreError
+from synermedgen_jax.slices.store import Case, SliceStore
 from synermedgen_jax.tasks.example import SliceRef
 
 _PHANTOMS = flags.DEFINE_string('phantoms', None, 'As prepare drew them.')
@@ -42,7 +42,7 @@ _QUESTIONS = flags.DEFINE_integer(
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the draw.')
 
 
-class PhantomError(ValueError):
+class PhantomError(UserError):
   """Phantoms and a store that do not belong together; one line."""
 
 
@@ -110,18 +110,12 @@ def _write(store: SliceStore, split: str, count: int, seed: int) -> None:
   print(f'{path}: {len(drawn)} questions of {len(asked)} ({told}).')
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument {argv[1]!r}: options begin with --.')
-  try:
-    seed = _seed_of(Path(_PHANTOMS.value))
-    store = SliceStore.open(_STORE.value)
-    _write(store, 'train', _QUESTIONS.value, seed)
-    _write(store, 'val', max(_QUESTIONS.value // 8, 1), seed)
-  except (PhantomError, StoreError, FormatError) as error:
-    sys.exit(f'Error: {error}')
+def main() -> None:
+  seed = _seed_of(Path(_PHANTOMS.value))
+  store = SliceStore.open(_STORE.value)
+  _write(store, 'train', _QUESTIONS.value, seed)
+  _write(store, 'val', max(_QUESTIONS.value // 8, 1), seed)
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['phantoms', 'store', 'output'])
-  app.run(main)
+  run_command(main, required=['phantoms', 'store', 'output'])

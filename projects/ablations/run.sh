@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
 # The ablations on digital phantoms: every arm of projects/ablations/configs/
-# from the small base, at equal compute, with several seeds; then
-# docs/ablations.md and its plot. What is done is reused; after other settings,
-# name another directory.
+# from the small base, at equal compute, with several seeds; then a page of
+# results and its plot. Finished runs are reused; with other settings, name
+# another directory.
 # Usage: bash projects/ablations/run.sh [--short] [directory]
 #          [--config.KEY=VALUE ..., for all runs]
 # directory: runs/ablations by default.
-# --short: Stage I and Stage I + II alone, a few steps, one seed; the page goes
-# into the directory.
+# --short: Stage I and Stage I + II alone, a few steps, one seed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -28,8 +27,6 @@ if [ -n "$short" ]; then
   questions="${QUESTIONS:-4}"
   slices="${SLICES:-2}"
   arms="${ARMS:-stage1,stage2}"
-  page="${PAGE:-$run/ablations.md}"
-  plot="${PLOT:-$run/ablations.png}"
 else
   seeds="${SEEDS:-0 1 2}"
   stage1_steps="${STAGE1_STEPS:-0}"    # 0: the config's own
@@ -37,8 +34,6 @@ else
   questions="${QUESTIONS:-256}"       # per task
   slices="${SLICES:-6}"               # per held-out case
   arms="${ARMS:-base,stage1_vqa,stage1,stage2,stage2_only,stage2_vqa,stage2_no_cts,stage2_no_mi,stage2_no_tia,stage2_random,joint,stage2_und_trained}"
-  page="${PAGE:-docs/ablations.md}"
-  plot="${PLOT:-docs/images/ablations.png}"
 fi
 at_a_time="${AT_A_TIME:-1}"           # runs; of several, each has one core
 
@@ -219,4 +214,4 @@ run_chains
 
 step 'Table and plot'
 python -m synermedgen_jax.compare --runs="$run" --arms="$arms" \
-  --output="$page" --plot="$plot"
+  --study=projects/ablations/study.json --output="$run/ablations.md"

@@ -1,10 +1,10 @@
-"""How well the small base draws: the same picture, and another style of it.
+"""Measures how well the small base draws a picture, and its other styles.
 
   python -m projects.small_base.base_drawings
 
-For `copy` and `redraw` on validation scenes, in one Euler step: mean SSIM over
-the full frame (2-D, Gaussian window of sigma 1.5, range [0, 1]) of what is
-drawn, of the source as it is, and of the target through the autoencoder.
+For `copy` and `redraw` on validation scenes, with one Euler step: mean SSIM
+over the full frame (2-D, Gaussian window of sigma 1.5, range [0, 1]) of the
+drawn picture, of the source, and of the target through the autoencoder.
 """
 
 import functools
@@ -27,38 +27,39 @@ from synermedgen_jax.inference.sampling import (
 )
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.models.compute import Compute
 
-_WEIGHTS = flags.DEFINE_string('weights', 'weights/small', 'Of the base.')
-_PICTURES = flags.DEFINE_integer('pictures', 64, 'A task.', lower_bound=1)
+_WEIGHTS = flags.DEFINE_string(
+  'weights', 'weights/small', 'Weights folder of the base.'
+)
+_PICTURES = flags.DEFINE_integer(
+  'pictures', 64, 'Pictures per task.', lower_bound=1
+)
 
 
-def _draw(model, params, examples) -> np.ndarray:
+def _draw(model: Bagel, params, examples) -> np.ndarray:
   """The pictures that the base makes of the examples, (n, h, w)."""
   tokenizer = project_tokenizer()
-  geometry = model.image_geometry(vit_side=SIDE, vae_side=SIDE)
+  geometry = model.config.image_geometry(vit_side=SIDE, vae_side=SIDE)
   capacity = prompt_capacity(examples, tokenizer, geometry, 'full')
   prompts = pack_prompts(
     examples, tokenizer, geometry, lambda ref: ref.read(), {'full': capacity}
   )
-  side = geometry.vae_side // model.latent_stride
-  shape = (len(examples), side * side, model.latent_dim)
+  side = geometry.vae_side // geometry.latent_stride
+  shape = (len(examples), side * side, model.config.latent_dim)
   noise = jax.random.normal(jax.random.key(0), shape)
-  latents = sample(
-    Bagel(model), params, prompts, noise, SamplingConfig(points=2)
-  )
+  latents = sample(model, params, prompts, noise, SamplingConfig(points=2))
   grid = latents.reshape(len(examples), side, side, -1)
   return _decode(model, params, grid)
 
 
-def _decode(model, params, grid) -> np.ndarray:
-  decoded = Bagel(model).apply(
-    {'params': params}, grid, method=Bagel.decode_latents
-  )
+def _decode(model: Bagel, params, grid) -> np.ndarray:
+  decoded = model.apply({'params': params}, grid, method=Bagel.decode_latents)
   return np.clip(np.asarray(decoded)[..., 0], -1, 1)
 
 
-def _ceiling(model, params, images: np.ndarray) -> np.ndarray:
-  grid = Bagel(model).apply(
+def _ceiling(model: Bagel, params, images: np.ndarray) -> np.ndarray:
+  grid = model.apply(
     {'params': params}, images[..., None], method=Bagel.encode_latents
   )
   return _decode(model, params, grid)
@@ -73,7 +74,8 @@ def _ssim(images: np.ndarray, truth: np.ndarray) -> str:
 
 
 def main(_) -> None:
-  model, params = load_weights(_WEIGHTS.value)
+  shape, params = load_weights(_WEIGHTS.value)
+  model = Bagel(shape, Compute(dtype='float32'))
   rng = np.random.default_rng(0)
   rows = [('task', 'drawn', 'source', 'ceiling')]
   tasks = {
@@ -86,8 +88,8 @@ def main(_) -> None:
     target = np.stack([e.spans[-1].image.read() for e in examples])
     drawn = _draw(model, params, examples)
     ceiling = _ceiling(model, params, target)
-    found = (_ssim(images, target) for images in (drawn, source, ceiling))
-    rows.append((name, *found))
+    scores = (_ssim(images, target) for images in (drawn, source, ceiling))
+    rows.append((name, *scores))
   print(align(rows))
 
 

@@ -1,10 +1,10 @@
-"""Which styles of scenes the small base takes the modalities for.
+"""Asks the small base which style of scenes each modality looks like.
 
   python -m projects.small_base.first_looks --store=STORE
 
-Four training slices a question, all of one modality, and the base is asked for
-the style of each. Counts, and the styles that together take the most of them,
-one for each modality: `training.defaults.WORDS_OF_SCENES`.
+Each question shows four training slices of one modality and asks for the style
+of each. Prints how often each style was named, and the assignment of one style
+per modality that agrees with most answers (`new_words.WORDS`).
 """
 
 import collections
@@ -20,12 +20,18 @@ from synermedgen_jax.evaluation.routes import align
 from synermedgen_jax.inference.answering import Answerer
 from synermedgen_jax.input.pipeline import slice_reader
 from synermedgen_jax.input.tokenizer import project_tokenizer
+from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.slices.store import Case, SliceStore
 from synermedgen_jax.tasks.example import Example, SliceRef, text, vit_image
 
-_STORE = flags.DEFINE_string('store', None, 'A slice store.', required=True)
-_WEIGHTS = flags.DEFINE_string('weights', 'weights/small', 'Of the base.')
-_QUESTIONS = flags.DEFINE_integer('questions', 32, 'A modality.', lower_bound=1)
+_STORE = flags.DEFINE_string('store', None, 'Slice store.', required=True)
+_WEIGHTS = flags.DEFINE_string(
+  'weights', 'weights/small', 'Weights folder of the base.'
+)
+_QUESTIONS = flags.DEFINE_integer(
+  'questions', 32, 'Questions per modality.', lower_bound=1
+)
 
 
 def _question(
@@ -40,13 +46,13 @@ def _question(
 
 
 def main(_) -> None:
-  model, params = load_weights(_WEIGHTS.value)
+  shape, params = load_weights(_WEIGHTS.value)
   store = SliceStore.open(_STORE.value)
   answerer = Answerer(
-    model,
+    Bagel(shape, Compute(dtype='float32')),
     params,
     project_tokenizer(),
-    model.image_geometry(vit_side=64, vae_side=64),
+    shape.image_geometry(vit_side=64, vae_side=64),
     slice_reader(store),
   )
   rng = np.random.default_rng(0)
@@ -56,8 +62,8 @@ def main(_) -> None:
     if not cases:
       continue
     asked = [_question(cases, modality, rng) for _ in range(_QUESTIONS.value)]
-    said = collections.Counter(' '.join(answerer.answer(asked)).split())
-    counts[modality.label] = [said[style] for style in styles.NAMES]
+    words = collections.Counter(' '.join(answerer.answer(asked)).split())
+    counts[modality.label] = [words[style] for style in styles.NAMES]
   taken = linear_sum_assignment(list(counts.values()), maximize=True)[1]
   rows = [('', *styles.NAMES, 'starts as')]
   for (label, row), style in zip(counts.items(), taken, strict=True):

@@ -1,208 +1,244 @@
-"""How attention heads of a small model start: able to find and to compare.
+"""Initial weights with which a small model can locate and compare.
 
-BAGEL is pretrained before it sees our questions. A model of a few million
-parameters finds neither its place in a source image nor the like of an image
-among candidates by itself, or not in time (docs/design.md, section 8;
-docs/base.md), so these begin as ordinary weights that training may change.
+BAGEL is pretrained before it sees medical questions. A model of a few million
+parameters learns by itself neither to attend to the same position of a source
+image nor to match an image among candidates (README.md). So some attention
+heads start with weights that do this. They are ordinary parameters, which
+training may change.
 
-`position_heads` of the `gen` expert read the position alone.
+Heads of the `gen` expert that attend by position (every layer):
 
-`comparison_heads` of the `und` expert are four kinds of attention, none of
-which lowers the loss before the others are there:
+  * the first head of each key group projects to the directions in which
+    positions of the latent table differ.
 
-  * first layer, heads of the first key group: a token reads the image just
-    before it (a candidate's letter: its candidate);
-  * first layer, heads of the second group: a token reads the image some 27
-    positions before it, the source as seen from the answer of such a question;
-    both write what they read into directions of their own;
-  * later layers, the first head of the first group: queries made of the latter
-    look for keys made of the former, alike for alike;
-  * and it copies the words of the place it finds into the answer, which the
-    output layer, starting as the transpose of the embedding, can read.
+Heads of the `und` expert that compare, four kinds, none of which lowers the
+loss without the others:
 
-All other heads are left to words, and start quietly: what they add at random
-would drown the comparison.
+  * layer 0, first key group: a token reads the image just before it, as the
+    letter of an option reads its candidate;
+  * layer 0, second key group: a token reads the image 27 positions before it,
+    as the answer reads the source. Each of these two groups writes what it
+    reads into a subspace of its own;
+  * later layers, first head of the first group: queries from the second
+    subspace match keys from the first;
+  * the same head copies the token that it attends to into the residual stream.
+    The output layer starts as the transposed embedding, which reads it.
+
+All other heads start small, because their random output would drown the
+comparison.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from collections.abc import Mapping
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
+from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.layers import sincos_table
+from synermedgen_jax.models.mot import MoTConfig
 
-if TYPE_CHECKING:
-  from synermedgen_jax.models.bagel import BagelConfig
+Weights = dict[str, np.ndarray]  # by name, 'a/b/c'
 
+_UND, _GEN = 'mot/layers/und', 'mot/layers/gen'
 _NEAR, _FAR = 2.0, 27.0  # RoPE positions back
-# Frequencies, in radians a position, that tell such distances apart.
+# Frequencies, in radians per position, that separate such distances.
 _NEAR_BAND, _FAR_BAND = (0.15, np.inf), (0.04, 0.25)
-_SINK = 1.2  # what a token without such an image looks at instead: words
-_EMBEDDING = 25.0  # words stand out beside what is read from images
-_QUIET = 0.5  # of what all other heads add
-_READOUT = 0.1  # of the output layer beside the embedding
-_SHARPNESS = 4.0  # of all queries
+_SINK = 1.2  # score of text, which a token reads if no image is that far back
+_EMBEDDING = 25.0  # factor: text should stand out beside image values
+_QUIET = 0.5  # factor of the output of all other heads
+_READOUT = 0.1  # output layer / transposed embedding
+_SHARPNESS = 4.0  # scale of the query norm
 
 
-def start_heads(params: dict[str, Any], config: BagelConfig) -> None:
-  """Changes fresh parameters, logical names boxed in, as the config says."""
-  if config.position_heads:
-    _start_positions(params['mot']['layers']['gen'], config)
-  if config.llm.qk_norm:
-    norm = params['mot']['layers']['gen']['q_norm']
-    _scale(norm, 'scale', config.latent_query_scale)
-  if config.comparison_heads:
-    _start_comparison(params, config)
+@dataclasses.dataclass(frozen=True)
+class Start:
+  """How initial weights differ from `init_params`.
 
-
-def _start_positions(gen, config: BagelConfig) -> None:
-  kernel = _position_kernel(config)
-  width = config.llm.head_dim
-  group = config.llm.heads // config.llm.kv_heads
-  for name, stride in (('q_proj', group * width), ('k_proj', width)):
-    whole = gen[name]['kernel']
-    value = whole.value
-    for start in range(0, value.shape[-1], stride):
-      value = value.at[:, :, start : start + width].set(kernel)
-    gen[name]['kernel'] = whole.replace_boxed(value)
-
-
-def _position_kernel(config: BagelConfig) -> Float[np.ndarray, 'e d']:
-  """A projection in which positions of the latent table differ most.
-
-  Its columns are the table's principal directions, weighted so as to estimate
-  the position among contents of unit variance. They lie in the dimensions
-  that RoPE turns least: a source and its target differ in RoPE position.
+  Attributes:
+    position_base: base of the sin-cos position tables. At BAGEL's 10000 a
+      narrow model has few frequencies that vary over a table of 8 x 8.
+    latent_position_scale: factor of the latent position table; above 1,
+      positions stand out from the contents of the tokens.
+    latent_query_scale: scale of the query norm of the `gen` expert; above 1,
+      its attention is sharper.
+    comparison: add the heads of the `und` expert that compare.
   """
-  table = sincos_table(
-    config.latent_table, config.llm.hidden, config.position_base
-  )
-  table = config.latent_position_scale * (table - table.mean(axis=0))
+
+  position_base: float = 2.0
+  latent_position_scale: float = 3.0
+  latent_query_scale: float = 2.0
+  comparison: bool = False
+
+
+STARTS = {'tiny': Start(), 'small': Start(comparison=True)}
+
+
+def with_heads(
+  params: Mapping[str, np.ndarray], model: BagelConfig, start: Start
+) -> Weights:
+  """Parameters with these initial heads and position tables.
+
+  Args:
+    params: fresh float32 parameters by name, 'a/b/c'; not changed.
+    model: their shape.
+    start: what to change.
+
+  Raises:
+    ValueError: the comparing heads do not fit into the shape.
+  """
+  llm = model.llm
+  fits = llm.kv_heads >= 2 and llm.hidden >= 3 * llm.head_dim and llm.qk_norm
+  if start.comparison and not fits:
+    raise ValueError(
+      'Comparing heads need two key heads, each at most a third of the width, '
+      'and normalised queries.'
+    )
+  weights = {name: np.array(value) for name, value in params.items()}
+  tables = _tables(model, start)
+  weights.update(tables)
+  _locate(weights, model, start)
+  if model.llm.qk_norm:
+    weights[f'{_GEN}/q_norm/scale'] *= start.latent_query_scale
+  if start.comparison:
+    _compare(weights, model, tables['vit_pos_embed'])
+  return weights
+
+
+def _tables(model: BagelConfig, start: Start) -> Weights:
+  """The position tables, (side * side, width)."""
+
+  def table(side: int) -> np.ndarray:
+    return sincos_table(side, model.llm.hidden, start.position_base)
+
+  return {
+    'vit_pos_embed': table(model.vit_table),
+    'latent_pos_embed': start.latent_position_scale * table(model.latent_table),
+  }
+
+
+def _locate(weights: Weights, model: BagelConfig, start: Start) -> None:
+  """Queries and keys of `gen` that depend on the position alone."""
+  kernel = _position_kernel(model, start)
+  width = model.llm.head_dim
+  group = model.llm.heads // model.llm.kv_heads
+  for name, stride in (('q_proj', group * width), ('k_proj', width)):
+    value = weights[f'{_GEN}/{name}/kernel']
+    for first in range(0, value.shape[-1], stride):
+      value[:, :, first : first + width] = kernel
+
+
+def _position_kernel(
+  model: BagelConfig, start: Start
+) -> Float[np.ndarray, 'e d']:
+  """A projection to the directions in which positions differ most.
+
+  Its columns are the principal directions of the table, weighted to estimate
+  the position among contents of unit variance. They use the dimensions that
+  RoPE rotates least, since source and target differ in RoPE position.
+  """
+  llm = model.llm
+  table = sincos_table(model.latent_table, llm.hidden, start.position_base)
+  # Rows and columns have equal singular values, so the directions depend on
+  # rounding: another order of these operations gives another initialisation.
+  table = start.latent_position_scale * (table - table.mean(axis=0))
   _, size, directions = np.linalg.svd(table, full_matrices=False)
   size = size / np.sqrt(len(table))
-  half = config.llm.head_dim // 2
+  half = llm.head_dim // 2
   slow = np.arange(half // 3, half)
-  places = np.concatenate([slow, half + slow])[: len(size)]
+  dims = np.concatenate([slow, half + slow])[: len(size)]
   weighted = directions * (size / (size**2 + 1))[:, None]
-  kernel = np.zeros((config.llm.hidden, config.llm.head_dim), np.float32)
-  kernel[:, places] = weighted[: len(places)].T
+  kernel = np.zeros((llm.hidden, llm.head_dim), np.float32)
+  kernel[:, dims] = weighted[: len(dims)].T
   return kernel
 
 
-def _start_comparison(params, config: BagelConfig) -> None:
-  llm = config.llm
-  if llm.kv_heads < 2 or llm.hidden < 3 * llm.head_dim or not llm.qk_norm:
-    raise ValueError(
-      'comparison_heads need two key heads of a third of the width and '
-      'normalised queries.'
-    )
-  und = params['mot']['layers']['und']
+def _compare(
+  weights: Weights, model: BagelConfig, table: Float[np.ndarray, 'p e']
+) -> None:
+  llm = model.llm
   rng = np.random.default_rng(0)
   basis = np.linalg.qr(rng.normal(size=(llm.hidden, 3 * llm.head_dim)))[0]
   basis = basis.astype(np.float32)
   contents, near, far = np.split(basis, 3, axis=1)
-  weights = {
-    f'{name}/{part}': und[name][part].value
-    for name in ('q_proj', 'k_proj', 'v_proj', 'o_proj')
-    for part in und[name]
-  }
-  weights['o_proj/kernel'] *= _QUIET
-  _read_images(weights, config, contents, (near, far))
-  _match(weights, config, (near, far), rng)
-  _copy(weights, config, rng)
-  for name, value in weights.items():
-    module, part = name.split('/')
-    und[module][part] = und[module][part].replace_boxed(value)
-  _scale(und['q_norm'], 'scale', _SHARPNESS)
-  _scale(params['embed_tokens'], 'embedding', _EMBEDDING)
-  embedding = params['embed_tokens']['embedding'].value
-  head = params['lm_head']['kernel']
-  params['lm_head']['kernel'] = head.replace_boxed(_READOUT * embedding.T)
-  # Black pixels are -1: what is black says nothing.
-  patches = params['vit']['patch_embedding']
-  patches['bias'] = patches['bias'].replace_boxed(
-    patches['kernel'].value.sum(axis=0)
-  )
+  weights[f'{_UND}/o_proj/kernel'] *= np.float32(_QUIET)
+  _read_images(weights, llm, table, contents, (near, far))
+  _match(weights, llm, (near, far), rng)
+  _copy(weights, llm, rng)
+  weights[f'{_UND}/q_norm/scale'] *= _SHARPNESS
+  weights['embed_tokens/embedding'] *= _EMBEDDING
+  weights['lm_head/kernel'] = _READOUT * weights['embed_tokens/embedding'].T
+  # Black pixels are -1: with this bias a black patch adds nothing.
+  patches = 'vit/patch_embedding'
+  weights[f'{patches}/bias'] = weights[f'{patches}/kernel'].sum(axis=0)
 
 
-def _put(weights: dict[str, jax.Array], name: str, place, value) -> None:
-  weights[name] = weights[name].at[place].set(value)
-
-
-def _scale(module, name: str, factor: float) -> None:
-  module[name] = module[name].replace_boxed(module[name].value * factor)
-
-
-def _frequencies(llm) -> Float[np.ndarray, ' half']:
-  half = llm.head_dim // 2
-  return llm.rope_theta ** (-np.arange(half) / half)
-
-
-def _slots(llm, group: int) -> tuple[slice, list[slice]]:
-  """Where a key head lies, and its query heads."""
+def _slots(llm: MoTConfig, group: int) -> tuple[slice, list[slice]]:
+  """Columns of a key head, and of each of its query heads."""
   d, heads = llm.head_dim, llm.heads // llm.kv_heads
   first = group * heads
   queries = [slice((first + i) * d, (first + i + 1) * d) for i in range(heads)]
   return slice(group * d, (group + 1) * d), queries
 
 
-def _read_images(weights, config: BagelConfig, contents, written) -> None:
-  """The first layer: image tokens are keys, told by their position's mean."""
-  llm = config.llm
+def _read_images(
+  weights: Weights,
+  llm: MoTConfig,
+  table: Float[np.ndarray, 'p e'],
+  contents: Float[np.ndarray, 'e d'],
+  written: tuple[Float[np.ndarray, 'e d'], Float[np.ndarray, 'e d']],
+) -> None:
+  """Layer 0: keys recognise image tokens by the mean of their positions."""
+  q, k, v, o = (f'{_UND}/{name}_proj' for name in 'qkvo')
   half = llm.head_dim // 2
-  frequency = _frequencies(llm)
-  table = sincos_table(config.vit_table, llm.hidden, config.position_base)
+  frequency = llm.rope_theta ** (-np.arange(half) / half)
   image = table.mean(axis=0)
   image /= np.linalg.norm(image)
   contents = contents - np.outer(image, image @ contents)
   readers = ((_NEAR, _NEAR_BAND), (_FAR, _FAR_BAND))
   for group, (offset, (low, high)) in enumerate(readers):
     dims = np.flatnonzero((frequency > low) & (frequency < high))
-    place, queries = _slots(llm, group)
+    slot, queries = _slots(llm, group)
     key = np.zeros((llm.hidden, llm.head_dim), np.float32)
     key[:, dims] = image[:, None] / np.sqrt(len(dims))
-    _put(weights, 'k_proj/kernel', np.s_[0, :, place], key)
-    # The slowest dimension, which hardly turns: all tokens, words above all.
-    bias = 4 * np.eye(llm.head_dim, dtype=np.float32)[half - 1]
-    _put(weights, 'k_proj/bias', np.s_[0, place], bias)
-    _put(weights, 'v_proj/kernel', np.s_[0, :, place], contents)
+    weights[f'{k}/kernel'][0, :, slot] = key
+    # The slowest dimension hardly rotates: all tokens share it, text above all.
+    sink = 4 * np.eye(llm.head_dim, dtype=np.float32)[half - 1]
+    weights[f'{k}/bias'][0, slot] = sink
+    weights[f'{v}/kernel'][0, :, slot] = contents
     looks = np.zeros(llm.head_dim, np.float32)
     looks[dims] = np.cos(frequency[dims] * offset)
     looks[half + dims] = -np.sin(frequency[dims] * offset)
     looks[half - 1] = _SINK
     for query in queries:
-      kernel = weights['q_proj/kernel'][0, :, query]
-      _put(weights, 'q_proj/kernel', np.s_[0, :, query], 0.1 * kernel)
-      _put(weights, 'q_proj/bias', np.s_[0, query], 10 * looks)
+      weights[f'{q}/kernel'][0, :, query] *= np.float32(0.1)
+      weights[f'{q}/bias'][0, query] = 10 * looks
       out = written[group].T * 2 / len(queries)
-      _put(weights, 'o_proj/kernel', np.s_[0, query], out)
+      weights[f'{o}/kernel'][0, query] = out
 
 
-def _match(weights, config: BagelConfig, written, rng) -> None:
-  """Later layers: a source seeks its like, in dimensions that turn slowly.
+def _match(weights: Weights, llm: MoTConfig, written, rng) -> None:
+  """Later layers: a source matches its candidate, in slow RoPE dimensions.
 
-  The other groups' keys stay as they are: words seek words with them.
+  Keys of the other groups stay random, for text.
   """
-  llm = config.llm
   half = llm.head_dim // 2
   slow = np.zeros(llm.head_dim, np.float32)
   slow[half // 3 : half] = slow[half + half // 3 :] = 3
-  place, queries = _slots(llm, 0)
+  slot, queries = _slots(llm, 0)
   order = rng.permutation(llm.head_dim)
   near, far = (part[:, order] * slow for part in written)
-  _put(weights, 'k_proj/kernel', np.s_[1:, :, place], near)
-  _put(weights, 'q_proj/kernel', np.s_[1:, :, queries[0]], far)
+  weights[f'{_UND}/k_proj/kernel'][1:, :, slot] = near
+  weights[f'{_UND}/q_proj/kernel'][1:, :, queries[0]] = far
 
 
-def _copy(weights, config: BagelConfig, rng) -> None:
-  """Later layers: what such a head finds is added as it is."""
-  llm = config.llm
-  place, queries = _slots(llm, 0)
+def _copy(weights: Weights, llm: MoTConfig, rng) -> None:
+  """Later layers: the matching head adds the token that it attends to."""
+  slot, queries = _slots(llm, 0)
   for layer in range(1, llm.layers):
     shape = (llm.hidden, llm.head_dim)
     part = np.linalg.qr(rng.normal(size=shape))[0].astype(np.float32)
-    _put(weights, 'v_proj/kernel', np.s_[layer, :, place], part)
-    _put(weights, 'o_proj/kernel', np.s_[layer, queries[0]], part.T)
+    weights[f'{_UND}/v_proj/kernel'][layer, :, slot] = part
+    weights[f'{_UND}/o_proj/kernel'][layer, queries[0]] = part.T

@@ -1,25 +1,37 @@
-"""Words that a base never met start as words that it knows.
+"""Initialises the words of the field as copies of words that the base knows.
 
-What stands for a new word in the vocabulary is noise: no head reads it, and in
-the output layer of `weights/small` it is some three times as loud as what was
-trained. A copy of a known name is in its place from the first step on, and
-what is left to learn is what the new name looks like.
+  python -m projects.small_base.new_words --weights=runs/base/weights
+
+The base never saw the names of modalities and regions. Their embeddings are
+noise, no head reads them, and in the output layer they are three times as large
+as trained ones. As copies of names of styles they work from the first step on,
+and Stage I only has to learn what each modality looks like. Rewrites the
+folder; known words keep their values, so a second call changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import flags
 
+from synermedgen_jax.checkpoint.weights_folder import (
+  load_weights,
+  save_weights,
+)
+from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.core.trees import flatten, unflatten
-from synermedgen_jax.input.tokenizer import Tokenizer
+from synermedgen_jax.input.tokenizer import Tokenizer, project_tokenizer
 
-# What an earlier small base called the looks of the modalities (training
-# subjects, `python -m projects.small_base.first_looks`), no word twice; the
-# regions in turn. The one that ships would pair some others (docs/base.md).
-WORDS_OF_SCENES = (
+_WEIGHTS = flags.DEFINE_string('weights', None, 'Weights folder to rewrite.')
+_ROWS, _COLUMNS = 'embed_tokens/embedding', 'lm_head/kernel'
+
+# Modalities start as the style that an earlier base took them for
+# (`first_looks.py`), no style twice; regions start as kinds of scene.
+WORDS = (
   ('CBCT', 'depth'),
   ('CT', 'flat'),
   ('MRI', 'outline'),
@@ -34,25 +46,21 @@ WORDS_OF_SCENES = (
   ('modality', 'style'),
 )
 
-_ROWS, _COLUMNS = 'embed_tokens/embedding', 'lm_head/kernel'
-
 
 def start_as_known(
   params: Any, tokenizer: Tokenizer, words: Sequence[tuple[str, str]]
 ) -> Any:
-  """The parameters with the rows of new words copied from known ones.
+  """The parameters with the vectors of new words copied from known ones.
 
   Args:
     params: nested; with embed_tokens/embedding (vocab, hidden) and
-      lm_head/kernel (hidden, vocab).
-    tokenizer: of the vocabulary.
-    words: (new word, known word), each one token.
+      lm_head/kernel (hidden, vocab). Not changed.
+    tokenizer: that of the vocabulary.
+    words: (new word, known word), each a single token.
 
   Raises:
     ValueError: naming a word of several tokens.
   """
-  if not words:
-    return params
   flat = flatten(params)
   rows, columns = (np.array(flat[name]) for name in (_ROWS, _COLUMNS))
   for pair in words:
@@ -65,7 +73,19 @@ def _token(tokenizer: Tokenizer, word: str) -> int:
   tokens = tokenizer.encode(word)
   if len(tokens) != 1:
     raise ValueError(
-      f'{word!r} is {len(tokens)} tokens: only a word of one can start as '
-      'another.'
+      f'{word!r} is {len(tokens)} tokens: only single tokens can be copied.'
     )
   return tokens[0]
+
+
+def main() -> None:
+  folder = Path(_WEIGHTS.value)
+  model, params = load_weights(folder)
+  save_weights(
+    folder, model, start_as_known(params, project_tokenizer(), WORDS)
+  )
+  print(f'{folder}: {len(WORDS)} words start as known ones.')
+
+
+if __name__ == '__main__':
+  run_command(main, required=['weights'])

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# Makes the small base again, from nothing but drawn scenes: autoencoder, ViT,
-# questions, changes, pictures, and the folder of weights (docs/base.md). Some
-# hours on two cores; no GPU.
-# A second run reuses what is there.
+# Makes the small base from drawn scenes alone: initial weights, autoencoder, ViT,
+# questions, changes, pictures, and the weights folder (README.md). Three hours
+# on two cores; no GPU. A second run reuses finished stages.
 # Usage: bash projects/small_base/run.sh [directory, runs/base by default] [weights]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -20,7 +19,9 @@ train() {  # stage, what it starts from
     --workdir="$run/$1" --config.init_from="$2"
 }
 
-train autoencoder ''
+printf '\n== Initial weights\n'
+python -m projects.small_base.start --model=small --output="$run/start"
+train autoencoder "$run/start"
 train vision "$run/autoencoder"
 train views "$run/vision"
 train questions "$run/views"
@@ -33,3 +34,4 @@ train pictures_more "$run/pictures"
 printf '\n== Weights\n'
 python -m synermedgen_jax.ship_weights --workdir="$run/pictures_more" \
   --output="$weights"
+python -m projects.small_base.new_words --weights="$weights"

@@ -33,11 +33,12 @@ from synermedgen_jax.checkpoint.data_position import (
   DataRestore,
   DataSave,
 )
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.shape_json import model_to_json
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
   """A checkpoint that is missing or does not fit; one line."""
 
 

@@ -1,10 +1,10 @@
-"""A folder of weights that ships: a model without the run that made it.
+"""A folder of weights: a model without the run that made it.
 
   model.json           the model's shape
-  weights.safetensors  its parameters by name, no code inside
+  weights.safetensors  its parameters by name; the format holds no code
   README.md            the card: what it is, how it was made, what it is not for
 
-It can stand wherever a workdir is started from (`config.init_from`).
+`config.init_from` accepts it wherever it accepts a run's workdir.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from synermedgen_jax.checkpoint.orbax_items import CheckpointError
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.core.trees import flatten, unflatten
 from synermedgen_jax.interop.tensor_files import read_tensors, write_tensors
@@ -27,7 +28,7 @@ TENSORS, SHAPE = 'weights.safetensors', 'model.json'
 
 
 def holds_weights(folder: str | Path) -> bool:
-  """Whether `folder` is one of these, and not a run's workdir."""
+  """Whether `folder` is a local folder of weights, not a run's workdir."""
   return '://' not in str(folder) and (Path(folder) / TENSORS).is_file()
 
 
@@ -37,19 +38,19 @@ def save_weights(
   """Writes the model's shape and parameters.
 
   Args:
-    folder: is made where it is not there.
+    folder: created if missing.
     model: the shape.
-    params: nested.
-    dtype: of the file; numbers that it cannot hold are refused.
+    params: nested arrays.
+    dtype: dtype of the file's tensors.
 
   Raises:
-    ValueError: naming a parameter too large for `dtype`.
+    UserError: naming a parameter with a value too large for `dtype`.
   """
   tensors = {}
   for name, value in sorted(flatten(params).items()):
     stored = np.asarray(value, np.float32).astype(jnp.dtype(dtype))
     if not np.isfinite(stored.astype(np.float32)).all():
-      raise ValueError(f'{name}: does not fit in {dtype}.')
+      raise UserError(f'{name}: does not fit in {dtype}.')
     tensors[name] = LazyArray.of(stored)
   folder.mkdir(parents=True, exist_ok=True)
   write_tensors(folder / TENSORS, tensors)
@@ -61,7 +62,7 @@ def load_shape(folder: str | Path) -> BagelConfig:
   """The model's shape.
 
   Raises:
-    CheckpointError: the file is missing, damaged, or of another model.
+    CheckpointError: the file is missing or damaged.
   """
   try:
     text = (Path(folder) / SHAPE).read_text('utf-8')
@@ -71,17 +72,16 @@ def load_shape(folder: str | Path) -> BagelConfig:
 
 
 def load_weights(folder: str | Path) -> tuple[BagelConfig, Any]:
-  """The model's shape and its parameters, nested NumPy arrays.
+  """The model's shape and its parameters, nested float32 NumPy arrays.
 
   Raises:
-    CheckpointError: a file is missing or damaged, or holds another model.
+    CheckpointError: a file is missing or damaged.
   """
   model = load_shape(folder)
   try:
     tensors = read_tensors(Path(folder) / TENSORS)
   except (OSError, ValueError) as error:
     raise CheckpointError(f'{folder}: {error}') from None
-  dtype = jnp.dtype(model.dtype)
   return model, unflatten(
-    {name: tensor.whole().astype(dtype) for name, tensor in tensors.items()}
+    {name: t.whole().astype(np.float32) for name, t in tensors.items()}
   )

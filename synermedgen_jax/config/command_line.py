@@ -1,37 +1,156 @@
-"""The flag --config, and errors of the command line."""
+"""How every command runs: its flags, its --help, its errors, its exit codes."""
 
+import importlib.util
+import os
 import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
+
+from synermedgen_jax.core.errors import UserError
+
+EXIT_INTERRUPTED = 130  # as shells report SIGINT
+_USER_ERRORS = (UserError, OSError)
+_HELP = {'--help', '-help', '--helpshort', '-helpshort', '-h', '-?'}
 
 
-class UsageError(ValueError):
+class UsageError(UserError):
   """Flags that contradict each other or the data; one line names the flag."""
 
 
-def parse_config_flags(argv: list[str]) -> list[str]:
-  """Parses the command line; exits with one line that names a missing key."""
+def run_command(
+  command: Callable[[], None], *, required: Sequence[str] = ()
+) -> None:
+  """Parses the flags of `__main__`, runs `command`, and exits.
+
+  Exit codes: 0; 1 after one line `Error: ...` for an error that the user can
+  fix (`UserError`, `OSError`), whose traceback --verbosity=0 shows; 130 after
+  Ctrl-C. Any other exception is a bug and keeps its traceback. `--help` prints
+  the docstring and the flags of the module.
+
+  Args:
+    command: reads its flags by itself.
+    required: names of the flags that must be given.
+  """
+
+  def main(argv: list[str]) -> None:
+    del argv  # `_parse` refuses arguments that are not flags
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.WARNING)  # Orbax logs every file
+    command()
+
   try:
-    rest = app.parse_flags_with_usage(argv)
-    # A file that is missing fails when it is read.
-    config = flags.FLAGS['config'].value
+    app.run(main, flags_parser=lambda argv: _parse(argv, required))
+  except KeyboardInterrupt:
+    print('Interrupted.', file=sys.stderr)
+    sys.exit(EXIT_INTERRUPTED)
+  except _USER_ERRORS as error:
+    logging.info('Traceback of the error below.', exc_info=True)
+    sys.exit(error_text(error))
+
+
+def error_text(error: Exception) -> str:
+  """One line for an error that the user can fix; else the traceback."""
+  if isinstance(error, _USER_ERRORS):
+    return f'Error: {error}'
+  return ''.join(traceback.format_exception(error))
+
+
+def _parse(argv: Sequence[str], required: Sequence[str]) -> list[str]:
+  """Parses the command line; `UsageError` for whatever is wrong with it."""
+  if not _HELP.isdisjoint(argv[1:]):
+    print(_help(required))
+    sys.exit(0)
+  try:
+    rest = flags.FLAGS(_with_installed_config(argv))
+    config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None
     if config is not None:
-      config.get('stage')
-  except (AttributeError, KeyError) as error:
-    reason = error.args[0]
-    while isinstance(reason, Exception):
-      reason = reason.args[0]
-    key, _, hint = reason.partition('\n')
-    if not any(key.strip("'") in a for a in argv if 'config.' in a):
-      raise
-    sys.exit(f'Error: the config has no key {key}. {hint}'.rstrip())
-  except TypeError as error:
-    if 'get_config()' not in str(error):
-      raise
-    sys.exit(
-      'Error: --config: this file takes no word after a colon; --config.model '
-      'names another model.'
-    )
-  except OSError as error:
-    sys.exit(f'Error: --config: {str(error).splitlines()[-1].strip()}')
+      config.get('stage')  # its file is read at the first use
+  except flags.Error as error:
+    raise _flag_error(error) from None
+  except (AttributeError, KeyError, OSError) as error:
+    raise _config_error(error, argv) from None
+  if len(rest) > 1:
+    raise UsageError(f'Unexpected argument {rest[1]!r}: flags begin with --.')
+  for name in required:
+    if flags.FLAGS[name].value is None:
+      raise UsageError(f'--{name} is required. See --help.')
   return rest
+
+
+def _flag_error(error: flags.Error) -> Exception:
+  """Says which flag is wrong; a bug within a config file stays `error`."""
+  message = str(error)
+  if 'get_config() takes 0 positional arguments' in message:
+    return UsageError(
+      '--config: this file takes no word after a colon; --config.model names '
+      'another model.'
+    )
+  if 'Error whilst parsing config file' in message:  # with its traceback
+    return error
+  message = ' '.join(message.split()).removesuffix('.')
+  return UsageError(f'{message}. See --help.')
+
+
+def _config_error(error: Exception, argv: Sequence[str]) -> Exception:
+  """Says what is wrong with --config; a bug within its file stays `error`."""
+  if isinstance(error, OSError):
+    return UsageError(f'--config: {str(error).splitlines()[-1].strip()}')
+  reason = error.args[0]
+  while isinstance(reason, Exception):
+    reason = reason.args[0]
+  key, _, hint = reason.partition('\n')
+  if not any(key.strip("'") in a for a in argv if 'config.' in a):
+    return error
+  return UsageError(f'the config has no key {key}. {hint}'.rstrip())
+
+
+def _with_installed_config(argv: Sequence[str]) -> list[str]:
+  """The arguments, with the config file to read in place of --config's."""
+  argv = list(argv)
+  for i, argument in enumerate(argv):
+    flag, equals, value = argument.partition('=')
+    if flag not in ('--config', '-config'):
+      continue
+    if equals:
+      argv[i] = f'{flag}={_installed_config(value)}'
+    elif i + 1 < len(argv):
+      argv[i + 1] = _installed_config(argv[i + 1])
+  return argv
+
+
+def _installed_config(config: str) -> str:
+  """`configs/NAME.py[:MODEL]` of the package, unless there is such a file."""
+  path, colon, model = config.partition(':')
+  folder, _, name = path.partition('/')
+  if folder == 'configs' and not os.path.exists(path):
+    package = importlib.util.find_spec('synermedgen_jax.configs')
+    if package is not None:
+      installed = Path(package.origin).parent / name
+      if installed.is_file():
+        return f'{installed}{colon}{model}'
+  return config
+
+
+def _help(required: Sequence[str]) -> str:
+  """The docstring of the module that runs, and its flags."""
+  text = (sys.modules['__main__'].__doc__ or '').strip()
+  own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+  return '\n'.join([text, '', 'Flags:', *_describe(own, required)])
+
+
+def _describe(own: Iterable[flags.Flag], required: Sequence[str]):
+  for flag in own:
+    yield f'  --{"[no]" if flag.boolean else ""}{flag.name}'
+    text = flag.help
+    if flag.name in required:
+      text += ' Required.'
+    elif flag.default not in (None, '', []):
+      default = flag.default_as_str.strip("'")
+      text += f' Default: {default}.'
+    yield textwrap.fill(
+      text, 80, initial_indent=6 * ' ', subsequent_indent=6 * ' '
+    )

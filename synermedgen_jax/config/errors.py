@@ -8,10 +8,12 @@ from typing import TypeVar
 
 from ml_collections import ConfigDict
 
+from synermedgen_jax.core.errors import UserError
+
 T = TypeVar('T')
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
   """A config that cannot run; one line naming the key."""
 
 

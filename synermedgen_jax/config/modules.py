@@ -6,8 +6,10 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from synermedgen_jax.core.errors import UserError
 
-class ModuleMissing(ValueError):
+
+class ModuleMissing(UserError):
   """A module that cannot be imported, or was not; one line that names it."""
 
 

@@ -17,6 +17,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, ClassVar, TypeVar
 
+from synermedgen_jax.core.errors import UserError
+
 Named = TypeVar('Named', bound='_Name')
 
 
@@ -30,7 +32,7 @@ class _Iterable(type):
 class _Name(str, metaclass=_Iterable):
   """A registered name. Equal names are the same object, and equal their text.
 
-  `Modality('ct')` returns the registered modality or raises ValueError.
+  `Modality('ct')` returns the registered modality or raises UserError.
   """
 
   members: ClassVar[dict[str, Any]]
@@ -40,7 +42,7 @@ class _Name(str, metaclass=_Iterable):
     try:
       return cls.members[name]
     except KeyError:
-      raise ValueError(
+      raise UserError(
         f'Unknown {cls.__name__.lower()} {name!r}: expected one of '
         f'{", ".join(cls.members)}.'
       ) from None
@@ -62,7 +64,7 @@ class _Name(str, metaclass=_Iterable):
   @classmethod
   def _register(cls, name: str, **fields: Any):
     if name in cls.members or not name.isidentifier() or name != name.lower():
-      raise ValueError(
+      raise UserError(
         f'{cls.__name__} {name!r}: expected a new name of lower-case letters, '
         'digits and _.'
       )
@@ -103,7 +105,7 @@ class Modality(_Name):
     """Returns the modality called `name`, in any case.
 
     Raises:
-      ValueError: the name is unknown; the message lists the known ones.
+      UserError: the name is unknown; the message lists the known ones.
     """
     return cls(name.lower())
 
@@ -126,7 +128,7 @@ class Region(_Name):
     """Returns the region called `name`, in any case, with - or _.
 
     Raises:
-      ValueError: the name is unknown; the message lists the known ones.
+      UserError: the name is unknown; the message lists the known ones.
     """
     return cls(name.lower().replace('-', '_'))
 
@@ -166,10 +168,10 @@ def register_modality(
     family: 'ct' or 'mr', or a family of its own; see `Modality`.
 
   Raises:
-    ValueError: the name or the label is taken.
+    UserError: the name or the label is taken.
   """
   if label in {modality.label for modality in Modality}:
-    raise ValueError(f'Modality {name!r}: the label {label!r} is taken.')
+    raise UserError(f'Modality {name!r}: the label {label!r} is taken.')
   return Modality._register(name, label=label, unit=unit, family=family)
 
 
@@ -181,7 +183,7 @@ def register_region(name: str, label: str = '') -> Region:
     label: its name in questions and reports; the name with - by default.
 
   Raises:
-    ValueError: the name is taken.
+    UserError: the name is taken.
   """
   return Region._register(name, label=label or name.replace('_', '-'))
 
@@ -200,7 +202,7 @@ def register_route(
     source -> target, and target -> source.
 
   Raises:
-    ValueError: the region has the route already, or another one has its name.
+    UserError: the region has the route already, or another one has its name.
   """
   return _add_routes(
     *_both_ways(cohort or region.value, region, source, target)
@@ -221,7 +223,7 @@ def _key(route: Route) -> tuple[Region, Modality, Modality]:
 def _add_routes(*routes: Route) -> tuple[Route, ...]:
   for route in routes:
     if route.name in ROUTES_BY_NAME or _key(route) in _ROUTES_BY_KEY:
-      raise ValueError(f'Route {route.name} exists already.')
+      raise UserError(f'Route {route.name} exists already.')
   for route in routes:
     ROUTES_BY_NAME[route.name] = _ROUTES_BY_KEY[_key(route)] = route
   return routes
@@ -295,7 +297,7 @@ def find_route(region: Region, source: Modality, target: Modality) -> Route:
   """Returns the route of that key.
 
   Raises:
-    ValueError: there is none; the message lists the routes of the region.
+    UserError: there is none; the message lists the routes of the region.
   """
   try:
     return _ROUTES_BY_KEY[region, source, target]
@@ -303,7 +305,7 @@ def find_route(region: Region, source: Modality, target: Modality) -> Route:
     known = ', '.join(
       f'{r.source}->{r.target}' for r in all_routes() if r.region == region
     )
-    raise ValueError(
+    raise UserError(
       f'No route {source}->{target} in region {region}: '
       f'expected one of {known or "none"}.'
     ) from None

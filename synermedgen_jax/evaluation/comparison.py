@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.evaluation import bootstrap
 from synermedgen_jax.evaluation.bootstrap import GroupSums
 from synermedgen_jax.evaluation.lines import Line, comparison_lines
@@ -15,7 +16,7 @@ from synermedgen_jax.evaluation.routes import BASELINES
 from synermedgen_jax.evaluation.subjects import FILE, Subjects, read_subjects
 
 
-class ComparisonError(ValueError):
+class ComparisonError(UserError):
   """Runs that cannot be compared; one line that names them."""
 
 

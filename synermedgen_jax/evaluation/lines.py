@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.tasks.registry import Task, asked_tasks
@@ -69,16 +68,3 @@ def _of_task(task: Task) -> Line:
     definition=f'{task.title.capitalize()}: {task.definition}. '
     f'{accuracy.capitalize()}, x 100.',
   )
-
-
-@dataclasses.dataclass(frozen=True)
-class Arm:
-  """One way to train.
-
-  Attributes:
-    title: for tables and plots.
-    paper: what the paper reports, by name of the line, x 100.
-  """
-
-  title: str
-  paper: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Modality
 from synermedgen_jax.evaluation import (
   protocol,
   routes,
@@ -45,7 +47,7 @@ _LABELS = (*prompts.LETTERS, prompts.TIA_SOURCE, prompts.TIA_TARGET)
 Image = Float[np.ndarray, 'h w']
 
 
-class MeasureError(ValueError):
+class MeasureError(UserError):
   """A model, store and settings that do not fit each other; one line."""
 
 
@@ -62,6 +64,7 @@ class MeasureSettings:
     batch_size: rows at a time.
     seed: random seed of question sampling and diffusion noise.
     synthesiser: a name of `SYNTHESISERS`; '' = the run's own model.
+    synthrad2023: score synthetic CTs as the SynthRAD2023 challenge does, too.
     pictures: questions per task whose images are returned.
   """
 
@@ -73,6 +76,7 @@ class MeasureSettings:
   batch_size: int = 16
   seed: int = 0
   synthesiser: str = ''
+  synthrad2023: bool = False
   pictures: int = 6
 
   def __post_init__(self):
@@ -86,6 +90,10 @@ class MeasureSettings:
           f'{field}: unknown {", ".join(unknown)}, expected some of '
           f'{", ".join(known)}.'
         )
+    if self.synthrad2023 and self.slices:
+      raise MeasureError(
+        'synthrad2023: is a score of whole volumes; leave slices at 0.'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,12 +123,15 @@ class Synthesised:
     sampling: how slices were synthesised, plain values: the sampler's, or the
       name of another model.
     panels: route -> arrays of a few slices of its first subject.
+    synthrad2023: route to CT -> means over subjects of mae, psnr and ssim as
+      the challenge defines them; empty where they were not asked for.
   """
 
   scores: Mapping[str, Any]
   by_subject: Mapping[str, Any]
   sampling: Mapping[str, Any]
   panels: Mapping[str, Mapping[str, np.ndarray]]
+  synthrad2023: Mapping[str, Mapping[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,6 +288,13 @@ def _route_cases(
       f'{store.path}: has no training subject for the mean target of '
       f'{", ".join(missing)}; choose other routes.'
     )
+  for item in items if settings.synthrad2023 else ():
+    inside = item.mask[3:-3, 3:-3, 3:-3]
+    if item.route.target is Modality.CT and not inside.any():
+      raise MeasureError(
+        f'synthrad2023: case {item.case.id} has no voxel of the body 3 voxels '
+        'or more from every face; choose other routes.'
+      )
   return items
 
 
@@ -292,6 +310,7 @@ def _synthesise(
     model = SYNTHESISERS[settings.synthesiser](trained, store)
     sampling = {'synthesiser': settings.synthesiser}
   scores, panels = [], {}
+  official = defaultdict(lambda: defaultdict(list))  # route, subject -> scores
   total = sum(len(item.indices) for item in items)
   with tqdm(total=total, desc='synthesise', unit='slice') as bar:
 
@@ -304,6 +323,10 @@ def _synthesise(
       items, synthesise, own.reconstruct, protocol.MeanTargets(store)
     ):
       scores += rows
+      if settings.synthrad2023 and item.route.target is Modality.CT:
+        official[item.route.name][subject_of(item.case)].append(
+          protocol.synthrad2023_scores(item, synthesis)
+        )
       if item.route.name not in panels:
         panels[item.route.name] = protocol.panel(item, synthesis)
   return Synthesised(
@@ -311,4 +334,18 @@ def _synthesise(
     subjects.synthesis_by_subject(scores),
     sampling,
     panels,
+    {route: _mean_over_subjects(cases) for route, cases in official.items()},
   )
+
+
+def _mean_over_subjects(
+  cases: Mapping[str, Sequence[Mapping[str, float]]],
+) -> dict[str, float]:
+  """The mean over the cases of a subject, then over subjects; and a count."""
+  means = {
+    name: float(
+      np.mean([np.mean([c[name] for c in of]) for of in cases.values()])
+    )
+    for name in ('mae', 'psnr', 'ssim')
+  }
+  return means | {'count': len(cases)}

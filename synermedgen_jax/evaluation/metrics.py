@@ -261,6 +261,19 @@ def _psnr(mse: float, data_range: float) -> float:
   return float(10 * np.log10(1 / max(mse / data_range**2, _MIN_MSE)))
 
 
+# Of `protocol.synthrad2023_scores`, for result files.
+SYNTHRAD2023 = {
+  'range': 'HU within the window of the store, at [-1024, 3000] for PSNR and '
+  'SSIM',
+  'mask': 'the body mask of a case',
+  'dimension': '3-D, all usable slices of a case on the grid of the store',
+  'window': 'SSIM: uniform, 7 x 7 x 7 voxels, sample covariance',
+  'unit': 'mae in HU, psnr in dB, ssim at most 1',
+  'source': 'Huijben et al. 2024, Medical Image Analysis 97, 103276; the '
+  'challenge scores on the grid of the published volumes',
+}
+
+
 def synthrad2023(
   gt: Float[np.ndarray, 'z y x'],
   pred: Float[np.ndarray, 'z y x'],

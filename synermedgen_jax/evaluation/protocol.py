@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from synermedgen_jax.core.modalities import Modality, Route, all_routes
-from synermedgen_jax.evaluation.metrics import case_metrics
+from synermedgen_jax.evaluation.metrics import case_metrics, synthrad2023
 from synermedgen_jax.evaluation.routes import (
   MeanTarget,
   RouteScore,
@@ -177,6 +177,26 @@ def score_case(
         full_frame,
         values,
       )
+
+
+def synthrad2023_scores(item: RouteCase, synthesis: Images) -> dict[str, float]:
+  """A synthetic CT scored as SynthRAD2023 does, on the grid of the store.
+
+  Args:
+    item: a pair with all its usable slices, whose target is CT.
+    synthesis: the synthesised slices in [-1, 1].
+
+  Returns:
+    mae in HU, psnr in dB, ssim.
+
+  Raises:
+    ValueError: the body has no voxel 3 voxels or more from every face.
+  """
+  window = item.case.modalities[item.route.target]
+  truth, prediction = (
+    window.denormalise(np.clip(x, -1, 1)) for x in (item.truth, synthesis)
+  )
+  return synthrad2023(truth, prediction, item.mask)
 
 
 def panel(item: RouteCase, synthesis: Images, count: int = 3) -> dict:

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME
 from synermedgen_jax.evaluation.metrics import BUILT_IN
 from synermedgen_jax.evaluation.routes import RouteScore
@@ -38,7 +39,7 @@ VERSION = 1
 FILE = 'evaluation/subjects.json'
 
 
-class ResultError(ValueError):
+class ResultError(UserError):
   """A file that a report cannot use; one line that names it."""
 
 

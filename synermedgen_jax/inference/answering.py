@@ -16,7 +16,7 @@ from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
 from synermedgen_jax.inference.prefill import largest, prefill
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
-from synermedgen_jax.models.bagel import Bagel, BagelConfig
+from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.models.mot import Cache, Tokens
 from synermedgen_jax.tasks.example import Example
 
@@ -135,7 +135,7 @@ class Answerer:
   """A model that answers questions about slices.
 
   Attributes:
-    model: the model's shape.
+    model: shape and computation.
     params: its parameters.
     tokenizer: text to ids and back.
     geometry: how slices become tokens.
@@ -144,7 +144,7 @@ class Answerer:
     max_tokens: tokens of an answer at most.
   """
 
-  model: BagelConfig
+  model: Bagel
   params: Any
   tokenizer: Tokenizer
   geometry: ImageGeometry
@@ -204,7 +204,7 @@ class Answerer:
     # The last batch is filled up so that its shape is that of the others.
     features += features[-1:] * (self.batch_size - len(features))
     ids = decode(
-      Bagel(self.model),
+      self.model,
       self.params,
       packing.pack_rows(features, capacity, self.geometry),
       im_start=t.im_start,

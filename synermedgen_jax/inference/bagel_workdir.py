@@ -48,14 +48,14 @@ def import_bagel(
     BagelError, TensorFileError: naming what is wrong with the files.
     WorkdirError: `output` is not empty.
   """
-  model = bagel_configs.bagel_config(source, dtype=dtype.name)
+  model = bagel_configs.bagel_config(source)
   matches = bagel_weights.match(source, model)
   params = bagel_weights.parameters(matches, model, dtype)
   total = sum(array.nbytes for array in params.values())
   with _new_folder(output):
     if vocab_files.holds_tokenizer(source):
       vocab_files.copy(source, output / FOLDER)
-    record = {'config': _run_config(model), 'source': str(source)}
+    record = {'config': _run_config(model, dtype), 'source': str(source)}
     _write_json(output / 'config.json', record)
     # The checkpoint last: with it the workdir counts as whole.
     streaming.save_model(
@@ -123,13 +123,19 @@ def _write_json(path: Path, value: Any) -> None:
   path.write_text(json.dumps(value, indent=2) + '\n')
 
 
-def _run_config(model: BagelConfig) -> dict[str, Any]:
+def _run_config(model: BagelConfig, dtype: np.dtype) -> dict[str, Any]:
   """The part of a run's config that `evaluate` and `translate` read."""
   patches = min(_VIT_SIDE // model.vit.patch, model.vit_table, model.vit.table)
   latents = min(_VAE_SIDE // model.latent_stride, model.latent_table)
   return {
     'stage': 'joint',  # BAGEL answers and synthesises
     'model': 'init_from',
+    'compute': {
+      'dtype': dtype.name,
+      'remat': 'full',
+      'attention': '',
+      'unroll': 1,
+    },
     'modules': [],
     'store': '',
     'tokenizer': '',  # the files beside this one

@@ -20,6 +20,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.inference.prefill import largest, prefill
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
@@ -55,14 +56,12 @@ class Guidance:
 
   def __post_init__(self):
     if self.renorm not in get_args(Renorm):
-      raise ValueError(
+      raise UserError(
         f'Unknown guidance.renorm {self.renorm!r}: expected one of '
         f'{", ".join(get_args(Renorm))}.'
       )
     if len(self.interval) != 2 or self.interval[0] > self.interval[1]:
-      raise ValueError(
-        f'guidance.interval is (low, high), got {self.interval}.'
-      )
+      raise UserError(f'guidance.interval is (low, high), got {self.interval}.')
 
   @property
   def contexts(self) -> tuple[Context, ...]:
@@ -90,7 +89,7 @@ class SamplingConfig:
 
   def __post_init__(self):
     if self.points < 2:
-      raise ValueError(f'Sampling needs 2 points or more, got {self.points}.')
+      raise UserError(f'Sampling needs 2 points or more, got {self.points}.')
 
   @property
   def timesteps(self) -> Float[np.ndarray, ' points']:

@@ -8,6 +8,7 @@ from typing import get_args
 
 from absl import flags
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.inference.sampling import Renorm, SamplingConfig
 
 flags.disclaim_key_flags()  # they belong to the command that defines them
@@ -18,7 +19,7 @@ def define_sampling_flags() -> Callable[[SamplingConfig], SamplingConfig]:
 
   Returns:
     A function that changes a `SamplingConfig` as the flags say. It raises
-    ValueError, naming what is wrong with their values.
+    UserError, naming what is wrong with their values.
   """
   given = {
     'points': flags.DEFINE_integer(
@@ -81,7 +82,7 @@ def _interval(words: list[str]) -> tuple[float, float]:
   try:
     low, high = map(float, words)
   except ValueError:
-    raise ValueError(
+    raise UserError(
       f'--interval={",".join(words)}: expected two numbers, as in 0.4,1.0.'
     ) from None
   return low, high

@@ -25,7 +25,7 @@ from synermedgen_jax.inference.sampling import (
 )
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
-from synermedgen_jax.models.bagel import Bagel, BagelConfig
+from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.tasks import synthesis
 from synermedgen_jax.tasks.example import Example, SliceRef
 from synermedgen_jax.tasks.prompts import Prompts
@@ -38,7 +38,7 @@ class Synthesiser:
   """A model that turns slices of one modality into another.
 
   Attributes:
-    model: the model's shape.
+    model: shape and computation.
     params: its parameters.
     tokenizer: text to ids.
     geometry: how slices become tokens.
@@ -47,7 +47,7 @@ class Synthesiser:
     batch_size: slices at a time, at most. Results do not depend on it.
   """
 
-  model: BagelConfig
+  model: Bagel
   params: Any
   tokenizer: Tokenizer
   geometry: ImageGeometry
@@ -87,7 +87,7 @@ class Synthesiser:
         self._capacities,
       )
       return _sample_pictures(
-        Bagel(self.model), self.params, prompts, seed, indices, self.sampling
+        self.model, self.params, prompts, seed, indices, self.sampling
       )
 
     return self._run(run, slices, progress)
@@ -109,7 +109,7 @@ class Synthesiser:
         packing.to_pixels(slices[i], self.geometry.vae_side, self.geometry)
         for i in indices
       ]
-      return _autoencode(Bagel(self.model), self.params, np.stack(images))
+      return _autoencode(self.model, self.params, np.stack(images))
 
     return self._run(run, slices, progress)
 

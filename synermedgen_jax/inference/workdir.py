@@ -19,9 +19,9 @@ from ml_collections import ConfigDict
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.config.errors import ConfigError, key_errors
 from synermedgen_jax.config.model import (
+  compute_of,
   initial_params,
   model_shape,
-  with_compute,
 )
 from synermedgen_jax.config.tokenizer import (
   FOLDER,
@@ -29,21 +29,18 @@ from synermedgen_jax.config.tokenizer import (
   tokenizer_of_run,
 )
 from synermedgen_jax.core.batch import ImageGeometry
-from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
 from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.models.compute import Compute
+from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.store import SliceStore
-from synermedgen_jax.slices.windows import (
-  FIXED_WINDOWS,
-  Window,
-  windows_from_json,
-)
 from synermedgen_jax.tasks.prompts import PROMPTS, Prompts
 
 
-class WorkdirError(ValueError):
+class WorkdirError(UserError):
   """A workdir that holds no trained stage; one line that names it."""
 
 
@@ -52,24 +49,20 @@ class Trained:
   """A model and everything that inference with it needs.
 
   Attributes:
-    model: the model's shape.
+    model: its shape, and how it is computed.
     params: its parameters, averaged where the run kept an average.
     tokenizer: as trained with.
     geometry: how slices become tokens.
     config: the stage's config, plain values.
-    plane: of the slices that it was trained on.
-    frame: what filled their canvas (`slices.framing`).
-    windows: what [-1, 1] means, of modalities with a physical scale.
+    slices: how volumes become the slices that it was trained on.
   """
 
-  model: BagelConfig
+  model: Bagel
   params: Any
   tokenizer: Tokenizer
   geometry: ImageGeometry
   config: Mapping[str, Any]
-  plane: str
-  frame: str
-  windows: Mapping[Modality, Window]
+  slices: SliceSpec
 
   @property
   def prompts(self) -> Prompts:
@@ -95,20 +88,20 @@ class Trained:
     try:
       record = json.loads(path.read_text())
       config = record['config']
-      windows = windows_from_json(record.get('windows', {}))
+      slices = SliceSpec.from_json(
+        {**record, 'canvas': config['image']['vae_side']}
+      )
     except (ValueError, KeyError, TypeError):
       raise WorkdirError(f'{path}: is not the config of a run.') from None
     tokenizer = _load_tokenizer(workdir)
-    model, params = saved_model.load_model(workdir / 'checkpoints')
+    shape, params = saved_model.load_model(workdir / 'checkpoints')
     return cls(
-      model,
+      Bagel(shape, _compute(config, params)),
       jax.tree.map(jnp.asarray, params),
       tokenizer,
-      model.image_geometry(**config['image']),
+      shape.image_geometry(**config['image']),
       config,
-      record.get('plane', 'axial'),
-      record.get('frame', 'volume'),
-      windows,
+      slices,
     )
 
   @classmethod
@@ -126,24 +119,23 @@ class Trained:
       raise ConfigError(
         'config.init_from is empty: name the weights that are measured.'
       )
-    model = with_compute(config, model_shape(config))
+    shape = model_shape(config)
     _, tokenizer = choose_tokenizer(config)
-    params = initial_params(config, tokenizer)
+    params = initial_params(config)
     with key_errors('image'):
-      geometry = model.image_geometry(**config.image)
-    store = None
+      geometry = shape.image_geometry(**config.image)
+    slices = SliceSpec(geometry.vae_side)
     if config.store:
       with key_errors('store'):
         store = SliceStore.open(config.store)
+      slices = dataclasses.replace(store.slices, canvas=geometry.vae_side)
     return cls(
-      model,
+      Bagel(shape, compute_of(config)),
       jax.tree.map(jnp.asarray, params),
       tokenizer,
       geometry,
       config.to_dict(),
-      store.plane if store else 'axial',
-      store.frame if store else 'volume',
-      store.windows if store else FIXED_WINDOWS,
+      slices,
     )
 
   @property
@@ -182,6 +174,15 @@ class Trained:
       self.prompts,
       batch_size=batch_size,
     )
+
+
+def _compute(config: Mapping[str, Any], params: Any) -> Compute:
+  """How the run computed its model."""
+  if 'compute' in config:
+    return compute_of(config)
+  # Earlier runs have no such key. Their position tables, which never trained,
+  # have the compute dtype.
+  return Compute(dtype=params['vit_pos_embed'].dtype.name)
 
 
 def _load_tokenizer(workdir: Path) -> Tokenizer:

@@ -18,6 +18,7 @@ import grain.python as grain
 import numpy as np
 
 from synermedgen_jax.core.batch import Capacity, ImageGeometry
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.augment import Augment
 from synermedgen_jax.input.streams import TrainData
@@ -110,7 +111,7 @@ def slice_reader(store: SliceStore | None) -> packing.ReadSlice:
   return read
 
 
-class ExampleTooLarge(ValueError):
+class ExampleTooLarge(UserError):
   """An example that no row can hold; one line naming the key of capacity."""
 
 

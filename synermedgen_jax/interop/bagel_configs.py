@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.mot import MoTConfig
@@ -28,35 +29,18 @@ _WHOLE = {
   'connector_act': 'gelu_pytorch_tanh',
   'interpolate_pos': False,
 }
-# What of a BagelConfig says how to compute or to initialise, and is in no file.
-_NOT_IN_FILES = (
-  'dtype',
-  'position_base',
-  'position_heads',
-  'latent_position_scale',
-  'latent_query_scale',
-  'llm.remat',
-  'llm.attention',
-  'llm.unroll',
-  'vit.remat',
-  'vit.attention',
-  'vit.unroll',
-)
 
 
-class BagelError(ValueError):
+class BagelError(UserError):
   """Files that are not of a model that both sides have; one line."""
 
 
-def bagel_config(
-  directory: str | Path, *, dtype: str = 'bfloat16'
-) -> BagelConfig:
+def bagel_config(directory: str | Path) -> BagelConfig:
   """The shape of the model in a directory of BAGEL's files.
 
   Args:
     directory: holds `llm_config.json`, `vit_config.json` and `config.json`;
       without an `ae_config.json` the autoencoder is FLUX's.
-    dtype: compute dtype.
 
   Raises:
     BagelError: naming a file that is missing, or an option in it that is
@@ -68,7 +52,7 @@ def bagel_config(
     names.append('ae_config')
   files = {name: _read_json(directory / f'{name}.json') for name in names}
   try:
-    return _parse(files, dtype)
+    return _parse(files)
   except BagelError as error:
     raise BagelError(f'{directory}/{error}') from None
   except (TypeError, ZeroDivisionError) as error:  # a text for a number, 0
@@ -103,7 +87,7 @@ class _Options(dict):
         )
 
 
-def _parse(files: Mapping[str, Mapping[str, Any]], dtype: str) -> BagelConfig:
+def _parse(files: Mapping[str, Mapping[str, Any]]) -> BagelConfig:
   llm, vit, whole = (
     _Options(name, files[name])
     for name in ('llm_config', 'vit_config', 'config')
@@ -133,7 +117,6 @@ def _parse(files: Mapping[str, Mapping[str, Any]], dtype: str) -> BagelConfig:
       norm_eps=llm['rms_norm_eps'],
       rope_theta=llm['rope_theta'],
       qk_norm=llm.get('qk_norm', True),
-      remat='full',  # as the preset of BAGEL's size
     ),
     vit=ViTConfig(
       hidden=vit['hidden_size'],
@@ -144,13 +127,11 @@ def _parse(files: Mapping[str, Mapping[str, Any]], dtype: str) -> BagelConfig:
       channels=vit.get('num_channels', 3),
       table=vit['image_size'] // vit['patch_size'],
       norm_eps=vit.get('layer_norm_eps', 1e-6),
-      remat='full',
     ),
     autoencoder=autoencoder,
     latent_patch=whole.get('latent_patch_size', 2),
     latent_table=whole.get('max_latent_size', 64),
     vit_table=whole.get('vit_max_num_patch_per_side', 70),
-    dtype=dtype,
   )
 
 
@@ -222,11 +203,11 @@ def config_files(model: BagelConfig) -> dict[str, dict[str, Any]]:
       'shift_factor': ae.shift_factor,
     },
   }
-  ours, theirs = _flat(model), _flat(_parse(files, model.dtype))
+  ours, theirs = _flat(model), _flat(_parse(files))
   other = [
     f'{name} = {value!r} (BAGEL: {theirs[name]!r})'
     for name, value in ours.items()
-    if value != theirs[name] and name not in _NOT_IN_FILES
+    if value != theirs[name]
   ]
   if other:
     raise BagelError(f'BAGEL has no such model: {", ".join(other)}.')

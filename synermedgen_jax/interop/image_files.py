@@ -15,11 +15,13 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from synermedgen_jax.core.errors import UserError
+
 # Some of Pillow's other formats run a program of their own.
 _FORMATS = ('PNG', 'JPEG', 'WEBP')
 
 
-class FormatError(ValueError):
+class FormatError(UserError):
   """Data in BAGEL's formats that cannot be used; one line naming the place."""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.lazy_array import Index, LazyArray, block_shape
 
 DTYPES = {
@@ -29,7 +30,7 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_HEADER = 100 * 2**20
 
 
-class TensorFileError(ValueError):
+class TensorFileError(UserError):
   """A file that is no whole safetensors file; one line that names it."""
 
 

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from projects.small_base.initial_heads import start_heads
 from synermedgen_jax.core.batch import ImageGeometry, Layout, PackedBatch
 from synermedgen_jax.models.autoencoder import (
   Autoencoder,
@@ -23,9 +22,10 @@ from synermedgen_jax.models.autoencoder import (
   depth_to_space,
   space_to_depth,
 )
+from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.layers import (
   RMSNorm,
-  by_row,
+  constrain_rows,
   linear,
   named,
   sincos_table,
@@ -37,29 +37,14 @@ from synermedgen_jax.models.vit import ViT, ViTConfig
 
 @dataclasses.dataclass(frozen=True)
 class BagelConfig:
-  """The shape of the whole model.
+  """The shape of the whole model: what its weights and its output depend on.
 
   Attributes:
-    llm, vit, autoencoder: the parts.
+    llm, vit, autoencoder: shapes of the parts.
     latent_patch: latents per token along each axis.
     latent_table: side of the latent position table, in tokens.
-    vit_table: side of the position table added after the connector.
-    position_base: base of the sin-cos tables; 10000 in BAGEL, smaller for
-      narrow models, whose few frequencies would hardly turn over a table.
-    connector_norm: RMS-normalise the connector's output. Not in BAGEL; it
-      lets a small model read its ViT from the first step on.
-    latent_position_scale: factor of the latent position table; more than 1
-      lets positions stand out from what the tokens hold. 1 in BAGEL.
-    position_heads: start the first latent key head of every layer, and its
-      first query head, as readers of the position alone, so that a target
-      token attends to its place in the source at once. Not in BAGEL.
-    latent_query_scale: the norm scale at which latent queries start; more
-      than 1 makes their attention sharper from the first step on. Not in
-      BAGEL.
-    comparison_heads: start the `und` expert so that it can compare a source
-      with candidates (`projects/small_base/initial_heads.py`). Not in BAGEL,
-      which is pretrained.
-    dtype: compute dtype.
+    vit_table: side of the position table added after the connector, in patches.
+    connector_norm: RMS-normalise the connector's output. Not in BAGEL.
   """
 
   llm: MoTConfig
@@ -68,13 +53,7 @@ class BagelConfig:
   latent_patch: int = 2
   latent_table: int = 64
   vit_table: int = 70
-  position_base: float = 10000.0
   connector_norm: bool = False
-  latent_position_scale: float = 1.0
-  position_heads: bool = False
-  latent_query_scale: float = 1.0
-  comparison_heads: bool = False
-  dtype: str = 'bfloat16'
 
   @property
   def latent_stride(self) -> int:
@@ -87,7 +66,7 @@ class BagelConfig:
     return self.latent_patch**2 * self.autoencoder.z_channels
 
   def image_geometry(self, *, vit_side: int, vae_side: int) -> ImageGeometry:
-    """How square slices of these sides, in pixels, become tokens."""
+    """The token grids of square slices with these sides, in pixels."""
     return ImageGeometry(
       vit_side=vit_side,
       vit_patch=self.vit.patch,
@@ -132,13 +111,19 @@ class TimestepEmbedder(nn.Module):
 
 
 class Bagel(nn.Module):
-  """The whole model; its methods are the steps of training and inference."""
+  """The whole model; its methods are the steps of training and inference.
+
+  Attributes:
+    config: its shape.
+    compute: how it is computed.
+  """
 
   config: BagelConfig
+  compute: Compute
 
   def setup(self):
     c = self.config
-    dtype = jnp.dtype(c.dtype)
+    dtype = jnp.dtype(self.compute.dtype)
     width = c.llm.hidden
     self.embed_tokens = nn.Embed(
       c.llm.vocab,
@@ -146,7 +131,7 @@ class Bagel(nn.Module):
       dtype=dtype,
       embedding_init=named(nn.initializers.normal(0.02), 'vocab', 'embed'),
     )
-    self.mot = MoT(c.llm, dtype)
+    self.mot = MoT(c.llm, self.compute)
     self.lm_head = linear(
       c.llm.vocab,
       ('embed', 'vocab'),
@@ -154,7 +139,7 @@ class Bagel(nn.Module):
       dtype=dtype,
       init=nn.initializers.normal(0.02),
     )
-    self.vit = ViT(c.vit, dtype)
+    self.vit = ViT(c.vit, self.compute)
     self.connector = Connector(c, dtype)
     self.autoencoder = Autoencoder(c.autoencoder, dtype)
     self.time_embedder = TimestepEmbedder(width, dtype)
@@ -164,22 +149,20 @@ class Bagel(nn.Module):
       c.latent_dim, ('embed', None), dtype=dtype, init=nn.initializers.zeros
     )
 
-    def table(name, side, scale=1.0):
-      values = scale * sincos_table(side, width, c.position_base)
+    def table(name, side):
+      values = sincos_table(side, width)
       return self.param(
         name,
         named(lambda *_: jnp.asarray(values), None, None),
       )
 
     self.vit_pos_embed = table('vit_pos_embed', c.vit_table)
-    self.latent_pos_embed = table(
-      'latent_pos_embed', c.latent_table, c.latent_position_scale
-    )
+    self.latent_pos_embed = table('latent_pos_embed', c.latent_table)
 
   def encode_images(self, patches, positions, visible_from, visible_to):
     """ViT patches (b, p, d) to tokens of the und stream (b, p, e)."""
     x = self.connector(self.vit(patches, positions, visible_from, visible_to))
-    return by_row(x + self.vit_pos_embed[positions].astype(x.dtype))
+    return constrain_rows(x + self.vit_pos_embed[positions].astype(x.dtype))
 
   def embed_und(
     self,
@@ -188,14 +171,16 @@ class Bagel(nn.Module):
     vit_tokens: Float[Array, 'b p e'] | None,
   ) -> Float[Array, 'b u e']:
     """Text embeddings, with ViT tokens where `vit_index` >= 0."""
-    # Features lie apart as the table's do, until every row has its own.
+    # Sharded over features like the table, until each row has its vectors.
     token_ids = nn.with_logical_constraint(token_ids, ('lookup', 'length'))
     x = self.embed_tokens(token_ids)
-    x = by_row(nn.with_logical_constraint(x, ('lookup', 'length', 'embed')))
+    x = constrain_rows(
+      nn.with_logical_constraint(x, ('lookup', 'length', 'embed'))
+    )
     if vit_tokens is None:
       return x
     patches = _take(vit_tokens, jnp.maximum(vit_index, 0))
-    return by_row(jnp.where((vit_index >= 0)[..., None], patches, x))
+    return constrain_rows(jnp.where((vit_index >= 0)[..., None], patches, x))
 
   def embed_latents(
     self,
@@ -205,8 +190,8 @@ class Bagel(nn.Module):
   ) -> Float[Array, 'b g e']:
     """Latent tokens at timestep t to tokens of the gen stream."""
     x = self.vae2llm(latents) + self.time_embedder(t)
-    places = self.latent_pos_embed[latent_positions].astype(x.dtype)
-    return by_row(x + places)
+    positions = self.latent_pos_embed[latent_positions].astype(x.dtype)
+    return constrain_rows(x + positions)
 
   def backbone(
     self,
@@ -292,7 +277,7 @@ class Bagel(nn.Module):
     return streams
 
   def __call__(self, batch: PackedBatch, noise, t):
-    """Everything once: used to initialise the parameters."""
+    """Runs every part once; initialises the parameters."""
     latents = self.row_latents(batch)
     self.decode_latents(
       latents.reshape(latents.shape[0], 1, -1, self.config.latent_dim)
@@ -305,8 +290,8 @@ class Bagel(nn.Module):
 def _take(
   tokens: Float[Array, 'b p e'], index: Int[Array, 'b t']
 ) -> Float[Array, 'b t e']:
-  """Tokens by index, row by row; whole vectors, which is fast everywhere."""
-  return jax.vmap(lambda row, places: row[places])(tokens, index)
+  """Tokens by index within their row."""
+  return jax.vmap(lambda row, indices: row[indices])(tokens, index)
 
 
 def _tokens(x, layout) -> Tokens:
@@ -320,21 +305,18 @@ def _tokens(x, layout) -> Tokens:
 
 
 def init_params(config: BagelConfig, key: jax.Array):
-  """Fresh parameters, with logical axis names boxed in."""
-  model = Bagel(config)
-  params = model.init(
+  """Random float32 parameters, boxed with their logical axis names."""
+  return Bagel(config, Compute(dtype='float32')).init(
     key,
     _example_batch(config),
     jnp.zeros((1, 1, config.latent_dim)),
     jnp.zeros((1, 1)),
   )['params']
-  start_heads(params, config)
-  return params
 
 
 @functools.cache
 def abstract_params(config: BagelConfig):
-  """The shapes of `init_params`; cached, for tracing it takes a second."""
+  """The shapes of `init_params`; cached, since tracing takes a second."""
   return jax.eval_shape(
     functools.partial(init_params, config), jax.random.key(0)
   )

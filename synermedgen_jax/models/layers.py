@@ -1,4 +1,4 @@
-"""Building blocks that the ViT, the experts and the projections share."""
+"""Building blocks shared by the ViT, the experts and the projections."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from synermedgen_jax.models.compute import Compute
+
 Initializer = Callable[..., jax.Array]
 
-
-# What a layer keeps for the backward pass; the rest is computed again.
+# What a layer keeps for the backward pass; the rest is recomputed.
 REMAT_POLICIES = {
   'none': None,
   'full': jax.checkpoint_policies.nothing_saveable,
@@ -21,15 +22,38 @@ REMAT_POLICIES = {
 }
 
 
-def rematerialised(layer: type[nn.Module], policy: str) -> type[nn.Module]:
-  """A layer to be scanned, under the policy of that name."""
-  if policy not in REMAT_POLICIES:
+def scanned(
+  layer: type[nn.Module], compute: Compute, *, length: int, in_axes: tuple
+) -> type[nn.Module]:
+  """A stack of `length` layers whose parameters have a leading layers axis.
+
+  Args:
+    layer: its call takes a carry and further inputs, and returns the carry and
+      the layer's output.
+    compute: remat and unroll.
+    length: number of layers.
+    in_axes: the scanned axis of each further input, or `nn.broadcast`.
+
+  Raises:
+    ValueError: naming a remat that is not in `REMAT_POLICIES`.
+  """
+  if compute.remat not in REMAT_POLICIES:
     raise ValueError(
-      f'Unknown remat {policy!r}: expected one of {", ".join(REMAT_POLICIES)}.'
+      f'Unknown remat {compute.remat!r}: expected one of '
+      f'{", ".join(REMAT_POLICIES)}.'
     )
-  if REMAT_POLICIES[policy] is None:
-    return layer
-  return nn.remat(layer, policy=REMAT_POLICIES[policy], prevent_cse=False)
+  policy = REMAT_POLICIES[compute.remat]
+  if policy is not None:
+    layer = nn.remat(layer, policy=policy, prevent_cse=False)
+  return nn.scan(
+    layer,
+    variable_axes={'params': 0},
+    split_rngs={'params': True},
+    in_axes=in_axes,
+    length=length,
+    unroll=min(compute.unroll, length),
+    metadata_params={nn.PARTITION_NAME: 'layers'},
+  )
 
 
 def named(init: Initializer, *axes: str | None) -> Initializer:
@@ -37,11 +61,11 @@ def named(init: Initializer, *axes: str | None) -> Initializer:
   return nn.with_logical_partitioning(init, axes)
 
 
-def by_row(x: Float[Array, 'b t e']) -> Float[Array, 'b t e']:
-  """Activations as they lie on the mesh: rows apart, each of them whole.
+def constrain_rows(x: Float[Array, 'b t e']) -> Float[Array, 'b t e']:
+  """Shards activations over rows only.
 
-  Left alone, XLA splits them as the weights they were made with, and moves
-  whole batches to undo it.
+  Otherwise XLA propagates the fsdp sharding of the weights and inserts
+  all-gathers of whole batches.
   """
   return nn.with_logical_constraint(x, ('batch', 'length', None))
 
@@ -123,7 +147,7 @@ def rope(
   half = x.shape[-1] // 2
   frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
   angle = positions.astype(jnp.float32)[..., None, None, None] * frequency
-  # Both halves at once: on a CPU, pieces put together are slow.
+  # Both halves at once: concatenation is slow on a CPU.
   halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, half)
   turned = jnp.flip(halves, -2) * jnp.asarray([[-1.0], [1.0]])
   rotated = halves * jnp.cos(angle) + turned * jnp.sin(angle)

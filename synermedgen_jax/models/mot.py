@@ -15,17 +15,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from synermedgen_jax.models import interval_attention
+from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.layers import (
   RMSNorm,
   SwiGLU,
-  by_row,
+  constrain_rows,
   linear,
-  rematerialised,
   rope,
+  scanned,
 )
 
-# The order of the streams wherever they are joined: a scan sorts the names of
-# a dict, so the order in which they were given would not last.
+# The order of the streams wherever they are joined. A scan sorts the keys of a
+# dict, so the order of insertion would not last.
 EXPERTS = ('und', 'gen')
 
 
@@ -43,14 +44,11 @@ class MoTConfig:
   norm_eps: float = 1e-6
   rope_theta: float = 1e6
   qk_norm: bool = True
-  remat: str = 'none'
-  attention: str | None = None  # an implementation's name; None = automatic
-  unroll: int = 1  # layers per turn of the scan; all of them is fast on CPU
 
 
 @flax.struct.dataclass
 class Tokens:
-  """One stream on its way through the layers."""
+  """One stream between two layers."""
 
   x: Float[Array, 'b t e']
   positions: Int[Array, 'b t']
@@ -119,7 +117,7 @@ class MoTLayer(nn.Module):
   """One layer: a carry of streams by expert name, scanned over layers."""
 
   config: MoTConfig
-  dtype: jnp.dtype
+  compute: Compute
 
   @nn.compact
   def __call__(self, streams: dict[str, Tokens], cache):
@@ -131,9 +129,8 @@ class MoTLayer(nn.Module):
         None.
     """
     streams = {name: streams[name] for name in EXPERTS if name in streams}
-    experts = {
-      name: Expert(self.config, self.dtype, name=name) for name in streams
-    }
+    dtype = jnp.dtype(self.compute.dtype)
+    experts = {name: Expert(self.config, dtype, name=name) for name in streams}
     projected = {n: experts[n].project(streams[n]) for n in streams}
     query, new_keys, new_values = (
       jnp.concatenate(parts, axis=1)
@@ -159,13 +156,13 @@ class MoTLayer(nn.Module):
       joined('order'),
       visible_from,
       visible_to,
-      implementation=self.config.attention,
+      implementation=self.compute.attention,
     )
     out, start = {}, 0
     for name, tokens in streams.items():
       stop = start + tokens.x.shape[1]
       x = experts[name].finish(tokens.x, attended[:, start:stop])
-      out[name] = tokens.replace(x=by_row(x))
+      out[name] = tokens.replace(x=constrain_rows(x))
       start = stop
     return out, (new_keys, new_values)
 
@@ -174,7 +171,7 @@ class MoT(nn.Module):
   """The scanned stack of layers and each expert's final norm."""
 
   config: MoTConfig
-  dtype: jnp.dtype
+  compute: Compute
 
   @nn.compact
   def __call__(
@@ -187,7 +184,7 @@ class MoT(nn.Module):
     """Runs the experts that have tokens.
 
     Args:
-      streams: {'und': Tokens, 'gen': Tokens}, either may be left out.
+      streams: {'und': Tokens, 'gen': Tokens}, either may be absent.
       cache: keys and values of earlier tokens.
       return_keys: also return the new tokens' (keys, values), each
         (layers, b, t, kv_heads, head_dim), streams in the order of `EXPERTS`.
@@ -204,16 +201,14 @@ class MoT(nn.Module):
         cache.visible_to,
       )
       cache_axes = (0, 0, nn.broadcast, nn.broadcast)
-    scanned = nn.scan(
-      rematerialised(MoTLayer, self.config.remat),
-      variable_axes={'params': 0},
-      split_rngs={'params': True},
-      in_axes=(cache_axes,),
+    stack = scanned(
+      MoTLayer,
+      self.compute,
       length=self.config.layers,
-      unroll=self.config.unroll,
-      metadata_params={nn.PARTITION_NAME: 'layers'},
-    )(self.config, self.dtype, name='layers')
-    streams, new = scanned(streams, per_layer)
+      in_axes=(cache_axes,),
+    )
+    layers = stack(self.config, self.compute, name='layers')
+    streams, new = layers(streams, per_layer)
     hidden = {
       name: RMSNorm(self.config.norm_eps, name=f'{name}_norm')(tokens.x)
       for name, tokens in streams.items()

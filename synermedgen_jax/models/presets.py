@@ -1,4 +1,4 @@
-"""Model sizes by name, from `tiny` (two CPU cores) to `bagel_7b`."""
+"""Model shapes by name, from `tiny` (two CPU cores) to `bagel_7b`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from synermedgen_jax.models.vit import ViTConfig
 
 
 def tiny() -> BagelConfig:
-  """About 1.5 M parameters, float32, grey 64 x 64 slices: the demo's model."""
+  """About 1.5 M parameters for grey 64 x 64 slices, trained from scratch."""
   return BagelConfig(
     llm=MoTConfig(
       hidden=96,
@@ -22,7 +22,6 @@ def tiny() -> BagelConfig:
       mlp=256,
       vocab=512,
       rope_theta=1e4,
-      unroll=4,
     ),
     vit=ViTConfig(
       hidden=96,
@@ -32,7 +31,6 @@ def tiny() -> BagelConfig:
       patch=32,
       channels=1,
       table=2,
-      unroll=2,
     ),
     autoencoder=AutoencoderConfig(
       channels=1,
@@ -46,17 +44,12 @@ def tiny() -> BagelConfig:
     latent_patch=2,
     latent_table=8,
     vit_table=2,
-    position_base=2.0,
     connector_norm=True,
-    latent_position_scale=3.0,
-    position_heads=True,
-    latent_query_scale=2.0,
-    dtype='float32',
   )
 
 
 def small() -> BagelConfig:
-  """About 2 M parameters, float32, grey 64 x 64 pictures: the small base."""
+  """About 2 M parameters for grey 64 x 64 slices; has weights/small."""
   return BagelConfig(
     llm=MoTConfig(
       hidden=96,
@@ -67,7 +60,6 @@ def small() -> BagelConfig:
       mlp=256,
       vocab=512,
       rope_theta=1e4,
-      unroll=5,
     ),
     vit=ViTConfig(
       hidden=128,
@@ -77,25 +69,18 @@ def small() -> BagelConfig:
       patch=32,
       channels=1,
       table=2,
-      unroll=3,
     ),
-    # 16 latent numbers a token: more would not fit in 96 beside the noise.
+    # 16 latent values per token: more crowd out source and noise at width 96.
     autoencoder=dataclasses.replace(tiny().autoencoder, z_channels=4),
     latent_patch=2,
     latent_table=8,
     vit_table=2,
-    position_base=2.0,
     connector_norm=True,
-    latent_position_scale=3.0,
-    position_heads=True,
-    latent_query_scale=2.0,
-    comparison_heads=True,
-    dtype='float32',
   )
 
 
 def base_1b() -> BagelConfig:
-  """Qwen2.5-0.5B's shape twice, for one accelerator.
+  """Qwen2.5-0.5B twice, a ViT-B, the FLUX VAE: for one accelerator.
 
   Slices have as many tokens as with `bagel_7b`, so configs serve both.
   """
@@ -108,7 +93,6 @@ def base_1b() -> BagelConfig:
       head_dim=64,
       mlp=4864,
       vocab=152064,
-      remat='full',
     ),
     vit=ViTConfig(
       hidden=768,
@@ -118,7 +102,6 @@ def base_1b() -> BagelConfig:
       patch=14,
       channels=3,
       table=70,
-      remat='full',
     ),
     autoencoder=_flux(),
     vit_table=70,
@@ -136,7 +119,6 @@ def bagel_7b() -> BagelConfig:
       head_dim=128,
       mlp=18944,
       vocab=152064,
-      remat='full',
     ),
     vit=ViTConfig(
       hidden=1152,
@@ -146,7 +128,6 @@ def bagel_7b() -> BagelConfig:
       patch=14,
       channels=3,
       table=70,
-      remat='full',
     ),
     autoencoder=_flux(),
   )
@@ -167,7 +148,7 @@ PRESETS = {
 
 
 def preset(name: str) -> BagelConfig:
-  """Returns the preset called `name`; ValueError lists those there are."""
+  """The preset called `name`; ValueError lists all names."""
   try:
     return PRESETS[name]()
   except KeyError:

@@ -1,7 +1,8 @@
 """SigLIP's vision transformer over patches of many images in one buffer.
 
-NaViT-style: images of any size lie one after another; a patch attends to its
-own image only, told by intervals (BAGEL, modeling/bagel/siglip_navit.py).
+NaViT-style: images of any size lie one after another. Visibility intervals
+keep a patch's attention within its own image (BAGEL,
+modeling/bagel/siglip_navit.py).
 """
 
 from __future__ import annotations
@@ -12,8 +13,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.interval_attention import interval_attention
-from synermedgen_jax.models.layers import by_row, linear, named, rematerialised
+from synermedgen_jax.models.layers import (
+  constrain_rows,
+  linear,
+  named,
+  scanned,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,26 +35,23 @@ class ViTConfig:
   channels: int
   table: int  # side of the learned position table, in patches
   norm_eps: float = 1e-6
-  remat: str = 'none'
-  attention: str | None = None  # an implementation's name; None = automatic
-  unroll: int = 1  # layers per turn of the scan; all of them is fast on CPU
 
 
 class ViTLayer(nn.Module):
   """Pre-norm attention and a tanh-GELU MLP."""
 
   config: ViTConfig
-  dtype: jnp.dtype
+  compute: Compute
 
   @nn.compact
   def __call__(self, x, intervals):
-    c = self.config
+    c, dtype = self.config, jnp.dtype(self.compute.dtype)
     order, visible_from, visible_to = intervals
-    norm = {'epsilon': c.norm_eps, 'dtype': self.dtype}
+    norm = {'epsilon': c.norm_eps, 'dtype': dtype}
     y = nn.LayerNorm(name='norm1', **norm)(x)
 
     def project(name):
-      z = linear(c.hidden, ('embed', 'heads'), dtype=self.dtype, name=name)(y)
+      z = linear(c.hidden, ('embed', 'heads'), dtype=dtype, name=name)(y)
       return z.reshape(*z.shape[:2], c.heads, -1)
 
     y = interval_attention(
@@ -57,24 +61,24 @@ class ViTLayer(nn.Module):
       order,
       visible_from,
       visible_to,
-      implementation=c.attention,
+      implementation=self.compute.attention,
     )
     y = y.reshape(*x.shape)
-    x = x + linear(
-      c.hidden, ('heads', 'embed'), dtype=self.dtype, name='out_proj'
-    )(y)
+    x = x + linear(c.hidden, ('heads', 'embed'), dtype=dtype, name='out_proj')(
+      y
+    )
     y = nn.LayerNorm(name='norm2', **norm)(x)
-    y = linear(c.mlp, ('embed', 'mlp'), dtype=self.dtype, name='fc1')(y)
+    y = linear(c.mlp, ('embed', 'mlp'), dtype=dtype, name='fc1')(y)
     y = nn.gelu(y, approximate=True)
-    x = x + linear(c.hidden, ('mlp', 'embed'), dtype=self.dtype, name='fc2')(y)
-    return by_row(x), None
+    x = x + linear(c.hidden, ('mlp', 'embed'), dtype=dtype, name='fc2')(y)
+    return constrain_rows(x), None
 
 
 class ViT(nn.Module):
   """Patches to features; one scanned stack."""
 
   config: ViTConfig
-  dtype: jnp.dtype
+  compute: Compute
 
   @nn.compact
   def __call__(
@@ -84,27 +88,20 @@ class ViT(nn.Module):
     visible_from: Int[Array, 'b p'],
     visible_to: Int[Array, 'b p'],
   ) -> Float[Array, 'b p e']:
-    c = self.config
+    c, dtype = self.config, jnp.dtype(self.compute.dtype)
     table = self.param(
       'position_embedding',
       named(nn.initializers.normal(0.02), None, None),
       (c.table**2, c.hidden),
     )
-    x = linear(
-      c.hidden, (None, 'embed'), dtype=self.dtype, name='patch_embedding'
-    )(patches)
-    x = by_row(x + table[positions].astype(self.dtype))
-    order = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
-    scanned = nn.scan(
-      rematerialised(ViTLayer, c.remat),
-      variable_axes={'params': 0},
-      split_rngs={'params': True},
-      in_axes=(nn.broadcast,),
-      length=c.layers,
-      unroll=c.unroll,
-      metadata_params={nn.PARTITION_NAME: 'layers'},
-    )(c, self.dtype, name='layers')
-    x, _ = scanned(x, (order, visible_from, visible_to))
-    return nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype, name='post_norm')(
-      x
+    x = linear(c.hidden, (None, 'embed'), dtype=dtype, name='patch_embedding')(
+      patches
     )
+    x = constrain_rows(x + table[positions].astype(dtype))
+    order = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
+    stack = scanned(
+      ViTLayer, self.compute, length=c.layers, in_axes=(nn.broadcast,)
+    )
+    layers = stack(c, self.compute, name='layers')
+    x, _ = layers(x, (order, visible_from, visible_to))
+    return nn.LayerNorm(epsilon=c.norm_eps, dtype=dtype, name='post_norm')(x)

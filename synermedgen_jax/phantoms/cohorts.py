@@ -20,6 +20,7 @@ import numpy as np
 import tqdm
 from jaxtyping import Float
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import BRATS_CONTRASTS, ROUTES, Modality
 from synermedgen_jax.phantoms import scanners
 from synermedgen_jax.phantoms.anatomy_head import paint_head
@@ -240,7 +241,7 @@ def write_phantoms(
     workers: threads; NumPy and zlib leave the interpreter lock.
 
   Raises:
-    ValueError: `root` holds something else.
+    UserError: `root` holds something else.
   """
   root = pathlib.Path(root)
   wanted = {'seed': seed, 'subjects': subjects, 'version': VERSION}
@@ -263,13 +264,13 @@ def _begin(root: pathlib.Path, wanted: dict[str, int]) -> bool:
     if (root / name).exists():
       found = json.loads((root / name).read_text())
       if found != wanted:
-        raise ValueError(
+        raise UserError(
           f'{root} holds phantoms of {found}, not of {wanted}: '
           'choose another directory or delete it.'
         )
       return name == _BEGUN
   if root.exists() and any(root.iterdir()):
-    raise ValueError(
+    raise UserError(
       f'{root} is not empty and holds no {MARKER}: choose another directory.'
     )
   root.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.sharding import LOGICAL_RULES
 from synermedgen_jax.planning import collectives as moved
 from synermedgen_jax.planning.rows import sample_rows
@@ -29,7 +30,7 @@ UTILISATION = 0.4
 _SAMPLED_ROWS = 4
 
 
-class DoesNotFit(ValueError):
+class DoesNotFit(UserError):
   """A step that exceeds the devices' memory; one line."""
 
 

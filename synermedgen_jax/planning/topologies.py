@@ -13,6 +13,7 @@ import jax
 from jax.experimental import topologies
 
 from synermedgen_jax.core.chips import V5E, V5P, V6E, Chip
+from synermedgen_jax.core.errors import UserError
 
 # What is rented -> the chip, and how many of them lie along each axis. The
 # number in a v5p's name counts its TensorCores, two to a chip.
@@ -72,7 +73,7 @@ def find_topology(name: str) -> Topology:
   once.
 
   Raises:
-    ValueError: there is no such slice, or no compiler for it is installed.
+    UserError: there is no such slice, or no compiler for it is installed.
   """
   # A host that has the compiler for TPUs but none of them looks for them long.
   jax.config.update('jax_platforms', 'cpu')
@@ -81,7 +82,7 @@ def find_topology(name: str) -> Topology:
     jax.config.update('jax_num_cpu_devices', int(fake[1]))
     return Topology(name, tuple(jax.devices()), None)
   if name not in SLICES:
-    raise ValueError(
+    raise UserError(
       f'Unknown topology {name!r}: expected cpu:N or one of '
       f'{", ".join(SLICES)}.'
     )
@@ -93,7 +94,7 @@ def find_topology(name: str) -> Topology:
     found = topologies.get_topology_desc(f'{chip.name}:{shape}', platform='tpu')
   except (RuntimeError, ValueError) as error:
     reason = str(error).splitlines()[0]
-    raise ValueError(
+    raise UserError(
       f'Cannot compile for {name}: {reason}. The compiler comes with '
       "pip install 'jax[tpu]'."
     ) from None

@@ -9,8 +9,8 @@ from matplotlib.lines import Line2D
 
 from synermedgen_jax.evaluation.comparison import Comparison
 from synermedgen_jax.evaluation.lines import Line, comparison_lines
-from synermedgen_jax.reporting.comparison_table import arm_of
 from synermedgen_jax.reporting.pictures import BLUE, GREY, ORANGE, SKY, STYLE
+from synermedgen_jax.reporting.study import Study
 
 _COLUMNS = 3
 _BLACK = '#111111'
@@ -24,7 +24,7 @@ _BASELINES = {
 
 
 @mpl.rc_context(STYLE)
-def comparison_chart(comparison: Comparison) -> Figure:
+def comparison_chart(comparison: Comparison, study: Study) -> Figure:
   """A panel per line: each arm's mean and interval, small dots for seeds."""
   lines = [
     line for line in comparison_lines() if line.name in comparison.results
@@ -38,19 +38,22 @@ def comparison_chart(comparison: Comparison) -> Figure:
   )
   axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
   for axis, line in zip(axes.flat, lines, strict=False):
-    _draw(axis, comparison, line)
+    _draw(axis, comparison, study, line)
   for axis in axes.flat[len(lines) :]:
     axis.axis('off')
   for axis in axes[:, 0]:
-    axis.set_yticks(range(len(arms)), [arm_of(arm).title for arm in arms])
+    axis.set_yticks(range(len(arms)), [study.arm(arm).title for arm in arms])
     axis.set_ylim(len(arms) - 0.4, -0.6)
-  used = {n for found in comparison.baselines.values() for n in found}
+  used = {n for line in comparison.baselines.values() for n in line}
   handles = [
     Line2D([], [], color=BLUE, marker='o', ms=5, lw=1.6, label='mean, 95 %'),
     Line2D([], [], color=GREY, marker='.', ms=5, lw=0, label='one seed'),
-    Line2D([], [], color=_BLACK, marker='D', mfc='none', ms=5, lw=0,
-           label='paper (real data)'),
-  ]  # fmt: skip
+  ]
+  if study.has_published:
+    handles.append(
+      Line2D([], [], color=_BLACK, marker='D', mfc='none', ms=5, lw=0,
+             label='published')
+    )  # fmt: skip
   handles += [
     Line2D([], [], color=color, lw=1.2, dashes=dashes, label=label)
     for name, (label, color, dashes) in _BASELINES.items()
@@ -60,15 +63,15 @@ def comparison_chart(comparison: Comparison) -> Figure:
   return figure
 
 
-def _draw(axis: Axes, comparison: Comparison, line: Line) -> None:
+def _draw(axis: Axes, comparison: Comparison, study: Study, line: Line) -> None:
   results = comparison.results[line.name]
   for name, estimate in comparison.baselines[line.name].items():
     _, color, dashes = _BASELINES[name]
     axis.axvline(estimate.value, color=color, lw=1.2, dashes=dashes, zorder=1)
   for place, arm in enumerate(comparison.arms):
-    paper = arm_of(arm).paper.get(line.name)
-    if paper is not None:
-      axis.plot(paper, place, 'D', mfc='none', color=_BLACK, ms=5, zorder=2)
+    figure = study.arm(arm).published.get(line.name)
+    if figure is not None:
+      axis.plot(figure, place, 'D', mfc='none', color=_BLACK, ms=5, zorder=2)
     if arm not in results:
       axis.annotate(
         'not measured' if arm in comparison.seeds else 'not run',

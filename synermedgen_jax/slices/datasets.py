@@ -14,12 +14,13 @@ import csv
 import dataclasses
 from pathlib import Path
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.slices.splits import SPLITS
 from synermedgen_jax.slices.volumes import SUFFIXES, has_volume_suffix
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError):
   """A layout that cannot be read; one line that names the file."""
 
 

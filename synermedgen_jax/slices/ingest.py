@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Float
 from synermedgen_jax.core.modalities import Modality, all_routes, routes_between
 from synermedgen_jax.slices.alignment import estimate_offset
 from synermedgen_jax.slices.datasets import CaseFiles
-from synermedgen_jax.slices.framing import framed_grid
+from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.grids import Grid, resample, to_slices
 from synermedgen_jax.slices.store import Case
 from synermedgen_jax.slices.volumes import (
@@ -21,12 +22,7 @@ from synermedgen_jax.slices.volumes import (
   read_volume,
   same_grid,
 )
-from synermedgen_jax.slices.windows import (
-  FIXED_WINDOWS,
-  Window,
-  body_mask,
-  choose_window,
-)
+from synermedgen_jax.slices.windows import Window, body_mask
 
 # Whose body contour is trusted most: the sharpest outline against air.
 _OUTLINE = (
@@ -50,28 +46,29 @@ class Settings:
   """How every case of a store is made.
 
   Attributes:
-    canvas: pixels along each side of a slice.
+    slices: how a volume becomes slices.
     reference: modalities by preference; the first that a subject has gives
       the grid onto which its others are resampled. Empty = all volumes of a
       subject must share one grid already.
-    plane: of the slices, a name in `grids.PLANES`.
-    frame: what fills the canvas, one of `framing.FRAMES`.
-    most_offset: mm by which a volume may seem to lie beside the reference; 0 =
-      it is not looked at.
     required: modalities that every subject must have; empty = those of at
       least one route.
-    windows: of the modalities that have one for all volumes.
+    most_offset: mm by which a volume may seem to lie beside the reference; 0 =
+      not measured.
   """
 
-  canvas: int
+  slices: SliceSpec
   reference: tuple[Modality, ...] = ()
   required: tuple[Modality, ...] = ()
-  windows: Mapping[Modality, Window] = dataclasses.field(
-    default_factory=lambda: dict(FIXED_WINDOWS)
-  )
-  plane: str = 'axial'
-  frame: str = 'volume'
   most_offset: float = 6.0
+
+  def to_json(self) -> dict[str, Any]:
+    """As plain values, for the record in the store."""
+    return {
+      **self.slices.to_json(),
+      'reference': list(self.reference),
+      'required': list(self.required),
+      'most_offset': self.most_offset,
+    }
 
 
 class MisalignedError(VolumeError):
@@ -131,16 +128,9 @@ def ingest(
   if volumes is None:
     volumes = {m: read_volume(p) for m, p in sorted(files.files.items())}
   reference = _reference(files, volumes, settings.reference or files.reference)
-  windows = _windows(files, volumes, settings.windows)
+  windows = _windows(files, volumes, settings.slices)
   _check_offsets(files, volumes, windows, reference, settings.most_offset)
-  grid = framed_grid(
-    volumes[reference],
-    reference,
-    windows[reference],
-    settings.canvas,
-    settings.plane,
-    settings.frame,
-  )
+  grid = settings.slices.grid(volumes[reference], reference, windows[reference])
   slices, covered = {}, np.array(True)
   for modality, volume in volumes.items():
     sampled = to_slices(resample(volume, grid, fill=np.nan))
@@ -175,7 +165,7 @@ def ingest(
     sources={m: f'{p.parent.name}/{p.name}' for m, p in files.files.items()},
     shape=slices[outline].shape,
     affine=tuple(map(tuple, np.round(grid.affine, 6).tolist())),
-    plane=settings.plane,
+    plane=settings.slices.plane,
     usable=usable,
   )
   normal = {m: windows[m].normalise(slices[m]) for m in slices}
@@ -209,13 +199,13 @@ def _reference(
 def _windows(
   files: CaseFiles,
   volumes: Mapping[Modality, Volume],
-  fixed: Mapping[Modality, Window],
+  spec: SliceSpec,
 ) -> dict[Modality, Window]:
   """The window of every volume; VolumeError names one that has none."""
   windows = {}
   for modality, volume in volumes.items():
     try:
-      windows[modality] = choose_window(modality, volume.data, fixed)
+      windows[modality] = spec.window(modality, volume.data)
     except ValueError as error:
       raise VolumeError(f'{files.files[modality]}: {error}') from None
   return windows

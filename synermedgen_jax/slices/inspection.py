@@ -12,6 +12,7 @@ from jaxtyping import Float
 from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.slices.alignment import Offset, estimate_offset
 from synermedgen_jax.slices.datasets import CaseFiles
+from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.ingest import Settings, ingest
 from synermedgen_jax.slices.volumes import (
   Volume,
@@ -19,7 +20,6 @@ from synermedgen_jax.slices.volumes import (
   read_volume,
   same_grid,
 )
-from synermedgen_jax.slices.windows import choose_window
 
 _PICTURE = 128  # pixels a side
 _HOT_SUV = 60.0  # at the 99th percentile: no patient glows that much
@@ -91,7 +91,7 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
     name = files.files[modality].name
     offset = None
     if modality != reference:
-      offset = _offset(volumes, reference, modality, settings.windows)
+      offset = _offset(volumes, reference, modality, settings.slices)
     problems += [f'{name}: {p}' for p in suspicious_units(modality, volume)]
     facts[modality] = _facts(name, volume, volumes[reference], offset)
     if (
@@ -106,7 +106,11 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
       found = ingest(
         files,
         'train',
-        dataclasses.replace(settings, canvas=_PICTURE, most_offset=0.0),
+        dataclasses.replace(
+          settings,
+          slices=dataclasses.replace(settings.slices, canvas=_PICTURE),
+          most_offset=0.0,
+        ),
         volumes,
       )
       usable = len(found.case.usable)
@@ -118,13 +122,13 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
 
 
 def _offset(
-  volumes, reference: Modality, modality: Modality, fixed
+  volumes, reference: Modality, modality: Modality, spec: SliceSpec
 ) -> Offset | None:
   pair = volumes[reference], volumes[modality]
   try:
     windows = (
-      choose_window(reference, pair[0].data, fixed),
-      choose_window(modality, pair[1].data, fixed),
+      spec.window(reference, pair[0].data),
+      spec.window(modality, pair[1].data),
     )
   except ValueError:
     return None  # said by `ingest`

@@ -1,7 +1,8 @@
 """Writes the slice store of a list of cases, several at a time.
 
     cases = folder_cases(Path('study'), dataset='study', region=Region.BRAIN)
-    store = prepare(cases, 'runs/store', PrepareSettings(Settings(canvas=256)))
+    settings = PrepareSettings(Settings(SliceSpec(canvas=256)))
+    store = prepare(cases, 'runs/store', settings)
 
 An interrupted call goes on where it stopped when it is made again with the same
 arguments; on a finished store it only opens it.
@@ -24,6 +25,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.slices import ingest
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.splits import assign_case_splits
@@ -70,19 +72,19 @@ def prepare(
     settings: how.
 
   Raises:
-    ValueError: a case occurs twice, or the shares of splits do not fit.
+    UserError: a case occurs twice, or the shares of splits do not fit.
     VolumeError: a file that cannot be used, unless `skip_bad`; or no case can.
     StoreError: the store holds other cases or was made with other settings.
   """
   for case_id, count in collections.Counter(case.id for case in cases).items():
     if count > 1:
-      raise ValueError(f'case {case_id} occurs {count} times.')
+      raise UserError(f'case {case_id} occurs {count} times.')
   if not settings.skip_bad:
     for case in cases:
       ingest.check_modalities(case, settings.ingest)
   splits = _splits(cases, settings)
   record = {
-    **dataclasses.asdict(settings.ingest),
+    **settings.ingest.to_json(),
     'dataset': settings.dataset,
     'cases': {case.id: splits[case.id] for case in cases},
   }

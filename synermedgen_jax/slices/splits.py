@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from synermedgen_jax.core.errors import UserError
+
 SPLITS = ('train', 'val', 'test', 'holdout')
 
 
@@ -24,11 +26,11 @@ def assign_splits(
     seed: of the draw.
 
   Raises:
-    ValueError: the shares leave no subject to train on.
+    UserError: the shares leave no subject to train on.
   """
   names = sorted(set(subjects))
   if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
-    raise ValueError(
+    raise UserError(
       f'Shares val={val} and test={test} must be at least 0 and leave '
       'something to train on.'
     )
@@ -36,7 +38,7 @@ def assign_splits(
     max(round(share * len(names)), 1) if share else 0 for share in (test, val)
   ]
   if names and sum(counts) >= len(names):
-    raise ValueError(
+    raise UserError(
       f'{len(names)} subject(s) cannot be split into train, val={val} and '
       f'test={test}: give more subjects, or set a share to 0.'
     )
@@ -65,13 +67,13 @@ def assign_case_splits(
     val, test, seed: as for `assign_splits`.
 
   Raises:
-    ValueError: a person is given two splits, or the shares do not work out.
+    UserError: a person is given two splits, or the shares do not work out.
   """
   splits: dict[str, str] = {}
   for case, split in given.items():
     person = people[case]
     if splits.setdefault(person, split) != split:
-      raise ValueError(
+      raise UserError(
         f'{case}: is given to {split}, another case of {person!r} to '
         f'{splits[person]}.'
       )

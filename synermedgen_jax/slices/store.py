@@ -26,13 +26,15 @@ import numpy as np
 import tensorstore as ts
 from jaxtyping import Bool, Float
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import (
   Modality,
   Region,
   Route,
   routes_between,
 )
-from synermedgen_jax.slices.windows import Window, windows_from_json
+from synermedgen_jax.slices.framing import SliceSpec
+from synermedgen_jax.slices.windows import Window
 
 VERSION = 2
 _LEVELS = 65535  # of uint16
@@ -42,7 +44,7 @@ _MASK = 'mask'
 _CONTEXT = ts.Context({'memory_key_value_store': {}})
 
 
-class StoreError(ValueError):
+class StoreError(UserError):
   """A store that cannot be used; one line that names it and says what to do."""
 
 
@@ -290,10 +292,7 @@ class SliceStore:
 
   Attributes:
     path: as opened.
-    canvas: pixels along each side of a slice.
-    plane: of the slices, a name in `grids.PLANES`.
-    frame: what fills the canvas, one of `framing.FRAMES`.
-    windows: of the modalities that have one for all volumes.
+    slices: how volumes became slices.
     cases: the manifest, sorted by id.
   """
 
@@ -304,10 +303,7 @@ class SliceStore:
     cases: tuple[Case, ...],
   ):
     self.path = files.path
-    self.canvas = settings['canvas']
-    self.plane = settings.get('plane', 'axial')
-    self.frame = settings.get('frame', 'volume')
-    self.windows = windows_from_json(settings.get('windows', {}))
+    self.slices = SliceSpec.from_json(settings)
     self.cases = cases
     self._files = files
     self._by_id = {case.id: case for case in cases}
@@ -358,7 +354,7 @@ class SliceStore:
     for row in rows:
       for modality in row['modalities'].values():
         del modality['source']
-    held = [self.canvas, self.plane, self.frame, rows]
+    held = [self.slices.to_json(), rows]
     return hashlib.sha256(_dump(held)).hexdigest()[:12]
 
   def case(self, case_id: str) -> Case:

@@ -17,6 +17,8 @@ import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Float
 
+from synermedgen_jax.core.errors import UserError
+
 NIFTI = ('.nii', '.nii.gz')
 ITK = ('.mha', '.mhd', '.nrrd')
 SUFFIXES = (*NIFTI, *ITK)
@@ -24,7 +26,7 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SAME_MM = 0.1  # headers keep float32, and exporters round
 
 
-class VolumeError(ValueError):
+class VolumeError(UserError):
   """A volume that cannot be used; one line that names the file."""
 
 

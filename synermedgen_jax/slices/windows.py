@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality
 
 _MR_TOP = 99.5  # percentile of the voxels above zero
@@ -29,7 +30,7 @@ class Window:
 
   def __post_init__(self):
     if not self.low < self.high:
-      raise ValueError(f'A window needs low < high, got {self}.')
+      raise UserError(f'A window needs low < high, got {self}.')
 
   def normalise(self, data: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
     """Physical units to [-1, 1], clipped."""
@@ -53,14 +54,14 @@ FIXED_WINDOWS: Mapping[Modality, Window] = types.MappingProxyType(
 
 
 def parse_windows(text: str) -> dict[Modality, Window]:
-  """`ct:-1000:2000,pet:0:20`; ValueError says what is wrong."""
+  """Parses `ct:-1000:2000,pet:0:20`; UserError names a bad part."""
   windows = {}
   for part in filter(None, text.split(',')):
     name, *ends = part.split(':')
     try:
       low, high = map(float, ends)
     except ValueError:
-      raise ValueError(f'{part!r}: expected modality:low:high.') from None
+      raise UserError(f'{part!r}: expected modality:low:high.') from None
     windows[Modality.parse(name)] = Window(low, high)
   return windows
 
@@ -96,7 +97,7 @@ def choose_window(
     low = float(np.percentile(image, _MR_BOTTOM))
   positive = image[image > low]
   if not positive.size:
-    raise ValueError('no voxel is above the background.')
+    raise UserError('no voxel is above the background.')
   return Window(low, float(np.percentile(positive, _MR_TOP)))
 
 

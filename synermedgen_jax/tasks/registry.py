@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.tasks import cts, mi, synthesis, tia
 from synermedgen_jax.tasks.example import Example, ExampleSource
 from synermedgen_jax.tasks.pairs import Pair, Pool
@@ -85,10 +86,10 @@ def task_named(name: str) -> Task:
   """The row of that name.
 
   Raises:
-    ValueError: there is none; the message lists the known ones.
+    UserError: there is none; the message lists the known ones.
   """
   if name not in TASKS:
-    raise ValueError(
+    raise UserError(
       f'Unknown task {name!r}: expected one of {", ".join(TASKS)}. Tasks of a '
       'project need its module in config.modules, or on --modules.'
     )

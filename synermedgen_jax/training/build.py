@@ -21,9 +21,9 @@ from ml_collections import ConfigDict
 
 from synermedgen_jax.config.errors import ConfigError, key_errors, made_of
 from synermedgen_jax.config.model import (
+  compute_of,
   initial_params,
   model_shape,
-  with_compute,
 )
 from synermedgen_jax.config.modules import import_modules
 from synermedgen_jax.config.tokenizer import choose_tokenizer
@@ -45,7 +45,7 @@ from synermedgen_jax.input.pipeline import Dropout, Mixture, train_dataset
 from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.input.tokenizer import PROJECT, Tokenizer, load_tokenizer
 from synermedgen_jax.interop import bagel_formats
-from synermedgen_jax.models.bagel import BagelConfig, abstract_params
+from synermedgen_jax.models.bagel import Bagel, abstract_params
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.tasks.registry import task_names
@@ -96,8 +96,8 @@ def build(
     mesh = make_mesh(config.mesh, devices)
   _resolve_rows(config, mesh)
   check(config, shape, tokenizer, mesh)
-  model = with_compute(config, shape)
-  geometry = made_of(config, 'image', model.image_geometry)
+  model = Bagel(shape, compute_of(config))
+  geometry = made_of(config, 'image', shape.image_geometry)
   capacity = made_of(config, 'capacity', Capacity)
   store, rows, val = None, None, []
   if data:
@@ -128,9 +128,7 @@ def build(
     scales=scales,
     tx=tx,
     state=state,
-    create=functools.partial(
-      _first_state, config, model, scales, tx, mesh, tokenizer
-    ),
+    create=functools.partial(_first_state, config, model, scales, tx, mesh),
     complete=functools.partial(_complete, config.stage, model, rows, mesh),
     step=step,
     loop=_loop_config(config, used),
@@ -233,7 +231,7 @@ def _data(
 
 def _check_best(
   config: ConfigDict,
-  model: BagelConfig,
+  model: Bagel,
   constants: loop.StepConfig,
   state: TrainState,
   rows: PackedBatch,
@@ -267,10 +265,10 @@ def _loop_config(
 
 
 def _optimiser(
-  config: ConfigDict, model: BagelConfig
+  config: ConfigDict, model: Bagel
 ) -> tuple[dict[str, float], optax.GradientTransformation]:
   """The learning-rate multiplier of every parameter, and the optimiser."""
-  names = trees.flatten(nn.unbox(abstract_params(model))).keys()
+  names = trees.flatten(nn.unbox(abstract_params(model.config))).keys()
   rate = _learning_rate(config)
   try:
     scales = optim.multipliers(names, tuple(map(tuple, config.trainable)))
@@ -302,11 +300,10 @@ def _learning_rate(config: ConfigDict) -> optax.Schedule:
 
 def _first_state(
   config: ConfigDict,
-  model: BagelConfig,
+  model: Bagel,
   scales: dict[str, float],
   tx: optax.GradientTransformation,
   mesh: Mesh,
-  tokenizer: Tokenizer,
 ) -> TrainState:
   """The state of step 0: random parameters, or those of `config.init_from`."""
   return create_state(
@@ -316,13 +313,13 @@ def _first_state(
     mesh,
     seed=config.seed,
     ema=config.ema > 0,
-    initial=initial_params(config, tokenizer),
+    initial=initial_params(config),
   )[0]
 
 
 def _complete(
   stage: str,
-  model: BagelConfig,
+  model: Bagel,
   data: TrainData | None,
   mesh: Mesh,
   state: TrainState,
@@ -335,7 +332,7 @@ def _complete(
 
 def _step_utilisation(
   rows: int,
-  model: BagelConfig,
+  model: Bagel,
   tx: optax.GradientTransformation,
   constants: loop.StepConfig,
   state: TrainState,

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 
 from synermedgen_jax.core import trees
 from synermedgen_jax.core.sharding import batch_sharding
-from synermedgen_jax.models.bagel import Bagel, BagelConfig
+from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.train_state import TrainState
 
 
 def calibrate_latents(
-  model: BagelConfig, state: TrainState, data, mesh, *, batches: int = 8
+  model: Bagel, state: TrainState, data, mesh, *, batches: int = 8
 ) -> TrainState:
   """Sets the latents' shift and scale from training images.
 
@@ -24,9 +24,7 @@ def calibrate_latents(
   @jax.jit
   def moments(params, images):
     images = images.reshape(-1, *images.shape[2:])
-    mean, _ = Bagel(model).apply(
-      {'params': params}, images, method=Bagel.moments
-    )
+    mean, _ = model.apply({'params': params}, images, method=Bagel.moments)
     return mean.mean((0, 1, 2)), jnp.square(mean).mean((0, 1, 2))
 
   params = {**state.frozen, **(state.ema or state.trainable)}
@@ -40,6 +38,7 @@ def calibrate_latents(
   square = sum(second for _, second in found) / batches
   scale = 1 / jnp.sqrt(jnp.maximum(square - mean**2, 1e-12))
   frozen = dict(state.frozen)
-  frozen['autoencoder/latent_shift'] = mean.astype(model.dtype)
-  frozen['autoencoder/latent_scale'] = scale.astype(model.dtype)
+  dtype = model.compute.dtype
+  frozen['autoencoder/latent_shift'] = mean.astype(dtype)
+  frozen['autoencoder/latent_scale'] = scale.astype(dtype)
   return state.replace(frozen=frozen)

@@ -18,7 +18,8 @@ import optax
 from jax.extend import core
 
 from synermedgen_jax.core.batch import PackedBatch
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.kernels.block_pairs import NOTHING, what_blocks_hold
 from synermedgen_jax.models.kernels.tpu import Blocks
 from synermedgen_jax.training.loop import StepConfig, make_train_step
@@ -94,7 +95,7 @@ def _convolution_operations(eqn) -> float:
 
 
 def step_flops(
-  model: BagelConfig,
+  model: Bagel,
   tx: optax.GradientTransformation,
   config: StepConfig,
   state: TrainState,
@@ -111,11 +112,7 @@ def step_flops(
   Returns:
     {'attention', 'other'}.
   """
-  plain = dataclasses.replace(
-    model,
-    llm=dataclasses.replace(model.llm, remat='none', attention='xla'),
-    vit=dataclasses.replace(model.vit, remat='none', attention='xla'),
-  )
+  plain = Bagel(model.config, Compute(model.compute.dtype, attention='xla'))
   whole = dataclasses.replace(
     config.objective, logit_chunk=max(batch.labels.shape[1], 1)
   )

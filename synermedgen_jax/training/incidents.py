@@ -11,6 +11,7 @@ from etils.epath import Path
 from jax.experimental import multihost_utils
 from jaxtyping import Int
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.training.metrics_log import StepLog
 
 # A loss is a spike beyond so many robust standard deviations of those before.
@@ -26,7 +27,7 @@ PARTS = ('loss', 'gradient', 'update')
 Describe = Callable[[Int[np.ndarray, '...']], Sequence[Mapping[str, Any]]]
 
 
-class BadStepsError(RuntimeError):
+class BadStepsError(UserError):
   """Step after step is not finite; one line."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from clu.parameter_overview import count_parameters
+
 from synermedgen_jax.checkpoint.weights_folder import holds_weights
 from synermedgen_jax.models.interval_attention import preferred
 from synermedgen_jax.training.loop import Run
@@ -10,8 +12,8 @@ from synermedgen_jax.training.loop import Run
 def introduce(run: Run) -> str:
   """Names the origin of model, weights, tokenizer and recipe, line by line."""
   config, devices = run.config, run.mesh.devices.flat
-  trained = sum(x.size for x in run.state.trainable.values())
-  frozen = sum(x.size for x in run.state.frozen.values())
+  trained = count_parameters(run.state.trainable)
+  frozen = count_parameters(run.state.frozen)
   lines = {
     'model': config['model'],
     'weights': _weights(config),

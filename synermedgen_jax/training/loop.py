@@ -27,7 +27,7 @@ from synermedgen_jax.core.sharding import (
 from synermedgen_jax.core.trees import unflatten
 from synermedgen_jax.input.streams import BatchIterator, TrainData
 from synermedgen_jax.input.tokenizer import Tokenizer
-from synermedgen_jax.models.bagel import Bagel, BagelConfig
+from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.training import provenance, resuming
 from synermedgen_jax.training.metrics_log import Meter, Terms
@@ -38,6 +38,7 @@ from synermedgen_jax.training.objectives import (
   total,
 )
 from synermedgen_jax.training.optim import gradient_norms
+from synermedgen_jax.training.parameter_table import write_parameter_table
 from synermedgen_jax.training.preemption import Preempted
 from synermedgen_jax.training.record import ProfilerWindow, Record
 from synermedgen_jax.training.saver import Saver
@@ -67,7 +68,7 @@ class StepConfig:
 
 
 def make_train_step(
-  model: BagelConfig, tx: optax.GradientTransformation, config: StepConfig
+  model: Bagel, tx: optax.GradientTransformation, config: StepConfig
 ) -> Callable[[TrainState, PackedBatch], tuple[TrainState, Terms]]:
   """The update: (state, batch) -> (state, its terms).
 
@@ -117,7 +118,7 @@ def make_train_step(
   return step
 
 
-def make_eval_step(model: BagelConfig, config: StepConfig):
+def make_eval_step(model: Bagel, config: StepConfig):
   """The losses of a batch under fixed noise, no update."""
   loss = _loss_function(model, config)
 
@@ -129,21 +130,21 @@ def make_eval_step(model: BagelConfig, config: StepConfig):
   return step
 
 
-def _loss_function(model: BagelConfig, config: StepConfig):
-  module = Bagel(model)
+def _loss_function(model: Bagel, config: StepConfig):
   objective = OBJECTIVES[config.stage]
 
   def loss(trainable, frozen, batch, key):
     params = unflatten({**trainable, **frozen})
     sums = objective.sums(
-      module, params, batch, key, config.objective, config.tasks
+      model, params, batch, key, config.objective, config.tasks
     )
     value = total(sums, config.objective, objective.terms)
     for name, layout in (('und', batch.und), ('gen', batch.gen)):
       used = (layout.example_ids > 0).sum().astype(jnp.float32)
       sums[f'fill/{name}'] = (used, jnp.float32(layout.example_ids.size))
       sums[f'tokens/{name}'] = (used, jnp.ones(()))
-    sums['images'] = (images_in(batch, model.latent_stride), jnp.ones(()))
+    images = images_in(batch, model.config.latent_stride)
+    sums['images'] = (images, jnp.ones(()))
     return value, {'loss': (value, jnp.ones(())), **sums}
 
   return loss
@@ -203,7 +204,7 @@ class Run:
 
   Attributes:
     config: the resolved config, plain values, as `config.json` keeps it.
-    model: the model's shape.
+    model: its shape, and how it is computed.
     tokenizer: text to token ids.
     geometry: how slices become tokens.
     capacity: what a row holds.
@@ -222,7 +223,7 @@ class Run:
   """
 
   config: Mapping[str, Any]
-  model: BagelConfig
+  model: Bagel
   tokenizer: Tokenizer
   geometry: ImageGeometry
   capacity: Capacity
@@ -278,6 +279,7 @@ def train(
   if state is None:
     state = run.create()
   provenance.keep(run.config, run.store, workdir, start)
+  write_parameter_table(workdir, run.state)
   if start >= run.loop.steps:
     ckpt.close(checkpoints)
     return state
@@ -336,7 +338,7 @@ def _loop(
       if config.saves(step) or stop:
         state = run.complete(state)
         best = {k: v for k, v in measured.items() if k == config.best}
-        saver.save(step, state, iterator, run.model, best)
+        saver.save(step, state, iterator, run.model.config, best)
       if stop:
         break
     # Notices come more than once; none may end the process during the save.

@@ -13,12 +13,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from clu import metrics
 from etils.epath import Path
 from jaxtyping import Float
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from synermedgen_jax.core.batch import Array
+from synermedgen_jax.core.errors import UserError
 
 
 @flax.struct.dataclass
@@ -53,25 +55,27 @@ class Terms(Mapping):
 
 
 class Meter:
-  """Adds up sums and counts of several steps; means on demand."""
+  """Averages terms over several steps, on the host, in float64."""
 
   def __init__(self):
-    self.sums: dict[str, np.ndarray] = {}
+    self._averages: dict[str, metrics.Average] = {}
 
   def add(self, sums: Mapping[str, tuple]) -> None:
-    """Adds {term: (sum, count)}, numbers of the host."""
-    for name, (value, count) in sums.items():
-      self.sums[name] = self.sums.get(name, 0.0) + np.array([value, count])
+    """Adds {term: (sum, count)} of one step, numbers of the host."""
+    for name, (total, count) in sums.items():
+      step = metrics.Average(np.float64(total), np.float64(count))
+      so_far = self._averages.get(name)
+      self._averages[name] = so_far.merge(step) if so_far else step
 
   def means(self) -> dict[str, float]:
-    """The mean of every term that occurred, and a fresh start."""
-    out = {
-      name: float(value / count)
-      for name, (value, count) in self.sums.items()
-      if count > 0
+    """The mean of every term with a count; the meter starts afresh."""
+    means = {
+      name: float(average.compute())
+      for name, average in self._averages.items()
+      if average.count > 0
     }
-    self.sums = {}
-    return out
+    self._averages = {}
+    return means
 
 
 class Clock:
@@ -114,7 +118,7 @@ class Clock:
     }
 
 
-class WriteError(OSError):
+class WriteError(UserError, OSError):
   """A file of the workdir that cannot be written; one line."""
 
 

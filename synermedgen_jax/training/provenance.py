@@ -17,8 +17,8 @@ from etils.epath import Path
 from synermedgen_jax.config.tokenizer import FOLDER
 from synermedgen_jax.input import vocab_files
 from synermedgen_jax.input.tokenizer import PROJECT
+from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.store import SliceStore
-from synermedgen_jax.slices.windows import FIXED_WINDOWS
 from synermedgen_jax.training.metrics_log import StepLog, write_whole, writing
 
 PACKAGES = (
@@ -58,12 +58,12 @@ def keep(
     with writing(workdir / FOLDER):
       vocab_files.copy(name, workdir / FOLDER)
   versions = {name: metadata.version(name) for name in PACKAGES}
-  windows = store.windows if store else FIXED_WINDOWS
+  slices = SliceSpec(config['image']['vae_side'])
+  if store:
+    slices = dataclasses.replace(store.slices, canvas=slices.canvas)
   record = {
     'config': config,
-    'plane': store.plane if store else 'axial',
-    'frame': store.frame if store else 'volume',
-    'windows': {m: dataclasses.asdict(w) for m, w in sorted(windows.items())},
+    **slices.to_json(),
     'versions': {'python': platform.python_version(), **versions},
     'commit': commit(),
   }

@@ -1,4 +1,4 @@
-"""All that changes while training, and how it lies on the mesh."""
+"""Everything that changes in training, and how the mesh shards it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from synermedgen_jax.core.sharding import LOGICAL_RULES, param_shardings
 from synermedgen_jax.core.trees import Flat, flatten, unflatten
 from synermedgen_jax.models.bagel import (
+  Bagel,
   BagelConfig,
   abstract_params,
   init_params,
@@ -48,7 +49,7 @@ class TrainState:
 
 
 def create_state(
-  model: BagelConfig,
+  model: Bagel,
   scales: Mapping[str, float],
   tx: optax.GradientTransformation,
   mesh: Mesh,
@@ -60,7 +61,7 @@ def create_state(
   """A fresh state on the mesh, and the shardings of its leaves.
 
   Args:
-    model: the model's shape.
+    model: its compute dtype is that of frozen parameters.
     scales: learning-rate multiplier per parameter; 0 = frozen.
     tx: the optimiser, over the trainable parameters.
     mesh: where it lives.
@@ -75,10 +76,11 @@ def create_state(
   with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
     if initial is None:
       init = jax.jit(
-        lambda key: create(init_params(model, key)), out_shardings=shardings
+        lambda key: create(init_params(model.config, key)),
+        out_shardings=shardings,
       )
       return init(jax.random.key(seed)), shardings
-    by_name = _param_shardings(model, mesh)
+    by_name = _param_shardings(model.config, mesh)
     placed = unflatten(
       {n: _place(x, by_name[n]) for n, x in flatten(initial).items()}
     )
@@ -97,7 +99,7 @@ def _param_shardings(model: BagelConfig, mesh: Mesh) -> dict[str, Any]:
 
 
 def abstract_state(
-  model: BagelConfig,
+  model: Bagel,
   scales: Mapping[str, float],
   tx: optax.GradientTransformation,
   mesh: Mesh,
@@ -105,11 +107,11 @@ def abstract_state(
   ema: bool,
 ) -> TrainState:
   """The shapes of a state's leaves and how they lie on the mesh."""
-  by_name = _param_shardings(model, mesh)
+  by_name = _param_shardings(model.config, mesh)
   replicated = NamedSharding(mesh, PartitionSpec())
   shapes = jax.eval_shape(
     functools.partial(_state_of, model, scales, tx, ema),
-    abstract_params(model),
+    abstract_params(model.config),
   )
   return jax.tree_util.tree_map_with_path(
     # Moments and averages are laid out as the parameter they belong to.
@@ -122,13 +124,14 @@ def abstract_state(
   )
 
 
-def _state_of(model: BagelConfig, scales, tx, ema: bool, params) -> TrainState:
+def _state_of(model: Bagel, scales, tx, ema: bool, params) -> TrainState:
   """The state that training starts from, with these parameters."""
+  dtype = model.compute.dtype
   flat = flatten(nn.unbox(params))
   trainable = {
     n: x.astype(jnp.float32) for n, x in flat.items() if scales[n] > 0
   }
-  frozen = {n: x.astype(model.dtype) for n, x in flat.items() if scales[n] == 0}
+  frozen = {n: x.astype(dtype) for n, x in flat.items() if scales[n] == 0}
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     trainable=trainable,

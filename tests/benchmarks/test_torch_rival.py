@@ -20,6 +20,7 @@ from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.inference import sampling
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.bagel import Bagel, abstract_params
+from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.tasks import synthesis
 from synermedgen_jax.tasks.example import SliceRef
 from synermedgen_jax.tasks.prompts import PAPER
@@ -81,6 +82,10 @@ def case(name: str, stage: str):
   return model, shapes.sampled_batch(config, model), config
 
 
+def _computed(model):
+  return Bagel(model, Compute(dtype='float32'))
+
+
 def given(batch, width: int):
   """Latents and noise (b, g, d), and timesteps by row and noise id."""
   rng = np.random.default_rng(3)
@@ -101,7 +106,7 @@ def jax_loss(model, config, batch, latents, noise, times):
 
   def loss(params):
     tasks = task_names(config.tasks)
-    sums = flow_and_text_sums(Bagel(model), params, batch, *inputs, tasks)
+    sums = flow_and_text_sums(_computed(model), params, batch, *inputs, tasks)
     return total(sums, objective, ('ntp', 'flow'))
 
   return loss
@@ -240,13 +245,13 @@ def library_samples():
     latents[context] = np.zeros(shape, np.float32)
     if shape[1]:
       latents[context] = np.asarray(
-        Bagel(TINY).apply(
+        _computed(TINY).apply(
           {'params': params}, prompt.conditions, method=Bagel.row_latents
         )
       )
   count = prompts['full'].target.gen.order.shape[1]
   noise = rng.standard_normal((2, count, TINY.latent_dim)).astype(np.float32)
-  found = sampling.sample(Bagel(TINY), params, prompts, noise, config)
+  found = sampling.sample(_computed(TINY), params, prompts, noise, config)
   return prompts, latents, noise, config, np.asarray(found)
 
 

@@ -27,7 +27,7 @@ def test_what_is_written_is_read(params, tmp_path):
   assert found.keys() == params.keys()
   for name, value in params.items():
     np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-4)
-    assert found[name].dtype == nano.MODEL.dtype
+    assert found[name].dtype == np.float32
 
 
 def test_numbers_too_large_are_refused(params, tmp_path):

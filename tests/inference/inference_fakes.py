@@ -11,6 +11,7 @@ from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.bagel import Bagel, BagelConfig, abstract_params
+from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.mot import MoTConfig
 from synermedgen_jax.models.vit import ViTConfig
 from synermedgen_jax.tasks import synthesis
@@ -42,10 +43,9 @@ CONFIG = BagelConfig(
   ),
   latent_table=3,
   vit_table=2,
-  position_base=100.0,
-  dtype='float32',
 )
-MODEL = Bagel(CONFIG)
+COMPUTE = Compute(dtype='float32')
+MODEL = Bagel(CONFIG, COMPUTE)
 # Four ViT patches and four latent tokens a slice.
 GEOMETRY = CONFIG.image_geometry(vit_side=8, vae_side=8)
 ROUTE = ROUTES[0]

@@ -56,7 +56,7 @@ def rigged(text_to_say: str, *, ends: bool = True):
 
 def answerer(weights, **settings) -> Answerer:
   return Answerer(
-    fakes.CONFIG,
+    fakes.MODEL,
     weights,
     TOKENIZER,
     fakes.GEOMETRY,

@@ -10,6 +10,7 @@ from synermedgen_jax.inference import volume
 from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
 from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.tasks.prompts import SHORT
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
@@ -20,12 +21,13 @@ def synthesiser(
   weights=None, *, batch_size=4, sampling=SAMPLING, config=fakes.CONFIG
 ):
   return Synthesiser(
-    config,
+    Bagel(config, fakes.COMPUTE),
     fakes.params(config) if weights is None else weights,
     fakes.Ascii(),
     config.image_geometry(vit_side=8, vae_side=8),
     sampling,
-    batch_size,
+    SHORT,
+    batch_size=batch_size,
   )
 
 
@@ -140,7 +142,7 @@ def test_a_model_of_colours_gives_their_mean():
 
   @jax.jit
   def decode(weights, images):
-    return Bagel(config).apply(
+    return Bagel(config, fakes.COMPUTE).apply(
       {'params': weights},
       images,
       method=lambda m, x: m.decode_latents(m.encode_latents(x)),

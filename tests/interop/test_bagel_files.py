@@ -29,8 +29,7 @@ def source(tmp_path):
 
 
 def test_the_shape_is_read_from_the_json_files():
-  config = bagel_config(bagel_files.TINY, dtype='float32')
-  assert config.dtype == 'float32'
+  config = bagel_config(bagel_files.TINY)
   assert config.latent_stride == 8
   assert config.latent_table == 8
   assert config.llm.head_dim == 16
@@ -129,13 +128,6 @@ def test_a_model_with_parts_that_bagel_lacks_is_refused():
   assert 'connector_norm = True (BAGEL: False)' in message
   assert 'autoencoder.space_to_depth = 4' in message
   assert '\n' not in message
-
-
-def test_how_a_model_is_computed_does_not_keep_it_from_bagel():
-  model = bagel_7b()
-  llm = dataclasses.replace(model.llm, remat='dots', unroll=2)
-  other = dataclasses.replace(model, llm=llm, dtype='float32')
-  assert config_files(other) == config_files(model)
 
 
 def test_parameters_keep_the_dtype_of_their_file(source):

@@ -1,6 +1,5 @@
 """How the parts meet: which token stands where in the two streams."""
 
-import dataclasses
 import functools
 
 import flax.linen as nn
@@ -8,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_models import BAGEL, fill
+from tiny_models import BAGEL, COMPUTE, fill
 
 from synermedgen_jax.core.batch import Layout, PackedBatch
-from synermedgen_jax.models import bagel, presets
-from synermedgen_jax.models.layers import rope, sincos_table
+from synermedgen_jax.models import bagel
+from synermedgen_jax.models.layers import sincos_table
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
-MODEL = bagel.Bagel(BAGEL)
+MODEL = bagel.Bagel(BAGEL, COMPUTE)
 SIDE = 3 * BAGEL.latent_stride  # pixels of a canvas: 3 x 3 latent tokens
 
 
@@ -126,46 +125,13 @@ def test_latents_unfold_into_the_picture_they_were_folded_from():
 
 
 def test_a_fresh_model_has_sincos_tables_and_predicts_no_velocity():
-  config = dataclasses.replace(BAGEL, latent_position_scale=2.0)
-
   @jax.jit  # computes these leaves alone
   def fresh(key):
-    p = nn.unbox(bagel.init_params(config, key))
+    p = nn.unbox(bagel.init_params(BAGEL, key))
     return p['vit_pos_embed'], p['latent_pos_embed'], p['llm2vae']['kernel']
 
   vit, latent, llm2vae = fresh(jax.random.key(0))
-  table = sincos_table(3, 8, 100.0)
+  table = sincos_table(3, 8)
   np.testing.assert_allclose(vit, table, atol=1e-6)
-  np.testing.assert_allclose(latent, 2 * table, atol=1e-6)
+  np.testing.assert_allclose(latent, table, atol=1e-6)
   assert not llm2vae.any()
-
-
-def test_position_heads_find_the_same_place_in_another_image():
-  config = presets.tiny()
-  llm = config.llm
-
-  @jax.jit
-  def fresh(key):
-    p = nn.unbox(bagel.init_params(config, key))
-    gen = p['mot']['layers']['gen']
-    kernels = gen['q_proj']['kernel'], gen['k_proj']['kernel']
-    return p['latent_pos_embed'], *kernels
-
-  table, query, key = fresh(jax.random.key(0))
-  rng = np.random.default_rng(0)
-  # What tokens hold differs between the images; where they lie does not.
-  held = 0.3 * rng.standard_normal((2, *table.shape))
-
-  def heads(image, kernel, rope_position):
-    x = ((table + held[image]) @ kernel).reshape(len(table), -1, llm.head_dim)
-    x /= np.sqrt(np.mean(x**2, axis=-1, keepdims=True))
-    positions = np.full((1, len(table)), rope_position)
-    return np.asarray(rope(x[None], positions, llm.rope_theta)[0])
-
-  group = llm.heads // llm.kv_heads
-  for layer in range(llm.layers):
-    queries = heads(0, query[layer], 9)[:, ::group]
-    keys = heads(1, key[layer], 0)
-    scores = np.einsum('qhd,khd->hqk', queries, keys)
-    found = scores.argmax(axis=-1) == np.arange(len(table))
-    assert found.mean() > 0.9

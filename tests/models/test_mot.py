@@ -5,14 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_models import MOT, mot_params, streams
+from tiny_models import COMPUTE, MOT, mot_params, streams
 
 from synermedgen_jax.models.mot import Cache, MoT, Tokens
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 TOLERANCE = {'atol': 2e-6, 'rtol': 2e-5}
-MODEL = MoT(MOT, jnp.float32)
+MODEL = MoT(MOT, COMPUTE)
 
 
 @functools.cache
@@ -167,7 +167,7 @@ def test_rematerialised_and_unrolled_layers_agree_with_plain_ones():
   weights = without_gen(params())
 
   def value_and_grad(**fields):
-    model = MoT(dataclasses.replace(MOT, **fields), jnp.float32)
+    model = MoT(MOT, dataclasses.replace(COMPUTE, **fields))
 
     def loss(weights):
       return jnp.sin(model.apply({'params': weights}, und)[0]['und']).sum()
@@ -175,7 +175,12 @@ def test_rematerialised_and_unrolled_layers_agree_with_plain_ones():
     return jax.jit(jax.value_and_grad(loss))(weights)
 
   plain = value_and_grad()
-  for fields in ({'remat': 'full'}, {'remat': 'dots'}, {'unroll': 2}):
+  for fields in (
+    {'remat': 'full'},
+    {'remat': 'dots'},
+    {'unroll': 2},
+    {'unroll': 9},
+  ):
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4),
       value_and_grad(**fields),
@@ -189,7 +194,7 @@ def test_a_scanned_layer_is_the_experts_applied_one_by_one():
   config = dataclasses.replace(MOT, layers=1)
   weights = jax.tree.map(lambda a: a[:1], without_gen(params())['layers'])
   weights = {'layers': weights, 'und_norm': params()['und_norm']}
-  hidden, _ = MoT(config, jnp.float32).apply(
+  hidden, _ = MoT(config, COMPUTE).apply(
     {'params': weights}, {'und': streams()['und']}
   )
   p = jax.tree.map(lambda a: np.asarray(a[0]), weights['layers']['und'])

@@ -1,13 +1,12 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from tiny_models import VIT, fill
+from tiny_models import COMPUTE, VIT, fill
 
 from synermedgen_jax.models.vit import ViT
 
-MODEL = ViT(VIT, jnp.float32)
+MODEL = ViT(VIT, COMPUTE)
 RNG = np.random.default_rng(0)
 # Three images of two, four and three patches: (pixels, positions).
 IMAGES = [

@@ -8,6 +8,7 @@ import span_packs
 
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.mot import MoT, MoTConfig, Tokens
 from synermedgen_jax.models.vit import ViTConfig
 
@@ -38,9 +39,8 @@ BAGEL = BagelConfig(
   autoencoder=AUTOENCODER,
   latent_table=3,
   vit_table=3,
-  position_base=100.0,
-  dtype='float32',
 )
+COMPUTE = Compute(dtype='float32')
 
 
 def fill(shapes, seed: int = 0):
@@ -80,6 +80,6 @@ def streams(seed: int = 0) -> dict[str, Tokens]:
 
 
 def mot_params(config: MoTConfig = MOT):
-  model = MoT(config, jnp.float32)
+  model = MoT(config, COMPUTE)
   shapes = jax.eval_shape(model.init, jax.random.key(0), streams())
   return fill(shapes['params'])

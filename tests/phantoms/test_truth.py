@@ -7,6 +7,7 @@ from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.phantoms import cohorts
 from synermedgen_jax.phantoms.truth import findings
 from synermedgen_jax.slices.datasets import CaseFiles
+from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.ingest import Settings, ingest
 from synermedgen_jax.slices.store import Case
 from synermedgen_jax.slices.volumes import Volume
@@ -97,7 +98,7 @@ def brats(tmp_path_factory):
   found = ingest(
     CaseFiles(cohort, 'brats_002', Region.BRAIN, files),
     'train',
-    Settings(canvas=64, most_offset=0),
+    Settings(SliceSpec(64), most_offset=0),
     volumes,
   )
   anatomy = cohorts.render_anatomy(cohort, seed, subject)

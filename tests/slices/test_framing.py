@@ -5,7 +5,7 @@ import pytest
 from volume_files import turned
 
 from synermedgen_jax.core.modalities import Modality
-from synermedgen_jax.slices.framing import framed_grid
+from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.grids import resample, slice_grid, to_slices
 from synermedgen_jax.slices.volumes import Volume
 from synermedgen_jax.slices.windows import FIXED_WINDOWS
@@ -27,7 +27,7 @@ BOX = np.s_[10:34, 6:18, :]
 
 
 def framed(volume, canvas=26, **options):
-  return framed_grid(volume, CT, WINDOW, canvas, frame='body', **options)
+  return SliceSpec(canvas, frame='body', **options).grid(volume, CT, WINDOW)
 
 
 def body_of(volume, grid):
@@ -87,5 +87,5 @@ def test_a_frame_is_never_wider_than_the_volume(boxes):
 
 
 def test_the_whole_volume_is_the_default():
-  grid = framed_grid(ct(BOX), CT, WINDOW, 26)
+  grid = SliceSpec(26).grid(ct(BOX), CT, WINDOW)
   np.testing.assert_array_equal(grid.affine, slice_grid(ct(BOX), 26).affine)

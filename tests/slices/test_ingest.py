@@ -9,6 +9,7 @@ from volume_files import affine_of, disc, write_nifti
 
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.slices.datasets import CaseFiles, folder_cases
+from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.grids import resample, slice_grid, to_slices
 from synermedgen_jax.slices.ingest import Settings, ingest
 from synermedgen_jax.slices.volumes import VolumeError, read_volume
@@ -42,7 +43,7 @@ def case_of(folder, *names, region=Region.PELVIS):
 
 
 def run(case, *, canvas=24, reference=(), required=()):
-  return ingest(case, 'train', Settings(canvas, reference, required))
+  return ingest(case, 'train', Settings(SliceSpec(canvas), reference, required))
 
 
 def test_pair_on_one_grid_becomes_a_case(tmp_path):
@@ -65,7 +66,7 @@ def test_pair_on_one_grid_becomes_a_case(tmp_path):
 def test_a_frame_about_the_body_is_that_of_the_reference(tmp_path):
   write(tmp_path, 'ct', ct_of(disc(SHAPE, 4, (8, 14))))
   write(tmp_path, 'mr', mr_of(BODY))
-  settings = Settings(24, (CT,), frame='body', most_offset=0.0)
+  settings = Settings(SliceSpec(24, frame='body'), (CT,), most_offset=0.0)
   found = ingest(case_of(tmp_path, 'ct', 'mr'), 'train', settings)
   # A disc of 9 voxels of 2 mm and 2 % at either end.
   pixel = -found.case.affine[0][0]
@@ -285,7 +286,7 @@ def test_a_window_of_the_settings_holds_for_every_volume(tmp_path):
   write(tmp_path / 'p1', 'mr', mr_of(BODY))
   windows = {CT: Window(-200.0, 280.0), MR: Window(0.0, 1600.0)}
   case = case_of(tmp_path / 'p1', 'mr', 'ct')
-  found = ingest(case, 'train', Settings(24, windows=windows))
+  found = ingest(case, 'train', Settings(SliceSpec(24, windows=windows)))
   assert found.case.modalities == windows
   np.testing.assert_allclose(found.volumes[CT], np.where(BODY, 0, -1))
   assert found.volumes[MR].max() < 0  # 800 of 1600 is the middle

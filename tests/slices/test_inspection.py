@@ -6,6 +6,7 @@ from volume_files import affine_of, disc, write_nifti
 
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.slices.datasets import CaseFiles
+from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.ingest import Settings
 from synermedgen_jax.slices.inspection import inspect, suspicious_units
 from synermedgen_jax.slices.volumes import Volume
@@ -61,7 +62,7 @@ def pair():
 
 
 def test_a_good_case_has_its_facts_and_pictures(tmp_path):
-  found = inspect(case(tmp_path, **pair()), Settings(24))
+  found = inspect(case(tmp_path, **pair()), Settings(SliceSpec(24)))
   assert found.problems == ()
   assert found.usable == 8
   facts = found.volumes[CT]
@@ -77,7 +78,7 @@ def test_a_good_case_has_its_facts_and_pictures(tmp_path):
 def test_everything_wrong_with_a_case_is_told_at_once(tmp_path):
   arrays = pair() | {'cbct': np.zeros((24, 24, 8), np.int16)}
   arrays['ct'] = arrays['ct'] + 1000
-  found = inspect(case(tmp_path, **arrays), Settings(24))
+  found = inspect(case(tmp_path, **arrays), Settings(SliceSpec(24)))
   assert len(found.problems) == 2
   empty, shifted = found.problems
   assert 'cbct.nii.gz: is empty' in empty
@@ -90,8 +91,8 @@ def test_another_grid_is_a_problem_without_a_reference_alone(tmp_path):
   arrays = pair()
   files = case(tmp_path, **arrays)
   write_nifti(files.files[MR], arrays['mr'], affine_of((2, 2, 4), (1, 0, 0)))
-  (problem,) = inspect(files, Settings(24)).problems
+  (problem,) = inspect(files, Settings(SliceSpec(24))).problems
   assert 'its affine differs from ct.nii.gz' in problem
-  found = inspect(files, Settings(24, reference=(CT,)))
+  found = inspect(files, Settings(SliceSpec(24), reference=(CT,)))
   assert found.problems == ()
   assert [v.same_grid for v in found.volumes.values()] == [True, False]

@@ -16,6 +16,7 @@ from volume_files import disc, write_nifti
 
 from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.slices import volumes as volumes_module
+from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.ingest import Settings, ingest
 from synermedgen_jax.slices.public_datasets import find_cases
 from synermedgen_jax.slices.volumes import VolumeError
@@ -115,7 +116,7 @@ def lay_out(root: Path, name: str, **changed) -> dict[Modality, Path]:
 
 def taken(name: str, root: Path):
   (case,) = find_cases(name, root)
-  return ingest(case, 'train', Settings(SIDE))
+  return ingest(case, 'train', Settings(SliceSpec(SIDE)))
 
 
 def expected(found, modality: Modality) -> np.ndarray:
@@ -152,7 +153,7 @@ def test_the_order_of_axes_on_disk_does_not_matter(tmp_path, name, axes):
   (case,) = find_cases(name, tmp_path)
   # Of two grids, the one named is taken.
   other = next(m for m in case.files if m != MINIATURES[name].source)
-  found = ingest(case, 'train', Settings(SIDE, reference=(other,)))
+  found = ingest(case, 'train', Settings(SliceSpec(SIDE), reference=(other,)))
   assert_as_written(found, atol=1e-4)
 
 

@@ -9,6 +9,7 @@ from volume_files import affine_of, write_nifti
 
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.slices.datasets import DatasetError
+from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.public_datasets import find_cases
 
 CT, PET, MR, CBCT = Modality.CT, Modality.PET, Modality.MR, Modality.CBCT
@@ -282,7 +283,7 @@ def test_a_metaimage_in_itks_axes_goes_in_where_it_lies(tmp_path):
     path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(image, str(path))
   (case,) = find_cases('synthrad2025', tmp_path)
-  found = ingest(case, 'train', Settings(20))
+  found = ingest(case, 'train', Settings(SliceSpec(20)))
   np.testing.assert_allclose(found.volumes[CT][2, 10, 10], 0.04, atol=1e-4)
   assert found.volumes[CT][2, 0, 0] == -1
   assert found.case.usable == range(6)

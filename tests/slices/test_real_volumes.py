@@ -9,6 +9,7 @@ from volume_files import write_nifti
 
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.slices.datasets import CaseFiles
+from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.grids import PLANES
 from synermedgen_jax.slices.ingest import Settings, ingest
 from synermedgen_jax.slices.store import SliceStore, StoreWriter
@@ -35,7 +36,7 @@ def stored(tmp_path, region, files, settings):
   """The one case of a store that was written, closed, and opened again."""
   case = CaseFiles('real', 'p1', region, files)
   found = ingest(case, 'train', settings)
-  writer = StoreWriter(str(tmp_path / 'store'), {'canvas': settings.canvas})
+  writer = StoreWriter(str(tmp_path / 'store'), settings.slices.to_json())
   writer.write_case(found.case, found.volumes, found.mask)
   writer.finish([found.case.id])
   store = SliceStore.open(str(tmp_path / 'store'))
@@ -75,7 +76,9 @@ def test_a_place_in_the_world_stays_where_it_is(tmp_path, name, plane):
     moved[modality] = write_nifti(
       tmp_path / path.name, data.astype(np.float32), own.affine
     )
-  settings = Settings(64, reference=(reference,), plane=plane, most_offset=0.0)
+  settings = Settings(
+    SliceSpec(64, plane), reference=(reference,), most_offset=0.0
+  )
   store, case = stored(tmp_path, region, moved, settings)
   for modality in moved:
     found = store.read_volume(case.id, modality)
@@ -97,7 +100,7 @@ def test_values_survive_to_half_a_level_of_the_window(
   The canvas has the volume's own pixels, so nothing is interpolated.
   """
   region, files = real_files(name)
-  settings = Settings(canvas, reference=(modality,), most_offset=0.0)
+  settings = Settings(SliceSpec(canvas), reference=(modality,), most_offset=0.0)
   store, case = stored(tmp_path, region, files, settings)
   window = case.modalities[modality]
   found = window.denormalise(store.read_volume(case.id, modality))

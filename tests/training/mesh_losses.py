@@ -79,10 +79,10 @@ def steps(mesh_name, config, data):
   )
   tx = optax.sgd(0.02, momentum=0.0)  # the momentum is the last gradient
   state, shardings = create_state(
-    nano.MODEL, scales, tx, mesh, seed=0, ema=False, initial=params
+    nano.BAGEL, scales, tx, mesh, seed=0, ema=False, initial=params
   )
   step = jax.jit(
-    loop.make_train_step(nano.MODEL, tx, build.build(config, data=False).step),
+    loop.make_train_step(nano.BAGEL, tx, build.build(config, data=False).step),
     out_shardings=(shardings, None),
   )
   losses, gradients = [], []

@@ -131,9 +131,7 @@ def test_the_average_is_of_what_the_stage_trains_alone(nano_runs):
 def test_latents_are_shifted_and_scaled_to_unit_variance(
   nano_runs, quick_compiles, monkeypatch
 ):
-  model, nested = saved_model.load_model(
-    nano_runs / 'autoencoder' / 'checkpoints'
-  )
+  _, nested = saved_model.load_model(nano_runs / 'autoencoder' / 'checkpoints')
   state = TrainState(
     step=0, trainable={}, frozen=flatten(nested), opt_state=(), ema={}
   )
@@ -144,13 +142,13 @@ def test_latents_are_shifted_and_scaled_to_unit_variance(
   @jax.jit
   def latents(state):
     flat = images.reshape(-1, 16, 16, 1)
-    return Bagel(model).apply(
+    return nano.BAGEL.apply(
       {'params': state.params}, flat, method=Bagel.encode_latents
     )
 
   monkeypatch.setattr(loop, 'to_devices', lambda batch, _: batch)
   mesh = make_mesh((1, 1, 1), jax.devices()[:1])
-  found = calibrate_latents(model, state, batches, mesh)
+  found = calibrate_latents(nano.BAGEL, state, batches, mesh)
   assert abs(latents(state).std() - 1) > 0.01
   np.testing.assert_allclose(latents(found).mean(), 0, atol=1e-4)
   np.testing.assert_allclose(latents(found).std(), 1, atol=1e-4)
@@ -394,7 +392,7 @@ def test_a_stage_starts_from_the_checkpoint_that_it_names(
   monkeypatch.setattr(build, 'create_state', create_state)
   with pytest.raises(Started):
     nano.train(nano.config('stage1', store_path, **values), tmp_path / 'run')
-  assert started['model'] == nano.MODEL
+  assert started['model'] == nano.BAGEL
   assert {float(x) for p in started['params'].values() for x in p.flat} == {
     number
   }
@@ -430,7 +428,7 @@ def utilisation(monkeypatch):
 
   def find(chip):
     monkeypatch.setattr(build, 'chip_of', lambda device: chip)
-    arguments = 8, nano.MODEL, None, None, None, rows, mesh
+    arguments = 8, nano.BAGEL, None, None, None, rows, mesh
     return build._step_utilisation(*arguments), told
 
   return find

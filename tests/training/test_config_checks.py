@@ -48,7 +48,7 @@ BAD = {
   'stage': (
     {'stage': 'vqa'},
     r"config\.stage 'vqa': expected one of autoencoder, gau, ucg, "
-    r'joint\.',
+    r'joint.*\.',
   ),
   'task': (
     {'tasks': {'vqa': 1.0}},

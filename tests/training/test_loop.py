@@ -76,7 +76,7 @@ def first_state(tx, ema=True) -> TrainState:
 def run_steps(step_config, count, ema=True):
   """The states and sums of `count` steps of plain gradient descent."""
   tx = optax.sgd(LEARNING_RATE)
-  step = jax.jit(loop.make_train_step(nano.MODEL, tx, step_config))
+  step = jax.jit(loop.make_train_step(nano.BAGEL, tx, step_config))
   state, found = first_state(tx, ema), []
   for _ in range(count):
     state, sums = step(state, batch())
@@ -115,7 +115,7 @@ def test_tokens_and_images_are_counted_a_step(step_config):
     vit_visible_from=np.array([[0, 0, 2, 0], [0, 0, 0, 0]], np.int32),
     vit_visible_to=np.array([[2, 2, 3, 0], [3, 3, 3, 0]], np.int32),
   )
-  step = loop.make_train_step(nano.MODEL, optax.sgd(1.0), step_config)
+  step = loop.make_train_step(nano.BAGEL, optax.sgd(1.0), step_config)
   _, sums = jax.jit(step)(first_state(optax.sgd(1.0)), rows)
   assert sums['tokens/und'] == (5.0, 1.0)
   assert sums['tokens/gen'] == (0.0, 1.0)
@@ -144,7 +144,7 @@ def test_a_run_without_an_average_keeps_none(step_config):
 
 
 def validate(step_config, state, batches):
-  step = jax.jit(loop.make_eval_step(nano.MODEL, step_config))
+  step = jax.jit(loop.make_eval_step(nano.BAGEL, step_config))
   return loop.validate(step, state, batches, ROWS)
 
 
@@ -226,7 +226,7 @@ def fragile_config(step_config, monkeypatch):
 def follow(config, *effects):
   """The states and sums of steps of Adam on batches of such effects."""
   tx = optax.adam(LEARNING_RATE)
-  step = jax.jit(loop.make_train_step(nano.MODEL, tx, config))
+  step = jax.jit(loop.make_train_step(nano.BAGEL, tx, config))
   state, found = first_state(tx), []
   for effect in effects:
     weights = np.zeros((2, 4), np.float32)
@@ -310,7 +310,7 @@ def test_a_gradient_whose_norm_is_too_large_is_not_finite(fragile_config):
 
 def test_an_update_that_is_too_large_is_not_made(fragile_config):
   tx = optax.sgd(1e38)
-  step = jax.jit(loop.make_train_step(nano.MODEL, tx, fragile_config))
+  step = jax.jit(loop.make_train_step(nano.BAGEL, tx, fragile_config))
   weights = np.zeros((2, 4), np.float32)
   weights[0, :3] = GOOD
   state, sums = step(first_state(tx), batch().replace(ntp_weight=weights))
@@ -337,7 +337,7 @@ def test_gradient_norms_are_told_by_part(step_config, monkeypatch):
   tx = optax.sgd(1.0)
   trainable = {name: jnp.ones_like(slope) for name, slope in slopes.items()}
   state = TrainState(jnp.int32(0), trainable, {}, tx.init(trainable), {})
-  _, sums = jax.jit(loop.make_train_step(nano.MODEL, tx, step_config))(
+  _, sums = jax.jit(loop.make_train_step(nano.BAGEL, tx, step_config))(
     state, batch()
   )
   norms = {n: float(v) for n, (v, _) in sums.items() if 'grad_norm' in n}

@@ -16,10 +16,12 @@ import nano
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from store_fakes import CANVAS, write_store
 
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.models import presets
+from synermedgen_jax.slices.store import StoreWriter
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.preemption import Preempted, listening
 
@@ -297,3 +299,50 @@ def test_every_checkpoint_of_an_autoencoder_has_scaled_latents(
     _, params = saved_model.load_model(workdir / 'checkpoints', which=step)
     scale = params['autoencoder']['latent_scale']
     assert (np.abs(scale - nano.MODEL.autoencoder.scale_factor) > 0.01).all()
+
+
+def other_store(path):
+  """The nano store without one of its training subjects."""
+  write_store(path, finish=False)
+  writer = StoreWriter(str(path), {'canvas': CANVAS})
+  writer.finish(writer.done() - {'case1'})
+  return {'store': str(path)}
+
+
+OTHER_DATA = {
+  'store': (other_store, r'config\.store fingerprint \w+, which is fingerp'),
+  'neighbours': (
+    lambda _: {'neighbours': 5},
+    r'config\.neighbours 3, which is 5 now',
+  ),
+  'image': (
+    lambda _: {'image': {'vit_side': 8, 'vae_side': CANVAS}},
+    r"config\.image \{'vit_side': 16, .*, which is \{'vit_side': 8, .* now",
+  ),
+  'bagel_files': (
+    lambda path: {'bagel_files': {'vlm': f'{path}.jsonl'}},
+    r"config\.bagel_files \{\}, which is \{'vlm': .* now",
+  ),
+}
+
+
+@pytest.mark.parametrize('what', OTHER_DATA)
+def test_a_run_does_not_go_on_with_other_data(
+  nano_runs, nano_preset, tmp_path, what
+):
+  change, message = OTHER_DATA[what]
+  workdir = shutil.copytree(nano_runs / 'stage1', tmp_path / 'stage1')
+  config = nano.stage_config('stage1', nano_runs, steps=4)
+  config.update(change(tmp_path / 'other'))
+  with pytest.raises(ckpt.CheckpointError, match=message):
+    nano.train(config, workdir)
+
+
+def test_a_run_goes_on_with_its_store_in_another_place(
+  nano_runs, nano_preset, quick_compiles, tmp_path
+):
+  workdir = shutil.copytree(nano_runs / 'stage1', tmp_path / 'stage1')
+  store = shutil.copytree(nano_runs / 'store', tmp_path / 'moved')
+  config = nano.stage_config('stage1', nano_runs, steps=3, store=str(store))
+  nano.train(config, workdir)
+  assert saved_model.latest(workdir / 'checkpoints')[1] == 3

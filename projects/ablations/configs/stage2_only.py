@@ -7,19 +7,15 @@
 
 At equal compute: Stage II's steps and as many more as Stage I's operations
 allow (`ablation_steps.py`), so that what Stage I adds is not only
-longer training. The learning rate decays over all of them. The words of the
-modalities start where Stage I has them start.
+longer training. The learning rate decays over all of them.
 
-`run.sh` runs it. Time and result: docs/ablations.md.
+`run.sh` runs it. Time and result: README.md of the project.
 """
 
 from ml_collections import ConfigDict
 
 from configs.small import stage2
-from projects.small_base.new_words import WORDS_OF_SCENES
 
 
 def get_config() -> ConfigDict:
-  config = stage2.get_config()
-  config.new_words = WORDS_OF_SCENES
-  return config
+  return stage2.get_config()

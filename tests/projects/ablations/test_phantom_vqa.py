@@ -14,6 +14,7 @@ from synermedgen_jax.input.pipeline import slice_reader
 from synermedgen_jax.interop.vlm_jsonl import VlmLines
 from synermedgen_jax.phantoms import cohorts
 from synermedgen_jax.phantoms.cohorts import phantom_cases
+from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.ingest import Settings, ingest
 from synermedgen_jax.slices.store import SliceStore, StoreWriter
 from synermedgen_jax.tasks.example import SliceRef
@@ -31,7 +32,7 @@ def root(tmp_path_factory):
     writer = StoreWriter(str(root / 'store'), {'canvas': 64})
     ids = []
     for files in phantom_cases(root / 'phantoms'):
-      found = ingest(files, SPLITS[files.subject], Settings(canvas=64))
+      found = ingest(files, SPLITS[files.subject], Settings(SliceSpec(64)))
       writer.write_case(found.case, found.volumes, found.mask)
       ids.append(found.case.id)
     writer.finish(ids)

@@ -1,16 +1,20 @@
-"""What new words are before the first step, and that no two start alike."""
+"""New words start as known ones, no two alike; the shipped weights have it."""
 
 import re
+import shutil
+from pathlib import Path
 
-import nano
+import commands
 import numpy as np
 import pytest
 
-from projects.small_base.new_words import start_as_known
+from projects.small_base.new_words import WORDS, start_as_known
 from projects.small_base.scenes import questions
-from synermedgen_jax.config.defaults import WORDS_OF_SCENES
+from synermedgen_jax.checkpoint.weights_folder import load_weights
 from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.input.tokenizer import project_tokenizer
+
+SHIPPED = Path(__file__).parents[3] / 'weights' / 'small'
 
 
 def token(word):
@@ -68,30 +72,29 @@ def test_a_word_of_several_tokens_is_named():
 
 
 def test_every_name_of_a_route_has_a_start_of_its_own():
-  starts = dict(WORDS_OF_SCENES)
+  starts = dict(WORDS)
   names = {r.source.label for r in ROUTES} | {r.region.label for r in ROUTES}
-  assert len(starts) == len(WORDS_OF_SCENES)
+  assert len(starts) == len(WORDS)
   assert set(starts) == names | {'modality'}
   assert len(set(starts.values())) == len(starts)
   said = set(re.findall(r'\w+', ' '.join(questions.every_text())))
   assert set(starts.values()) <= said
 
 
-@pytest.mark.parametrize(
-  'name',
-  [
-    'stage1',
-    'projects.ablations.configs.stage2_only',
-    'projects.ablations.configs.joint',
-  ],
-)
-def test_what_starts_at_the_small_base_has_them(name):
-  config = nano.config_file(name)
-  assert tuple(map(tuple, config.new_words)) == WORDS_OF_SCENES
-
-
-@pytest.mark.parametrize(
-  'name', ['configs.small.stage2', 'projects.ablations.configs.stage2']
-)
-def test_what_goes_on_from_stage_1_keeps_the_words_that_it_learned(name):
-  assert not nano.config_file(name).new_words
+def test_the_shipped_weights_have_them(tmp_path):
+  """So does a folder after the command, which leaves all else as it was."""
+  folder = Path(shutil.copytree(SHIPPED, tmp_path / 'small'))
+  _, params = load_weights(SHIPPED)
+  rows = params['embed_tokens']['embedding']
+  columns = params['lm_head']['kernel']
+  for new, known in WORDS:
+    np.testing.assert_array_equal(rows[token(new)], rows[token(known)])
+    np.testing.assert_array_equal(
+      columns[:, token(new)], columns[:, token(known)]
+    )
+  code, _, err = commands.run(
+    'projects.small_base.new_words', f'--weights={folder}'
+  )
+  assert code == 0, err
+  before = (SHIPPED / 'weights.safetensors').read_bytes()
+  assert (folder / 'weights.safetensors').read_bytes() == before
