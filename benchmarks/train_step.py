@@ -150,7 +150,7 @@ def _measure(stage: str) -> Measurement:
     and batch.latent_index.shape[1] > 0
   )
   if _LATENTS.value == 'given' and has_latents:
-    _register_given_latents(batch, run.model)
+    _register_given_latents(batch, run.model.config)
     settings = dataclasses.replace(settings, stage=_GIVEN)
   operations = sum(
     step_flops(run.model, run.tx, settings, state, batch, active).values()

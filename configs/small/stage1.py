@@ -6,7 +6,7 @@
 Starts from weights/small, which knows every task's shape but no medical word.
 
 Hardware: two CPU cores, about 4 minutes of `launch/demo.sh`. Result on held-out
-phantoms: CTS 0.62, MI 0.94, TIA 0.93 (docs/base.md).
+phantoms: CTS 0.62, MI 0.94, TIA 0.93 (projects/small_base/README.md).
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,7 @@ other data, --config.route_weights='()' weighs all routes alike.
 
 Hardware: two CPU cores; `launch/demo.sh` sets `steps` to what ends in minute
 twelve (900 to 10,000). Result on held-out phantoms: SSIM 0.75, 18 of 22 routes
-better than both baselines (docs/base.md).
+better than both baselines (projects/small_base/README.md).
 """
 
 from ml_collections import ConfigDict

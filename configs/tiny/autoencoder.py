@@ -1,10 +1,15 @@
 """Stage 0 of the model `tiny`: an autoencoder for 64 x 64 phantom slices.
 
+  python -m projects.small_base.start --model=tiny --output=RUN/start
   python -m synermedgen_jax.main --config=configs/tiny/autoencoder.py \\
-      --config.store=STORE --workdir=RUN/autoencoder
+      --config.store=STORE --config.init_from=RUN/start \\
+      --workdir=RUN/autoencoder
+
+The initial weights hold attention heads for a small model; later stages need
+them.
 
 Hardware: two CPU cores. Result: SSIM 0.959 in the body after 1,500 steps of
-four slices (docs/design.md).
+four slices (projects/small_base/README.md).
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@
 
 No step is made; the config says how slices are shown and synthesised.
 
-`run.sh` runs it. Time and result: docs/ablations.md.
+`run.sh` runs it. Time and result: README.md of the project.
 """
 
 from ml_collections import ConfigDict

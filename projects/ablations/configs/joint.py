@@ -8,7 +8,7 @@
 configs/small/joint.py, at the compute of Stage I + II
 (`ablation_steps.py`). Trains everything but the autoencoder.
 
-`run.sh` runs it. Time and result: docs/ablations.md.
+`run.sh` runs it. Time and result: README.md of the project.
 """
 
 from ml_collections import ConfigDict

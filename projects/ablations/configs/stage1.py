@@ -10,7 +10,7 @@
 configs/small/stage1.py. The `gen` expert is the base's, untouched. The same
 run is where Stage I + II goes on from.
 
-`run.sh` runs it. Time and result: docs/ablations.md.
+`run.sh` runs it. Time and result: README.md of the project.
 """
 
 from ml_collections import ConfigDict

@@ -13,7 +13,7 @@ As many steps as Stage I, which cost the same; the other two tasks keep their
 proportions. They fill rows less well: of `small`, a step has 11 questions
 instead of 16.
 
-`run.sh` runs it. Time and result: docs/ablations.md.
+`run.sh` runs it. Time and result: README.md of the project.
 """
 
 from ml_collections import ConfigDict

@@ -12,7 +12,7 @@
 At the compute of Stage I; the other two tasks keep their proportions. A row of
 `small` has places for the images of two of them: a step costs a little more.
 
-`run.sh` runs it. Time and result: docs/ablations.md.
+`run.sh` runs it. Time and result: README.md of the project.
 """
 
 from ml_collections import ConfigDict

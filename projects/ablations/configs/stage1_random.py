@@ -13,7 +13,7 @@ Candidates come from a window of K + 1 slices that holds the true one
 (`tasks/cts.py`); one that is longer than any volume is the whole volume. The
 questions of the evaluation are those of every arm, among neighbours.
 
-`run.sh` runs it. Time and result: docs/ablations.md.
+`run.sh` runs it. Time and result: README.md of the project.
 """
 
 from ml_collections import ConfigDict

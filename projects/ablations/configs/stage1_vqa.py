@@ -19,7 +19,7 @@ Is it the alignment of the tasks with generation that helps, or any question
 about medical images? Single slices, no pairs: is there a lesion, which side,
 which organ, how large. As many steps as Stage I, which cost the same.
 
-`run.sh` runs it. Time and result: docs/ablations.md.
+`run.sh` runs it. Time and result: README.md of the project.
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,7 @@
 configs/small/stage2.py. From RUNS/SEED/stage1 it is the reference, Stage I
 + II; from another Stage I, that one's arm.
 
-`run.sh` runs it. Time and result: docs/ablations.md.
+`run.sh` runs it. Time and result: README.md of the project.
 """
 
 from ml_collections import ConfigDict

@@ -9,7 +9,7 @@ At equal compute: Stage II's steps and as many more as Stage I's operations
 allow (`ablation_steps.py`), so that what Stage I adds is not only
 longer training. The learning rate decays over all of them.
 
-`run.sh` runs it. Time and result: docs/ablations.md.
+`run.sh` runs it. Time and result: README.md of the project.
 """
 
 from ml_collections import ConfigDict

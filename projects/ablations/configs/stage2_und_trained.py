@@ -9,7 +9,7 @@ The paper's figure freezes ViT and `und` in Stage II, its text fine-tunes `und`
 further. Here ViT, connector and `und` train, each at the rate that it has in
 Stage I. A step costs more, so there are fewer (`ablation_steps.py`).
 
-`run.sh` runs it. Time and result: docs/ablations.md.
+`run.sh` runs it. Time and result: README.md of the project.
 """
 
 from ml_collections import ConfigDict

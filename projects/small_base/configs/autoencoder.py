@@ -2,11 +2,10 @@
 
   python -m synermedgen_jax.main \\
       --config=projects/small_base/configs/autoencoder.py \\
-      --workdir=RUN/autoencoder
+      --config.init_from=RUN/start --workdir=RUN/autoencoder
 
 small: 7 minutes on one fast CPU core. Result to expect on validation scenes: L1
-0.034 (values span 2). Nothing medical goes in; docs/base.md says what comes
-back of phantoms that it never saw.
+0.034 (values span 2). RUN/start is written by `projects.small_base.start`.
 """
 
 from ml_collections import ConfigDict

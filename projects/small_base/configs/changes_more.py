@@ -5,7 +5,7 @@
       --config.init_from=RUN/changes_again --workdir=RUN/changes_more
 
 Other questions, drawn from another seed. How well `change` is known is how well
-Stage I does TIA (docs/base.md).
+Stage I does TIA (README.md).
 small: 25 minutes on two shared CPU cores. Result to expect in training: change
 0.88, style 0.65 (all four panels), view 0.68.
 """

@@ -5,7 +5,7 @@
       --config.init_from=RUN/pictures --workdir=RUN/pictures_more
 
 Other scenes, drawn from another seed; makes the weights that ship. How well the
-base draws is how well Stage II starts (docs/base.md).
+base draws is how well Stage II starts (README.md).
 small: 37 minutes on one fast CPU core. Result to expect on validation scenes:
 flow loss 0.218.
 """

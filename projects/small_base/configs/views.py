@@ -7,7 +7,7 @@
 Among other scenes and among neighbouring views of the same scene, before any
 other question: words would undo the heads that compare. The rate rises slowly,
 since those heads exist from the first step and large updates undo them before
-they are of use (docs/base.md).
+they are of use (README.md).
 small: 5 minutes on two CPU cores, as the first 600 steps of one run together
 with `questions.py`; as a run of its own: not run.
 """

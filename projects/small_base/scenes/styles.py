@@ -126,8 +126,8 @@ class Style:
   shading: float = 0.1
 
 
-# Only one is grey values alone: a name should not ask to tell tables apart,
-# which a small ViT does badly (docs/base.md).
+# Only `flat` is grey values alone: a small ViT confuses styles that differ in
+# nothing but their grey values (README.md).
 STYLES = {
   style.name: style
   for style in (
