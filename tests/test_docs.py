@@ -114,6 +114,27 @@ def test_a_train_command_has_a_start(command):
       assert (ROOT / config.init_from).is_dir()
 
 
+@pytest.mark.parametrize('stage', ['autoencoder', 'stage1', 'stage2', 'joint'])
+def test_the_word_after_the_colon_selects_a_shape_and_nothing_else(stage):
+  def config_of(word):
+    config = doc_commands.parse_config([f'--config=configs/{stage}.py:{word}'])
+    return config.to_dict()
+
+  default = config_of('bagel_7b')
+  for word in (*PRESETS, 'init_from'):
+    assert config_of(word) == default | {'model': word}
+
+
+@pytest.mark.parametrize('stage', ['stage1', 'stage2', 'joint'])
+def test_the_recipe_is_that_of_the_defaults(stage):
+  config = doc_commands.parse_config([f'--config=configs/{stage}.py'])
+  own = {'stage', 'model', 'tasks', 'capacity', 'trainable', 'objective'}
+  defaults = default_config()
+  for key, value in config.items():
+    if key not in own:
+      assert value == defaults[key], key
+
+
 def leaves() -> set[str]:
   """Every key of a config, nested ones by their dotted name."""
 
