@@ -213,9 +213,9 @@ def test_without_a_study_the_reference_has_to_be_named(tmp_path):
 @pytest.mark.parametrize(
   ('content', 'said'),
   [
-    ('{', 'is no study'),
+    ('{', 'is not a study'),
     ('{"arm": {}}', "unexpected keyword argument 'arm'"),
-    ('{"reference": "a"}', "the reference 'a' is no arm"),
+    ('{"reference": "a"}', "reference 'a' is not one of the arms"),
     (
       '{"arms": {"a": {"title": "A", "published": {"psnr": 1}}}}',
       "arm 'a' has figures for unknown psnr",

@@ -6,8 +6,8 @@ Four methods are scored on the same held-out cases:
 * `copy_source`: the unchanged source image, both windows mapped to [-1, 1].
 * `mean_target`: the mean target image of the training subjects, see
   `mean_target_images`.
-* `ceiling`: the truth after the autoencoder, the upper bound of a synthesis in
-  its latent space.
+* `ceiling`: the truth through the autoencoder, the upper bound of a synthesis
+  in its latent space.
 
 A route is a win if the model's SSIM exceeds that of `copy_source` and of
 `mean_target`.
