@@ -25,8 +25,7 @@ from benchmarks import stages
 from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.models.presets import PRESETS, preset
-from synermedgen_jax.planning.rows import sample_rows
-from synermedgen_jax.tasks.prompts import PROMPTS
+from synermedgen_jax.planning.rows import sample_rows_of
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.build import build
 from synermedgen_jax.training.saver import Saver
@@ -83,14 +82,7 @@ def _run() -> loop.Run:
 
 
 def _batch(run: loop.Run) -> PackedBatch:
-  return sample_rows(
-    run.config['tasks'],
-    PROMPTS[run.config['prompts']],
-    run.tokenizer,
-    run.geometry,
-    run.capacity,
-    rows=run.rows,
-  )
+  return sample_rows_of(run, rows=run.rows)
 
 
 def _idle_step(run: loop.Run, batch: PackedBatch):

@@ -51,19 +51,19 @@ class Rows:
 ROWS = {
   # 14 ViT slices of 24 x 24 tokens.
   ('base_1b', 'stage1'): Rows(
-    {'vit_side': 336, 'vae_side': 512}, Capacity(8320, 0, 14 * 576, 0)
+    {'vit_side': 336, 'vae_side': 512}, Capacity(8576, 0, 14 * 576, 0)
   ),
   # Four pairs: 24 x 24 ViT tokens and 2 x 32 x 32 latent tokens each.
   ('base_1b', 'stage2'): Rows(
-    {'vit_side': 336, 'vae_side': 512}, Capacity(2432, 8192, 4 * 576, 8)
+    {'vit_side': 336, 'vae_side': 512}, Capacity(2560, 8192, 4 * 576, 8)
   ),
   # Two questions of five slices of 14 x 14 tokens.
   ('medium', 'stage1'): Rows(
-    {'vit_side': 224, 'vae_side': 256}, Capacity(2048, 0, 10 * 196, 0)
+    {'vit_side': 224, 'vae_side': 256}, Capacity(2176, 0, 10 * 196, 0)
   ),
   # Two pairs: 14 x 14 ViT tokens and 2 x 16 x 16 latent tokens each.
   ('medium', 'stage2'): Rows(
-    {'vit_side': 224, 'vae_side': 256}, Capacity(424, 1024, 2 * 196, 4)
+    {'vit_side': 224, 'vae_side': 256}, Capacity(480, 1024, 2 * 196, 4)
   ),
 }
 

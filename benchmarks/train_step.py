@@ -33,8 +33,7 @@ from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.core.sharding import LOGICAL_RULES, batch_sharding
 from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.presets import PRESETS
-from synermedgen_jax.planning.rows import sample_rows
-from synermedgen_jax.tasks.prompts import PROMPTS
+from synermedgen_jax.planning.rows import sample_rows_of
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.build import build
 from synermedgen_jax.training.flops import active_blocks, step_flops
@@ -134,14 +133,7 @@ def _register_given_latents(batch: PackedBatch, model: BagelConfig) -> None:
 
 def _measure(stage: str) -> Measurement:
   run = build(_config(stage), data=False)
-  batch = sample_rows(
-    run.config['tasks'],
-    PROMPTS[run.config['prompts']],
-    run.tokenizer,
-    run.geometry,
-    run.capacity,
-    rows=run.rows,
-  )
+  batch = sample_rows_of(run, rows=run.rows)
   tokens = sum(int((x.example_ids > 0).sum()) for x in (batch.und, batch.gen))
   active = active_blocks(batch)
   state, settings = run.create(), run.step

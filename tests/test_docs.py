@@ -13,8 +13,13 @@ import importlib
 import re
 
 import doc_commands
+import doc_flags
+import doc_pages
+import nibabel as nib
+import numpy as np
 import pytest
-from doc_commands import ROOT, Command
+from doc_commands import Command
+from doc_pages import ROOT
 
 from synermedgen_jax.config.defaults import default_config
 from synermedgen_jax.models.presets import PRESETS
@@ -22,7 +27,7 @@ from synermedgen_jax.reporting import config_reference
 from synermedgen_jax.training.config_checks import check_start
 from synermedgen_jax.training.objectives import ObjectiveConfig
 
-PAGES = doc_commands.pages()
+PAGES = doc_pages.pages()
 # Options of sbatch, gcloud and pip in prose.
 OTHERS = {'signal', 'requeue'}
 COMMANDS = doc_commands.all_commands()
@@ -54,8 +59,8 @@ def test_commands_are_found_on_the_pages():
 
 @each(OF_MODULES)
 def test_a_command_names_a_module_and_its_flags(command):
-  assert doc_commands.source_of(command.module), 'no such module'
-  defined = doc_commands.defined_flags(command.module)
+  assert doc_flags.source_of(command.module), 'no such module'
+  defined = doc_flags.defined_flags(command.module)
   given = {}
   for word in command.arguments:
     if word.startswith('--'):
@@ -83,13 +88,13 @@ def test_a_command_names_a_script_and_its_options(command):
   assert (ROOT / script).is_file(), 'no such script'
   for word in command.words[: command.words.index(script)]:
     if re.fullmatch(r'[A-Z_]+=.*', word) and not word.startswith('SLURM_'):
-      assert word.partition('=')[0] in doc_commands.environment(script)
-  if actions := doc_commands.script_actions(script):
+      assert word.partition('=')[0] in doc_flags.environment(script)
+  if actions := doc_flags.script_actions(script):
     first = command.words[command.words.index(script) + 1]
     assert set(first.split('|')) <= actions
-  own = doc_commands.script_flags(script)
+  own = doc_flags.script_flags(script)
   for word in doc_commands.script_words(command):
-    assert doc_commands.name_of(word) in own, f'{word} is no option'
+    assert doc_flags.name_of(word) in own, f'{word} is no option'
 
 
 @each([c for c in OF_MODULES if c.value('config')])
@@ -107,6 +112,27 @@ def test_a_train_command_has_a_start(command):
     # A weights folder of this repository has to be there.
     if config.init_from.startswith('weights/'):
       assert (ROOT / config.init_from).is_dir()
+
+
+@pytest.mark.parametrize('stage', ['autoencoder', 'stage1', 'stage2', 'joint'])
+def test_the_word_after_the_colon_selects_a_shape_and_nothing_else(stage):
+  def config_of(word):
+    config = doc_commands.parse_config([f'--config=configs/{stage}.py:{word}'])
+    return config.to_dict()
+
+  default = config_of('bagel_7b')
+  for word in (*PRESETS, 'init_from'):
+    assert config_of(word) == default | {'model': word}
+
+
+@pytest.mark.parametrize('stage', ['stage1', 'stage2', 'joint'])
+def test_the_recipe_is_that_of_the_defaults(stage):
+  config = doc_commands.parse_config([f'--config=configs/{stage}.py'])
+  own = {'stage', 'model', 'tasks', 'capacity', 'trainable', 'objective'}
+  defaults = default_config()
+  for key, value in config.items():
+    if key not in own:
+      assert value == defaults[key], key
 
 
 def leaves() -> set[str]:
@@ -134,9 +160,9 @@ def known_keys() -> set[str]:
 @every_page
 def test_keys_and_flags_in_prose_exist(page):
   keys = known_keys()
-  flags = doc_commands.all_flags()
+  flags = doc_flags.all_flags()
   free = ('tasks', 'objective.task_weights', 'objective.term_weights')
-  for line, code, _ in doc_commands.inline_code(page.read_text()):
+  for line, code, _ in doc_pages.inline_code(page.read_text()):
     for key in re.findall(r'\bconfig\.([a-z0-9_]+(?:\.[a-z0-9_]+)*)', code):
       if re.search(r'\bconfig\.(json|py)\b', code):
         continue
@@ -181,7 +207,7 @@ def test_links_lead_somewhere(page):
 
 @every_page
 def test_paths_of_the_repository_exist(page):
-  for line, code, _ in doc_commands.inline_code(page.read_text()):
+  for line, code, _ in doc_pages.inline_code(page.read_text()):
     if re.fullmatch(
       r'(tests|docs|launch|configs|projects|benchmarks|weights)/[\w./]+', code
     ):
@@ -190,7 +216,7 @@ def test_paths_of_the_repository_exist(page):
 
 @every_page
 def test_python_examples_compile_and_import_what_exists(page):
-  for line, language, code in doc_commands.code_blocks(page.read_text()):
+  for line, language, code in doc_pages.code_blocks(page.read_text()):
     if language != 'python':
       continue
     for node in ast.walk(ast.parse(code, f'{page.name}:{line}')):
@@ -198,3 +224,23 @@ def test_python_examples_compile_and_import_what_exists(page):
         module = importlib.import_module(node.module)
         for alias in node.names:
           assert hasattr(module, alias.name), f'{node.module}.{alias.name}'
+
+
+def test_the_example_of_the_readme_runs(nano_runs, tmp_path, monkeypatch):
+  (code,) = (
+    code
+    for _, language, code in doc_pages.code_blocks(
+      (ROOT / 'README.md').read_text()
+    )
+    if language == 'python'
+  )
+  assert 'runs/demo/stage2' in code
+  monkeypatch.chdir(tmp_path)
+  mr = np.random.default_rng(0).uniform(0, 900, (12, 10, 3))
+  nib.save(nib.Nifti1Image(mr.astype(np.float32), np.eye(4)), 'mr.nii.gz')
+  exec(code.replace('runs/demo/stage2', str(nano_runs / 'stage2')), {})
+  ct = nib.load('ct.nii.gz').get_fdata()
+  assert ct.shape == mr.shape
+  assert np.isfinite(ct).all()
+  assert ct.min() >= -1000
+  assert ct.max() <= 1000

@@ -13,7 +13,7 @@ import doc_commands
 import nibabel as nib
 import numpy as np
 import pytest
-from doc_commands import ROOT
+from doc_pages import ROOT
 from safetensors.numpy import load_file
 from store_fakes import CANVAS
 

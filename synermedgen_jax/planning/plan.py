@@ -18,9 +18,8 @@ from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.sharding import LOGICAL_RULES
 from synermedgen_jax.planning import collectives as moved
-from synermedgen_jax.planning.rows import sample_rows
+from synermedgen_jax.planning.rows import sample_rows_of
 from synermedgen_jax.planning.topologies import Topology
-from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.training.build import batch_shapes, build
 from synermedgen_jax.training.flops import active_blocks, step_flops
 from synermedgen_jax.training.loop import Run, jit_steps
@@ -106,14 +105,7 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
   compiled = _compile(run, batch)
   seconds = time.monotonic() - start
   memory = compiled.memory_analysis()
-  rows = sample_rows(
-    run.config['tasks'],
-    PROMPTS[run.config['prompts']],
-    run.tokenizer,
-    run.geometry,
-    run.capacity,
-    rows=_SAMPLED_ROWS,
-  )
+  rows = sample_rows_of(run, rows=_SAMPLED_ROWS)
   active = active_blocks(rows)
   operations = step_flops(run.model, run.tx, run.step, run.state, batch, active)
   chip = topology.chip

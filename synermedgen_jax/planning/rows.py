@@ -23,8 +23,9 @@ from synermedgen_jax.slices.store import Case
 from synermedgen_jax.slices.windows import Window
 from synermedgen_jax.tasks.example import Example
 from synermedgen_jax.tasks.pairs import Pool
-from synermedgen_jax.tasks.prompts import Prompts
+from synermedgen_jax.tasks.prompts import PROMPTS, Prompts
 from synermedgen_jax.tasks.registry import TASKS, task_names
+from synermedgen_jax.training.loop import Run
 
 _SLICES = 32
 
@@ -70,6 +71,18 @@ def sample_rows(
     threads=1,
   )
   return next(iter(dataset))
+
+
+def sample_rows_of(run: Run, *, rows: int) -> PackedBatch:
+  """`rows` rows like those that a run trains on."""
+  return sample_rows(
+    run.config['tasks'],
+    PROMPTS[run.config['prompts']],
+    run.tokenizer,
+    run.geometry,
+    run.capacity,
+    rows=rows,
+  )
 
 
 def _cases() -> list[Case]:

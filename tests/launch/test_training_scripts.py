@@ -124,7 +124,7 @@ def test_every_stage_of_the_base_goes_on_from_the_one_before(box):
   assert [stage[0] for stage in stages] == [
     f'projects/small_base/configs/{name}.py'
     for name in (
-      *('autoencoder', 'vision', 'questions'),
+      *('autoencoder', 'vision', 'views', 'questions'),
       *('changes', 'changes_again', 'changes_more'),
       *('pictures', 'pictures_more'),
     )

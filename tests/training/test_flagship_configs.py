@@ -11,7 +11,7 @@ from pathlib import Path
 
 import doc_commands
 import pytest
-from doc_commands import ROOT
+from doc_pages import ROOT
 
 from synermedgen_jax.models.presets import PRESETS
 
