@@ -107,7 +107,8 @@ class Modality(_Name):
     Raises:
       UserError: the name is unknown; the message lists the known ones.
     """
-    return cls(name.lower())
+    lower = name.lower()
+    return cls(lower if lower in cls.members else name)
 
 
 class Region(_Name):
