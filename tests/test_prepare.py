@@ -426,7 +426,7 @@ def test_several_sets_go_into_one_store_and_people_into_one_split(
 def test_layouts_and_places_have_to_match(prepare, tmp_path):
   assert_refused(
     prepare('--dataset=brats,csv', f'--root={tmp_path}'),
-    '--dataset names 2 layouts, --root 1 places',
+    '--dataset names 2 layouts, but --root 1 paths',
   )
   assert_refused(
     prepare('--dataset=dicom', f'--root={tmp_path}'),
