@@ -227,7 +227,7 @@ def test_a_config_without_weights_is_refused(nano_runs, tmp_path):
   flags = weights_flags(nano_runs)
   assert_refused(
     evaluate(tmp_path, *flags, '--config.init_from='),
-    'config.init_from is empty: name the weights',
+    'config.init_from is empty; set it',
   )
 
 
@@ -414,7 +414,7 @@ def test_routes_without_a_training_subject_are_refused(nano_runs, tmp_path):
 
 
 def test_a_folder_that_holds_no_stage_is_refused(tmp_path):
-  assert_refused(evaluate(tmp_path), f'{tmp_path}: holds no config.json; train')
+  assert_refused(evaluate(tmp_path), f'{tmp_path}: has no config.json; train')
 
 
 def test_a_stage_without_a_checkpoint_is_refused(nano_runs, tmp_path):
