@@ -13,17 +13,15 @@ the range from --low to --high. --points, --shift, --text_scale, --image_scale,
 from pathlib import Path
 
 from absl import flags
-from tqdm import tqdm
 
 from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.config.modules import check_imported, import_modules
 from synermedgen_jax.core.modalities import Modality, Region, find_route
 from synermedgen_jax.inference.sampling_flags import define_sampling_flags
+from synermedgen_jax.inference.translation import target_window, translate
 from synermedgen_jax.inference.workdir import Trained, WorkdirError
-from synermedgen_jax.slices import grids
 from synermedgen_jax.slices.volumes import (
   NIFTI,
-  Volume,
   VolumeError,
   read_volume,
   write_volume,
@@ -80,28 +78,22 @@ def main() -> None:
       f'{_WORKDIR.value}: stage {trained.config["stage"]} does not train '
       'synthesis; give the workdir of Stage II or of joint training.'
     )
-  synthesiser = trained.synthesiser(
-    _SAMPLING(trained.sampling), batch_size=_BATCH.value
-  )
   # The scale of MR is arbitrary, and stated by flags.
-  target = trained.slices.windows.get(route.target) or Window(
-    _LOW.value, _HIGH.value
+  mr_window = Window(_LOW.value, _HIGH.value)
+  made = translate(
+    trained,
+    volume,
+    route,
+    sampling=_SAMPLING(trained.sampling),
+    mr_window=mr_window,
+    seed=_SEED.value,
+    batch_size=_BATCH.value,
   )
-  source = trained.slices.window(route.source, volume.data)
-  grid = trained.slices.grid(volume, route.source, source)
-  sampled = grids.resample(volume, grid, fill=source.low)
-  slices = source.normalise(grids.to_slices(sampled))
-  with tqdm(total=len(slices), desc=route.name, unit='slice') as bar:
-    made = synthesiser.synthesise(
-      route, slices, seed=_SEED.value, progress=bar.update
-    )
-  on_grid = Volume(grids.from_slices(target.denormalise(made)), grid.affine)
-  # Places outside the frame of the body are air.
-  data = grids.resample(on_grid, grids.Grid.of(volume), fill=target.low)
-  write_volume(output, Volume(data, volume.affine), like=_INPUT.value)
+  target = target_window(trained, route, mr_window)
+  write_volume(output, made, like=_INPUT.value)
   print(
     f'{output}: {route.target.label} in {route.target.unit}, '
-    f'{target.low:g} to {target.high:g}, shape {data.shape}.'
+    f'{target.low:g} to {target.high:g}, shape {made.data.shape}.'
   )
 
 

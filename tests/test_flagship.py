@@ -1,6 +1,7 @@
-"""From BAGEL's files to BAGEL's files, by the commands that a user types.
+"""docs/train_bagel.md, followed: from BAGEL's files to BAGEL's files.
 
-The tiny model stands in for the 7B: paths and sizes differ, nothing else.
+The commands are those of the page. The tiny model stands in for the 7B: paths
+and sizes differ, nothing else.
 """
 
 import json
@@ -8,18 +9,20 @@ import shutil
 
 import bagel_files
 import commands
+import doc_commands
 import nibabel as nib
 import numpy as np
 import pytest
+from doc_commands import ROOT
 from safetensors.numpy import load_file
 from store_fakes import CANVAS
 
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.input.tokenizer import project_tokenizer
 
-ROOT = commands.ROOT
+PAGE = ROOT / 'docs' / 'train_bagel.md'
 # A slice is 4 x 4 ViT tokens and 2 x 2 latent tokens.
-SIZES = (
+STAGE1 = (
   f'--config.image.vit_side={CANVAS}',
   f'--config.image.vae_side={CANVAS}',
   '--config.capacity.und=320',
@@ -30,7 +33,13 @@ SIZES = (
   '--config.log_every=1',
   '--config.val_batches=1',
 )
-STAGE2 = ('--config.capacity.gen=16', '--config.capacity.images=4')
+FEW = ('--slices=1', '--questions=2', '--routes=brain_mr_to_ct')
+SIZES = {
+  'stage1': STAGE1,
+  'stage2': (*STAGE1, '--config.capacity.gen=16', '--config.capacity.images=4'),
+  'evaluate': ('--points=3', *FEW),
+  'translate': ('--points=2',),
+}
 
 
 def done(command, *flags):
@@ -39,33 +48,55 @@ def done(command, *flags):
   return out
 
 
+def on_one_machine(command):
+  """Slurm's and the TPU's are the same train command in other hands."""
+  return command.words[0] != 'sbatch' and 'tpu_pod' not in command.script
+
+
+def with_paths(word, paths):
+  """A word of the page with the paths of this test in it."""
+  flag, equals, value = word.partition('=')
+  first, slash, rest = value.partition('/')
+  if flag == '--config':
+    return f'{flag}={ROOT}/{value}:init_from'
+  return f'{flag}{equals}{paths.get(first, first)}{slash}{rest}'
+
+
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory, store_path, quick_compiles):
-  """RUN with stage1 and stage2; what they started from is gone."""
+  """RUN of the page, less the files that a later command must not need."""
   run = tmp_path_factory.mktemp('bagel')
-  source = bagel_files.with_tokenizer(run / 'BAGEL')
-  done('import_bagel', f'--source={source}', f'--output={run}/bagel')
-  shutil.rmtree(source)
-  told = done(
-    'main',
-    f'--config={ROOT}/configs/stage1.py:init_from',
-    f'--config.init_from={run}/bagel',
-    f'--config.store={store_path}',
-    f'--workdir={run}/stage1',
-    *SIZES,
-  )
-  (run / 'stage1.txt').write_text(told)
-  shutil.rmtree(run / 'bagel')
-  done(
-    'main',
-    f'--config={ROOT}/configs/stage2.py:init_from',
-    f'--config.init_from={run}/stage1',
-    f'--config.store={store_path}',
-    f'--workdir={run}/stage2',
-    *SIZES,
-    *STAGE2,
-  )
-  shutil.rmtree(run / 'stage1')
+  data = np.linspace(0, 900, CANVAS**2 * 2).reshape(CANVAS, CANVAS, 2)
+  nib.save(nib.Nifti1Image(data.astype(np.float32), np.eye(4)), run / 'mr.nii')
+  paths = {
+    'BAGEL-7B-MoT': bagel_files.with_tokenizer(run / 'BAGEL'),
+    'STORE': store_path,
+    'RUN': run,
+    'EXPORT': run / 'export',
+    'mr.nii.gz': run / 'mr.nii',
+    'ct.nii.gz': run / 'ct.nii.gz',
+  }
+  page = doc_commands.commands(PAGE.read_text(), PAGE.name)
+  followed = []
+  for command in filter(on_one_machine, page):
+    assert command.block, f'{command}: to be run, so in a code block'
+    name = command.module.rpartition('.')[2]
+    arguments = [with_paths(word, paths) for word in command.arguments]
+    stage = command.value('workdir').rpartition('/')[2]
+    sizes = SIZES.get(stage if name == 'main' else name, ())
+    # The file of the config comes first; the page's own flags come last.
+    told = done(name, arguments[0], *sizes, *arguments[1:])
+    followed.append(stage if name == 'main' else name)
+    if followed[-1] == 'stage1':
+      (run / 'stage1.txt').write_text(told)
+      shutil.rmtree(run / 'BAGEL')
+      shutil.rmtree(run / 'bagel')
+    if followed[-1] == 'stage2':
+      shutil.rmtree(run / 'stage1')
+  assert followed == [
+    *('import_bagel', 'import_bagel', 'stage1', 'stage2'),
+    *('evaluate', 'translate', 'report', 'evaluate', 'export_bagel'),
+  ]
   return run
 
 
@@ -102,22 +133,33 @@ def test_the_recipe_is_bagels(runs):
   assert (config['rows'], config['streams']) == (1, 1)
 
 
-def test_it_is_evaluated_with_the_sampling_that_is_asked_for(runs):
+def metrics_of(run):
+  path = run / 'stage2' / 'evaluation' / 'metrics.json'
+  return json.loads(path.read_text())
+
+
+def test_it_is_evaluated_with_the_sampling_of_the_page(runs):
+  metrics = metrics_of(runs)
+  assert metrics['sampling']['points'] == 10
+  assert metrics['sampling']['shift'] == 3.0
+  assert metrics['sampling']['guidance']['text'] == 1.0
+  assert metrics['sampling']['guidance']['image'] == 1.0
+  assert np.isfinite(metrics['synthesis']['brain_mr_to_ct']['ssim'])
+
+
+def test_every_setting_of_sampling_can_be_asked_for(runs):
   done(
     'evaluate',
     f'--workdir={runs}/stage2',
-    '--slices=1',
-    '--questions=2',
-    '--routes=brain_mr_to_ct',
+    '--parts=synthesis',
+    *FEW,
     '--points=3',
     '--shift=2',
     '--text_scale=1.5',
     '--interval=0.2,0.9',
     '--renorm=channel',
   )
-  path = runs / 'stage2' / 'evaluation' / 'metrics.json'
-  metrics = json.loads(path.read_text())
-  assert metrics['sampling'] == {
+  assert metrics_of(runs)['sampling'] == {
     'points': 3,
     'shift': 2.0,
     'guidance': {
@@ -128,34 +170,21 @@ def test_it_is_evaluated_with_the_sampling_that_is_asked_for(runs):
       'renorm_min': 0.0,
     },
   }
-  assert np.isfinite(metrics['synthesis']['brain_mr_to_ct']['ssim'])
 
 
-def test_it_translates_a_volume(runs, tmp_path):
-  data = np.linspace(0, 900, CANVAS**2 * 2).reshape(CANVAS, CANVAS, 2)
-  nib.save(
-    nib.Nifti1Image(data.astype(np.float32), np.eye(4)), tmp_path / 'mr.nii.gz'
-  )
-  done(
-    'translate',
-    f'--workdir={runs}/stage2',
-    f'--input={tmp_path}/mr.nii.gz',
-    '--source=mr',
-    '--target=ct',
-    '--region=brain',
-    f'--output={tmp_path}/ct.nii.gz',
-    '--points=2',
-    '--text_scale=1',
-    '--image_scale=1',
-  )
-  found = nib.load(tmp_path / 'ct.nii.gz').get_fdata()
-  assert found.shape == data.shape
+def test_it_translates_a_volume(runs):
+  found = nib.load(runs / 'ct.nii.gz').get_fdata()
+  assert found.shape == (CANVAS, CANVAS, 2)
   assert np.isfinite(found).all()
 
 
+def test_it_is_reported(runs):
+  page = (runs / 'stage2' / 'report' / 'index.html').read_text()
+  assert 'brain_mr_to_ct' in page
+
+
 def test_it_is_exported_with_its_tokenizer(runs, tmp_path):
-  out = tmp_path / 'export'
-  done('export_bagel', f'--checkpoint={runs}/stage2', f'--output={out}')
+  out = runs / 'export'
   keys = load_file(bagel_files.TINY / 'ema.safetensors').keys()
   assert load_file(out / 'ema.safetensors').keys() == keys
   assert (out / 'tokenizer.json').is_file()

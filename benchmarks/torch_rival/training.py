@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.torch_rival.batch import Batch
 from benchmarks.torch_rival.model import Rival, jax_name
-from synermedgen_jax.training.objectives import shift_timestep
+from synermedgen_jax.models.flow import shift_timestep
 from synermedgen_jax.training.optim import multipliers
 
 

@@ -1,100 +1,272 @@
-"""The keys of a config. Values are those of BAGEL's released fine-tuning."""
+"""The keys of a config: defaults, meanings and units.
+
+Defaults are those of BAGEL's released fine-tuning. docs/reference.md is written
+from this table (`python -m synermedgen_jax.reporting.config_reference`).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-# How BAGEL samples when it edits an image.
-BAGEL_SAMPLING = {
-  'points': 50,
-  'shift': 3.0,
-  'guidance': {
-    'text': 4.0,
-    'image': 2.0,
-    'interval': (0.0, 1.0),
-    'renorm': 'text_channel',
-    'renorm_min': 0.0,
-  },
+
+class Key(NamedTuple):
+  """One key of a config.
+
+  Attributes:
+    name: dotted where it is nested.
+    default: its value in `default_config`.
+    meaning: one or two sentences of Markdown.
+    unit: of the value; '' = none.
+  """
+
+  name: str
+  default: Any
+  meaning: str
+  unit: str = ''
+
+
+# Heading -> keys.
+KEYS = {
+  'Stage': (
+    Key('stage', '', 'Objective: `autoencoder`, `gau`, `ucg` or `joint`.'),
+    Key(
+      'modules',
+      (),
+      'Python modules that register tasks, objectives, modalities or metrics; '
+      'imported before anything is built.',
+    ),
+    Key('seed', 0, 'Random seed of parameters, examples, noise and timesteps.'),
+  ),
+  'Model': (
+    Key(
+      'model',
+      '',
+      'Shape: a preset of `models/presets.py`, or `init_from` for the shape '
+      'that `init_from` holds.',
+    ),
+    Key('compute.dtype', 'bfloat16', '`bfloat16` or `float32`.'),
+    Key(
+      'compute.remat',
+      'full',
+      'Recomputation in the backward pass: `full` recomputes every layer, '
+      '`dots` keeps matrix products, `none` keeps everything.',
+    ),
+    Key(
+      'compute.attention',
+      '',
+      'Implementation of attention (docs/kernels.md); empty chooses by device.',
+    ),
+    Key(
+      'compute.unroll',
+      1,
+      'Layers per iteration of the scan over layers.',
+      'layers',
+    ),
+  ),
+  'Start': (
+    Key(
+      'init_from',
+      '',
+      'Weights to start from: the workdir of a run or of `import_bagel`, or a '
+      'weights folder.',
+    ),
+    Key('init_step', 'newest', 'Checkpoint: `newest`, `best`, or a step.'),
+    Key(
+      'from_scratch',
+      False,
+      'Train `gau`, `ucg` or `joint` from random weights. Without it, these '
+      'stages refuse an empty `init_from`.',
+    ),
+  ),
+  'Data': (
+    Key('store', '', 'Slice store: a folder, `gs://` or `s3://`.'),
+    Key(
+      'tokenizer',
+      '',
+      'Tokenizer: empty for that of `init_from`, `project` for the one that '
+      'ships, or a folder or address with tokenizer.json.',
+    ),
+    Key(
+      'prompts',
+      'paper',
+      'Wordings: `paper` has several wordings and word orders, `short` is for '
+      'small models.',
+    ),
+    Key('tasks', {}, 'Task -> share of the examples.'),
+    Key(
+      'bagel_files.vlm',
+      '',
+      'JSONL files of conversations, for the task `vlm` (docs/data.md).',
+    ),
+    Key(
+      'bagel_files.images',
+      '',
+      'Folder of their images; empty for the folder of the JSONL file.',
+    ),
+    Key('bagel_files.editing', '', 'Parquet files for the task `editing`.'),
+    Key('bagel_files.val_vlm', '', 'Conversations for validation.'),
+    Key('bagel_files.val_editing', '', 'Edits for validation.'),
+    Key('routes', (), 'Names of the routes to train on; empty for all.'),
+    Key(
+      'route_weights',
+      (),
+      'Rows `(regular expression of a route, weight)`: how often its pairs are '
+      'synthesised. The first match counts; routes without a match have 1.',
+    ),
+    Key(
+      'neighbours',
+      3,
+      'Largest distance between the negatives of CTS and the true slice.',
+      'slices',
+    ),
+    Key('image.vit_side', 392, 'Side of an image for the ViT.', 'pixels'),
+    Key(
+      'image.vae_side', 512, 'Side of an image for the autoencoder.', 'pixels'
+    ),
+    Key('dropout.text', 0.1, 'Rate at which the instruction is dropped.'),
+    Key(
+      'dropout.vae', 0.3, "Rate at which the source's VAE tokens are dropped."
+    ),
+    Key(
+      'dropout.vit', 0.3, "Rate at which the source's ViT tokens are dropped."
+    ),
+    Key(
+      'augment.mirror',
+      0.0,
+      'Share of the training examples whose images are mirrored.',
+    ),
+    Key(
+      'augment.warp',
+      0.0,
+      'Share of the training pairs for synthesis that are turned, scaled and '
+      'shifted.',
+    ),
+    Key(
+      'augment.noise',
+      0.0,
+      'Standard deviation of noise on the images of questions, whose values '
+      'span -1 to 1.',
+    ),
+  ),
+  'Batch': (
+    Key('capacity.und', 0, 'Length of the `und` stream of a row.', 'tokens'),
+    Key('capacity.gen', 0, 'Length of the `gen` stream of a row.', 'tokens'),
+    Key('capacity.vit', 0, 'ViT patches of a row.', 'patches'),
+    Key('capacity.images', 0, 'Images for the autoencoder in a row.', 'images'),
+    Key(
+      'rows',
+      -1,
+      'Rows of a batch, over all devices; -1 is one row per device of the data '
+      'and fsdp axes.',
+      'rows',
+    ),
+    Key(
+      'streams',
+      -1,
+      'Streams of examples, each packed into rows of its own; -1 is one per '
+      'row.',
+      'streams',
+    ),
+    Key('packing_bins', 16, 'Open rows while a stream is packed.', 'rows'),
+    Key('reader_threads', 2, 'Threads that read slices.', 'threads'),
+    Key(
+      'mesh',
+      (1, -1, 1),
+      'Devices along the axes data, fsdp and tensor; -1 is the remaining ones.',
+      'devices',
+    ),
+  ),
+  'Optimisation': (
+    Key(
+      'trainable',
+      (),
+      'Rows `(regular expression of a parameter, learning-rate multiplier)`; '
+      'the first match counts, 0 freezes.',
+    ),
+    Key('objective', {}, 'Weights of the losses; see the table below.'),
+    Key('steps', 20_000, 'Length of the training.', 'steps'),
+    Key('optimizer', 'adamw', '`adamw` or `muon`.'),
+    Key('learning_rate', 2e-5, 'Learning rate after the warm-up.'),
+    Key('warmup', 2000, 'Steps of linear warm-up.', 'steps'),
+    Key('decay', 'constant', 'After the warm-up: `constant` or `cosine`.'),
+    Key('b1', 0.9, "Decay of AdamW's first moment."),
+    Key('b2', 0.95, "Decay of AdamW's second moment."),
+    Key('eps', 1e-15, "AdamW's epsilon."),
+    Key('weight_decay', 0.0, 'Decoupled weight decay.'),
+    Key('clip', 1.0, 'Largest global norm of the gradient.'),
+    Key('ema', 0.9999, 'Decay of the averaged parameters; 0 for no average.'),
+    Key(
+      'max_bad_steps',
+      10,
+      'Skipped steps in a row (NaN or Inf) after which the run ends.',
+      'steps',
+    ),
+  ),
+  'Sampling': (
+    Key(
+      'sampling.points',
+      50,
+      'Timesteps from noise to image, both ends included.',
+      'timesteps',
+    ),
+    Key('sampling.shift', 3.0, 'Shift of the timesteps.'),
+    Key('sampling.guidance.text', 4.0, 'Scale of the text guidance; 1 = none.'),
+    Key(
+      'sampling.guidance.image', 2.0, 'Scale of the image guidance; 1 = none.'
+    ),
+    Key(
+      'sampling.guidance.interval',
+      (0.0, 1.0),
+      'Guidance acts on timesteps t with low < t <= high.',
+    ),
+    Key(
+      'sampling.guidance.renorm',
+      'text_channel',
+      'Norm that guided velocities are scaled back to: `global`, `channel` or '
+      '`text_channel`.',
+    ),
+    Key(
+      'sampling.guidance.renorm_min', 0.0, 'Smallest factor of that scaling.'
+    ),
+  ),
+  'Logs and checkpoints': (
+    Key('log_every', 50, 'Interval of the rows of metrics.jsonl.', 'steps'),
+    Key('val_every', 500, 'Interval of validation; 0 for none.', 'steps'),
+    Key('val_batches', 8, 'Batches of a validation.', 'batches'),
+    Key('checkpoint_every', 1000, 'Interval of checkpoints.', 'steps'),
+    Key('keep', 2, 'Number of newest checkpoints to keep.', 'checkpoints'),
+    Key(
+      'keep_every',
+      0,
+      'Also keep the checkpoints at this interval; 0 for none.',
+      'steps',
+    ),
+    Key(
+      'best',
+      '',
+      'Also keep the best checkpoint by a metric such as `val/loss`.',
+    ),
+    Key('profile.start', 0, 'First step of a trace.', 'steps'),
+    Key('profile.steps', 0, 'Length of the trace; 0 for none.', 'steps'),
+  ),
 }
 
 
 def default_config() -> ConfigDict:
-  """Every key but those of a stage, which configs/*.py set."""
-  config = ConfigDict()
-  config.stage = ''  # the objective: autoencoder, gau, ucg or joint
-  # Python modules that register tasks, objectives, modalities or metrics.
-  config.modules = ()
-  config.seed = 0
+  """Every key at its default; configs/*.py set those of a stage."""
+  values: dict[str, Any] = {}
+  for keys in KEYS.values():
+    for key in keys:
+      *parents, name = key.name.split('.')
+      node = values
+      for parent in parents:
+        node = node.setdefault(parent, {})
+      node[name] = copy.deepcopy(key.default)
+  return ConfigDict(values)
 
-  # The model's shape: a preset, or 'init_from' for whatever that holds; and how
-  # it is computed, which may differ from run to run.
-  config.model = ''
-  config.compute = {
-    'dtype': 'bfloat16',
-    'remat': 'full',  # none, dots or full
-    'attention': '',  # an implementation's name; '' chooses by device
-    'unroll': 1,  # layers per iteration of the scan over layers
-  }
 
-  # The weights that training starts from: a workdir or a weights folder.
-  config.init_from = ''
-  config.init_step = 'newest'  # or 'best', or a step
-  config.from_scratch = False  # start a stage from random weights all the same
-
-  # The data, and how an example becomes tokens.
-  config.store = ''
-  config.tokenizer = ''  # that of init_from; or 'project', or a folder
-  config.prompts = 'paper'  # or 'short', the wordings of the small models
-  config.tasks = {}  # task -> share of the examples
-  # Files in BAGEL's own formats, for the tasks `vlm` and `editing`
-  # (docs/data.md).
-  config.bagel_files = {
-    'vlm': '',
-    'images': '',
-    'editing': '',
-    'val_vlm': '',
-    'val_editing': '',
-  }
-  config.routes = ()  # the routes to train on; empty = all
-  # (regular expression of a route, how often its pairs are synthesised); the
-  # first match counts, and routes without a match have 1.
-  config.route_weights = ()
-  config.neighbours = 3  # CTS's negatives are at most this many slices away
-  config.image = {'vit_side': 392, 'vae_side': 512}  # pixels
-  config.dropout = {'text': 0.1, 'vae': 0.3, 'vit': 0.3}  # of conditions
-  config.augment = {'mirror': 0.0, 'warp': 0.0, 'noise': 0.0}  # training only
-
-  # The batch. A row holds `capacity` tokens; streams of examples are packed
-  # into rows of their own.
-  config.capacity = {'und': 0, 'gen': 0, 'vit': 0, 'images': 0}
-  config.rows = -1  # -1 = one per device of the data and fsdp axes
-  config.streams = -1  # -1 = one per row
-  config.packing_bins = 16
-  config.reader_threads = 2
-  config.mesh = (1, -1, 1)  # devices along data, fsdp, tensor; -1 = the rest
-
-  # The recipe. `trainable` lists (regular expression of a parameter's name,
-  # learning-rate multiplier); 0 freezes.
-  config.trainable = ()
-  config.objective = {}  # weights of the losses: objectives.ObjectiveConfig
-  config.steps = 20_000
-  config.optimizer = 'adamw'  # or 'muon'
-  config.learning_rate = 2e-5
-  config.warmup = 2000  # steps
-  config.decay = 'constant'  # or 'cosine'
-  config.b1, config.b2, config.eps = 0.9, 0.95, 1e-15
-  config.weight_decay = 0.0
-  config.clip = 1.0  # of the gradient's global norm
-  config.ema = 0.9999  # 0 = no averaged copy
-  config.max_bad_steps = 10  # skipped steps in a row, for values not finite
-
-  # How slices are synthesised after training, Stage I included (zero-shot).
-  config.sampling = BAGEL_SAMPLING
-
-  config.log_every = 50
-  config.val_every = 500  # 0 = no validation
-  config.val_batches = 8
-  config.checkpoint_every = 1000
-  config.keep = 2  # keep the newest N checkpoints
-  config.keep_every = 0  # and one every N steps for good; 0 = none
-  config.best = ''  # and the best by a metric such as val/loss
-  config.profile = {'start': 0, 'steps': 0}  # steps to trace; 0 = none
-  return config
+# How BAGEL samples when it edits an image.
+BAGEL_SAMPLING = default_config().sampling.to_dict()

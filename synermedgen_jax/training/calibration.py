@@ -1,4 +1,4 @@
-"""The latents of a fresh autoencoder, brought to unit variance."""
+"""Scales the latents of a new autoencoder to unit variance."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def calibrate_latents(
 ) -> TrainState:
   """Sets the latents' shift and scale from training images.
 
-  A flow runs from unit noise to data, so the data should have unit variance.
-  FLUX's constants do that for FLUX; a fresh autoencoder has its own.
+  Flow matching starts from noise of unit variance, so latents should have unit
+  variance. FLUX's constants do this for FLUX's autoencoder only.
   """
 
   @jax.jit
@@ -30,12 +30,12 @@ def calibrate_latents(
   params = {**state.frozen, **(state.ema or state.trainable)}
   params = trees.unflatten(params)
   rows = batch_sharding(mesh)
-  found = [
+  sums = [
     moments(params, loop.to_devices(next(data), rows).vae_images)
     for _ in range(batches)
   ]
-  mean = sum(first for first, _ in found) / batches
-  square = sum(second for _, second in found) / batches
+  mean = sum(first for first, _ in sums) / batches
+  square = sum(second for _, second in sums) / batches
   scale = 1 / jnp.sqrt(jnp.maximum(square - mean**2, 1e-12))
   frozen = dict(state.frozen)
   dtype = model.compute.dtype

@@ -1,8 +1,8 @@
 """Floating-point operations of a step, counted from its jaxpr.
 
-Matrix products and convolutions alone are counted, two operations for every
-multiplication and addition; the rest is a per cent or so. A scan's body counts
-as often as it runs. XLA's own count takes it once.
+Counts matrix products and convolutions, two operations per multiplication and
+addition; the remaining operations are about one per cent. The body of a scan is
+multiplied by its length; XLA's own count takes it once.
 """
 
 from __future__ import annotations
@@ -32,17 +32,16 @@ def count(jaxpr: core.ClosedJaxpr) -> dict[str, float]:
   """Operations by part: attention's products by model part, and the rest.
 
   Returns:
-    {'attention/vit', 'attention/mot', 'other': operations}. The attention's
-    are those of the dense products, as traced: what is visible is not known
-    here.
+    {'attention/vit', 'attention/mot', 'other'} -> operations. Attention is
+    counted dense, as traced, because the mask is data.
   """
-  found = collections.Counter()
+  operations_of = collections.Counter()
   for scope, operations in _products(jaxpr.jaxpr, '', 1.0):
     part = 'other'
     if ATTENTION_SCOPE in scope:
       part = 'attention/vit' if 'vit' in scope else 'attention/mot'
-    found[part] += operations
-  return dict(found)
+    operations_of[part] += operations
+  return dict(operations_of)
 
 
 def _products(
@@ -81,10 +80,7 @@ def _dot_operations(eqn) -> float:
 
 
 def _convolution_operations(eqn) -> float:
-  """Every output takes a kernel's worth of inputs.
-
-  Zeros that a dilation puts between inputs cost nothing that is counted.
-  """
+  """Operations of a convolution; zeros inserted by dilation are not counted."""
   p = eqn.params
   kernel = eqn.invars[1].aval.shape
   spec = p['dimension_numbers'].rhs_spec
@@ -102,33 +98,33 @@ def step_flops(
   batch: PackedBatch,
   active: dict[str, float],
 ) -> dict[str, float]:
-  """Operations of a step of the model: what its mathematics needs.
+  """Operations of a training step, without recomputation.
 
   Args:
-    model, tx, config: of the run.
-    state, batch: shapes will do.
-    active: shares of the attention's blocks, from `active_blocks`.
+    model, tx, config: model, optimiser and step constants of the run.
+    state, batch: arrays or shapes.
+    active: shares of visible attention blocks, from `active_blocks`.
 
   Returns:
     {'attention', 'other'}.
   """
   plain = Bagel(model.config, Compute(model.compute.dtype, attention='xla'))
-  whole = dataclasses.replace(
+  unchunked = dataclasses.replace(
     config.objective, logit_chunk=max(batch.labels.shape[1], 1)
   )
   step = make_train_step(
-    plain, tx, dataclasses.replace(config, objective=whole)
+    plain, tx, dataclasses.replace(config, objective=unchunked)
   )
-  found = count(jax.make_jaxpr(step)(state, batch))
+  counted = count(jax.make_jaxpr(step)(state, batch))
   attention = sum(
-    found.get(f'attention/{part}', 0.0) * share
+    counted.get(f'attention/{part}', 0.0) * share
     for part, share in active.items()
   )
-  return {'attention': attention, 'other': found.get('other', 0.0)}
+  return {'attention': attention, 'other': counted.get('other', 0.0)}
 
 
 def active_blocks(batch: PackedBatch) -> dict[str, float]:
-  """The shares of blocks in which anything is visible, as kernels see them."""
+  """Shares of the kernels' blocks that hold a visible pair, per transformer."""
 
   def joined(field):
     return np.concatenate(

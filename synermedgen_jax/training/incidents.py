@@ -1,4 +1,4 @@
-"""Steps that went wrong, told with the examples that they were made with."""
+"""Logs skipped steps and loss spikes with their examples."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from jaxtyping import Int
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.training.metrics_log import StepLog
 
-# A loss is a spike beyond so many robust standard deviations of those before.
+# Robust standard deviations above the recent losses at which a loss is a spike.
 SPIKE = 10.0
-_LOSSES = 100  # the spread is that of so many
-_ENOUGH = 20  # losses, before any is called a spike
-_MAD = 1.4826  # of a normal distribution, to its standard deviation
+_LOSSES = 100  # number of recent losses
+_ENOUGH = 20  # losses needed before a spike is reported
+_MAD = 1.4826  # standard deviation / median absolute deviation, if normal
 
-# What of a step may not be finite, in the order in which it is made.
+# Quantities checked for NaN and Inf, in the order they are computed.
 PARTS = ('loss', 'gradient', 'update')
 
-# Numbers of examples -> what they are, see `TrainData.describe`.
+# Numbers of examples -> their descriptions, see `TrainData.describe`.
 Describe = Callable[[Int[np.ndarray, '...']], Sequence[Mapping[str, Any]]]
 
 
 class BadStepsError(UserError):
-  """Step after step is not finite; one line."""
+  """Too many steps in a row contained NaN or Inf."""
 
 
 class Incidents:
-  """Reads the sums of every step, and keeps those that stand out.
+  """Writes skipped steps and spikes into WORKDIR/incidents.jsonl.
 
-  WORKDIR/incidents.jsonl gets a row for a step whose loss or gradient was not
-  finite, so that its update was skipped, and for one whose loss is a spike.
+  A step is skipped if its loss, gradient or update contains NaN or Inf.
   """
 
   def __init__(
@@ -43,10 +42,10 @@ class Incidents:
   ):
     """
     Args:
-      workdir: of the run.
-      start: the step from which it goes on.
-      describe: what examples are, by their numbers.
-      at_most: so many skipped steps in a row are borne.
+      workdir: folder of the run.
+      start: step from which the run resumes, 0 for a new run.
+      describe: maps numbers of examples to task, case, modality and slice.
+      at_most: largest number of skipped steps in a row.
     """
     self._log = StepLog(workdir / 'incidents.jsonl', start)
     self._describe = describe
@@ -55,15 +54,15 @@ class Incidents:
     self._losses = collections.deque(maxlen=_LOSSES)
     self.skipped = sum(row['kind'] == 'skipped' for row in self._log.rows)
 
-  def look_at(
+  def inspect(
     self, step: int, sums: Mapping[str, tuple], numbers: Int[np.ndarray, 'b n']
   ) -> str:
-    """Tells what happened in a step, in a line; '' if nothing did.
+    """Logs a skipped step or a spike; returns one line about it, or ''.
 
     Args:
-      step: which.
-      sums: its terms on the host, {term: (sum, count)}.
-      numbers: of the examples in this process's rows.
+      step: number of the step.
+      sums: terms of the step on the host, {term: (sum, count)}.
+      numbers: numbers of the examples in the rows of this process.
 
     Raises:
       BadStepsError: more than `at_most` steps in a row were skipped.
@@ -72,15 +71,15 @@ class Incidents:
     if bad:
       self.skipped += 1
       self._in_a_row += 1
-      said = f'step {step} is skipped: its {bad[0]} is not finite'
+      message = f'step {step} is skipped: its {bad[0]} is not finite'
       self._write(step, numbers, kind='skipped', cause=bad[0])
       if self._in_a_row > self._at_most:
         raise BadStepsError(
           f'{self._log.path}: {self._in_a_row} steps in a row up to step '
-          f'{step} were not finite; the examples are told there. Lower '
-          'config.learning_rate, or mend the data.'
+          f'{step} were not finite; the file lists their examples. Lower '
+          'config.learning_rate, or correct the data.'
         )
-      return said
+      return message
     self._in_a_row = 0
     loss = float(sums['loss'][0])
     usual = self._spread()
@@ -99,6 +98,6 @@ class Incidents:
     return median, max(spread, 1e-3 * abs(median))
 
   def _write(self, step: int, numbers, **values) -> None:
-    # All processes see the same sums, so all of them come here.
+    # All processes see the same sums, so all of them reach this call.
     numbers = multihost_utils.process_allgather(numbers)
     self._log.write(step, {**values, 'examples': self._describe(numbers)})

@@ -1,4 +1,4 @@
-"""The lines that a training run prints first: what it trains, from what."""
+"""The summary that a training run prints first: model, weights, data, recipe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from synermedgen_jax.training.loop import Run
 
 
 def introduce(run: Run) -> str:
-  """Names the origin of model, weights, tokenizer and recipe, line by line."""
+  """Returns the summary; one line each for model, weights, tokenizer and so on."""
   config, devices = run.config, run.mesh.devices.flat
   trained = count_parameters(run.state.trainable)
   frozen = count_parameters(run.state.frozen)
@@ -18,7 +18,7 @@ def introduce(run: Run) -> str:
     'model': config['model'],
     'weights': _weights(config),
     'tokenizer': f'{_tokenizer(config)}, {run.tokenizer.vocab_size:,} tokens',
-    'data': config['store'] or 'no store, files alone',
+    'data': config['store'] or 'no store, files only',
     'recipe': _recipe(config),
     'batch': f'{run.rows} rows of {_tokens(run):,} tokens; images '
     f'{run.geometry.vit_side} (ViT) and {run.geometry.vae_side} (VAE) pixels',

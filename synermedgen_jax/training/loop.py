@@ -56,7 +56,7 @@ class StepConfig:
     stage: a name of `objectives.OBJECTIVES`.
     objective: weights of the terms and constants of the flow.
     tasks: names of the tasks, in the order of their ids.
-    ema_decay: of the parameters' average, per step; 0 = none.
+    ema_decay: decay per step of the parameters' average; 0 = no average.
     seed: random seed of noise and timesteps.
   """
 

@@ -1,4 +1,4 @@
-"""What a run tells of itself: means of the losses, times, and where they go."""
+"""Metrics of a run: means of loss terms, step times, rates, and their files."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ from synermedgen_jax.core.errors import UserError
 
 @flax.struct.dataclass
 class Terms(Mapping):
-  """{term: (sum, count)}; sixty small arrays would take a millisecond to read.
+  """{term: (sum, count)} in one array.
+
+  Reading sixty small arrays from a device would take a millisecond per step.
 
   Attributes:
-    numbers: the sums and counts.
-    names: of the terms.
+    numbers: sum and count of each term, float32.
+    names: names of the terms, sorted.
   """
 
   numbers: Float[Array, 'terms 2']
@@ -37,7 +39,7 @@ class Terms(Mapping):
 
   @classmethod
   def of(cls, terms: Mapping[str, tuple]) -> Terms:
-    """Gathers scalars."""
+    """Stacks scalar sums and counts."""
     names = tuple(sorted(terms))
     pairs = [jnp.stack(terms[name]) for name in names]
     return cls(jnp.stack(pairs).astype(jnp.float32), names)
@@ -55,20 +57,20 @@ class Terms(Mapping):
 
 
 class Meter:
-  """Averages terms over several steps, on the host, in float64."""
+  """Averages terms over several steps, on the host in float64."""
 
   def __init__(self):
     self._averages: dict[str, metrics.Average] = {}
 
   def add(self, sums: Mapping[str, tuple]) -> None:
-    """Adds {term: (sum, count)} of one step, numbers of the host."""
+    """Adds {term: (sum, count)} of one step; NumPy values."""
     for name, (total, count) in sums.items():
       step = metrics.Average(np.float64(total), np.float64(count))
-      so_far = self._averages.get(name)
-      self._averages[name] = so_far.merge(step) if so_far else step
+      running = self._averages.get(name)
+      self._averages[name] = running.merge(step) if running else step
 
   def means(self) -> dict[str, float]:
-    """The mean of every term with a count; the meter starts afresh."""
+    """Returns the mean of every term with a count, and resets the meter."""
     means = {
       name: float(average.compute())
       for name, average in self._averages.items()
@@ -79,7 +81,7 @@ class Meter:
 
 
 class Clock:
-  """Where the time between two rows of metrics goes."""
+  """Times of the steps between two rows of metrics, in seconds."""
 
   def __init__(self, now: Callable[[], float] = time.perf_counter):
     self._now = now
@@ -91,7 +93,7 @@ class Clock:
     self._waited = 0.0
 
   def next(self, iterator: Iterator) -> Any:
-    """The iterator's next element; the time it takes counts as waiting."""
+    """Returns the next element; its time counts as waiting for data."""
     before = self._now()
     element = next(iterator)
     self._waited += self._now() - before
@@ -103,10 +105,10 @@ class Clock:
     self._last = now
 
   def row(self) -> dict[str, float]:
-    """What the steps since the start took.
+    """Step rate, median and 95th percentile of the step times, share of waiting.
 
-    Steps are timed on the host, which is at most one ahead of the device.
-    `data_wait` is the share of the time that the data were waited for.
+    Times are taken on the host, which is at most one step ahead of the device.
+    `data_wait` is the share of the time spent waiting for data.
     """
     elapsed = sum(self._steps)
     median, slow = np.percentile(self._steps, (50, 95))
@@ -119,25 +121,25 @@ class Clock:
 
 
 class WriteError(UserError, OSError):
-  """A file of the workdir that cannot be written; one line."""
+  """A file of the workdir cannot be written."""
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-  """Says in a line that a file of the workdir cannot be written."""
+  """Turns an `OSError` into a `WriteError` that names the file."""
   try:
     yield
   except OSError as error:
     raise WriteError(
-      f'{path}: cannot be written ({error.strerror}). Make room, and run the '
-      'same command again: it goes on from its newest checkpoint.'
+      f'{path}: cannot be written ({error.strerror}). Free some space and run '
+      'the same command again: it resumes from the newest checkpoint.'
     ) from None
 
 
-def write_whole(path: Path, text: str) -> None:
-  """Writes a file that is the old or the new one, and never a part."""
+def write_atomically(path: Path, text: str) -> None:
+  """Replaces a file; readers see the old or the new content."""
   with writing(path):
-    if _is_object(path):  # which has this by itself
+    if _is_object(path):  # object stores replace atomically
       path.write_text(text)
     else:
       partial = path.with_name(f'.{path.name}.partial')
@@ -146,15 +148,14 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _is_object(path: Path) -> bool:
-  """Whether it lies in a bucket, such as gs://."""
+  """Whether the path is an object of a store such as gs://."""
   return '://' in str(path)
 
 
 class StepLog:
-  """A file of JSON rows that each have a step; of several processes, one's.
+  """A file of JSON rows, each with a step; process 0 writes it.
 
-  What a run wrote after the step from which it goes on is forgotten, because
-  it writes that again.
+  Rows after `start` are removed, because a resumed run writes them again.
   """
 
   def __init__(self, path: Path, start: int):
@@ -163,15 +164,15 @@ class StepLog:
     self._leads = jax.process_index() == 0
     self._text = ''.join(f'{json.dumps(row)}\n' for row in self.rows)
     if self._leads and path.exists():
-      write_whole(path, self._text)
+      write_atomically(path, self._text)
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
     if not self._leads:
       return
     line = json.dumps({'step': step, **values}) + '\n'
     self._text += line
-    if _is_object(self.path):  # which cannot grow
-      write_whole(self.path, self._text)
+    if _is_object(self.path):  # objects cannot be appended to
+      write_atomically(self.path, self._text)
     else:
       with writing(self.path), self.path.open('a') as file:
         file.write(line)
@@ -187,7 +188,7 @@ class MetricsLog:
       self._folder = workdir / 'tensorboard'
       with writing(self._folder):
         self._folder.mkdir(parents=True, exist_ok=True)
-        # Not SummaryWriter, whose thread, once it fails, is waited for forever.
+        # SummaryWriter's thread blocks forever after a failed write.
         self._events = EventsWriter(f'{self._folder}/events')
         self._events.write_event(_purge(start + 1))
 
@@ -208,13 +209,13 @@ class MetricsLog:
 
 
 def _purge(step: int) -> Event:
-  """Tells TensorBoard to forget what there was from this step on."""
+  """Makes TensorBoard discard earlier events from this step on."""
   start = SessionLog(status=SessionLog.SessionStatus.START)
   return Event(wall_time=time.time(), step=step, session_log=start)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-  """The rows of a log, without one that a crash cut off."""
+  """The rows of a log, without an incomplete last row."""
   if path.exists():
     for line in path.read_text().splitlines():
       with contextlib.suppress(ValueError):
@@ -224,29 +225,29 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 def rates(
   means: Mapping[str, float], steps_per_second: float, utilisation: float = 0.0
 ) -> dict[str, float]:
-  """What a second of training goes through, over all devices.
+  """Tokens and images per second and utilisation, over all devices.
 
   Args:
-    means: 'tokens/und', 'tokens/gen' and 'images' of a step.
-    steps_per_second: how fast the steps are.
-    utilisation: share of the peak rate that one step a second uses; 0 = not
-      known.
+    means: 'tokens/und', 'tokens/gen' and 'images' per step.
+    steps_per_second: measured step rate.
+    utilisation: share of the peak rate that one step per second uses; 0 =
+      unknown.
   """
   tokens = means.get('tokens/und', 0.0) + means.get('tokens/gen', 0.0)
-  found = {
+  values = {
     'tokens_per_second': tokens * steps_per_second,
     'images_per_second': means.get('images', 0.0) * steps_per_second,
   }
   if utilisation:
-    found['utilisation'] = utilisation * steps_per_second
-  return found
+    values['utilisation'] = utilisation * steps_per_second
+  return values
 
 
 def memory() -> dict[str, float]:
-  """GiB that this process has held at most, on the host and on a device."""
+  """Peak memory of this process in GiB, on the host and on a device."""
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
-  found = {'memory/host_gib': peak / 2**20}
+  values = {'memory/host_gib': peak / 2**20}
   device = jax.local_devices()[0].memory_stats() or {}
   if 'peak_bytes_in_use' in device:
-    found['memory/device_gib'] = device['peak_bytes_in_use'] / 2**30
-  return found
+    values['memory/device_gib'] = device['peak_bytes_in_use'] / 2**30
+  return values

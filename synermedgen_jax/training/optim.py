@@ -41,7 +41,7 @@ def multipliers(
       unmatched.append(name)
   if unmatched:
     raise ValueError(
-      f'config.trainable says nothing of {", ".join(unmatched)}: add a row.'
+      f'config.trainable has no row for {", ".join(unmatched)}: add one.'
     )
   unused = [pattern for pattern, _ in table if pattern not in used]
   if unused:
@@ -52,7 +52,7 @@ def multipliers(
 
 
 def gradient_norms(grads: Flat) -> dict[str, jax.Array]:
-  """'grad_norm' of all gradients, and 'grad_norm/PART' of each part's."""
+  """Global norm as 'grad_norm', and 'grad_norm/PART' per part of the model."""
   parts = collections.defaultdict(dict)
   for name, grad in grads.items():
     parts[part_of(name)][name] = grad
@@ -104,16 +104,16 @@ def optimizer(
 
   Args:
     rate: learning rate by step.
-    scales: multiplier per parameter; those of the trainable ones are used.
+    scales: learning-rate multiplier per parameter; 0 = frozen.
     name: 'adamw', which BAGEL is trained with; or 'muon', which
       orthogonalises the updates of matrices and convolutions (their RMS
       matched to AdamW's, arXiv 2502.16982) and leaves the rest to AdamW.
-    b1, b2, eps: AdamW's.
-    weight_decay: acts on matrices alone; with Muon, on its own.
+    b1, b2, eps: constants of AdamW.
+    weight_decay: applied to matrices only; with Muon, to its matrices.
     clip: largest global gradient norm.
 
   Raises:
-    ValueError: naming an optimiser that is not one of these.
+    ValueError: `name` is another optimiser.
   """
   if name == 'adamw':
     core = optax.adamw(
@@ -153,9 +153,10 @@ def optimizer(
 
 
 def _muon_axes(name: str) -> optax.contrib.MuonDimensionNumbers | None:
-  """(in, out) of a matrix, layers being apart, or of a convolution; or None.
+  """Input and output axes of a matrix or a convolution; None = use AdamW.
 
-  The rows of the vocabulary's matrices are tokens, not one linear map.
+  Leading axes are layers. The head's matrix is excluded: its columns are
+  tokens.
   """
   if not name.endswith('/kernel') or name.startswith('lm_head'):
     return None

@@ -1,4 +1,4 @@
-"""The table of all parameters that a run keeps in its workdir."""
+"""The table of all parameters in the workdir of a run."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import jax
 from clu import parameter_overview
 from etils.epath import Path
 
-from synermedgen_jax.training.metrics_log import write_whole
+from synermedgen_jax.training.metrics_log import write_atomically
 from synermedgen_jax.training.train_state import TrainState
 
 FILE = 'parameters.txt'
 
 
 def write_parameter_table(workdir: Path, state: TrainState) -> None:
-  """Writes `parameters.txt`; of several processes, the first one does.
+  """Writes `parameters.txt`, in process 0 only.
 
   Args:
-    workdir: of the run.
+    workdir: folder of the run.
     state: the train state, or its shapes and shardings.
 
   Raises:
     WriteError: the file cannot be written.
   """
   if jax.process_index() == 0:
-    write_whole(workdir / FILE, parameter_table(state))
+    write_atomically(workdir / FILE, parameter_table(state))
 
 
 def parameter_table(state: TrainState) -> str:
   """Name, shape, dtype, size and sharding of every parameter.
 
-  Trainable and frozen parameters stand in a table each, with their totals.
+  Trainable and frozen parameters have separate tables with totals.
   """
   parts = {'Trainable': state.trainable, 'Frozen': state.frozen}
   return '\n'.join(

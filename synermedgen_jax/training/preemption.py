@@ -1,4 +1,4 @@
-"""The notice that a machine is about to be taken away: SIGTERM."""
+"""SIGTERM, which announces that a machine will be preempted."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import jax
 
 
 class Preempted(Exception):
-  """Training stopped at a notice, its last step saved; start it again."""
+  """Training stopped after SIGTERM and saved its last step; run it again."""
 
 
 @contextlib.contextmanager
 def listening() -> Iterator[threading.Event]:
-  """Within, SIGTERM sets the event instead of ending the process.
+  """Context in which SIGTERM sets an event instead of ending the process.
 
-  Of several processes, `jax.distributed` hears it, and tells the others. And
-  Python delivers signals to the main thread alone; elsewhere the event is
-  never set.
+  With several processes, `jax.distributed` handles SIGTERM and the event is
+  never set. Python delivers signals to the main thread only; in another thread
+  the event is never set either.
   """
   notice = threading.Event()
-  elsewhere = threading.current_thread() is not threading.main_thread()
-  if elsewhere or jax.process_count() > 1:
+  in_main = threading.current_thread() is threading.main_thread()
+  if not in_main or jax.process_count() > 1:
     yield notice
     return
 

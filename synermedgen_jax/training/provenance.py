@@ -1,4 +1,4 @@
-"""Where a run comes from: its config, slices, tokenizer and code."""
+"""Records the origin of a run: config, slices, tokenizer, versions, commit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from synermedgen_jax.input import vocab_files
 from synermedgen_jax.input.tokenizer import PROJECT
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.store import SliceStore
-from synermedgen_jax.training.metrics_log import StepLog, write_whole, writing
+from synermedgen_jax.training.metrics_log import (
+  StepLog,
+  write_atomically,
+  writing,
+)
 
 PACKAGES = (
   'jax',
@@ -41,15 +45,15 @@ def keep(
 ) -> None:
   """Writes `config.json`, the tokenizer's files, and a row of `starts.jsonl`.
 
-  There is a row for every time that the run began or went on. The files of a
-  tokenizer go into `tokenizer/`, so that evaluation and later stages need
-  nothing but the workdir.
+  `starts.jsonl` has a row per start and resumption. A tokenizer's files are
+  copied into `tokenizer/`, so that evaluation and later stages need only the
+  workdir.
 
   Args:
-    config: resolved, plain values.
-    store: the slice store that is trained on, if any.
-    workdir: of the run.
-    start: the step from which it goes on.
+    config: resolved config as plain values.
+    store: slice store of the training data, if any.
+    workdir: folder of the run.
+    start: step from which the run resumes, 0 for a new run.
   """
   if jax.process_index() > 0:
     return
@@ -67,7 +71,7 @@ def keep(
     'versions': {'python': platform.python_version(), **versions},
     'commit': commit(),
   }
-  write_whole(workdir / 'config.json', json.dumps(record, indent=2) + '\n')
+  write_atomically(workdir / 'config.json', json.dumps(record, indent=2) + '\n')
   if start < config['steps']:
     code = {'commit': record['commit'], 'versions': record['versions']}
     devices = {'processes': jax.process_count(), 'devices': jax.device_count()}
@@ -75,7 +79,7 @@ def keep(
 
 
 def commit() -> str:
-  """The commit of this code, with '-dirty' if it was changed; '' = unknown."""
+  """Commit of this code, '-dirty' appended if modified; '' = unknown."""
 
   def git(*words: str) -> str:
     return subprocess.run(
@@ -87,7 +91,7 @@ def commit() -> str:
     ).stdout.strip()
 
   try:
-    # An installed package may lie within another repository.
+    # An installed package may be inside another repository.
     git('ls-files', '--error-unmatch', os.path.basename(__file__))
     return git('describe', '--always', '--dirty', '--abbrev=40', '--match=')
   except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""What a run tells of itself: on the console, and in files of its workdir."""
+"""Progress of a run: bar on the console, logs in its workdir, profiler traces."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from synermedgen_jax.training.metrics_log import (
 
 
 class Record:
-  """Follows the steps of a run; use it as a context.
+  """Logs the steps of a run; a context manager.
 
   Attributes:
-    clock: where the time goes.
+    clock: times of steps and of waiting for data.
   """
 
   def __init__(
@@ -45,13 +45,13 @@ class Record:
   ):
     """
     Args:
-      workdir: of the run.
-      start: the step from which it goes on.
-      steps: its last step.
-      describe: what examples are, by their numbers.
+      workdir: folder of the run.
+      start: step from which the run resumes, 0 for a new run.
+      steps: last step of the run.
+      describe: maps numbers of examples to task, case, modality and slice.
       name: shown on the progress bar.
-      rate: the learning rate by step.
-      max_bad_steps: so many skipped steps in a row are borne.
+      rate: learning rate by step.
+      max_bad_steps: largest number of skipped steps in a row.
       step_utilisation: see `rates`.
     """
     self.clock = Clock()
@@ -84,12 +84,12 @@ class Record:
     sums: Terms,
     numbers: Int[np.ndarray, 'b n'],
   ) -> None:
-    """Takes a step's terms, and reads those of the step before.
+    """Keeps the terms of a step and reads those of the previous step.
 
-    The device is busy with this step while the last one is read.
+    The device computes this step while the previous one is read.
 
     Raises:
-      BadStepsError: too many steps in a row were not finite.
+      BadStepsError: too many steps in a row contained NaN or Inf.
     """
     self._read()
     self._pending = (step, sums, numbers)
@@ -97,7 +97,7 @@ class Record:
     self.clock.step_ends()
 
   def row(self, step: int) -> dict[str, float]:
-    """All that is told of the steps since the last row, which end here."""
+    """Metrics of the steps since the previous row."""
     self._read()
     means, times = self._meter.means(), self.clock.row()
     self._bar.set_postfix(loss=f'{means.get("loss", math.nan):.4f}')
@@ -106,13 +106,13 @@ class Record:
       **times,
       **rates(means, times['steps_per_second'], self._step_utilisation),
       **memory(),
-      # The optimiser counts no skipped step.
+      # The optimiser does not count skipped steps.
       'learning_rate': float(self._rate(step - 1 - self._incidents.skipped)),
       'skipped_steps': self._incidents.skipped,
     }
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
-    """Writes a row; what it took to make is on nobody's clock."""
+    """Writes a row and restarts the clock, so that logging is not timed."""
     self._metrics.write(step, values)
     self.clock.restart()
 
@@ -122,8 +122,8 @@ class Record:
       self._pending = ()
       sums = jax.device_get(sums)
       self._meter.add(sums)
-      if said := self._incidents.look_at(step, sums, numbers):
-        self._bar.write(said)
+      if message := self._incidents.inspect(step, sums, numbers):
+        self._bar.write(message)
 
 
 class ProfilerWindow:

@@ -1,4 +1,4 @@
-"""Where a run goes on: its newest checkpoint that can be read."""
+"""Resumes a run from its newest readable checkpoint."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def resume(
   abstract: TrainState,
   iterator: BatchIterator,
 ) -> tuple[Any, int, TrainState | None]:
-  """The manager, and the newest checkpoint that can be read, if there is one.
+  """Opens the checkpoints of a run and reads the newest readable one.
 
-  Damaged ones that are newer are put aside, into `damaged/` beside it. If none
-  can be read, nothing is moved: it may be the config that does not fit.
+  Newer, damaged checkpoints are moved into `damaged/`. If no checkpoint can be
+  read, none is moved, because the config may be the cause.
 
   Args:
     open_manager: opens the run's checkpoints.
     abstract: shapes and shardings of the state.
-    iterator: the data, set to the checkpoint's place.
+    iterator: the data; set to the position of the checkpoint.
 
   Returns:
-    The manager, the step, and the state; 0 and None where there is none.
+    The manager, the step and the state; 0 and None without a checkpoint.
 
   Raises:
     CheckpointError: there are checkpoints, and none can be read.

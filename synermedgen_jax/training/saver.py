@@ -1,8 +1,8 @@
-"""What the loop saves with: it goes on while a checkpoint is written.
+"""Saves checkpoints in the background while training continues.
 
-Orbax copies a state to the host, which a large one is worth waiting for, and
-then writes in the background. Of a small one, what takes time is to set Orbax
-to work on many arrays: that too is done in the background, on a copy.
+Orbax copies a state to the host and then writes it in the background. For a
+small state, most of the time goes into handing many arrays to Orbax; a thread
+does that with a copy of the state on its device.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from synermedgen_jax.input.streams import BatchIterator
 from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.training.train_state import TrainState
 
-# States of fewer bytes are copied on their devices: there is room for another.
+# States with fewer bytes are copied on their devices, which have room for two.
 _SMALL = 2**28
 
 
@@ -30,8 +30,8 @@ class Saver:
 
   Args:
     checkpoints: the run's manager.
-    small: states of fewer bytes are saved from a thread of their own. Not those
-      of several processes, which have to meet in the same order everywhere.
+    small: states with fewer bytes are handed to Orbax by a thread. Only with
+      one process: several processes must save in the same order.
   """
 
   def __init__(self, checkpoints: Any, *, small: int = _SMALL):
@@ -48,33 +48,33 @@ class Saver:
     model: BagelConfig,
     metrics: Mapping[str, float],
   ) -> None:
-    """Starts to write what `resuming.resume` reads.
+    """Starts to save a checkpoint; returns before it is complete.
 
-    What then becomes of the state, given away to a next step even, and of the
-    iterator is of no account.
+    Copies what it needs: the caller may donate `state` and advance the iterator
+    immediately.
 
     Raises:
-      CheckpointError: the one before it cannot be written, or this one.
+      CheckpointError: the previous or this checkpoint cannot be written.
     """
     self._wait_for_thread()
     place = DataSave.of(iterator)
     if sum(x.nbytes for x in jax.tree.leaves(state)) >= self._small:
       self._write(step, state, place, model, metrics)
       return
-    args = (step, _copied(state), place, model, metrics)
-    self._pending = self._thread.submit(self._write_whole, *args)
+    args = (step, _copy(state), place, model, metrics)
+    self._pending = self._thread.submit(self._write_and_wait, *args)
 
   def wait(self) -> None:
-    """Waits until all is written.
+    """Waits until the last checkpoint is complete.
 
     Raises:
-      CheckpointError: it cannot be.
+      CheckpointError: it cannot be written.
     """
     self._wait_for_thread()
     ckpt.wait(self._checkpoints)
 
   def close(self) -> None:
-    """Waits until all is written, and lets go; raises as `wait` does."""
+    """Waits as `wait` does, then releases the thread and the manager."""
     try:
       self._wait_for_thread()
     finally:
@@ -86,7 +86,7 @@ class Saver:
     if pending:
       pending.result()
 
-  def _write_whole(self, *args) -> None:
+  def _write_and_wait(self, *args) -> None:
     self._write(*args)
     ckpt.wait(self._checkpoints)
 
@@ -104,5 +104,5 @@ class Saver:
 
 
 @jax.jit
-def _copied(state: TrainState) -> TrainState:
+def _copy(state: TrainState) -> TrainState:
   return jax.tree.map(jnp.copy, state)

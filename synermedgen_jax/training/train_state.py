@@ -29,11 +29,11 @@ class TrainState:
   """All that changes while training, and the frozen constants.
 
   Attributes:
-    step: updates done.
+    step: number of updates, int32.
     trainable: float32 parameters that are differentiated.
     frozen: the others, in the compute dtype, without optimiser state.
-    opt_state: the optimiser's.
-    ema: averaged copy of `trainable`; empty where the run keeps none.
+    opt_state: state of the optimiser.
+    ema: exponential moving average of `trainable`; empty if the run has none.
   """
 
   step: jax.Array
@@ -44,7 +44,7 @@ class TrainState:
 
   @property
   def params(self):
-    """The whole model, nested."""
+    """All parameters of the model, nested."""
     return unflatten({**self.trainable, **self.frozen})
 
 
@@ -64,9 +64,9 @@ def create_state(
     model: its compute dtype is that of frozen parameters.
     scales: learning-rate multiplier per parameter; 0 = frozen.
     tx: the optimiser, over the trainable parameters.
-    mesh: where it lives.
-    seed: of the initialisation.
-    ema: keep an averaged copy.
+    mesh: devices of the state.
+    seed: random seed of the initialisation.
+    ema: keep an exponential moving average.
     initial: nested parameters on the host to start from instead of random
       ones; every process has all of them.
   """
@@ -88,13 +88,13 @@ def create_state(
 
 
 def _place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-  """An array that all processes hold, each device its part."""
+  """Shards a host array that every process holds."""
   array = np.asarray(array)
   return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
 
 def _param_shardings(model: BagelConfig, mesh: Mesh) -> dict[str, Any]:
-  """How every parameter lies on the mesh."""
+  """Sharding of every parameter."""
   return flatten(param_shardings(abstract_params(model), mesh))
 
 
@@ -106,7 +106,7 @@ def abstract_state(
   *,
   ema: bool,
 ) -> TrainState:
-  """The shapes of a state's leaves and how they lie on the mesh."""
+  """Shapes, dtypes and shardings of a state."""
   by_name = _param_shardings(model.config, mesh)
   replicated = NamedSharding(mesh, PartitionSpec())
   shapes = jax.eval_shape(
@@ -114,7 +114,7 @@ def abstract_state(
     abstract_params(model.config),
   )
   return jax.tree_util.tree_map_with_path(
-    # Moments and averages are laid out as the parameter they belong to.
+    # Moments and averages are sharded like their parameter.
     lambda path, x: jax.ShapeDtypeStruct(
       x.shape,
       x.dtype,

@@ -40,7 +40,11 @@ from benchmarks.torch_rival.model import Rival, load_jax_params  # noqa: E402
 from benchmarks.torch_rival.sampling import Sampler  # noqa: E402
 from benchmarks.torch_rival.training import Trainer  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
+pytestmark = [
+  pytest.mark.usefixtures('quick_compiles'),
+  # A CPU has no kernels for it; the masks are what is checked.
+  pytest.mark.filterwarnings('ignore:flex_attention called without'),
+]
 
 CPU = torch.device('cpu')
 

@@ -1,23 +1,41 @@
-"""Builds configs/*.py on fake devices; prints what came out as JSON.
+"""Builds configs on fake devices; prints what came out as JSON.
 
-Run in a process of its own: python flagship_plans.py DEVICES ...
+Run in a process of its own, with the cases as JSON on stdin: name ->
+{'arguments': of a train command, 'devices': numbers of devices}. Nothing is
+read: whatever a run would start from, its store and its tokenizer are left out.
 """
 
-import importlib
 import json
 import math
 import sys
 
 import jax
+from ml_collections import ConfigDict
 
 sys.path.insert(0, '.')
+sys.path.insert(0, 'tests')
+
+from doc_commands import parse_config
 
 from synermedgen_jax.planning.rows import sample_rows
+from synermedgen_jax.tasks.prompts import PROMPTS
+from synermedgen_jax.tasks.registry import TASKS
 from synermedgen_jax.training.build import build
+from synermedgen_jax.training.config_checks import streams_here
+
+
+def read_config(arguments):
+  """The config of a train command, less what it would read from disk."""
+  config = parse_config(arguments)
+  if config.model == 'init_from':
+    config.model = 'bagel_7b'
+  config.init_from = config.store = config.tokenizer = ''
+  return config
 
 
 def plan(run) -> dict:
   params = run.state.trainable | run.state.frozen
+  streams_here(ConfigDict(run.config), run.mesh)  # refuses what does not fit
   return {
     'mesh': dict(run.mesh.shape),
     'rows': run.rows,
@@ -32,29 +50,56 @@ def plan(run) -> dict:
 
 def fill(run, tasks) -> float:
   """Share of a row's und and gen tokens that examples use."""
-  batch = sample_rows(tasks, run.tokenizer, run.geometry, run.capacity, rows=1)
+  batch = sample_rows(
+    tasks,
+    PROMPTS[run.config['prompts']],
+    run.tokenizer,
+    run.geometry,
+    run.capacity,
+    rows=1,
+  )
   streams = (batch.und.example_ids, batch.gen.example_ids)
   return sum(int((x > 0).sum()) for x in streams) / sum(x.size for x in streams)
 
 
 def main() -> None:
-  counts = list(map(int, sys.argv[1:]))
+  cases = json.load(sys.stdin)
+  most = max(max(case['devices']) for case in cases.values())
   jax.config.update('jax_platforms', 'cpu')
-  jax.config.update('jax_num_cpu_devices', max(counts))
-  found, fills = {}, {}
-  for stage in ('autoencoder', 'stage1', 'stage2', 'joint'):
-    for model in ('bagel_7b', 'base_1b'):
-      config = importlib.import_module(f'configs.{stage}').get_config(model)
-      of_case = found[f'{stage} {model}'] = {}
-      for count in counts:
+  jax.config.update('jax_num_cpu_devices', most)
+  plans, fills = {}, {}
+  for name, case in cases.items():
+    of_case = plans[name] = {}
+    for count in case['devices']:
+      config = read_config(case['arguments'])
+      try:
         run = build(config, devices=jax.devices()[:count], data=False)
         of_case[str(count)] = plan(run)
-      tasks = {t: s for t, s in run.config['tasks'].items() if s > 0}
-      key = (stage, run.geometry, run.capacity)
+      except ValueError as error:
+        of_case[str(count)] = {'error': str(error)}
+        break
+    else:
+      # Tasks that are read from files have examples of any size.
+      tasks = {
+        t: share
+        for t, share in run.config['tasks'].items()
+        if share > 0 and TASKS[t].build
+      }
+      key = (tuple(tasks.items()), run.geometry, run.capacity)
       if key not in fills:  # packing takes seconds
-        fills[key] = {t: fill(run, {t: 1.0}) for t in tasks}, fill(run, tasks)
+        fills[key] = fill_of_each(run, tasks)
       of_case['tasks'], of_case['fill'] = fills[key]
-  print(json.dumps(found))
+  print(json.dumps(plans))
+
+
+def fill_of_each(run, tasks) -> tuple[dict, float]:
+  """The fill of rows of one task each, and of rows of all."""
+  if not tasks:
+    return {}, 0.0
+  try:
+    return {t: fill(run, {t: 1.0}) for t in tasks}, fill(run, tasks)
+  except ValueError as error:
+    return {'error': str(error)}, 0.0
 
 
 if __name__ == '__main__':

@@ -140,8 +140,8 @@ BAD = {
   ),
   'untold': (
     {'trainable': (('[a-k].*', 0.0), ('[m-z].*', 1.0))},
-    r'config\.trainable says nothing of latent_pos_embed, llm2vae/bias, '
-    r'llm2vae/kernel, lm_head/kernel: add a row\.',
+    r'config\.trainable has no row for latent_pos_embed, llm2vae/bias, '
+    r'llm2vae/kernel, lm_head/kernel: add one\.',
   ),
   'optimiser': (
     {'optimizer': 'sgd'},

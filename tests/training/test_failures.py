@@ -22,7 +22,7 @@ from synermedgen_jax.training.metrics_log import (
   MetricsLog,
   StepLog,
   WriteError,
-  write_whole,
+  write_atomically,
 )
 
 STEPS = {'steps': 8, 'log_every': 1, 'checkpoint_every': 2, 'val_every': 0}
@@ -88,7 +88,7 @@ def test_a_read_only_workdir_is_named():
     with pytest.raises(ckpt.CheckpointError) as unmade:
       ckpt.manager(folder / 'checkpoints', clean=True)
     with pytest.raises(WriteError) as unwritten:
-      write_whole(folder / 'config.json', '{}')
+      write_atomically(folder / 'config.json', '{}')
     with pytest.raises(WriteError) as unlogged:
       MetricsLog(folder, 0)
     assert list(folder.iterdir()) == []
@@ -110,8 +110,8 @@ def test_a_log_on_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path):
     log.write(2, {'loss': 0.25})
   assert str(error.value) == (
     f'{tmp_path}/metrics.jsonl: cannot be written (No space left on device). '
-    'Make room, and run the same command again: it goes on from its newest '
-    'checkpoint.'
+    'Free some space and run the same command again: it resumes from the '
+    'newest checkpoint.'
   )
   kept.rename(tmp_path / 'metrics.jsonl')
   log = StepLog(tmp_path / 'metrics.jsonl', 1)

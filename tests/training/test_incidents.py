@@ -45,7 +45,7 @@ BAD = sums(of_gradient=1.0)
 
 
 def look(watch, step, values):
-  return watch.look_at(step, values, NUMBERS)
+  return watch.inspect(step, values, NUMBERS)
 
 
 def rows(workdir):
@@ -111,8 +111,8 @@ def test_more_skipped_steps_in_a_row_than_are_borne_end_the_run(tmp_path):
     look(watch, 13, BAD)
   assert str(error.value) == (
     f'{tmp_path}/incidents.jsonl: 3 steps in a row up to step 13 were not '
-    'finite; the examples are told there. Lower config.learning_rate, or mend '
-    'the data.'
+    'finite; the file lists their examples. Lower config.learning_rate, or '
+    'correct the data.'
   )
   # The last one too is told with its examples.
   assert [row['step'] for row in rows(tmp_path)] == [11, 12, 13]

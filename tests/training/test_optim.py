@@ -50,7 +50,7 @@ def test_a_row_matches_whole_names():
 
 def test_unmatched_parameters_are_all_named():
   with pytest.raises(
-    ValueError, match='says nothing of mot/und/kernel, mot/gen/kernel: add'
+    ValueError, match='has no row for mot/und/kernel, mot/gen/kernel: add'
   ):
     optim.multipliers(NAMES, ((r'vit/.*', 1.0),))
 
