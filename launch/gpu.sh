@@ -18,7 +18,7 @@ root="$(dirname "$0")/.."
 [ -f "$root/launch/setup.sh" ] || root="${SLURM_SUBMIT_DIR:-$root}"
 cd "$root"
 
-again=75
+preempted=75
 fail() { echo "Error: $1" >&2; exit "${2:-1}"; }
 
 dry_run=''
@@ -46,7 +46,7 @@ install() {
   run python -m pip install --quiet --disable-pip-version-check 'jax[cuda12]'
 }
 
-box() {  # runs a command until it is done; forwards signals to it
+machine() {  # runs a command until it is done; forwards signals to it
   local code child='' stop='' heard
   if [ -n "$dry_run" ]; then
     run "$@"
@@ -61,26 +61,26 @@ box() {  # runs a command until it is done; forwards signals to it
       heard='' code=0
       wait "$child" || code=$?
     done
-    [ "$code" = "$again" ] && [ -z "$stop" ] || return "$code"
+    [ "$code" = "$preempted" ] && [ -z "$stop" ] || return "$code"
     echo 'Preempted and saved; restarting.' >&2
   done
 }
 
 slurm() {
-  local code=0 stop='' here=()
+  local code=0 stop='' gpus=()
   [ -n "${SLURM_GPUS_ON_NODE:-}" ] ||
     fail 'the job has no GPUs; add --gpus-per-node= to sbatch.'
   # Under Slurm, JAX uses one GPU per process by default.
   [ "${SLURM_NTASKS_PER_NODE:-1}" != 1 ] ||
-    here=(env "JAX_LOCAL_DEVICE_IDS=$(seq -s , 0 $((SLURM_GPUS_ON_NODE - 1)))")
+    gpus=(env "JAX_LOCAL_DEVICE_IDS=$(seq -s , 0 $((SLURM_GPUS_ON_NODE - 1)))")
   # After SIGTERM, do not requeue: Slurm requeues a preempted job itself, and a
   # job ended by scancel must stay ended.
   trap 'stop=1' TERM
   # Processes end at different times; srun must not kill those still saving.
-  run "${here[@]}" srun --kill-on-bad-exit=0 \
+  run "${gpus[@]}" srun --kill-on-bad-exit=0 \
     ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} "$@" ||
     code=$?
-  [ "$code" = "$again" ] && [ -z "$stop" ] || return "$code"
+  [ "$code" = "$preempted" ] && [ -z "$stop" ] || return "$code"
   echo 'Time limit reached and saved; requeueing the job.' >&2
   scontrol requeue "$SLURM_JOB_ID"
 }
@@ -90,9 +90,9 @@ code=0
 if [ -n "${SLURM_JOB_ID:-}" ]; then
   slurm python -m synermedgen_jax.main --distributed "$@" || code=$?
 else
-  box python -m synermedgen_jax.main "$@" || code=$?
+  machine python -m synermedgen_jax.main "$@" || code=$?
 fi
 case "$code" in
-  0 | "$again") exit "$code" ;;
+  0 | "$preempted") exit "$code" ;;
   *) fail "training ended with status $code." "$code" ;;
 esac

@@ -20,13 +20,13 @@ fail() { note "Error: $1"; exit "${2:-1}"; }
 action="${1:-}"
 shift $(($# > 0))
 name='' type='' version='' queued='' dry_run=''
-where=() spot=() options=()
+location=() spot=() options=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --name=*) name="${1#*=}" ;;
     --type=*) type="${1#*=}" ;;
     --version=*) version="${1#*=}" ;;
-    --zone=* | --project=*) where+=("$1") ;;
+    --zone=* | --project=*) location+=("$1") ;;
     --spot) spot=(--spot) ;;
     --queued) queued=1 ;;
     --dry_run) dry_run=1 ;;
@@ -60,7 +60,7 @@ quoted() {  # prints words, quoted for a shell
 }
 
 run() { if [ -n "$dry_run" ]; then quoted "$@"; else "$@"; fi; }
-tpus() { run gcloud compute tpus "$@" "${where[@]}" --quiet; }
+tpus() { run gcloud compute tpus "$@" "${location[@]}" --quiet; }
 on() { tpus tpu-vm ssh "$name" --worker="$1" --command="$2"; }
 worker() { on all "bash synermedgen/code/launch/tpu_worker.sh $(quoted "$@")"; }
 
@@ -121,7 +121,7 @@ up() {  # creates the slice if necessary and waits until it is ready
   had_one=1
 }
 
-setup() {  # installs HEAD on all workers, except where training is running
+setup() {  # installs HEAD on all workers, unless training is running
   local archive="runs/$name.tar.gz" unpack
   unpack='mkdir -p synermedgen && cd synermedgen && if flock -n lock true; then'
   unpack+=' rm -rf code && mkdir code &&'
