@@ -209,7 +209,7 @@ def test_synthrad_refuses_a_mask_at_the_faces_alone():
   volume = np.zeros((8, 8, 8), np.float32)
   mask = np.zeros(volume.shape, bool)
   mask[0] = True
-  with pytest.raises(ValueError, match='at least 3 from every face'):
+  with pytest.raises(ValueError, match='at least 3 voxels from every face'):
     metrics.synthrad2023(volume, volume, mask)
 
 
