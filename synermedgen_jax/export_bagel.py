@@ -1,11 +1,11 @@
-"""Writes a model in BAGEL's file layout, for its users in PyTorch.
+"""Exports a model in BAGEL's file layout, for use in PyTorch.
 
   python -m synermedgen_jax.export_bagel --checkpoint=RUN/stage2 --output=DIR
 
-Reads the newest checkpoint of a run (averaged parameters where it kept them)
+Reads the newest checkpoint of a run (averaged parameters if the run has them)
 and writes `ema.safetensors`, `ae.safetensors`, the JSON configs and the
-tokenizer's files. `import_bagel` reads them back to the last bit. A model with
-parts that BAGEL lacks is refused.
+tokenizer's files. `import_bagel` reads them back exactly. A model with parts
+that BAGEL lacks is an error.
 """
 
 from pathlib import Path
@@ -19,14 +19,14 @@ from synermedgen_jax.inference import bagel_workdir
 from synermedgen_jax.input import vocab_files
 
 _CHECKPOINT = flags.DEFINE_string(
-  'checkpoint', None, 'The workdir of a run, or of import_bagel.'
+  'checkpoint', None, 'Workdir of a run or of import_bagel.'
 )
-_OUTPUT = flags.DEFINE_string('output', None, 'A new folder.')
+_OUTPUT = flags.DEFINE_string('output', None, 'New folder for the files.')
 _DTYPE = flags.DEFINE_enum(
   'dtype',
   None,
   ['bfloat16', 'float32'],
-  'Of all weights; by default each as the checkpoint has it.',
+  'Type of all weights; by default that of each weight in the checkpoint.',
 )
 
 
@@ -42,7 +42,7 @@ def _export(workdir: Path, output: Path) -> None:
   total = sum(tensor.nbytes for tensor in tensors.values())
   print(f'{output}: {len(tensors)} tensors, {total / 1e9:.3f} GB.')
   if not vocab_files.holds_tokenizer(output):
-    print(f'{workdir} holds no tokenizer: {output} has none.')
+    print(f'{workdir} has no tokenizer, so {output} has none either.')
 
 
 def main() -> None:

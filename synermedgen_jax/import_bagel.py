@@ -1,4 +1,4 @@
-"""Turns BAGEL's files into a workdir for `main`, `evaluate` and `translate`.
+"""Imports BAGEL's files as a workdir for `main`, `evaluate` and `translate`.
 
   python -m synermedgen_jax.import_bagel --source=DIR --dry_run
   python -m synermedgen_jax.import_bagel --source=DIR --output=RUN/bagel
@@ -6,14 +6,14 @@
       --config.init_from=RUN/bagel --config.store=STORE --workdir=RUN/stage1
 
 Reads `ema.safetensors` (or shards with an index), `ae.safetensors`, the JSON
-configs and the tokenizer's files. A key that is missing, unknown or of another
-shape than the configs say is an error, reported before any weight is read. The
-weights go through memory block by block. `--dry_run` prints the parameter that
-each key becomes, and reads headers alone.
+configs and the tokenizer's files. Missing keys, unknown keys and shapes that
+differ from the configs are reported before any weight is read. The weights are
+converted block by block. `--dry_run` reads only headers and prints the table of
+keys and parameters.
 
-A model of another size than BAGEL-7B-MoT trains with
---config=configs/stage1.py:init_from, and image sides and capacities to suit it.
-The workdir holds the tokenizer, so it may be copied to any place, such as
+To train a model of another size than BAGEL-7B-MoT, use
+--config=configs/stage1.py:init_from and set image sides and capacities. The
+workdir includes the tokenizer and can be copied anywhere, such as to
 gs://BUCKET/bagel.
 """
 
@@ -32,25 +32,29 @@ from synermedgen_jax.input import vocab_files
 from synermedgen_jax.interop import bagel_configs, bagel_weights
 from synermedgen_jax.models.bagel import BagelConfig
 
-_SOURCE = flags.DEFINE_string('source', None, "A folder of BAGEL's files.")
+_SOURCE = flags.DEFINE_string('source', None, "Folder of BAGEL's files.")
 _OUTPUT = flags.DEFINE_string(
-  'output', None, 'The new workdir: checkpoint, config and tokenizer.'
+  'output',
+  None,
+  'New workdir, which gets the checkpoint, the config and the tokenizer.',
 )
 _DTYPE = flags.DEFINE_enum(
   'dtype',
   'bfloat16',
   ['bfloat16', 'float32'],
-  'Type of the weights, and of the arithmetic with them.',
+  'Type of the stored weights and of computations with them.',
 )
 _DRY_RUN = flags.DEFINE_bool(
-  'dry_run', False, 'Print the table of keys; read no weights, write nothing.'
+  'dry_run',
+  False,
+  'Print the table of keys and parameters; read no weights, write nothing.',
 )
 
 
 def _print_table(
   matches: Sequence[bagel_weights.Match], model: BagelConfig, dtype: np.dtype
 ) -> None:
-  """Which key becomes which parameter, and what all of it weighs."""
+  """Prints keys, parameters and their total sizes."""
   rows = [('source', 'shape', 'dtype', 'parameter', 'shape', 'layout')]
   for entry, tensors in matches:
     layers = f'{{0..{entry.layers - 1}}}'
@@ -68,7 +72,7 @@ def _print_table(
   for row in rows:
     cells = [cell.ljust(n) for cell, n in zip(row, widths, strict=True)]
     print('  '.join(cells[:3]), ' -> ', '  '.join(cells[3:]).rstrip())
-  tensors = [tensor for _, found in matches for tensor in found]
+  tensors = [tensor for _, part in matches for tensor in part]
   params = bagel_weights.parameters(matches, model, dtype).values()
   print(
     f'{len(tensors)} tensors, {sum(t.nbytes for t in tensors) / 1e9:.3f} GB  '
@@ -93,11 +97,11 @@ def _import(source: Path, output: Path, dtype: np.dtype) -> None:
     params = bagel_workdir.import_bagel(source, output, dtype, progress)
   numbers = sum(array.size for array in params.values())
   print(
-    f'{output}: {numbers / 1e6:.2f} M numbers in {dtype.name}; start from it '
-    f'with --config.init_from={output}.'
+    f'{output}: {numbers / 1e6:.2f} M numbers in {dtype.name}; start a run '
+    f'from it with --config.init_from={output}.'
   )
   if not vocab_files.holds_tokenizer(output / FOLDER):
-    print(f'{source} holds no tokenizer: put its files into {output / FOLDER}.')
+    print(f'{source} has no tokenizer: copy its files to {output / FOLDER}.')
 
 
 def main() -> None:

@@ -9,11 +9,12 @@
       --root=SYNTHRAD,BRATS --store=STORE
   python -m synermedgen_jax.prepare --dataset=brats --root=DIR --check=REPORT
 
-`phantom` draws digital phantoms into --root first. `folder` reads
-DIR/<subject>/<modality>.nii.gz, `csv` a table; the public datasets are read as
-they are downloaded. docs/data.md has all of them.
-Interrupted, the same command goes on where it stopped; on a finished store it
-does nothing.
+`phantom` first writes digital phantoms into --root. `folder` reads
+DIR/<subject>/<modality>.nii.gz, and `csv` reads a table. Public datasets are
+read in their downloaded layout. docs/data.md describes all layouts.
+
+After an interruption, the same command resumes where it stopped. On a finished
+store it changes nothing.
 """
 
 import collections
@@ -45,26 +46,34 @@ from synermedgen_jax.slices.windows import FIXED_WINDOWS, parse_windows
 _DATASET = flags.DEFINE_list(
   'dataset',
   None,
-  f'Layouts of the input: phantom, folder, csv, {", ".join(PUBLIC_DATASETS)}, '
-  'or one that a module registers.',
+  'Layouts of the input, comma-separated: phantom, folder, csv, '
+  f'{", ".join(PUBLIC_DATASETS)}, or a layout that one of --modules registers.',
 )
 _ROOT = flags.DEFINE_list(
   'root',
   None,
-  'For each of them, the folder of the volumes, or the table of csv.',
+  'Folder of the volumes of each --dataset, comma-separated; for csv, the '
+  'table.',
 )
-_STORE = flags.DEFINE_string('store', None, 'Where the store goes (or gs://).')
+_STORE = flags.DEFINE_string(
+  'store', None, 'Folder of the store, or an address such as gs://BUCKET/STORE.'
+)
 _NAME = flags.DEFINE_string(
-  'name', None, "Name of the dataset; the root's own name by default."
+  'name',
+  None,
+  'Name of the dataset, for folder and csv; by default the name of --root.',
 )
 _REGION = flags.DEFINE_string(
   'region',
   None,
-  f'Body region of all subjects: {", ".join(Region)}, or one that a module '
-  'registers.',
+  f'Body region of all subjects: {", ".join(Region)}, or a region that one of '
+  '--modules registers.',
 )
 _MODULES = flags.DEFINE_list(
-  'modules', [], 'Python modules that register datasets, modalities, regions.'
+  'modules',
+  [],
+  'Python modules to import first, which register datasets, modalities or '
+  'regions.',
 )
 _PLANE = flags.DEFINE_enum(
   'plane', 'axial', list(PLANES), 'Plane of the slices.'
@@ -73,22 +82,22 @@ _FRAME = flags.DEFINE_enum(
   'frame',
   'volume',
   list(FRAMES),
-  'What fills the canvas: the longer side of the volume, or that of the body '
-  'in it.',
+  'Content that fills the canvas: the field of view of the volume, or the '
+  'body.',
 )
-_CANVAS = flags.DEFINE_integer('canvas', 256, 'Pixels a side of a slice.')
+_CANVAS = flags.DEFINE_integer('canvas', 256, 'Pixels per side of a slice.')
 _REFERENCE = flags.DEFINE_list(
   'reference',
   None,
-  'Modalities by preference: the first that a subject has gives the grid onto '
-  'which its others are resampled. Without it, the volumes of a subject must '
-  'share one grid.',
+  'Modalities in order of preference: the first that a subject has defines the '
+  'grid onto which its other volumes are resampled. By default, the volumes of '
+  'a subject must share one grid, except in phantoms and public datasets.',
 )
 _WINDOWS = flags.DEFINE_string(
   'windows',
   '',
-  'Windows instead of the default ones, such as ct:-1000:2000,pet:0:20 (HU, '
-  'SUV). MR without one takes the 99.5th percentile of each volume.',
+  'Intensity windows that replace the defaults, such as ct:-1000:2000,pet:0:20 '
+  '(HU, SUV). By default, the window of an MR ends at its 99.5th percentile.',
 )
 _MODALITIES = flags.DEFINE_list(
   'modalities', [], 'Modalities that every subject must have.'
@@ -102,21 +111,25 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Random seed of phantoms and splits.')
 _SUBJECTS = flags.DEFINE_integer(
   'subjects', 30, 'Phantom subjects per cohort.', lower_bound=1
 )
-_WORKERS = flags.DEFINE_integer('workers', 2, 'Processes.', lower_bound=1)
+_WORKERS = flags.DEFINE_integer(
+  'workers', 2, 'Number of processes.', lower_bound=1
+)
 _MOST_OFFSET = flags.DEFINE_float(
   'most_offset',
   6.0,
-  'Subjects whose volumes seem to lie further apart, in mm, are left out; 0 '
-  'takes all.',
+  'Largest estimated shift between the volumes of a subject, in mm. Subjects '
+  'beyond it are skipped; 0 accepts all.',
   lower_bound=0,
 )
 _CHECK = flags.DEFINE_string(
   'check',
   None,
-  'Write no store: look at every volume, and put a report into this folder.',
+  'Write no store: check every volume and write a report to this folder.',
 )
 _SKIP_BAD = flags.DEFINE_bool(
-  'skip_bad', False, 'Leave out subjects that cannot be used, and say so.'
+  'skip_bad',
+  False,
+  'Skip subjects that cannot be used, with a line on stderr.',
 )
 
 
@@ -127,7 +140,7 @@ def _parse_modalities(names: list[str]) -> tuple[Modality, ...]:
 def _ingest_settings() -> ingest.Settings:
   reference = _REFERENCE.value
   if reference is None:
-    # The phantoms' PET lies on a coarser grid than their CT.
+    # The phantoms' PET has a coarser grid than their CT.
     reference = ['ct', 't1'] if 'phantom' in _DATASET.value else []
   try:
     windows = {**FIXED_WINDOWS, **parse_windows(_WINDOWS.value)}
@@ -163,17 +176,19 @@ def _find_cases() -> list[CaseFiles]:
   layouts, roots = _DATASET.value, _ROOT.value
   if len(layouts) != len(roots):
     raise UsageError(
-      f'--dataset names {len(layouts)} layouts, --root {len(roots)} places.'
+      f'--dataset names {len(layouts)} layouts, but --root {len(roots)} paths.'
     )
   cases = [
     case
     for layout, root in zip(layouts, roots, strict=True)
     for case in _find(layout, Path(root))
   ]
-  places = collections.Counter(case.id for case in cases)
-  for case_id, count in places.items():
+  counts = collections.Counter(case.id for case in cases)
+  for case_id, count in counts.items():
     if count > 1:
-      raise UsageError(f'case {case_id} is in {count} of the --root; one only.')
+      raise UsageError(
+        f'--root: case {case_id} is in {count} of the paths; remove one.'
+      )
   return cases
 
 
@@ -206,7 +221,7 @@ def _find(layout: str, root: Path) -> list[CaseFiles]:
 
 
 def _check(folder: Path) -> None:
-  """Looks at every case and writes FOLDER/index.html; exits 1 on problems."""
+  """Checks every case and writes FOLDER/index.html; exits 1 on problems."""
   settings, cases = _ingest_settings(), _find_cases()
   with processes(_WORKERS.value, _MODULES.value) as pool:
     jobs = [pool.submit(inspection.inspect, case, settings) for case in cases]
@@ -241,7 +256,7 @@ def _summarise(store: SliceStore) -> None:
 
 def main() -> None:
   if not (_STORE.value or _CHECK.value):
-    raise UsageError('--store or --check: say where the result goes.')
+    raise UsageError('--store or --check: name the folder of the result.')
   import_modules(_MODULES.value)
   if _CHECK.value:
     _check(Path(_CHECK.value))

@@ -299,7 +299,8 @@ def test_other_settings_and_too_few_subjects_are_refused(tmp_path, prepare):
   root = study(tmp_path / 'in', 3)
   assert prepare(*folder_args(root, '--canvas=16'))[0] == 0
   assert_refused(
-    prepare(*folder_args(root, '--canvas=32')), 'canvas: 16 there, 32 here'
+    prepare(*folder_args(root, '--canvas=32')),
+    'canvas: 16 in the store, 32 now',
   )
   shutil.rmtree(root / 's02')
   assert_refused(prepare(*folder_args(root)), '2 subject(s) cannot be split')
@@ -382,7 +383,7 @@ def test_a_pair_that_does_not_correspond_is_left_out(prepare, tmp_path):
   args = folder_args(root, '--reference=ct', '--canvas=24')
   code, _, err = prepare(*args)
   assert code == 0, err
-  assert 'seems to lie 12 mm inferior of ct.nii.gz' in err
+  assert 'appears to be 12 mm inferior of ct.nii.gz' in err
   ids = [c.subject for c in SliceStore.open(tmp_path / 'store').cases]
   assert ids == ['s0', 's1', 's3']
   code, _, err = prepare(*args, '--most_offset=0', store=tmp_path / 'all')
@@ -425,7 +426,7 @@ def test_several_sets_go_into_one_store_and_people_into_one_split(
 def test_layouts_and_places_have_to_match(prepare, tmp_path):
   assert_refused(
     prepare('--dataset=brats,csv', f'--root={tmp_path}'),
-    '--dataset names 2 layouts, --root 1 places',
+    '--dataset names 2 layouts, but --root 1 paths',
   )
   assert_refused(
     prepare('--dataset=dicom', f'--root={tmp_path}'),
@@ -446,7 +447,7 @@ def test_a_check_writes_a_report_and_no_store(prepare, tmp_path):
   path.write_bytes(path.read_bytes()[:-200])
   code, out, _ = prepare(*args)
   assert code == 1
-  assert 'study.s1: mr.nii.gz: seems to lie 12 mm inferior of ct.nii.gz' in out
+  assert 'study.s1: mr.nii.gz: appears to be 12 mm inferior of ct.nii' in out
   assert 's2/ct.nii.gz: cannot be read, truncated' in out
   assert (tmp_path / 'report' / 'index.html').is_file()
   assert not (tmp_path / 'store').exists()

@@ -1,1 +1,1 @@
-"""Shared by all rooms: the medical vocabulary, the batch contract, the mesh."""
+"""Definitions for all layers: medical vocabulary, batch contract, mesh."""

@@ -1,15 +1,22 @@
-"""The only contract between data and model: what a packed batch holds.
+"""The packed batch: the only contract between data and model.
 
-A row packs several examples. Its tokens lie in two streams of fixed capacity:
+A row packs several examples. Its tokens form two streams of fixed capacity:
 `und` (text, image markers, ViT patches) and `gen` (VAE latent patches). Joint
-attention runs over both; who sees whom is two integers per key:
+attention runs over both streams. Two integers per key define its mask:
 
   key k is visible to query q iff visible_from[k] <= order[q] < visible_to[k]
 
-with `order` the token's place in packing order (the order in which BAGEL would
-lay the row out as one sequence). A causal key has [k, end of its example), a
-key of a full span [span start, end of example), a key of a noised span [span
-start, span end), and padding has the empty interval [0, 0).
+`order` is the token's index in packing order, the order in which BAGEL would
+write the row as one sequence. A key is visible over
+
+  causal token  [its own order, end of its example)
+  full span     [start of its span, end of its example)
+  noised span   [start of its span, end of its span)
+  padding       the empty interval [0, 0)
+
+Axis letters of the array annotations, here and in the model: b rows, u und
+tokens, g gen tokens, t tokens of either stream, p ViT patches, n images (in
+attention, key heads), l layers, e width, d width of a head, patch or latent.
 """
 
 from __future__ import annotations
@@ -21,21 +28,21 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-# Shapes alone stand for arrays where a step is compiled without data.
+# ShapeDtypeStruct replaces arrays when a step is compiled without data.
 Array = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
 
 @flax.struct.dataclass
 class Layout:
-  """Where the tokens of one stream lie and who sees them.
+  """Positions and visibility intervals of the tokens of one stream.
 
-  All (rows, tokens), or (tokens,) while a row is on its way into a batch.
+  All fields are int32 (rows, tokens), or (tokens,) before rows are stacked.
 
   Attributes:
     positions: RoPE position; all tokens of an image share one.
-    order: place in packing order, unique among a row's real tokens.
-    visible_from: first order that sees this token as a key.
-    visible_to: one past the last order that sees it; 0 for padding.
+    order: index in packing order, unique among a row's real tokens.
+    visible_from: first order that may attend to this token as a key.
+    visible_to: one past the last order that may; 0 for padding.
     example_ids: 1, 2, ... within the row; 0 for padding.
   """
 
@@ -48,28 +55,31 @@ class Layout:
 
 @flax.struct.dataclass
 class PackedBatch:
-  """`b` rows of packed examples, every shape static.
+  """`b` rows of packed examples; every shape is static.
+
+  Integers are int32; weights and pixels are float32.
 
   Attributes:
-    und: layout of the und stream, `u` tokens a row.
-    token_ids: text token per und token (0 where a ViT patch stands).
-    vit_index: which of the row's ViT patches stands here, or -1.
-    labels: the token to predict at this place.
+    und: layout of the und stream, `u` tokens per row.
+    token_ids: text token of each und token; 0 at a ViT patch.
+    vit_index: index of the ViT patch at this token within the row, or -1.
+    labels: token id to predict at this token.
     ntp_weight: weight of that prediction in the loss; 0 = no loss.
-    task_ids: the task of the example a token belongs to, as a position in the
-      sorted names of the run's tasks (`tasks.registry.task_names`); of no
-      meaning where `ntp_weight` is 0.
-    gen: layout of the gen stream, `g` tokens a row.
-    latent_index: which latent patch of the row stands here, counted over
-      (image, row, column) of the canvases' latent grids.
-    latent_positions: row of the latent position table.
+    task_ids: task of the token's example, as an index into the sorted names
+      of the run's tasks (`tasks.registry.task_names`); undefined where
+      `ntp_weight` is 0.
+    gen: layout of the gen stream, `g` tokens per row.
+    latent_index: index of this token's latent patch within the row, counted
+      over (image, row, column) of the canvases' latent grids.
+    latent_positions: index into the latent position table.
     noise_ids: 0 for a clean latent; k > 0 for the row's k-th noised image,
-      all of whose tokens share one timestep.
+      whose tokens share one timestep.
     vit_patches: flattened pixels (row, column, channel) in [-1, 1].
-    vit_positions: row of the ViT position table.
-    vit_visible_from, vit_visible_to: a patch sees its own image only; the
-      order of a patch is its index.
-    vae_images: `n` canvases a row, in [-1, 1], zero-padded right and below.
+    vit_positions: index into the ViT position table.
+    vit_visible_from, vit_visible_to: interval of patch indices that may attend
+      to this patch: those of its own image.
+    vae_images: `n` canvases per row in [-1, 1], zero-padded on the right and
+      at the bottom.
   """
 
   und: Layout
@@ -91,26 +101,31 @@ class PackedBatch:
 
 @dataclasses.dataclass(frozen=True)
 class Capacity:
-  """How much a packed row holds; a stage without images of a kind says 0."""
+  """Entries per packed row; 0 for a kind that a stage does not use."""
 
-  und: int
-  gen: int
+  und: int  # tokens
+  gen: int  # tokens
   vit: int  # ViT patches
   images: int  # VAE canvases
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageGeometry:
-  """How a square slice becomes tokens, in pixels.
+  """Image and patch sizes that turn a square slice into tokens.
 
   Attributes:
-    vit_side: side to which a slice is resized for the ViT.
-    vit_patch: ViT patch side.
-    vit_table: side of the ViT position tables, in patches.
-    vae_side: side of the VAE canvas.
-    latent_stride: pixels per latent token (VAE downsampling x latent patch).
-    latent_table: side of the latent position table, in latent tokens.
-    channels: image channels (a grey slice is repeated).
+    vit_side: side of the ViT's input, pixels.
+    vit_patch: side of a ViT patch, pixels.
+    vit_table: side of the ViT position tables, patches.
+    vae_side: side of the VAE canvas, pixels.
+    latent_stride: side of a latent token, pixels (VAE downsampling x latent
+      patch).
+    latent_table: side of the latent position table, latent tokens.
+    channels: image channels; a grey slice is repeated.
+
+  Raises:
+    ValueError: a side is not a multiple of its patch or stride, or gives more
+      tokens than its position table.
   """
 
   vit_side: int
@@ -130,14 +145,15 @@ class ImageGeometry:
         raise ValueError(f'Image side {side} is not a multiple of {step}.')
       if side // step > table:
         raise ValueError(
-          f'{side // step} tokens a side exceed the position table of {table}.'
+          f'{side // step} tokens per side exceed the position table of '
+          f'{table}.'
         )
 
 
 def abstract_batch(
   rows: int, capacity: Capacity, geometry: ImageGeometry
 ) -> PackedBatch:
-  """The shapes and dtypes of a batch of `rows` packed rows."""
+  """Returns a batch of `rows` rows of `jax.ShapeDtypeStruct`."""
 
   def array(*shape, dtype=np.int32):
     return jax.ShapeDtypeStruct((rows, *shape), dtype)

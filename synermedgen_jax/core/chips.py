@@ -1,4 +1,4 @@
-"""What accelerators can do at most, from their makers' data sheets.
+"""Memory and peak compute of accelerators, from their makers' data sheets.
 
 TPUs: cloud.google.com/tpu/docs, pages v4, v5e, v5p, v6e. GPUs: the NVIDIA A100,
 H100, H200 and B200 data sheets, SXM, dense.
@@ -13,12 +13,13 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """One chip.
+  """One accelerator chip.
 
   Attributes:
-    kind: how JAX calls it, or how that begins.
+    name: short name, as on flags.
+    kind: `jax.Device.device_kind`, or a prefix of it.
     memory_gb: high-bandwidth memory, GB.
-    tflops: peak bfloat16 rate, 10**12 floating-point operations a second.
+    tflops: peak bfloat16 rate, 10**12 floating-point operations per second.
   """
 
   name: str
@@ -43,6 +44,7 @@ CHIPS = (
 
 
 def chip_of(device: jax.Device) -> Chip | None:
-  """What a device is; None for one that is not listed, as a CPU."""
-  found = [c for c in CHIPS if device.device_kind.startswith(c.kind)]
-  return max(found, key=lambda chip: len(chip.kind), default=None)
+  """Returns the chip of a device; None if it is not in `CHIPS`, as a CPU."""
+  matches = [c for c in CHIPS if device.device_kind.startswith(c.kind)]
+  # The longest prefix decides: 'TPU v5' is also a prefix of 'TPU v5 lite'.
+  return max(matches, key=lambda chip: len(chip.kind), default=None)

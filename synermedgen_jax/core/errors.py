@@ -1,8 +1,8 @@
-"""The base of all errors that a user can fix."""
+"""The base class of errors that a user can fix."""
 
 
 class UserError(ValueError):
-  """Something that the user can fix; commands print it without a traceback.
+  """An error that the user can fix; commands print it without a traceback.
 
-  The message is one line that names the file, key or flag and says what to do.
+  The message is one line that names the file, key or flag and the remedy.
   """

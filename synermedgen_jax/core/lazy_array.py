@@ -1,4 +1,4 @@
-"""Arrays that are read piece by piece, for models larger than memory."""
+"""Arrays that are read block by block, for models larger than memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ BLOCK_BYTES = 64 * 2**20
 
 @dataclasses.dataclass(frozen=True)
 class LazyArray:
-  """An array whose pieces are read on demand.
+  """An array whose blocks are read on demand.
 
   Attributes:
-    shape, dtype: of the whole.
-    block: shape of the pieces in which it is best read and stored; the last
-      ones along an axis may be smaller.
-    read: the piece within an index.
+    shape, dtype: shape and dtype of the full array.
+    block: shape of the blocks in which to read and store the array; the last
+      block along an axis may be smaller.
+    read: returns the part of the array at an index.
   """
 
   shape: tuple[int, ...]
@@ -32,21 +32,21 @@ class LazyArray:
 
   @classmethod
   def of(cls, array: np.ndarray) -> LazyArray:
-    """An array that is in memory already."""
+    """Wraps an array that is already in memory."""
     return cls(array.shape, array.dtype, array.shape, array.__getitem__)
 
   @property
   def size(self) -> int:
-    """How many numbers."""
+    """Number of elements."""
     return math.prod(self.shape)
 
   @property
   def nbytes(self) -> int:
-    """Bytes of the whole."""
+    """Size of the full array in bytes."""
     return self.size * self.dtype.itemsize
 
   def blocks(self) -> Iterator[Index]:
-    """The index of every piece, the last axis fastest."""
+    """Indices of all blocks; the last axis varies fastest."""
     return itertools.product(
       *(
         [slice(i, min(i + step, n)) for i in range(0, n, step)]
@@ -55,16 +55,16 @@ class LazyArray:
     )
 
   def whole(self) -> np.ndarray:
-    """All of it, in memory."""
+    """Reads the full array into memory."""
     return self.read(tuple(slice(0, n) for n in self.shape))
 
 
 def block_shape(
   shape: Sequence[int], dtype: np.dtype, axes: Sequence[int]
 ) -> tuple[int, ...]:
-  """`shape` halved along `axes`, the first one first, to BLOCK_BYTES or less.
+  """Halves `shape` along `axes`, in order, down to at most BLOCK_BYTES.
 
-  Halves, so that the shards of a mesh begin where blocks begin.
+  Halving aligns blocks with the shards of a mesh.
   """
   block = list(shape)
   for axis in axes:

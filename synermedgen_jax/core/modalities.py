@@ -1,13 +1,13 @@
-"""The medical vocabulary: modalities, body regions, and the routes.
+"""The medical vocabulary: modalities, body regions and routes.
 
 A *route* is a directed synthesis task, source modality -> target modality, in
 one cohort. `ROUTES` holds the 22 routes of SynerMedGen (arXiv 2605.08724): both
 directions of brain CBCT-CT, pelvis CBCT-CT, brain MR-CT, pelvis MR-CT and
 whole-body PET-CT, and the 12 ordered pairs of the four BraTS contrasts.
-`OUTSIDE_ROUTES` holds routes in other regions, for data outside the paper's.
+`OUTSIDE_ROUTES` holds routes of datasets that the paper does not use.
 
-A project adds its own with `register_modality`, `register_region` and
-`register_route`, from a module that `config.modules` names.
+A project registers others with `register_modality`, `register_region` and
+`register_route`, in a module that `config.modules` names.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Iterable(type):
 
 
 class _Name(str, metaclass=_Iterable):
-  """A registered name. Equal names are the same object, and equal their text.
+  """A registered name: a string, and one object per name.
 
   `Modality('ct')` returns the registered modality or raises UserError.
   """
@@ -49,7 +49,7 @@ class _Name(str, metaclass=_Iterable):
 
   @property
   def value(self) -> str:
-    """The name as plain text, as in files and on flags."""
+    """The name as a plain string, as in files and on flags."""
     return str(self)
 
   def __repr__(self) -> str:
@@ -76,13 +76,13 @@ class _Name(str, metaclass=_Iterable):
 
 
 class Modality(_Name):
-  """An imaging modality; the text is its name in files and on flags.
+  """An imaging modality; the string is its name in files and on flags.
 
   Attributes:
-    label: what a person writes, and the answer that MI asks for.
-    unit: the physical unit of a voxel; `a.u.` where a scanner states none.
-    family: modalities of one family are easily confused, and MI shows them
-      beside each other on purpose; '' for none.
+    label: name in prompts and reports, and the expected answer of MI.
+    unit: physical unit of a voxel; `a.u.` for MR, whose scale is arbitrary.
+    family: modalities of one family are easily confused, so MI deliberately
+      shows them together; '' = no family.
   """
 
   members: ClassVar[dict[str, Modality]] = {}
@@ -102,16 +102,17 @@ class Modality(_Name):
 
   @classmethod
   def parse(cls, name: str) -> Modality:
-    """Returns the modality called `name`, in any case.
+    """Returns the modality `name`, ignoring case.
 
     Raises:
       UserError: the name is unknown; the message lists the known ones.
     """
-    return cls(name.lower())
+    lower = name.lower()
+    return cls(lower if lower in cls.members else name)
 
 
 class Region(_Name):
-  """A body region; `label` is what a person writes."""
+  """A body region; `label` is its name in prompts and reports."""
 
   members: ClassVar[dict[str, Region]] = {}
 
@@ -125,7 +126,7 @@ class Region(_Name):
 
   @classmethod
   def parse(cls, name: str) -> Region:
-    """Returns the region called `name`, in any case, with - or _.
+    """Returns the region `name`, ignoring case, with - or _.
 
     Raises:
       UserError: the name is unknown; the message lists the known ones.
@@ -137,7 +138,7 @@ class Region(_Name):
 class Route:
   """One directed synthesis task."""
 
-  cohort: str  # the prefix of its name: the region's, or brats
+  cohort: str  # prefix of the route's name: the region, or 'brats'
   region: Region
   source: Modality
   target: Modality
@@ -158,17 +159,18 @@ _ROUTES_BY_KEY: dict[tuple[Region, Modality, Modality], Route] = {}
 def register_modality(
   name: str, label: str, *, unit: str = 'a.u.', family: str = ''
 ) -> Modality:
-  """Adds a modality.
+  """Registers a modality.
 
   Args:
-    name: its name in files and on flags, e.g. 'swi'.
-    label: its name in questions, answers and reports, e.g. 'SWI (MRI)'.
-    unit: the physical unit of a voxel. Volumes in 'a.u.' are windowed by their
-      own percentiles; `prepare --windows` sets one for all volumes.
-    family: 'ct' or 'mr', or a family of its own; see `Modality`.
+    name: name in files and on flags, e.g. 'swi'.
+    label: name in questions, answers and reports, e.g. 'SWI (MRI)'.
+    unit: physical unit of a voxel. Volumes in 'a.u.' are windowed by their own
+      percentiles; `prepare --windows` sets one window for all volumes.
+    family: 'ct', 'mr' or a new family; see `Modality`.
 
   Raises:
-    UserError: the name or the label is taken.
+    UserError: the name or the label is taken, or the name has characters
+      other than lower-case letters, digits and _.
   """
   if label in {modality.label for modality in Modality}:
     raise UserError(f'Modality {name!r}: the label {label!r} is taken.')
@@ -176,14 +178,15 @@ def register_modality(
 
 
 def register_region(name: str, label: str = '') -> Region:
-  """Adds a body region.
+  """Registers a body region.
 
   Args:
-    name: its name in files and on flags, e.g. 'knee'.
-    label: its name in questions and reports; the name with - by default.
+    name: name in files and on flags, e.g. 'knee'.
+    label: name in questions and reports; by default `name` with - for _.
 
   Raises:
-    UserError: the name is taken.
+    UserError: the name is taken, or has characters other than lower-case
+      letters, digits and _.
   """
   return Region._register(name, label=label or name.replace('_', '-'))
 
@@ -191,18 +194,18 @@ def register_region(name: str, label: str = '') -> Region:
 def register_route(
   region: Region, source: Modality, target: Modality, *, cohort: str = ''
 ) -> tuple[Route, Route]:
-  """Adds a route and its reverse.
+  """Registers a route and its reverse.
 
   Args:
-    region: of the body.
+    region: body region of both routes.
     source, target: the two modalities.
-    cohort: the prefix of the routes' names; the region's name by default.
+    cohort: prefix of the routes' names; by default the region's name.
 
   Returns:
     source -> target, and target -> source.
 
   Raises:
-    UserError: the region has the route already, or another one has its name.
+    UserError: the region already has one of the routes, or a name is taken.
   """
   return _add_routes(
     *_both_ways(cohort or region.value, region, source, target)
@@ -223,7 +226,7 @@ def _key(route: Route) -> tuple[Region, Modality, Modality]:
 def _add_routes(*routes: Route) -> tuple[Route, ...]:
   for route in routes:
     if route.name in ROUTES_BY_NAME or _key(route) in _ROUTES_BY_KEY:
-      raise UserError(f'Route {route.name} exists already.')
+      raise UserError(f'Route {route.name} is already registered.')
   for route in routes:
     ROUTES_BY_NAME[route.name] = _ROUTES_BY_KEY[_key(route)] = route
   return routes
@@ -262,7 +265,7 @@ ROUTES: tuple[Route, ...] = _add_routes(
   ),
 )
 
-# The regions of SynthRAD2025, and the contrasts of MyoPS.
+# Regions of SynthRAD2025 and contrasts of MyoPS.
 OUTSIDE_ROUTES: tuple[Route, ...] = _add_routes(
   *(
     route
@@ -280,12 +283,12 @@ OUTSIDE_ROUTES: tuple[Route, ...] = _add_routes(
 
 
 def all_routes() -> tuple[Route, ...]:
-  """Every registered route: the paper's 22 first, then in order of addition."""
+  """All routes: the paper's 22 first, then in order of registration."""
   return tuple(ROUTES_BY_NAME.values())
 
 
 def confusable_groups() -> tuple[frozenset[Modality], ...]:
-  """The modalities of every family of at least two (`Modality.family`)."""
+  """Modalities of each family with at least two members (`Modality.family`)."""
   families: dict[str, set[Modality]] = {}
   for modality in Modality:
     if modality.family:
@@ -294,10 +297,11 @@ def confusable_groups() -> tuple[frozenset[Modality], ...]:
 
 
 def find_route(region: Region, source: Modality, target: Modality) -> Route:
-  """Returns the route of that key.
+  """Returns the route of a region from `source` to `target`.
 
   Raises:
-    UserError: there is none; the message lists the routes of the region.
+    UserError: the route is not registered; the message lists the routes of
+      the region.
   """
   try:
     return _ROUTES_BY_KEY[region, source, target]

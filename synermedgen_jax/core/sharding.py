@@ -1,7 +1,7 @@
-"""The device mesh and the rules that lay logical axes on it.
+"""The device mesh and the rules that map logical axes to it.
 
-Mesh axes: `data` (pure data parallelism, across slices), `fsdp` (parameters
-and batch split together), `tensor` (heads, MLP and vocabulary split).
+Mesh axes: `data` (pure data parallelism, across TPU slices), `fsdp` (shards
+parameters and rows), `tensor` (shards heads, MLP and vocabulary).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HEAD_AXIS = 'tensor'
 
 LOGICAL_RULES = (
   ('batch', BATCH_AXES),
-  ('lookup', 'data'),  # rows whose features are split over fsdp for a moment
+  ('lookup', 'data'),  # rows in the embedding lookup: fsdp shards the table
   ('length', None),
   ('embed', 'fsdp'),
   ('mlp', 'tensor'),
@@ -36,9 +36,14 @@ LOGICAL_RULES = (
 def make_mesh(
   shape: Sequence[int], devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """Returns a mesh of `shape` (data, fsdp, tensor); one -1 takes what is left.
+  """Returns a mesh of `shape` (data, fsdp, tensor).
 
-  Raises ValueError when the devices do not fill the shape.
+  Args:
+    shape: devices along each axis; one -1 takes all remaining devices.
+    devices: devices of the mesh; None = all devices of the run.
+
+  Raises:
+    ValueError: the product of `shape` is not the number of devices.
   """
   devices = list(jax.devices() if devices is None else devices)
   sizes = list(shape)
@@ -49,38 +54,48 @@ def make_mesh(
   if not positive or int(np.prod(sizes)) != len(devices):
     raise ValueError(
       f'mesh {tuple(shape)} over axes {MESH_AXES} does not fit '
-      f'{len(devices)} devices: set config.mesh so that its product does.'
+      f'{len(devices)} devices: set config.mesh so that its product is the '
+      'number of devices.'
     )
   return Mesh(np.asarray(devices).reshape(sizes), MESH_AXES)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Rows are split over data and fsdp; everything else is whole."""
+  """Shards the leading (rows) axis over data and fsdp, no other axis."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-@functools.lru_cache  # asked for every array of every batch
+@functools.lru_cache  # called for every array of every batch
 def rows_here(sharding: NamedSharding, rows: int) -> Int[np.ndarray, ' n']:
-  """The rows of a batch, of `rows` in all, that lie on this process's devices.
+  """Indices of the batch rows on this process's devices, ascending.
 
-  Ascending. With heads split over processes, several hold the same rows.
+  If heads are sharded across processes, several processes have the same rows.
+
+  Args:
+    sharding: as `batch_sharding` returns it.
+    rows: rows of the global batch.
   """
   indices = sharding.addressable_devices_indices_map((rows,)).values()
-  found = np.unique(np.concatenate([np.arange(rows)[i] for i in indices]))
-  found.flags.writeable = False  # all who ask are given the same
-  return found
+  local = np.unique(np.concatenate([np.arange(rows)[i] for i in indices]))
+  local.flags.writeable = False  # the cache returns one array to all callers
+  return local
 
 
 def place_rows(
   local: Shaped[np.ndarray, 'n ...'], sharding: NamedSharding
 ) -> jax.Array:
-  """The global array of which this process holds the rows `local`."""
+  """Builds a global array from the rows of each process.
+
+  Args:
+    local: the rows of this process, in the order of `rows_here`.
+    sharding: as `batch_sharding` returns it.
+  """
   parts = int(np.prod([sharding.mesh.shape[axis] for axis in BATCH_AXES]))
   rows = len(local) * parts // len(rows_here(sharding, parts))
-  here = rows_here(sharding, rows)
+  local_rows = rows_here(sharding, rows)
 
   def rows_at(index):
-    return local[np.searchsorted(here, np.arange(rows)[index[0]])]
+    return local[np.searchsorted(local_rows, np.arange(rows)[index[0]])]
 
   return jax.make_array_from_callback(
     (rows, *local.shape[1:]), sharding, rows_at
@@ -88,6 +103,6 @@ def place_rows(
 
 
 def param_shardings(abstract_variables, mesh: Mesh):
-  """Shardings for a tree whose leaves carry logical axis names."""
+  """NamedShardings of a tree whose leaves carry logical axis names."""
   specs = nn.get_partition_spec(abstract_variables)
   return nn.logical_to_mesh_sharding(specs, mesh, LOGICAL_RULES)

@@ -1,1 +1,1 @@
-"""Data in motion: examples to tokens to packed batches."""
+"""The input pipeline: examples to tokens to packed batches."""

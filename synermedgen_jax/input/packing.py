@@ -1,8 +1,8 @@
-"""Examples to tokens, and tokens of several examples to one packed row.
+"""Converts examples to tokens, and the tokens of several examples to a row.
 
-`tokenise` lays one example out with places counted from its own start;
-`finish_row` moves the places of every example of a row to where the packer put
-it. Between the two, any packer may concatenate the arrays feature by feature.
+`tokenise` numbers the tokens of one example from its own start. A packer then
+concatenates the features of several examples, and `finish_row` shifts the
+numbers of every example by its start in the row.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from synermedgen_jax.tasks.example import Example, ImageRef, Span
 
 ReadSlice = Callable[[ImageRef], Float[np.ndarray, 'side side *channels']]
 
-# How bright red, green and blue are (ITU-R BT.601).
+# Weights of red, green and blue (ITU-R BT.601).
 _LUMINANCE = np.asarray([0.299, 0.587, 0.114], np.float32)
 
-# The columns of the integer features, one row a token.
+# Columns of the integer features, which have one row per token.
 LAYOUT = ('positions', 'order', 'visible_from', 'visible_to', 'example_ids')
 UND = (*LAYOUT, 'token_ids', 'vit_index', 'labels', 'ntp_weight', 'task_ids')
 GEN = (*LAYOUT, 'latent_index', 'latent_positions', 'noise_ids')
@@ -38,7 +38,7 @@ VIT = ('vit_positions', 'vit_visible_from', 'vit_visible_to', 'example_ids')
 def resize(
   image: Float[np.ndarray, 'h w *c'], side: int
 ) -> Float[np.ndarray, '{side} {side} *c']:
-  """A square image at another size, bicubic and anti-aliased."""
+  """Resizes a square image in [-1, 1], bicubic and anti-aliased."""
   if image.shape[:2] == (side, side):
     return image
   if image.ndim == 3:
@@ -53,10 +53,10 @@ def resize(
 def to_pixels(
   image: Float[np.ndarray, 'h w *c'], side: int, geometry: ImageGeometry
 ) -> Float[np.ndarray, '{side} {side} channels']:
-  """A square image as the model takes it: its side, its channels.
+  """Converts a square image to the side and channels of the model.
 
-  A colour image becomes grey for a model without colours, and a grey one has
-  its channel repeated.
+  A colour image becomes grey if the model has another number of channels; a
+  grey image is repeated along the channels.
   """
   if image.ndim == 3 and image.shape[-1] != geometry.channels:
     image = image @ _LUMINANCE
@@ -69,14 +69,14 @@ def to_pixels(
 def patchify(
   image: Float[np.ndarray, 'h w c'], patch: int
 ) -> Float[np.ndarray, 'p d']:
-  """Patches row by row, each flattened as (row, column, channel)."""
+  """Patches, row by row, each flattened as (row, column, channel)."""
   h, w, c = image.shape
   blocks = image.reshape(h // patch, patch, w // patch, patch, c)
   return blocks.transpose(0, 2, 1, 3, 4).reshape(-1, patch * patch * c)
 
 
 def grid_positions(height: int, width: int, table: int) -> np.ndarray:
-  """Rows of a side x side position table for a grid in its corner."""
+  """Indices of a grid in the corner of a `table` x `table` position table."""
   return (np.arange(height)[:, None] * table + np.arange(width)).ravel()
 
 
@@ -99,6 +99,7 @@ class RowBuilder:
     self.noised = 0
 
   def add_text(self, span: Span) -> None:
+    """Adds a text between its two markers."""
     t = self.tokenizer
     ids = t.encode(span.text)
     tokens = [t.im_start, *ids, t.im_end]
@@ -113,6 +114,7 @@ class RowBuilder:
       self.position += 1
 
   def add_vit_image(self, pixels: Float[np.ndarray, 'h w c']) -> None:
+    """Adds the ViT patches of an image in [-1, 1] between two markers."""
     g = self.geometry
     patches = patchify(pixels, g.vit_patch)
     height, width = (side // g.vit_patch for side in pixels.shape[:2])
@@ -131,10 +133,11 @@ class RowBuilder:
   def add_vae_image(
     self, pixels: Float[np.ndarray, 'h w c'], noised: bool
   ) -> None:
+    """Adds the latent tokens of an image in [-1, 1] between two markers."""
     g = self.geometry
     height, width = (side // g.latent_stride for side in pixels.shape[:2])
     grid = g.vae_side // g.latent_stride
-    # Tokens are counted over the whole canvas, filled or not.
+    # Latent patches are numbered over the full canvas, including its padding.
     latents = len(self.images) * grid**2 + grid_positions(height, width, grid)
     places = grid_positions(height, width, g.latent_table)
     padding = [(0, g.vae_side - side) for side in pixels.shape[:2]]
@@ -161,7 +164,7 @@ class RowBuilder:
           )
         )
       self.order += 1
-    # The noised target is last; BAGEL moves on only past clean images.
+    # As in BAGEL, a noised image does not advance the RoPE position.
     self.position += not noised
 
   def _marker(self, i: int, count: int) -> int:
@@ -171,7 +174,7 @@ class RowBuilder:
   def _add_und(
     self, token, start, end, *, vit_index=-1, label=0, weight=0
   ) -> None:
-    """One und token, seen from `start` to `end` (None = the example's)."""
+    """Adds one und token, visible in [`start`, `end`); None = to the end."""
     self.und.append(
       (
         self.position,
@@ -188,9 +191,10 @@ class RowBuilder:
     )
 
   def features(self) -> dict[str, np.ndarray]:
+    """The features of the example; see `tokenise`."""
     g = self.geometry
 
-    # Everything but a noised key is seen up to the end of the example.
+    # All keys except noised ones are visible to the end of the example.
     def table(rows, width):
       rows = [[self.order if v is None else v for v in row] for row in rows]
       return np.asarray(rows, np.int32).reshape(-1, width)
@@ -221,16 +225,16 @@ def tokenise(
   task_id: int = 0,
   dropped: frozenset[int] = frozenset(),
 ) -> dict[str, np.ndarray]:
-  """Lays an example out as tokens, places counted from its own start.
+  """Converts an example to tokens, numbered from its own start.
 
   Args:
-    example: typed spans.
+    example: the typed spans.
     tokenizer: text to ids.
-    geometry: how slices become tokens.
-    read_slice: pixels of a slice or picture in [-1, 1].
-    task_id: the example's in `PackedBatch.task_ids`; inference needs none.
-    dropped: indices of condition spans to leave out (for guidance). A dropped
-      image still moves the RoPE position on, a dropped text does not (BAGEL,
+    geometry: sizes of images and patches.
+    read_slice: reads a slice or picture, pixels in [-1, 1].
+    task_id: id of the task in `PackedBatch.task_ids`; inference ignores it.
+    dropped: indices of condition spans to drop, for guidance. A dropped image
+      still advances the RoPE position, a dropped text does not (BAGEL,
       data/dataset_base.py).
 
   Returns:
@@ -262,7 +266,11 @@ def measure(
   *,
   dropped: frozenset[int] = frozenset(),
 ) -> Capacity:
-  """How much of a row `tokenise` would fill; reads no pixel."""
+  """The number of entries that `tokenise` would return; reads no pixels.
+
+  Args:
+    example, tokenizer, geometry, dropped: as in `tokenise`.
+  """
   patches = (geometry.vit_side // geometry.vit_patch) ** 2
   latents = (geometry.vae_side // geometry.latent_stride) ** 2
   kept = [s for i, s in enumerate(example.spans) if i not in dropped]
@@ -276,19 +284,24 @@ def measure(
 def split_target(
   features: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """Parts an example from its noised image, which is its last span.
+  """Separates the conditions of an example from its noised image.
 
   Args:
-    features: as `tokenise` returns them.
+    features: result of `tokenise`; the noised image must be the last span.
 
   Returns:
     The features of the conditions, and those of the noised span (two markers
-    and its latent tokens, no canvas), all of them at their places.
+    and the latent tokens, without a canvas). Positions are unchanged.
+
+  Raises:
+    ValueError: the example does not end with its only noised image.
   """
   noised = features['gen'][:, GEN.index('noise_ids')] > 0
   count = int(noised.sum())
   if not count or noised[:-count].any():
-    raise ValueError('An example to sample needs one noised image, its last.')
+    raise ValueError(
+      'Sampling needs an example with one noised image, its last span.'
+    )
   cut = {'und': 2, 'gen': count, 'vit': 0, 'vit_patches': 0, 'vae_images': 1}
   stop = {name: len(part) - cut[name] for name, part in features.items()}
   target = {name: part[stop[name] :] for name, part in features.items()}
@@ -297,7 +310,7 @@ def split_target(
 
 
 def feature_capacity(capacity: Capacity) -> dict[str, int]:
-  """The packer's capacity of every feature of `tokenise`."""
+  """Capacity of a row for every feature of `tokenise`."""
   return {
     'und': capacity.und,
     'gen': capacity.gen,
@@ -310,9 +323,17 @@ def feature_capacity(capacity: Capacity) -> dict[str, int]:
 def concatenate_row(
   examples: Sequence[Mapping[str, np.ndarray]], capacity: Capacity
 ) -> dict[str, np.ndarray]:
-  """Packs these very examples into one row (inference and tests).
+  """Packs all given examples into one row, for inference and tests.
 
-  Raises ValueError where they do not fit.
+  Args:
+    examples: results of `tokenise`.
+    capacity: entries of the row.
+
+  Returns:
+    Padded features and their `*_segment_ids`, the arguments of `finish_row`.
+
+  Raises:
+    ValueError: the examples exceed the capacity.
   """
   row = {}
   for name, size in feature_capacity(capacity).items():
@@ -321,7 +342,7 @@ def concatenate_row(
     if len(data) > size:
       raise ValueError(
         f'{len(data)} entries of {name!r} exceed the capacity of {size}: '
-        f'raise config.capacity.'
+        'raise config.capacity.'
       )
     ids = np.repeat(np.arange(1, len(parts) + 1), [len(p) for p in parts])
     pad = size - len(data)
@@ -331,11 +352,11 @@ def concatenate_row(
 
 
 def finish_row(row: Mapping[str, np.ndarray], geometry: ImageGeometry) -> dict:
-  """Moves every example's places to where it stands in the row.
+  """Shifts the indices of every example by the start of the example in the row.
 
   Args:
     row: packed features and their `*_segment_ids` (1, 2, ...; 0 = padding).
-    geometry: as given to `tokenise`.
+    geometry: the argument of `tokenise`.
 
   Returns:
     The fields of a `PackedBatch`, without the rows axis.
@@ -347,7 +368,7 @@ def finish_row(row: Mapping[str, np.ndarray], geometry: ImageGeometry) -> dict:
   examples = max((int(s.max(initial=0)) for s in segments.values()), default=0)
 
   def starts(*names):
-    """Where each example begins, counting entries of these features."""
+    """Start of each example, counting entries of these features."""
     counts = sum(
       np.bincount(segments[n], minlength=examples + 1)[1:] for n in names
     )
@@ -388,9 +409,9 @@ def finish_row(row: Mapping[str, np.ndarray], geometry: ImageGeometry) -> dict:
 
 
 def _number_noises(noise_ids, segment_ids):
-  """Numbers a row's noised images 1, 2, ... over its examples."""
+  """Numbers the noised images of a row 1, 2, ... across its examples."""
   noised = noise_ids > 0
-  # An (example, image) pair is one noised image; unique keeps their order.
+  # Each (example, image) pair is one noised image; `unique` sorts the pairs.
   pairs = segment_ids.astype(np.int64) * 2**20 + noise_ids
   _, number = np.unique(pairs[noised], return_inverse=True)
   out = np.zeros_like(noise_ids)
@@ -403,7 +424,16 @@ def pack_rows(
   capacity: Capacity,
   geometry: ImageGeometry,
 ) -> PackedBatch:
-  """One example a row: the batches of inference."""
+  """Packs one example per row, for inference.
+
+  Args:
+    examples: results of `tokenise`.
+    capacity: entries of a row.
+    geometry: the argument of `tokenise`.
+
+  Raises:
+    ValueError: an example exceeds the capacity.
+  """
   rows = [
     finish_row(concatenate_row([e], capacity), geometry) for e in examples
   ]
@@ -411,5 +441,5 @@ def pack_rows(
 
 
 def to_batch(rows: Mapping[str, np.ndarray]) -> PackedBatch:
-  """The fields of stacked rows as the batch that the model takes."""
+  """Makes a batch from the stacked results of `finish_row`."""
   return PackedBatch(**rows)

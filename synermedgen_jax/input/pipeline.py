@@ -1,10 +1,10 @@
-"""The Grain pipeline: a slice store or other examples in, packed batches out.
+"""The Grain pipeline: a slice store or other examples to packed batches.
 
-A seed fixes every batch, and the iterator is checkpointed with the train state.
-Every epoch of a task shows all of its pairs once, in an order that the seed
-fixes; where routes have different weights, the routes of one weight have epochs
-of their own. The n streams that fill a batch share one sequence of examples:
-each takes every n-th.
+A seed determines every batch, and the iterator is checkpointed with the train
+state. An epoch of a task has each of its pairs once, in a seeded order. If
+routes have different weights, the routes of each weight have their own epochs.
+The n streams that fill a batch share one sequence of examples; each takes every
+n-th.
 """
 
 from __future__ import annotations
@@ -36,24 +36,26 @@ from synermedgen_jax.tasks.registry import Task, task_named, task_names
 
 _NO_CHANGES = Augment()
 
-# Between the seeds of two groups of one task: tasks have neighbouring seeds.
-_APART = 1_000_003
+# Distance of the seeds of a task's groups; tasks have consecutive seeds.
+_SEED_STEP = 1_000_003
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-  """Which examples a dataset has, and in which shares.
+  """The tasks, wordings and routes of a dataset.
 
   Attributes:
     tasks: name in `tasks.registry` -> share of the examples.
-    prompts: the wordings.
-    neighbours: K, how far a negative of CTS may lie from the true slice.
+    prompts: wordings of the prompts.
+    neighbours: K, largest distance in slices of a CTS negative from the true
+      slice.
     routes: names of the routes to keep; empty = all.
-    route_weights: (regular expression of a route's whole name, weight). A pair
-      of that route is synthesised `weight` times as often as a pair of a route
-      that no row matches; the first matching row decides.
-    sources: task -> seed -> an endless dataset, instead of the task's own.
-    files: the files that `sources` read, as `config.bagel_files` names them.
+    route_weights: (regular expression of a full route name, weight). A pair of
+      a matching route is synthesised `weight` times as often as a pair of a
+      route without a match; the first match applies.
+    sources: task -> function from a seed to an endless dataset that replaces
+      the task's own.
+    files: the files that `sources` read, as in `config.bagel_files`.
   """
 
   tasks: Mapping[str, float]
@@ -67,10 +69,10 @@ class Mixture:
 
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-  """How often a condition of synthesis is left out, for guidance.
+  """Dropout of the conditions of synthesis, for classifier-free guidance.
 
   Attributes:
-    text, vae, vit: share of the text, VAE and ViT spans that are dropped.
+    text, vae, vit: probability of dropping a text, VAE or ViT span.
   """
 
   text: float = 0.0
@@ -78,7 +80,7 @@ class Dropout:
   vit: float = 0.0
 
   def draw(self, example: Example, rng: np.random.Generator) -> frozenset[int]:
-    """Indices of the spans to drop."""
+    """Draws the indices of the spans to drop; never one with a loss."""
     rates = {'text': self.text, 'vae_image': self.vae, 'vit_image': self.vit}
     return frozenset(
       i
@@ -101,7 +103,7 @@ class BuildExample(grain.RandomMapTransform):
 
 
 def slice_reader(store: SliceStore | None) -> packing.ReadSlice:
-  """Reads pixels: slices from the store, pictures by their own `read`."""
+  """Returns a reader of slices in `store` and of pictures, in [-1, 1]."""
 
   def read(ref: ImageRef) -> np.ndarray:
     if isinstance(ref, SliceRef):
@@ -112,14 +114,14 @@ def slice_reader(store: SliceStore | None) -> packing.ReadSlice:
 
 
 class ExampleTooLarge(UserError):
-  """An example that no row can hold; one line naming the key of capacity."""
+  """An example that exceeds the capacity of a row; one line naming the key."""
 
 
 class Tokenise(grain.RandomMapTransform):
-  """Example -> features of a packer.
+  """Example -> features of a packer (`packing.tokenise`).
 
   Attributes:
-    task_names: all tasks, in the order of their ids.
+    task_names: names of all tasks, in the order of their ids.
   """
 
   def __init__(
@@ -144,7 +146,7 @@ class Tokenise(grain.RandomMapTransform):
     if example.task not in self.task_names:
       raise ValueError(
         f'An example of task {example.task!r} came from a source of '
-        f'{", ".join(self.task_names)}: name it as the task is registered.'
+        f'{", ".join(self.task_names)}: give examples the registered name.'
       )
     dropped = frozenset()
     if task_named(example.task).kind == 'synthesis':
@@ -166,11 +168,11 @@ def _check_size(
 ) -> None:
   parts = {'und': 'und', 'gen': 'gen', 'vit': 'vit', 'images': 'vae_images'}
   for name, part in parts.items():
-    room = getattr(capacity, name)
-    if len(features[part]) > room:
+    limit = getattr(capacity, name)
+    if len(features[part]) > limit:
       raise ExampleTooLarge(
-        f'config.capacity.{name} is {room}, an example of task '
-        f'{example.task!r} fills {len(features[part])}.'
+        f'config.capacity.{name} is {limit}, but an example of task '
+        f'{example.task!r} needs {len(features[part])}.'
       )
 
 
@@ -185,10 +187,10 @@ def example_dataset(
   """An endless sequence of one task's examples, shuffled anew every epoch.
 
   Args:
-    pool: the cases and wordings.
-    task: one that is built from pairs.
-    seed: fixes the order and all draws.
-    routes, route_weights: as `Mixture` has them.
+    pool: cases and wordings.
+    task: a task that is built from pairs.
+    seed: random seed of the order and of all draws.
+    routes, route_weights: as in `Mixture`.
 
   Raises:
     ValueError: no pair is eligible.
@@ -212,7 +214,7 @@ def example_dataset(
   return grain.MapDataset.mix(
     [
       grain.MapDataset.source(group)
-      .seed((seed + _APART * i) % 2**32)
+      .seed((seed + _SEED_STEP * i) % 2**32)
       .shuffle()
       .repeat()
       .random_map(build)
@@ -223,7 +225,7 @@ def example_dataset(
 
 
 def _weight(route: str, weights: Sequence[tuple[str, float]]) -> float:
-  """The weight of the first row that matches; 1 if none does."""
+  """The weight of the first matching row; 1 if none matches."""
   return next((w for row, w in weights if re.fullmatch(row, route)), 1.0)
 
 
@@ -247,23 +249,27 @@ def train_dataset(
   """An endless dataset of `PackedBatch`es.
 
   Args:
-    store: a finished slice store; None where no task is built from pairs.
+    store: a finished slice store; None if no task is built from pairs.
     split: 'train', 'val' or 'test'.
-    tokenizer, geometry, capacity: how examples become rows.
-    mixture: which examples.
-    rows: rows of the whole batch.
-    seed: fixes order, draws and packing.
+    tokenizer, geometry, capacity: conversion of examples to rows.
+    mixture: tasks, wordings and routes.
+    rows: rows of the global batch.
+    seed: random seed of order, draws and packing.
     dropout: condition dropout of synthesis.
     augment: random changes of images.
     packing_bins: open rows of a stream's first-fit packer.
-    streams: how many fill the batch, each its own rows with its own examples.
-    here: the streams that this process reads; None = all.
+    streams: number of streams that fill the batch; each fills its own rows with
+      its own examples.
+    here: streams that this process reads; None = all.
     threads: reader threads of this process, at least one per stream.
+
+  Returns:
+    The data, whose iterator yields the rows of this process.
 
   Raises:
     ValueError: a task is unknown or has no examples, or one of its first four
-      cannot be read or fits in no row (`ExampleTooLarge`). Errors of later
-      examples are raised by the iterator.
+      examples cannot be read or exceeds the capacity (`ExampleTooLarge`). The
+      iterator raises the errors of later examples.
   """
   tokenise = Tokenise(
     slice_reader(store),
@@ -289,7 +295,7 @@ def train_dataset(
       features, geometry, capacity, rows // streams, packing_bins, seed + stream
     )
 
-  layout = {  # what a position in the data depends on
+  layout = {  # settings that determine the meaning of an iterator state
     'streams': streams,
     'rows': rows,
     'packing_bins': packing_bins,
@@ -315,12 +321,12 @@ def _pack(
   bins: int,
   seed: int,
 ) -> grain.IterDataset:
-  """Features of examples -> `rows` rows and the numbers of their examples."""
+  """Packs features into batches of `rows` rows, with the example numbers."""
   packed = grain.experimental.FirstFitPackIterDataset(
     features,
     length_struct={
       **packing.feature_capacity(capacity),
-      'numbers': capacity.und + capacity.gen,  # at most one a token
+      'numbers': capacity.und + capacity.gen,  # at most one per token
     },
     num_packing_bins=max(bins, rows),
     seed=seed,
@@ -338,9 +344,9 @@ def _numbers(row: Mapping[str, np.ndarray]) -> np.ndarray:
   return np.where(row['numbers_segment_ids'] > 0, row['numbers'], -1)
 
 
-def _try_some(features: grain.MapDataset, some: int = 4) -> None:
+def _try_first(features: grain.MapDataset, count: int = 4) -> None:
   """Reads the first examples, so that errors appear before training starts."""
-  for index in range(some):
+  for index in range(count):
     features[index]
 
 
@@ -357,8 +363,8 @@ def _mixed_examples(
     _task_examples(store, split, task_named(name), mixture, seed + i)
     for i, name in enumerate(names)
   ]
-  for part in parts:  # Otherwise a rare task fails only hours into the run.
-    _try_some(part.seed(seed).random_map(tokenise))
+  for part in parts:  # Otherwise a rare task might fail hours into a run.
+    _try_first(part.seed(seed).random_map(tokenise))
   shares = [mixture.tasks[name] for name in names]
   return grain.MapDataset.mix(parts, shares).seed(seed)
 

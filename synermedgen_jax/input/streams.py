@@ -1,9 +1,9 @@
-"""The rows of a batch as streams, which any number of processes can share out.
+"""Distributes the rows of a batch over any number of processes, as streams.
 
-A run's data are a fixed number of streams, each of which packs its own share of
-the examples into its own rows of the batch. A process reads the streams whose
-rows lie on its devices, so a batch is the same however many processes there
-are, and a run goes on with another number of them.
+A run has a fixed number of streams. Each stream packs its own share of the
+examples into its own rows of the batch. A process reads the streams of the rows
+on its devices. A batch therefore does not depend on the number of processes,
+and a run can resume with another number.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ from synermedgen_jax.tasks.example import SliceRef
 
 
 def streams_of(rows_here: Int[np.ndarray, ' n'], rows: int, streams: int):
-  """The streams whose rows a process holds, in the order of the rows.
+  """Returns the streams that a process reads, in the order of their rows.
 
   Args:
-    rows_here: the rows on the devices of this process.
-    rows: of the whole batch.
-    streams: how many there are.
+    rows_here: rows on the devices of this process.
+    rows: rows of the global batch.
+    streams: number of streams.
 
   Raises:
-    ValueError: rows or processes cut through a stream; what to set instead.
+    ValueError: streams have unequal numbers of rows, or the rows of a stream
+      are on several processes.
   """
   each = rows // streams
-  found = np.unique(rows_here // each) if each else rows_here
-  if rows % streams or len(found) * each != len(rows_here):
+  local = np.unique(rows_here // each) if each else rows_here
+  if rows % streams or len(local) * each != len(rows_here):
     raise ValueError(
       f'{streams} for {rows} rows, {len(rows_here)} of them on this process: '
       'every stream needs as many rows as the others, and all of its rows on '
       'one process; set a multiple of the number of processes that divides '
       'config.rows.'
     )
-  return found.tolist()
+  return local.tolist()
 
 
 class TrainData:
-  """An endless iterable of `PackedBatch`es, the rows of this process."""
+  """An endless iterable of `PackedBatch`es with the rows of this process."""
 
   def __init__(
     self,
@@ -57,10 +58,11 @@ class TrainData:
   ):
     """
     Args:
-      examples: the sequence that all processes share out.
-      streams: of this process, by their number, in the order of their rows;
+      examples: the sequence of examples that all streams share.
+      streams: streams of this process by number, in the order of their rows;
         elements are (PackedBatch, numbers of its examples).
-      layout: what a place in the streams depends on, as JSON values.
+      layout: settings that determine the meaning of an iterator state, as JSON
+        values.
     """
     self._examples = examples
     self._streams = dict(streams)
@@ -71,7 +73,7 @@ class TrainData:
     return BatchIterator(streams, self._layout)
 
   def describe(self, numbers: Int[np.ndarray, ...]) -> list[dict[str, Any]]:
-    """What the examples of these numbers are; -1 stands for none."""
+    """Describes the examples of these numbers, ignoring -1: task and images."""
     return [
       {'number': int(number), **_description(self._examples[int(number)])}
       for number in np.unique(numbers)
@@ -94,12 +96,13 @@ def _description(example) -> dict[str, Any]:
 
 @dataclasses.dataclass
 class BatchIterator:
-  """The rows of several streams, one stream after another.
+  """Yields batches whose rows are those of all streams, concatenated.
 
   Attributes:
-    streams: iterators of them by number.
-    layout: what a place in them depends on.
-    numbers: (rows, places) of the examples in the batch last given; -1 fills.
+    streams: iterators of the streams by number.
+    layout: settings that determine the meaning of `get_state`.
+    numbers: (rows, n) numbers of the examples in the latest batch, padded with
+      -1; None before the first batch.
   """
 
   streams: Mapping[int, grain.DatasetIterator]
@@ -117,10 +120,10 @@ class BatchIterator:
     return batch
 
   def get_state(self) -> dict[str, Any]:
-    """Where every stream is, as JSON values by the stream's number."""
+    """State of every stream by its number, as JSON values."""
     return {str(n): stream.get_state() for n, stream in self.streams.items()}
 
   def set_state(self, state: Mapping[str, Any]) -> None:
-    """Goes to where these streams were; there may be others among them."""
+    """Restores the states of these streams; `state` may have more streams."""
     for number, stream in self.streams.items():
       stream.set_state(state[str(number)])

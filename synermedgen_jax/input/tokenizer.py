@@ -1,9 +1,9 @@
-"""Text to token ids: the small models' own tokenizer, or one from files.
+"""Converts text to token ids, with the project's tokenizer or one from files.
 
 The project's tokenizer is a byte-level BPE trained on the prompts of
-`tasks/prompts.py`: each of their words and each modality label is one token,
-and any other text still encodes and decodes exactly. A word has the same id at
-the start of a line as after a space, so a panel's letter is one token anywhere.
+`tasks/prompts.py`. Each word of the prompts and each modality label is one
+token; all other text encodes and decodes exactly. A word has the same id at the
+start of a line and after a space, so the letter of a panel is always one token.
 
 `projects/small_base/train_tokenizer.py` writes it to `tokenizer.json`.
 """
@@ -21,7 +21,7 @@ from etils.epath import PathLike
 
 from synermedgen_jax.input import vocab_files
 
-PROJECT = 'project'  # the name of the tokenizer that ships
+PROJECT = 'project'  # name of the project's tokenizer in configs
 
 PAD = '<|pad|>'
 IM_START, IM_END = '<|im_start|>', '<|im_end|>'
@@ -30,14 +30,18 @@ MARKERS = (IM_START, IM_END, VISION_START, VISION_END)
 
 
 class Tokenizer:
-  """Text to ids and back, with the four markers of spans."""
+  """Converts text to ids and back, with the four markers of spans.
 
-  pad = 0  # The id of padding: nothing attends to it and no loss counts it.
+  Attributes:
+    im_start, im_end, vision_start, vision_end: ids of the markers.
+  """
+
+  pad = 0  # id of padding, which has no effect on attention or loss
 
   def __init__(self, tokenizer: tokenizers.Tokenizer):
-    """Wraps `tokenizer`, adding the markers that it lacks."""
+    """Wraps `tokenizer`, and adds the markers that it lacks."""
     tokenizer.add_special_tokens(list(MARKERS))
-    # A text that spells a marker is a text, not a marker.
+    # Markers spelled in a text are encoded as text.
     tokenizer.encode_special_tokens = True
     self._tokenizer = tokenizer
     self.im_start, self.im_end, self.vision_start, self.vision_end = (
@@ -46,17 +50,17 @@ class Tokenizer:
 
   @classmethod
   def from_file(cls, path: PathLike) -> Tokenizer:
-    """Reads a tokenizer such as the one beside BAGEL's weights.
+    """Reads a tokenizer, such as that in the folder of BAGEL's weights.
 
-    Markers that it lacks get the ids after its last; others keep theirs.
+    Missing markers get the ids after the last; existing ones keep their ids.
 
     Args:
-      path: a `tokenizer.json`, or a folder that holds one, or `vocab.json` and
-        `merges.txt` of Qwen2; local or an address such as gs://BUCKET/DIR.
+      path: a `tokenizer.json`, or a folder with one or with Qwen2's
+        `vocab.json` and `merges.txt`; local or such as gs://BUCKET/DIR.
 
     Raises:
-      FileNotFoundError: naming the missing file.
-      ValueError: one line naming a file and what is wrong with it.
+      FileNotFoundError: a file is missing; the message names it.
+      ValueError: a file is invalid; the message names file and problem.
     """
     return cls(vocab_files.read(path))
 
@@ -72,7 +76,7 @@ class Tokenizer:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """12 hexadecimal digits that tokenizers with equal ids share."""
+    """12 hexadecimal digits, equal for tokenizers with equal ids."""
     vocab = json.dumps(self._tokenizer.get_vocab(), sort_keys=True)
     return hashlib.sha256(vocab.encode()).hexdigest()[:12]
 
@@ -89,15 +93,15 @@ class Tokenizer:
 
 
 def project_tokenizer() -> Tokenizer:
-  """The tokenizer of the small models, as shipped."""
+  """Reads the project's tokenizer from the package."""
   file = resources.files('synermedgen_jax.input') / 'tokenizer.json'
   return Tokenizer.from_json(file.read_text('utf-8'))
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-  """Reads the tokenizer called 'project', or the one at a path or address.
+  """Reads the project's tokenizer ('project') or one at a path or address.
 
   Raises:
-    FileNotFoundError, ValueError: as `Tokenizer.from_file`.
+    FileNotFoundError, ValueError: as in `Tokenizer.from_file`.
   """
   return project_tokenizer() if name == PROJECT else Tokenizer.from_file(name)

@@ -1,9 +1,9 @@
-"""A tokenizer from its files: `tokenizer.json`, or Qwen2's older two.
+"""Reads a tokenizer from `tokenizer.json`, or from Qwen2's two older files.
 
-`vocab.json` maps tokens to ids and `merges.txt` orders the merges. Neither
-says how a text is split into words first; this module uses Qwen2's rule.
-Special tokens come from `tokenizer_config.json`, or else are those of Qwen2.5.
-Paths may be local or addresses such as gs://BUCKET/DIR.
+`vocab.json` maps tokens to ids and `merges.txt` orders the merges. Neither file
+defines the words that a text is first split into; this module uses Qwen2's
+rule. Special tokens are those of `tokenizer_config.json`, by default those of
+Qwen2.5. Paths may be local or addresses such as gs://BUCKET/DIR.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tokenizers
 from etils.epath import Path, PathLike
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-# The files of a tokenizer, here and in PyTorch.
+# Files of a tokenizer, including those that only PyTorch code reads.
 FILES = (
   'tokenizer.json',
   'tokenizer_config.json',
@@ -25,18 +25,18 @@ FILES = (
   'added_tokens.json',
 )
 
-# A word is the first of these that fits, spaces going with what follows them.
+# A word is the first match of these; a space belongs to the following word.
 _WORDS = (
-  r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",  # what an apostrophe ends with
-  r'[^\r\n\p{L}\p{N}]?\p{L}+',  # letters, with one space or sign before them
-  r'\p{N}',  # digits one by one
-  r' ?[^\s\p{L}\p{N}]+[\r\n]*',  # signs, with the line's end after them
+  r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",  # English contractions
+  r'[^\r\n\p{L}\p{N}]?\p{L}+',  # letters, with one preceding space or sign
+  r'\p{N}',  # single digits
+  r' ?[^\s\p{L}\p{N}]+[\r\n]*',  # signs, with following line ends
   r'\s*[\r\n]+',
-  r'\s+(?!\S)',  # all spaces but the one that belongs to a word
+  r'\s+(?!\S)',  # spaces, without the one that belongs to the next word
   r'\s+',
 )
 
-# What Qwen2.5 adds to its vocabulary, from id 151643 on.
+# Tokens that Qwen2.5 adds to its vocabulary, from id 151643 on.
 _ADDED = (
   '<|endoftext|>',
   '<|im_start|>',
@@ -61,7 +61,7 @@ _ADDED = (
   '<|repo_name|>',
   '<|file_sep|>',
 )
-# Of these, words like others, which a text may spell.
+# The added tokens that are not special: a text may contain them.
 _ADDED_WORDS = frozenset(_ADDED[14:])
 
 
@@ -73,12 +73,12 @@ def holds_tokenizer(folder: PathLike) -> bool:
 
 
 def copy(source: PathLike, folder: PathLike) -> None:
-  """Copies a tokenizer's files into `folder`, which is made if need be.
+  """Copies the files of a tokenizer into `folder`, creating it if necessary.
 
   Args:
-    source: a folder, of which the files in `FILES` are copied; or one file,
-      which becomes `tokenizer.json`.
-    folder: where the copies go.
+    source: a folder, whose files in `FILES` are copied, or one file, which
+      becomes `tokenizer.json`.
+    folder: the target folder.
   """
   source, folder = Path(source), Path(folder)
   copies = {source: 'tokenizer.json'}
@@ -94,8 +94,8 @@ def read(path: PathLike) -> tokenizers.Tokenizer:
   """Reads a `tokenizer.json`, or a folder with one or with Qwen2's files.
 
   Raises:
-    FileNotFoundError: naming the missing file.
-    ValueError: one line naming a file and what is wrong with it.
+    FileNotFoundError: a file is missing; the message names it.
+    ValueError: a file is invalid; the message names file and problem.
   """
   path = Path(path)
   if not path.is_dir():
@@ -104,17 +104,17 @@ def read(path: PathLike) -> tokenizers.Tokenizer:
     return _read_tokenizer_json(path / 'tokenizer.json')
   if not (path / 'vocab.json').is_file():
     raise FileNotFoundError(
-      f'{path}: holds neither tokenizer.json nor vocab.json and merges.txt.'
+      f'{path}: has neither tokenizer.json nor vocab.json and merges.txt.'
     )
   return _read_qwen2(path)
 
 
 def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
   if not path.is_file():
-    raise FileNotFoundError(f'There is no tokenizer.json at {path}.')
+    raise FileNotFoundError(f'{path}: no such tokenizer.json.')
   try:
     return tokenizers.Tokenizer.from_str(path.read_text('utf-8'))
-  except Exception as error:  # The library raises no narrower one.
+  except Exception as error:  # the library raises no narrower class
     raise ValueError(f'{path}: is not a tokenizer.json: {error}.') from None
 
 
@@ -157,7 +157,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_vocab(path: Path) -> dict[str, int]:
-  """Token -> id; every byte has a token, so no text is lost."""
+  """Token -> id; checks that every byte has a token."""
   vocab = _read_json(path)
   ids = list(vocab.values())
   if any(type(i) is not int for i in ids) or sorted(ids) != list(
@@ -167,17 +167,17 @@ def _read_vocab(path: Path) -> dict[str, int]:
   missing = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - set(vocab))
   if missing:
     raise ValueError(
-      f'{path}: has no token for {len(missing)} of the 256 bytes, '
-      f'{missing[0]!r} first.'
+      f'{path}: has no token for {len(missing)} of the 256 bytes, such as '
+      f'{missing[0]!r}.'
     )
   return vocab
 
 
 def _read_merges(path: Path, vocab: dict[str, int]) -> list[tuple[str, str]]:
   if not path.is_file():
-    raise FileNotFoundError(f'{path}: is not there beside vocab.json.')
+    raise FileNotFoundError(f'{path}: no such file; vocab.json needs it.')
   try:
-    # Not splitlines(): that also splits at characters which stand for bytes.
+    # splitlines() would also split at characters that represent bytes.
     lines = path.read_text('utf-8').replace('\r\n', '\n').split('\n')
   except ValueError:
     raise ValueError(f'{path}: is not UTF-8 text.') from None
@@ -198,7 +198,7 @@ def _read_merges(path: Path, vocab: dict[str, int]) -> list[tuple[str, str]]:
 
 
 def _add_tokens_of_config(tokenizer: tokenizers.Tokenizer, path: Path) -> None:
-  """Adds the tokens of `added_tokens_decoder`, each at the id stated there."""
+  """Adds the tokens of `added_tokens_decoder`, which must get their ids."""
   config = _read_json(path)
   try:
     entries = config['added_tokens_decoder']
@@ -223,8 +223,8 @@ def _add_tokens_of_config(tokenizer: tokenizers.Tokenizer, path: Path) -> None:
     ) from None
   tokenizer.add_tokens([token for _, token in tokens])
   for i, token in tokens:
-    found = tokenizer.token_to_id(token.content)
-    if found != i:
+    actual = tokenizer.token_to_id(token.content)
+    if actual != i:
       raise ValueError(
-        f'{path}: {token.content} has id {i} there, {found} after vocab.json.'
+        f'{path}: {token.content} has id {i}, but vocab.json gives {actual}.'
       )

@@ -1,1 +1,1 @@
-"""Exchange with other code: BAGEL's weights and data formats."""
+"""Import and export of BAGEL's weights and data formats."""

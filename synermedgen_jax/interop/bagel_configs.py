@@ -1,4 +1,4 @@
-"""The JSON files beside BAGEL's weights: the model's shape, in and out."""
+"""Reads and writes the JSON files that give the shape of a BAGEL model."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from synermedgen_jax.models.mot import MoTConfig
 from synermedgen_jax.models.presets import bagel_7b
 from synermedgen_jax.models.vit import ViTConfig
 
-# Options of the files that leave no trace in the weights, and the only value
-# that this model has.
+# Options that do not affect the shapes of weights -> the only supported value.
 _LLM = {
   'hidden_act': 'silu',
   'rope_scaling': None,
   'use_sliding_window': False,
 }
 _VIT = {'hidden_act': 'gelu_pytorch_tanh', 'rope': False}
-_WHOLE = {
+_MODEL = {
   'visual_gen': True,
   'visual_und': True,
   'connector_act': 'gelu_pytorch_tanh',
@@ -32,19 +31,19 @@ _WHOLE = {
 
 
 class BagelError(UserError):
-  """Files that are not of a model that both sides have; one line."""
+  """Files of a model that this project or BAGEL does not support; one line."""
 
 
 def bagel_config(directory: str | Path) -> BagelConfig:
-  """The shape of the model in a directory of BAGEL's files.
+  """Reads the shape of the model in a directory of BAGEL's files.
 
   Args:
-    directory: holds `llm_config.json`, `vit_config.json` and `config.json`;
-      without an `ae_config.json` the autoencoder is FLUX's.
+    directory: holds `llm_config.json`, `vit_config.json` and `config.json`.
+      Without an `ae_config.json`, the autoencoder is that of FLUX.
 
   Raises:
-    BagelError: naming a file that is missing, or an option in it that is
-      missing, contradicts another or is not this model's.
+    BagelError: a file or an option is missing, or an option is not supported or
+      contradicts another one; the message names it.
   """
   directory = Path(directory)
   names = ['llm_config', 'vit_config', 'config']
@@ -55,21 +54,23 @@ def bagel_config(directory: str | Path) -> BagelConfig:
     return _parse(files)
   except BagelError as error:
     raise BagelError(f'{directory}/{error}') from None
-  except (TypeError, ZeroDivisionError) as error:  # a text for a number, 0
-    raise BagelError(f'{directory}: JSON files of no model: {error}.') from None
+  except (TypeError, ZeroDivisionError) as error:  # a string or 0 as a size
+    raise BagelError(
+      f'{directory}: the JSON files have an invalid value: {error}.'
+    ) from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
   try:
     return dict(json.loads(path.read_text()))
   except FileNotFoundError:
-    raise BagelError(f'{path.parent}: there is no {path.name} in it.') from None
+    raise BagelError(f'{path.parent}: has no {path.name}.') from None
   except (ValueError, TypeError):
     raise BagelError(f'{path}: is not a JSON object.') from None
 
 
 class _Options(dict):
-  """The options of one file; the error of a missing one names both."""
+  """The options of one file; errors name the file and the option."""
 
   def __init__(self, name: str, values: Mapping[str, Any]):
     super().__init__(values)
@@ -82,23 +83,23 @@ class _Options(dict):
     for name, value in known.items():
       if self.get(name, value) != value:
         raise BagelError(
-          f'{self._name}.json: {name} = {self[name]!r} is not supported, only '
-          f'{value!r}{why}.'
+          f'{self._name}.json: {name} = {self[name]!r} is not supported; only '
+          f'{value!r} is{why}.'
         )
 
 
 def _parse(files: Mapping[str, Mapping[str, Any]]) -> BagelConfig:
-  llm, vit, whole = (
+  llm, vit, model = (
     _Options(name, files[name])
     for name in ('llm_config', 'vit_config', 'config')
   )
   llm.check(_LLM)
   vit.check(_VIT)
-  whole.check(_WHOLE)
+  model.check(_MODEL)
   autoencoder = bagel_7b().autoencoder
   if 'ae_config' in files:
     autoencoder = _parse_autoencoder(_Options('ae_config', files['ae_config']))
-  _Options('config', whole.get('vae_config') or {}).check(
+  _Options('config', model.get('vae_config') or {}).check(
     {
       'downsample': autoencoder.downsample,
       'z_channels': autoencoder.z_channels,
@@ -120,7 +121,7 @@ def _parse(files: Mapping[str, Mapping[str, Any]]) -> BagelConfig:
     ),
     vit=ViTConfig(
       hidden=vit['hidden_size'],
-      layers=vit['num_hidden_layers'] - 1,  # BAGEL leaves the last one out
+      layers=vit['num_hidden_layers'] - 1,  # BAGEL drops the last layer
       heads=vit['num_attention_heads'],
       mlp=vit['intermediate_size'],
       patch=vit['patch_size'],
@@ -129,9 +130,9 @@ def _parse(files: Mapping[str, Mapping[str, Any]]) -> BagelConfig:
       norm_eps=vit.get('layer_norm_eps', 1e-6),
     ),
     autoencoder=autoencoder,
-    latent_patch=whole.get('latent_patch_size', 2),
-    latent_table=whole.get('max_latent_size', 64),
-    vit_table=whole.get('vit_max_num_patch_per_side', 70),
+    latent_patch=model.get('latent_patch_size', 2),
+    latent_table=model.get('max_latent_size', 64),
+    vit_table=model.get('vit_max_num_patch_per_side', 70),
   )
 
 
@@ -148,10 +149,13 @@ def _parse_autoencoder(ae: _Options) -> AutoencoderConfig:
 
 
 def config_files(model: BagelConfig) -> dict[str, dict[str, Any]]:
-  """The JSON files of a model by name, without `.json`; reads back the same.
+  """The JSON files of a model, which `bagel_config` reads back exactly.
+
+  Returns:
+    File name without `.json` -> options.
 
   Raises:
-    BagelError: listing what the model has and BAGEL has not.
+    BagelError: BAGEL lacks a feature of the model; the message lists all.
   """
   llm, vit, ae = model.llm, model.vit, model.autoencoder
   downsample = 2 ** (len(ae.ch_mult) - 1)
@@ -188,7 +192,7 @@ def config_files(model: BagelConfig) -> dict[str, dict[str, Any]]:
       'max_latent_size': model.latent_table,
       'vit_max_num_patch_per_side': model.vit_table,
       'vae_config': {'downsample': downsample, 'z_channels': ae.z_channels},
-      **_WHOLE,
+      **_MODEL,
     },
     'ae_config': {
       'in_channels': ae.channels,
@@ -204,18 +208,18 @@ def config_files(model: BagelConfig) -> dict[str, dict[str, Any]]:
     },
   }
   ours, theirs = _flat(model), _flat(_parse(files))
-  other = [
+  different = [
     f'{name} = {value!r} (BAGEL: {theirs[name]!r})'
     for name, value in ours.items()
     if value != theirs[name]
   ]
-  if other:
-    raise BagelError(f'BAGEL has no such model: {", ".join(other)}.')
+  if different:
+    raise BagelError(f'BAGEL has no such model: {", ".join(different)}.')
   return files
 
 
 def _flat(model: BagelConfig) -> dict[str, Any]:
-  """Every field by name, those of the parts as `part.field`."""
+  """All fields by name; fields of a part are named `part.field`."""
   flat = {}
   for name, value in dataclasses.asdict(model).items():
     if isinstance(value, dict):

@@ -1,7 +1,8 @@
-"""Training on data in BAGEL's own formats, without a slice store.
+"""Training tasks on data in BAGEL's own formats, without a slice store.
 
-`vlm_jsonl` reads and writes conversations, `editing_parquet` edits; here the
-files that a config names become tasks of `input.pipeline.train_dataset`.
+The files that `config.bagel_files` names become tasks of
+`input.pipeline.train_dataset`: conversations (`vlm_jsonl`) and edits
+(`editing_parquet`).
 """
 
 from __future__ import annotations
@@ -21,18 +22,20 @@ TASKS = ('vlm', 'editing')
 
 
 def sources(files: Mapping[str, str], split: str) -> dict[str, ExampleSource]:
-  """The tasks `vlm` and `editing`; their files are opened when first needed.
+  """Returns the sources of the tasks `vlm` and `editing`.
+
+  A source opens its files when it is first called; it raises FormatError if a
+  file is not configured, is missing or cannot be read.
 
   Args:
     files: `vlm` and `editing`, each a path or a pattern such as `DIR/*.jsonl`;
       `val_vlm` and `val_editing`, the same for the split 'val'; and `images`,
-      what the conversations' paths are relative to, by default the folder of
-      the JSONL file.
+      the folder that paths of pictures are relative to, by default that of the
+      JSONL file.
     split: 'train' or 'val'.
 
   Returns:
-    Task name -> seed -> an endless dataset of its examples; raises FormatError
-    where a file is not named, is not there or cannot be read.
+    Task name -> function from a seed to an endless dataset of its examples.
   """
 
   def vlm(seed: int) -> grain.MapDataset:
@@ -40,7 +43,7 @@ def sources(files: Mapping[str, str], split: str) -> dict[str, ExampleSource]:
     lines = VlmLines(
       _find(files, 'vlm', split), Path(images) if images else None
     )
-    lines[0]  # A file of another format is told before training starts.
+    lines[0]  # Raises before training starts if the format is wrong.
     return grain.MapDataset.source(lines).seed(seed).shuffle().repeat()
 
   def editing(seed: int) -> grain.MapDataset:
@@ -50,7 +53,7 @@ def sources(files: Mapping[str, str], split: str) -> dict[str, ExampleSource]:
 
 
 def _find(files: Mapping[str, str], task: str, split: str) -> list[Path]:
-  """The files of a task, in one order everywhere."""
+  """The files of a task, sorted."""
   key = task if split == 'train' else f'{split}_{task}'
   pattern = files.get(key)
   if not pattern:
@@ -58,8 +61,8 @@ def _find(files: Mapping[str, str], task: str, split: str) -> list[Path]:
     raise FormatError(
       f'config.bagel_files.{key} is empty: task {task!r} needs a file{advice}.'
     )
-  found = sorted(glob.glob(pattern, recursive=True)) or [pattern]
-  missing = [path for path in found if not Path(path).is_file()]
+  paths = sorted(glob.glob(pattern, recursive=True)) or [pattern]
+  missing = [path for path in paths if not Path(path).is_file()]
   if missing:
     raise FormatError(f'config.bagel_files.{key}: no file {missing[0]}.')
-  return list(map(Path, found))
+  return list(map(Path, paths))

@@ -1,6 +1,6 @@
-"""BAGEL's weights as our parameters, and back, by the table of keys.
+"""Converts BAGEL's weights to our parameters and back, by `key_table`.
 
-Both ways are lazy: no more than a block of a parameter is in memory.
+Both directions are lazy: at most one block of a parameter is in memory.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from synermedgen_jax.interop.key_table import (
 )
 from synermedgen_jax.models.bagel import BagelConfig, abstract_params
 
-# The autoencoder's constants: numbers of the JSON files, parameters of ours.
+# Parameters of ours that are numbers in BAGEL's ae_config.json.
 _CONSTANTS = {
   'autoencoder/latent_scale': 'scale_factor',
   'autoencoder/latent_shift': 'shift_factor',
 }
-# What says how large a position table is.
+# Options that give the sizes of the position tables.
 _SIDES = {
   'vit_pos_embed.pos_embed': 'vit_max_num_patch_per_side of config.json',
   'latent_pos_embed.pos_embed': 'max_latent_size of config.json',
@@ -43,17 +43,17 @@ Match = tuple[Entry, list[LazyArray]]
 def match(
   directory: str | Path, config: BagelConfig, *, header_only: bool = False
 ) -> list[Match]:
-  """Every row of both tables with its tensors; reads no tensor data.
+  """Matches the rows of both key tables to tensors; reads no tensor data.
 
   Args:
-    directory: BAGEL's files.
-    config: as `bagel_config` reads it.
-    header_only: the files may end after their headers.
+    directory: folder of BAGEL's files.
+    config: shape of the model, from `bagel_config`.
+    header_only: accept files that end after their headers.
 
   Raises:
-    BagelError: naming all keys that are missing, unknown, or of another shape
-      than the config says.
-    TensorFileError: naming a file that is not whole.
+    BagelError: keys are missing or unknown, or their shapes differ from the
+      config; the message names all of them.
+    TensorFileError: a file is damaged; the message names it.
   """
   directory = Path(directory)
   shapes, tables = param_shapes(config), _tables(config)
@@ -62,16 +62,16 @@ def match(
   for file, table in tables.items():
     tensors = _open(directory, file, header_only=header_only)
     keys = {key for entry in table for key in entry.keys}
-    for what, wrong in (
+    for problem, wrong in (
       ('lacks', keys - set(tensors)),
       ('has unknown', set(tensors) - keys),
     ):
       if wrong:
-        problems.append(f'{file} {what} {", ".join(sorted(wrong))}')
+        problems.append(f'{file} {problem} {", ".join(sorted(wrong))}')
     for entry in table:
       expected = entry.source_shape(shapes[entry.ours])
       problems += [
-        _other_shape(key, tensors[key].shape, expected)
+        _shape_problem(key, tensors[key].shape, expected)
         for key in entry.keys
         if key in tensors and tensors[key].shape != expected
       ]
@@ -81,11 +81,11 @@ def match(
   return matches
 
 
-def _other_shape(key: str, shape, expected) -> str:
-  says = 'the JSON files'
+def _shape_problem(key: str, shape, expected) -> str:
+  option = 'the JSON files'
   if key in _SIDES and shape[1:] == expected[1:]:
-    says = _SIDES[key]
-  return f'{key} is {shape}, by {says} it would be {expected}'
+    option = _SIDES[key]
+  return f'{key} has shape {shape}; expected {expected} from {option}'
 
 
 def _tables(config: BagelConfig) -> dict[str, list[Entry]]:
@@ -96,7 +96,7 @@ def _tables(config: BagelConfig) -> dict[str, list[Entry]]:
 
 
 def _check_table(tables: Mapping[str, list[Entry]], params) -> None:
-  """The tables must fill each parameter, and nothing else."""
+  """Checks that the tables list each parameter, and no others."""
   known = {entry.ours for table in tables.values() for entry in table}
   wrong = set(params) ^ (known | set(_CONSTANTS))
   if wrong:
@@ -104,7 +104,7 @@ def _check_table(tables: Mapping[str, list[Entry]], params) -> None:
 
 
 def _open(directory: Path, file: str, *, header_only: bool):
-  """The tensors of a file, or of its shards."""
+  """Reads the tensors of a file or of its shards."""
   if (directory / file).is_file():
     return tensor_files.read_tensors(directory / file, header_only=header_only)
   indices = [f'{file}.index.json']
@@ -115,9 +115,7 @@ def _open(directory: Path, file: str, *, header_only: bool):
       return tensor_files.read_sharded(
         directory / name, header_only=header_only
       )
-  raise BagelError(
-    f'{directory}: there is no {file} in it, nor {" or ".join(indices)}.'
-  )
+  raise BagelError(f'{directory}: has no {file} and no {" or ".join(indices)}.')
 
 
 @functools.cache
@@ -131,13 +129,20 @@ def param_shapes(config: BagelConfig) -> Mapping[str, tuple[int, ...]]:
 def parameters(
   matches: Sequence[Match], config: BagelConfig, dtype: np.dtype | None = None
 ) -> dict[str, LazyArray]:
-  """All parameters by name, cast to `dtype` or as the files have them."""
+  """All parameters by name.
+
+  Args:
+    matches: result of `match`.
+    config: shape of the model.
+    dtype: dtype of all parameters except the autoencoder's constants, which are
+      float32; None = that of the files.
+  """
   params = {e.ours: e.to_ours(tensors, dtype) for e, tensors in matches}
   return params | constants(config)
 
 
 def constants(config: BagelConfig) -> dict[str, LazyArray]:
-  """The parameters that BAGEL has in no file of weights, float32."""
+  """The parameters that BAGEL keeps in JSON instead of weights, float32."""
   ae = config.autoencoder
   return {
     name: LazyArray.of(np.full(ae.z_channels, getattr(ae, field), np.float32))
@@ -146,17 +151,17 @@ def constants(config: BagelConfig) -> dict[str, LazyArray]:
 
 
 def load_params(directory: str | Path, config: BagelConfig) -> dict[str, Any]:
-  """The parameters of a directory of BAGEL's files, nested, in memory.
+  """Reads all parameters of a directory of BAGEL's files into memory.
 
   Args:
-    directory: BAGEL's files.
-    config: as `bagel_config` reads it.
+    directory: folder of BAGEL's files.
+    config: shape of the model, from `bagel_config`.
 
   Returns:
-    NumPy arrays in the files' own dtypes.
+    Nested dict of NumPy arrays in the dtypes of the files.
 
   Raises:
-    BagelError, TensorFileError: as `match`.
+    BagelError, TensorFileError: as in `match`.
   """
   params = parameters(match(directory, config), config)
   return traverse_util.unflatten_dict(
@@ -169,20 +174,28 @@ def source_tensors(
   params: Mapping[str, LazyArray],
   dtype: np.dtype | None = None,
 ) -> dict[str, dict[str, LazyArray]]:
-  """File name -> key -> tensor, from our parameters by name.
+  """Converts parameters to the tensors of BAGEL's files.
+
+  Args:
+    config: shape of the model.
+    params: all parameters by name.
+    dtype: dtype of all tensors; None = that of each parameter.
+
+  Returns:
+    File name -> key -> tensor.
 
   Raises:
-    BagelError: naming parameters that BAGEL has no key for.
+    BagelError: BAGEL has no key for a parameter; the message lists all.
   """
   tables = _tables(config)
   _check_table(tables, params)
   for name, constant in constants(config).items():
-    # Training rounds frozen parameters to its dtype.
+    # Training casts frozen parameters to its own dtype.
     expected = constant.whole().astype(params[name].dtype)
     if (params[name].whole() != expected).any():
       raise BagelError(
-        f'BAGEL has no such model: {name} is not {_CONSTANTS[name]}, '
-        f'{expected[0]}, in every channel.'
+        f'BAGEL has no such model: {name} is not {_CONSTANTS[name]} '
+        f'({expected[0]}) in every channel.'
       )
   return {
     file: {

@@ -1,13 +1,13 @@
 """BAGEL's editing format: Parquet tables of pictures and instructions.
 
-A row is a chain of pictures, each made from the one before:
+A row is a chain of pictures, each an edit of the previous one:
 
   image_list        [bytes of a PNG or JPEG file, ...]    the source first
-  instruction_list  [["words", "other words"], ...]       one list a step
+  instruction_list  [["words", "other words"], ...]       one list per step
 
-A step's instructions say the same in other words; one is drawn each time. A
-chain may be longer than a pair. As in BAGEL, one or two steps of it are drawn;
-two are one after the other, or one edit with both instructions.
+The instructions of a step are alternative wordings; one is drawn each time. As
+in BAGEL, an example has one or two consecutive steps of the chain. Two steps
+are either two edits, or one edit with both instructions.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ SCHEMA = pa.schema(
     ('instruction_list', pa.list_(pa.list_(pa.string()))),
   ]
 )
-# Row groups that are shuffled together. They are in memory together, with one
-# more while readers go from these to the next.
+# Row groups whose rows are shuffled together. All of them are in memory, and
+# one more while readers proceed to the next groups.
 _OPEN_GROUPS = 4
-_ROWS_A_GROUP = 256
+_ROWS_PER_GROUP = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Chain:
-  """One row.
+  """One row of a table.
 
   Attributes:
-    pictures: the source and what was made from it, step by step.
-    instructions: the wordings of each step.
+    pictures: the source and the result of each step.
+    instructions: alternative wordings of each step.
   """
 
   pictures: tuple[PictureBytes, ...]
@@ -60,13 +60,14 @@ class Chain:
 
 
 class EditingRows:
-  """The rows of Parquet files by index; a row group is read as a whole."""
+  """The rows of Parquet files by index; reads one row group at a time."""
 
   def __init__(self, paths: Sequence[Path]):
-    """Reads the files' footers.
+    """Reads the footers of the files.
 
     Raises:
-      FormatError: naming a file that is no Parquet or has other columns.
+      FormatError: a file is not Parquet or has other columns, or the first has
+        no row.
     """
     self._groups = []  # (path, group, number of its first row in the file)
     self.sizes = []  # rows per group
@@ -88,15 +89,16 @@ class EditingRows:
     return int(self._ends[-1]) if len(self._ends) else 0
 
   def __getitem__(self, index: int) -> Chain:
-    """One row.
+    """Reads one row.
 
     Raises:
-      FormatError: naming file, row (from 0) and what is wrong with it.
+      FormatError: the row is invalid; the message names file, row (from 0) and
+        problem.
     """
     group = int(np.searchsorted(self._ends, index, side='right'))
     path, _, first = self._groups[group]
     row = int(index - self._ends[group] + self.sizes[group])
-    with self._lock:  # Or two readers would read one group twice.
+    with self._lock:  # Prevents two threads from reading the same group.
       table = self._table(group)
     return _parse_row(
       *(table.column(name)[row].as_py() for name in COLUMNS),
@@ -124,7 +126,7 @@ def _read_footer(path: Path) -> pq.FileMetaData:
       schema, metadata = file.schema_arrow, file.metadata
   except (pa.ArrowException, OSError) as error:
     raise FormatError(
-      f'{path}: is not a whole Parquet file: {_first_line(error)}.'
+      f'{path}: is not a complete Parquet file: {_first_line(error)}.'
     ) from None
   for name, depth, is_leaf, leaf in (
     ('image_list', 1, _is_bytes, 'bytes'),
@@ -163,7 +165,7 @@ def _parse_row(
   images, instructions = images or [], instructions or []
   if len(images) < 2:
     raise FormatError(
-      f'{where}: image_list has {len(images)} picture(s), an edit needs two.'
+      f'{where}: image_list has {len(images)} picture(s); an edit needs two.'
     )
   if len(instructions) != len(images) - 1:
     raise FormatError(
@@ -185,10 +187,10 @@ def _parse_row(
 
 
 def build(chain: Chain, rng: np.random.Generator) -> Example:
-  """Source, instruction -> noised target, once or twice over.
+  """Builds an example of one or two edits.
 
-  Source VAE, source ViT, instruction, noised target; with a second step, that
-  target VAE, that target ViT, instruction, noised target.
+  An edit has the spans source VAE, source ViT, instruction, noised target. The
+  target of the first edit is the source of the second.
 
   Args:
     chain: a row.
@@ -216,7 +218,7 @@ def build(chain: Chain, rng: np.random.Generator) -> Example:
 
 
 class _GroupwiseOrder:
-  """Every epoch all rows once, a few row groups at a time."""
+  """Row indices, each once per epoch, shuffled within a few row groups."""
 
   def __init__(self, sizes: Sequence[int], seed: int):
     self._starts = np.cumsum([0, *sizes], dtype=np.int64)
@@ -261,8 +263,12 @@ class _Build(grain.RandomMapTransform):
 def editing_dataset(rows: EditingRows, seed: int) -> grain.MapDataset:
   """An endless sequence of examples, shuffled anew every epoch.
 
-  Row groups come in any order and the rows of four at a time in any order: a
-  row that is far from the last one would cost a whole row group's reading.
+  Row groups are shuffled, and rows within every four groups: a full shuffle
+  would read a row group for every row.
+
+  Args:
+    rows: the rows.
+    seed: random seed of the order and of all draws.
   """
   order = grain.MapDataset.source(_GroupwiseOrder(rows.sizes, seed))
   return order.seed(seed).random_map(_Build(rows))
@@ -271,29 +277,34 @@ def editing_dataset(rows: EditingRows, seed: int) -> grain.MapDataset:
 def write_editing(
   examples: Iterable[Example], read_slice: ReadSlice, path: str | os.PathLike
 ) -> Path:
-  """Writes examples of synthesis as one Parquet file.
+  """Writes synthesis examples as one Parquet file, atomically.
 
-  Reading them back gives the same spans.
+  `EditingRows` and `build` read the same spans back. Pictures are PNG with 8
+  bits per pixel and channel.
 
   Args:
-    examples: source VAE, source ViT, instruction, noised target.
-    read_slice: pixels by name, as `pipeline.slice_reader(store)`.
-    path: of the file, which is there once it is whole; PNG of 8 bits a pixel.
+    examples: examples with the spans source VAE, source ViT, instruction,
+      noised target.
+    read_slice: pixels of an image, as `pipeline.slice_reader(store)`.
+    path: the new file.
+
+  Returns:
+    The path of the file.
 
   Raises:
-    FormatError: there is one already, or an example is of another kind.
+    FormatError: the file exists, or an example has other spans.
   """
   path = Path(path)
   if path.exists():
-    raise FormatError(f'{path}: is there already; name a new file.')
+    raise FormatError(f'{path}: already exists; name a new file.')
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_name(f'{path.name}.part')
-  # PNG files do not become smaller by compressing them again.
+  # PNG is already compressed.
   with pq.ParquetWriter(part, SCHEMA, compression='none') as writer:
     rows = []
     for example in examples:
       rows.append(_row(example, read_slice))
-      if len(rows) == _ROWS_A_GROUP:
+      if len(rows) == _ROWS_PER_GROUP:
         writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
         rows = []
     if rows:
@@ -304,13 +315,13 @@ def write_editing(
 
 def _row(example: Example, read_slice: ReadSlice) -> dict[str, list]:
   kinds = [(span.kind, span.has_loss) for span in example.spans]
-  pair = [('vae_image', False), ('vit_image', False)]
-  pair += [('text', False), ('vae_image', True)]
-  source, seen, words, target = (*example.spans, *[None] * 4)[:4]
-  if kinds != pair or source.image != seen.image:
+  edit = [('vae_image', False), ('vit_image', False)]
+  edit += [('text', False), ('vae_image', True)]
+  source, vit_source, words, target = (*example.spans, *[None] * 4)[:4]
+  if kinds != edit or source.image != vit_source.image:
     raise FormatError(
       f'An example of task {example.task!r} is not a source, an instruction '
-      'and a target, which the editing format holds.'
+      'and a target; the editing format holds nothing else.'
     )
   images = (source.image, target.image)
   return {

@@ -1,7 +1,6 @@
-"""Pictures as files and as bytes, to values in [-1, 1] and back.
+"""Converts encoded pictures to values in [-1, 1] and back.
 
-A picture of any shape becomes a square: it lies in the middle, and what is
-around it is black, as air is in a slice.
+Pictures are padded to a square with black, the value of air in a slice.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from PIL import Image
 
 from synermedgen_jax.core.errors import UserError
 
-# Some of Pillow's other formats run a program of their own.
+# Some other formats of Pillow run external programs.
 _FORMATS = ('PNG', 'JPEG', 'WEBP')
 
 
 class FormatError(UserError):
-  """Data in BAGEL's formats that cannot be used; one line naming the place."""
+  """Data in BAGEL's formats that cannot be used; one line naming the file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,17 +30,17 @@ class PictureFile:
 
   Attributes:
     path: the file.
-    where: which line asks for it, for errors.
+    where: file and line that name the picture, for errors.
   """
 
   path: Path
   where: str
 
   def read(self) -> Float[np.ndarray, 'side side *channels']:
-    """A square in [-1, 1], grey or of three channels.
+    """Reads a square float32 image in [-1, 1], grey or with three channels.
 
     Raises:
-      FormatError: the file is not there or is no picture.
+      FormatError: the file is missing or not a picture.
     """
     try:
       with self.path.open('rb') as file:
@@ -54,21 +53,21 @@ class PictureFile:
 
 @dataclasses.dataclass(frozen=True)
 class PictureBytes:
-  """A picture out of a table.
+  """A picture in a table.
 
   Attributes:
-    data: the bytes of a PNG, JPEG or WebP file.
-    where: the row and the picture's place in it, for errors.
+    data: bytes of a PNG, JPEG or WebP file.
+    where: file, row and index of the picture, for errors.
   """
 
   data: bytes = dataclasses.field(repr=False)
   where: str
 
   def read(self) -> Float[np.ndarray, 'side side *channels']:
-    """A square in [-1, 1], grey or of three channels.
+    """Decodes a square float32 image in [-1, 1], grey or with three channels.
 
     Raises:
-      FormatError: the bytes are no picture.
+      FormatError: the bytes are not a picture.
     """
     return _decode(io.BytesIO(self.data), self.where)
 
@@ -77,7 +76,7 @@ def _decode(file: BinaryIO, where: str) -> np.ndarray:
   try:
     with Image.open(file, formats=_FORMATS) as image:
       values = _values(image)
-  except Exception as error:  # Decoders raise a dozen kinds.
+  except Exception as error:  # decoders raise many types
     reason = str(error).splitlines()[0] if str(error) else repr(error)
     raise FormatError(
       f'{where} cannot be read as {", ".join(_FORMATS)}: {reason}.'
@@ -86,7 +85,7 @@ def _decode(file: BinaryIO, where: str) -> np.ndarray:
 
 
 def _values(image: Image.Image) -> np.ndarray:
-  """Grey or RGB in [0, 1], what is transparent on white as BAGEL has it."""
+  """Grey or RGB in [0, 1]; transparent pixels are white, as in BAGEL."""
   if image.mode.startswith('I;16'):
     return np.asarray(image, np.float32) / np.float32(65535)
   if image.has_transparency_data:
@@ -104,7 +103,7 @@ def _values(image: Image.Image) -> np.ndarray:
 def letterbox(
   image: Float[np.ndarray, 'h w *channels'],
 ) -> Float[np.ndarray, 'side side *channels']:
-  """A picture in the middle of a black square as wide as its longer side."""
+  """Pads an image in [-1, 1] to a square with black (-1) on both sides."""
   height, width = image.shape[:2]
   missing = [max(height, width) - side for side in (height, width)]
   padding = [(n // 2, n - n // 2) for n in missing]
@@ -113,7 +112,7 @@ def letterbox(
 
 
 def encode_png(image: Float[np.ndarray, 'h w *channels']) -> bytes:
-  """Values in [-1, 1] as the bytes of a PNG file of 8 bits, grey or RGB."""
+  """Encodes values in [-1, 1] as PNG, 8 bits per channel, grey or RGB."""
   levels = np.round((np.clip(image, -1, 1) + 1) / 2 * 255).astype(np.uint8)
   buffer = io.BytesIO()
   Image.fromarray(levels).save(buffer, 'PNG')

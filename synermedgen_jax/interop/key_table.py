@@ -1,8 +1,8 @@
-"""BAGEL's checkpoint keys against our parameters, as one table.
+"""The table of BAGEL's checkpoint keys and our parameters.
 
-Every key of `ema.safetensors` and `ae.safetensors` stands once on the left,
-every parameter of `models/bagel.py` once on the right. A `{layer}` on the left
-is stacked along the leading axis on the right.
+Every key of `ema.safetensors` and `ae.safetensors` is the `source` of one row,
+every parameter of `models/bagel.py` the `ours` of one row. The tensors of a
+source with `{layer}` are stacked along the leading axis of the parameter.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from synermedgen_jax.models.bagel import BagelConfig
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """One row: a source key, our parameter, and how the one becomes the other.
+  """One row: a source key, our parameter, and the conversion between them.
 
   Attributes:
-    source: key in the safetensors file, `{layer}` where there is one a layer.
-    ours: parameter name, 'a/b/c'.
+    source: key in the safetensors file; `{layer}` stands for the layer index.
+    ours: name of our parameter, 'a/b/c'.
     layout: 'same', 'dense' (out, in -> in, out) or 'conv' (out, in, h, w ->
       h, w, in, out).
-    layers: how many layers are stacked; 0 = the key stands alone.
+    layers: number of stacked layers; 0 = the key has no `{layer}`.
   """
 
   source: str
@@ -37,20 +37,25 @@ class Entry:
 
   @property
   def keys(self) -> tuple[str, ...]:
-    """The source keys of this row, layer by layer."""
+    """Source keys of this row, in order of layers."""
     if not self.layers:
       return (self.source,)
     return tuple(self.source.format(layer=i) for i in range(self.layers))
 
   def source_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of each of the tensors of `keys`, from our parameter's."""
+    """Shape of each tensor of `keys`, given the shape of our parameter."""
     ours = shape[1:] if self.layers else shape
     return tuple(ours[i] for i in np.argsort(_TO_OURS[self.layout](len(ours))))
 
   def to_ours(
     self, tensors: Sequence[LazyArray], dtype: np.dtype | None = None
   ) -> LazyArray:
-    """Our parameter from the tensors of `keys`, cast to `dtype` if given."""
+    """Converts the tensors of `keys` to our parameter.
+
+    Args:
+      tensors: one tensor per key.
+      dtype: dtype of the parameter; None = the tensors' common dtype.
+    """
     order = _TO_OURS[self.layout](len(tensors[0].shape))
     dtype = dtype or np.result_type(*(t.dtype for t in tensors))
 
@@ -78,7 +83,12 @@ class Entry:
   def to_source(
     self, array: LazyArray, dtype: np.dtype | None = None
   ) -> list[LazyArray]:
-    """The tensors of `keys` from our parameter, cast to `dtype` if given."""
+    """Converts our parameter to the tensors of `keys`.
+
+    Args:
+      array: the parameter.
+      dtype: dtype of the tensors; None = that of the parameter.
+    """
     dtype = dtype or array.dtype
     ours = array.shape[1:] if self.layers else array.shape
     order = _TO_OURS[self.layout](len(ours))
@@ -87,10 +97,10 @@ class Entry:
     def read(index: Index, layer: int) -> np.ndarray:
       turned = tuple(index[i] for i in order)
       if not self.layers:
-        found = array.read(turned)
+        part = array.read(turned)
       else:
-        found = array.read((slice(layer, layer + 1), *turned))[0]
-      return found.transpose(back).astype(dtype, copy=False)
+        part = array.read((slice(layer, layer + 1), *turned))[0]
+      return part.transpose(back).astype(dtype, copy=False)
 
     shape = self.source_shape(array.shape)
     block = block_shape(shape, dtype, [0])
@@ -220,7 +230,7 @@ def _coder_rows(config: AutoencoderConfig, side: str) -> list[Entry]:
   way, resample = ('down', 'downsample') if down else ('up', 'upsample')
   width = config.ch_mult[0] if down else config.ch_mult[-1]
   if down:
-    width = 1  # conv_in gives `ch` channels whatever the first multiplier
+    width = 1  # conv_in has `ch` channels, whatever the first multiplier
   for level, mult in levels if down else reversed(levels):
     for block in range(config.num_res_blocks + (not down)):
       rows += _block_rows(

@@ -1,7 +1,8 @@
-"""Safetensors files, tensor by tensor: a JSON header, then raw numbers.
+"""Reads and writes safetensors files block by block, with bounded memory.
 
-Read and written with plain file operations: the pages of a mapped file count
-as this process's memory, and the library's writer wants all tensors at once.
+A file is a JSON header followed by raw numbers. The safetensors library is not
+used: its reader maps files, whose pages count as memory of the process, and its
+writer needs all tensors at once.
 """
 
 from __future__ import annotations
@@ -31,20 +32,23 @@ _MAX_HEADER = 100 * 2**20
 
 
 class TensorFileError(UserError):
-  """A file that is no whole safetensors file; one line that names it."""
+  """A file that is not a complete safetensors file; one line naming it."""
 
 
 def read_tensors(
   path: Path, *, header_only: bool = False
 ) -> dict[str, LazyArray]:
-  """The tensors of a file by key; their numbers stay on disk.
+  """Reads the header of a file; tensor data is read on demand.
 
   Args:
     path: the file.
-    header_only: do not ask whether the data that the header tells of is there.
+    header_only: accept a file that lacks the data after its header.
+
+  Returns:
+    Key -> tensor.
 
   Raises:
-    TensorFileError: no safetensors file, or one that is cut off.
+    TensorFileError: the file is not a safetensors file, or is truncated.
   """
   header, start = _read_header(path)
   tensors, end = {}, 0
@@ -54,12 +58,14 @@ def read_tensors(
       dtype, shape = DTYPES.get(entry['dtype']), tuple(entry['shape'])
       if dtype is None:
         raise TensorFileError(
-          f'{path}: {key} is {entry["dtype"]}; expected one of '
+          f'{path}: {key} has dtype {entry["dtype"]}; expected one of '
           f'{", ".join(DTYPES)}.'
         )
       begin, stop = entry['data_offsets']
       if begin != end or stop - begin != math.prod(shape) * dtype.itemsize:
-        raise TensorFileError(f'{path}: the header misplaces {key}.')
+        raise TensorFileError(
+          f'{path}: the header has wrong offsets of {key}; download it again.'
+        )
       tensors[key] = _tensor(path, start + begin, shape, dtype)
       end = stop
   except (AttributeError, KeyError, TypeError, IndexError):
@@ -67,14 +73,14 @@ def read_tensors(
   size = path.stat().st_size
   if not header_only and size != start + end:
     raise TensorFileError(
-      f'{path}: has {size} bytes where its header says {start + end}; '
-      'it is damaged or cut off, fetch it again.'
+      f'{path}: has {size} bytes, but {start + end} by its header; it is '
+      'damaged or truncated, download it again.'
     )
   return tensors
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-  """What stands before the data, and where the data begins."""
+  """The header, and the offset of the data in bytes."""
   with path.open('rb') as file:
     prefix = file.read(8)
     length = struct.unpack('<Q', prefix)[0] if len(prefix) == 8 else 0
@@ -84,7 +90,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     header.pop('__metadata__', None)
   except (ValueError, AttributeError, TypeError):
     raise TensorFileError(
-      f'{path}: is not a safetensors file, or is cut off within its header.'
+      f'{path}: is not a safetensors file, or is truncated in its header.'
     ) from None
   return header, 8 + length
 
@@ -93,7 +99,7 @@ def _tensor(path: Path, offset: int, shape, dtype: np.dtype) -> LazyArray:
   row = math.prod(shape[1:]) * dtype.itemsize
 
   def read(index: Index) -> np.ndarray:
-    # Whole rows of the first axis lie together.
+    # Rows of the first axis are contiguous in the file.
     first, last = (index[0].start, index[0].stop) if shape else (0, 1)
     data = np.fromfile(
       path, np.uint8, (last - first) * row, offset=offset + first * row
@@ -111,33 +117,35 @@ def _tensor(path: Path, offset: int, shape, dtype: np.dtype) -> LazyArray:
 def read_sharded(
   index: Path, *, header_only: bool = False
 ) -> dict[str, LazyArray]:
-  """The tensors of the files that an index lists.
+  """Reads the headers of all files that an index lists.
 
   Args:
-    index: JSON whose `weight_map` says which file holds which key.
+    index: JSON file whose `weight_map` maps keys to file names.
     header_only: as in `read_tensors`.
 
+  Returns:
+    Key -> tensor.
+
   Raises:
-    TensorFileError: a file is missing, or holds other keys than the index
-      says.
+    TensorFileError: a file is missing, or its keys differ from the index.
   """
   try:
     places = json.loads(index.read_text())['weight_map']
     names = sorted(set(places.values()))
   except (ValueError, KeyError, TypeError, AttributeError):
     raise TensorFileError(f'{index}: is not an index of shards.') from None
-  tensors, found = {}, set()
+  tensors, actual = {}, set()
   for name in names:
     path = index.parent / name
     if not path.is_file():
-      raise TensorFileError(f'{index}: lists {name}, which is not there.')
+      raise TensorFileError(f'{index}: lists {name}, which is missing.')
     shard = read_tensors(path, header_only=header_only)
     tensors |= shard
-    found |= {(key, name) for key in shard}
-  wrong = found ^ set(places.items())
+    actual |= {(key, name) for key in shard}
+  wrong = actual ^ set(places.items())
   if wrong:
     raise TensorFileError(
-      f'{index}: does not agree with its files about '
+      f'{index}: differs from its files in '
       f'{", ".join(sorted({key for key, _ in wrong}))}.'
     )
   return tensors
@@ -148,14 +156,14 @@ def write_tensors(
   tensors: Mapping[str, LazyArray],
   progress: Callable[[int], object] = lambda _: None,
 ) -> None:
-  """Writes a safetensors file block by block; it is whole or not there.
+  """Writes a safetensors file block by block, atomically.
 
   Args:
     path: the file.
-    tensors: by key, in the order of the file.
-    progress: called with the number of bytes just written.
+    tensors: key -> tensor, in the order of the file.
+    progress: called after each block with its number of bytes.
   """
-  # PyTorch's loaders refuse a file that does not say whose layout it has.
+  # PyTorch's loaders require the format in the metadata.
   header, end = {'__metadata__': {'format': 'pt'}}, 0
   for key, tensor in tensors.items():
     header[key] = {

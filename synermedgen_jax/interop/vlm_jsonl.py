@@ -1,13 +1,13 @@
-"""BAGEL's VLM format: conversations about pictures, one JSON object a line.
+"""BAGEL's VLM format: conversations about pictures, one JSON object per line.
 
   {"image": ["a.png", "b.png"], "conversations": [
     {"from": "human", "value": "<image>\\nfirst\\n<image>\\nsecond\\nWhich?"},
     {"from": "gpt", "value": "the first"}]}
 
-`image` is a list of paths, or one path; each `<image>` in what the human says
-is the place of the next one. Read as BAGEL reads it: pictures are ViT images,
-the words between two of them are a text span without the spaces around it, and
-every answer has a loss.
+`image` is a path or a list of paths. Each `<image>` in the human's text marks
+the position of the next picture. As in BAGEL, pictures are ViT images, the text
+between two of them is a span without its surrounding spaces, and every answer
+has a loss.
 """
 
 from __future__ import annotations
@@ -30,27 +30,26 @@ from synermedgen_jax.tasks.example import Example, ImageRef, text, vit_image
 
 PLACEHOLDER = '<image>'
 _CHUNK = 2**24
-# Pictures that a folder of `write_vlm` holds.
-_A_FOLDER = 1000
+_PICTURES_PER_FOLDER = 1000
 
 
 class VlmLines:
-  """The examples of JSONL files, by index; lines are read when asked for."""
+  """The examples of JSONL files by index; lines are read on demand."""
 
   def __init__(self, paths: Sequence[Path], images: Path | None = None):
-    """Finds where the lines begin.
+    """Indexes the lines of the files.
 
     Args:
       paths: JSONL files.
-      images: what the pictures' paths are relative to; by default the folder
-        of the file that names them.
+      images: folder that paths of pictures are relative to; None = the folder
+        of the JSONL file.
 
     Raises:
-      FormatError: a file has no line.
+      FormatError: a file has no conversation.
     """
     self._images = images
     self._files = []
-    self._ends = []  # How many examples there are up to the end of a file.
+    self._ends = []  # number of examples up to the end of each file
     for path in paths:
       starts, stops, numbers = _find_lines(path)
       if not len(starts):
@@ -62,10 +61,11 @@ class VlmLines:
     return self._ends[-1] if self._ends else 0
 
   def __getitem__(self, index: int) -> Example:
-    """One conversation.
+    """Reads one conversation.
 
     Raises:
-      FormatError: naming file, line and what is wrong with it.
+      FormatError: the line is invalid; the message names file, line and
+        problem.
     """
     file = int(np.searchsorted(self._ends, index, side='right'))
     path, starts, stops, numbers = self._files[file]
@@ -79,35 +79,35 @@ class VlmLines:
 
 
 def _find_lines(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Where lines start and stop, and their numbers; empty ones left out."""
-  found = [np.zeros(1, np.int64)]
+  """Offsets of the starts and ends of non-empty lines, and their numbers."""
+  line_ends = [np.zeros(1, np.int64)]
   offset = 0
   with path.open('rb') as file:
     while chunk := file.read(_CHUNK):
       ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord('\n'))
-      found.append(ends + offset + 1)
+      line_ends.append(ends + offset + 1)
       offset += len(chunk)
-  edges = np.concatenate([*found, np.asarray([offset], np.int64)])
+  edges = np.concatenate([*line_ends, np.asarray([offset], np.int64)])
   starts, stops = edges[:-1], edges[1:]
-  full = stops - starts > 0
+  nonempty = stops - starts > 0
   with path.open('rb') as file:
-    for i in np.flatnonzero(full & (stops - starts <= 2)):
+    for i in np.flatnonzero(nonempty & (stops - starts <= 2)):
       file.seek(starts[i])
-      full[i] = bool(file.read(2)[: stops[i] - starts[i]].strip())
-  kept = np.flatnonzero(full)
+      nonempty[i] = bool(file.read(2)[: stops[i] - starts[i]].strip())
+  kept = np.flatnonzero(nonempty)
   return starts[kept], stops[kept], kept + 1
 
 
 def parse_line(data: str | bytes, where: str, images: Path) -> Example:
-  """One line as an example of task `vlm`.
+  """Parses one line as an example of the task `vlm`.
 
   Args:
     data: the line.
     where: file and line, for errors.
-    images: what the pictures' paths are relative to.
+    images: folder that paths of pictures are relative to.
 
   Raises:
-    FormatError: naming `where` and what is wrong.
+    FormatError: the line is invalid; the message begins with `where`.
   """
   try:
     row = json.loads(data)
@@ -120,7 +120,7 @@ def parse_line(data: str | bytes, where: str, images: Path) -> Example:
     if speaker == 'gpt':
       spans.append(text(value, has_loss=True))
       continue
-    # BAGEL leaves words alone where no picture stands among them.
+    # BAGEL strips spaces only from texts with a picture.
     pieces = value.split(PLACEHOLDER)
     if len(pieces) > 1:
       pieces = [piece.strip() for piece in pieces]
@@ -135,11 +135,11 @@ def parse_line(data: str | bytes, where: str, images: Path) -> Example:
 
 
 def _check_row(row: Any, where: str) -> tuple[list[str], list[tuple[str, str]]]:
-  """The pictures' paths, and who says what."""
+  """Paths of the pictures, and (speaker, text) of each turn."""
   if not isinstance(row, dict):
     raise FormatError(f'{where}: is not a JSON object.')
   if 'video' in row:
-    raise FormatError(f'{where}: has a video; only pictures can be read.')
+    raise FormatError(f'{where}: has a video; only pictures are supported.')
   paths = row.get('image', [])
   paths = [paths] if isinstance(paths, str) else paths
   if not isinstance(paths, list) or not all(
@@ -156,9 +156,11 @@ def _check_row(row: Any, where: str) -> tuple[list[str], list[tuple[str, str]]]:
     if speaker not in ('human', 'gpt'):
       raise FormatError(f'{where}: from is {speaker!r}, expected human or gpt.')
     if not isinstance(value, str) or (speaker == 'gpt' and not value):
-      raise FormatError(f'{where}: {speaker} says {value!r}.')
+      raise FormatError(
+        f'{where}: {speaker} has the value {value!r}, expected a text.'
+      )
   if not turns or turns[-1][0] != 'gpt':
-    raise FormatError(f'{where}: the last turn is not an answer of gpt.')
+    raise FormatError(f'{where}: the last turn is not an answer from gpt.')
   places = sum(v.count(PLACEHOLDER) for s, v in turns if s == 'human')
   if places != len(paths):
     raise FormatError(
@@ -173,32 +175,32 @@ def write_vlm(
   read_slice: ReadSlice,
   directory: str | os.PathLike,
 ) -> Path:
-  """Writes examples of CTS, MI, TIA or their like as JSONL and PNG files.
+  """Writes examples of understanding tasks as JSONL and PNG files.
 
-  Reading them back gives the same spans. Where two texts follow one another,
-  the human speaks twice in a row.
+  `VlmLines` reads the same spans back. Two consecutive texts become two turns
+  of the human. The JSONL file is written atomically.
 
   Args:
-    examples: of ViT images and texts, an answer last.
-    read_slice: pixels by name, as `pipeline.slice_reader(store)`.
-    directory: gets `vlm.jsonl` and `images/`, 8 bits a pixel.
+    examples: examples with ViT images and texts that end with an answer.
+    read_slice: pixels of an image, as `pipeline.slice_reader(store)`.
+    directory: folder for `vlm.jsonl` and `images/` (8 bits per channel).
 
   Returns:
-    The path of the JSONL file, which is there once it is whole.
+    The path of the JSONL file.
 
   Raises:
-    FormatError: there is one already, or the format cannot hold an example.
+    FormatError: the file exists, or the format cannot represent an example.
   """
   directory = Path(directory)
   path = directory / 'vlm.jsonl'
   if path.exists():
-    raise FormatError(f'{path}: is there already; name a new folder.')
+    raise FormatError(f'{path}: already exists; name a new folder.')
   names = {}
 
   def write_picture(image: ImageRef) -> str:
     if image not in names:
       number = len(names)
-      name = f'images/{number // _A_FOLDER:04d}/{number:07d}.png'
+      name = f'images/{number // _PICTURES_PER_FOLDER:04d}/{number:07d}.png'
       (directory / name).parent.mkdir(parents=True, exist_ok=True)
       (directory / name).write_bytes(encode_png(read_slice(image)))
       names[image] = name
@@ -220,11 +222,11 @@ def write_vlm(
 
 
 def _turns(example: Example) -> list[tuple[str, str]]:
-  """Who says what, `<image>` where the human shows one."""
+  """(Speaker, text) of each turn, with `<image>` for each picture."""
   turns = []
   pieces = []
 
-  def say() -> None:
+  def end_turn() -> None:
     if pieces:
       turns.append(('human', '\n'.join(pieces)))
       pieces.clear()
@@ -233,29 +235,28 @@ def _turns(example: Example) -> list[tuple[str, str]]:
     if span.kind == 'vae_image':
       raise FormatError(
         f'An example of task {example.task!r} has a VAE image, which the VLM '
-        'format cannot hold; write it with write_editing.'
+        'format does not support; use write_editing.'
       )
     if span.kind == 'vit_image':
-      # After a text, too, so that the two are told apart by a line's end.
       pieces.append(PLACEHOLDER)
     elif span.has_loss:
-      say()
+      end_turn()
       turns.append(('gpt', span.text))
     elif PLACEHOLDER in span.text:
       raise FormatError(
-        f'Task {example.task!r}: a text has {PLACEHOLDER!r} in it, which '
-        'stands for a picture.'
+        f'Task {example.task!r}: a text has {PLACEHOLDER!r}, which is '
+        'the placeholder of a picture.'
       )
     else:
-      # Beside a picture, reading takes spaces around a text away; after a
-      # text, nothing would part the two.
+      # Two texts in one turn would become one span. A turn with a picture would
+      # lose the spaces around a text.
       bare = span.text == span.text.strip()
       if not bare or (pieces and pieces[-1] != PLACEHOLDER):
-        say()
+        end_turn()
       pieces.append(span.text)
       if not bare:
-        say()
-  say()
+        end_turn()
+  end_turn()
   if not turns or turns[-1][0] != 'gpt':
     raise FormatError(
       f'An example of task {example.task!r} does not end with an answer.'

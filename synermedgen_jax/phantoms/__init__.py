@@ -1,1 +1,1 @@
-"""Digital phantoms: drawn anatomy, simulated scanners, known truth."""
+"""Digital phantoms: anatomy, simulated scanners and ground truth."""

@@ -1,6 +1,6 @@
 """The anatomy of a head: skull, face, brain and its lesions.
 
-Sizes are rounded from ordinary adult anatomy; a subject has its own.
+Sizes are rounded adult averages; `Canvas` varies them per subject.
 """
 
 from __future__ import annotations
@@ -57,14 +57,19 @@ _NOSE: tuple[Blob, ...] = (
 
 
 def paint_head(c: Canvas, lesions: int) -> None:
-  """A head from the orbits to the centrum semiovale, with brain lesions."""
+  """Paints a head from the orbits to the centrum semiovale.
+
+  Args:
+    c: canvas to paint on.
+    lesions: number of brain lesions.
+  """
   _, y, z = c.points
   rng = c.rng
   vault = c.ellipsoid((0, -2, 6), (67, 85, 76), jitter=0.4)
   # The skull base climbs in two steps: posterior, middle, anterior fossa.
   floor = -58 + 18 / (1 + np.exp(-(y + 20) / 5))
   floor += 22 / (1 + np.exp(-(y - 32) / 5))
-  # Steeper than true depth: the base's bone and cisterns are thin.
+  # Steeper than the true depth, because bone and cisterns of the base are thin.
   inner = np.minimum(vault, 1.7 * (z - floor))
   face = c.ellipsoid((0, 6, -44), (72, 90, 72), jitter=0.5)
   scalp = rng.uniform(4, 8)
@@ -93,8 +98,8 @@ def _paint_brain(c: Canvas, inner: np.ndarray) -> None:
   cranium = inner - 0.8
   c.paint('csf', cranium)
   cortex = cranium - rng.uniform(1.0, 3.0)
-  # Sulci are where a random field crosses zero, closing with depth; the
-  # hemispheres part along x = 0 except through the callosum and below.
+  # Sulci follow the zero crossings of a random field and close with depth. The
+  # fissure separates the hemispheres at x = 0, except at or below the callosum.
   sulcus = 7 * np.abs(c.field(9.5)) + 0.3 * np.clip(cortex - 10, 0, None)
   core = c.ellipsoid((0, -4, 4), (34, 40, 20), jitter=0.5)
   fissure = np.abs(x) + np.clip(core + 4, 0, None)

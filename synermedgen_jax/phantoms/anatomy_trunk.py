@@ -1,6 +1,6 @@
 """The anatomy of a pelvis and of a whole body.
 
-Sizes are rounded from ordinary adult anatomy; a subject has its own.
+Sizes are rounded adult averages; `Canvas` varies them per subject.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PELVIC_SOFT: tuple[Blob, ...] = (
 
 
 def paint_pelvis(c: Canvas) -> None:
-  """A pelvis from the ischia to the iliac wings, male or female."""
+  """Paints a male or female pelvis from the ischia to the iliac wings."""
   x, y, z = c.points
   rng = c.rng
   wide, deep = rng.uniform(160, 185), rng.uniform(104, 124)
@@ -34,7 +34,7 @@ def paint_pelvis(c: Canvas) -> None:
   trunk = np.minimum(trunk, -c.ellipsoid((0, -118, -62), (10, 36, 95)))
   c.paint('skin', trunk)
   c.paint('fat', trunk - 3)
-  # Muscles are lobes of the wall, parted by planes of fat.
+  # Planes of fat separate the muscles of the wall.
   wall = trunk - rng.uniform(13, 26) - 9 * np.abs(x) / wide
   planes = 22 * np.abs(c.field(38)) - 2.0
   c.paint('muscle', np.minimum(wall, planes))
@@ -47,7 +47,7 @@ def paint_pelvis(c: Canvas) -> None:
 
 
 def _paint_hips(c: Canvas) -> None:
-  """Sacrum, hip bones and femurs about the level of the femoral heads."""
+  """Sacrum, hip bones and femurs around the level of the femoral heads."""
   c.bone(c.ellipsoid((0, -66, 62), (50, 24, 52)), 4)
   c.paint('csf', c.ellipsoid((0, -78, 80), (13, 7, 40)))
   c.bone(c.ellipsoid((0, -82, 2), (13, 9, 26)), 4)
@@ -105,7 +105,7 @@ def _paint_pelvic_organs(c: Canvas, cavity: np.ndarray) -> None:
 def _paint_bowel(
   c: Canvas, inside: np.ndarray, centre: Triple, reach: Triple, size=1.0
 ) -> None:
-  """A loop of bowel at a random place about `centre`, now and then with gas."""
+  """A loop of bowel at a random place around `centre`, sometimes with gas."""
   rng = c.rng
   place = centre + np.asarray(reach) * rng.uniform(-1, 1, 3)
   radii = size * rng.uniform(12, 24, 3)
@@ -144,7 +144,7 @@ _ABDOMEN: tuple[Blob, ...] = (
 
 
 def paint_body(c: Canvas) -> None:
-  """A body from mid-thigh to the brain, arms up, with tumours."""
+  """Paints a body from mid-thigh to the brain, arms raised, with tumours."""
   x, y, z = c.points
   rng = c.rng
   girth = rng.uniform(0.92, 1.12)
@@ -239,7 +239,7 @@ def _paint_spine(c: Canvas) -> None:
 
 
 def _paint_tumours(c: Canvas, wall: np.ndarray) -> None:
-  """Up to eight hot lesions: lung, nodes, liver, bone."""
+  """One to eight lesions with high uptake, anywhere in the trunk."""
   rng = c.rng
   for _ in range(rng.integers(1, 9)):
     place = (*rng.uniform((-110, -60), (110, 60)), rng.uniform(-200, 260))

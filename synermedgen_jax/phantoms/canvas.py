@@ -1,10 +1,10 @@
-"""A canvas in a patient's frame: posed points, and shapes painted over them.
+"""A canvas in the patient frame, on which tissues are painted as shapes.
 
-Shapes are signed depths in mm, positive inside, on points of a canonical
-patient frame (x right, y anterior, z superior). A subject is a random pose and
-a smooth random bend of that frame. Shapes are painted over each other with
-soft edges, so a voxel on a border is part of both tissues: the partial-volume
-effect.
+Shapes are signed depths in mm, positive inside, at points of a canonical
+patient frame (x right, y anterior, z superior). Each subject has a random pose
+and a smooth random deformation of that frame. Later shapes cover earlier ones
+with soft edges, so a border voxel contains both tissues, as by the
+partial-volume effect.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Grid:
 def smooth_field(
   rng: np.random.Generator, grid: Grid, knot: float
 ) -> np.ndarray:
-  """A smooth random field on `grid`, mean 0 and deviation 1.
+  """A smooth random field on `grid`, float32, mean 0 and deviation 1.
 
-  Random cubic B-spline coefficients every `knot` mm; separable, so cheap.
+  A separable cubic B-spline with random coefficients every `knot` mm.
   """
   bases = []
   for size, spacing in zip(grid.shape, grid.spacing, strict=True):
@@ -58,10 +58,22 @@ def smooth_field(
 
 
 class Canvas:
-  """One subject's posed points, and the shapes painted on them so far."""
+  """Points of one subject, and the shapes painted so far.
+
+  Attributes:
+    rng: draws all random numbers of the subject.
+    grid: voxel grid.
+    points: (3, *grid.shape), canonical x, y, z of every voxel in mm.
+  """
 
   def __init__(self, rng: np.random.Generator, grid: Grid, bend: float):
-    """`bend`: deviation of the smooth deformation, in mm."""
+    """Draws a pose and a deformation.
+
+    Args:
+      rng: random generator of the subject.
+      grid: voxel grid.
+      bend: standard deviation of the smooth deformation, in mm.
+    """
     self.rng = rng
     self.grid = grid
     self._layers: list[tuple[str, np.ndarray]] = []
@@ -79,22 +91,23 @@ class Canvas:
       self.points[axis] += bend * self.field(0.28 * float(reach.max()))
 
   def at(self, origin: Triple) -> Canvas:
-    """The same canvas with coordinates counted from `origin`."""
+    """The same canvas with coordinates relative to `origin`."""
     moved = copy.copy(self)
     offset = np.asarray(origin, np.float32)[:, None, None, None]
     moved.points = self.points - offset
     return moved
 
   def field(self, knot: float) -> np.ndarray:
+    """A random field on the canvas; see `smooth_field`."""
     return smooth_field(self.rng, self.grid, knot)
 
   def ellipsoid(
     self, centre: Triple, radii: Triple, yaw: float = 0.0, jitter: float = 1.0
   ) -> np.ndarray:
-    """Depth inside an ellipsoid turned by `yaw` degrees about z.
+    """Depth in mm inside an ellipsoid turned by `yaw` degrees about z.
 
-    First-order distance (1 - f) / |grad f|, right near the surface, where it
-    matters. `jitter` scales this subject's random change of place and size.
+    The depth is the first-order distance (1 - f) / |grad f|, accurate near the
+    surface. `jitter` scales the random change of position and size.
     """
     rng = self.rng
     radii = np.asarray(radii) * (1 + jitter * rng.uniform(-0.12, 0.12, 3))
@@ -114,7 +127,7 @@ class Canvas:
     return (1 - level) * level / np.sqrt(slope)
 
   def capsule(self, start: Triple, end: Triple, radius: float) -> np.ndarray:
-    """Depth inside a tube of `radius` mm from `start` to `end`."""
+    """Depth in mm inside a tube of `radius` mm from `start` to `end`."""
     start, end = (np.asarray(p, np.float32) for p in (start, end))
     along = end - start
     away = self.points - start[:, None, None, None]
@@ -124,7 +137,13 @@ class Canvas:
     return radius - np.sqrt(np.square(away).sum(axis=0))
 
   def paint(self, tissue: str, depth: np.ndarray, amount: float = 1.0) -> None:
-    """Covers what is inside `depth` with `tissue`, half a voxel soft."""
+    """Covers positive `depth` with `tissue`; the edge is one voxel wide.
+
+    Args:
+      tissue: a key of `scanners.TISSUES`.
+      depth: signed depth in mm at every voxel.
+      amount: opacity, in (0, 1].
+    """
     edge = np.float32(self.grid.spacing[0])
     self._layers.append(
       (tissue, np.float32(amount) * np.clip(depth / edge + 0.5, 0, 1))
@@ -144,7 +163,7 @@ class Canvas:
     self.paint('marrow', depth - shell)
 
   def fractions(self) -> dict[str, np.ndarray]:
-    """Tissue fractions of every voxel; they sum to one."""
+    """Tissue -> its fraction of every voxel; fractions sum to one."""
     left = np.ones(self.grid.shape, np.float32)
     shares: dict[str, np.ndarray] = {}
     for tissue, cover in reversed(self._layers):

@@ -1,9 +1,9 @@
 """Seeded digital phantoms: small volumes with known physics, as NIfTI files.
 
-The embedded default of the demo. A subject's anatomy is painted as tissue
-fractions, and every scanner of its cohort images them. The files are then read
-as any other volumes. Unlike BraTS, the heads of the `brats` cohort keep their
-skull and scalp.
+They are the data of the demo. A subject's anatomy is painted as tissue
+fractions, and every scanner of its cohort images them. `prepare` reads the
+files like any other volumes. Unlike in BraTS, the heads of the `brats` cohort
+have skull and scalp.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _BEGUN = 'phantoms.begun.json'
 
 @dataclasses.dataclass(frozen=True)
 class Cohort:
-  """What is imaged, on which grid, and how its files are written.
+  """Modalities, grid and file layout of a group of subjects.
 
   Attributes:
-    modalities: the volumes of a subject.
-    grid: of the anatomy, and of all volumes but PET.
-    axes: orientation of the stored array.
-    mr: the sequence of each MR contrast.
-    field_of_view: CBCT's radius in mm.
+    modalities: modalities of every subject.
+    grid: grid of the anatomy and of all volumes except PET.
+    axes: orientation of the stored array, e.g. 'RAS'.
+    mr: sequence of each MR contrast.
+    field_of_view: radius of the CBCT's field of view in mm.
   """
 
   modalities: tuple[Modality, ...]
@@ -96,11 +96,11 @@ COHORTS = {
 
 
 def render_fractions(cohort: str, rng: np.random.Generator) -> Fractions:
-  """Paints one subject of `cohort`; fractions of each tissue per voxel."""
+  """Paints one subject of `cohort`; returns tissue -> fraction per voxel."""
   grid = COHORTS[cohort].grid
   if cohort in ('brain', 'brats'):
     canvas = Canvas(rng, grid, bend=3.5)
-    # Every BraTS subject has a tumour; a planning CT shows one less often.
+    # Every BraTS subject has a tumour; in planning CTs they are less frequent.
     count = rng.integers(1, 4) if cohort == 'brats' else rng.integers(0, 3)
     paint_head(canvas, int(count))
   elif cohort == 'pelvis':
@@ -123,7 +123,7 @@ def _affine(grid: Grid, axes: str, origin: np.ndarray) -> np.ndarray:
 def _paint(
   cohort: str, seed: int, subject: int
 ) -> tuple[Fractions, np.ndarray, np.random.Generator]:
-  """A subject's tissues, its origin in mm, and the draws that go on."""
+  """A subject's tissue fractions, its origin in mm, and its generator."""
   index = list(COHORTS).index(cohort)
   rng = np.random.default_rng([seed, index, subject])
   fractions = render_fractions(cohort, rng)
@@ -133,14 +133,15 @@ def _paint(
 def render_anatomy(
   cohort: str, seed: int, subject: int
 ) -> tuple[Fractions, Float[np.ndarray, '4 4']]:
-  """What is in a subject, painted again: the truth behind its volumes.
+  """Paints a subject's anatomy again, the ground truth of its volumes.
 
   Args:
-    cohort, seed, subject: as for `render_phantom`.
+    cohort, seed, subject: as in `render_phantom`.
 
   Returns:
-    Fractions of each tissue per voxel, along right, anterior, superior; and
-    the affine from indices to RAS+ mm, in the frame of the subject's files.
+    Tissue -> float32 fraction of every voxel, with axes right, anterior,
+    superior; and the affine from indices to RAS+ mm in the frame of the
+    subject's files.
   """
   fractions, origin, _ = _paint(cohort, seed, subject)
   return fractions, _affine(COHORTS[cohort].grid, 'RAS', origin)
@@ -149,17 +150,17 @@ def render_anatomy(
 def render_phantom(
   cohort: str, seed: int, subject: int
 ) -> dict[Modality, nib.Nifti1Image]:
-  """Renders every volume of one subject; the same arguments, the same voxels.
+  """Renders every volume of one subject; deterministic.
 
   Args:
     cohort: a key of `COHORTS`.
-    seed: of the whole set.
+    seed: random seed of the set of phantoms.
     subject: number within the cohort.
 
   Returns:
-    Images as a reader finds them: HU, SUV or a.u. once scaled by `get_fdata`.
+    Modality -> image, whose `get_fdata` returns HU, SUV or a.u.
   """
-  # Through bytes, for nibabel applies a header's slope only to what it reads.
+  # Encoded first: nibabel applies a header's slope only to files that it reads.
   return {
     modality: nib.Nifti1Image.from_bytes(data)
     for modality, data in _render_files(cohort, seed, subject).items()
@@ -192,8 +193,8 @@ def _render_files(
   return files
 
 
-# On disk: number type, slope and intercept. CT keeps DICOM's usual intercept,
-# the BraTS contrasts a fractional slope; a reader must honour both.
+# Number type, slope and intercept on disk. CT has DICOM's usual intercept and
+# the BraTS contrasts a fractional slope, so the phantoms test readers of both.
 _STORAGE = {
   Modality.CT: (np.int16, 1.0, -1024.0),
   Modality.CBCT: (np.int16, 1.0, 0.0),
@@ -206,7 +207,7 @@ _FRACTIONAL = (np.int16, 0.25, 0.0)
 def _encode(
   values: np.ndarray, affine: np.ndarray, modality: Modality
 ) -> bytes:
-  """`values` (RAS+ array) as a file oriented like `affine`, both forms set."""
+  """Encodes RAS+ `values` as NIfTI in the orientation of `affine`."""
   dtype, slope, intercept = _STORAGE.get(modality, _FRACTIONAL)
   if dtype is np.int16:
     values = np.round((values - intercept) / slope)
@@ -230,18 +231,18 @@ def write_phantoms(
 ) -> None:
   """Writes `root`/<cohort>/<subject>/<modality>.nii.gz for every cohort.
 
-  The marker `phantoms.json` appears last: a set that has it is whole, and a
-  second call returns at once; an interrupted one starts again.
+  The marker `phantoms.json` is written last. If it exists, the set is complete
+  and the call returns at once. An interrupted set is written again.
 
   Args:
-    root: a new or empty directory, or one that this function began.
-    subjects: per cohort.
-    seed: of the whole set.
-    progress: whether to show a bar.
-    workers: threads; NumPy and zlib leave the interpreter lock.
+    root: a new or empty directory, or one that this function started to fill.
+    subjects: number of subjects per cohort.
+    seed: random seed of the set.
+    progress: whether to show a progress bar.
+    workers: number of threads; NumPy and zlib release the interpreter lock.
 
   Raises:
-    UserError: `root` holds something else.
+    UserError: `root` contains other files or another set.
   """
   root = pathlib.Path(root)
   wanted = {'seed': seed, 'subjects': subjects, 'version': VERSION}
@@ -259,13 +260,13 @@ def write_phantoms(
 
 
 def _begin(root: pathlib.Path, wanted: dict[str, int]) -> bool:
-  """Claims `root` for the set `wanted`; False when it is whole already."""
+  """Claims `root` for the set `wanted`; False if the set is complete."""
   for name in (MARKER, _BEGUN):
     if (root / name).exists():
-      found = json.loads((root / name).read_text())
-      if found != wanted:
+      stored = json.loads((root / name).read_text())
+      if stored != wanted:
         raise UserError(
-          f'{root} holds phantoms of {found}, not of {wanted}: '
+          f'{root} holds phantoms with {stored}, not with {wanted}: '
           'choose another directory or delete it.'
         )
       return name == _BEGUN
@@ -290,16 +291,20 @@ def _write_subject(
 
 
 def _write_bytes(path: pathlib.Path, data: bytes) -> None:
-  """Writes a file that is either absent or whole."""
+  """Writes a file atomically."""
   partial = path.with_name(f'{path.name}.partial')
   partial.write_bytes(data)
   os.replace(partial, path)
 
 
 def phantom_cases(root: pathlib.Path) -> list[CaseFiles]:
-  """The phantoms under `root`; every cohort is a dataset."""
+  """Lists the cases of the phantoms under `root`; a cohort is a dataset.
+
+  Raises:
+    DatasetError: the set is missing or incomplete.
+  """
   if not (root / MARKER).is_file():
-    raise DatasetError(f'{root}: holds no whole set of phantoms.')
+    raise DatasetError(f'{root}: holds no complete set of phantoms.')
   regions = {route.cohort: route.region for route in ROUTES}
   return [
     case

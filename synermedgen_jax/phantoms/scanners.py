@@ -1,7 +1,7 @@
 """Simple scanners: tissue fractions to CT, cone-beam CT, MR and FDG PET.
 
-A tissue is what each scanner sees of it; a voxel shows the mean of its
-tissues, and then what the scanner adds: blur, shading, artefacts, noise.
+A voxel has the mean signal of its tissues. Each scanner then adds blur,
+shading, artefacts and noise.
 """
 
 from __future__ import annotations
@@ -19,28 +19,27 @@ Fractions = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Tissue:
-  """What a scanner sees of a tissue.
+  """Properties of a tissue that determine its signal in each scanner.
 
-  All are about the values of their sources, rounded, and typical values where
-  none is named; sick tissue and mucosa have typical values throughout.
+  Values are rounded from the sources below. Values without a source, and all
+  values of lesions and mucosa, are typical clinical values.
 
   Attributes:
-    hu: CT number. From the compositions of ICRU Report 44 (1989) as Schneider
-      et al., Phys Med Biol 45:459 (2000), turn them into CT numbers; skin,
-      disc, marrow, lung and the abdomen: typical clinical values.
+    hu: CT number, from the compositions of ICRU Report 44 (1989) by the method
+      of Schneider et al., Phys Med Biol 45:459 (2000). Typical values for skin,
+      disc, marrow, lung and abdomen.
     t1, t2: relaxation times in ms at 1.5 T. T1 of grey and white matter and of
       CSF: Rooney et al., Magn Reson Med 57:308 (2007). Brain T2, muscle, heart,
       T1 of blood and of cartilage (`disc`): Stanisz et al., Magn Reson Med
       54:507 (2005). Abdomen, pelvis, T1 of fat and of marrow: de Bazelaire et
-      al., Radiology 230:652 (2004). Typical instead: the T2 of fat and marrow,
-      longer as seen in echo trains, and of blood, shorter since flow dephases
-      it.
+      al., Radiology 230:652 (2004). Typical values for the T2 of fat and marrow
+      (longer in echo trains) and of blood (shorter, because flow dephases it).
     pd: proton density, water = 1; typical values.
     gd: contrast agent in mM some minutes after injection; typical values. The
       blood-brain barrier keeps it out of healthy brain.
-    suv: FDG uptake, by body weight. Normal tissue: Zasadny and Wahl, Radiology
-      189:847 (1993); Wang et al., Mol Imaging Biol 9:83 (2007). Urine and
-      heart vary most.
+    suv: FDG uptake normalised by body weight. Normal tissue: Zasadny and Wahl,
+      Radiology 189:847 (1993); Wang et al., Mol Imaging Biol 9:83 (2007). Urine
+      and heart vary most.
   """
 
   hu: float
@@ -81,14 +80,20 @@ TISSUES = {
   'uterus': Tissue(45, 1309, 117, 0.85, 0.3, 1.9),
   'tumour': Tissue(44, 1250, 80, 0.86, 0.4, 8.0),
 }
-# Of gadopentetate in plasma at 1.5 T, in 1/(ms mM): Rohrer et al., Invest
-# Radiol 40:715 (2005).
+# Longitudinal relaxivity of gadopentetate in plasma at 1.5 T, 1/(ms mM): Rohrer
+# et al., Invest Radiol 40:715 (2005).
 RELAXIVITY = 4.1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class Sequence:
-  """An MR sequence: times in ms; with `ti`, inversion recovery."""
+  """An MR sequence.
+
+  Attributes:
+    tr, te: repetition and echo time in ms.
+    ti: inversion time in ms; None = spin echo without inversion.
+    contrast: whether contrast agent is given.
+  """
 
   tr: float
   te: float
@@ -96,7 +101,7 @@ class Sequence:
   contrast: bool = False
 
   def signal(self, tissue: Tissue) -> float:
-    """The spin-echo signal of `tissue`, fully relaxed water at TE 0 being 1."""
+    """The signal of `tissue`; fully relaxed water at TE 0 has signal 1."""
     gd = tissue.gd if self.contrast else 0.0
     t1 = 1 / (1 / tissue.t1 + RELAXIVITY * gd)
     if self.ti is None:
@@ -118,7 +123,7 @@ def _noise(rng: np.random.Generator, shape, scale: float) -> np.ndarray:
 def image_ct(
   fractions: Fractions, rng: np.random.Generator, grid: Grid
 ) -> np.ndarray:
-  """CT in HU: attenuation, faint parenchymal texture, quantum noise."""
+  """Simulates CT in HU: attenuation, faint texture, quantum noise."""
   hu = _mix(fractions, lambda tissue: tissue.hu)
   body = 1 - fractions['air']
   hu += 6 * body * smooth_field(rng, grid, 3 * grid.spacing[0])
@@ -132,11 +137,17 @@ def image_cbct(
   grid: Grid,
   field_of_view: float,
 ) -> np.ndarray:
-  """Cone-beam CT from `ct` (HU): the same patient, a worse scanner.
+  """Simulates a cone-beam CT (HU) of the same patient from its CT.
 
-  Scatter lowers the HU towards the body's middle (cupping); few noisy
-  views leave streaks from dense voxels, a view's streak being a line through
-  them; detector drift leaves rings. Outside a circle there is no data.
+  Scatter lowers HU towards the middle of the body (cupping). Sparse, noisy
+  views leave streaks through dense voxels, one line per view. Detector drift
+  leaves rings.
+
+  Args:
+    ct: values in HU on `grid`.
+    rng: draws the artefacts.
+    grid: grid of the anatomy.
+    field_of_view: radius in mm; voxels outside it are -1000 HU.
   """
   body = np.clip((ct + 1000) / 1000, 0, 1)
   dx, dy, _ = grid.spacing
@@ -150,10 +161,10 @@ def image_cbct(
   streaks = signal.fftconvolve(
     dense, _star(rng, grid.shape)[..., None], mode='same', axes=(0, 1)
   )
-  # Photons are few behind long paths, so the noise follows the depth.
+  # Fewer photons survive longer paths, so noise grows with depth.
   grain = _noise(rng, ct.shape, 50) * (0.3 + depth)
   grain = ndimage.gaussian_filter(grain, (0.5, 0.5, 0))
-  # Scattered photons also flatten contrast: bone reads low, air high.
+  # Scatter also reduces contrast: bone is too low, air too high.
   hu = (ct + 1000) * rng.uniform(0.82, 0.9) - 940 - cup
   hu = ndimage.gaussian_filter(hu, (0.45, 0.45, 0)) + grain
   rings = 12 * rings * np.exp(-radius / 60)
@@ -180,7 +191,7 @@ def image_mr(
   rng: np.random.Generator,
   grid: Grid,
 ) -> np.ndarray:
-  """MR in arbitrary units: contrast, coil shading, Rician noise, gain."""
+  """Simulates MR in a.u.: contrast, coil shading, Rician noise, gain."""
   image = _mix(fractions, sequence.signal)
   reach = float(np.max(np.multiply(grid.shape, grid.spacing)))
   image = image * np.exp(0.1 * smooth_field(rng, grid, reach / 2))
@@ -192,7 +203,7 @@ def image_mr(
 
 
 def fdg_uptake(fractions: Fractions, rng: np.random.Generator) -> np.ndarray:
-  """One subject's true SUV; metabolism varies, in heart and tumour most."""
+  """True SUV of one subject; heart and tumour vary most between subjects."""
   spread = {'heart': 0.6, 'tumour': 0.4, 'urine': 0.4, 'bowel': 0.3}
   gains = {t: rng.lognormal(0, spread.get(t, 0.12)) for t in sorted(fractions)}
   return sum(
@@ -206,13 +217,13 @@ def image_pet(
   grid: Grid,
   fwhm: float = 6.0,
 ) -> np.ndarray:
-  """PET in SUV of `uptake` (SUV): point spread, counts, reconstruction filter.
+  """Simulates PET in SUV: point spread, counts, reconstruction filter.
 
   Args:
-    uptake: true values on `grid`.
-    rng: for the counts.
-    grid: of the anatomy.
-    fwhm: of the scanner's point spread function, in mm.
+    uptake: true SUV on `grid`.
+    rng: draws the counts.
+    grid: grid of the anatomy.
+    fwhm: full width at half maximum of the point spread function, in mm.
   """
   sigma = np.asarray([fwhm / 2.355 / s for s in grid.spacing])
   expected = ndimage.gaussian_filter(uptake, sigma)
@@ -224,7 +235,7 @@ def image_pet(
 def coarsen(
   values: np.ndarray, grid: Grid, factor: float = 1.25
 ) -> tuple[np.ndarray, Grid]:
-  """Resamples in plane to voxels `factor` larger, about the same centre."""
+  """Resamples in plane to voxels `factor` times larger, keeping the centre."""
   dx, dy, dz = grid.spacing
   nx, ny, nz = grid.shape
   shape = (round(nx / factor), round(ny / factor), nz)

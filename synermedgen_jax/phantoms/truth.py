@@ -1,7 +1,7 @@
-"""What a phantom's slices show, from its own anatomy.
+"""Ground truth of a phantom's slices, from its anatomy.
 
-The subject is painted again and its tissues are laid on the very slices of
-the store. Sides are the patient's: world x of RAS+ runs to the patient's right.
+The subject's tissues are painted again and resampled onto the slices of the
+store. Left and right are the patient's: world x (RAS+) increases to the right.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from synermedgen_jax.slices.store import Case
 from synermedgen_jax.slices.volumes import Volume
 
 LESION = ('oedema', 'rim', 'necrosis', 'tumour')
-# What a reader would call it, and the tissues that it is painted with.
+# Organ -> tissues that it is painted with.
 ORGANS = {
   'brain': ('grey', 'white'),
   'lung': ('lung',),
@@ -32,21 +32,23 @@ ORGANS = {
   'uterus': ('uterus',),
   'prostate': ('gland',),
 }
-_SPECK = 30.0  # mm2: a smaller piece of a lesion is none
+_SPECK = 30.0  # mm2: smaller pieces of a lesion are not counted
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """What one slice shows.
+  """Ground truth of one slice.
 
   Attributes:
     lesion: fraction of lesion in each pixel.
-    lesion_mm2: its area.
-    lesions: pieces of more than 30 mm2 that are more than half lesion.
-    right: share of the lesion's area to the patient's right of the middle of
-      the body; 0.5 without one.
-    offset: mm between the lesion's centre and that middle, right positive.
-    organs: area in mm2 of each organ of `ORGANS`.
+    lesion_mm2: lesion area in mm2.
+    lesions: number of connected lesions of more than 30 mm2, counting pixels
+      that are more than half lesion.
+    right: share of the lesion area to the patient's right of the body's centre;
+      0.5 without a lesion.
+    offset: mm from the body's centre to the lesion's, positive to the right; 0
+      without a lesion.
+    organs: area in mm2 of each organ in `ORGANS`.
   """
 
   lesion: Float[np.ndarray, 'h w']
@@ -60,12 +62,12 @@ class Finding:
 def findings(
   case: Case, fractions: Fractions, affine: Float[np.ndarray, '4 4']
 ) -> list[Finding]:
-  """What each slice of a case shows.
+  """Computes the ground truth of each slice of a case.
 
   Args:
-    case: gives the grid of the slices.
-    fractions: of each tissue, as `phantoms.render_anatomy` returns them.
-    affine: of the fractions, to RAS+ mm.
+    case: case of the store, which gives the grid of the slices.
+    fractions: tissue -> fractions, from `cohorts.render_anatomy`.
+    affine: from indices of the fractions to RAS+ mm.
   """
   depth, height, width = case.shape
   to_world = np.asarray(case.affine)
@@ -84,10 +86,11 @@ def findings(
   organs = {
     name: sliced(tissues).sum((1, 2)) * area for name, tissues in ORGANS.items()
   }
-  # World x of every pixel; outside the painted grid there is no air either.
+  # World x of every pixel.
   k, j, i = np.indices(case.shape, sparse=True)
   x = to_world[0, 0] * i + to_world[0, 1] * j + to_world[0, 2] * k
   x = x + to_world[0, 3]
+  # Outside the painted grid, all fractions are 0, that of air included.
   inside = sliced(tuple(fractions)) > 0.5
   body = body * inside
   return [
@@ -109,12 +112,12 @@ def _finding(
   area: float,
   organs: Mapping[str, float],
 ) -> Finding:
-  """One slice.
+  """The ground truth of one slice.
 
   Args:
     lesion, body: fraction of each pixel.
-    x: world x in mm, to the patient's right.
-    area: of a pixel in mm2.
+    x: world x of each pixel in mm.
+    area: area of a pixel in mm2.
     organs: areas in mm2.
   """
   x = np.broadcast_to(x, lesion.shape)

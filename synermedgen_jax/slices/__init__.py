@@ -1,1 +1,1 @@
-"""Data at rest: volumes on disk, the slice store, the splits."""
+"""Data on disk: volumes, the slice store and the splits."""

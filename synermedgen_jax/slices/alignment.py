@@ -1,9 +1,9 @@
-"""Whether two volumes of a subject show the same places at the same places.
+"""Estimates how far a volume is shifted from another one of its subject.
 
-Normalised mutual information over small shifts along each axis (Studholme et
-al. 1999, Pattern Recognition 32, 71-86): two modalities that correspond share
-most of it where neither is moved. Nothing is registered here; a pair that
-turns out to be shifted is reported.
+The estimate maximises normalised mutual information over small shifts along
+each axis (Studholme et al. 1999, Pattern Recognition 32, 71-86). Aligned
+volumes have their maximum at no shift. This module only reports shifts; it does
+not register volumes.
 """
 
 from __future__ import annotations
@@ -18,25 +18,24 @@ from synermedgen_jax.slices.volumes import Volume
 from synermedgen_jax.slices.windows import Window
 
 _BINS = 32
-_NOWHERE = _BINS  # the bin of places that one volume does not cover
+_OUTSIDE = _BINS  # bin of grid points that a volume does not cover
 _MOST_VOXELS = 400_000
 _FINEST_MM = 2.0
 _REACH_MM = 24.0
 _ROUNDS = 3
-# Of normalised mutual information, which lies between 1 and 2: a maximum that
-# is hardly higher than its surroundings says nothing.
+# Normalised mutual information is between 1 and 2. A maximum that exceeds the
+# value without shift by less than this is not significant.
 _LEAST_GAIN = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
 class Offset:
-  """How far a volume seems to lie from where it should.
+  """Estimated shift of a volume from its reference.
 
   Attributes:
-    mm: to the patient's right, anterior and superior; moving the volume by
-      minus this aligns it best.
-    gain: normalised mutual information there less that of the volumes as
-      they are.
+    mm: towards the patient's right, anterior and superior; moving the volume
+      by minus this aligns it best.
+    gain: normalised mutual information after that move minus the value before.
   """
 
   mm: tuple[float, float, float]
@@ -44,7 +43,7 @@ class Offset:
 
   @property
   def distance(self) -> float:
-    """In mm; 0 where there is little to choose between places."""
+    """Length of the shift in mm; 0 if `gain` is not significant."""
     if self.gain < _LEAST_GAIN:
       return 0.0
     return float(np.linalg.norm(self.mm))
@@ -68,15 +67,15 @@ def estimate_offset(
   moving: Volume,
   windows: tuple[Window, Window],
 ) -> Offset | None:
-  """Where `moving` lies beside `fixed`, to about half a millimetre.
+  """Estimates the shift of `moving` from `fixed`, to about half a millimetre.
 
   Args:
-    fixed: the reference.
-    moving: of the same subject, in the same world frame, or so it is said.
-    windows: theirs.
+    fixed: the reference volume.
+    moving: a volume of the same subject, nominally in the same world frame.
+    windows: windows of `fixed` and of `moving`.
 
   Returns:
-    The offset, or None where the volumes hardly overlap.
+    The offset, or None if the volumes do not overlap.
   """
   grid = _common_grid(fixed, moving)
   if grid is None:
@@ -86,37 +85,38 @@ def estimate_offset(
     for volume, window in zip((fixed, moving), windows, strict=True)
   )
   step = float(grid.affine[0, 0])
-  # Most of either volume has to stay in sight of the other.
+  # Most of either volume must still overlap the other.
   reach = np.minimum(int(_REACH_MM // step), np.array(grid.shape) // 5)
   shift = np.zeros(3, int)
-  here = _information(a, b, shift)
-  found = {(0, 0, 0): here}
+  unshifted = _information(a, b, shift)
+  evaluated = {(0, 0, 0): unshifted}
 
-  def at(place: np.ndarray) -> float:
-    key = tuple(place.tolist())
-    if key not in found:
-      found[key] = _information(a, b, place)
-    return found[key]
+  def information(shift: np.ndarray) -> float:
+    key = tuple(shift.tolist())
+    if key not in evaluated:
+      evaluated[key] = _information(a, b, shift)
+    return evaluated[key]
 
   for _ in range(_ROUNDS):
     before = shift
     for axis, most in zip(np.eye(3, dtype=int), reach, strict=True):
       line = [shift * (1 - axis) + axis * d for d in range(-most, most + 1)]
-      best = max(line, key=at)
-      # A best place at the end of the line is no maximum.
+      best = max(line, key=information)
+      # At the end of the line, the values may still rise beyond it.
       if abs(best @ axis) < most:
         shift = best
     if (shift == before).all():
       break
   exact = [
-    s + _vertex(at(shift - axis), at(shift), at(shift + axis))
+    s + _vertex(*(information(shift + i * axis) for i in (-1, 0, 1)))
     for s, axis in zip(shift, np.eye(3, dtype=int), strict=True)
   ]
-  return Offset(tuple(float(e * step) for e in exact), float(at(shift) - here))
+  gain = float(information(shift) - unshifted)
+  return Offset(tuple(float(e * step) for e in exact), gain)
 
 
 def _common_grid(a: Volume, b: Volume) -> Grid | None:
-  """Isotropic places along RAS axes, where both volumes are."""
+  """Isotropic grid along RAS axes over the overlap of both volumes."""
   low = np.maximum(a.corners.min(0), b.corners.min(0))
   extent = np.minimum(a.corners.max(0), b.corners.max(0)) - low
   if (extent <= 0).any():
@@ -131,44 +131,44 @@ def _common_grid(a: Volume, b: Volume) -> Grid | None:
 def _codes(
   volume: Volume, window: Window, grid: Grid
 ) -> Int[np.ndarray, 'x y z']:
-  """Values in bins; `_NOWHERE` outside the volume."""
+  """Bin of the value at each grid point; `_OUTSIDE` outside the volume."""
   sampled = resample(volume, grid, fill=np.nan)
   outside = np.isnan(sampled)
   level = window.normalise(np.where(outside, window.low, sampled))
   code = np.minimum(((level + 1) / 2 * _BINS).astype(np.int32), _BINS - 1)
-  return np.where(outside, _NOWHERE, code)
+  return np.where(outside, _OUTSIDE, code)
 
 
 def _information(a, b, shift: Int[np.ndarray, 3]) -> float:
-  """(H(a) + H(b)) / H(a, b) with `b` looked up `shift` voxels further on."""
-  here = tuple(
+  """(H(a) + H(b)) / H(a, b), comparing a[i] with b[i + shift]."""
+  in_a = tuple(
     slice(max(-s, 0), n - max(s, 0))
     for s, n in zip(shift.tolist(), a.shape, strict=True)
   )
-  there = tuple(
+  in_b = tuple(
     slice(max(s, 0), n - max(-s, 0))
     for s, n in zip(shift.tolist(), a.shape, strict=True)
   )
-  pairs = a[here] * (_BINS + 1) + b[there]
+  pairs = a[in_a] * (_BINS + 1) + b[in_b]
   counts = np.bincount(pairs.ravel(), minlength=(_BINS + 1) ** 2)
   joint = counts.reshape(_BINS + 1, _BINS + 1)[:_BINS, :_BINS].astype(float)
   if not joint.sum():
     return 0.0
   joint /= joint.sum()
-  together = _entropy(joint)
-  if not together:
+  joint_entropy = _entropy(joint)
+  if not joint_entropy:
     return 0.0
-  return (_entropy(joint.sum(0)) + _entropy(joint.sum(1))) / together
+  return (_entropy(joint.sum(0)) + _entropy(joint.sum(1))) / joint_entropy
 
 
 def _entropy(share: Float[np.ndarray, ...]) -> float:
-  some = share[share > 0]
-  return float(-(some * np.log(some)).sum())
+  positive = share[share > 0]
+  return float(-(positive * np.log(positive)).sum())
 
 
-def _vertex(before: float, here: float, after: float) -> float:
-  """Where the parabola through three neighbours has its top, within half."""
-  bend = before - 2 * here + after
-  if bend >= 0:
+def _vertex(left: float, middle: float, right: float) -> float:
+  """Maximum of the parabola through values at -1, 0, 1; within [-0.5, 0.5]."""
+  curvature = left - 2 * middle + right
+  if curvature >= 0:
     return 0.0
-  return float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5))
+  return float(np.clip(0.5 * (left - right) / curvature, -0.5, 0.5))

@@ -1,7 +1,7 @@
-"""Layouts on disk: which file shows which modality of which subject.
+"""Readers of users' own layouts: subject and modality of every volume file.
 
-* `folder`: ROOT/<subject>/<modality>.nii.gz (or .nii, .mha, .mhd, .nrrd), all
-  of one region.
+* `folder`: ROOT/<subject>/<modality>.nii.gz (or .nii, .mha, .mhd, .nrrd); all
+  subjects have one region.
 * `csv`: a table with the columns subject, modality, path and optionally
   region, dataset, split and patient; paths are relative to the table.
 
@@ -21,23 +21,25 @@ from synermedgen_jax.slices.volumes import SUFFIXES, has_volume_suffix
 
 
 class DatasetError(UserError):
-  """A layout that cannot be read; one line that names the file."""
+  """A layout that cannot be read; one line naming the file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CaseFiles:
-  """The files of one case: one subject, volumes in one world frame.
+  """The files of one case: volumes of one subject in one world frame.
 
   Attributes:
-    dataset: where it is from.
-    subject: unique within the dataset.
-    region: which routes are meant.
+    dataset: name of the dataset.
+    subject: name of the subject, unique within the dataset.
+    region: body region, which selects the routes.
     files: modality -> file.
-    split: given by the data, '' = to be drawn.
-    patient: who it is, where several cases or datasets show one person; '' =
-      nobody else. All cases of a patient go to one split.
-    reference: modalities by preference that give the case its grid.
-    mask: of the body, where the data have one; above zero is inside.
+    split: split given by the data; '' = drawn by `prepare`.
+    patient: name of the person, if several cases or datasets show the same
+      person; '' = only this case. All cases of a patient get one split.
+    reference: modalities in order of preference; the first that the case has
+      defines its grid.
+    mask: file of the body mask, if the dataset has one; voxels above zero are
+      inside.
   """
 
   dataset: str
@@ -58,10 +60,19 @@ class CaseFiles:
 def folder_cases(
   root: Path, *, dataset: str, region: Region
 ) -> list[CaseFiles]:
-  """ROOT/<subject>/<modality>.<suffix>; volumes named otherwise are an error.
+  """Lists the cases of ROOT/<subject>/<modality>.<suffix>.
 
-  A file `mask` marks the body. Files and folders whose names begin with a dot,
-  and other masks (`*mask*`), are passed over.
+  A file named `mask` is the body mask. Other masks (`*mask*`) and names that
+  begin with a dot are ignored.
+
+  Args:
+    root: folder of the subjects' folders.
+    dataset: name of the dataset.
+    region: body region of all subjects.
+
+  Raises:
+    DatasetError: the root or a subject has no volumes, a file name is no
+      modality, or two files have the same one.
   """
   if not root.is_dir():
     raise DatasetError(f'{root}: no such folder.')
@@ -77,18 +88,23 @@ def folder_cases(
         continue
       if _stem(path).lower() == 'mask':
         if mask:
-          raise DatasetError(f'{path}: {mask.name} shows it already.')
+          raise DatasetError(
+            f'{path}: {mask.name} is a body mask too; remove one of them.'
+          )
         mask = path
       if 'mask' in name:
         continue
       modality = _modality(_stem(path), path)
       if modality in files:
-        raise DatasetError(f'{path}: {files[modality].name} shows it already.')
+        raise DatasetError(
+          f'{path}: {files[modality].name} has the same modality; remove one '
+          'of them.'
+        )
       files[modality] = path
     if not files:
       raise DatasetError(
-        f'{folder}: holds no volume; expected <modality> + one of '
-        f'{", ".join(SUFFIXES)}.'
+        f'{folder}: holds no volume; expected <modality> with one of the '
+        f'suffixes {", ".join(SUFFIXES)}.'
       )
     cases.append(CaseFiles(dataset, folder.name, region, files, mask=mask))
   if not cases:
@@ -111,16 +127,20 @@ def _modality(name: str, where: object) -> Modality:
 def csv_cases(
   table: Path, *, dataset: str, region: Region | None
 ) -> list[CaseFiles]:
-  """The volumes that a table lists, one a line.
+  """Lists the cases of a table with one volume per line.
 
   Args:
-    table: CSV with a header line.
-    dataset: of lines without one.
-    region: of lines without one; None = every line must have it.
+    table: CSV file with a header line; docs/data.md lists the columns.
+    dataset: dataset of lines that name none.
+    region: region of lines that name none; None = every line must name one.
+
+  Raises:
+    DatasetError: the table is missing or empty, lacks a column, or a line is
+      invalid or contradicts an earlier one; the message names the line.
   """
   if not table.is_file():
     raise DatasetError(f'{table}: no such file.')
-  # Excel begins its UTF-8 with a mark.
+  # Excel writes UTF-8 with a byte order mark.
   with table.open(newline='', encoding='utf-8-sig') as file:
     reader = csv.DictReader(file)
     missing = {'subject', 'modality', 'path'} - set(reader.fieldnames or ())
@@ -156,15 +176,15 @@ def _add_row(cases, row, where, base: Path, dataset, region) -> None:
     raise DatasetError(f'{where}: subject and dataset may not contain /.')
   modality = _modality(row['modality'] or '', where)
   patient = row.get('patient') or ''
-  fresh = CaseFiles(dataset, row['subject'], region, {}, split, patient)
-  case = cases.setdefault((dataset, row['subject']), fresh)
+  new_case = CaseFiles(dataset, row['subject'], region, {}, split, patient)
+  case = cases.setdefault((dataset, row['subject']), new_case)
   if (case.region, case.split, case.patient) != (region, split, patient):
     raise DatasetError(
-      f'{where}: subject {case.subject!r} had region {case.region}, split '
-      f'{case.split!r} and patient {case.patient!r} before.'
+      f'{where}: an earlier line gives subject {case.subject!r} the region '
+      f'{case.region}, split {case.split!r} and patient {case.patient!r}.'
     )
   if modality in case.files:
     raise DatasetError(
-      f'{where}: subject {case.subject!r} has {modality} twice.'
+      f'{where}: an earlier line lists {modality} of subject {case.subject!r}.'
     )
   case.files[modality] = base / row['path']

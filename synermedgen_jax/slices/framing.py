@@ -1,4 +1,4 @@
-"""How a volume becomes slices: canvas, plane, frame and windows."""
+"""Settings that turn volumes into slices: canvas, plane, frame, windows."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from synermedgen_jax.slices.windows import (
 )
 
 FRAMES = ('volume', 'body')
-_MARGIN = 0.02  # beside the body, of its longer side
-_DETECTION = 128  # pixels per side of the slices in which the body is found
+_MARGIN = 0.02  # on each side of the body, as a share of its longer side
+_DETECTION = 128  # pixels per side of the slices that are segmented
 
 
 @dataclasses.dataclass(frozen=True)
 class SliceSpec:
-  """How the volumes of a store, or of a run, become slices.
+  """Settings that turn the volumes of a store or a run into slices.
 
   Attributes:
-    canvas: pixels along each side of a slice.
-    plane: of the slices, a name in `grids.PLANES`.
-    frame: what fills the canvas, one of `FRAMES`: the field of view of the
-      volume, or the body.
-    windows: of the modalities that have one window for all volumes.
+    canvas: pixels per side of a slice.
+    plane: slice plane, a name in `grids.PLANES`.
+    frame: content that fills the canvas, one of `FRAMES`: 'volume' (the field
+      of view) or 'body'.
+    windows: windows of the modalities that use one for all volumes.
   """
 
   canvas: int
@@ -46,10 +46,10 @@ class SliceSpec:
 
   @classmethod
   def from_json(cls, record: Mapping[str, Any]) -> SliceSpec:
-    """The inverse of `to_json`; missing keys other than canvas have defaults.
+    """The inverse of `to_json`; all keys but canvas are optional.
 
     Raises:
-      ValueError, KeyError, TypeError: the record is not one of these.
+      ValueError, KeyError, TypeError: the record is malformed.
     """
     return cls(
       record['canvas'],
@@ -59,7 +59,7 @@ class SliceSpec:
     )
 
   def to_json(self) -> dict[str, Any]:
-    """As plain values."""
+    """All fields as JSON values."""
     windows = {
       m.value: dataclasses.asdict(w) for m, w in sorted(self.windows.items())
     }
@@ -71,37 +71,37 @@ class SliceSpec:
     }
 
   def window(self, modality: Modality, data: Float[np.ndarray, ...]) -> Window:
-    """The window of a volume; raises as `windows.choose_window`."""
+    """The window of a volume; see `windows.choose_window`."""
     return choose_window(modality, data, self.windows)
 
   def grid(self, volume: Volume, modality: Modality, window: Window) -> Grid:
     """The grid of a volume's slices.
 
-    With the frame 'volume' it is `grids.slice_grid`. With 'body', the outline
-    of the body over all slices and a margin of 2 % fill the canvas, centred;
-    slices stay those of the volume. It is never wider than the volume, and is
-    the whole volume where no body is found.
+    Frame 'volume' gives `grids.slice_grid`. Frame 'body' centres the canvas on
+    the bounding square of the body over all slices plus a margin of 2 %, but
+    never exceeds the field of view. Slice positions are the volume's own. If
+    the segmentation is empty, 'body' gives the same grid as 'volume'.
 
     Args:
-      volume: as `slice_grid` takes it.
-      modality: its modality, which decides how the body is found.
+      volume: the volume.
+      modality: its modality, which selects the segmentation threshold.
       window: its window.
     """
     if self.frame == 'volume':
       return slice_grid(volume, self.canvas, self.plane)
-    whole = slice_grid(volume, _DETECTION, self.plane)
-    slices = to_slices(resample(volume, whole, fill=window.low))
+    full = slice_grid(volume, _DETECTION, self.plane)
+    slices = to_slices(resample(volume, full, fill=window.low))
     body = body_mask(modality, slices, window).any(0)
     if not body.any():
       return slice_grid(volume, self.canvas, self.plane)
     columns, rows = (np.flatnonzero(body.any(axis)) for axis in (0, 1))
-    # A pixel more at either end, since the mask loses thin tips.
+    # One extra pixel at either end: the mask loses thin tips.
     first = np.array([columns[0], rows[0]]) - 1.5
     last = np.array([columns[-1], rows[-1]]) + 1.5
     side = min((last - first).max() * (1 + 2 * _MARGIN), _DETECTION)
     step = side / self.canvas
-    to_whole = np.diag([step, step, 1.0, 1.0])
-    to_whole[:2, 3] = (first + last) / 2 - (self.canvas - 1) / 2 * step
+    to_full = np.diag([step, step, 1.0, 1.0])
+    to_full[:2, 3] = (first + last) / 2 - (self.canvas - 1) / 2 * step
     return Grid(
-      (self.canvas, self.canvas, whole.shape[2]), whole.affine @ to_whole
+      (self.canvas, self.canvas, full.shape[2]), full.affine @ to_full
     )

@@ -1,8 +1,8 @@
-"""Sampling grids: slices on a square canvas, and the way back.
+"""Sampling grids: volumes to slices on a square canvas, and back.
 
-Resampling is nibabel's: linear, after a Gaussian where the target grid is the
-coarser one, so that nothing aliases. All grids are tied by world coordinates;
-nothing is registered here.
+Resampling uses nibabel: linear interpolation, after a Gaussian filter where the
+target grid is coarser, which prevents aliasing. World coordinates relate all
+grids; this module does not register volumes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from synermedgen_jax.slices.volumes import Volume
 
 _ROUNDING = 1e-3  # voxels
 
-# Where columns, rows and slices of a plane run to: left, posterior, ...
+# Directions of increasing column, row and slice: L(eft), P(osterior), ...
 PLANES = {'axial': 'LPS', 'coronal': 'LIP', 'sagittal': 'PIL'}
-# What is up in a picture of them, and what is on its left.
+# Orientation of a displayed slice, for captions.
 PICTURED = {
   'axial': 'Anterior is up, the patient’s right on the left',
   'coronal': 'Superior is up, the patient’s right on the left',
@@ -30,10 +30,10 @@ PICTURED = {
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """Places to sample at.
+  """A grid of sample points.
 
   Attributes:
-    shape: voxels along each axis.
+    shape: points along each axis.
     affine: (4, 4), indices to RAS+ millimetres.
   """
 
@@ -47,17 +47,17 @@ class Grid:
 
 
 def slice_grid(volume: Volume, canvas: int, plane: str = 'axial') -> Grid:
-  """The slices of a volume on a square canvas.
+  """The grid of a volume's slices on a square canvas.
 
-  Axes are (column, row, slice), as a radiologist looks at them: of axial
-  slices, columns run to the patient's left, rows to posterior, slices upwards
-  (`PLANES` has the others). Slices are the volume's own; in the plane, its
-  longer side fills the canvas.
+  Axes are (column, row, slice) in radiological convention: in axial slices,
+  columns run to the patient's left, rows to posterior and slices to superior
+  (`PLANES` lists all planes). Slice positions are the volume's own; its longer
+  in-plane side fills the canvas.
 
   Args:
-    volume: gives the field of view and the slice positions; axes may be
-      oblique, the nearest anatomical ones are taken.
-    canvas: pixels along each side.
+    volume: gives the field of view and the slice positions; oblique axes count
+      as the nearest anatomical ones.
+    canvas: pixels per side.
     plane: a name in `PLANES`.
   """
   ornt = nib.orientations.ornt_transform(
@@ -70,7 +70,7 @@ def slice_grid(volume: Volume, canvas: int, plane: str = 'axial') -> Grid:
   spacing = np.linalg.norm(affine[:3, :3], axis=0)
   extent = shape * spacing
   pixel = extent[:2].max() / canvas
-  # Half a voxel beyond the first centre is where the field of view begins.
+  # The field of view begins half a voxel before the first centre.
   step = np.array([pixel / spacing[0], pixel / spacing[1], 1.0])
   first = np.array(
     [
@@ -87,26 +87,24 @@ def slice_grid(volume: Volume, canvas: int, plane: str = 'axial') -> Grid:
 def resample(
   volume: Volume, grid: Grid, *, fill: float | None
 ) -> Float[np.ndarray, 'x y z']:
-  """The volume's values at the places of a grid, float32.
+  """Samples a volume at the points of a grid; returns float32.
 
   Args:
-    volume: what to sample.
-    grid: where.
-    fill: value of places outside the volume, NaN allowed; None = that of the
-      nearest voxel. The volume ends where its outermost voxels do, half a
-      voxel beyond their centres.
+    volume: the volume to sample.
+    grid: the sample points.
+    fill: value outside the volume, may be NaN; None = value of the nearest
+      voxel. The volume extends half a voxel beyond its outermost voxel centres.
   """
-  # How many voxels of the volume a step of the grid spans, per volume axis.
+  # Voxels of the volume per step of the grid, along each axis of the volume.
   steps = np.linalg.inv(volume.affine)[:3, :3] @ grid.affine[:3, :3]
   coarser = np.maximum(np.linalg.norm(steps, axis=1), 1.0)
-  # The voxel of a coarser grid as a Gaussian of that width at half maximum,
-  # less the width that the source has already.
+  # Width at half maximum of the coarser voxel, less that of the source voxel.
   fwhm = volume.spacing * np.sqrt(coarser**2 - 1.0)
   image = nib.Nifti1Image(volume.data, volume.affine)
   if fwhm.max() > 0.1 * volume.spacing.min():
     image = processing.smooth_image(image, fwhm, mode='nearest')
-  # Not with `cval`, which begins at the outermost centres: a slice that lies
-  # on them would be lost to rounding.
+  # `cval` would apply beyond the outermost voxel centres, so rounding could
+  # remove a slice that contains them.
   out = processing.resample_from_to(
     image, (grid.shape, grid.affine), order=1, mode='nearest'
   )
@@ -115,7 +113,7 @@ def resample(
 
 
 def _inside(volume: Volume, grid: Grid) -> Bool[np.ndarray, 'x y z']:
-  """Which places of the grid lie within a voxel of the volume."""
+  """Whether each point of the grid is inside a voxel of the volume."""
   to_voxel = np.linalg.inv(volume.affine) @ grid.affine
   i, j, k = np.indices(grid.shape, sparse=True)
   inside = np.ones(grid.shape, bool)
@@ -128,7 +126,7 @@ def _inside(volume: Volume, grid: Grid) -> Bool[np.ndarray, 'x y z']:
 
 
 def to_slices(data: Float[np.ndarray, 'x y z']) -> Float[np.ndarray, 'z h w']:
-  """Values on a slice grid as a stack of pictures."""
+  """Values on a slice grid as a stack of images."""
   return np.ascontiguousarray(data.transpose(2, 1, 0))
 
 

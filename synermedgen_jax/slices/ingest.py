@@ -1,4 +1,4 @@
-"""One subject from files to a case of the store."""
+"""Turns the files of one subject into a case of the store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from synermedgen_jax.slices.volumes import (
 )
 from synermedgen_jax.slices.windows import Window, body_mask
 
-# Whose body contour is trusted most: the sharpest outline against air.
+# Modalities for the body mask, those with the sharpest contour first.
 _OUTLINE = (
   Modality.CT,
   Modality.MR,
@@ -37,23 +37,24 @@ _OUTLINE = (
   Modality.CBCT,
   Modality.PET,
 )
-_COVERED = 0.9  # of a slice's body, in every modality
-_BODY = 0.02  # of the canvas, for a slice to be worth asking about
+_COVERED = 0.9  # least share of a usable slice's body in all modalities
+_BODY = 0.02  # least share of body in the canvas of a usable slice
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How every case of a store is made.
+  """Settings that apply to every case of a store.
 
   Attributes:
-    slices: how a volume becomes slices.
-    reference: modalities by preference; the first that a subject has gives
-      the grid onto which its others are resampled. Empty = all volumes of a
-      subject must share one grid already.
+    slices: canvas, plane, frame and windows of the slices.
+    reference: modalities in order of preference; the first that a subject has
+      defines the grid onto which its other volumes are resampled. Empty = the
+      preference of the dataset; without one, all volumes of a subject must
+      share one grid.
     required: modalities that every subject must have; empty = those of at
       least one route.
-    most_offset: mm by which a volume may seem to lie beside the reference; 0 =
-      not measured.
+    most_offset: largest estimated shift of a volume from the reference, in mm;
+      0 = not checked.
   """
 
   slices: SliceSpec
@@ -62,7 +63,7 @@ class Settings:
   most_offset: float = 6.0
 
   def to_json(self) -> dict[str, Any]:
-    """As plain values, for the record in the store."""
+    """All fields as JSON values, for the record in the store."""
     return {
       **self.slices.to_json(),
       'reference': list(self.reference),
@@ -72,12 +73,12 @@ class Settings:
 
 
 class MisalignedError(VolumeError):
-  """Volumes of a subject that do not show the same places."""
+  """A volume that is shifted from the subject's reference volume."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Ingested:
-  """A case and its arrays, as `StoreWriter.write_case` takes them."""
+  """A case and its arrays, the arguments of `StoreWriter.write_case`."""
 
   case: Case
   volumes: Mapping[Modality, Float[np.ndarray, 'z h w']]
@@ -85,7 +86,11 @@ class Ingested:
 
 
 def check_modalities(files: CaseFiles, settings: Settings) -> None:
-  """Refuses a subject that cannot serve; VolumeError names it."""
+  """Checks that a subject has all required modalities and those of a route.
+
+  Raises:
+    VolumeError: a modality is missing; the message names the subject.
+  """
   where = next(iter(files.files.values())).parent
   have = ', '.join(files.files)
   for modality in settings.required:
@@ -101,8 +106,8 @@ def check_modalities(files: CaseFiles, settings: Settings) -> None:
       if r.region == files.region
     )
     raise VolumeError(
-      f'{where}: subject {files.subject!r} has {have}, which is no pair of a '
-      f'route of region {files.region}: one of {routes} is needed.'
+      f'{where}: subject {files.subject!r} has {have}; a subject of region '
+      f'{files.region} needs both modalities of one of {routes}.'
     )
 
 
@@ -112,17 +117,21 @@ def ingest(
   settings: Settings,
   volumes: Mapping[Modality, Volume] | None = None,
 ) -> Ingested:
-  """Reads a subject's volumes onto one slice grid.
+  """Resamples a subject's volumes onto one slice grid.
 
   Args:
-    files: the subject's.
-    split: that it goes to.
-    settings: of the store.
-    volumes: what the files hold, if they were read already.
+    files: files of the subject.
+    split: split of the case.
+    settings: settings of the store.
+    volumes: contents of the files, if the caller has read them.
+
+  Returns:
+    The case, its volumes in [-1, 1], and the body mask where every modality
+    was measured.
 
   Raises:
-    VolumeError: naming the file or subject that cannot be used.
-    MisalignedError: likewise, for volumes that lie too far apart.
+    VolumeError: a file or the subject cannot be used; the message names it.
+    MisalignedError: a volume is shifted by more than `most_offset`.
   """
   check_modalities(files, settings)
   if volumes is None:
@@ -168,8 +177,8 @@ def ingest(
     plane=settings.slices.plane,
     usable=usable,
   )
-  normal = {m: windows[m].normalise(slices[m]) for m in slices}
-  return Ingested(case, normal, body & covered)
+  normalised = {m: windows[m].normalise(slices[m]) for m in slices}
+  return Ingested(case, normalised, body & covered)
 
 
 def _reference(
@@ -177,7 +186,7 @@ def _reference(
   volumes: Mapping[Modality, Volume],
   preferred: Sequence[Modality],
 ) -> Modality:
-  """The modality whose grid the case takes."""
+  """The modality whose grid the case uses."""
   for modality in preferred:
     if modality in volumes:
       return modality
@@ -185,10 +194,10 @@ def _reference(
   for other in others:
     a, b = volumes[first], volumes[other]
     if not same_grid(a, b):
-      what = 'shape' if a.data.shape != b.data.shape else 'affine'
-      detail = f' {b.data.shape} and {a.data.shape}' if what == 'shape' else ''
+      part = 'shape' if a.data.shape != b.data.shape else 'affine'
+      detail = f' {b.data.shape} and {a.data.shape}' if part == 'shape' else ''
       raise VolumeError(
-        f'{files.files[other]}: its {what} differs from '
+        f'{files.files[other]}: its {part} differs from '
         f'{files.files[first].name}{detail}; pass '
         f'--reference={first.value} to resample onto one grid, if the two '
         'share a world frame.'
@@ -201,7 +210,7 @@ def _windows(
   volumes: Mapping[Modality, Volume],
   spec: SliceSpec,
 ) -> dict[Modality, Window]:
-  """The window of every volume; VolumeError names one that has none."""
+  """The window of every volume; VolumeError names a volume without one."""
   windows = {}
   for modality, volume in volumes.items():
     try:
@@ -218,7 +227,7 @@ def _check_offsets(
   reference: Modality,
   most: float,
 ) -> None:
-  """Refuses volumes that seem to lie more than `most` mm from the reference."""
+  """Raises if a volume is shifted more than `most` mm from the reference."""
   for modality, volume in volumes.items() if most else ():
     if modality == reference:
       continue
@@ -227,14 +236,14 @@ def _check_offsets(
     )
     if offset and offset.distance > most:
       raise MisalignedError(
-        f'{files.files[modality]}: seems to lie {offset} of '
-        f'{files.files[reference].name}; register it, or take it as it is '
-        'with --most_offset=0.'
+        f'{files.files[modality]}: appears to be {offset} of '
+        f'{files.files[reference].name}; register it, or skip this check with '
+        '--most_offset=0.'
       )
 
 
 def _given_mask(path: Path, grid: Grid) -> Bool[np.ndarray, 'z h w']:
-  """The body as the dataset's own mask has it."""
+  """The dataset's own body mask, resampled onto `grid`."""
   volume = read_volume(path)
   marked = Volume((volume.data > 0).astype(np.float32), volume.affine)
   return to_slices(resample(marked, grid, fill=0)) > 0.5
@@ -243,7 +252,7 @@ def _given_mask(path: Path, grid: Grid) -> Bool[np.ndarray, 'z h w']:
 def _usable(
   body: Bool[np.ndarray, 'z h w'], covered: Bool[np.ndarray, 'z h w']
 ) -> range:
-  """The longest run of slices with enough body, covered by all modalities."""
+  """The longest run of slices with enough body that all modalities cover."""
   area = body.sum((1, 2))
   enough = area >= _BODY * body[0].size
   seen = (body & covered).sum((1, 2)) >= _COVERED * np.maximum(area, 1)

@@ -1,4 +1,4 @@
-"""What is in a subject's files and what looks wrong; nothing is written."""
+"""Reports properties and likely problems of a subject's files."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from synermedgen_jax.slices.volumes import (
   same_grid,
 )
 
-_PICTURE = 128  # pixels a side
-_HOT_SUV = 60.0  # at the 99th percentile: no patient glows that much
+_PICTURE = 128  # pixels per side
+_HOT_SUV = 60.0  # above the 99th percentile of any patient's SUV
 
 
 @dataclasses.dataclass(frozen=True)
 class VolumeFacts:
-  """One file.
+  """Properties of one file.
 
   Attributes:
-    name: of the file.
+    name: file name.
     shape: voxels along each axis, as stored.
-    spacing: mm along them.
-    axes: where they run to, such as 'LPS'.
+    spacing: voxel size along each axis in mm.
+    axes: directions of the axes, e.g. 'LPS'.
     low, high: smallest and largest value.
-    percentiles: the 1st and the 99th.
-    same_grid: whether its voxels are the reference's.
-    offset: from the reference; None for itself and where nothing can be said.
+    percentiles: 1st and 99th percentile of the values.
+    same_grid: whether the voxels coincide with those of the reference.
+    offset: shift from the reference; None for the reference itself and where
+      it cannot be estimated.
   """
 
   name: str
@@ -53,14 +54,14 @@ class VolumeFacts:
 
 @dataclasses.dataclass(frozen=True)
 class CaseFacts:
-  """One subject.
+  """Properties and problems of one subject.
 
   Attributes:
-    id: of the case.
-    volumes: by modality; those that can be read.
-    problems: lines, each naming its file; none for a case that is fine.
-    usable: how many slices it would give.
-    pictures: the middle slice of each modality on one grid, in [-1, 1].
+    id: id of the case.
+    volumes: readable volumes by modality.
+    problems: one line per problem, each naming its file.
+    usable: number of usable slices.
+    pictures: middle slice of each modality on one grid, in [-1, 1].
   """
 
   id: str
@@ -71,13 +72,13 @@ class CaseFacts:
 
   @property
   def distance(self) -> float:
-    """The largest offset, mm."""
+    """Largest offset in mm."""
     offsets = [v.offset.distance for v in self.volumes.values() if v.offset]
     return max(offsets, default=0.0)
 
 
 def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
-  """Looks at one subject as `prepare` would take it."""
+  """Checks one subject as `prepare` would read it; writes nothing."""
   volumes, problems = {}, []
   for modality, path in sorted(files.files.items()):
     try:
@@ -98,12 +99,12 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
       offset and settings.most_offset and offset.distance > settings.most_offset
     ):
       problems.append(
-        f'{name}: seems to lie {offset} of {files.files[reference].name}.'
+        f'{name}: appears to be {offset} of {files.files[reference].name}.'
       )
   usable, pictures = 0, {}
   if len(volumes) == len(files.files):
     try:
-      found = ingest(
+      ingested = ingest(
         files,
         'train',
         dataclasses.replace(
@@ -113,9 +114,9 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
         ),
         volumes,
       )
-      usable = len(found.case.usable)
-      middle = found.case.usable[usable // 2]
-      pictures = {m: x[middle] for m, x in found.volumes.items()}
+      usable = len(ingested.case.usable)
+      middle = ingested.case.usable[usable // 2]
+      pictures = {m: x[middle] for m, x in ingested.volumes.items()}
     except VolumeError as error:
       problems.append(str(error))
   return CaseFacts(files.id, facts, tuple(problems), usable, pictures)
@@ -131,7 +132,7 @@ def _offset(
       spec.window(modality, pair[1].data),
     )
   except ValueError:
-    return None  # said by `ingest`
+    return None  # `ingest` reports the problem
   return estimate_offset(*pair, windows)
 
 
@@ -153,20 +154,20 @@ def _facts(
 
 
 def suspicious_units(modality: Modality, volume: Volume) -> list[str]:
-  """What of the values is unlike the modality's unit; lines."""
+  """Lists signs that the values are not in the modality's unit, one a line."""
   data = volume.data
   low, high = float(data.min()), float(data.max())
   span = f'values from {low:g} to {high:g}'
   if modality in (Modality.CT, Modality.CBCT):
     if high - low <= 4:
-      return [f'{span}: scaled already, not HU.']
+      return [f'{span}: normalised values, not HU.']
     if low >= 0 and high <= 255:
-      return [f'{span}: of 8 bits or a window already, not HU.']
+      return [f'{span}: 8-bit or windowed values, not HU.']
     if low > -200:
-      return [f'{span}: no air; shifted by 1024, or cut out of the body.']
+      return [f'{span}: no air; shifted by 1024 HU, or cropped to the body.']
   if modality is Modality.PET:
     if low < -1:
-      return [f'{span}: below zero, not SUV; a CT?']
+      return [f'{span}: negative values, not SUV; possibly a CT.']
     positive = data[data > 0]
     if positive.size and np.percentile(positive, 99) > _HOT_SUV:
       return [f'{span}: activity (Bq/ml), not SUV.']

@@ -1,11 +1,11 @@
-"""Writes the slice store of a list of cases, several at a time.
+"""Writes the slice store of a list of cases, in parallel processes.
 
     cases = folder_cases(Path('study'), dataset='study', region=Region.BRAIN)
     settings = PrepareSettings(Settings(SliceSpec(canvas=256)))
     store = prepare(cases, 'runs/store', settings)
 
-An interrupted call goes on where it stopped when it is made again with the same
-arguments; on a finished store it only opens it.
+After an interruption, the same call resumes where it stopped. On a finished
+store, it only opens the store.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from synermedgen_jax.slices.volumes import VolumeError
 
 @dataclasses.dataclass(frozen=True)
 class PrepareSettings:
-  """How cases become a store.
+  """Settings of `prepare`.
 
   Attributes:
-    ingest: how volumes become slices.
-    dataset: name of the data, for the record in the store.
-    val, test: shares of subjects for validation and testing.
-    holdout: all subjects go to the split `holdout`.
+    ingest: settings that apply to every case.
+    dataset: name of the data, recorded in the store.
+    val, test: shares of subjects for validation and testing, in [0, 1).
+    holdout: put all subjects into the split `holdout`.
     seed: random seed of the splits.
     workers: number of processes.
-    modules: those that register modalities and regions of the cases; every
-      process imports them.
-    skip_bad: leave out cases that cannot be used, with a line on stderr,
-      instead of raising.
+    skip_bad: skip cases that cannot be used, with a line on stderr, instead of
+      raising.
+    modules: Python modules that register modalities and regions of the cases;
+      every process imports them.
   """
 
   ingest: ingest.Settings
@@ -66,15 +66,21 @@ def prepare(
 ) -> SliceStore:
   """Writes the slices of all cases into a store and opens it.
 
+  Skips misaligned cases, with a line on stderr.
+
   Args:
-    cases: the files of each; ids are unique.
-    store: folder of the store, or an address such as gs://.
-    settings: how.
+    cases: files of each case; ids must be unique.
+    store: folder, or an address such as gs://BUCKET/STORE.
+    settings: settings of the store.
+
+  Returns:
+    The finished store.
 
   Raises:
     UserError: a case occurs twice, or the shares of splits do not fit.
-    VolumeError: a file that cannot be used, unless `skip_bad`; or no case can.
-    StoreError: the store holds other cases or was made with other settings.
+    VolumeError: a file cannot be used and `skip_bad` is off, or no case can be
+      used.
+    StoreError: the store was started with other cases or settings.
   """
   for case_id, count in collections.Counter(case.id for case in cases).items():
     if count > 1:
@@ -103,11 +109,11 @@ def processes(
   """Worker processes that end with this one.
 
   Args:
-    workers: how many.
-    modules: those that register modalities and regions of the cases; every
-      worker imports them.
+    workers: number of processes.
+    modules: Python modules that register modalities and regions of the cases;
+      every worker imports them.
   """
-  # Not forked: TensorStore's threads would not survive it.
+  # TensorStore's threads do not survive a fork.
   context = multiprocessing.get_context('spawn')
   return concurrent.futures.ProcessPoolExecutor(
     workers, context, initializer=_start, initargs=(tuple(modules),)
@@ -115,7 +121,7 @@ def processes(
 
 
 def _start(modules: Sequence[str]) -> None:
-  """Imports what the jobs need; ends a worker whose parent was killed."""
+  """Imports the modules; ends the worker if its parent dies."""
   for module in modules:
     importlib.import_module(module)
   parent = multiprocessing.parent_process()
@@ -130,7 +136,7 @@ def _start(modules: Sequence[str]) -> None:
 def _splits(
   cases: Sequence[CaseFiles], settings: PrepareSettings
 ) -> dict[str, str]:
-  """Case id -> split: given by the data, or drawn within each dataset."""
+  """Case id -> split, given by the data or drawn within each dataset."""
   if settings.holdout:
     return {case.id: 'holdout' for case in cases}
   return assign_case_splits(
@@ -150,7 +156,7 @@ def _write_case(
   split: str,
   settings: ingest.Settings,
 ) -> VolumeError | None:
-  """Writes one case, in a worker; returns the error of files that are bad."""
+  """Writes one case, in a worker; returns the error of unusable files."""
   try:
     ingested = ingest.ingest(files, split, settings)
   except VolumeError as error:
@@ -169,7 +175,7 @@ def _write_cases(
   splits: Mapping[str, str],
   settings: PrepareSettings,
 ) -> set[str]:
-  """Writes the cases that the store lacks; returns ids of those left out."""
+  """Writes the cases that the store lacks; returns ids of skipped cases."""
   done = writer.done()
   jobs = iter([case for case in cases if case.id not in done])
   bad = set()
@@ -189,8 +195,8 @@ def _write_cases(
       )
       for future in finished:
         case, problem = futures.pop(future), future.result()
-        left_out = isinstance(problem, ingest.MisalignedError)
-        if problem and not (settings.skip_bad or left_out):
+        misaligned = isinstance(problem, ingest.MisalignedError)
+        if problem and not (settings.skip_bad or misaligned):
           pool.shutdown(cancel_futures=True)
           raise problem
         if problem:

@@ -1,8 +1,8 @@
-"""Public datasets as they are downloaded: subject and modality of each file.
+"""Readers of public datasets: subject and modality of each downloaded file.
 
-Each reader takes the folder that was unpacked and returns the cases that can
-serve a route. What a reader passes over (cases of a challenge's validation
-set, which have no CT) is in docs/data.md, with sources and licences.
+Each reader takes the unpacked folder and returns the cases that can serve a
+route. docs/data.md lists the files that a reader ignores (such as validation
+cases, which have no CT), with sources and licences.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from synermedgen_jax.core.modalities import Modality, Region, routes_between
 from synermedgen_jax.slices.datasets import CaseFiles, DatasetError
 from synermedgen_jax.slices.volumes import NIFTI, SUFFIXES
 
-_CT_LOOKS_LIKE = -300.0  # HU; no SUV is negative
+_CT_LOW = -300.0  # HU; every CT has lower values, and no SUV is negative
 
 
 @dataclasses.dataclass(frozen=True)
 class PublicDataset:
-  """How one public dataset becomes cases.
+  """The reader of one public dataset.
 
   Attributes:
     find: folder -> cases.
-    reference: modalities by preference that give a case its grid; empty =
-      the volumes of a case share one as they are published.
+    reference: modalities in order of preference; the first that a case has
+      defines its grid. Empty = published volumes of a case share one grid.
   """
 
   find: Callable[[Path], list[CaseFiles]]
@@ -41,8 +41,8 @@ def find_cases(name: str, root: Path) -> list[CaseFiles]:
   """The cases of the public dataset `name` under `root`, sorted.
 
   Raises:
-    DatasetError: the folder is not laid out as that dataset is, two files
-      show the same, or a link leads out of the folder.
+    DatasetError: the folder does not have the dataset's layout, two files of a
+      case have the same modality, or a link leads out of the folder.
   """
   if not root.is_dir():
     raise DatasetError(f'{root}: no such folder.')
@@ -54,7 +54,7 @@ def find_cases(name: str, root: Path) -> list[CaseFiles]:
   ]
   if not cases:
     raise DatasetError(
-      f'{root}: holds no pair of {name}; docs/data.md says what is expected.'
+      f'{root}: holds no pair of {name}; docs/data.md describes its layout.'
     )
   seen: dict[str, CaseFiles] = {}
   for case in cases:
@@ -77,7 +77,7 @@ def _folder(case: CaseFiles) -> Path:
 
 
 def _volumes(root: Path) -> Iterator[Path]:
-  """Every volume below a folder, hidden ones left out, sorted."""
+  """Sorted paths of all volumes below a folder, except hidden ones."""
   for path in sorted(root.rglob('*')):
     hidden = any(p.startswith('.') for p in path.relative_to(root).parts)
     if not hidden and path.name.lower().endswith(SUFFIXES):
@@ -89,26 +89,29 @@ def _gather(
   pattern: str,
   read: Callable[[re.Match, Path], tuple[CaseFiles, Modality | None] | None],
 ) -> list[CaseFiles]:
-  """Cases from the names of files, relative to the root.
+  """Collects cases from the names of files, relative to the root.
 
   Args:
     root: the unpacked folder.
     pattern: regular expression for the end of a path.
-    read: its match to the case (without files) and the modality, None for
-      the body's mask; None alone passes the file over.
+    read: turns a match and its path into a case (without files) and a
+      modality, which is None for the body mask; returns None to ignore the
+      file.
   """
   cases: dict[tuple[str, Path], CaseFiles] = {}
   for path in _volumes(root):
     match = re.search(pattern, f'/{path.relative_to(root).as_posix()}')
-    found = match and read(match, path)
-    if not found:
+    parsed = match and read(match, path)
+    if not parsed:
       continue
-    fresh, modality = found
-    key = fresh.id, path.parent
-    case = cases.setdefault(key, fresh)
-    twin = case.files.get(modality) if modality else case.mask
-    if twin:
-      raise DatasetError(f'{path}: {twin.name} shows it too.')
+    new_case, modality = parsed
+    key = new_case.id, path.parent
+    case = cases.setdefault(key, new_case)
+    duplicate = case.files.get(modality) if modality else case.mask
+    if duplicate:
+      raise DatasetError(
+        f'{path}: {duplicate.name} is the same volume; remove one of them.'
+      )
     if modality:
       case.files[modality] = path
     else:
@@ -128,21 +131,28 @@ _SYNTHRAD_REGIONS = {
 
 
 def _synthrad(dataset: str, suffixes: tuple[str, ...], letters: int):
-  """Task1/pelvis/1PA000/mr.nii.gz, or Task1/AB/1ABA000/mr.mha."""
+  """Reads Task1/pelvis/1PA000/mr.nii.gz or Task1/AB/1ABA000/mr.mha.
+
+  Args:
+    dataset: name of the dataset.
+    suffixes: suffixes of its volumes.
+    letters: letters of a region in its case names.
+  """
 
   def read(match: re.Match, path: Path):
     name, modality = match.groups()
     region = _SYNTHRAD_REGIONS.get(name[1:-4])
     if region is None or len(name[1:-4]) != letters:
       return None
-    shown = None if modality == 'mask' else Modality(modality)
-    return CaseFiles(dataset, name, region, {}), shown
+    case = CaseFiles(dataset, name, region, {})
+    return case, None if modality == 'mask' else Modality(modality)
 
   ends = '|'.join(re.escape(s[1:]) for s in suffixes)
   return lambda root: _gather(root, f'{_SYNTHRAD}(?:{ends})$', read)
 
 
-# BraTS: 2020 and 2021 name contrasts as we do, 2023 and later otherwise.
+# BraTS 2020 and 2021 name contrasts as this project does, 2023 and later use
+# other names.
 _BRATS = (
   r'/((BraTS(?:20_\w+|2021)_\d+|BraTS-(?:GLI|MET|MEN|SSA|PED)-\d+)(-\d+)?)'
   r'[_-](t1n|t1c|t1ce|t1|t2w|t2f|t2|flair)\.nii(?:\.gz)?$'
@@ -160,7 +170,7 @@ _BRATS_CONTRASTS = {
 
 
 def _brats(root: Path) -> list[CaseFiles]:
-  """BraTS-GLI-00000-001/BraTS-GLI-00000-001-t1n.nii.gz and older names."""
+  """Reads BraTS-GLI-00000-001-t1n.nii.gz and the names of older releases."""
 
   def read(match: re.Match, path: Path):
     case, patient, _, contrast = match.groups()
@@ -175,10 +185,10 @@ _CHANNEL = r'/imagesT[rs]/(fdg_(\w+?)_[^/]+)_(000[01])\.nii(?:\.gz)?$'
 
 
 def _autopet(root: Path) -> list[CaseFiles]:
-  """PETCT_0123/study/{CTres,SUV}.nii.gz, or nnU-Net's numbered channels.
+  """Reads PETCT_0123/study/{CTres,SUV}.nii.gz, or nnU-Net's numbered channels.
 
-  Of the latter, `dataset.json` says which number is the CT, or else the
-  values do: the order differs between releases. Only FDG is taken.
+  The order of numbered channels differs between releases. Their values decide
+  which one is the CT, and `dataset.json` must agree. Only FDG studies are read.
   """
   named = {'CTres': Modality.CT, 'SUV': Modality.PET}
 
@@ -199,8 +209,8 @@ def _autopet(root: Path) -> list[CaseFiles]:
   for (folder, subject, patient), paths in channels.items():
     if len(paths) < 2:
       raise DatasetError(
-        f'{next(iter(paths.values()))}: the other channel of {subject} is not '
-        'there.'
+        f'{next(iter(paths.values()))}: the other channel of {subject} is '
+        'missing.'
       )
     ct = _ct_channel(folder.parent / 'dataset.json', paths)
     pet = next(name for name in paths if name != ct)
@@ -212,42 +222,42 @@ def _autopet(root: Path) -> list[CaseFiles]:
 
 
 def _ct_channel(description: Path, paths: dict[str, Path]) -> str:
-  """'0000' or '0001', whichever holds the CT.
+  """The channel with the CT, '0000' or '0001'.
 
   Raises:
-    DatasetError: neither or both look like a CT, or the values contradict
-      `dataset.json`.
+    DatasetError: the values of both or neither channel look like a CT, or they
+      contradict `dataset.json`.
   """
-  looks = [n for n, p in sorted(paths.items()) if _looks_like_ct(p)]
-  if len(looks) != 1:
+  cts = [n for n, p in sorted(paths.items()) if _looks_like_ct(p)]
+  if len(cts) != 1:
     raise DatasetError(
-      f'{paths["0000"]}: {"both" if looks else "neither"} of the two channels '
-      f'reach below {_CT_LOOKS_LIKE:.0f}, as a CT does; list the case in a '
-      'table (--dataset=csv).'
+      f'{paths["0000"]}: {"both" if cts else "neither"} of the two channels '
+      f'reach below {_CT_LOW:.0f}, as a CT does; list the case in a table '
+      '(--dataset=csv).'
     )
   if description.is_file():
     try:
-      told = json.loads(description.read_text())
+      content = json.loads(description.read_text())
     except ValueError as error:
       raise DatasetError(f'{description}: is not JSON ({error}).') from None
-    names = told.get('channel_names') or told.get('modality') or {}
-    said = [f'{int(k):04}' for k, v in names.items() if 'CT' in v.upper()]
-    if said and said != looks:
+    names = content.get('channel_names') or content.get('modality') or {}
+    named = [f'{int(k):04}' for k, v in names.items() if 'CT' in v.upper()]
+    if named and named != cts:
       raise DatasetError(
-        f'{paths[looks[0]]}: looks like a CT, but {description} says that '
-        f'channel {said[0]} is; list the case in a table (--dataset=csv).'
+        f'{paths[cts[0]]}: looks like a CT, but {description} names channel '
+        f'{named[0]}; list the case in a table (--dataset=csv).'
       )
-  return looks[0]
+  return cts[0]
 
 
 def _looks_like_ct(path: Path) -> bool:
-  """Whether the middle slice has values that no SUV has."""
+  """Whether the middle slice has values too low for SUV."""
   try:
     image = nib.load(path)
     middle = np.asarray(image.dataobj[..., image.shape[2] // 2])
-  except Exception as error:  # what broken files raise is not documented
+  except Exception as error:  # nibabel does not document its errors
     raise DatasetError(f'{path}: cannot be read ({error}).') from None
-  return float(middle.min()) < _CT_LOOKS_LIKE
+  return float(middle.min()) < _CT_LOW
 
 
 # MyoPS 2020: myops_training_101_C0.nii.gz; MyoPS++: Case1001_LGE.nii.gz.
@@ -261,7 +271,7 @@ _MYOPS_CONTRASTS = {
 
 
 def _myops(root: Path) -> list[CaseFiles]:
-  """Three contrasts of a heart, two to six slices each."""
+  """Reads three contrasts of a heart, two to six slices each."""
 
   def read(match: re.Match, path: Path):
     case = CaseFiles('myops', match[1], Region.HEART, {})
@@ -279,17 +289,20 @@ def register_dataset(
   *,
   reference: tuple[Modality, ...] = (),
 ) -> PublicDataset:
-  """Adds a layout, for `prepare --dataset=NAME`.
+  """Registers a layout for `prepare --dataset=NAME`.
 
   Args:
-    name: on the flag; the `dataset` of its cases.
-    find, reference: as `PublicDataset` has them.
+    name: value of the flag, and `dataset` of the cases.
+    find, reference: fields of `PublicDataset`.
+
+  Returns:
+    The registered dataset.
 
   Raises:
     ValueError: the name is taken.
   """
   if name in PUBLIC_DATASETS:
-    raise ValueError(f'Dataset {name!r} is registered already.')
+    raise ValueError(f'Dataset {name!r} is already registered.')
   PUBLIC_DATASETS[name] = PublicDataset(find, reference)
   return PUBLIC_DATASETS[name]
 

@@ -1,4 +1,4 @@
-"""Subjects to splits: train, val, test by subject, never by slice."""
+"""Assigns subjects, never slices, to the splits train, val and test."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ def assign_splits(
   A share above zero gets at least one subject.
 
   Args:
-    subjects: their names; order does not matter.
+    subjects: names of the subjects, in any order.
     val: share of subjects for validation, in [0, 1).
     test: share of subjects for testing, in [0, 1).
-    seed: of the draw.
+    seed: random seed of the draw.
+
+  Returns:
+    Subject -> split.
 
   Raises:
-    UserError: the shares leave no subject to train on.
+    UserError: the shares are out of range or leave no subject to train on.
   """
   names = sorted(set(subjects))
   if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
@@ -58,24 +61,27 @@ def assign_case_splits(
   test: float,
   seed: int,
 ) -> dict[str, str]:
-  """The split of every case; a person is in one, in whatever dataset.
+  """Assigns a split to every case; all cases of a person get the same one.
 
   Args:
-    people: case -> who it shows.
-    datasets: case -> dataset; shares hold within each.
-    given: case -> split, of cases that have one already.
-    val, test, seed: as for `assign_splits`.
+    people: case -> person that it shows.
+    datasets: case -> dataset; shares apply to each dataset.
+    given: case -> split, for cases whose split is fixed.
+    val, test, seed: as in `assign_splits`.
+
+  Returns:
+    Case -> split.
 
   Raises:
-    UserError: a person is given two splits, or the shares do not work out.
+    UserError: `given` has two splits of a person, or the shares do not fit.
   """
   splits: dict[str, str] = {}
   for case, split in given.items():
     person = people[case]
     if splits.setdefault(person, split) != split:
       raise UserError(
-        f'{case}: is given to {split}, another case of {person!r} to '
-        f'{splits[person]}.'
+        f'{case}: its split is {split}, but another case of patient {person!r} '
+        f'is in {splits[person]}.'
       )
   by_dataset = collections.defaultdict(set)
   for case, dataset in datasets.items():

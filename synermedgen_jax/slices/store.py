@@ -1,15 +1,15 @@
 """The slice store: prepared volumes on TensorStore, and their manifest.
 
-    STORE/settings.json                what the store is made with
+    STORE/settings.json                settings of `prepare`
     STORE/volumes/<case>/<modality>/   zarr3, uint16 [z, h, w], sharded
     STORE/volumes/<case>/mask/         zarr3, uint8 [z, h, w]
-    STORE/cases/<case>.json            appears when the case is whole
-    STORE/manifest.jsonl               one line a case, when all are
-    STORE/store.json                   last of all: the store is finished
+    STORE/cases/<case>.json            written when the case is complete
+    STORE/manifest.jsonl               one line per case, when all are complete
+    STORE/store.json                   written last: the store is finished
 
-A slice is a chunk and a volume a shard, so a slice is one small read also from
-`gs://`. Every JSON file is written in one piece. A store without `store.json`
-is not read; preparing goes on where it stopped.
+A slice is a chunk and a volume a shard, so reading a slice is one small read,
+also from `gs://`. Every JSON file is written atomically. A store without
+`store.json` cannot be opened, but `prepare` resumes it.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.windows import Window
 
 VERSION = 2
-_LEVELS = 65535  # of uint16
+_LEVELS = 65535  # largest uint16
 _CACHE_BYTES = 512 * 2**20
 _MASK = 'mask'
-# One for all, so that `memory://` is one memory.
+# Shared by all stores, so that `memory://` is one memory.
 _CONTEXT = ts.Context({'memory_key_value_store': {}})
 
 
 class StoreError(UserError):
-  """A store that cannot be used; one line that names it and says what to do."""
+  """A store that cannot be used; one line naming the store and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,17 +53,17 @@ class Case:
   """One line of the manifest: one subject's volumes on one slice grid.
 
   Attributes:
-    id: its name in the store.
-    dataset: where it is from.
-    subject: unique within the dataset.
-    region: which routes are meant.
+    id: name of the case in the store.
+    dataset: name of the dataset.
+    subject: name of the subject, unique within the dataset.
+    region: body region, which selects the routes.
     split: 'train', 'val', 'test' or 'holdout'.
-    modalities: the window that spans [-1, 1], per modality.
-    sources: the files they were read from.
+    modalities: modality -> window that is mapped to [-1, 1].
+    sources: modality -> file that it was read from.
     shape: (slices, canvas, canvas).
-    affine: (4, 4) of (column, row, slice) to RAS+ mm, row by row.
+    affine: rows of the (4, 4) matrix from (column, row, slice) to RAS+ mm.
     plane: slice plane, 'axial', 'coronal' or 'sagittal'.
-    usable: the slices that show the body in every modality.
+    usable: slices that show the body in every modality.
   """
 
   id: str
@@ -80,7 +80,7 @@ class Case:
 
   @functools.cached_property
   def routes(self) -> tuple[Route, ...]:
-    """The routes that this case can serve, both directions."""
+    """Routes that this case can serve, in both directions."""
     return routes_between(self.region, frozenset(self.modalities))
 
   def to_json(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class Case:
 
 
 class _Files:
-  """Keys and values under a directory, or an address TensorStore knows."""
+  """Keys and values below a directory or a TensorStore address."""
 
   def __init__(self, path: str):
     self.path = path.rstrip('/')
@@ -144,8 +144,8 @@ class _Files:
     return ts.KvStore.open(self.spec, context=_CONTEXT).result()
 
   def read(self, key: str) -> bytes | None:
-    found = self._kv.read(key).result()
-    return found.value if found.state == 'value' else None
+    result = self._kv.read(key).result()
+    return result.value if result.state == 'value' else None
 
   def read_json(self, key: str) -> Any:
     data = self.read(key)
@@ -157,12 +157,12 @@ class _Files:
       raise StoreError(f'{self.path}/{key}: is not valid JSON.') from None
 
   def write(self, key: str, data: bytes) -> None:
-    """The value is there whole or not at all."""
+    """Writes a value atomically."""
     self._kv.write(key, data).result()
 
   def keys(self, prefix: str) -> list[str]:
-    found = self._kv.list(ts.KvStore.KeyRange(prefix, f'{prefix}\x7f'))
-    return sorted(key.decode() for key in found.result())
+    keys = self._kv.list(ts.KvStore.KeyRange(prefix, f'{prefix}\x7f'))
+    return sorted(key.decode() for key in keys.result())
 
   def array(self, key: str) -> dict[str, Any]:
     """TensorStore's spec of the array `key`."""
@@ -177,37 +177,38 @@ def _dump(value: Any) -> bytes:
 
 
 class StoreWriter:
-  """Fills a store case by case; several processes may, each its own cases."""
+  """Writes a store; several processes may write different cases at once."""
 
   def __init__(self, path: str, settings: Mapping[str, Any]):
-    """Begins a store, or goes on with one begun with the same settings.
+    """Starts a store, or resumes one that was started with equal settings.
 
     Args:
-      path: directory or gs:// address.
-      settings: JSON values that say how cases are made.
+      path: directory, or an address such as gs://BUCKET/STORE.
+      settings: JSON values that determine the cases.
 
     Raises:
-      StoreError: the store is of another version or of other settings.
+      StoreError: the directory has other files, or a store with another version
+        or other settings.
     """
     self.path = path
     self._files = _Files(path)
     wanted = json.loads(_dump({'version': VERSION, **settings}))
-    found = self._files.read_json('settings.json')
-    if found is None:
+    stored = self._files.read_json('settings.json')
+    if stored is None:
       if self._files.keys(''):
         raise StoreError(
           f'{path}: is not empty and not a slice store; choose another --store.'
         )
       self._files.write('settings.json', _dump(wanted))
-    elif found != wanted:
+    elif stored != wanted:
       differ = sorted(
-        key for key in {*found, *wanted} if found.get(key) != wanted.get(key)
+        key for key in {*stored, *wanted} if stored.get(key) != wanted.get(key)
       )
       raise StoreError(
-        f'{path}: was begun with other settings ('
+        f'{path}: was started with other settings ('
         + ', '.join(
-          f'{k}: {reprlib.repr(found.get(k))} there, '
-          f'{reprlib.repr(wanted.get(k))} here'
+          f'{k}: {reprlib.repr(stored.get(k))} in the store, '
+          f'{reprlib.repr(wanted.get(k))} now'
           for k in differ
         )
         + '); choose another --store or delete it.'
@@ -215,10 +216,11 @@ class StoreWriter:
 
   @property
   def finished(self) -> bool:
+    """Whether all cases and the manifest are written."""
     return self._files.read('store.json') is not None
 
   def done(self) -> set[str]:
-    """Ids of the cases that are whole."""
+    """Ids of the complete cases."""
     return {
       key.removeprefix('cases/').removesuffix('.json')
       for key in self._files.keys('cases/')
@@ -231,12 +233,12 @@ class StoreWriter:
     volumes: Mapping[Modality, Float[np.ndarray, 'z h w']],
     mask: Bool[np.ndarray, 'z h w'],
   ) -> None:
-    """Writes a case; its JSON row comes last.
+    """Writes a case; its JSON file is written last.
 
     Args:
-      case: its manifest line.
-      volumes: in [-1, 1], per modality.
-      mask: the body, where every modality was measured.
+      case: manifest line of the case.
+      volumes: modality -> slices in [-1, 1].
+      mask: body voxels that every modality covers.
     """
     for modality, volume in volumes.items():
       levels = np.round((np.clip(volume, -1, 1) + 1) / 2 * _LEVELS)
@@ -262,7 +264,7 @@ class StoreWriter:
       'data_type': str(data.dtype),
       'codecs': [{'name': 'sharding_indexed', 'configuration': inner}],
     }
-    # Black slices are written too: a chunk that is not there was lost.
+    # Black slices are written too, so that a missing chunk is an error.
     spec['store_data_equal_to_fill_value'] = True
     array = ts.open(
       spec, context=_CONTEXT, create=True, delete_existing=True
@@ -270,16 +272,19 @@ class StoreWriter:
     array.write(data).result()
 
   def finish(self, ids: Iterable[str]) -> None:
-    """Writes the manifest and declares the store finished.
+    """Writes the manifest and marks the store as finished.
 
     Args:
-      ids: of the cases that it holds, all of them whole.
+      ids: ids of all its cases.
+
+    Raises:
+      StoreError: a case is incomplete.
     """
     rows = []
     for case in sorted(ids):
       row = self._files.read(f'cases/{case}.json')
       if row is None:
-        raise StoreError(f'{self.path}: case {case} is not there yet.')
+        raise StoreError(f'{self.path}: case {case} is incomplete.')
       rows.append(row)
     self._files.write('manifest.jsonl', b''.join(rows))
     self._files.write(
@@ -288,11 +293,11 @@ class StoreWriter:
 
 
 class SliceStore:
-  """A finished store, for reading; slices are shared by threads.
+  """A finished store, open for reading; threads may share it.
 
   Attributes:
-    path: as opened.
-    slices: how volumes became slices.
+    path: directory or address.
+    slices: canvas, plane, frame and windows of the slices.
     cases: the manifest, sorted by id.
   """
 
@@ -317,23 +322,23 @@ class SliceStore:
     """Opens a finished store.
 
     Raises:
-      StoreError: it is missing, unfinished, or of another version.
+      StoreError: the store is missing or unfinished, or its version differs.
     """
     files = _Files(str(path))
     finished = files.read_json('store.json')
     if finished is None:
-      begun = files.read('settings.json') is not None
+      started = files.read('settings.json') is not None
       raise StoreError(
         f'{path}: is a store that was not finished; run the same prepare '
         'command again.'
-        if begun
+        if started
         else f'{path}: holds no slice store; make one with '
         'python -m synermedgen_jax.prepare.'
       )
     if finished.get('version') != VERSION:
       raise StoreError(
-        f'{path}: is a store of version {finished.get("version")}, this code '
-        f'reads version {VERSION}; prepare it again.'
+        f'{path}: has store version {finished.get("version")}, this code reads '
+        f'version {VERSION}; prepare it again.'
       )
     lines = (files.read('manifest.jsonl') or b'').decode().splitlines()
     if len(lines) != finished['cases']:
@@ -346,41 +351,42 @@ class SliceStore:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """12 hexadecimal digits that stores of equal cases and grids share.
+    """12 hexadecimal digits, equal for stores with equal cases and grids.
 
-    Paths of the store and of the source volumes do not count.
+    The paths of the store and of the source volumes have no effect.
     """
     rows = [case.to_json() for case in self.cases]
     for row in rows:
       for modality in row['modalities'].values():
         del modality['source']
-    held = [self.slices.to_json(), rows]
-    return hashlib.sha256(_dump(held)).hexdigest()[:12]
+    content = [self.slices.to_json(), rows]
+    return hashlib.sha256(_dump(content)).hexdigest()[:12]
 
   def case(self, case_id: str) -> Case:
+    """Returns the case of an id; raises StoreError if there is none."""
     try:
       return self._by_id[case_id]
     except KeyError:
       raise StoreError(f'{self.path}: has no case {case_id!r}.') from None
 
   def split(self, split: str) -> tuple[Case, ...]:
-    """The cases of a split, which may be none."""
+    """Cases of a split, sorted by id; may be empty."""
     return tuple(case for case in self.cases if case.split == split)
 
   def read_slice(
     self, case_id: str, modality: Modality, index: int
   ) -> Float[np.ndarray, 'h w']:
-    """One slice in [-1, 1]."""
+    """Reads one slice, float32 in [-1, 1]; raises StoreError if it cannot."""
     return _to_float(self._read(case_id, modality.value, index))
 
   def read_volume(
     self, case_id: str, modality: Modality
   ) -> Float[np.ndarray, 'z h w']:
-    """All slices in [-1, 1]."""
+    """Reads all slices, float32 in [-1, 1]; raises StoreError if it cannot."""
     return _to_float(self._read(case_id, modality.value, slice(None)))
 
   def read_mask(self, case_id: str) -> Bool[np.ndarray, 'z h w']:
-    """Where the body is and every modality was measured."""
+    """Reads the mask of body voxels that every modality covers."""
     return self._read(case_id, _MASK, slice(None)) > 0
 
   def _read(self, case_id: str, name: str, index) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Volumes as files: read with geometry and physical units, and write back.
+"""Reads and writes volume files with their geometry and physical units.
 
-NIfTI goes through nibabel, MetaImage and NRRD through SimpleITK. Inside, every
-volume is float32 [x, y, z] with an affine to RAS+ millimetres, whatever its
-axes are called on disk.
+nibabel reads NIfTI; SimpleITK reads MetaImage and NRRD. In memory, every volume
+is float32 [x, y, z] with an affine to RAS+ millimetres, whatever the
+orientation on disk.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ NIFTI = ('.nii', '.nii.gz')
 ITK = ('.mha', '.mhd', '.nrrd')
 SUFFIXES = (*NIFTI, *ITK)
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_SAME_MM = 0.1  # headers keep float32, and exporters round
+_SAME_MM = 0.1  # headers store float32, and exporters round
 
 
 class VolumeError(UserError):
-  """A volume that cannot be used; one line that names the file."""
+  """A volume that cannot be used; one line naming the file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Volume:
-  """Voxels and where they lie.
+  """Voxels and their geometry.
 
   Attributes:
-    data: [x, y, z] in physical units (HU, SUV, or the scanner's).
+    data: float32 [x, y, z] in physical units (HU, SUV or the scanner's).
     affine: (4, 4), voxel indices to RAS+ millimetres.
   """
 
@@ -49,22 +49,22 @@ class Volume:
 
   @property
   def corners(self) -> Float[np.ndarray, '8 3']:
-    """Centres of the outermost voxels, RAS+ mm."""
+    """Centres of the corner voxels, RAS+ mm."""
     ends = itertools.product(*((0, n - 1) for n in self.data.shape))
     return np.array([(*end, 1) for end in ends]) @ self.affine[:3].T
 
 
 def has_volume_suffix(path: Path) -> bool:
-  """Whether the name ends as a volume that `read_volume` knows."""
+  """Whether `read_volume` supports the suffix of the path."""
   return path.name.lower().endswith(SUFFIXES)
 
 
 def read_volume(path: str | Path) -> Volume:
-  """Reads a 3-D volume.
+  """Reads a 3-D volume; trailing axes of length 1 are dropped.
 
   Raises:
-    VolumeError: the file is missing, truncated, not 3-D, has voxels that are
-      not real numbers or not finite, or is empty (one value everywhere).
+    VolumeError: the file is missing, truncated or not 3-D, has voxels that are
+      not real or not finite numbers, or is empty (one value everywhere).
   """
   path = Path(path)
   if not path.is_file():
@@ -80,8 +80,8 @@ def read_volume(path: str | Path) -> Volume:
       data, affine = _read_itk(path)
   except VolumeError:
     raise
-  except Exception as error:  # what broken files raise is not documented
-    # SimpleITK says where in its code first, and what is wrong last.
+  except Exception as error:  # the libraries do not document their errors
+    # SimpleITK's message begins with its source lines and ends with the cause.
     reason = (str(error).splitlines() or [type(error).__name__])[-1]
     raise VolumeError(
       f'{path}: cannot be read, truncated or not a volume ({reason}).'
@@ -95,7 +95,7 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
   shape = image.shape
   while len(shape) > 3 and shape[-1] == 1:
     shape = shape[:-1]
-  if len(shape) != 3:  # before the voxels of a long series are read
+  if len(shape) != 3:  # checked before reading the voxels of a long series
     raise VolumeError(_not_3d(path, image.shape))
   _check_number(path, image.get_data_dtype())
   data = image.get_fdata(dtype=np.float32, caching='unchanged')
@@ -119,7 +119,7 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _not_3d(path: Path, shape) -> str:
   return (
     f'{path}: has shape {tuple(shape)}, expected one 3-D volume; '
-    'extract the frame or channel wanted.'
+    'extract one frame or channel.'
   )
 
 
@@ -148,22 +148,26 @@ def _check(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
 
 
 def same_grid(a: Volume, b: Volume) -> bool:
-  """Whether voxels of both lie at the same places, to 0.1 mm."""
+  """Whether the voxels of both volumes coincide to within 0.1 mm."""
   if a.data.shape != b.data.shape:
     return False
-  apart = np.linalg.norm(a.corners - b.corners, axis=1)
-  return bool(apart.max() <= _SAME_MM)
+  distances = np.linalg.norm(a.corners - b.corners, axis=1)
+  return bool(distances.max() <= _SAME_MM)
 
 
 def write_volume(
   path: str | Path, volume: Volume, *, like: str | Path | None = None
 ) -> None:
-  """Writes NIfTI (float32); the file is whole or it is not there.
+  """Writes a NIfTI file (float32) atomically.
 
   Args:
-    path: ending in .nii or .nii.gz.
-    volume: what to write.
-    like: a file on the same grid; if NIfTI, its sform and qform are kept.
+    path: file name ending in .nii or .nii.gz.
+    volume: the volume.
+    like: a file on the same grid; if it is NIfTI, its sform and qform are
+      copied.
+
+  Raises:
+    VolumeError: the suffix is not NIfTI's, or `like` is on another grid.
   """
   path = Path(path)
   if not path.name.lower().endswith(NIFTI):
@@ -175,7 +179,7 @@ def write_volume(
     image.set_sform(*header.get_sform(coded=True))
     image.set_qform(*header.get_qform(coded=True))
     if not same_grid(Volume(volume.data, image.affine), volume):
-      raise VolumeError(f'{path}: would not lie on the grid of {like}.')
+      raise VolumeError(f'{path}: the volume is not on the grid of {like}.')
   path.parent.mkdir(parents=True, exist_ok=True)
   suffix = '.nii.gz' if path.name.lower().endswith('.gz') else '.nii'
   partial = path.with_name(f'.{path.name}.{os.getpid()}.partial{suffix}')

@@ -1,4 +1,4 @@
-"""Windows: which physical values the model sees, and where the body is."""
+"""Intensity windows of the modalities, and the body mask."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality
 
 _MR_TOP = 99.5  # percentile of the voxels above zero
-_MR_BOTTOM = 0.5  # percentile, where many voxels are negative
-_MR_SIGNED = 0.05  # share of negative voxels that interpolation cannot explain
+_MR_BOTTOM = 0.5  # percentile of z-scored images
+_MR_SIGNED = 0.05  # a larger share of negative voxels is a z-scored image
 _BODY_HU = -500.0
 _BODY_SUV = 0.1
-_BODY_MR = 0.1  # of the window
+_BODY_MR = 0.1  # share of the window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Window:
     return x.astype(np.float32)
 
 
-# In HU and SUV; modalities without a physical scale have none.
+# HU and SUV; MR has no physical scale, so it has no fixed window.
 FIXED_WINDOWS: Mapping[Modality, Window] = types.MappingProxyType(
   {
     Modality.CT: Window(-1000.0, 1000.0),
@@ -54,7 +54,11 @@ FIXED_WINDOWS: Mapping[Modality, Window] = types.MappingProxyType(
 
 
 def parse_windows(text: str) -> dict[Modality, Window]:
-  """Parses `ct:-1000:2000,pet:0:20`; UserError names a bad part."""
+  """Parses windows such as `ct:-1000:2000,pet:0:20`.
+
+  Raises:
+    UserError: a part is invalid; the message quotes it.
+  """
   windows = {}
   for part in filter(None, text.split(',')):
     name, *ends = part.split(':')
@@ -69,7 +73,7 @@ def parse_windows(text: str) -> dict[Modality, Window]:
 def windows_from_json(
   stored: Mapping[str, Mapping[str, float]],
 ) -> dict[Modality, Window]:
-  """The fixed windows, and over them those of a store or a run."""
+  """`FIXED_WINDOWS`, overridden by the windows of a store or a run."""
   return {
     **FIXED_WINDOWS,
     **{Modality(name): Window(**ends) for name, ends in stored.items()},
@@ -81,13 +85,21 @@ def choose_window(
   data: Float[np.ndarray, ...],
   fixed: Mapping[Modality, Window] = FIXED_WINDOWS,
 ) -> Window:
-  """The window of a volume.
+  """Chooses the window of a volume.
 
-  CT, CBCT and PET have the `fixed` ones. MR, whose scale means nothing across
-  scanners: 0 to the 99.5th percentile of the voxels above 0 of this very
-  volume, or from the 0.5th percentile where negative values are more than an
-  odd voxel (z-scored images). Zeros do not count: they are the background of
-  images without a skull.
+  Modalities in `fixed`, by default CT, CBCT and PET, have their fixed window.
+  MR intensities are not comparable across scanners, so the window depends on
+  the volume: from 0 to the 99.5th percentile of the voxels above 0, or from the
+  0.5th percentile if more than 5 % of the voxels are negative (z-scored
+  images). Zeros are ignored, as the background of skull-stripped images.
+
+  Args:
+    modality: modality of the volume.
+    data: its values, in any shape.
+    fixed: windows that apply to all volumes of a modality.
+
+  Raises:
+    UserError: no voxel is above the background.
   """
   if modality in fixed:
     return fixed[modality]
@@ -104,14 +116,14 @@ def choose_window(
 def body_mask(
   modality: Modality, slices: Float[np.ndarray, 'z h w'], window: Window
 ) -> Bool[np.ndarray, 'z h w']:
-  """Where the body is: thresholded, its largest piece, holes filled.
+  """Segments the body: threshold, large components, holes filled.
 
-  The threshold is -500 HU, 0.1 SUV, or a tenth of an MR window.
+  The threshold is -500 HU, 0.1 SUV, or 10 % of an MR window.
 
   Args:
-    modality: chooses the threshold.
-    slices: physical units.
-    window: of the volume.
+    modality: modality of the slices, which selects the threshold.
+    slices: values in physical units.
+    window: window of the volume.
   """
   if modality in (Modality.CT, Modality.CBCT):
     threshold = _BODY_HU
@@ -121,12 +133,12 @@ def body_mask(
     threshold = window.low + _BODY_MR * (window.high - window.low)
   above = ndimage.gaussian_filter(slices, (0, 1, 1), mode='nearest') > threshold
   if modality.unit == 'a.u.' and window.low < 0:
-    above &= slices != 0  # a z-scored brain: zero is mid-window, and air
-  found = ndimage.binary_opening(above, np.ones((1, 3, 3)))
-  labels, count = ndimage.label(found)
+    above &= slices != 0  # z-scored: the background is zero, inside the window
+  opened = ndimage.binary_opening(above, np.ones((1, 3, 3)))
+  labels, count = ndimage.label(opened)
   if not count:
     return np.zeros(slices.shape, bool)
   sizes = np.bincount(labels.ravel())[1:]
-  # Arms and legs are pieces of their own: keep all of a fair size.
+  # Arms and legs are separate components.
   body = np.isin(labels, 1 + np.flatnonzero(sizes >= 0.05 * sizes.max()))
   return np.stack([ndimage.binary_fill_holes(plane) for plane in body])

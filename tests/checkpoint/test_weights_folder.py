@@ -40,7 +40,7 @@ def test_a_damaged_file_is_told(params, tmp_path):
   weights_folder.save_weights(tmp_path, nano.MODEL, params)
   file = tmp_path / weights_folder.TENSORS
   file.write_bytes(file.read_bytes()[:-8])
-  with pytest.raises(CheckpointError, match='damaged or cut off'):
+  with pytest.raises(CheckpointError, match='damaged or truncated'):
     weights_folder.load_weights(tmp_path)
 
 

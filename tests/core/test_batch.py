@@ -20,8 +20,8 @@ GEOMETRY = ImageGeometry(
   [
     ({'vit_side': 63}, 'Image side 63 is not a multiple of 16'),
     ({'vae_side': 44}, 'Image side 44 is not a multiple of 8'),
-    ({'vit_table': 3}, '4 tokens a side exceed the position table of 3'),
-    ({'vae_side': 56}, '7 tokens a side exceed the position table of 6'),
+    ({'vit_table': 3}, '4 tokens per side exceed the position table of 3'),
+    ({'vae_side': 56}, '7 tokens per side exceed the position table of 6'),
   ],
 )
 def test_a_side_that_makes_no_whole_grid_in_its_table_is_refused(

@@ -193,13 +193,13 @@ def test_a_registered_route_comes_with_its_reverse(tables):
     (lambda: lib.register_region('brain'), "Region 'brain'"),
     (
       lambda: lib.register_route(Region.BRAIN, Modality.MR, Modality.CT),
-      'brain_mr_to_ct exists already',
+      'brain_mr_to_ct is already registered',
     ),
     (
       lambda: lib.register_route(
         Region.BRAIN, Modality.MR, Modality.CT, cohort='other'
       ),
-      'other_mr_to_ct exists already',
+      'other_mr_to_ct is already registered',
     ),
   ],
 )

@@ -182,20 +182,20 @@ WRONG = {
   ),
   'a wrong shape': (
     spoil_weights('ema.safetensors', reshape('connector.fc1.bias', 63)),
-    r'connector\.fc1\.bias is \(63,\), by the JSON files .* \(64,\)',
+    r'connector\.fc1\.bias has shape \(63,\); expected \(64,\) from the JSON',
   ),
   'a matrix laid the other way': (
     spoil_weights(
       'ema.safetensors',
       reshape('language_model.model.layers.1.mlp.up_proj.weight', 64, 96),
     ),
-    r'layers\.1\.mlp\.up_proj\.weight is \(64, 96\), .* \(96, 64\)',
+    r'layers\.1\.mlp\.up_proj\.weight has shape \(64, 96\); .* \(96, 64\)',
   ),
   'a cut file': (truncate('ema.safetensors'), r'ema\.safetensors: has \d+'),
   'another cut file': (truncate('ae.safetensors'), r'ae\.safetensors: has \d+'),
   'a wider model by the configs': (
     spoil_options('llm_config.json', intermediate_size=97),
-    r'mlp\.down_proj\.weight is \(64, 96\), .* \(64, 97\)',
+    r'mlp\.down_proj\.weight has shape \(64, 96\); .* \(64, 97\)',
   ),
   'a deeper model by the configs': (
     spoil_options('llm_config.json', num_hidden_layers=3),
@@ -207,13 +207,13 @@ WRONG = {
   ),
   'another latent position table': (
     spoil_options('config.json', max_latent_size=7),
-    r'latent_pos_embed\.pos_embed is \(64, 64\), by max_latent_size of '
-    r'config\.json it would be \(49, 64\)',
+    r'latent_pos_embed\.pos_embed has shape \(64, 64\); expected \(49, 64\) '
+    r'from max_latent_size of config\.json',
   ),
   'another ViT position table': (
     spoil_options('config.json', vit_max_num_patch_per_side=9),
-    r'vit_pos_embed\.pos_embed is \(64, 64\), by vit_max_num_patch_per_side of '
-    r'config\.json it would be \(81, 64\)',
+    r'vit_pos_embed\.pos_embed has shape \(64, 64\); expected \(81, 64\) '
+    r'from vit_max_num_patch_per_side of config\.json',
   ),
 }
 
@@ -235,7 +235,7 @@ def test_what_is_at_the_output_stays(imported, output):
     lambda: import_bagel(bagel_files.TINY, output, FLOAT32),
     lambda: export_bagel(imported, output),
   ):
-    with pytest.raises(WorkdirError, match='is there already'):
+    with pytest.raises(WorkdirError, match='already exists'):
       move()
   assert [path.name for path in output.iterdir()] == ['notes.txt']
 
@@ -316,7 +316,7 @@ def test_a_tokenizer_that_is_not_there_is_named(imported):
   with pytest.raises(WorkdirError) as error:
     Trained.load(imported)
   assert str(error.value) == (
-    f'{imported}: holds no tokenizer: put its tokenizer.json into '
+    f'{imported}: has no tokenizer; put its tokenizer.json into '
     f'{imported}/tokenizer.'
   )
 

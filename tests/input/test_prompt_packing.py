@@ -62,7 +62,7 @@ def test_conditions_see_the_target_coming_but_it_stays_hidden():
   'names', [('clean', 'vit'), ('noised', 'text', 'clean')]
 )
 def test_only_a_noised_image_at_the_end_can_be_parted(names):
-  with pytest.raises(ValueError, match='one noised image, its last'):
+  with pytest.raises(ValueError, match='one noised image, its last span'):
     packing.split_target(tokenise(*names))
 
 

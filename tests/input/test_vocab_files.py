@@ -254,11 +254,11 @@ def without(char):
     ),
     (
       set_json('vocab.json', without('~')),
-      r"vocab\.json: has no token for 1 of the 256 bytes, '~'",
+      r"vocab\.json: has no token for 1 of the 256 bytes, such as '~'",
     ),
     (
       lambda folder: (folder / 'merges.txt').unlink(),
-      r'merges\.txt: is not there',
+      r'merges\.txt: no such file',
     ),
     (
       replace('merges.txt', '#version: 0.2\nh e\nh\n'),
@@ -281,7 +281,7 @@ def without(char):
         'tokenizer_config.json',
         {'added_tokens_decoder': added('<|im_end|>', first=400)},
       ),
-      r'tokenizer_config\.json: <\|im_end\|> has id 400 there, 266 after',
+      r'config\.json: <\|im_end\|> has id 400, but vocab\.json gives 266',
     ),
     (
       replace('tokenizer.json', '{"version": "1.0"}'),
@@ -297,5 +297,5 @@ def test_spoilt_files_are_named_in_one_line(tmp_path, spoil, reason):
 
 
 def test_a_folder_without_any_is_named(tmp_path):
-  with pytest.raises(FileNotFoundError, match='holds neither'):
+  with pytest.raises(FileNotFoundError, match='has neither'):
     lib.load_tokenizer(str(tmp_path))

@@ -103,7 +103,7 @@ def test_a_file_that_is_missing_or_no_json_is_named(source):
   with pytest.raises(BagelError, match=r'vit_config\.json: is not a JSON'):
     bagel_config(source)
   (source / 'vit_config.json').unlink()
-  with pytest.raises(BagelError, match=r'there is no vit_config\.json'):
+  with pytest.raises(BagelError, match=r': has no vit_config\.json'):
     bagel_config(source)
 
 

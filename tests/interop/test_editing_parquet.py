@@ -183,8 +183,8 @@ def test_large_lists_are_read_too(tmp_path):
 @pytest.mark.parametrize(
   ('row', 'reason'),
   [
-    (chain(1, words=[]), r'has 1 picture\(s\), an edit needs two'),
-    ({'image_list': None}, r'has 0 picture\(s\), an edit needs two'),
+    (chain(1, words=[]), r'has 1 picture\(s\); an edit needs two'),
+    ({'image_list': None}, r'has 0 picture\(s\); an edit needs two'),
     (
       chain(1, 2, words=[['a'], ['b']]),
       r'has 2 step\(s\) for 2 pictures, expected 1',
@@ -250,7 +250,7 @@ def test_files_that_are_not_whole_are_named(tmp_path):
   data = path.read_bytes()
   for spoilt in (b'', b'PAR1', data[:-20]):
     path.write_bytes(spoilt)
-    with pytest.raises(FormatError, match=r'a\.parquet: is not a whole') as e:
+    with pytest.raises(FormatError, match=r'a\.parquet: is not a comp') as e:
       EditingRows([path])
     assert '\n' not in str(e.value)
   pq.write_table(SCHEMA.empty_table(), path)
@@ -288,7 +288,7 @@ def synthesis_example(index):
 
 
 def test_synthesis_comes_back(tmp_path, monkeypatch):
-  monkeypatch.setattr(editing_parquet, '_ROWS_A_GROUP', 2)
+  monkeypatch.setattr(editing_parquet, '_ROWS_PER_GROUP', 2)
   examples = [synthesis_example(i) for i in range(5)]
   path = write_editing(examples, pixels, tmp_path / 'new' / 'a.parquet')
   rows = EditingRows([path])
@@ -338,7 +338,7 @@ def test_other_examples_are_refused(tmp_path, parts):
 def test_nothing_is_written_over(tmp_path):
   path = tmp_path / 'a.parquet'
   path.write_text('mine')
-  with pytest.raises(FormatError, match=r'a\.parquet: is there already'):
+  with pytest.raises(FormatError, match=r'a\.parquet: already exists'):
     write_editing([], pixels, path)
   assert path.read_text() == 'mine'
 

@@ -79,7 +79,7 @@ def test_a_file_cut_off_within_its_header_is_named(path, cut):
 
 def test_a_file_cut_off_within_its_data_has_its_header(path):
   path.write_bytes(path.read_bytes()[:-1])
-  with pytest.raises(TensorFileError, match='damaged or cut off'):
+  with pytest.raises(TensorFileError, match='damaged or truncated'):
     read_tensors(path)
   assert read_tensors(path, header_only=True)['a'].shape == (4, 3, 2)
 
@@ -92,9 +92,15 @@ def _write_header(path, header):
 @pytest.mark.parametrize(
   ('entry', 'message'),
   [
-    ({'dtype': 'I64', 'shape': [1], 'data_offsets': [0, 8]}, 'k is I64'),
-    ({'dtype': 'F32', 'shape': [3], 'data_offsets': [0, 8]}, 'misplaces k'),
-    ({'dtype': 'F32', 'shape': [1], 'data_offsets': [4, 8]}, 'misplaces k'),
+    ({'dtype': 'I64', 'shape': [1], 'data_offsets': [0, 8]}, 'k has dtype I64'),
+    (
+      {'dtype': 'F32', 'shape': [3], 'data_offsets': [0, 8]},
+      'wrong offsets of k',
+    ),
+    (
+      {'dtype': 'F32', 'shape': [1], 'data_offsets': [4, 8]},
+      'wrong offsets of k',
+    ),
     ({'dtype': 'F32', 'shape': [2]}, 'is not a safetensors file'),
     (3, 'is not a safetensors file'),
   ],
@@ -121,8 +127,8 @@ def test_an_index_joins_its_files(path, tmp_path):
 @pytest.mark.parametrize(
   ('places', 'message'),
   [
-    ({'a': 'x.safetensors', 'b': 'x.safetensors'}, 'about c'),
-    (dict.fromkeys('abcd', 'x.safetensors'), 'about d'),
+    ({'a': 'x.safetensors', 'b': 'x.safetensors'}, 'in c'),
+    (dict.fromkeys('abcd', 'x.safetensors'), 'in d'),
     ({'a': 'gone.safetensors'}, r'lists gone\.safetensors'),
     (None, 'is not an index'),
   ],

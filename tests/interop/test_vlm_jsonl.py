@@ -140,8 +140,8 @@ GOOD = line([], human('a'), gpt('b'))
     ('{"conversations": []}', 'last turn is not an answer'),
     (line([], human('a')), 'last turn is not an answer'),
     (line([], gpt('a'), human('b')), 'last turn is not an answer'),
-    (line([], human('a'), gpt('')), "gpt says ''"),
-    (line([], human(3), gpt('a')), 'human says 3'),
+    (line([], human('a'), gpt('')), "gpt has the value ''"),
+    (line([], human(3), gpt('a')), 'human has the value 3'),
     (
       line([], {'from': 'system', 'value': 'a'}, gpt('b')),
       "from is 'system', expected human or gpt",
@@ -162,7 +162,7 @@ GOOD = line([], human('a'), gpt('b'))
       line(['a.png'], human('a'), gpt('<image>')),
       r'0 <image> placeholder\(s\) for 1 picture\(s\)',
     ),
-    ('{"video": "a.mp4", "conversations": []}', 'only pictures can be read'),
+    ('{"video": "a.mp4", "conversations": []}', 'only pictures are supported'),
   ],
 )
 def test_a_bad_line_is_named(tmp_path, bad, reason):
@@ -305,6 +305,6 @@ def test_what_the_format_cannot_hold_is_refused(tmp_path, spans, reason):
 
 def test_nothing_is_written_over(tmp_path):
   (tmp_path / 'vlm.jsonl').write_text('mine')
-  with pytest.raises(FormatError, match=r'vlm\.jsonl: is there already'):
+  with pytest.raises(FormatError, match=r'vlm\.jsonl: already exists'):
     write_vlm([], pixels, tmp_path)
   assert (tmp_path / 'vlm.jsonl').read_text() == 'mine'

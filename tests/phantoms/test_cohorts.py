@@ -229,5 +229,5 @@ def test_phantoms_are_datasets_by_cohort(tmp_path):
 
 def test_phantoms_that_are_not_whole_are_refused(tmp_path):
   lay_out(tmp_path, 'brain/brain_000/ct.nii.gz')
-  with pytest.raises(DatasetError, match='holds no whole set of phantoms'):
+  with pytest.raises(DatasetError, match='holds no complete set of phantoms'):
     cohorts.phantom_cases(tmp_path)

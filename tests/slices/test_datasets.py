@@ -56,7 +56,7 @@ def test_folder_of_subjects_is_read(tmp_path):
     (['ct.nii'], 'holds no subject folders'),
     (['a/ct.nii', 'b/readme.txt'], 'b: holds no volume'),
     (['a/T1w.nii'], "a/T1w.nii: Unknown modality 'T1w': expected one of ct"),
-    (['a/ct.mha', 'a/ct.nii.gz'], 'a/ct.nii.gz: ct.mha shows it already'),
+    (['a/ct.mha', 'a/ct.nii.gz'], 'a/ct.nii.gz: ct.mha has the same mod'),
   ],
 )
 def test_folder_that_cannot_be_read_is_named(tmp_path, names, message):
@@ -117,10 +117,10 @@ GOOD = 'p,ct,ct.nii,brain,train\n'
     (HEAD + 'p,ct,,brain,train\n', r'csv:2: subject or path is missing'),
     (HEAD + 'p\n', r'csv:2: '),
     (HEAD + '../p,ct,x.nii,brain,\n', r'csv:2: .* may not contain /'),
-    (HEAD + GOOD + GOOD, r"csv:3: subject 'p' has ct twice"),
+    (HEAD + GOOD + GOOD, r"csv:3: an earlier line lists ct of subject 'p'"),
     (
       HEAD + GOOD + 'p,mr,mr.nii,brain,test\n',
-      r"csv:3: .* split 'train'.* before",
+      r"csv:3: an earlier line .* split 'train'",
     ),
     (HEAD + GOOD + 'p,mr,mr.nii,pelvis,train\n', r'csv:3: .* region brain'),
   ],

@@ -162,7 +162,7 @@ def test_missing_modality_is_named(tmp_path):
 def test_subject_that_serves_no_route_is_told_the_routes(tmp_path):
   case = case_of(tmp_path, 'mr', 'pet')
   with pytest.raises(
-    VolumeError, match=r'no pair of a route .* mr->ct, ct->mr'
+    VolumeError, match=r'both modalities of one of .* mr->ct, ct->mr'
   ):
     run(case)
 

@@ -28,8 +28,8 @@ def values(modality, low, high, *, typical=None):
     (values(CT, -1024, 2000), None),
     (values(CT, -3024, 3000), None),  # padding outside the bore
     (values(CT, 0, 3000), 'shifted by 1024'),
-    (values(Modality.CBCT, -1, 1), 'scaled already'),
-    (values(CT, 0, 255), '8 bits'),
+    (values(Modality.CBCT, -1, 1), 'normalised values'),
+    (values(CT, 0, 255), '8-bit'),
     (values(PET, 0, 25, typical=0.5), None),
     (values(PET, 0, 40_000, typical=5_000), 'Bq/ml'),
     (values(PET, -1000, 40), 'a CT'),

@@ -159,8 +159,8 @@ def test_autopets_channels_are_told_apart(tmp_path, ct, pet, described):
   [
     ([(0, 9), (0, 12)], None, 'neither of the two channels'),
     ([(-1000, 9), (-1000, 12)], None, 'both of the two channels'),
-    ([(-1000, 9), (0, 12)], {'0': 'PET', '1': 'CT'}, r'dataset\.json says'),
-    ([(-1000, 9)], None, 'the other channel of fdg_a_b is not there'),
+    ([(-1000, 9), (0, 12)], {'0': 'PET', '1': 'CT'}, r'dataset\.json names'),
+    ([(-1000, 9)], None, 'the other channel of fdg_a_b is missing'),
   ],
 )
 def test_channels_are_never_guessed(tmp_path, ranges, description, message):
@@ -235,14 +235,14 @@ def test_a_volume_twice_in_a_case_is_refused(tmp_path):
   root = lay_out(
     tmp_path, '1BA000/mr.nii.gz', '1BA000/ct.nii.gz', '1BA000/ct.nii'
   )
-  with pytest.raises(DatasetError, match=r'ct\.nii(\.gz)? shows it too'):
+  with pytest.raises(DatasetError, match=r'ct\.nii(\.gz)? is the same'):
     find_cases('synthrad2023', root)
 
 
 def test_a_mask_twice_in_a_case_is_refused(tmp_path):
   names = ('mr.nii.gz', 'ct.nii.gz', 'mask.nii.gz', 'mask.nii')
   root = lay_out(tmp_path, *(f'1BA000/{name}' for name in names))
-  with pytest.raises(DatasetError, match=r'mask\.nii(\.gz)? shows it too'):
+  with pytest.raises(DatasetError, match=r'mask\.nii(\.gz)? is the same'):
     find_cases('synthrad2023', root)
 
 

@@ -117,7 +117,9 @@ def test_shares_hold_within_each_dataset_over_people():
 
 
 def test_one_person_cannot_be_given_two_splits():
-  with pytest.raises(ValueError, match=r"b: is given to test.*'p' to train"):
+  with pytest.raises(
+    ValueError, match=r"b: its split is test.*'p' is in train"
+  ):
     assign_case_splits(
       {'a': 'p', 'b': 'p'},
       {'a': 'one', 'b': 'two'},

@@ -163,7 +163,7 @@ def test_missing_store_is_refused(tmp_path):
 
 def test_store_is_not_finished_without_every_case(tmp_path):
   writer = fill(tmp_path / 's', make_case())
-  with pytest.raises(StoreError, match=r'case study\.p2 is not there yet'):
+  with pytest.raises(StoreError, match=r'case study\.p2 is incomplete'):
     writer.finish(['study.p1', 'study.p2'])
   assert not writer.finished
 
@@ -175,7 +175,7 @@ def test_store_of_another_version_is_refused(finished):
   (finished / 'settings.json').write_text(
     json.dumps({**SETTINGS, 'version': 99})
   )
-  with pytest.raises(StoreError, match='version: 99 there, 2 here'):
+  with pytest.raises(StoreError, match='version: 99 in the store, 2 now'):
     StoreWriter(str(finished), SETTINGS)
 
 
@@ -196,8 +196,8 @@ def test_going_on_with_other_settings_is_refused_briefly(finished):
   with pytest.raises(StoreError) as error:
     StoreWriter(str(finished), {**SETTINGS, 'canvas': 8, 'cases': many})
   text = str(error.value)
-  assert 'canvas: 6 there, 8 here' in text
-  assert 'cases: None there' in text
+  assert 'canvas: 6 in the store, 8 now' in text
+  assert 'cases: None in the store' in text
   assert len(text) < 500 + len(str(finished))
 
 

@@ -214,7 +214,7 @@ def test_writing_keeps_a_qform_that_differs_from_the_sform(tmp_path):
 def test_writing_like_a_file_on_another_grid_is_refused(tmp_path):
   like = write_nifti(tmp_path / 'like.nii', COUNT, affine_of((1, 1, 1)))
   volume = Volume(COUNT.astype(np.float32), affine_of((1, 1, 2)))
-  with pytest.raises(VolumeError, match=r'not lie on the grid of .*like\.nii'):
+  with pytest.raises(VolumeError, match=r'is not on the grid of .*like\.nii'):
     write_volume(tmp_path / 'v.nii', volume, like=like)
   assert not (tmp_path / 'v.nii').exists()
 

@@ -1,8 +1,8 @@
-"""Which blocks of queries and keys a kernel has to visit.
+"""Lists the pairs of query and key blocks that hold a visible pair.
 
-A mask of packed examples is mostly empty: a query sees its own example alone.
-A kernel walks over a list of the pairs of blocks that hold something, so what
-it costs grows with what is visible and not with the square of the length.
+The mask of packed examples is mostly empty, because a query sees only its own
+example. A kernel visits the listed pairs, so its cost grows with the number of
+visible pairs instead of the square of the length.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-# What a pair of blocks holds.
+# Visibility within a pair of blocks.
 NOTHING, PARTLY, WHOLLY = 0, 1, 2
 
-# The order of queries that only fill a block: before any token's.
+# The order of padding queries, smaller than any token's.
 NO_ORDER = -1
 
-# Queries taken together when it is asked whether a block sees a key. Their
-# orders follow one another but where the other stream's tokens lie between.
+# Queries tested together for visibility of a key. Their orders are consecutive
+# except where tokens of the other stream come between.
 _RUN = 8
 
 
 class BlockPairs(NamedTuple):
-  """The pairs to visit, those of one outer block in a row.
+  """The pairs to visit, sorted by outer block.
 
   Attributes:
-    outer: row * blocks + block of what is accumulated.
-    inner: row * blocks + block of what is read for it.
-    holds: NOTHING, PARTLY or WHOLLY. NOTHING only where an outer block has no
-      partner: it is visited once, for its zeros.
-    count: how many pairs there are; what follows is filling.
+    outer: row * blocks + index of the accumulated block.
+    inner: row * blocks + index of the block that is read.
+    holds: NOTHING, PARTLY or WHOLLY. NOTHING only for an outer block without
+      partners, which is visited once to write zeros.
+    count: number of pairs; later entries are padding.
   """
 
   outer: Int[Array, ' pairs']
@@ -50,9 +50,9 @@ def what_blocks_hold(
 ) -> Int[Array, 'b nq nk']:
   """NOTHING, PARTLY or WHOLLY visible, for every pair of blocks.
 
-  The lengths are multiples of the blocks. NOTHING and WHOLLY are always right;
-  PARTLY may stand for a pair without a visible key, where the orders of `_RUN`
-  neighbouring queries jump over a key's interval, and jump twice.
+  Lengths are multiples of the blocks. NOTHING and WHOLLY are exact. PARTLY may
+  be reported for a pair without a visible key if the orders of `_RUN`
+  neighbouring queries jump over a key's interval twice.
   """
   b, q_len = order.shape
   nq, nk = q_len // block_q, visible_from.shape[1] // block_k
@@ -63,16 +63,16 @@ def what_blocks_hold(
   some = seen.reshape(b, nq, -1, nk, block_k).any((2, 4))
   latest_from = visible_from.reshape(b, 1, nk, block_k).max(-1)
   earliest_to = visible_to.reshape(b, 1, nk, block_k).min(-1)
-  whole = (latest_from <= low.min(-1)[..., None]) & (
+  wholly = (latest_from <= low.min(-1)[..., None]) & (
     high.max(-1)[..., None] < earliest_to
   )
-  return jnp.where(whole, WHOLLY, jnp.where(some, PARTLY, NOTHING))
+  return jnp.where(wholly, WHOLLY, jnp.where(some, PARTLY, NOTHING))
 
 
 def _intervals(
   order: Int[Array, 'b nq block'],
 ) -> tuple[Int[Array, 'b nq i'], Int[Array, 'b nq i']]:
-  """(first, last) of intervals that hold all orders of a block."""
+  """First and last order of intervals that cover all orders of a block."""
   if order.shape[-1] % _RUN:
     return order, order
   runs = jnp.sort(order.reshape(*order.shape[:2], -1, _RUN), axis=-1)
@@ -85,9 +85,9 @@ def _intervals(
 
 
 def list_pairs(holds: Int[Array, 'b outer inner']) -> BlockPairs:
-  """The pairs that hold something, outer block by outer block.
+  """Lists the pairs with a visible pair, sorted by outer block.
 
-  The list has room for all pairs; its length is known on the device alone.
+  The list has room for all pairs; only the device knows its length.
   """
   _, outer, inner = holds.shape
   active = holds != NOTHING

@@ -57,19 +57,20 @@ def attention(
   blocks: Blocks = Blocks(),
   interpret: bool = False,
 ):
-  """`interval_attention` on a GPU; see there for the arguments.
+  """`interval_attention` on an NVIDIA GPU.
 
   Args:
-    query, key, value, order, visible_from, visible_to: as there.
-    blocks: sizes of the blocks.
-    interpret: run the kernels as plain JAX, on any device.
+    query, key, value, order, visible_from, visible_to: as in
+      `interval_attention`.
+    blocks: block sizes in queries and keys.
+    interpret: run the kernels as plain JAX on any device.
   """
   q_len, heads, dim = query.shape[1:]
   width = max(pl.next_power_of_2(dim), 16)
   shape = _Shape(blocks, heads // key.shape[2], dim**-0.5, interpret)
 
-  def whole(x, block):
-    """Heads first; lengths filled up to blocks, heads to a power of two."""
+  def padded_heads(x, block):
+    """Heads first; lengths padded to blocks, widths to a power of two."""
     length = -x.shape[1] % block
     x = jnp.pad(x, ((0, 0), (0, length), (0, 0), (0, width - dim)))
     return x.swapaxes(1, 2)
@@ -81,9 +82,9 @@ def attention(
 
   out = _attend(
     shape,
-    whole(query, blocks.q),
-    whole(key, blocks.k),
-    whole(value, blocks.k),
+    padded_heads(query, blocks.q),
+    padded_heads(key, blocks.k),
+    padded_heads(value, blocks.k),
     filled(order, blocks.q, NO_ORDER),
     filled(visible_from, blocks.k),
     filled(visible_to, blocks.k),
@@ -198,7 +199,7 @@ def _heads_keys(x, shape):
 
 
 def _group(x, shape):
-  """All queries of a key/value head, its whole group."""
+  """All queries of a key/value head: its group of heads."""
   rest = x.shape[2:]
   return pl.BlockSpec(
     (None, shape.group, *rest), lambda b, h, i: (b, h, *[0] * len(rest))

@@ -50,8 +50,8 @@ from synermedgen_jax.models.kernels.hopper_tiles import (
   zero_tile,
 )
 
-# Finite, so that a row that sees nothing gives no NaN; a masked score is far
-# below the first maximum, so its weight is zero before any key was seen.
+# Finite, so that a query without visible keys gives no NaN. A masked score is
+# far below the first maximum, so its weight is always zero.
 _MASKED = -1e30
 _LOWEST = -1e20
 _TILES = Tiles()
@@ -68,11 +68,11 @@ def attention(
   tiles: Tiles = _TILES,
   interpret: object = None,
 ):
-  """`interval_attention` on a Hopper GPU; see there for the arguments.
+  """`interval_attention` on a Hopper GPU (compute capability 9.0).
 
   Args:
-    query, key, value: as there, bfloat16 or float16.
-    order, visible_from, visible_to: as there.
+    query, key, value: as in `interval_attention`; bfloat16 or float16.
+    order, visible_from, visible_to: as in `interval_attention`.
     tiles: sizes of the tiles.
     interpret: parameters of Mosaic's interpreter, to run without a GPU.
 
@@ -205,7 +205,7 @@ def _forward_kernel(
   """One tile of queries past the tiles of keys that it sees."""
   row, tile, head, warpgroup = place()
   stages, width = keys.shape[:2]
-  whole, steps = counts[row, tile, 0], counts[row, tile, 1]
+  unmasked, steps = counts[row, tile, 0], counts[row, tile, 1]
 
   def take_turn():
     plgpu.barrier_arrive(turn)
@@ -226,7 +226,7 @@ def _forward_kernel(
     def _():
       plgpu.barrier_wait(keys_ready.at[0])
 
-    # The one warpgroup multiplies while the other exponentiates.
+    # One warpgroup multiplies while the other exponentiates.
     pl.when(warpgroup == 1)(take_turn)
 
     def step(i, carry, *, masked):
@@ -281,14 +281,14 @@ def _forward_kernel(
       plgpu.layout_cast(zeros, PER_ROW),
     )
     carry = lax.fori_loop(
-      0, whole, functools.partial(step, masked=False), carry
+      0, unmasked, functools.partial(step, masked=False), carry
     )
     weighted, top, total = lax.fori_loop(
-      whole, steps, functools.partial(step, masked=True), carry
+      unmasked, steps, functools.partial(step, masked=True), carry
     )
     pl.when(warpgroup == 0)(take_turn)
 
-    # A query that sees nothing is padding: zeros, and no gradient.
+    # A query without visible keys is padding: zeros and no gradient.
     sums = jnp.where(total > 0, total, 1.0)
     log_sums[warpgroup] = jnp.where(total > 0, top + jnp.log(sums) * LOG2E, 0.0)
     weighted *= over_columns(1 / sums, weighted.shape)

@@ -32,7 +32,7 @@ def query_gradient_kernel(
   """dq of one tile of queries."""
   row, tile, head, warpgroup = place()
   stages, width = keys.shape[:2]
-  whole, steps = counts[row, tile, 0], counts[row, tile, 1]
+  unmasked, steps = counts[row, tile, 0], counts[row, tile, 1]
 
   @pl.when(warpgroup < COMPUTE)
   def _compute():
@@ -77,8 +77,8 @@ def query_gradient_kernel(
       plgpu.barrier_arrive(free.at[slot])
 
     def walk(gathered):
-      pl.loop(0, whole)(functools.partial(step, gathered, masked=False))
-      pl.loop(whole, steps)(functools.partial(step, gathered, masked=True))
+      pl.loop(0, unmasked)(functools.partial(step, gathered, masked=False))
+      pl.loop(unmasked, steps)(functools.partial(step, gathered, masked=True))
       return gathered[...]
 
     gathered = pl.run_scoped(walk, plgpu.ACC(own.shape[1:], jnp.float32))
@@ -117,7 +117,7 @@ def key_gradient_kernel(
   """
   row, tile, kv_head, warpgroup = place()
   stages, width = queries.shape[:2]
-  whole = counts[row, tile, 0] * shape.group
+  unmasked = counts[row, tile, 0] * shape.group
   steps = counts[row, tile, 1] * shape.group
 
   @pl.when(warpgroup < COMPUTE)
@@ -177,8 +177,8 @@ def key_gradient_kernel(
       plgpu.barrier_arrive(free.at[slot])
 
     def walk(*gathered):
-      pl.loop(0, whole)(functools.partial(step, *gathered, masked=False))
-      pl.loop(whole, steps)(functools.partial(step, *gathered, masked=True))
+      pl.loop(0, unmasked)(functools.partial(step, *gathered, masked=False))
+      pl.loop(unmasked, steps)(functools.partial(step, *gathered, masked=True))
       return tuple(x[...] for x in gathered)
 
     sums = plgpu.ACC(own_keys.shape[1:], jnp.float32)

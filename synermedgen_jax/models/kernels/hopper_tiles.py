@@ -128,7 +128,7 @@ def copy_ahead(steps, stages, free, copy):
 
     copy(step, slot, wait)
 
-  # The last tiles of all slots: no barrier ends in a phase nobody saw.
+  # Waits for the last tile of every slot, so that every phase is observed.
   for slot in range(stages):
 
     @pl.when(slot < steps)
@@ -156,7 +156,7 @@ def load_per_column(x, shape):
 
 
 def mask(order, visible_from, visible_to, shape):
-  """Queries by keys; the bounds lie in shared memory."""
+  """Queries by keys; the bounds are in shared memory."""
   order = over_columns(order, shape)
   first = load_per_column(visible_from, shape)
   return (first <= order) & (order < load_per_column(visible_to, shape))

@@ -8,8 +8,8 @@ recomputes the weights from the log-sum-exp. What is particular here:
   (`block_pairs.py`), and as long as that list is.
 * Scores are kept transposed, keys by queries, so a query's statistics are rows:
   eight bytes a query and head in memory, and no transposition in the loop.
-* Query heads that share a key/value head lie side by side in one block, and
-  share its mask. Pairs that are visible as a whole need none.
+* Query heads that share a key/value head are adjacent in one block and share
+  its mask. Pairs of blocks that are wholly visible need no mask.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Blocks:
   k: int = 512
 
   def within(self, q_len: int, k_len: int) -> Blocks:
-    """Not longer than the arrays, rounded up to whole lanes."""
+    """Limits the blocks to the arrays, rounded up to multiples of a lane."""
     return Blocks(
       min(self.q, _round_up(q_len, _LANES)),
       min(self.k, _round_up(k_len, _LANES)),
@@ -69,7 +69,7 @@ class _Shape:
   interpret: bool
 
   def head(self, i: int) -> slice:
-    """Where the i-th head of the group lies in a block of queries."""
+    """Columns of the i-th head of the group in a block of queries."""
     return slice(i * self.dim, (i + 1) * self.dim)
 
   def tiles(self, *, queries: str):
@@ -108,7 +108,8 @@ def attention(
   """`interval_attention` on a TPU; see there for the arguments.
 
   Args:
-    query, key, value, order, visible_from, visible_to: as there.
+    query, key, value, order, visible_from, visible_to: as in
+      `interval_attention`.
     blocks: sizes of the blocks; by default 512, or what the lengths need.
     interpret: run the kernels as plain JAX, on any device.
   """
