@@ -46,9 +46,9 @@ def resamples(
   names = np.asarray(strata)
   drawn = np.zeros((count, len(names)), np.int64)
   for name in sorted(set(strata)):
-    places = np.flatnonzero(names == name)
-    drawn[:, places] = rng.multinomial(
-      len(places), np.full(len(places), 1 / len(places)), size=count
+    subjects = np.flatnonzero(names == name)
+    drawn[:, subjects] = rng.multinomial(
+      len(subjects), np.full(len(subjects), 1 / len(subjects)), size=count
     )
   return drawn
 

@@ -146,7 +146,7 @@ def compare(
     baselines=baselines,
     routes=routes,
     subjects={d: datasets.count(d) for d in sorted(set(datasets))},
-    seeds={arm: list(of_arm) for arm, of_arm in runs.items()},
+    seeds={arm: list(by_seed) for arm, by_seed in runs.items()},
     settings=first.settings,
     resamples=resamples,
   )
@@ -157,16 +157,16 @@ def _sums_of_arms(
 ) -> dict[str, dict[str, GroupSums]]:
   """Arm -> seed -> sums of a line; raises unless all counts are equal."""
   sums_of_arms: dict[str, dict[str, GroupSums]] = {}
-  for arm, of_arm in runs.items():
-    for seed, run in of_arm.items():
+  for arm, by_seed in runs.items():
+    for seed, run in by_seed.items():
       if _scored(run, line):
         sums_of_arms.setdefault(arm, {})[seed] = _sums(run, line, names)
   expected = next(iter(runs[reference].values()))
   if reference not in sums_of_arms:
     return sums_of_arms
   counts = next(iter(sums_of_arms[reference].values())).counts
-  for arm, of_arm in sums_of_arms.items():
-    for seed, sums in of_arm.items():
+  for arm, by_seed in sums_of_arms.items():
+    for seed, sums in by_seed.items():
       run = runs[arm][seed]
       if run.settings != expected.settings or not _same(sums.counts, counts):
         raise ComparisonError(
@@ -196,27 +196,27 @@ def _sums(
   counts = np.zeros_like(values)
   # Counts of -1 differ from the reference's, so the caller refuses the run.
   others = set(run.subjects) - set(names)
-  places = {name: place for place, name in enumerate(names)}
+  columns = {name: column for column, name in enumerate(names)}
   if others:
     counts = np.full_like(counts, -1)
     return GroupSums(values, counts)
   for row, group in enumerate(groups):
     if line.task:
       for answer in run.understanding[group]['answers']:
-        values[row, places[answer['subject']]] += 100 * answer['right']
-        counts[row, places[answer['subject']]] += answer['asked']
+        values[row, columns[answer['subject']]] += 100 * answer['right']
+        counts[row, columns[answer['subject']]] += answer['asked']
     else:
       for subject, entry in run.synthesis[group].items():
         score = entry['baselines'].get(baseline) if baseline else entry
         if score:
-          values[row, places[subject]] += 100 * score['ssim']
-          counts[row, places[subject]] += 1
+          values[row, columns[subject]] += 100 * score['ssim']
+          counts[row, columns[subject]] += 1
   return GroupSums(values, counts)
 
 
-def _mean(of_seeds: Mapping[str, GroupSums]) -> GroupSums:
+def _mean(by_seed: Mapping[str, GroupSums]) -> GroupSums:
   """The mean over seeds for each group and subject."""
-  sums = list(of_seeds.values())
+  sums = list(by_seed.values())
   return GroupSums(np.mean([s.values for s in sums], axis=0), sums[0].counts)
 
 
@@ -226,16 +226,16 @@ def _results(
   reference: str,
 ) -> dict[str, Result]:
   once = np.ones((1, weights.shape[1]), weights.dtype)
-  of_reference = _mean(sums[reference])
+  reference_mean = _mean(sums[reference])
   results = {}
-  for arm, of_seeds in sums.items():
-    mean = _mean(of_seeds)
+  for arm, by_seed in sums.items():
+    mean = _mean(by_seed)
     difference = None
     if arm != reference:
-      less = GroupSums(mean.values - of_reference.values, mean.counts)
-      difference = _estimate(less, weights)
+      delta = GroupSums(mean.values - reference_mean.values, mean.counts)
+      difference = _estimate(delta, weights)
     seeds = {
-      seed: float(bootstrap.number(s, once)[0]) for seed, s in of_seeds.items()
+      seed: float(bootstrap.number(s, once)[0]) for seed, s in by_seed.items()
     }
     results[arm] = Result(_estimate(mean, weights), difference, seeds)
   return results
@@ -248,13 +248,13 @@ def _estimate(sums: GroupSums, weights: np.ndarray) -> Estimate:
 
 
 def _baselines(
-  of_seeds: Mapping[str, Subjects],
+  by_seed: Mapping[str, Subjects],
   line: Line,
   names: Sequence[str],
   weights: np.ndarray,
 ) -> dict[str, Estimate]:
   """Estimates of the baselines in the reference's runs; chance for a task."""
-  runs = [run for run in of_seeds.values() if _scored(run, line)]
+  runs = [run for run in by_seed.values() if _scored(run, line)]
   if line.task:
     chance = 100 * float(runs[0].understanding[line.task]['chance'])
     return {'chance': Estimate(chance, chance, chance)}

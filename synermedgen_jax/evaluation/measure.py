@@ -252,11 +252,11 @@ def _picture(
   example: Example, read: Callable[[SliceRef], Image], images: list[Image]
 ) -> dict[str, Any]:
   """A question's texts and image indices; appends its images to `images`."""
-  question, places, labels = [], [], []
+  question, indices, labels = [], [], []
   after_image = False
   for span in example.prompt.spans:
     if span.kind != 'text':
-      places.append(len(images))
+      indices.append(len(images))
       images.append(read(span.image))
       labels.append('')
     elif after_image and span.text in _LABELS:
@@ -268,7 +268,7 @@ def _picture(
     after_image = span.kind != 'text'
   return {
     'question': '\n'.join(question),
-    'images': places,
+    'images': indices,
     'letters': labels,
   }
 

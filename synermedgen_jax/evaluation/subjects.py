@@ -63,8 +63,7 @@ def synthesis_by_subject(rows: Iterable[RouteScore]) -> dict[str, Any]:
       name: float(np.mean([values[name] for values in cases]))
       for name in cases[0]
     }
-    of_route = result.setdefault(route, {})
-    entry = of_route.setdefault(subject, {'baselines': {}})
+    entry = result.setdefault(route, {}).setdefault(subject, {'baselines': {}})
     if method == 'model':
       entry.update(mean)
     else:

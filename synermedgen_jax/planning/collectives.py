@@ -170,11 +170,11 @@ def _axes(kind: str, rest: str, mesh: Mesh) -> tuple[tuple[str, ...], int]:
   else:
     groups = replica_groups(rest, mesh.size)
     size = groups.shape[1]
-  places = np.unravel_index(groups, tuple(mesh.shape.values()))
+  coordinates = np.unravel_index(groups, tuple(mesh.shape.values()))
   axes = tuple(
     axis
-    for axis, place in zip(mesh.axis_names, places, strict=True)
-    if (place != place[:, :1]).any()
+    for axis, coordinate in zip(mesh.axis_names, coordinates, strict=True)
+    if (coordinate != coordinate[:, :1]).any()
   )
   return axes, size
 

@@ -372,19 +372,19 @@ def _write_options(
   right, given = (
     read_letter(words)[0] for words in (question.answer, question.prediction)
   )
-  beside = axes[min(len(question.images), len(axes) - 1)]
-  for place, option in enumerate(options):
+  axis = axes[min(len(question.images), len(axes) - 1)]
+  for row, option in enumerate(options):
     letter = option.rsplit(' ', 1)[-1]
     color, mark = 'black', ''
     if letter and letter == right:
       color, mark = GREEN, f' {_RIGHT}'
     elif letter and letter == given:
       color, mark = RED, f' {_WRONG}'
-    beside.text(
+    axis.text(
       0.0,
-      1 - (place + 0.5) / len(options),
+      1 - (row + 0.5) / len(options),
       _wrap(option, 56) + mark,
-      transform=beside.transAxes,
+      transform=axis.transAxes,
       va='center',
       color=color,
       size=10,

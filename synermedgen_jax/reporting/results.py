@@ -254,8 +254,8 @@ def _check_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
   for task, score in metrics.get('understanding', {}).items():
     _check(path, score, _TASK, f'understanding.{task}')
     if 'confusion' in score:
-      where = f'understanding.{task}.confusion'
-      _check(path, score['confusion'], _CONFUSION, where)
+      key = f'understanding.{task}.confusion'
+      _check(path, score['confusion'], _CONFUSION, key)
 
 
 _EVALUATE_AGAIN = (
@@ -264,7 +264,7 @@ _EVALUATE_AGAIN = (
 
 
 def _check(
-  path: Path, value: Any, spec: Any, where: str = '', hint: str = ''
+  path: Path, value: Any, spec: Any, key: str = '', hint: str = ''
 ) -> None:
   """Raises ResultError unless a value has the keys and types of `spec`."""
   expected = dict if isinstance(spec, Mapping) else spec
@@ -272,13 +272,13 @@ def _check(
   if not isinstance(value, accepted):
     actual = 'nothing' if value is None else f'{value!r:.40}'
     raise ResultError(
-      f'{path}: {where or "content"}: expected {_JSON_NAMES[expected]}, '
+      f'{path}: {key or "content"}: expected {_JSON_NAMES[expected]}, '
       f'got {actual}; {hint or _EVALUATE_AGAIN}'
     )
   if isinstance(spec, Mapping):
-    for key, inner in spec.items():
-      place = f'{where}.{key}' if where else key
-      _check(path, value.get(key), inner, place, hint)
+    for name, inner in spec.items():
+      inner_key = f'{key}.{name}' if key else name
+      _check(path, value.get(name), inner, inner_key, hint)
 
 
 _JSON_NAMES = {
@@ -353,15 +353,15 @@ def _read_questions(folder: Path) -> list[Question]:
   questions = []
   for number, record in enumerate(records):
     _check(path, record, spec, f'[{number}]')
-    places = record['images']
+    indices = record['images']
     known = range(len(images)) if images.ndim == 3 else ()
-    if not places or any(place not in known for place in places):
+    if not indices or any(index not in known for index in indices):
       raise ResultError(
         f'{path}: [{number}] names images that understanding.npz lacks; '
         f'{_EVALUATE_AGAIN}'
       )
     tasks = [task.name for task in asked_tasks()]
-    if record['task'] not in tasks or len(record['letters']) != len(places):
+    if record['task'] not in tasks or len(record['letters']) != len(indices):
       raise ResultError(
         f'{path}: [{number}] is not a question of {", ".join(tasks)} with a '
         f'letter per image; {_EVALUATE_AGAIN}'
@@ -369,7 +369,7 @@ def _read_questions(folder: Path) -> list[Question]:
     questions.append(
       Question(
         **{name: record[name] for name in texts},
-        images=images[places].astype(np.float32),
+        images=images[indices].astype(np.float32),
         letters=tuple(map(str, record['letters'])),
       )
     )
