@@ -167,7 +167,7 @@ def test_keys_and_flags_in_prose_exist(page):
       if re.search(r'\bconfig\.(json|py)\b', code):
         continue
       assert key in keys or key.rpartition('.')[0] in free, f'{line}: {code}'
-    if match := re.fullmatch(r'--([a-z_]+)(=\S*)?', code):
+    if match := re.fullmatch(r'--([a-z0-9_]+)(=\S*)?', code):
       assert match[1] in flags | OTHERS, f'{line}: {code}'
 
 

@@ -1,12 +1,11 @@
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
+from commands import assert_refused
 
 from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.evaluation.routes import METHODS, RouteScore, aggregate
@@ -404,21 +403,13 @@ def test_a_bad_file_is_named_in_one_line_and_nothing_is_written(kind, tmp_path):
   assert not (tmp_path / 'report').exists()
 
 
-def run(*arguments):
-  return subprocess.run(
-    [sys.executable, '-m', 'synermedgen_jax.report', *arguments],
-    cwd=Path(__file__).parents[1],
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-
-
 def test_the_command_prints_what_it_wrote(tmp_path):
   workdir = write_stage(tmp_path / 'run', 'gau')
-  done = run(f'--workdir={workdir}', f'--output={tmp_path / "out"}')
-  assert done.returncode == 0
-  assert done.stdout.splitlines() == [
+  code, out, _ = commands.run(
+    'report', f'--workdir={workdir}', f'--output={tmp_path / "out"}'
+  )
+  assert code == 0
+  assert out.splitlines() == [
     str(tmp_path / 'out' / 'loss_curves.png'),
     str(tmp_path / 'out' / 'index.html'),
   ]
@@ -428,9 +419,9 @@ def test_the_command_prints_the_route_table_before_the_paths(tmp_path):
   names = ['brain_mr_to_ct', 'brats_t1_to_t2']
   workdir = write_stage(tmp_path, 'ucg')
   write_evaluation(workdir, names, RECORDS)
-  done = run(f'--workdir={workdir}')
-  assert done.returncode == 0
-  lines = done.stdout.splitlines()
+  code, out, _ = commands.run('report', f'--workdir={workdir}')
+  assert code == 0
+  lines = out.splitlines()
   (first,) = (i for i, line in enumerate(lines) if line.startswith(names[0]))
   assert '0.600' in lines[first]
   assert lines[first + 1].startswith(names[1])
@@ -439,9 +430,8 @@ def test_the_command_prints_the_route_table_before_the_paths(tmp_path):
 
 
 def test_the_command_ends_with_one_line_and_exit_code_1(tmp_path):
-  done = run(f'--workdir={tmp_path}')
-  assert done.returncode == 1
-  assert done.stderr == (
+  assert_refused(
+    commands.run('report', f'--workdir={tmp_path}'),
     f'Error: {tmp_path}: has no config.json; train a stage in it with '
-    'python -m synermedgen_jax.main.\n'
+    'python -m synermedgen_jax.main.',
   )
