@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from benchmarks.shapes import synthesis_row
 from synermedgen_jax.models.interval_attention import (
   IMPLEMENTATIONS,
   interval_mask,
@@ -53,29 +54,7 @@ _ONLY = flags.DEFINE_list('only', [], 'Implementations; empty = all.')
 _ERRORS = flags.DEFINE_bool('errors', False, 'Compare with dense float32.')
 _OUTPUT = flags.DEFINE_string('output', '', 'A file for JSON lines.')
 
-# (mode, tokens): source latents, source ViT tokens, instruction, target.
-_EXAMPLE = (('full', 258), ('full', 258), ('causal', 30), ('noise', 258))
 _BLOCK = 512
-
-
-def synthesis_row(length: int) -> list[np.ndarray]:
-  """(order, visible_from, visible_to) of a full row, in packing order."""
-  bounds, start = [], 0
-  end_of_example = sum(tokens for _, tokens in _EXAMPLE)
-  while start < length:
-    end = start + end_of_example
-    for mode, tokens in _EXAMPLE:
-      for place in range(start, start + tokens):
-        bounds.append(
-          (
-            place if mode == 'causal' else start,
-            start + tokens if mode == 'noise' else end,
-          )
-        )
-      start += tokens
-  visible_from, visible_to = np.asarray(bounds[:length], np.int32).T
-  order = np.arange(length, dtype=np.int32)
-  return [x[None] for x in (order, visible_from, visible_to)]
 
 
 def _cudnn(query, key, value, *layout):

@@ -171,3 +171,27 @@ def _prompts(count: int) -> Sequence[Example]:
     for index in range(count)
   ]
   return [synthesis.prompt(route, *pair, PAPER) for pair in pairs]
+
+
+# (mode, tokens): source latents, source ViT tokens, instruction, target.
+_EXAMPLE = (('full', 258), ('full', 258), ('causal', 30), ('noise', 258))
+
+
+def synthesis_row(length: int) -> list[np.ndarray]:
+  """(order, visible_from, visible_to) of a full row, in packing order."""
+  bounds, start = [], 0
+  end_of_example = sum(tokens for _, tokens in _EXAMPLE)
+  while start < length:
+    end = start + end_of_example
+    for mode, tokens in _EXAMPLE:
+      for place in range(start, start + tokens):
+        bounds.append(
+          (
+            place if mode == 'causal' else start,
+            start + tokens if mode == 'noise' else end,
+          )
+        )
+      start += tokens
+  visible_from, visible_to = np.asarray(bounds[:length], np.int32).T
+  order = np.arange(length, dtype=np.int32)
+  return [x[None] for x in (order, visible_from, visible_to)]

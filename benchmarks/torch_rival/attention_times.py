@@ -7,7 +7,7 @@ import functools
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
-from benchmarks.attention import synthesis_row
+from benchmarks.shapes import synthesis_row
 from benchmarks.torch_rival import attention, records
 
 # Ways to compile FlexAttention; `max-autotune` tries tile sizes and keeps the

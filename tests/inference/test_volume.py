@@ -156,7 +156,7 @@ def test_a_model_of_colours_gives_their_mean():
 
 
 def test_slices_must_be_square():
-  with pytest.raises(ValueError, match=r'square.*\(2, 8, 6\)'):
+  with pytest.raises(ValueError, match=r'\(z, side, side\), got \(2, 8, 6\)'):
     synthesiser().synthesise(fakes.ROUTE, fakes.slices(2)[:, :, :6])
 
 

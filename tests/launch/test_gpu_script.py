@@ -149,7 +149,9 @@ def test_the_copy_of_the_script_that_slurm_runs_finds_the_repository(box):
   assert box.run(script, *LOCAL, **here).returncode == 0
   assert box.calls('srun') == [f'{SRUN} {TYPED}']
   elsewhere = {**NODE, 'SLURM_SUBMIT_DIR': str(box.home)}
-  assert_refused(box.run(script, *LOCAL, **elsewhere), 'root of the repository')
+  assert_refused(
+    box.run(script, *LOCAL, **elsewhere), 'root folder of the repository'
+  )
 
 
 @pytest.mark.parametrize(

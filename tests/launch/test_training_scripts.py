@@ -61,7 +61,7 @@ def test_the_demo_starts_from_the_base_and_trains_no_autoencoder(box):
 
 def test_the_demo_from_scratch_starts_with_its_autoencoder(box):
   assert trained(box, 'launch/demo.sh', '--from_scratch', 'out') == [
-    ('configs/tiny/autoencoder.py', 'out/autoencoder', None),
+    ('configs/tiny/autoencoder.py', 'out/autoencoder', 'out/start'),
     ('configs/tiny/stage1_first.py', 'out/stage1_first', 'out/autoencoder'),
     ('configs/tiny/stage1.py', 'out/stage1', 'out/stage1_first'),
     ('configs/tiny/stage2.py', 'out/stage2', 'out/stage1'),
@@ -129,7 +129,7 @@ def test_every_stage_of_the_base_goes_on_from_the_one_before(box):
       *('pictures', 'pictures_more'),
     )
   ]
-  assert stages[0][2] == ''
+  assert stages[0][2] == 'out/start'
   for before, after in itertools.pairwise(stages):
     assert after[2] == before[1]
   (ship,) = box.calls('synermedgen_jax.ship_weights')

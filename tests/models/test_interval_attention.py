@@ -279,7 +279,9 @@ def test_many_queries_take_the_platforms_own(monkeypatch, queries, chosen):
 
   for name in ('xla', 'large'):
     monkeypatch.setitem(lib.IMPLEMENTATIONS, name, named(name))
-  monkeypatch.setitem(lib._PREFERRED, 'cpu', ('large', 3))
+  monkeypatch.setattr(
+    lib, 'preferred', lambda platform, n, dtype: 'large' if n > 3 else 'xla'
+  )
   query, key, value, _ = inputs(queries, 7, 2, 2)
   order, *bounds = pack_layout()
   lib.interval_attention(query, key, value, order[:, :queries], *bounds)

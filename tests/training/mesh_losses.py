@@ -25,6 +25,7 @@ from synermedgen_jax.core.sharding import (
 )
 from synermedgen_jax.input.pipeline import Mixture, train_dataset
 from synermedgen_jax.input.tokenizer import project_tokenizer
+from synermedgen_jax.models import presets
 from synermedgen_jax.models.bagel import abstract_params
 from synermedgen_jax.models.interval_attention import (
   interval_attention,
@@ -167,6 +168,7 @@ def attention(meshes) -> dict:
 def main() -> None:
   jax.config.update('jax_num_cpu_devices', 8)
   jax.config.update('jax_disable_most_optimizations', True)
+  presets.PRESETS['nano'] = lambda: nano.MODEL
   store, meshes, *stages = sys.argv[1:]
   meshes = meshes.split()
   found = {stage: compare(stage, store, meshes) for stage in stages}

@@ -128,7 +128,7 @@ BAD = {
   ),
   'capacity': (
     {'capacity': {'und': 20}},
-    r"config\.capacity\.und is 20, an example of task '\w+' fills \d+\.",
+    r"config\.capacity\.und is 20, but an example of task '\w+' needs \d+\.",
   ),
   'init_from': (
     {'init_from': 'nowhere'},

@@ -21,7 +21,7 @@ from synermedgen_jax.training.train_state import TrainState, abstract_state
 def nano_state(trains):
   names = flatten(abstract_params(nano.MODEL))
   return abstract_state(
-    nano.MODEL,
+    nano.BAGEL,
     {name: float(name.startswith(trains)) for name in names},
     optax.sgd(0.1),
     make_mesh((1, 1, 1)),
