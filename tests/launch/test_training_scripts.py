@@ -132,7 +132,7 @@ def test_every_stage_of_the_base_goes_on_from_the_one_before(box):
   assert stages[0][2] == 'out/start'
   for before, after in itertools.pairwise(stages):
     assert after[2] == before[1]
-  (ship,) = box.calls('synermedgen_jax.ship_weights')
+  (ship,) = box.calls('projects.small_base.ship')
   assert f'--workdir={stages[-1][1]} ' in ship
   for name, *_ in stages:
     assert (ROOT / name).is_file()

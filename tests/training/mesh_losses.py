@@ -82,8 +82,9 @@ def steps(mesh_name, config, data):
   state, shardings = create_state(
     nano.BAGEL, scales, tx, mesh, seed=0, ema=False, initial=params
   )
+  run = build.build(config, devices=jax.devices()[:1], data=False)
   step = jax.jit(
-    loop.make_train_step(nano.BAGEL, tx, build.build(config, data=False).step),
+    loop.make_train_step(nano.BAGEL, tx, run.step),
     out_shardings=(shardings, None),
   )
   losses, gradients = [], []
