@@ -1,4 +1,4 @@
-"""The numbers by which trained arms are compared, one `Line` each."""
+"""The numbers that `compare` compares arms by, one `Line` each."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Line:
   """One number that arms are compared by, as a percentage.
 
   Attributes:
-    name: short, in results.
-    title: for tables and plots.
+    name: key in results.
+    title: label in tables and plots.
     routes: names of the routes whose SSIM is averaged; empty for a task.
-    task: name of the task whose accuracy it is; '' for routes.
-    definition: in words.
+    task: name of the task whose accuracy is used; '' for routes.
+    definition: definition for readers.
   """
 
   name: str
