@@ -111,7 +111,7 @@ def test_an_example_that_no_row_holds_is_refused(store_path, tmp_path):
     '--config.capacity.und=20',
     f'--workdir={tmp_path}',
   )
-  assert_refused(found, 'config.capacity.und is 20, an example of task')
+  assert_refused(found, 'config.capacity.und is 20, but an example of task')
 
 
 def test_an_argument_without_dashes_is_refused(tmp_path):
