@@ -21,8 +21,6 @@ def get_config(model: str = 'bagel_7b') -> ConfigDict:
   config = default_config()
   config.stage = 'autoencoder'
   config.model = model
-  if model in ('tiny', 'small'):
-    config.compute.update({'dtype': 'float32', 'remat': 'none', 'unroll': 5})
 
   config.tasks = {'reconstruction': 1.0}
   # Two slices of 32 x 32 latent tokens a row.

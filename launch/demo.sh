@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The whole job on digital phantoms, from the small base: volumes, slice store,
-# Stage I, Stage II, evaluation, report. No GPU. Stage II trains until minute
-# twelve, 900 steps at least and 10,000 at most: 13 minutes in all on two fast
-# cores, 15 on two slow ones. A second run reuses finished parts.
+# Runs all stages on digital phantoms, starting from weights/small: volumes,
+# slice store, Stage I, Stage II, evaluation, report. Needs no GPU. Stage II
+# trains until minute 12, with 900 to 10,000 steps; on two cores, all stages take
+# 13 to 15 minutes. A second run reuses finished parts.
 # Usage: bash launch/demo.sh [--from_scratch] [directory, runs/demo by default]
-# --from_scratch: the model tiny from random weights, an autoencoder first.
-# MINUTES=0 bash launch/demo.sh: 900 steps, whatever the time.
+# --from_scratch: trains the model tiny from random weights, first its autoencoder.
+# MINUTES=0 bash launch/demo.sh: 900 steps of Stage II.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 model=small run=runs/demo
@@ -30,22 +30,22 @@ train() {  # stage, config, options
     --workdir="$run/$2" --config.store="$run/store" "${@:3}"
 }
 
-# Steps of Stage II that end in minute $minutes at the pace of Stage I: 900 to
-# 10,000, since more were not tried. Kept for a second run.
+# Prints the number of steps of Stage II that end in minute $minutes at the speed
+# of Stage I, from 900 to 10,000. The file keeps it for a second run.
 stage2_steps() {
-  local kept="$run/stage2_steps.txt" pace steps
-  if [ ! -s "$kept" ]; then
-    pace="$(sed -n '$s/.*"steps_per_second": \([0-9]*\)\.\([0-9]\).*/\1\2/p' \
-      "$run/stage1/metrics.jsonl")"  # in tenths
-    steps=$(((10#$minutes * 60 - SECONDS) * 10#${pace:-0} / 10))
+  local file="$run/stage2_steps.txt" speed steps
+  if [ ! -s "$file" ]; then
+    speed="$(sed -n '$s/.*"steps_per_second": \([0-9]*\)\.\([0-9]\).*/\1\2/p' \
+      "$run/stage1/metrics.jsonl")"  # tenths of steps per second
+    steps=$(((10#$minutes * 60 - SECONDS) * 10#${speed:-0} / 10))
     steps=$((steps < 900 ? 900 : steps > 10000 ? 10000 : steps))
-    echo "$steps" > "$kept"
+    echo "$steps" > "$file"
   fi
-  cat "$kept"
+  cat "$file"
 }
 
 step 'Phantoms to slice store'
-# All modalities of a phantom share one frame, so no offset is searched for.
+# The modalities of a phantom are aligned, so the offset search is turned off.
 python -m synermedgen_jax.prepare --dataset=phantom --root="$run/phantoms" \
   --subjects=40 --canvas=64 --frame=body --most_offset=0 --store="$run/store"
 
@@ -71,7 +71,7 @@ else
   python -m synermedgen_jax.evaluate --workdir="$run/stage2" --slices=6
 fi
 
-step 'A volume, from NIfTI to NIfTI'
+step 'Translation of a NIfTI volume'
 subject="$(grep '"dataset": "brain".*"split": "test"' "$run/store/manifest.jsonl" |
   sed -n '1s/.*"subject": "\([^"]*\)".*/\1/p')"
 python -m synermedgen_jax.translate --workdir="$run/stage2" \

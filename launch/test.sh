@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets everything up and runs the whole test suite, the linters first.
+# Installs the requirements, then runs the linters and the test suite.
 # Usage: bash launch/test.sh [pytest arguments, e.g. -m slow]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,5 +9,5 @@ source launch/setup.sh requirements-dev.txt
 ruff check .
 ruff format --check .
 lint-imports
-# A module's tests share what they set up: workers take neighbouring ones.
+# Tests of a module share fixtures, so workers take consecutive tests.
 python -m pytest -n "${TEST_WORKERS:-2}" --dist worksteal "$@"

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU slice: creates it, installs HEAD on its workers, runs
-# the train command on all of them, and again after a preemption, on a new slice
-# if need be. Training outlives this script: the same call finds it again.
+# Trains on a Cloud TPU slice: creates it, installs HEAD on its workers and runs
+# the train command on all of them. After a preemption it restarts training, on a
+# new slice if necessary. Training continues if this script ends; the same call
+# attaches to it again.
 # Usage: bash launch/tpu_pod.sh train --name=SLICE --type=v5p-64 --spot -- \
 #          --config=configs/stage1.py --config.init_from=gs://BUCKET/bagel \
 #          --config.store=gs://BUCKET/store --workdir=gs://BUCKET/stage1
 #        bash launch/tpu_pod.sh up|setup|tail|status|down --name=SLICE
-# Options: --zone= and --project= (or else gcloud's own), --spot, --queued (for
-# a queued resource; in every call), --version= of the runtime (or else the
-# type's), --dry_run (prints the commands, runs none).
+# Options: --zone= and --project= (default: those of gcloud), --spot, --queued
+# (uses a queued resource; needed in every call), --version= (runtime version;
+# default: that of the type), --dry_run (prints the commands without running
+# them).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,27 +20,27 @@ fail() { note "Error: $1"; exit "${2:-1}"; }
 action="${1:-}"
 shift $(($# > 0))
 name='' type='' version='' queued='' dry_run=''
-where=() spot=() options=()
+location=() spot=() options=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --name=*) name="${1#*=}" ;;
     --type=*) type="${1#*=}" ;;
     --version=*) version="${1#*=}" ;;
-    --zone=* | --project=*) where+=("$1") ;;
+    --zone=* | --project=*) location+=("$1") ;;
     --spot) spot=(--spot) ;;
     --queued) queued=1 ;;
     --dry_run) dry_run=1 ;;
     --) shift; options=("$@"); break ;;
-    *) fail "unknown option $1; those of the train command go after --." ;;
+    *) fail "unknown option $1; put options of the train command after --." ;;
   esac
   shift
 done
 [[ $action =~ ^(up|setup|train|tail|status|down)$ ]] ||
-  fail 'say what to do: up, setup, train, tail, status or down.'
+  fail 'expected an action: up, setup, train, tail, status or down.'
 [ -n "$name" ] || fail '--name=SLICE is missing.'
 [[ -n $type || ! $action =~ ^(up|train)$ ]] ||
-  fail '--type= is missing, the accelerator type, such as v5p-64.'
-# On its own disk, each worker would keep its own part of every checkpoint.
+  fail '--type= is missing; set it to an accelerator type, such as v5p-64.'
+# On local disks, every worker would only have its shards of a checkpoint.
 [[ $action != train || " ${options[*]}" == *' --workdir=gs://'* ]] ||
   fail 'the train command needs --workdir=gs://BUCKET/RUN, after --.'
 case "$type" in
@@ -48,7 +50,7 @@ case "$type" in
   *) runtime=tpu-ubuntu2204-base ;;
 esac
 
-quoted() {  # words, as one would type them
+quoted() {  # prints words, quoted for a shell
   local word line=''
   for word; do
     [[ $word =~ ^[A-Za-z0-9_.,:/=@%+-]+$ ]] || word="'${word//\'/\'\\\'\'}'"
@@ -58,7 +60,7 @@ quoted() {  # words, as one would type them
 }
 
 run() { if [ -n "$dry_run" ]; then quoted "$@"; else "$@"; fi; }
-tpus() { run gcloud compute tpus "$@" "${where[@]}" --quiet; }
+tpus() { run gcloud compute tpus "$@" "${location[@]}" --quiet; }
 on() { tpus tpu-vm ssh "$name" --worker="$1" --command="$2"; }
 worker() { on all "bash synermedgen/code/launch/tpu_worker.sh $(quoted "$@")"; }
 
@@ -76,28 +78,28 @@ fi
 
 state='' had_one='' installed=''
 
-look() {  # sets state: READY, NONE, or what else gcloud calls it
-  local said
-  if [ -n "$dry_run" ]; then  # as if there were none, and then one
+look() {  # sets state: READY, NONE, or another state of gcloud
+  local reply
+  if [ -n "$dry_run" ]; then  # NONE on the first call, then READY
     tpus "${describe[@]}"
     state="$([ -z "$state" ] && echo NONE || echo READY)"
     return
   fi
   for _ in 1 2 3 4 5; do
-    if said="$(tpus "${describe[@]}" 2>&1)"; then
-      state="$(grep -xE '[A-Z_]+' <<< "$said" || echo UNKNOWN)"
+    if reply="$(tpus "${describe[@]}" 2>&1)"; then
+      state="$(grep -xE '[A-Z_]+' <<< "$reply" || echo UNKNOWN)"
       [ "$state" != ACTIVE ] || state=READY
       return
     fi
     state=NONE
-    [[ $said != *NOT_FOUND* ]] || return 0
+    [[ $reply != *NOT_FOUND* ]] || return 0
     [ -n "$had_one" ] || break
-    sleep 30  # the network; taken for a lost slice, it would cost the slice
+    sleep 30  # a network error must not be taken for a lost slice
   done
-  fail "gcloud does not say how $name is: ${said##*$'\n'}"
+  fail "gcloud does not return the state of $name: ${reply##*$'\n'}"
 }
 
-up() {  # until the slice is ready, whatever has become of it
+up() {  # creates the slice if necessary and waits until it is ready
   local before=''
   while look; [ "$state" != READY ]; do
     [ -n "$dry_run" ] || [ "$state" = "$before" ] || note "$name: $state"
@@ -107,26 +109,26 @@ up() {  # until the slice is ready, whatever has become of it
         installed=''
         if ! tpus "${create[@]}" "${spot[@]}"; then
           [ -n "$had_one" ] ||
-            fail "no slice $name; --queued waits until there is one."
-          sleep 300  # it was to be had before: there is no room at the moment
+            fail "cannot create slice $name; --queued waits for capacity."
+          sleep 300  # it existed before, so capacity is missing for now
         fi ;;
       PREEMPTED | TERMINATED | SUSPENDED) had_one=1; down || sleep 30 ;;
       STOPPED | FAILED | UNKNOWN)
-        fail "$name is $state: start it, or take it down." ;;
+        fail "$name is $state; start it, or delete it (tpu_pod.sh down)." ;;
       *) sleep 30 ;;
     esac
   done
   had_one=1
 }
 
-setup() {  # HEAD to every worker; where training goes on, its code stays
+setup() {  # installs HEAD on all workers, unless training is running
   local archive="runs/$name.tar.gz" unpack
   unpack='mkdir -p synermedgen && cd synermedgen && if flock -n lock true; then'
   unpack+=' rm -rf code && mkdir code &&'
   unpack+=' tar -xzf ../synermedgen.tar.gz -C code &&'
   unpack+=' bash code/launch/tpu_worker.sh setup; fi'
   [ -n "$dry_run" ] || git diff --quiet HEAD ||
-    note 'What is not committed does not go to the workers.'
+    note 'Warning: uncommitted changes are not copied to the workers.'
   run mkdir -p runs &&
     run git archive --format=tar.gz --output="$archive" HEAD &&
     tpus tpu-vm scp "$archive" "$name:synermedgen.tar.gz" --worker=all &&
@@ -135,7 +137,7 @@ setup() {  # HEAD to every worker; where training goes on, its code stays
 }
 
 train() {
-  local code misses=0 costs='is still up, and costs, until it is taken down.'
+  local code misses=0 costs='is billed until it is deleted (tpu_pod.sh down).'
   while true; do
     up
     code=0
@@ -143,12 +145,12 @@ train() {
       misses=0 && worker follow || code=$?
     case "$code" in
       0) break ;;
-      75) note "$name: preempted and saved, starting again"; continue ;;
+      75) note "$name: preempted and saved; restarting"; continue ;;
     esac
-    sleep 60  # a slice that is being taken away says so only after a while
+    sleep 60  # gcloud reports a preemption with a delay
     look
     [ "$state" = READY ] || continue
-    # 255 is ssh's own: the slice is not to be reached, training may go on.
+    # 255 is a failure of ssh itself; training may still be running.
     [ "$code" = 255 ] && [ $((misses += 1)) -lt 10 ] && continue
     fail "training ended with status $code; $name $costs" "$code"
   done

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# One worker's part of launch/tpu_pod.sh, which calls it on all workers.
+# Installs and runs training on one TPU worker; called by launch/tpu_pod.sh.
 # Usage: bash launch/tpu_worker.sh setup | start OPTIONS OF main | follow
 set -euo pipefail
-cd "$(dirname "$0")/../.."  # code/ lies here, with .venv, log, lock and status
+cd "$(dirname "$0")/../.."  # has code, .venv, log, lock, options, status
 
 setup() {
-  # Most runtimes come with Python 3.10, which is too old; uv brings another.
+  # Most runtimes have Python 3.10, which is too old; uv installs 3.12.
   python3 -m pip install --quiet --user uv
   [ -x .venv/bin/python ] || python3 -m uv venv --quiet --python 3.12 .venv
   python3 -m uv pip install --quiet --python .venv/bin/python \
     -r code/requirements.txt 'jax[tpu]' gcsfs
 }
 
-# Apart from the connection, whose end it survives. The lock lasts as long as
-# training: who comes again after a lost connection starts no second process.
+# Runs training in the background, so that it survives a lost connection. It
+# holds the lock until it ends, so that a second call starts no second process.
 start() {
   exec 9>> lock
   if flock -n 9; then
@@ -21,7 +21,7 @@ start() {
     rm -f status
     run "$@" < /dev/null > /dev/null 2>&1 &
   elif [ "$*" != "$(cat options)" ]; then
-    echo "Error: training goes on here with other options: $(cat options)" >&2
+    echo "Error: training is running with other options: $(cat options)" >&2
     exit 1
   fi
 }
@@ -29,7 +29,7 @@ start() {
 run() {
   local code=0
   trap '' HUP
-  trap : TERM  # it is for Python, which saves first; its status counts
+  trap : TERM  # Python handles the signal and saves; wait for its status
   cd code
   ../.venv/bin/python -u -m synermedgen_jax.main --distributed "$@" \
     9>&- >> ../log 2>&1 || code=$?
@@ -41,7 +41,7 @@ follow() {
   flock lock true
   sleep 1
   kill $!
-  # Without a status, the worker itself went down.
+  # No status: the worker was restarted during training.
   exit "$(cat status 2> /dev/null || echo 75)"
 }
 

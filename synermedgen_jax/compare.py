@@ -1,14 +1,13 @@
-"""Compares evaluated runs, arms x seeds, with intervals.
+"""Compares evaluated runs, arms x seeds, with bootstrap intervals.
 
   python -m synermedgen_jax.compare --runs=runs/ablations \\
       --study=projects/ablations/study.json
 
-Reads ROOT/SEED/ARM/evaluation/subjects.json, which `evaluate` writes, and
-writes a Markdown page and a PNG plot: mean SSIM and accuracy of each arm, 95 %
-intervals by bootstrap over subjects, the paired difference to the reference
-arm, baselines, and published figures. Arms without an evaluation are listed as
-not run. The part of the page after the line `<!-- notes -->` is kept when the
-page is written again.
+Reads ROOT/SEED/ARM/evaluation/subjects.json, which `evaluate` writes. Writes a
+Markdown page and a PNG plot with the mean SSIM and accuracy of each arm, 95 %
+intervals by bootstrap over subjects, paired differences from the reference arm,
+baselines, and published figures. Arms without an evaluation are listed as not
+run. Text after the line `<!-- notes -->` is kept when the page is rewritten.
 """
 
 import os
@@ -25,24 +24,28 @@ from synermedgen_jax.reporting.comparison_chart import comparison_chart
 from synermedgen_jax.reporting.comparison_table import markdown
 from synermedgen_jax.reporting.study import Study, read_study
 
-_RUNS = flags.DEFINE_string('runs', None, 'ROOT of the workdirs ROOT/SEED/ARM.')
+_RUNS = flags.DEFINE_string(
+  'runs', None, 'Folder ROOT of the workdirs ROOT/SEED/ARM.'
+)
 _STUDY = flags.DEFINE_string(
   'study',
   None,
-  'JSON file with titles and order of the arms, the reference and published '
-  'figures. Without it, arms are the workdirs in alphabetical order.',
+  'JSON file with the titles and order of the arms, the reference arm and '
+  'published figures. Default: all workdirs in alphabetical order.',
 )
 _ARMS = flags.DEFINE_list(
-  'arms', [], 'Names of arms to compare, in this order; all by default.'
+  'arms', [], 'Names of the arms to compare, in this order. Default: all.'
 )
 _REFERENCE = flags.DEFINE_string(
-  'reference', None, "Arm that differences are to; the study's by default."
+  'reference',
+  None,
+  'Name of the arm that differences are taken from. Default: that of --study.',
 )
 _OUTPUT = flags.DEFINE_string(
-  'output', None, 'Page to write; RUNS/comparison.md by default.'
+  'output', None, 'Page to write. Default: ROOT/comparison.md.'
 )
 _PLOT = flags.DEFINE_string(
-  'plot', None, "Plot to write; the page's path ending in .png by default."
+  'plot', None, 'Plot to write. Default: the path of the page with suffix .png.'
 )
 _RESAMPLES = flags.DEFINE_integer(
   'resamples', 2000, 'Number of bootstrap resamples.', lower_bound=1
@@ -55,7 +58,9 @@ def _compare() -> list[Path]:
   study = read_study(Path(_STUDY.value)) if _STUDY.value else Study()
   reference = _REFERENCE.value or study.reference
   if not reference:
-    raise ComparisonError('--reference: name the arm that differences are to.')
+    raise ComparisonError(
+      '--reference: name the arm that differences are taken from.'
+    )
   names = _ARMS.value or list(study.arms) or _arms_in(root)
   arms = list(dict.fromkeys([*names, reference]))
   page = Path(_OUTPUT.value) if _OUTPUT.value else root / 'comparison.md'
@@ -68,8 +73,8 @@ def _compare() -> list[Path]:
   )
   if not compared.results:
     raise ComparisonError(
-      f'{root}: the reference arm {reference!r} measured neither a route nor a '
-      'task.'
+      f'{root}: the reference arm {reference!r} has no scores of routes or '
+      'tasks; run synermedgen_jax.evaluate on it.'
     )
   text = markdown(compared, study, os.path.relpath(plot, page.parent))
   notes = f'{NOTES}\n'
@@ -83,13 +88,13 @@ def _compare() -> list[Path]:
 
 
 def _arms_in(root: Path) -> list[str]:
-  """Names of the arms that have an evaluation."""
+  """Names of the arms with an evaluation."""
   parts = (path.relative_to(root).parts for path in root.glob(f'*/*/{FILE}'))
   return sorted({arm for _, arm, *_ in parts})
 
 
 def _write(path: Path, content: bytes) -> None:
-  """Writes under another name first, so a reader never sees half a file."""
+  """Writes a file atomically, so that no reader gets a partial one."""
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}.partial')
   partial.write_bytes(content)

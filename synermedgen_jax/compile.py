@@ -1,16 +1,15 @@
-"""Compiles a training step for devices that are not there, and says its cost.
+"""Compiles a training step for devices that are not attached.
 
   python -m synermedgen_jax.compile --config=configs/stage2.py:bagel_7b \\
       --topology=v5p-64
 
-Builds the very step of `main` from shapes alone: no data, no weights, no TPU.
-Topologies are TPU slices by the names under which they are rented (v5e-64,
-v5p-64, v6e-64, ...; a v5p's number counts two cores a chip), or `cpu:8` for
-fake devices of this host. Prints the memory of a chip by kind, operations,
-what the chips send one another, and the time of a step that follows from the
-peak rate at 40 % utilisation. Every key of the config can be set, for example
---config.mesh='(2,32,1)' --config.rows=64. Exits with 1 where the step does
-not fit.
+Builds the training step of `main` from shapes, without data, weights or TPUs.
+A topology is a TPU slice (v5e-64, v5p-64, v6e-64, ...; the number of a v5p
+counts cores, two per chip) or `cpu:8` for fake devices of this host. Prints the
+memory per device, the operations and communication of a step, and its time at
+40 % of the peak rate. Every key of the config can be set, for example
+--config.mesh='(2,32,1)' --config.rows=64. Exits with status 1 if the step does
+not fit into memory.
 """
 
 import json
@@ -24,12 +23,16 @@ from synermedgen_jax.planning.tables import describe
 from synermedgen_jax.planning.topologies import find_topology
 
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'The stage: configs/stage1.py:bagel_7b and its like.'
+  'config', None, 'Config file, such as configs/stage1.py:bagel_7b.'
 )
 _TOPOLOGY = flags.DEFINE_string(
-  'topology', None, 'A TPU slice, as v5p-64, or cpu:N.'
+  'topology',
+  None,
+  'TPU slice to compile for, such as v5p-64, or cpu:N for N fake devices.',
 )
-_JSON = flags.DEFINE_bool('json', False, 'Print one JSON object instead.')
+_JSON = flags.DEFINE_bool(
+  'json', False, 'Print one JSON object instead of text.'
+)
 
 
 def main() -> None:

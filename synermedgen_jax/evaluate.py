@@ -7,15 +7,16 @@
       --config=configs/small/stage2.py --config.init_from=weights/small \\
       --config.store=runs/demo/store
 
-Asks the three understanding tasks and, for stages that train synthesis, runs
-every route beside its baselines; --parts asks a Stage I to synthesise, too
-(zero-shot). --config measures the weights in `config.init_from` without a run,
-and WORKDIR only takes the results. --points, --shift, --text_scale,
---image_scale, --interval and --renorm change how the run's config samples.
+Asks questions of the understanding tasks and, if the stage trains synthesis,
+synthesises every route and scores it and its baselines. --parts also measures
+synthesis of a Stage I model (zero-shot). With --config, the weights in
+`config.init_from` are measured and WORKDIR only receives the results. --points,
+--shift, --text_scale, --image_scale, --interval and --renorm override the
+sampling of the run's config.
 
-Writes WORKDIR/evaluation/metrics.json with the definition of every number,
-subjects.json (the same per subject, for intervals) and the arrays of a few
-slices for `report`, and prints both tables.
+Writes WORKDIR/evaluation/: metrics.json with the definition of every number,
+subjects.json with the numbers per subject, and arrays of a few slices for
+`report`. Prints a table of tasks and a table of routes.
 """
 
 import dataclasses
@@ -43,42 +44,58 @@ from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.slices.splits import SPLITS
 from synermedgen_jax.slices.store import Case, SliceStore
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'A stage that was trained.')
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Workdir of a trained stage; results are written into it.'
+)
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Instead of a run: measure what config.init_from holds.'
+  'config',
+  None,
+  'Config file. With it, the weights in config.init_from are measured instead '
+  'of a checkpoint in WORKDIR.',
 )
 _MODULES = flags.DEFINE_list(
-  'modules', [], 'Python modules that register what the run was trained with.'
+  'modules',
+  [],
+  'Python modules to import, which register the tasks, objectives, modalities '
+  'and metrics of the run. Default: none.',
 )
 _STORE = flags.DEFINE_string(
-  'store', None, 'Slice store; the one it was trained on by default.'
+  'store', None, 'Folder of the slice store. Default: the store of the run.'
 )
-_SPLIT = flags.DEFINE_enum('split', 'test', SPLITS, 'Which subjects.')
+_SPLIT = flags.DEFINE_enum('split', 'test', SPLITS, 'Split of the subjects.')
 _PARTS = flags.DEFINE_list(
-  'parts', None, 'understanding, synthesis; by default what the stage trained.'
+  'parts',
+  None,
+  'Parts to measure: understanding, synthesis. Default: those that the stage '
+  'trains.',
 )
 _QUESTIONS = flags.DEFINE_integer(
-  'questions', 256, 'Questions per task.', lower_bound=1
+  'questions', 256, 'Maximum number of questions per task.', lower_bound=1
 )
 _SLICES = flags.DEFINE_integer(
-  'slices', 0, 'Slices per case, evenly spread; 0 = all.', lower_bound=0
+  'slices',
+  0,
+  'Slices per case, evenly spaced; 0 = all usable ones.',
+  lower_bound=0,
 )
-_ROUTES = flags.DEFINE_list('routes', [], 'Keep these routes; empty = all.')
+_ROUTES = flags.DEFINE_list(
+  'routes', [], 'Names of the routes to synthesise. Default: all.'
+)
 _SAMPLING = define_sampling_flags()
 _SYNTHESISER = flags.DEFINE_string(
   'synthesiser',
   '',
-  "Registered model to score; by default the run's own. Its results replace "
-  'those of the run in WORKDIR/evaluation.',
+  'Name of a registered model to score instead of the model of the run. Its '
+  'results replace those of the run in WORKDIR/evaluation.',
 )
 _SYNTHRAD2023 = flags.DEFINE_bool(
   'synthrad2023',
   False,
-  'Score synthetic CTs with the formulas of the SynthRAD2023 challenge, too; '
+  'Also score synthetic CTs with the formulas of the SynthRAD2023 challenge; '
   'needs --slices=0.',
 )
 _BATCH = flags.DEFINE_integer(
-  'batch_size', 16, 'Rows at a time.', lower_bound=1
+  'batch_size', 16, 'Questions or slices per batch.', lower_bound=1
 )
 _SEED = flags.DEFINE_integer(
   'seed', 0, 'Random seed of question sampling and diffusion noise.'
@@ -104,18 +121,18 @@ def _settings() -> MeasureSettings:
 def _with_sampling(
   settings: MeasureSettings, trained: Trained
 ) -> MeasureSettings:
-  """The settings with the run's sampling, changed as the flags say."""
+  """Adds the sampling of the run, with the overrides of the flags."""
   if not trained.config['sampling']:
     return settings
   return dataclasses.replace(settings, sampling=_SAMPLING(trained.sampling))
 
 
 def _held_out(trained: Trained) -> tuple[SliceStore, tuple[Case, ...]]:
-  """The store, and its cases of the split that is measured."""
+  """Returns the store and its cases of the split to measure."""
   path = _STORE.value or trained.config['store']
   if not path:
     raise UsageError(
-      f'--store: {_WORKDIR.value} was trained on none; name one.'
+      f'--store: {_WORKDIR.value} was trained without a store; name one.'
     )
   store = SliceStore.open(path)
   cases = store.split(_SPLIT.value)
@@ -132,9 +149,9 @@ def _write(
   trained: Trained,
   store: SliceStore,
   cases: tuple[Case, ...],
-  found: Measurements,
+  measured: Measurements,
 ) -> None:
-  """Writes WORKDIR/evaluation and prints the tables; metrics.json is last."""
+  """Writes WORKDIR/evaluation, metrics.json last, and prints the tables."""
   out = workdir / 'evaluation'
   result = {
     'split': _SPLIT.value,
@@ -153,7 +170,7 @@ def _write(
     },
     'subjects': {subject_of(case): case.dataset for case in cases},
   }
-  if answered := found.understanding:
+  if answered := measured.understanding:
     result |= answered.scores
     result['definition']['understanding'] = understanding.definitions(
       answered.scores['understanding']
@@ -162,7 +179,7 @@ def _write(
     _write_npz(out / 'understanding.npz', {'images': answered.images})
     _write_json(out / 'understanding.json', answered.pictured)
     print('\n' + understanding.understanding_table(answered.scores))
-  if synthesised := found.synthesis:
+  if synthesised := measured.synthesis:
     result |= synthesised.scores
     result['sampling'] = synthesised.sampling
     result['slices'] = _SLICES.value or 'all usable'
@@ -208,8 +225,8 @@ def main() -> None:
   check_imported(trained.config.get('modules', ()), _WORKDIR.value)
   settings = _with_sampling(settings, trained)
   store, cases = _held_out(trained)
-  found = measure(trained, store, cases, settings)
-  _write(Path(_WORKDIR.value), trained, store, cases, found)
+  measured = measure(trained, store, cases, settings)
+  _write(Path(_WORKDIR.value), trained, store, cases, measured)
 
 
 if __name__ == '__main__':

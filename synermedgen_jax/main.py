@@ -7,17 +7,17 @@
 
 The config's stage chooses the objective: `autoencoder` (stage 0, for runs
 without a pretrained VAE), `gau` (Stage I), `ucg` (Stage II) or `joint`.
-configs/*.py hold the paper's recipe; a word after the colon, as in
-configs/stage1.py:base_1b, names another shape of the model. configs/small and
+configs/*.py have the paper's recipe; a name after a colon, as in
+configs/stage1.py:base_1b, selects another model shape. configs/small and
 configs/tiny train on phantoms and CPUs. Every key of a config can be set on the
 command line.
 
-The same command again resumes from the newest checkpoint. On SIGTERM, the
-current step is finished and saved, and the exit status is 75.
+Running the same command again resumes from the newest checkpoint. On SIGTERM,
+training finishes the current step, saves a checkpoint and exits with status 75.
 
-Several processes train as one when each is started with --distributed. On
-Cloud TPUs and under Slurm they find one another; elsewhere --coordinator,
---processes and --process identify them. All of them see the same workdir.
+For training with several processes, start each with --distributed. JAX detects
+their addresses on Cloud TPUs and under Slurm; elsewhere, set --coordinator,
+--processes and --process. All processes need access to the same workdir.
 """
 
 import os
@@ -42,22 +42,22 @@ from synermedgen_jax.training.preemption import Preempted, listening
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'The stage: a file such as configs/stage1.py[:MODEL].'
+  'config', None, 'Config file of the stage, such as configs/stage1.py[:MODEL].'
 )
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'The folder for checkpoints, metrics and the config.'
+  'workdir', None, 'Folder for checkpoints, metrics and the config.'
 )
 _DISTRIBUTED = flags.DEFINE_bool(
-  'distributed', False, 'This is one of several processes that train as one.'
+  'distributed', False, 'Train together with other processes.'
 )
 _COORDINATOR = flags.DEFINE_string(
-  'coordinator', None, 'HOST:PORT of process 0. Default: JAX finds it.'
+  'coordinator', None, 'HOST:PORT of process 0. Default: detected by JAX.'
 )
 _PROCESSES = flags.DEFINE_integer(
-  'processes', None, 'Number of processes. Default: JAX finds it.'
+  'processes', None, 'Number of processes. Default: detected by JAX.'
 )
 _PROCESS = flags.DEFINE_integer(
-  'process', None, 'Number of this process, from 0. Default: JAX finds it.'
+  'process', None, 'Index of this process, from 0. Default: detected by JAX.'
 )
 
 
@@ -68,7 +68,7 @@ def _initialize_distributed() -> None:
     )
   except (ValueError, RuntimeError) as error:
     raise UsageError(
-      f'--distributed: {str(error).splitlines()[0]} Give --coordinator, '
+      f'--distributed: {str(error).splitlines()[0]} Set --coordinator, '
       '--processes and --process.'
     ) from None
 
@@ -92,10 +92,10 @@ def main() -> None:
 
 
 def _exit_without_barrier(error: Exception) -> NoReturn:
-  """Exits with status 1, without waiting for other processes.
+  """Prints the error and exits with status 1, without the usual barrier.
 
-  They may be in the middle of a step that this one will never join, and would
-  never reach the barrier of the usual exit.
+  Other processes may wait for this one in a collective and would never reach
+  the barrier.
   """
   print(error_text(error), file=sys.stderr, flush=True)
   os._exit(1)

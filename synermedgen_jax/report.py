@@ -1,12 +1,12 @@
-"""Puts a run on one page: numbers, pictures, curves, settings.
+"""Writes a report of a run: numbers, pictures, curves, settings.
 
   python -m synermedgen_jax.report --workdir=runs/demo/stage2
 
-Reads what training and `evaluate` wrote in the workdir, and the curves of the
-stages that it began from. Writes DIR/report/index.html, one file that contains
-all its pictures, and the pictures as PNG files beside it. A part without
-results is left out, and the page states the command that computes it. Prints
-the tables and the paths.
+Reads the results of training and `evaluate` in the workdir, and the training
+curves of the stages that it started from. Writes WORKDIR/report/index.html, one
+file with embedded pictures, and the pictures as PNG files. For a part without
+results, the page shows the command that computes it. Prints the tables and the
+paths of the files.
 """
 
 import os
@@ -30,12 +30,15 @@ from synermedgen_jax.reporting.results import (
   read_stages,
 )
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'A stage that was trained.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Workdir of a trained stage.')
 _OUTPUT = flags.DEFINE_string(
-  'output', None, 'Folder for the report; WORKDIR/report by default.'
+  'output', None, 'Folder for the report. Default: WORKDIR/report.'
 )
 _MODULES = flags.DEFINE_list(
-  'modules', [], 'Python modules that register what the run was trained with.'
+  'modules',
+  [],
+  'Python modules to import, which register the tasks, objectives, modalities '
+  'and metrics of the run. Default: none.',
 )
 
 
@@ -43,26 +46,26 @@ def report(workdir: Path, output: Path) -> list[Path]:
   """Writes the report of a workdir.
 
   Args:
-    workdir: of the stage to report on.
-    output: the folder to write in.
+    workdir: workdir of the stage.
+    output: folder for the report.
 
   Returns:
     The files written, the page last.
 
   Raises:
-    ResultError: a file of the run cannot be used.
+    ResultError: a file of the run is missing or malformed.
     ModuleMissing: the run was trained with modules that are not imported.
   """
   stages, missing = read_stages(workdir)
   check_imported(stages[-1].config.get('modules', ()), str(workdir))
   evaluation = read_evaluation(workdir)
-  drawn, written = {}, []
+  images, written = {}, []
   for name, figure in tqdm(
     _draw(stages, evaluation), desc='draw', unit='picture'
   ):
-    drawn[name] = pictures.to_png(figure)
-    written.append(_write(output / f'{name}.png', drawn[name]))
-  text = page(stages, missing, evaluation, drawn)
+    images[name] = pictures.to_png(figure)
+    written.append(_write(output / f'{name}.png', images[name]))
+  text = page(stages, missing, evaluation, images)
   written.append(_write(output / 'index.html', text.encode()))
   return written
 
@@ -70,7 +73,7 @@ def report(workdir: Path, output: Path) -> list[Path]:
 def _draw(
   stages: Sequence[Stage], evaluation: Evaluation | None
 ) -> Iterator[tuple[str, Figure]]:
-  """The pictures that the results allow, by name."""
+  """Yields (name, figure) for every picture with results."""
   logged = [stage for stage in stages if stage.curve('loss')[0].size]
   if logged:
     yield 'loss_curves', charts.loss_curves(logged)
@@ -93,7 +96,7 @@ def _draw(
 
 
 def _tables(evaluation: Evaluation | None) -> Iterator[str]:
-  """The numbers as text."""
+  """Yields the tables as text."""
   metrics = evaluation.metrics if evaluation else {}
   if metrics.get('understanding'):
     yield understanding_table(metrics)
@@ -102,7 +105,7 @@ def _tables(evaluation: Evaluation | None) -> Iterator[str]:
 
 
 def _write(path: Path, content: bytes) -> Path:
-  """Writes under another name first, so that no half file is ever seen."""
+  """Writes a file atomically, so that no reader gets a partial one."""
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}.partial')
   partial.write_bytes(content)

@@ -1,10 +1,10 @@
-"""Writes the model of a run as a folder of weights that can be passed on.
+"""Exports the model of a run as a weights folder.
 
   python -m synermedgen_jax.ship_weights --workdir=runs/base/base \\
       --output=weights/small
 
-The folder holds the parameters (safetensors, 16 bits) and the model's shape.
-It can stand wherever a run is started from (--config.init_from).
+The folder has the parameters (safetensors, 16 bits) and the shape of the model.
+Runs can start from it (--config.init_from).
 """
 
 from pathlib import Path
@@ -15,8 +15,8 @@ from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint import weights_folder
 from synermedgen_jax.config.command_line import run_command
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'The workdir of a run.')
-_OUTPUT = flags.DEFINE_string('output', None, 'A new folder for the weights.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Workdir of the run.')
+_OUTPUT = flags.DEFINE_string('output', None, 'New folder for the weights.')
 
 
 def main() -> None:

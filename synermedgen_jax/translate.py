@@ -1,13 +1,14 @@
-"""Synthesises one modality from another, a whole volume at a time.
+"""Synthesises a volume of one modality from a volume of another.
 
   python -m synermedgen_jax.translate --workdir=runs/demo/stage2 \\
       --input=mr.nii.gz --source=mr --target=ct --region=brain \\
       --output=ct.nii.gz
 
-Every slice goes through the model, in the plane that it was trained on. The
-output has the shape and affine of the input. Its values are HU, SUV, or for MR
-the range from --low to --high. --points, --shift, --text_scale, --image_scale,
---interval and --renorm change how the run's config samples.
+Slices are synthesised one by one in the plane that the model was trained on.
+The output has the shape and affine of the input. Its unit is HU for CT and
+CBCT, SUV for PET, and for MR values from --low to --high. --points, --shift,
+--text_scale, --image_scale, --interval and --renorm override the sampling of
+the run's config.
 """
 
 from pathlib import Path
@@ -30,30 +31,35 @@ from synermedgen_jax.slices.windows import Window
 from synermedgen_jax.training.objectives import OBJECTIVES
 
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'The workdir of a trained Stage II or joint run.'
+  'workdir', None, 'Workdir of a trained Stage II or joint run.'
 )
 _MODULES = flags.DEFINE_list(
-  'modules', [], 'Python modules that register what the run was trained with.'
+  'modules',
+  [],
+  'Python modules to import, which register the tasks, objectives, modalities '
+  'and metrics of the run. Default: none.',
 )
 _INPUT = flags.DEFINE_string(
-  'input', None, 'The source volume, a NIfTI or MetaImage file.'
+  'input', None, 'Source volume, a NIfTI or MetaImage file.'
 )
 _SOURCE = flags.DEFINE_string(
-  'source', None, 'The modality of the input: ct, cbct, pet, mr, t1, ...'
+  'source', None, 'Modality of the input: ct, cbct, pet, mr, t1, ...'
 )
-_TARGET = flags.DEFINE_string('target', None, 'The modality to synthesise.')
+_TARGET = flags.DEFINE_string('target', None, 'Modality to synthesise.')
 _REGION = flags.DEFINE_string(
-  'region', None, 'The body region: brain, pelvis or whole_body.'
+  'region', None, 'Body region: brain, pelvis or whole_body.'
 )
-_OUTPUT = flags.DEFINE_string('output', None, 'The NIfTI file to write.')
+_OUTPUT = flags.DEFINE_string('output', None, 'NIfTI file to write.')
 _BATCH = flags.DEFINE_integer(
-  'batch_size', 16, 'Slices to synthesise at a time.', lower_bound=1
+  'batch_size', 16, 'Slices per batch.', lower_bound=1
 )
 _SAMPLING = define_sampling_flags()
 _SEED = flags.DEFINE_integer('seed', 0, 'Random seed of the diffusion noise.')
-_LOW = flags.DEFINE_float('low', 0.0, 'For an MR target, the value of black.')
+_LOW = flags.DEFINE_float(
+  'low', 0.0, 'Value of black in an MR target, which has no unit.'
+)
 _HIGH = flags.DEFINE_float(
-  'high', 1000.0, 'For an MR target, the value of white.'
+  'high', 1000.0, 'Value of white in an MR target, which has no unit.'
 )
 
 
@@ -78,9 +84,9 @@ def main() -> None:
       f'{_WORKDIR.value}: stage {trained.config["stage"]} does not train '
       'synthesis; give the workdir of Stage II or of joint training.'
     )
-  # The scale of MR is arbitrary, and stated by flags.
+  # MR has no unit, so flags set its scale.
   mr_window = Window(_LOW.value, _HIGH.value)
-  made = translate(
+  synthetic = translate(
     trained,
     volume,
     route,
@@ -90,10 +96,10 @@ def main() -> None:
     batch_size=_BATCH.value,
   )
   target = target_window(trained, route, mr_window)
-  write_volume(output, made, like=_INPUT.value)
+  write_volume(output, synthetic, like=_INPUT.value)
   print(
     f'{output}: {route.target.label} in {route.target.unit}, '
-    f'{target.low:g} to {target.high:g}, shape {made.data.shape}.'
+    f'{target.low:g} to {target.high:g}, shape {synthetic.data.shape}.'
   )
 
 

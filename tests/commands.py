@@ -6,6 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -54,7 +55,10 @@ def run(command, *arguments):
     mock.patch.object(sys, 'argv', argv),
     contextlib.redirect_stdout(out),
     contextlib.redirect_stderr(err),
+    warnings.catch_warnings(),
   ):
+    # A test may have imported the module already.
+    warnings.filterwarnings('ignore', '.*found in sys.modules')
     try:
       runpy.run_module(module, run_name='__main__', alter_sys=True)
       code = 0

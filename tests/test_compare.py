@@ -166,11 +166,11 @@ def test_runs_that_were_not_asked_the_same_are_refused(tmp_path, change):
   record = subject_files.record()
   change(record)
   path = subject_files.write_record(tmp_path, 'stage1', record)
-  assert_refused(compare(tmp_path), f'{path}: was not asked what')
+  assert_refused(compare(tmp_path), f'{path}: subjects, routes, slices')
 
 
 def test_no_run_at_all_is_refused(tmp_path):
-  assert_refused(compare(tmp_path), f'{tmp_path}: holds no SEED/ARM/')
+  assert_refused(compare(tmp_path), f'{tmp_path}: has no SEED/ARM/')
 
 
 def test_a_missing_reference_is_refused(tmp_path):
@@ -183,8 +183,8 @@ def test_what_is_no_such_file_is_refused(tmp_path):
   whole = json.loads(path.read_text())
   for content, said in (
     ('{', 'cannot be read'),
-    (json.dumps(whole | {'version': 9}), 'is of version 9'),
-    (json.dumps(whole | {'subjects': {}}), "lacks or misstates 'brain.a'"),
+    (json.dumps(whole | {'version': 9}), 'has version 9'),
+    (json.dumps(whole | {'subjects': {}}), "missing or invalid: 'brain.a'"),
   ):
     path.write_text(content)
     assert_refused(compare(tmp_path), str(path), said)
@@ -213,9 +213,9 @@ def test_without_a_study_the_reference_has_to_be_named(tmp_path):
 @pytest.mark.parametrize(
   ('content', 'said'),
   [
-    ('{', 'is no study'),
+    ('{', 'is not a study'),
     ('{"arm": {}}', "unexpected keyword argument 'arm'"),
-    ('{"reference": "a"}', "the reference 'a' is no arm"),
+    ('{"reference": "a"}', "reference 'a' is not one of the arms"),
     (
       '{"arms": {"a": {"title": "A", "published": {"psnr": 1}}}}',
       "arm 'a' has figures for unknown psnr",

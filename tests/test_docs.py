@@ -129,8 +129,8 @@ def test_the_word_after_the_colon_selects_a_shape_and_nothing_else(stage):
 def test_the_recipe_is_that_of_the_defaults(stage):
   config = doc_commands.parse_config([f'--config=configs/{stage}.py'])
   own = {'stage', 'model', 'tasks', 'capacity', 'trainable', 'objective'}
-  defaults = default_config()
-  for key, value in config.items():
+  defaults = default_config().to_dict()
+  for key, value in config.to_dict().items():
     if key not in own:
       assert value == defaults[key], key
 
@@ -167,7 +167,7 @@ def test_keys_and_flags_in_prose_exist(page):
       if re.search(r'\bconfig\.(json|py)\b', code):
         continue
       assert key in keys or key.rpartition('.')[0] in free, f'{line}: {code}'
-    if match := re.fullmatch(r'--([a-z_]+)(=\S*)?', code):
+    if match := re.fullmatch(r'--([a-z0-9_]+)(=\S*)?', code):
       assert match[1] in flags | OTHERS, f'{line}: {code}'
 
 

@@ -227,7 +227,7 @@ def test_a_config_without_weights_is_refused(nano_runs, tmp_path):
   flags = weights_flags(nano_runs)
   assert_refused(
     evaluate(tmp_path, *flags, '--config.init_from='),
-    'config.init_from is empty: name the weights',
+    'config.init_from is empty; set it',
   )
 
 
@@ -326,8 +326,8 @@ def test_a_synthetic_ct_is_scored_as_synthrad2023_does(nano_runs, tmp_path):
 @pytest.mark.parametrize(
   ('flags', 'said'),
   [
-    (['--slices=2'], '--synthrad2023: is a score of whole volumes'),
-    ([], 'synthrad2023: case case5 has no voxel of the body 3 voxels or more'),
+    (['--slices=2'], '--synthrad2023: scores need all slices of a volume'),
+    ([], 'synthrad2023: case case5 has no body voxel at least 3 voxels from'),
   ],
 )
 def test_synthrad2023_needs_whole_volumes(nano_runs, tmp_path, flags, said):
@@ -377,9 +377,12 @@ def without(store, split, path):
 
 
 REFUSED = {
-  'autoencoder': ([], 'stage autoencoder answers and synthesises nothing'),
+  'autoencoder': (
+    [],
+    'stage: autoencoder trains neither understanding nor synthesis',
+  ),
   'route': (['--routes=brain_ct_to_pet'], '--routes: unknown brain_ct_to_pet'),
-  'part': (['--parts=answers'], '--parts: unknown answers, expected'),
+  'part': (['--parts=answers'], '--parts: unknown answers; expected'),
   'store': (['--store=nowhere'], 'nowhere: holds no slice store'),
 }
 
@@ -407,14 +410,14 @@ def test_routes_without_a_training_subject_are_refused(nano_runs, tmp_path):
   workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
   assert_refused(
     evaluate(workdir, f'--store={store}', '--parts=synthesis'),
-    f'{store}: has no training subject for the mean target of '
-    'pelvis_cbct_to_ct, pelvis_ct_to_cbct, brain_mr_to_ct, brain_ct_to_mr; '
-    'choose other routes.',
+    f'{store}: has no training subject to compute the mean '
+    'target of pelvis_cbct_to_ct, pelvis_ct_to_cbct, brain_mr_to_ct, '
+    'brain_ct_to_mr; choose other routes.',
   )
 
 
 def test_a_folder_that_holds_no_stage_is_refused(tmp_path):
-  assert_refused(evaluate(tmp_path), f'{tmp_path}: holds no config.json; train')
+  assert_refused(evaluate(tmp_path), f'{tmp_path}: has no config.json; train')
 
 
 def test_a_stage_without_a_checkpoint_is_refused(nano_runs, tmp_path):

@@ -23,8 +23,6 @@ SOURCES = (
   *('pyproject.toml', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE'),
   *('requirements.txt', 'requirements-dev.txt'),
 )
-# `commands.run` runs `cli` once more, which this module imports.
-pytestmark = pytest.mark.filterwarnings('ignore:.*found in sys.modules')
 FOLDERS = ('synermedgen_jax', 'configs', 'projects')
 
 

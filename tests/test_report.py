@@ -1,12 +1,11 @@
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
+from commands import assert_refused
 
 from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.evaluation.routes import METHODS, RouteScore, aggregate
@@ -248,20 +247,20 @@ def test_a_run_that_was_not_measured_has_curves_and_the_command(tmp_path):
 
 def test_an_autoencoder_has_curves_alone(tmp_path):
   page = page_of(write_stage(tmp_path, 'autoencoder'))
-  assert 'report a later stage' in page.text
+  assert 'report on a later stage' in page.text
   assert 'synermedgen_jax.evaluate' not in page.text
 
 
 def test_a_run_without_steps_says_so(tmp_path):
   page = page_of(write_stage(tmp_path, 'gau', rows=[]))
-  assert 'no curves of Stage I' in page.text
+  assert 'the curves of Stage I' in page.text
   assert page.tags.count('img') == 0
 
 
 def test_a_missing_earlier_stage_is_left_out_with_a_line(tmp_path):
   workdir = write_stage(tmp_path / 'stage1', 'gau', tmp_path / 'gone')
   page = page_of(workdir)
-  assert f'began from {tmp_path / "gone"}' in page.text
+  assert f'started from {tmp_path / "gone"}' in page.text
   assert page.tags.count('img') == 1
 
 
@@ -283,7 +282,7 @@ def test_some_routes_without_pictures_and_ceiling(tmp_path):
   write_panel(workdir / 'evaluation' / 'panels' / f'{NAMES[9]}.npz')
   page = page_of(workdir)
   assert f'No pictures of {NAMES[0]}, {NAMES[2]}.' in page.text
-  assert 'questions have not been asked' in page.text
+  assert 'Understanding has not been measured' in page.text
   assert 'routes won 3 of 3' in page.text
   assert '19 of 22 not scored' in page.text
   assert NAMES[9] not in page.text
@@ -323,7 +322,7 @@ BAD = {
   ),
   'stage': (
     lambda w, e: replace(w / 'config.json', '"stage"', '"phase"'),
-    'config.json: config.stage should be text, but it is missing; train',
+    'config.json: config.stage: expected text, got nothing; train',
   ),
   'loop': (
     lambda w, e: write_stage(w, 'ucg', w),
@@ -335,7 +334,7 @@ BAD = {
   ),
   'metrics': (
     lambda w, e: (e / 'metrics.json').write_text('[]'),
-    'metrics.json: its content should be an object',
+    'metrics.json: content: expected an object',
   ),
   'route': (
     lambda w, e: replace(e / 'metrics.json', NAMES[0], 'brain_ct_to_pet'),
@@ -343,11 +342,11 @@ BAD = {
   ),
   'number': (
     lambda w, e: replace(e / 'metrics.json', '"win": true', '"win": "yes"'),
-    'win should be true or false',
+    'win: expected true or false',
   ),
   'summary': (
     lambda w, e: replace(e / 'metrics.json', '"summary"', '"summery"'),
-    'metrics.json: summary should be an object, but it is missing',
+    'metrics.json: summary: expected an object, got nothing',
   ),
   'npz': (
     lambda w, e: (e / 'panels' / f'{NAMES[0]}.npz').write_bytes(b'PK\x03\x04'),
@@ -375,7 +374,7 @@ BAD = {
     lambda w, e: write_panel(
       e / 'panels' / f'{NAMES[0]}.npz', target_window=np.float32([1000, 1000])
     ),
-    'a window is not two values, the lower one first',
+    'a window must be two values, the lower one first',
   ),
   'images': (
     lambda w, e: write_questions(e, images=[0, 1, 2, 3, 9]),
@@ -404,21 +403,13 @@ def test_a_bad_file_is_named_in_one_line_and_nothing_is_written(kind, tmp_path):
   assert not (tmp_path / 'report').exists()
 
 
-def run(*arguments):
-  return subprocess.run(
-    [sys.executable, '-m', 'synermedgen_jax.report', *arguments],
-    cwd=Path(__file__).parents[1],
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-
-
 def test_the_command_prints_what_it_wrote(tmp_path):
   workdir = write_stage(tmp_path / 'run', 'gau')
-  done = run(f'--workdir={workdir}', f'--output={tmp_path / "out"}')
-  assert done.returncode == 0
-  assert done.stdout.splitlines() == [
+  code, out, _ = commands.run(
+    'report', f'--workdir={workdir}', f'--output={tmp_path / "out"}'
+  )
+  assert code == 0
+  assert out.splitlines() == [
     str(tmp_path / 'out' / 'loss_curves.png'),
     str(tmp_path / 'out' / 'index.html'),
   ]
@@ -428,9 +419,9 @@ def test_the_command_prints_the_route_table_before_the_paths(tmp_path):
   names = ['brain_mr_to_ct', 'brats_t1_to_t2']
   workdir = write_stage(tmp_path, 'ucg')
   write_evaluation(workdir, names, RECORDS)
-  done = run(f'--workdir={workdir}')
-  assert done.returncode == 0
-  lines = done.stdout.splitlines()
+  code, out, _ = commands.run('report', f'--workdir={workdir}')
+  assert code == 0
+  lines = out.splitlines()
   (first,) = (i for i, line in enumerate(lines) if line.startswith(names[0]))
   assert '0.600' in lines[first]
   assert lines[first + 1].startswith(names[1])
@@ -439,9 +430,8 @@ def test_the_command_prints_the_route_table_before_the_paths(tmp_path):
 
 
 def test_the_command_ends_with_one_line_and_exit_code_1(tmp_path):
-  done = run(f'--workdir={tmp_path}')
-  assert done.returncode == 1
-  assert done.stderr == (
-    f'Error: {tmp_path}: holds no config.json; train a stage there with '
-    'python -m synermedgen_jax.main.\n'
+  assert_refused(
+    commands.run('report', f'--workdir={tmp_path}'),
+    f'Error: {tmp_path}: has no config.json; train a stage in it with '
+    'python -m synermedgen_jax.main.',
   )

@@ -31,12 +31,16 @@ comparison.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
+import flax.linen as nn
+import jax
 import numpy as np
 from jaxtyping import Float
 
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.core.trees import flatten, unflatten
+from synermedgen_jax.models.bagel import BagelConfig, init_params
 from synermedgen_jax.models.layers import sincos_table
 from synermedgen_jax.models.mot import MoTConfig
 
@@ -74,6 +78,23 @@ class Start:
 
 
 STARTS = {'tiny': Start(), 'small': Start(comparison=True)}
+
+
+def initial_weights(model: BagelConfig, start: Start, *, seed: int = 0):
+  """Initial weights of a run.
+
+  Args:
+    model: shape.
+    start: what differs from `init_params`.
+    seed: random seed of the rest.
+
+  Returns:
+    Nested float32 parameters, NumPy arrays.
+  """
+  init = jax.jit(functools.partial(init_params, model))
+  params = flatten(nn.unbox(init(jax.random.key(seed))))
+  fresh = {name: np.asarray(value) for name, value in params.items()}
+  return unflatten(with_heads(fresh, model, start))
 
 
 def with_heads(

@@ -1,32 +1,21 @@
 """Initialises the words of the field as copies of words that the base knows.
 
-  python -m projects.small_base.new_words --weights=runs/base/weights
-
 The base never saw the names of modalities and regions. Their embeddings are
 noise, no head reads them, and in the output layer they are three times as large
 as trained ones. As copies of names of styles they work from the first step on,
-and Stage I only has to learn what each modality looks like. Rewrites the
-folder; known words keep their values, so a second call changes nothing.
+and Stage I only has to learn what each modality looks like.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
-from synermedgen_jax.checkpoint.weights_folder import (
-  load_weights,
-  save_weights,
-)
-from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.core.trees import flatten, unflatten
-from synermedgen_jax.input.tokenizer import Tokenizer, project_tokenizer
+from synermedgen_jax.input.tokenizer import Tokenizer
 
-_WEIGHTS = flags.DEFINE_string('weights', None, 'Weights folder to rewrite.')
 _ROWS, _COLUMNS = 'embed_tokens/embedding', 'lm_head/kernel'
 
 # Modalities start as the style that an earlier base took them for
@@ -76,16 +65,3 @@ def _token(tokenizer: Tokenizer, word: str) -> int:
       f'{word!r} is {len(tokens)} tokens: only single tokens can be copied.'
     )
   return tokens[0]
-
-
-def main() -> None:
-  folder = Path(_WEIGHTS.value)
-  model, params = load_weights(folder)
-  save_weights(
-    folder, model, start_as_known(params, project_tokenizer(), WORDS)
-  )
-  print(f'{folder}: {len(WORDS)} words start as known ones.')
-
-
-if __name__ == '__main__':
-  run_command(main, required=['weights'])

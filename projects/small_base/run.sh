@@ -32,6 +32,5 @@ train pictures "$run/changes_more"
 train pictures_more "$run/pictures"
 
 printf '\n== Weights\n'
-python -m synermedgen_jax.ship_weights --workdir="$run/pictures_more" \
+python -m projects.small_base.ship --workdir="$run/pictures_more" \
   --output="$weights"
-python -m projects.small_base.new_words --weights="$weights"

@@ -1,1 +1,1 @@
-"""Numbers and pictures of how well it works."""
+"""Evaluation: accuracy, image metrics, baselines, comparison of runs."""

@@ -1,10 +1,10 @@
-"""Intervals by bootstrap over subjects (Efron 1979), percentiles.
+"""Percentile intervals by bootstrap over subjects (Efron 1979).
 
 A number is a mean over groups (routes, or one task) of a ratio of sums over
-subjects: SSIM summed over how many were scored, right answers over asked ones.
-A resample draws subjects with replacement, as many from each dataset as there
-are; the same draw serves every number and every arm, so differences are
-paired.
+subjects: the sum of SSIM over the number of scored subjects, or right answers
+over questions. A resample draws subjects with replacement and keeps the number
+of subjects of each dataset. All numbers and arms share the resamples, so
+differences are paired.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ LEVEL = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class GroupSums:
-  """What a number is made of.
+  """Numerators and denominators of a number.
 
   Attributes:
-    values: summed per group and subject.
-    counts: of how many, in the same places; 0 = not measured.
+    values: sums per group and subject.
+    counts: number of summands per group and subject; 0 = not measured.
   """
 
   values: Float[np.ndarray, 'groups subjects']
@@ -34,20 +34,21 @@ class GroupSums:
 def resamples(
   strata: Sequence[str], count: int, seed: int
 ) -> Int[np.ndarray, 'count subjects']:
-  """How often each subject is drawn, in each of `count` resamples.
+  """Draws `count` resamples; returns how often each contains each subject.
 
   Args:
-    strata: the dataset of each subject; each keeps its number of subjects.
-    count: how many resamples.
-    seed: of the draws.
+    strata: dataset of each subject. Every resample has the same number of
+      subjects per dataset.
+    count: number of resamples.
+    seed: random seed.
   """
   rng = np.random.default_rng(seed)
   names = np.asarray(strata)
   drawn = np.zeros((count, len(names)), np.int64)
   for name in sorted(set(strata)):
-    places = np.flatnonzero(names == name)
-    drawn[:, places] = rng.multinomial(
-      len(places), np.full(len(places), 1 / len(places)), size=count
+    subjects = np.flatnonzero(names == name)
+    drawn[:, subjects] = rng.multinomial(
+      len(subjects), np.full(len(subjects), 1 / len(subjects)), size=count
     )
   return drawn
 
@@ -55,23 +56,24 @@ def resamples(
 def number(
   sums: GroupSums, weights: Int[np.ndarray, 'count subjects']
 ) -> Float[np.ndarray, ' count']:
-  """The number, once for each weighting of the subjects.
+  """Computes the number for each weighting of the subjects.
 
-  A group whose subjects all weigh nothing is left out of that mean.
+  A group without measured subjects of positive weight is left out of the mean.
 
   Args:
-    sums: of the number.
-    weights: how often each subject counts; ones for the number itself.
+    sums: numerators and denominators.
+    weights: how often each subject counts. Ones give the number on all
+      subjects, rows of `resamples` its bootstrap distribution.
   """
-  top = weights @ sums.values.T
-  below = weights @ sums.counts.T
-  present = below > 0
-  ratios = np.where(present, top / np.where(present, below, 1), 0.0)
+  values = weights @ sums.values.T
+  counts = weights @ sums.counts.T
+  present = counts > 0
+  ratios = np.where(present, values / np.where(present, counts, 1), 0.0)
   return ratios.sum(axis=1) / np.maximum(present.sum(axis=1), 1)
 
 
 def interval(values: Float[np.ndarray, ' count']) -> tuple[float, float]:
-  """The middle 95 % of the resampled numbers."""
+  """The 2.5th and 97.5th percentile of the resampled numbers."""
   tail = 50 * (1 - LEVEL)
   low, high = np.percentile(values, (tail, 100 - tail))
   return float(low), float(high)

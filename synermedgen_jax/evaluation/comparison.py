@@ -1,4 +1,4 @@
-"""Evaluated runs, arms x seeds, beside one another with intervals."""
+"""Compares evaluated runs, arms x seeds, with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from synermedgen_jax.evaluation.subjects import FILE, Subjects, read_subjects
 
 
 class ComparisonError(UserError):
-  """Runs that cannot be compared; one line that names them."""
+  """The runs cannot be compared; one line that names them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """A percentage with its 95 % interval."""
+  """A percentage and its 95 % interval, both x 100."""
 
   value: float
   low: float
@@ -31,12 +31,13 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """One arm by one line.
+  """One number of one arm.
 
   Attributes:
     estimate: mean over seeds and subjects.
-    difference: to the reference arm, paired; None for itself.
-    seeds: the number of each seed alone, by its name.
+    difference: paired difference from the reference arm; None for the
+      reference arm.
+    seeds: seed -> value of that run.
   """
 
   estimate: Estimate
@@ -46,18 +47,18 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """What the runs say.
+  """Results of `compare`.
 
   Attributes:
-    reference: the arm that differences are to.
-    arms: those asked for, in order, with what was found or not.
-    results: line -> arm -> result; an arm that was not measured is left out.
-    baselines: line -> baseline -> estimate; for a task, its chance.
-    routes: line -> how many routes were scored.
-    subjects: dataset -> how many.
+    reference: the arm that differences are taken from.
+    arms: the requested arms, in order, with or without evaluations.
+    results: line -> arm -> result, for the arms that measured the line.
+    baselines: line -> baseline -> estimate; for a task, 'chance'.
+    routes: line -> number of scored routes; 0 for a task.
+    subjects: dataset -> number of subjects.
     seeds: arm -> its seeds.
-    settings: of all evaluations.
-    resamples: how many.
+    settings: settings that all evaluations share.
+    resamples: number of bootstrap resamples.
   """
 
   reference: str
@@ -75,25 +76,26 @@ Runs = Mapping[str, Mapping[str, Subjects]]
 
 
 def read_runs(root: Path, arms: Sequence[str]) -> Runs:
-  """The evaluations under ROOT/<seed>/<arm>/, arm -> seed -> what it holds.
+  """Reads ROOT/SEED/ARM/evaluation/subjects.json of the given arms.
 
-  An arm without any is left out.
+  Returns:
+    arm -> seed -> evaluation, without the arms that have no evaluation.
 
   Raises:
-    ComparisonError: there is none at all.
-    ResultError: a file is not what it should be.
+    ComparisonError: no arm has an evaluation.
+    ResultError: a file is malformed.
   """
-  found: dict[str, dict[str, Subjects]] = {}
+  runs: dict[str, dict[str, Subjects]] = {}
   for arm in arms:
     for path in sorted(root.glob(f'*/{arm}/{FILE}')):
       seed = path.relative_to(root).parts[0]
-      found.setdefault(arm, {})[seed] = read_subjects(path)
-  if not found:
+      runs.setdefault(arm, {})[seed] = read_subjects(path)
+  if not runs:
     raise ComparisonError(
-      f'{root}: holds no SEED/ARM/{FILE} of {", ".join(arms)}; run '
+      f'{root}: has no SEED/ARM/{FILE} of {", ".join(arms)}; run '
       'projects/ablations/run.sh.'
     )
-  return found
+  return runs
 
 
 def compare(
@@ -104,25 +106,26 @@ def compare(
   resamples: int = 2000,
   seed: int = 0,
 ) -> Comparison:
-  """Means, intervals and differences of all arms by all lines.
+  """Computes means, intervals and differences of all arms for all lines.
 
-  Seeds are averaged within a subject; subjects are resampled, the same ones
-  for all arms and lines.
+  Seeds are averaged within each subject. All arms and lines share the same
+  resamples of subjects.
 
   Args:
     runs: arm -> seed -> evaluation.
-    arms: those asked for, in the order of the table.
-    reference: the arm that differences are to.
-    resamples: how many.
-    seed: of the resampling.
+    arms: the requested arms, in the order of the table.
+    reference: the arm that differences are taken from.
+    resamples: number of bootstrap resamples.
+    seed: random seed of the resampling.
 
   Raises:
-    ComparisonError: the reference is missing, or runs were not asked the same.
+    ComparisonError: the reference has no evaluation, or two runs were
+      evaluated with different settings, subjects, routes or questions.
   """
   if reference not in runs:
     raise ComparisonError(
-      f'The reference arm {reference!r} has no evaluation; there are '
-      f'{", ".join(runs)}. Name another with --reference.'
+      f'The reference arm {reference!r} has no evaluation; set --reference '
+      f'to one of {", ".join(runs)}.'
     )
   first = next(iter(runs[reference].values()))
   names = sorted(first.subjects)
@@ -143,7 +146,7 @@ def compare(
     baselines=baselines,
     routes=routes,
     subjects={d: datasets.count(d) for d in sorted(set(datasets))},
-    seeds={arm: list(of_arm) for arm, of_arm in runs.items()},
+    seeds={arm: list(by_seed) for arm, by_seed in runs.items()},
     settings=first.settings,
     resamples=resamples,
   )
@@ -152,26 +155,25 @@ def compare(
 def _sums_of_arms(
   runs: Runs, line: Line, names: Sequence[str], reference: str
 ) -> dict[str, dict[str, GroupSums]]:
-  """Arm -> seed -> sums of a line; all have the same counts."""
-  found: dict[str, dict[str, GroupSums]] = {}
-  for arm, of_arm in runs.items():
-    for seed, run in of_arm.items():
+  """Arm -> seed -> sums of a line; raises unless all counts are equal."""
+  sums_of_arms: dict[str, dict[str, GroupSums]] = {}
+  for arm, by_seed in runs.items():
+    for seed, run in by_seed.items():
       if _scored(run, line):
-        found.setdefault(arm, {})[seed] = _sums(run, line, names)
+        sums_of_arms.setdefault(arm, {})[seed] = _sums(run, line, names)
   expected = next(iter(runs[reference].values()))
-  if reference not in found:
-    return found
-  counts = next(iter(found[reference].values())).counts
-  for arm, of_arm in found.items():
-    for seed, sums in of_arm.items():
+  if reference not in sums_of_arms:
+    return sums_of_arms
+  counts = next(iter(sums_of_arms[reference].values())).counts
+  for arm, by_seed in sums_of_arms.items():
+    for seed, sums in by_seed.items():
       run = runs[arm][seed]
       if run.settings != expected.settings or not _same(sums.counts, counts):
         raise ComparisonError(
-          f'{run.path}: was not asked what {expected.path} was (subjects, '
-          'routes, slices, questions or seed of `evaluate`); evaluate both '
-          'alike.'
+          f'{run.path}: subjects, routes, slices, questions or seed differ '
+          f'from {expected.path}; evaluate both with the same options.'
         )
-  return found
+  return sums_of_arms
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -179,7 +181,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _scored(run: Subjects, line: Line) -> list[str]:
-  """The routes or the task of a line that a run has."""
+  """The routes, or the task, of a line that a run has measured."""
   if line.task:
     return [line.task] if line.task in run.understanding else []
   return [route for route in line.routes if route in run.synthesis]
@@ -188,33 +190,33 @@ def _scored(run: Subjects, line: Line) -> list[str]:
 def _sums(
   run: Subjects, line: Line, names: Sequence[str], baseline: str = ''
 ) -> GroupSums:
-  """What a line is made of; x 100."""
+  """Sums of a line, x 100, of the model or of a baseline."""
   groups = _scored(run, line)
   values = np.zeros((len(groups), len(names)))
   counts = np.zeros_like(values)
-  # A subject that the reference does not have makes the counts differ.
+  # Counts of -1 differ from the reference's, so the caller refuses the run.
   others = set(run.subjects) - set(names)
-  places = {name: place for place, name in enumerate(names)}
+  columns = {name: column for column, name in enumerate(names)}
   if others:
     counts = np.full_like(counts, -1)
     return GroupSums(values, counts)
   for row, group in enumerate(groups):
     if line.task:
       for answer in run.understanding[group]['answers']:
-        values[row, places[answer['subject']]] += 100 * answer['right']
-        counts[row, places[answer['subject']]] += answer['asked']
+        values[row, columns[answer['subject']]] += 100 * answer['right']
+        counts[row, columns[answer['subject']]] += answer['asked']
     else:
       for subject, entry in run.synthesis[group].items():
         score = entry['baselines'].get(baseline) if baseline else entry
         if score:
-          values[row, places[subject]] += 100 * score['ssim']
-          counts[row, places[subject]] += 1
+          values[row, columns[subject]] += 100 * score['ssim']
+          counts[row, columns[subject]] += 1
   return GroupSums(values, counts)
 
 
-def _mean(of_seeds: Mapping[str, GroupSums]) -> GroupSums:
-  """The mean over seeds, subject by subject."""
-  sums = list(of_seeds.values())
+def _mean(by_seed: Mapping[str, GroupSums]) -> GroupSums:
+  """The mean over seeds for each group and subject."""
+  sums = list(by_seed.values())
   return GroupSums(np.mean([s.values for s in sums], axis=0), sums[0].counts)
 
 
@@ -224,16 +226,16 @@ def _results(
   reference: str,
 ) -> dict[str, Result]:
   once = np.ones((1, weights.shape[1]), weights.dtype)
-  of_reference = _mean(sums[reference])
+  reference_mean = _mean(sums[reference])
   results = {}
-  for arm, of_seeds in sums.items():
-    mean = _mean(of_seeds)
+  for arm, by_seed in sums.items():
+    mean = _mean(by_seed)
     difference = None
     if arm != reference:
-      less = GroupSums(mean.values - of_reference.values, mean.counts)
-      difference = _estimate(less, weights)
+      delta = GroupSums(mean.values - reference_mean.values, mean.counts)
+      difference = _estimate(delta, weights)
     seeds = {
-      seed: float(bootstrap.number(s, once)[0]) for seed, s in of_seeds.items()
+      seed: float(bootstrap.number(s, once)[0]) for seed, s in by_seed.items()
     }
     results[arm] = Result(_estimate(mean, weights), difference, seeds)
   return results
@@ -246,20 +248,20 @@ def _estimate(sums: GroupSums, weights: np.ndarray) -> Estimate:
 
 
 def _baselines(
-  of_seeds: Mapping[str, Subjects],
+  by_seed: Mapping[str, Subjects],
   line: Line,
   names: Sequence[str],
   weights: np.ndarray,
 ) -> dict[str, Estimate]:
-  """Those that the reference's runs have; a task's is its chance."""
-  runs = [run for run in of_seeds.values() if _scored(run, line)]
+  """Estimates of the baselines in the reference's runs; chance for a task."""
+  runs = [run for run in by_seed.values() if _scored(run, line)]
   if line.task:
     chance = 100 * float(runs[0].understanding[line.task]['chance'])
     return {'chance': Estimate(chance, chance, chance)}
-  found = {}
+  estimates = {}
   for baseline in BASELINES:
     sums = [_sums(run, line, names, baseline) for run in runs]
     if all(s.counts.any() for s in sums):
       mean = _mean(dict(zip(map(str, range(len(sums))), sums, strict=True)))
-      found[baseline] = _estimate(mean, weights)
-  return found
+      estimates[baseline] = _estimate(mean, weights)
+  return estimates

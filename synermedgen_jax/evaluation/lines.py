@@ -1,4 +1,4 @@
-"""The numbers by which trained arms are compared, one `Line` each."""
+"""The numbers that `compare` compares arms by, one `Line` each."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Line:
   """One number that arms are compared by, as a percentage.
 
   Attributes:
-    name: short, in results.
-    title: for tables and plots.
+    name: key in results.
+    title: label in tables and plots.
     routes: names of the routes whose SSIM is averaged; empty for a task.
-    task: name of the task whose accuracy it is; '' for routes.
-    definition: in words.
+    task: name of the task whose accuracy is used; '' for routes.
+    definition: definition for readers.
   """
 
   name: str
@@ -35,7 +35,7 @@ _SSIM = (
   "images clipped to the target's window): mean over the slices of a subject, "
   'then over subjects, then over the '
 )
-_OF_ROUTES = (
+_ROUTE_LINES = (
   Line('ssim_22', 'SSIM, 22 routes', _ALL, '', f'{_SSIM}22 routes.'),
   Line(
     'ssim_10',
@@ -56,10 +56,10 @@ _OF_ROUTES = (
 
 def comparison_lines() -> tuple[Line, ...]:
   """The numbers of a comparison: SSIM over routes, then one per asked task."""
-  return (*_OF_ROUTES, *map(_of_task, asked_tasks()))
+  return (*_ROUTE_LINES, *map(_task_line, asked_tasks()))
 
 
-def _of_task(task: Task) -> Line:
+def _task_line(task: Task) -> Line:
   accuracy = task.scoring.definition['accuracy']
   return Line(
     task.name,

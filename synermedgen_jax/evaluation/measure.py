@@ -41,31 +41,35 @@ from synermedgen_jax.tasks.registry import asked_tasks
 from synermedgen_jax.training.objectives import OBJECTIVES
 
 PARTS = ('understanding', 'synthesis')
-# Texts that name the image to their left.
+# Text spans that label the image before them.
 _LABELS = (*prompts.LETTERS, prompts.TIA_SOURCE, prompts.TIA_TARGET)
 
 Image = Float[np.ndarray, 'h w']
 
 
 class MeasureError(UserError):
-  """A model, store and settings that do not fit each other; one line."""
+  """Settings are invalid, or the model or the store does not support them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MeasureSettings:
-  """What is asked of a model.
+  """Settings of `measure`.
 
   Attributes:
-    parts: some of `PARTS`; empty = those that the model's stage trained.
-    questions: questions per task.
-    slices: slices per case, evenly spread; 0 = all usable ones.
+    parts: a subset of `PARTS`; empty = the parts that the stage trained.
+    questions: maximum number of questions per task.
+    slices: slices per case, evenly spaced; 0 = all usable ones.
     routes: names of the routes to synthesise; empty = all.
     sampling: timesteps and guidance; None = those of the model's config.
-    batch_size: rows at a time.
+    batch_size: questions or slices per batch.
     seed: random seed of question sampling and diffusion noise.
-    synthesiser: a name of `SYNTHESISERS`; '' = the run's own model.
-    synthrad2023: score synthetic CTs as the SynthRAD2023 challenge does, too.
-    pictures: questions per task whose images are returned.
+    synthesiser: a key of `SYNTHESISERS`; '' = the model of the run.
+    synthrad2023: also score synthetic CTs by the formulas of SynthRAD2023.
+    pictures: number of questions per task whose images are returned.
+
+  Raises:
+    MeasureError: a field has an unknown name, or `synthrad2023` is set
+      without `slices=0`.
   """
 
   parts: tuple[str, ...] = ()
@@ -87,24 +91,25 @@ class MeasureSettings:
     ):
       if unknown := sorted(set(given) - set(known)):
         raise MeasureError(
-          f'{field}: unknown {", ".join(unknown)}, expected some of '
+          f'{field}: unknown {", ".join(unknown)}; expected some of '
           f'{", ".join(known)}.'
         )
     if self.synthrad2023 and self.slices:
       raise MeasureError(
-        'synthrad2023: is a score of whole volumes; leave slices at 0.'
+        'synthrad2023: scores need all slices of a volume; set slices to 0.'
       )
 
 
 @dataclasses.dataclass(frozen=True)
 class Answered:
-  """The answers to the questions of all tasks.
+  """Results of the understanding tasks.
 
   Attributes:
-    scores: as `understanding.score` returns them.
-    by_subject: task -> {chance, answers}, as subjects.json has them.
-    pictured: a few questions; `images` are places in `images`.
-    images: the slices that these questions show, in [-1, 1].
+    scores: result of `understanding.score`.
+    by_subject: task -> {chance, answers}, see `evaluation.subjects`.
+    pictured: the first few questions of each task with their predictions; the
+      value of `images` is a list of indices into `images`.
+    images: slices of the questions in `pictured`, in [-1, 1].
   """
 
   scores: Mapping[str, Any]
@@ -115,16 +120,16 @@ class Answered:
 
 @dataclasses.dataclass(frozen=True)
 class Synthesised:
-  """The scores of all routes.
+  """Results of synthesis.
 
   Attributes:
-    scores: as `routes.aggregate` returns them.
-    by_subject: route -> subject -> scores, as subjects.json has them.
-    sampling: how slices were synthesised, plain values: the sampler's, or the
-      name of another model.
+    scores: result of `routes.aggregate`.
+    by_subject: route -> subject -> scores, see `evaluation.subjects`.
+    sampling: timesteps and guidance as plain values, or {'synthesiser': name}.
     panels: route -> arrays of a few slices of its first subject.
-    synthrad2023: route to CT -> means over subjects of mae, psnr and ssim as
-      the challenge defines them; empty where they were not asked for.
+    synthrad2023: route to CT -> SynthRAD2023's mae in HU, psnr in dB and ssim,
+      means over subjects, and the count of subjects; empty unless the settings
+      ask for it.
   """
 
   scores: Mapping[str, Any]
@@ -136,7 +141,7 @@ class Synthesised:
 
 @dataclasses.dataclass(frozen=True)
 class Measurements:
-  """Results of `measure`; a part that was not asked for is None."""
+  """Results of `measure`; a part that was not measured is None."""
 
   understanding: Answered | None
   synthesis: Synthesised | None
@@ -148,24 +153,24 @@ def measure(
   cases: Sequence[Case],
   settings: MeasureSettings | None = None,
 ) -> Measurements:
-  """Asks the model questions and synthesises routes, and scores both.
+  """Scores a model's answers to questions and its synthesis of routes.
 
   Args:
     trained: the model.
-    store: the slice store; its training subjects give the mean targets.
+    store: the slice store; mean targets are computed from its training split.
     cases: held-out cases of the store.
-    settings: what is asked; None = the defaults.
+    settings: None = the defaults.
 
   Raises:
-    MeasureError: the stage does neither part, no case has a route that is
-      asked for, or a route has no training subject for its mean target.
+    MeasureError: the stage trains neither part, no case has a requested route,
+      or a route has no training subject for its mean target.
   """
   settings = settings or MeasureSettings()
   parts = settings.parts or _parts_of(trained.config['stage'])
   if not parts:
     raise MeasureError(
-      f'config.stage {trained.config["stage"]} answers and synthesises '
-      'nothing; measure a later stage.'
+      f'config.stage: {trained.config["stage"]} trains neither understanding '
+      'nor synthesis; measure a later stage.'
     )
   items = []
   if 'synthesis' in parts:
@@ -186,7 +191,7 @@ def _parts_of(stage: str) -> tuple[str, ...]:
 
 
 def subject_of(case: Case) -> str:
-  """The subject of a case, unique among all datasets."""
+  """DATASET.SUBJECT of a case, unique across datasets."""
   return f'{case.dataset}.{case.subject}'
 
 
@@ -212,7 +217,7 @@ def _ask(
     )
     for task in asked_tasks()
   }
-  # One capacity for all questions: they share one compiled program.
+  # With one capacity, all questions share one compiled program.
   capacity = answerer.capacity_for(list(itertools.chain(*asked.values())))
   subject_by_case = {case.id: subject_of(case) for case in cases}
   records, pictured, images, answers_by_task = [], [], [], {}
@@ -246,12 +251,12 @@ def _ask(
 def _picture(
   example: Example, read: Callable[[SliceRef], Image], images: list[Image]
 ) -> dict[str, Any]:
-  """A question's words, and the places of its images appended to `images`."""
-  question, places, labels = [], [], []
+  """A question's texts and image indices; appends its images to `images`."""
+  question, indices, labels = [], [], []
   after_image = False
   for span in example.prompt.spans:
     if span.kind != 'text':
-      places.append(len(images))
+      indices.append(len(images))
       images.append(read(span.image))
       labels.append('')
     elif after_image and span.text in _LABELS:
@@ -263,7 +268,7 @@ def _picture(
     after_image = span.kind != 'text'
   return {
     'question': '\n'.join(question),
-    'images': places,
+    'images': indices,
     'letters': labels,
   }
 
@@ -271,7 +276,7 @@ def _picture(
 def _route_cases(
   store: SliceStore, cases: Sequence[Case], settings: MeasureSettings
 ) -> list[protocol.RouteCase]:
-  """The pairs to synthesise, each with a mean target to compare with."""
+  """The pairs to synthesise; raises unless each has its mean target."""
   items = list(
     protocol.route_cases(
       store, cases, slices=settings.slices, routes=settings.routes
@@ -279,21 +284,21 @@ def _route_cases(
   )
   if not items:
     raise MeasureError(
-      f'{store.path}: no subject that is measured has a route.'
+      f'{store.path}: no subject of the split has a requested route.'
     )
   means = protocol.MeanTargets(store)
   missing = [r.name for r in means.missing({item.route for item in items})]
   if missing:
     raise MeasureError(
-      f'{store.path}: has no training subject for the mean target of '
+      f'{store.path}: has no training subject to compute the mean target of '
       f'{", ".join(missing)}; choose other routes.'
     )
   for item in items if settings.synthrad2023 else ():
     inside = item.mask[3:-3, 3:-3, 3:-3]
     if item.route.target is Modality.CT and not inside.any():
       raise MeasureError(
-        f'synthrad2023: case {item.case.id} has no voxel of the body 3 voxels '
-        'or more from every face; choose other routes.'
+        f'synthrad2023: case {item.case.id} has no body voxel at least 3 '
+        'voxels from every face; choose other routes.'
       )
   return items
 
@@ -341,10 +346,10 @@ def _synthesise(
 def _mean_over_subjects(
   cases: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> dict[str, float]:
-  """The mean over the cases of a subject, then over subjects; and a count."""
+  """Means over the cases of a subject, then over subjects; their count."""
   means = {
     name: float(
-      np.mean([np.mean([c[name] for c in of]) for of in cases.values()])
+      np.mean([np.mean([s[name] for s in scores]) for scores in cases.values()])
     )
     for name in ('mae', 'psnr', 'ssim')
   }

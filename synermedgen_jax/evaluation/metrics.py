@@ -1,9 +1,9 @@
-"""Image metrics of one case, each with its definition: SSIM, PSNR, MAE.
+"""Image metrics of one case with their definitions: SSIM, PSNR, MAE.
 
-Numbers in the literature disagree in range, mask and dimension, so every result
-file carries the definitions beside its numbers. `METRICS` is the table; a
-project adds its own with `register_metric`. `synthrad2023` scores as the
-SynthRAD2023 challenge does, for comparison with its papers.
+Publications differ in range, mask and dimension, so every result file states
+the definitions of its numbers. `METRICS` has one row per metric; projects add
+rows with `register_metric`. `synthrad2023` follows the SynthRAD2023 challenge,
+for comparison with its papers.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-WINDOW = 11  # pixels: a Gaussian of sigma 1.5, cut off at 3.5 sigma
+WINDOW = 11  # pixels; Gaussian of sigma 1.5, truncated at 3.5 sigma
 _RADIUS = WINDOW // 2
-_MIN_MSE = 1e-10  # equal images score 100 dB, so that means stay finite
+_MIN_MSE = 1e-10  # limits PSNR to 100 dB, so that means stay finite
 
 
 @functools.partial(jax.jit, static_argnames='data_range')
@@ -43,13 +43,16 @@ def ssim_map(
 ) -> Float[np.ndarray, 'h w']:
   """SSIM at every pixel of two images (Wang et al. 2004).
 
-  Gaussian window of sigma 1.5, 11 x 11 pixels, population covariance; images
-  are mirrored at their edges, so that the map is as large as they are.
+  Gaussian window of sigma 1.5, 11 x 11 pixels, population covariance. Images
+  are mirrored at their edges, so the map has their shape.
 
   Args:
-    x: one image, in any unit.
-    y: the other one, in the same unit.
-    data_range: the largest possible value less the smallest, in that unit.
+    x: an image, in any unit.
+    y: the other image, in the same unit.
+    data_range: largest minus smallest possible value, in that unit.
+
+  Raises:
+    ValueError: shapes differ, or the images are smaller than the window.
   """
   if x.shape != y.shape:
     raise ValueError(f'SSIM needs equal shapes, got {x.shape} and {y.shape}.')
@@ -70,12 +73,11 @@ Mask = Bool[np.ndarray, 'z h w'] | None
 
 @dataclasses.dataclass(frozen=True)
 class CaseImages:
-  """A synthesised case beside the acquired one, as metrics take them.
+  """Synthesised and acquired images of a case, the input of a metric.
 
   Attributes:
-    prediction: the synthesised slices, in [0, 1], which spans the window of the
-      target.
-    truth: the acquired slices, likewise.
+    prediction: synthesised slices; [0, 1] spans the target's window.
+    truth: acquired slices, on the same scale.
     unit_range: low and high of that window, in physical units.
   """
 
@@ -85,7 +87,7 @@ class CaseImages:
 
   @functools.cached_property
   def error(self) -> Float[np.ndarray, 'z h w']:
-    """Prediction less truth, float64."""
+    """Prediction minus truth, float64."""
     return self.prediction.astype(np.float64) - self.truth
 
   @functools.cached_property
@@ -104,9 +106,10 @@ class Metric:
   """One number of a case.
 
   Attributes:
-    function: (images, mask) -> value. The mask marks the voxels that count;
+    function: (images, mask) -> value. The mask marks the voxels to score;
       None = the full frame.
-    definition: in words: range, mask, full_frame, dimension, unit.
+    definition: property -> text, for example range, mask, full_frame,
+      dimension; `unit` is required.
   """
 
   function: Callable[[CaseImages, Mask], float]
@@ -121,25 +124,25 @@ def register_metric(
   function: Callable[[CaseImages, Mask], float],
   definition: Mapping[str, str],
 ) -> Metric:
-  """Adds a metric, which `evaluate` computes for every case from then on.
+  """Registers a metric, which `evaluate` then computes for every case.
 
   Args:
-    name: its key in metrics.json and the head of its column.
-    function, definition: as `Metric` has them.
+    name: key in metrics.json and heading of the metric's column.
+    function, definition: see `Metric`.
 
   Raises:
-    ValueError: the name is taken, or the definition lacks the unit.
+    ValueError: the name is registered already, or the definition has no unit.
   """
   if name in METRICS:
     raise ValueError(f'Metric {name!r} is registered already.')
   if 'unit' not in definition:
-    raise ValueError(f'Metric {name!r}: the definition states no unit.')
+    raise ValueError(f'Metric {name!r}: the definition has no unit.')
   METRICS[name] = Metric(function, definition)
   return METRICS[name]
 
 
 def definitions() -> dict[str, Mapping[str, str]]:
-  """What every metric is, in words."""
+  """Metric -> its definition."""
   return {name: metric.definition for name, metric in METRICS.items()}
 
 
@@ -149,18 +152,18 @@ def case_metrics(
   *masks: Mask,
   unit_range: tuple[float, float],
 ) -> list[dict[str, float]]:
-  """Every registered metric of one case.
+  """Computes every registered metric of one case.
 
   Args:
-    prediction: the synthesised slices; [-1, 1] spans the target's window, and
-      values beyond it are clipped.
-    truth: the acquired slices, likewise.
-    masks: the voxels that count; None = the full frame.
+    prediction: synthesised slices; [-1, 1] spans the target's window, and
+      values outside are clipped.
+    truth: acquired slices, on the same scale.
+    masks: voxels to score; None = the full frame.
     unit_range: low and high of the target's window, in physical units.
 
   Returns:
     For each mask: metric -> value; ssim, psnr in dB, mae in the unit of
-    `unit_range`, and those of the project.
+    `unit_range`, and the metrics that projects registered.
 
   Raises:
     ValueError: shapes differ, a mask is empty, or a voxel is not finite.
@@ -192,11 +195,11 @@ def _check_mask(mask, shape) -> None:
     return
   if mask.shape != shape or mask.dtype != bool:
     raise ValueError(
-      f'The mask needs shape {shape} and type bool, got {mask.shape} '
+      f'The mask needs shape {shape} and dtype bool, got {mask.shape} '
       f'and {mask.dtype}.'
     )
   if not mask.any():
-    raise ValueError('The mask is empty: no voxel to score.')
+    raise ValueError('The mask has no voxel to score.')
 
 
 def _ssim(images: CaseImages, mask: Mask) -> float:
@@ -253,7 +256,7 @@ register_metric(
     'unit': 'that of the target: HU, SUV or a.u.; lower is better',
   },
 )
-# Every result file has these; those of projects it may have.
+# Every result file has these metrics; others are optional.
 BUILT_IN = tuple(METRICS)
 
 
@@ -261,10 +264,10 @@ def _psnr(mse: float, data_range: float) -> float:
   return float(10 * np.log10(1 / max(mse / data_range**2, _MIN_MSE)))
 
 
-# Of `protocol.synthrad2023_scores`, for result files.
+# Definition of `protocol.synthrad2023_scores` in result files.
 SYNTHRAD2023 = {
-  'range': 'HU within the window of the store, at [-1024, 3000] for PSNR and '
-  'SSIM',
+  'range': 'HU, clipped to the window of the store; PSNR and SSIM also to '
+  '[-1024, 3000]',
   'mask': 'the body mask of a case',
   'dimension': '3-D, all usable slices of a case on the grid of the store',
   'window': 'SSIM: uniform, 7 x 7 x 7 voxels, sample covariance',
@@ -281,26 +284,29 @@ def synthrad2023(
 ) -> dict[str, float]:
   """MAE, PSNR and SSIM of a synthetic CT as SynthRAD2023 defines them.
 
-  MAE takes values as they are; PSNR and SSIM clip them to [-1024, 3000] HU
-  and use that range. SSIM is 3-D over a uniform window of 7 voxels with
-  sample covariance; voxels outside the mask are set to the lowest value
-  first, and the mean is over mask voxels at least 3 from every face. Source:
+  MAE does not clip values; PSNR and SSIM clip them to [-1024, 3000] HU and use
+  that range. SSIM is 3-D with a uniform window of 7 voxels and sample
+  covariance. Voxels outside the mask are first set to the lowest value, and
+  the mean is over mask voxels at least 3 voxels from every face. Source:
   Huijben et al. 2024, Medical Image Analysis 97, 103276.
 
   Args:
-    gt: the acquired CT in HU.
-    pred: the synthetic CT in HU.
-    mask: the body.
+    gt: acquired CT in HU.
+    pred: synthetic CT in HU.
+    mask: body mask.
 
   Returns:
     mae in HU, psnr in dB, ssim.
+
+  Raises:
+    ValueError: no mask voxel is at least 3 voxels from every face.
   """
   low, high = -1024.0, 3000.0
   inside = (slice(3, -3),) * 3
   if not mask[inside].any():
     raise ValueError(
-      f'No voxel of the mask, shape {mask.shape}, lies at least 3 from every '
-      'face.'
+      f'The mask, shape {mask.shape}, has no voxel at least 3 voxels from '
+      'every face.'
     )
   gt, pred = gt.astype(np.float64), pred.astype(np.float64)
   mae = np.abs(gt - pred)[mask].mean()
@@ -318,7 +324,7 @@ def synthrad2023(
 def _uniform_ssim(
   x: np.ndarray, y: np.ndarray, *, data_range: float, window: int = 7
 ) -> np.ndarray:
-  """SSIM at every voxel, each window voxel weighing the same."""
+  """SSIM at every voxel, with a uniform window."""
   mean = functools.partial(ndimage.uniform_filter, size=window)
   unbiased = window**x.ndim / (window**x.ndim - 1)
   mean_x, mean_y = mean(x), mean(y)

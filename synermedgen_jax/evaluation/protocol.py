@@ -1,7 +1,7 @@
-"""Which questions are asked and which slices are synthesised, and the scores.
+"""Selects the questions and slices of an evaluation and scores syntheses.
 
-Questions and routes use the same held-out pairs: questions are drawn from them,
-and every route is synthesised for every subject that has both modalities.
+Questions are drawn from held-out pairs of modalities. Every route is
+synthesised for every held-out subject that has both of its modalities.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ Images = Float[np.ndarray, 'z h w']
 def draw_questions(
   pool: Pool, task: Task, count: int, *, seed: int
 ) -> list[Example]:
-  """Draws `count` questions of a task, routes alternating.
+  """Draws `count` questions of a task, alternating between routes.
 
   Args:
-    pool: held-out cases, and the wordings of the model's training.
-    task: one that is built from pairs.
-    count: number of questions; fewer if there are fewer eligible pairs.
+    pool: held-out cases, and the wordings that the model was trained with.
+    task: a task that is built from pairs.
+    count: number of questions; fewer if fewer pairs are eligible.
     seed: random seed of the draw.
   """
   items = [pair for pair in pairs(pool.cases) if task.eligible(pair, pool)]
@@ -61,7 +61,7 @@ def draw_questions(
 
 
 def spread(usable: range, count: int) -> np.ndarray:
-  """`count` of the usable slices, evenly spread; all for count = 0."""
+  """Indices of `count` evenly spaced usable slices; 0 = all of them."""
   if not count or count >= len(usable):
     return np.arange(usable.start, usable.stop)
   middles = (np.arange(count) + 0.5) * len(usable) / count
@@ -75,9 +75,9 @@ class RouteCase:
   Attributes:
     route: source -> target.
     case: a held-out case.
-    indices: the slices that are scored.
-    source, truth: those slices, in [-1, 1].
-    mask: the body, in those slices.
+    indices: indices of the scored slices in the volume.
+    source, truth: the scored slices of both modalities, in [-1, 1].
+    mask: body mask of the scored slices.
   """
 
   route: Route
@@ -95,12 +95,12 @@ def route_cases(
   slices: int,
   routes: Sequence[str] = (),
 ) -> Iterator[RouteCase]:
-  """Every route on every case that has its two modalities, route by route.
+  """Yields every route with every case that has its modalities, by route.
 
   Args:
     store: the slice store.
     cases: held-out cases.
-    slices: slices per case, evenly spread; 0 = all usable ones.
+    slices: slices per case, evenly spaced; 0 = all usable ones.
     routes: names of the routes to keep; empty = all.
   """
   for route in all_routes():
@@ -118,7 +118,7 @@ def route_cases(
 
 
 class MeanTargets:
-  """The mean target of the training subjects, one per route's target."""
+  """The mean target images of training subjects, computed once per target."""
 
   def __init__(self, store: SliceStore):
     self._store = store
@@ -126,11 +126,15 @@ class MeanTargets:
     self._means: dict[tuple, MeanTarget] = {}
 
   def missing(self, routes: Collection[Route]) -> list[Route]:
-    """Those of the routes for which there is no training subject."""
+    """The given routes that no training subject has."""
     return [r for r in all_routes() if r in routes and not self._cases(r)]
 
   def predict(self, item: RouteCase) -> Images:
-    """The mean images at the places of the scored slices."""
+    """The mean images at the positions of the scored slices.
+
+    Raises:
+      ValueError: no training subject has the route.
+    """
     route = item.route
     cases = self._cases(route)
     if not cases:
@@ -156,7 +160,7 @@ def score_case(
   """Scores each method within the body and over the full frame.
 
   Args:
-    item: the pair.
+    item: the pair to score on.
     predictions: method -> target slices in [-1, 1].
   """
   window = item.case.modalities[item.route.target]
@@ -180,17 +184,17 @@ def score_case(
 
 
 def synthrad2023_scores(item: RouteCase, synthesis: Images) -> dict[str, float]:
-  """A synthetic CT scored as SynthRAD2023 does, on the grid of the store.
+  """Scores a synthetic CT as SynthRAD2023 does, on the grid of the store.
 
   Args:
-    item: a pair with all its usable slices, whose target is CT.
+    item: a pair with all its usable slices; its target is CT.
     synthesis: the synthesised slices in [-1, 1].
 
   Returns:
     mae in HU, psnr in dB, ssim.
 
   Raises:
-    ValueError: the body has no voxel 3 voxels or more from every face.
+    ValueError: no body voxel is at least 3 voxels from every face.
   """
   window = item.case.modalities[item.route.target]
   truth, prediction = (
@@ -200,7 +204,7 @@ def synthrad2023_scores(item: RouteCase, synthesis: Images) -> dict[str, float]:
 
 
 def panel(item: RouteCase, synthesis: Images, count: int = 3) -> dict:
-  """Arrays of a few slices of a case, for its picture."""
+  """Arrays of a few slices of a case, for the report's picture."""
   rows = spread(range(len(item.indices)), count)
   source, target = (
     np.float32([window.low, window.high])
@@ -229,9 +233,17 @@ def score_routes(
   reconstruct: Callable[[Images], Images],
   means: MeanTargets,
 ) -> Iterator[tuple[RouteCase, Images, list[RouteScore]]]:
-  """Synthesises and scores pair after pair, beside the baselines.
+  """Synthesises each pair and scores the model and the baselines on it.
 
-  The autoencoder's ceiling is computed once per target, not once per route.
+  Args:
+    items: the pairs.
+    synthesise: (route, source slices) -> target slices.
+    reconstruct: target slices -> the same slices after the autoencoder. It is
+      called once per case and target; routes share the result.
+    means: computes the `mean_target` baseline.
+
+  Yields:
+    The pair, its synthesised slices, and the scores of all methods.
   """
   ceilings: dict[tuple[str, Modality], Images] = {}
   for item in items:

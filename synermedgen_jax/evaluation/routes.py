@@ -1,15 +1,16 @@
-"""From cases to the table of routes, beside honest baselines.
+"""Aggregates scores of cases per route, for the model and its baselines.
 
-Four methods are scored alike, on the same held-out cases:
+Four methods are scored on the same held-out cases:
 
 * `model`: the synthesis.
-* `copy_source`: the source image as it is, both windows mapped to [-1, 1].
+* `copy_source`: the unchanged source image, both windows mapped to [-1, 1].
 * `mean_target`: the mean target image of the training subjects, see
   `mean_target_images`.
-* `ceiling`: the truth through the autoencoder and back, the best that a
-  synthesis in its latent space can do.
+* `ceiling`: the truth through the autoencoder, the upper bound of a synthesis
+  in its latent space.
 
-A model that does not beat the two trivial ones has learned nothing on a route.
+A route is a win if the model's SSIM exceeds that of `copy_source` and of
+`mean_target`.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ class RouteScore:
   Attributes:
     route: name of the route.
     case: id of the case.
-    subject: name of the subject; one with many cases counts once.
+    subject: name of the subject; subjects with several cases count once.
     method: one of `METHODS`.
-    full_frame: over the full frame; else within the body mask.
-    values: metric -> value, as `metrics.case_metrics` returns them.
+    full_frame: True = scored over the full frame, False = in the body mask.
+    values: metric -> value, see `metrics.case_metrics`.
   """
 
   route: str
@@ -60,22 +61,22 @@ class RouteScore:
 
 
 def aggregate(rows: Iterable[RouteScore]) -> dict[str, Any]:
-  """Means over subjects, per route, and a summary over routes.
+  """Averages scores over subjects per route, and summarises the routes.
 
-  Every metric is the mean over the cases of a subject, then over subjects.
-  Every method must have been scored on the cases of the model, within the
-  mask and over the full frame; only `ceiling` may be missing.
+  Every metric is averaged over the cases of a subject, then over subjects. All
+  methods must be scored on the same cases, both in the body mask and over the
+  full frame; only `ceiling` may be missing.
 
   Returns:
     {'synthesis': {route: {ssim, psnr, mae, …, count, unit, win, full_frame:
     {…}, baselines: {method: {ssim, psnr, mae, …, full_frame: {…}}}}},
     'summary': {routes, wins, mean_ssim, mean_ssim_baselines: {method: …},
     better_baseline}}, with every metric of the rows. `count` is the number of
-    subjects, and `win` means that the model's SSIM within the mask is above
-    that of both trivial baselines.
+    subjects. `win`: in the mask, the model's SSIM exceeds that of both trivial
+    baselines.
 
   Raises:
-    ValueError: there are no rows, or methods were scored on different cases.
+    ValueError: `rows` is empty, or methods were scored on different cases.
   """
   by_route = collections.defaultdict(list)
   for row in rows:
@@ -105,9 +106,9 @@ def _aggregate_route(route: str, rows: Sequence[RouteScore]) -> dict[str, Any]:
       if not scored or scored != cases or len(set(cases)) < len(cases):
         region = 'the full frame' if full_frame else 'the body mask'
         raise ValueError(
-          f'Route {route}: {method} over {region} has scores of cases '
-          f'{scored}, the model within the body mask of {cases}; both need '
-          'the same, each once.'
+          f'Route {route}: {method} over {region} was scored on cases '
+          f'{scored}, the model over the body mask on {cases}; both need the '
+          'same cases, each once.'
         )
   score = {
     method: {
@@ -141,10 +142,10 @@ def _mean(rows: Sequence[RouteScore]) -> dict[str, float]:
 
 
 def added_metrics(metrics: Mapping[str, Any]) -> list[str]:
-  """The metrics of a result beside the built-in ones, in order.
+  """Names of the metrics that are not built in, in order.
 
   Args:
-    metrics: as in metrics.json; the definitions name its metrics.
+    metrics: content of metrics.json, which defines its metrics.
   """
   defined = metrics.get('definition', {}).get('synthesis', {})
   return [name for name in defined if name not in BUILT_IN]
@@ -168,32 +169,35 @@ def _summarise(synthesis: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class MeanTarget:
-  """Mean images along the relative slice position.
+  """Mean images by relative slice position.
 
   Attributes:
-    images: [bins, h, w] in [-1, 1], from the first usable slice to the last.
+    images: in [-1, 1]; bins run from the first usable slice to the last.
   """
 
   images: Float[np.ndarray, 'bins h w']
 
   def predict(self, count: int) -> Float[np.ndarray, 'z h w']:
-    """The mean images for `count` usable slices of a subject, in order."""
+    """The mean image at each of `count` usable slices, in order."""
     return self.images[_bins(count, len(self.images))]
 
 
 def mean_target_images(
   volumes: Iterable[tuple[Float[np.ndarray, '_ _ _'], range]], bins: int = 10
 ) -> MeanTarget:
-  """The mean target image of training subjects, per relative position.
+  """Averages target slices of training subjects by relative slice position.
 
-  Usable slices are spread over `bins` equal parts of the subject's range; one
-  mean over all slices would be a weaker baseline, since anatomy changes along
-  the axis. Parts that no subject reaches take the nearest one that has slices.
+  The usable range of each subject is divided into `bins` equal parts, since a
+  mean over all slices would be a weaker baseline: anatomy changes along the
+  axis. An empty bin takes the image of the nearest bin with slices.
 
   Args:
-    volumes: target volumes [z, h, w] in [-1, 1] of training subjects alone,
-      each with its range of usable slices; z is each one's own.
-    bins: how many parts.
+    volumes: pairs of a training subject's target volume (z, h, w), in [-1, 1],
+      and its range of usable slices; z may differ between subjects.
+    bins: number of parts.
+
+  Raises:
+    ValueError: slices differ in shape, or no slice is usable.
   """
   sums, counts = None, np.zeros(bins, int)
   for volume, usable in volumes:
@@ -204,12 +208,12 @@ def mean_target_images(
         f'Slices must share one shape: got {volume.shape[1:]} after '
         f'{sums.shape[1:]}.'
       )
-    places = _bins(len(usable), bins)
-    for place, image in zip(
-      places, volume[usable.start : usable.stop], strict=True
+    parts = _bins(len(usable), bins)
+    for part, image in zip(
+      parts, volume[usable.start : usable.stop], strict=True
     ):
-      sums[place] += image
-      counts[place] += 1
+      sums[part] += image
+      counts[part] += 1
   filled = np.flatnonzero(counts)
   if not filled.size:
     raise ValueError('The mean target needs at least one usable slice.')
@@ -221,16 +225,16 @@ def mean_target_images(
 
 
 def _bins(count: int, bins: int) -> np.ndarray:
-  """The part that each of `count` slices lies in, by its middle."""
+  """The bin that contains the middle of each of `count` slices."""
   return ((np.arange(count) + 0.5) * bins / max(count, 1)).astype(int)
 
 
 def route_table(metrics: Mapping[str, Any]) -> str:
-  """The routes of an aggregate as aligned text, the means last.
+  """Formats the routes as aligned text, with the means in the last row.
 
   Args:
-    metrics: as `aggregate` returns it; metrics of a project have columns if
-      `definition` is there too, as in metrics.json.
+    metrics: result of `aggregate`. Metrics of projects get columns if it has
+      `definition`, as in metrics.json.
   """
   added = added_metrics(metrics)
   head = ('route', 'n', 'SSIM', 'copy', 'mean', 'ceiling', 'PSNR', 'MAE')
@@ -254,7 +258,7 @@ def route_table(metrics: Mapping[str, Any]) -> str:
 def _table_row(
   route: str, score: Mapping[str, Any], added: Sequence[str]
 ) -> tuple[str, ...]:
-  """One route's cells, within the mask; SSIM of each method."""
+  """Cells of one route: SSIM of each method and other metrics, in the mask."""
   baselines = score['baselines']
   return (
     route,
@@ -273,7 +277,7 @@ def _number(value: float | None) -> str:
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
-  """Rows of cells as text: the first and last column left, others right."""
+  """Formats rows of cells; the first and the last column are left-aligned."""
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   last = len(widths) - 1
   lines = []

@@ -1,21 +1,22 @@
-"""The results of `evaluate` subject by subject: subjects.json.
+"""Results of `evaluate` per subject, in subjects.json.
 
-metrics.json has the means; intervals over subjects need the single values.
-The file is plain JSON:
+metrics.json has the means; bootstrap intervals need the values per subject.
+The format is:
 
   {"version": 1,
    "settings": {"split", "slices", "questions", "seed", "neighbours"},
    "subjects": {"brain.brain_003": "brain", …}: subject -> dataset,
    "synthesis": {route: {subject: {"ssim", "psnr", "mae",
      "baselines": {"copy_source": {"ssim", …}, "mean_target": …, "ceiling": …}
-   }}}: within the body mask, the mean over a subject's cases,
+   }}}: in the body mask, mean over the cases of a subject,
    "understanding": {task: {"chance": 0.25, "answers": [
      {"question": 0, "subject": "brain.brain_003", "route": "brain_mr_to_ct",
       "right": 1, "asked": 1}, …]}}}
 
-A question with a letter is about one subject and has one answer. The panels of
-MI may show several subjects: one entry for each, with `right` of its `asked`
-panels. Definitions are those of metrics.json.
+A question that is answered with a letter is about one subject and has one
+answer. The panels of an MI question may show several subjects; it has one entry
+per subject with the number of its panels, `asked`, and of right answers,
+`right`. metrics.json has the definitions.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ FILE = 'evaluation/subjects.json'
 
 
 class ResultError(UserError):
-  """A file that a report cannot use; one line that names it."""
+  """A result file is missing or malformed; one line that names it."""
 
 
 def synthesis_by_subject(rows: Iterable[RouteScore]) -> dict[str, Any]:
-  """Scores within the body mask, as the file has them.
+  """Averages scores in the body mask over the cases of each subject.
 
   Args:
-    rows: of all routes, cases and methods.
+    rows: scores of all routes, cases and methods.
 
   Returns:
     {route: {subject: {ssim, psnr, mae, …, baselines: {method: …}}}}.
@@ -62,8 +63,7 @@ def synthesis_by_subject(rows: Iterable[RouteScore]) -> dict[str, Any]:
       name: float(np.mean([values[name] for values in cases]))
       for name in cases[0]
     }
-    of_route = result.setdefault(route, {})
-    entry = of_route.setdefault(subject, {'baselines': {}})
+    entry = result.setdefault(route, {}).setdefault(subject, {'baselines': {}})
     if method == 'model':
       entry.update(mean)
     else:
@@ -74,12 +74,12 @@ def synthesis_by_subject(rows: Iterable[RouteScore]) -> dict[str, Any]:
 def answers_of(
   record: Mapping[str, str], subjects: Sequence[str], question: int
 ) -> list[dict[str, Any]]:
-  """The answers to one question, as the file has them.
+  """Returns the entries of one question in the `answers` of its task.
 
   Args:
     record: {task, answer, prediction, route}.
-    subjects: of its images, in order.
-    question: its number within the task.
+    subjects: subject of each image, in order.
+    question: number of the question within the task.
   """
   scoring = TASKS[record['task']].scoring
   parts = scoring.parts(record['answer'], record['prediction'])
@@ -102,11 +102,11 @@ def answers_of(
 
 @dataclasses.dataclass(frozen=True)
 class Subjects:
-  """One subjects.json.
+  """Content of one subjects.json.
 
   Attributes:
-    path: of the file.
-    settings, subjects, synthesis, understanding: as it has them.
+    path: path of the file.
+    settings, subjects, synthesis, understanding: values of these keys.
   """
 
   path: Path
@@ -117,10 +117,10 @@ class Subjects:
 
 
 def read_subjects(path: Path) -> Subjects:
-  """Reads and checks the file.
+  """Reads and validates a subjects.json.
 
   Raises:
-    ResultError: it is missing or malformed; one line.
+    ResultError: the file is missing or malformed.
   """
   again = 'write it again with python -m synermedgen_jax.evaluate.'
   try:
@@ -131,36 +131,36 @@ def read_subjects(path: Path) -> Subjects:
   version = record.get('version') if isinstance(record, dict) else None
   if version != VERSION:
     raise ResultError(
-      f'{path}: is of version {version}, expected {VERSION}; {again}'
+      f'{path}: has version {version}, expected {VERSION}; {again}'
     )
   try:
-    found = Subjects(
+    result = Subjects(
       path,
       dict(record['settings']),
       {str(s): str(d) for s, d in record['subjects'].items()},
       record.get('synthesis', {}),
       record.get('understanding', {}),
     )
-    _check(found)
+    _check(result)
   except (KeyError, TypeError, ValueError, AttributeError) as error:
-    raise ResultError(f'{path}: lacks or misstates {error}; {again}') from None
-  return found
+    raise ResultError(f'{path}: missing or invalid: {error}; {again}') from None
+  return result
 
 
-def _check(found: Subjects) -> None:
-  """KeyError, TypeError or ValueError where something is not as it should."""
-  for route, scores in found.synthesis.items():
+def _check(result: Subjects) -> None:
+  """Raises KeyError, TypeError or ValueError if a value is invalid."""
+  for route, scores in result.synthesis.items():
     ROUTES_BY_NAME[route]
     for subject, entry in scores.items():
-      found.subjects[subject]
+      result.subjects[subject]
       for values in (entry, *entry['baselines'].values()):
         for metric in BUILT_IN:
           float(values[metric])
-  for task, entry in found.understanding.items():
+  for task, entry in result.understanding.items():
     if task not in TASKS:
       raise ValueError(f'task {task}, which is not registered')
     float(entry['chance'])
     for answer in entry['answers']:
-      found.subjects[answer['subject']]
+      result.subjects[answer['subject']]
       if not 0 <= answer['right'] <= answer['asked']:
         raise ValueError(f'{task}: right {answer["right"]}')

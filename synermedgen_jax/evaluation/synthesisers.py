@@ -1,4 +1,4 @@
-"""The models that `evaluate` can score instead of the run's own."""
+"""Models that `evaluate` can score instead of the model of the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Slices = Float[np.ndarray, 'z h w']
 
 
 class SynthesisModel(Protocol):
-  """Anything that turns slices of a route's source into its target."""
+  """A model that synthesises slices of a route's target from its source."""
 
   def synthesise(
     self,
@@ -26,16 +26,16 @@ class SynthesisModel(Protocol):
     seed: int = 0,
     progress: Callable[[int], object] | None = None,
   ) -> Slices:
-    """Slices of the target from slices of the source.
+    """Synthesises slices of the target from slices of the source.
 
     Args:
       route: source -> target.
-      slices: (z, h, w), in [-1, 1], which spans the source's window.
-      seed: of the noise, if the model draws any.
-      progress: called with the number of slices just finished.
+      slices: (z, h, w); [-1, 1] spans the source's window.
+      seed: random seed, if the model samples.
+      progress: called after each batch with its number of slices.
 
     Returns:
-      (z, h, w) in [-1, 1], which spans the target's window.
+      Slices (z, h, w); [-1, 1] spans the target's window.
     """
 
 
@@ -45,15 +45,15 @@ SYNTHESISERS: dict[str, Factory] = {}
 
 
 def register_synthesiser(name: str, factory: Factory) -> Factory:
-  """Adds a model for `evaluate --synthesiser=NAME`.
+  """Registers a model for `evaluate --synthesiser=NAME`.
 
   Args:
-    name: on the flag, and in the results.
-    factory: (the run that is evaluated, its store) -> the model. The store's
-      training subjects may be read, to fit the model; no others.
+    name: value of the flag, and name in the results.
+    factory: (the evaluated run, its store) -> the model. It may fit the model
+      to the training split of the store, and must not read other splits.
 
   Raises:
-    ValueError: the name is taken.
+    ValueError: the name is registered already.
   """
   if name in SYNTHESISERS:
     raise ValueError(f'Synthesiser {name!r} is registered already.')

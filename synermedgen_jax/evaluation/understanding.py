@@ -1,4 +1,4 @@
-"""Accuracy of the understanding tasks, beside chance."""
+"""Accuracy of the understanding tasks, and the accuracy of guessing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from synermedgen_jax.tasks.registry import Task, asked_tasks, task_named
 UNREAD = 'unread'
 
 Record = Mapping[str, str]
-Part = tuple[str, str]  # the right one, the model's
+Part = tuple[str, str]  # right answer, answer of the model
 
 
 def parts_of(record: Record) -> list[Part]:
-  """(right, given) of every part of an answer; '' where it cannot be read.
+  """(right, given) for every part of an answer; given is '' if unreadable.
 
   Args:
     record: {task, answer, prediction}.
@@ -44,13 +44,13 @@ def score(records: Iterable[Record]) -> dict[str, Any]:
     records: one {task, answer, prediction} per question.
 
   Returns:
-    {'understanding': {task: {accuracy, chance, count}}}, as `definitions`
-    says, in the order of the tasks' registration; `count` is what the scoring
-    of the task counts. A task whose questions have several parts has `exact`
-    and `questions` too, one with labels `confusion`.
+    {'understanding': {task: {accuracy, chance, count}}}, in the order in which
+    tasks are registered. `definitions` defines the numbers; `count` is the
+    number of answers or parts scored. A task whose questions have several
+    parts also has `exact` and `questions`; one with labels has `confusion`.
 
   Raises:
-    ValueError: a task is not one that `evaluate` asks.
+    ValueError: `evaluate` does not ask questions of a task in the records.
   """
   by_task = collections.defaultdict(list)
   known = [task.name for task in asked_tasks()]
@@ -85,11 +85,11 @@ def _score_task(task: Task, questions: Sequence[Sequence[Part]]):
 
 
 def _confusion(parts: Sequence[Part], labels: Sequence[str]) -> dict[str, Any]:
-  """Counts of (right, given): rows asked, columns asked or given.
+  """Counts pairs of a right and a given answer.
 
   Returns:
-    {'truth': labels asked, 'said': labels given or asked, `UNREAD` last,
-    'counts': one row per truth, one column per said}.
+    {'truth': the right labels, 'said': the right or given labels and then
+    `UNREAD`, 'counts': one row per label of `truth`, one column per `said`}.
   """
   counts = collections.Counter(parts)
   asked = {right for right, _ in counts}
@@ -106,7 +106,7 @@ def _confusion(parts: Sequence[Part], labels: Sequence[str]) -> dict[str, Any]:
 
 
 def definitions(tasks: Iterable[str]) -> dict[str, dict[str, str]]:
-  """What these tasks ask and what their numbers are, in words."""
+  """Definitions of the given tasks and of their numbers."""
   rows = map(task_named, tasks)
   return {
     task.name: {'task': task.definition, **task.scoring.definition}
@@ -115,7 +115,7 @@ def definitions(tasks: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def understanding_table(metrics: Mapping[str, Any]) -> str:
-  """The tasks of a score as aligned text."""
+  """Formats the scores of all tasks as aligned text."""
   rows = [('task', 'accuracy', 'chance', 'count', '')]
   for task, values in metrics['understanding'].items():
     exact = ''

@@ -1,1 +1,1 @@
-"""A trained model at work: answering, sampling, whole volumes."""
+"""Inference: answers to questions, sampled slices, translated volumes."""

@@ -1,4 +1,4 @@
-"""Greedy answers: a prompt's keys are kept, one token is added at a time."""
+"""Greedy decoding of answers with a key-value cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.models.mot import Cache, Tokens
 from synermedgen_jax.tasks.example import Example
 
-# Past the last order of any row.
+# Greater than the order of any token.
 _END = jnp.iinfo(jnp.int32).max
 
 
@@ -36,23 +36,23 @@ def decode(
   im_end: int,
   max_tokens: int,
 ) -> Int[Array, 'b {max_tokens}']:
-  """The most likely next tokens of every prompt.
+  """Decodes an answer to every prompt; each token is the most likely one.
 
   Args:
     model: the model.
     params: its parameters.
-    batch: one prompt a row, of any lengths, without a noised image.
-    im_start: the token that opens an answer.
-    im_end: the token that closes it.
-    max_tokens: how many tokens an answer has at most.
+    batch: one prompt per row, without a noised image; lengths may differ.
+    im_start: id of the token that opens an answer.
+    im_end: id of the token that closes an answer.
+    max_tokens: maximum length of an answer in tokens.
 
   Returns:
-    Token ids after `im_start`. An answer that ended is filled up with
-    `im_end`; one that did not end is cut off.
+    Token ids after `im_start`, int32. An answer that ended is padded with
+    `im_end`; one that did not end is truncated.
   """
   cache, position, order = _open_ended(model, params, batch, max_tokens)
   rows, slots = cache.visible_to.shape
-  first = slots - max_tokens  # where the answers' keys begin
+  first = slots - max_tokens  # first slot of the answers
 
   def unfinished(state):
     step, _, ids, _ = state
@@ -80,7 +80,7 @@ def decode(
     ids = lax.dynamic_update_slice_in_dim(ids, token, step, 1)
     return step + 1, cache, ids, token
 
-  # Places not yet reached hold no token at all, -1.
+  # -1 = not decoded yet.
   ids = jnp.full((rows, max_tokens), -1, jnp.int32)
   token = jnp.full((rows, 1), im_start, jnp.int32)
   _, _, ids, _ = lax.while_loop(unfinished, add_token, (0, cache, ids, token))
@@ -88,15 +88,15 @@ def decode(
 
 
 def _open_ended(model, params, batch, room):
-  """The prompts' keys with room for an answer, and where the answers begin.
+  """Caches the prompts and appends `room` empty slots for the answers.
 
   Returns:
-    The cache, its last `room` slots empty; the answers' first RoPE positions
-    and orders, (rows, 1) each.
+    The cache; the RoPE position and the order of each answer's first token,
+    (rows, 1) each.
   """
   cache = prefill(model, params, batch)
   order = cache.visible_to.max(axis=1, keepdims=True)
-  # A packed prompt ends with its last token; now the answer sees it, too.
+  # The packer ends visibility at the last token; extend it to the answer.
   cache = cache.replace(visible_to=jnp.where(cache.visible_to > 0, _END, 0))
 
   def widen(x, axis):
@@ -110,14 +110,14 @@ def _open_ended(model, params, batch, room):
     widen(cache.visible_from, 1),
     widen(cache.visible_to, 1),
   )
-  # Padding has position 0. Every span moves the position on.
+  # The last token has the largest position, since padding has position 0.
   positions = [s.positions for s in (batch.und, batch.gen)]
   position = jnp.concatenate(positions, axis=1).max(axis=1, keepdims=True)
   return cache, position + 1, order
 
 
 def _next(model, params, token, position, order, cache):
-  """Logits (rows, 1, vocab) after one more token a row, its keys and values."""
+  """Logits (rows, 1, vocab), keys and values of one more token per row."""
   variables = {'params': params}
   x = model.apply(
     variables, token, jnp.full_like(token, -1), None, method=Bagel.embed_und
@@ -135,13 +135,13 @@ class Answerer:
   """A model that answers questions about slices.
 
   Attributes:
-    model: shape and computation.
+    model: its shape and how it is computed.
     params: its parameters.
-    tokenizer: text to ids and back.
-    geometry: how slices become tokens.
-    read_slice: pixels of a slice in [-1, 1].
-    batch_size: questions at a time.
-    max_tokens: tokens of an answer at most.
+    tokenizer: encodes prompts and decodes answers.
+    geometry: sides of the ViT and VAE images, patch sizes.
+    read_slice: returns the pixels of a slice, in [-1, 1].
+    batch_size: questions per batch.
+    max_tokens: maximum length of an answer in tokens.
   """
 
   model: Bagel
@@ -153,7 +153,7 @@ class Answerer:
   max_tokens: int = 64
 
   def capacity_for(self, examples: Sequence[Example]) -> Capacity:
-    """Room for the longest of these questions."""
+    """The capacity of a row that holds any of these questions."""
     return largest(
       [
         packing.measure(example.prompt, self.tokenizer, self.geometry)
@@ -168,18 +168,21 @@ class Answerer:
     capacity: Capacity | None = None,
     progress: Callable[[int], object] | None = None,
   ) -> list[str]:
-    """What the model says to each example's prompt, most likely token first.
+    """Answers each example's prompt by greedy decoding.
 
     Args:
-      examples: questions; the answers they hold are not looked at. One
-        program is compiled for all of them.
-      capacity: of a question, so that calls share the program; by default the
-        longest one sets it.
-      progress: called with the number of questions just answered (`tqdm`'s
-        `update`).
+      examples: questions; their answers are not read.
+      capacity: capacity of a row. Calls with equal capacities share one
+        compiled program. None = that of the longest question.
+      progress: called after each batch with its number of questions, such as
+        `tqdm.update`.
 
     Returns:
-      The texts; an answer that reaches `max_tokens` is cut off.
+      The answers, in the order of the examples. An answer that reaches
+      `max_tokens` is truncated.
+
+    Raises:
+      ValueError: a prompt has a noised image.
     """
     prompts = [example.prompt for example in examples]
     if not prompts:
@@ -201,7 +204,7 @@ class Answerer:
       packing.tokenise(prompt, t, self.geometry, self.read_slice)
       for prompt in prompts
     ]
-    # The last batch is filled up so that its shape is that of the others.
+    # Pad the last batch, so that every batch has the same shape.
     features += features[-1:] * (self.batch_size - len(features))
     ids = decode(
       self.model,

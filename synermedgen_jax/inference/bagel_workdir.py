@@ -1,4 +1,4 @@
-"""A workdir from BAGEL's files, and BAGEL's files from a workdir."""
+"""Converts BAGEL's files to a workdir, and a workdir to BAGEL's files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from synermedgen_jax.input.tokenizer import PROJECT
 from synermedgen_jax.interop import bagel_configs, bagel_weights, tensor_files
 from synermedgen_jax.models.bagel import BagelConfig
 
-# BAGEL's sides for editing an image, in pixels.
+# Side of BAGEL's ViT and VAE inputs when it edits an image, in pixels.
 _VIT_SIDE, _VAE_SIDE = 518, 512
 Progress = Callable[[int, int], object]
 
@@ -32,20 +32,20 @@ def import_bagel(
   dtype: np.dtype,
   progress: Progress = lambda done, total: None,
 ) -> dict[str, LazyArray]:
-  """Makes BAGEL's files a workdir that a run, or inference, starts from.
+  """Writes BAGEL's files as a workdir for training or inference.
 
   Args:
-    source: BAGEL's files.
-    output: the new workdir: `checkpoints/0`, `config.json` and, where the
-      source has one, `tokenizer/`. After an error it does not exist.
-    dtype: of the weights and of the model's arithmetic.
-    progress: called with the bytes written so far, and the bytes in all.
+    source: folder of BAGEL's files.
+    output: the new workdir. It gets `checkpoints/0`, `config.json` and, if the
+      source has a tokenizer, `tokenizer/`. It is removed after an error.
+    dtype: dtype of the weights and of the computation.
+    progress: called with the bytes written so far and the total.
 
   Returns:
     The parameters by name.
 
   Raises:
-    BagelError, TensorFileError: naming what is wrong with the files.
+    BagelError, TensorFileError: a file of the source is missing or invalid.
     WorkdirError: `output` is not empty.
   """
   model = bagel_configs.bagel_config(source)
@@ -57,7 +57,7 @@ def import_bagel(
       vocab_files.copy(source, output / FOLDER)
     record = {'config': _run_config(model, dtype), 'source': str(source)}
     _write_json(output / 'config.json', record)
-    # The checkpoint last: with it the workdir counts as whole.
+    # The checkpoint comes last: it marks the workdir as complete.
     streaming.save_model(
       output / 'checkpoints', model, params, lambda n: progress(n, total)
     )
@@ -73,18 +73,18 @@ def export_bagel(
   """Writes the newest checkpoint of a workdir as BAGEL's files.
 
   Args:
-    workdir: a run's, or what `import_bagel` made.
-    output: the new folder. After an error it does not exist.
-    dtype: of all weights; by default each as the checkpoint has it.
-    progress: called with the bytes written so far, and the bytes in all.
+    workdir: workdir of a run or of `import_bagel`.
+    output: the new folder. It is removed after an error.
+    dtype: dtype of all weights; None = the dtypes of the checkpoint.
+    progress: called with the bytes written so far and the total.
 
   Returns:
     The tensors by key.
 
   Raises:
-    BagelError: naming parts of the model that BAGEL lacks.
-    CheckpointError: `workdir` holds no checkpoint.
-    WorkdirError: it is no workdir, or `output` is not empty.
+    BagelError: the model has parts that BAGEL lacks.
+    CheckpointError: `workdir` has no checkpoint.
+    WorkdirError: `workdir` has no config.json, or `output` is not empty.
   """
   files = _tokenizer_files(workdir)
   model, params = streaming.open_model(workdir / 'checkpoints')
@@ -106,10 +106,10 @@ def export_bagel(
 
 @contextlib.contextmanager
 def _new_folder(path: Path) -> Iterator[None]:
-  """Makes a folder; takes it away again where filling it fails."""
+  """Creates a folder and removes it if the body raises."""
   if path.exists() and (not path.is_dir() or any(path.iterdir())):
     raise WorkdirError(
-      f'{path}: is there already; remove it, or name a new folder.'
+      f'{path}: already exists; remove it, or name a new folder.'
     )
   path.mkdir(parents=True, exist_ok=True)
   try:
@@ -128,7 +128,7 @@ def _run_config(model: BagelConfig, dtype: np.dtype) -> dict[str, Any]:
   patches = min(_VIT_SIDE // model.vit.patch, model.vit_table, model.vit.table)
   latents = min(_VAE_SIDE // model.latent_stride, model.latent_table)
   return {
-    'stage': 'joint',  # BAGEL answers and synthesises
+    'stage': 'joint',  # BAGEL is trained for both parts
     'model': 'init_from',
     'compute': {
       'dtype': dtype.name,
@@ -138,7 +138,7 @@ def _run_config(model: BagelConfig, dtype: np.dtype) -> dict[str, Any]:
     },
     'modules': [],
     'store': '',
-    'tokenizer': '',  # the files beside this one
+    'tokenizer': '',  # the files in tokenizer/
     'prompts': 'paper',
     'image': {
       'vit_side': patches * model.vit.patch,
@@ -150,9 +150,11 @@ def _run_config(model: BagelConfig, dtype: np.dtype) -> dict[str, Any]:
 
 
 def _tokenizer_files(workdir: Path) -> Path | None:
-  """The folder of a run's tokenizer, or its one file; None = it has none."""
+  """Folder or file of a run's tokenizer; None = the run has none."""
   if not (workdir / 'config.json').is_file():
-    raise WorkdirError(f'{workdir}: holds no config.json of a run.')
+    raise WorkdirError(
+      f'{workdir}: has no config.json; name the workdir of a run.'
+    )
   try:
     name = tokenizer_of_run(workdir)
   except ValueError as error:

@@ -1,4 +1,4 @@
-"""Prompts run once: their keys and values, for tokens that come later."""
+"""Runs prompts once and caches their keys and values."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from synermedgen_jax.models.mot import EXPERTS, Cache
 
 
 def prefill(model: Bagel, params, batch: PackedBatch) -> Cache:
-  """The keys of packed prompts, with the intervals that the packer gave them.
+  """Returns the keys and values of packed prompts and their visible intervals.
 
   Args:
     model: the model.
     params: its parameters.
-    batch: one prompt a row; its images are clean.
+    batch: one prompt per row, without noised images.
   """
   variables = {'params': params}
   latents = t = None
@@ -38,7 +38,7 @@ def prefill(model: Bagel, params, batch: PackedBatch) -> Cache:
 
 
 def largest(sizes: Sequence[Capacity]) -> Capacity:
-  """The capacity that holds a prompt of any of these sizes."""
+  """The smallest capacity that holds a prompt of any of these sizes."""
   most = {
     field.name: max((getattr(size, field.name) for size in sizes), default=0)
     for field in dataclasses.fields(Capacity)

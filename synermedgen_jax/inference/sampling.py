@@ -1,8 +1,9 @@
-"""Rectified-flow sampling: Euler steps from noise to a picture's latents.
+"""Rectified-flow sampling: Euler steps from noise to the latents of an image.
 
-A prompt is run once and its keys are kept; a step runs the noised span alone.
-Guidance compares the velocity under the whole prompt with those under the
-prompt without its text or without its images (BAGEL, modeling/bagel/bagel.py).
+Keys and values of the prompt are computed once; each step runs only the noised
+span. Guidance combines the velocity given the full prompt with the velocities
+given the prompt without text or without images. Source: BAGEL,
+modeling/bagel/bagel.py.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ Context = Literal['full', 'no_text', 'no_images']
 
 @dataclasses.dataclass(frozen=True)
 class Guidance:
-  """How strongly the velocity is pushed towards the prompt.
+  """Classifier-free guidance by text and by images.
 
   Attributes:
-    text: scale of the text guidance; 1 = none. Values up to 1 switch it off.
-    image: scale of the image guidance, likewise. BAGEL ignores it where text
-      guidance is off; here it works alone, too.
-    interval: guided are timesteps with interval[0] < t <= interval[1].
-    renorm: what the guided velocity is scaled back to, so that its norm never
-      exceeds the unguided one: the norm over a whole picture (`global`), of
-      each token (`channel`), or of each token after the text guidance alone
-      (`text_channel`).
-    renorm_min: the least factor of that scaling.
+    text: scale of the text guidance; values up to 1 turn it off.
+    image: scale of the image guidance; values up to 1 turn it off. Unlike in
+      BAGEL, image guidance works without text guidance.
+    interval: timesteps t with interval[0] < t <= interval[1] are guided.
+    renorm: which norm of the guided velocity is limited to that of the
+      unguided one: the norm over all tokens of an image (`global`), of each
+      token (`channel`), or of each token after text guidance and before image
+      guidance (`text_channel`).
+    renorm_min: lower bound of the factor that reduces the norm.
   """
 
   text: float = 1.0
@@ -61,11 +62,13 @@ class Guidance:
         f'{", ".join(get_args(Renorm))}.'
       )
     if len(self.interval) != 2 or self.interval[0] > self.interval[1]:
-      raise UserError(f'guidance.interval is (low, high), got {self.interval}.')
+      raise UserError(
+        f'guidance.interval: expected (low, high), got {self.interval}.'
+      )
 
   @property
   def contexts(self) -> tuple[Context, ...]:
-    """The prompts that sampling runs, the whole one first."""
+    """Contexts whose velocities are needed, `full` first."""
     return (
       'full',
       *(('no_text',) if self.text > 1.0 else ()),
@@ -75,11 +78,12 @@ class Guidance:
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-  """How a picture is sampled.
+  """Timesteps and guidance of sampling.
 
   Attributes:
-    points: timesteps from 1 to 0, both included: one Euler step fewer.
-    shift: more steps near noise for values above 1.
+    points: number of timesteps from 1 to 0, both included; there is one Euler
+      step fewer.
+    shift: values above 1 place more timesteps near noise.
     guidance: scales, interval and renormalisation.
   """
 
@@ -93,19 +97,19 @@ class SamplingConfig:
 
   @property
   def timesteps(self) -> Float[np.ndarray, ' points']:
-    """From 1 (noise) down to 0 (data)."""
+    """Timesteps from 1 (noise) down to 0 (data), float32."""
     line = np.linspace(1.0, 0.0, self.points)
     return shift_timestep(line, self.shift).astype(np.float32)
 
 
 @flax.struct.dataclass
 class Prompt:
-  """Packed prompts, one a row, each parted from its noised span.
+  """Packed prompts, one per row, split from their noised spans.
 
   Attributes:
-    conditions: what the noised span sees.
-    target: the noised span alone: markers in the und stream, latent tokens in
-      the gen stream, at their places after the conditions.
+    conditions: everything before the noised span, which attends to it.
+    target: the noised span: markers in the und stream, latent tokens in the
+      gen stream. Positions continue those of the conditions.
   """
 
   conditions: PackedBatch
@@ -113,7 +117,7 @@ class Prompt:
 
 
 def dropped_spans(example: Example, context: Context) -> frozenset[int]:
-  """Which spans a context leaves out: no text, or no image but the target."""
+  """Indices of the spans that a context omits; never the noised target."""
   return frozenset(
     i
     for i, span in enumerate(example.spans)
@@ -129,7 +133,7 @@ def prompt_capacity(
   geometry: ImageGeometry,
   context: Context,
 ) -> Capacity:
-  """What a row must hold so that the longest of these prompts fits."""
+  """The capacity of a row that holds any of these prompts."""
   return largest(
     [
       packing.measure(e, tokenizer, geometry, dropped=dropped_spans(e, context))
@@ -145,13 +149,13 @@ def pack_prompts(
   read_slice: packing.ReadSlice,
   capacities: Mapping[Context, Capacity],
 ) -> dict[Context, Prompt]:
-  """Packs prompts for `sample`, one a row.
+  """Packs prompts for `sample`, one per row.
 
   Args:
-    examples: each ends with its noised target, whose pixels do not matter.
-    tokenizer, geometry, read_slice: as `tokenise` takes them.
-    capacities: of a row with its target, for every context that guidance
-      needs (`Guidance.contexts`, `prompt_capacity`).
+    examples: each ends with its noised target, whose pixels are not used.
+    tokenizer, geometry, read_slice: see `packing.tokenise`.
+    capacities: context -> capacity of a row including its target, for every
+      context of `Guidance.contexts`; see `prompt_capacity`.
   """
   prompts = {}
   for context, capacity in capacities.items():
@@ -176,12 +180,12 @@ def join_prompts(
   capacity: Capacity,
   geometry: ImageGeometry,
 ) -> Prompt:
-  """Packs what `split_target` gave, one prompt a row.
+  """Packs the results of `packing.split_target`, one prompt per row.
 
   Args:
     parts: (conditions, target) features of each prompt.
-    capacity: of a row with its target.
-    geometry: as given to `tokenise`.
+    capacity: capacity of a row including its target.
+    geometry: see `packing.tokenise`.
   """
   conditions, targets = zip(*parts, strict=True)
   gen = max(len(target['gen']) for target in targets)
@@ -197,18 +201,19 @@ def join_prompts(
 def guide(
   velocities: Mapping[Context, Float[Array, 'b g d']], guidance: Guidance
 ) -> Float[Array, 'b g d']:
-  """The guided velocity.
+  """Combines velocities to the guided velocity.
 
   Args:
-    velocities: by context; 'no_text' and 'no_images' where their scale is
-      above 1. Padding tokens are zero, so that they add to no norm.
+    velocities: context -> velocity; 'no_text' and 'no_images' only if their
+      scale is above 1. Padding tokens must be zero: norms are taken over all
+      tokens.
     guidance: scales and renormalisation.
   """
   full = velocities['full']
 
   def scaled_back(guided, axes):
     norm = functools.partial(jnp.linalg.norm, axis=axes, keepdims=True)
-    # Over (tokens, numbers) this is the Frobenius norm.
+    # Over the axes (tokens, channels) this is the Frobenius norm.
     factor = norm(full) / (norm(guided) + 1e-8)
     return guided * jnp.clip(factor, guidance.renorm_min, 1.0)
 
@@ -231,13 +236,16 @@ def integrate(
   noise: Float[Array, 'b g d'],
   config: SamplingConfig,
 ) -> Float[Array, 'b g d']:
-  """Euler's method from noise (t = 1) to data (t = 0).
+  """Integrates from noise (t = 1) to data (t = 0) by Euler's method.
 
   Args:
-    velocity: (latents, t, guided) -> velocity; `guided` is a scalar Bool, true
+    velocity: (latents, t, guided) -> velocity; `guided` is a bool scalar, true
       within the guidance interval.
     noise: standard normal.
-    config: the timesteps and the guidance interval.
+    config: timesteps and guidance interval.
+
+  Returns:
+    The latents at t = 0.
   """
   times = config.timesteps
   low, high = np.float32(config.guidance.interval)
@@ -264,14 +272,14 @@ def sample(
   Args:
     model: the model.
     params: its parameters.
-    prompts: for every context of `config.guidance`; as `pack_prompts` or
-      `join_prompts` makes them.
-    noise: standard normal, one vector for each latent token of the targets.
+    prompts: context -> prompts from `pack_prompts` or `join_prompts`, for
+      every context of `config.guidance`.
+    noise: standard normal, one vector per latent token of the targets.
     config: timesteps and guidance.
 
   Returns:
-    Clean latent tokens in the order of the gen stream, which for one image is
-    row by row; `Bagel.decode_latents` makes pictures of them.
+    Clean latent tokens in the order of the gen stream: the grid of one image
+    in row-major order. `Bagel.decode_latents` decodes such a grid.
   """
   targets = {c: prompts[c].target for c in config.guidance.contexts}
   caches = {c: prefill(model, params, prompts[c].conditions) for c in targets}
@@ -289,10 +297,10 @@ def sample(
     hidden, _ = model.apply(
       {'params': params}, streams, caches[context], method=Bagel.backbone
     )
-    found = model.apply(
+    predicted = model.apply(
       {'params': params}, hidden['gen'], method=Bagel.velocity
     )
-    return jnp.where(real, found, 0.0)
+    return jnp.where(real, predicted, 0.0)
 
   def velocity(latents, t, guided):
     full = under('full', latents, t)
@@ -301,8 +309,8 @@ def sample(
       return full
 
     def with_guidance(_):
-      found = {c: under(c, latents, t) for c in others}
-      return guide({'full': full, **found}, config.guidance)
+      dropped = {c: under(c, latents, t) for c in others}
+      return guide({'full': full, **dropped}, config.guidance)
 
     return lax.cond(guided, with_guidance, lambda _: full, None)
 

@@ -1,4 +1,4 @@
-"""The flags of commands that synthesise: timesteps and guidance."""
+"""Flags that set the timesteps and the guidance of synthesis."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ flags.disclaim_key_flags()  # they belong to the command that defines them
 
 
 def define_sampling_flags() -> Callable[[SamplingConfig], SamplingConfig]:
-  """Defines the flags; each has the run's own value unless it is given.
+  """Defines the flags. A flag that is not set keeps the value of the run.
 
   Returns:
-    A function that changes a `SamplingConfig` as the flags say. It raises
-    UserError, naming what is wrong with their values.
+    A function that applies the flags to a `SamplingConfig`. It raises
+    UserError if a flag has an invalid value.
   """
   given = {
     'points': flags.DEFINE_integer(
@@ -32,7 +32,7 @@ def define_sampling_flags() -> Callable[[SamplingConfig], SamplingConfig]:
     'shift': flags.DEFINE_float(
       'shift',
       None,
-      'Shift of the timesteps; above 1, more of them lie near noise. Default: '
+      'Shift of the timesteps; above 1, more of them are near noise. Default: '
       'config.sampling of the run.',
     ),
   }
@@ -59,8 +59,8 @@ def define_sampling_flags() -> Callable[[SamplingConfig], SamplingConfig]:
       'renorm',
       None,
       get_args(Renorm),
-      'Norm that guided velocities are scaled back to. Default: '
-      'config.sampling of the run.',
+      'Norm of the unguided velocity that the guided one may not exceed. '
+      'Default: config.sampling of the run.',
     ),
   }
 

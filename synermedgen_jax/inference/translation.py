@@ -1,4 +1,4 @@
-"""A volume of one modality to a volume of another, on the same grid.
+"""Translates a volume of one modality to another, on the same grid.
 
 trained = Trained.load('runs/demo/stage2')
 route = ROUTES_BY_NAME['brain_mr_to_ct']
@@ -31,23 +31,27 @@ def translate(
 ) -> Volume:
   """Synthesises the route's target from a volume of its source.
 
-  The volume becomes slices as the store of the run did: plane, frame, window.
+  The volume is cut into slices with the plane, frame and windows of the store
+  that the run was trained on.
 
   Args:
     trained: a run of Stage II or of joint training.
-    volume: of the source, in HU, SUV, or for MR any unit.
+    volume: volume of the source: CT and CBCT in HU, PET in SUV, MR in any
+      unit.
     route: source and target.
     sampling: timesteps and guidance; None = those of the run's config.
-    mr_window: values of black and white of an MR target, which has no unit.
+    mr_window: values of black and white in an MR target, whose unit is
+      arbitrary.
     seed: random seed of the diffusion noise.
-    batch_size: slices at a time; the result does not depend on it.
+    batch_size: slices per batch; the result does not depend on it.
 
   Returns:
-    A volume of the same shape and affine, float32, in HU, SUV, or for MR in
-    `mr_window`.
+    A float32 volume with the shape and affine of the input: CT and CBCT in HU,
+    PET in SUV, MR within `mr_window`.
 
   Raises:
-    VolumeError: the volume has no window, as where it is constant.
+    VolumeError: the window of the source cannot be computed, for example
+      because the volume is constant.
   """
   synthesiser = trained.synthesiser(sampling, batch_size=batch_size)
   target = target_window(trained, route, mr_window)
@@ -56,9 +60,12 @@ def translate(
   sampled = grids.resample(volume, grid, fill=source.low)
   slices = source.normalise(grids.to_slices(sampled))
   with tqdm(total=len(slices), desc=route.name, unit='slice') as bar:
-    made = synthesiser.synthesise(route, slices, seed=seed, progress=bar.update)
-  on_grid = Volume(grids.from_slices(target.denormalise(made)), grid.affine)
-  # Places outside the frame of the body are air.
+    synthetic = synthesiser.synthesise(
+      route, slices, seed=seed, progress=bar.update
+    )
+  data = grids.from_slices(target.denormalise(synthetic))
+  on_grid = Volume(data, grid.affine)
+  # Voxels outside the frame of the body are air.
   data = grids.resample(on_grid, grids.Grid.of(volume), fill=target.low)
   return Volume(data, volume.affine)
 
@@ -66,5 +73,5 @@ def translate(
 def target_window(
   trained: Trained, route: Route, mr_window: Window = _MR_WINDOW
 ) -> Window:
-  """The values of black and white in a translated volume."""
+  """The values of black and white in a translated volume, in its unit."""
   return trained.slices.windows.get(route.target) or mr_window

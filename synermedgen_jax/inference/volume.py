@@ -1,4 +1,4 @@
-"""A volume through the model, slice by slice, in batches of one shape."""
+"""Synthesises the slices of a volume in batches of equal shape."""
 
 from __future__ import annotations
 
@@ -35,16 +35,17 @@ Slices = Float[np.ndarray, 'z h w']
 
 @dataclasses.dataclass(frozen=True)
 class Synthesiser:
-  """A model that turns slices of one modality into another.
+  """A model that synthesises slices of one modality from another.
 
   Attributes:
-    model: shape and computation.
+    model: its shape and how it is computed.
     params: its parameters.
-    tokenizer: text to ids.
-    geometry: how slices become tokens.
+    tokenizer: encodes prompts.
+    geometry: sides of the ViT and VAE images, patch sizes.
     sampling: timesteps and guidance.
-    prompts: the wordings of its training.
-    batch_size: slices at a time, at most. Results do not depend on it.
+    prompts: the wordings that the model was trained with.
+    batch_size: maximum number of slices per batch; results do not depend on
+      it.
   """
 
   model: Bagel
@@ -63,17 +64,23 @@ class Synthesiser:
     seed: int = 0,
     progress: Callable[[int], object] | None = None,
   ) -> Slices:
-    """Slices of the route's target from slices of its source.
+    """Synthesises slices of the route's target from slices of its source.
+
+    Slices are resized to the model's side and back.
 
     Args:
       route: source -> target.
       slices: square slices in [-1, 1], of any side.
-      seed: of the noise, which depends on it and on a slice's index alone.
-      progress: called with the number of slices just made (`tqdm`'s `update`).
+      seed: random seed of the noise, which depends only on the seed and the
+        index of the slice.
+      progress: called after each batch with its number of slices, such as
+        `tqdm.update`.
 
     Returns:
-      As many slices of the same size, float32 in [-1, 1]. The model works at
-      its own side.
+      Slices of the same shape, float32 in [-1, 1].
+
+    Raises:
+      ValueError: the slices are not square.
     """
     slices = _checked(slices)
     prompt = self._prompt(route)
@@ -98,9 +105,9 @@ class Synthesiser:
     *,
     progress: Callable[[int], object] | None = None,
   ) -> Slices:
-    """The slices through the autoencoder and back: the ceiling of synthesis.
+    """Encodes and decodes slices: the upper bound of synthesis quality.
 
-    Takes and returns what `synthesise` does.
+    Arguments, result and errors are those of `synthesise`.
     """
     slices = _checked(slices)
 
@@ -114,20 +121,21 @@ class Synthesiser:
     return self._run(run, slices, progress)
 
   def _run(self, run, slices, progress) -> Slices:
-    """Batch after batch, resized back and clipped."""
+    """Runs all batches; resizes their images and clips them to [-1, 1]."""
     out = np.empty(slices.shape, np.float32)
     for indices, count in self._batches(len(slices)):
-      made = np.asarray(run(indices))[:count]
-      for index, picture in zip(indices, made, strict=False):
-        out[index] = packing.resize(picture, slices.shape[-1])
+      images = np.asarray(run(indices))[:count]
+      for index, image in zip(indices, images, strict=False):
+        out[index] = packing.resize(image, slices.shape[-1])
       if progress:
         progress(count)
     return np.clip(out, -1.0, 1.0)
 
   def _batches(self, total: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Indices of each batch and how many count; the last one is filled up.
+    """Yields the indices of each batch and its number of distinct slices.
 
-    Few slices make a batch of the next power of two, and few programs.
+    The last batch repeats its last index. A short volume is one batch padded
+    to a power of two, so that few batch shapes are compiled.
     """
     size = min(self.batch_size, 1 << (total - 1).bit_length())
     for start in range(0, total, size):
@@ -135,7 +143,7 @@ class Synthesiser:
       yield np.minimum(indices, total - 1), min(size, total - start)
 
   def _prompt(self, route: Route) -> Example:
-    """The prompt of a route, about slice 0."""
+    """The prompt of a route, for slice 0."""
     source, target = (
       SliceRef('', modality, 0) for modality in (route.source, route.target)
     )
@@ -143,7 +151,7 @@ class Synthesiser:
 
   @functools.cached_property
   def _capacities(self) -> Mapping[Context, Capacity]:
-    """Rows that hold every route's prompt: one program serves all routes."""
+    """Capacities for the prompt of any route: all routes share one program."""
     prompts = [self._prompt(route) for route in all_routes()]
     return {
       context: prompt_capacity(prompts, self.tokenizer, self.geometry, context)
@@ -154,14 +162,14 @@ class Synthesiser:
 def _checked(slices: Slices) -> Slices:
   if slices.ndim != 3 or slices.shape[1] != slices.shape[2]:
     raise ValueError(
-      f'Slices must be square, (z, side, side), got {slices.shape}: '
-      'resample them first.'
+      f'Slices must have shape (z, side, side), got {slices.shape}; resample '
+      'them first.'
     )
   return np.asarray(slices, np.float32)
 
 
 def _at(prompt: Example, index: int) -> Example:
-  """The prompt about another slice."""
+  """The prompt with its images at slice `index`."""
   spans = tuple(
     s
     if s.image is None
@@ -180,7 +188,7 @@ def _sample_pictures(
   indices: Int[Array, ' b'],
   config: SamplingConfig,
 ) -> Float[Array, 'b side side']:
-  """Noise, latents and the picture of them, one a row."""
+  """Samples latents from seeded noise and decodes them, one image per row."""
   tokens = prompts['full'].target.latent_index.shape[1]
   key = jax.random.key(seed)
   shape = (tokens, model.config.latent_dim)
@@ -202,6 +210,6 @@ def _autoencode(
 
 
 def _grey(model, params, grid):
-  """Pictures of grids of latent tokens, their channels averaged."""
+  """Decodes grids of latent tokens; returns the mean over colour channels."""
   decoded = model.apply({'params': params}, grid, method=Bagel.decode_latents)
   return jnp.mean(decoded, axis=-1)

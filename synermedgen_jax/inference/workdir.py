@@ -1,4 +1,4 @@
-"""A trained stage, read back from its workdir: the model and its settings.
+"""Loads a trained model and its settings from a workdir.
 
 trained = Trained.load('runs/demo/stage2')
 slices = trained.synthesiser().synthesise(route, source_slices)
@@ -41,20 +41,20 @@ from synermedgen_jax.tasks.prompts import PROMPTS, Prompts
 
 
 class WorkdirError(UserError):
-  """A workdir that holds no trained stage; one line that names it."""
+  """A workdir or output folder cannot be used; one line that names it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """A model and everything that inference with it needs.
+  """A model with everything that inference needs.
 
   Attributes:
-    model: its shape, and how it is computed.
-    params: its parameters, averaged where the run kept an average.
-    tokenizer: as trained with.
-    geometry: how slices become tokens.
-    config: the stage's config, plain values.
-    slices: how volumes become the slices that it was trained on.
+    model: its shape and how it is computed.
+    params: its parameters; their moving average if the run kept one.
+    tokenizer: the tokenizer that the model was trained with.
+    geometry: sides of the ViT and VAE images, patch sizes.
+    config: config of the stage, as plain values.
+    slices: canvas, plane, frame and windows of the training slices.
   """
 
   model: Bagel
@@ -66,23 +66,26 @@ class Trained:
 
   @property
   def prompts(self) -> Prompts:
-    """The wordings of its training."""
-    # Runs without the key are older than `config.prompts`: they had these.
+    """The wordings that the model was trained with."""
+    # Runs from before `config.prompts` were trained with 'short'.
     return PROMPTS[self.config.get('prompts', 'short')]
 
   @classmethod
   def load(cls, workdir: str | Path) -> Trained:
-    """Reads a workdir that `main` filled.
+    """Loads the newest checkpoint of a workdir.
+
+    Args:
+      workdir: workdir of `main` or `import_bagel`.
 
     Raises:
-      WorkdirError: it holds no config of a run, or no tokenizer.
-      CheckpointError: it holds no whole checkpoint.
+      WorkdirError: the workdir has no valid config.json, or no tokenizer.
+      CheckpointError: the workdir has no complete checkpoint.
     """
     workdir = Path(workdir)
     path = workdir / 'config.json'
     if not path.is_file():
       raise WorkdirError(
-        f'{workdir}: holds no config.json; train a stage there with '
+        f'{workdir}: has no config.json; train a stage in it with '
         'python -m synermedgen_jax.main.'
       )
     try:
@@ -92,7 +95,9 @@ class Trained:
         {**record, 'canvas': config['image']['vae_side']}
       )
     except (ValueError, KeyError, TypeError):
-      raise WorkdirError(f'{path}: is not the config of a run.') from None
+      raise WorkdirError(
+        f'{path}: is not the config of a run; name the workdir of a run.'
+      ) from None
     tokenizer = _load_tokenizer(workdir)
     shape, params = saved_model.load_model(workdir / 'checkpoints')
     return cls(
@@ -106,18 +111,18 @@ class Trained:
 
   @classmethod
   def from_config(cls, config: ConfigDict) -> Trained:
-    """Reads the model that training by `config` would start from.
+    """Loads the model that training with `config` would start from.
 
     Args:
-      config: of a stage; `init_from` names the weights folder or the workdir.
+      config: config of a stage; `init_from` is a weights folder or a workdir.
 
     Raises:
-      ConfigError: naming the key that is wrong.
+      ConfigError: a key of the config is invalid; the message names it.
       CheckpointError: `init_from` cannot be read.
     """
     if not config.init_from:
       raise ConfigError(
-        'config.init_from is empty: name the weights that are measured.'
+        'config.init_from is empty; set it to a weights folder or a workdir.'
       )
     shape = model_shape(config)
     _, tokenizer = choose_tokenizer(config)
@@ -140,16 +145,16 @@ class Trained:
 
   @property
   def sampling(self) -> SamplingConfig:
-    """How the run's config says that slices are synthesised.
+    """Timesteps and guidance of the run's config.
 
     Raises:
-      WorkdirError: it does not say so.
+      WorkdirError: config.sampling is empty.
     """
     sampling = dict(self.config['sampling'])
     if not sampling:
       raise WorkdirError(
-        'config.sampling is empty, as in runs of Stage I by earlier code: '
-        'train again, or name the weights with --config and '
+        'config.sampling is empty, as in Stage I runs of older versions; '
+        'train again, or give the weights with --config and '
         '--config.init_from.'
       )
     guidance = dict(sampling.pop('guidance'))
@@ -159,11 +164,14 @@ class Trained:
   def synthesiser(
     self, sampling: SamplingConfig | None = None, *, batch_size: int = 16
   ) -> Synthesiser:
-    """The model, ready to synthesise slices.
+    """A `Synthesiser` with this model.
 
     Args:
       sampling: timesteps and guidance; None = `self.sampling`.
-      batch_size: slices at a time.
+      batch_size: maximum number of slices per batch.
+
+    Raises:
+      WorkdirError: `sampling` is None and the config has none.
     """
     return Synthesiser(
       self.model,
@@ -180,8 +188,8 @@ def _compute(config: Mapping[str, Any], params: Any) -> Compute:
   """How the run computed its model."""
   if 'compute' in config:
     return compute_of(config)
-  # Earlier runs have no such key. Their position tables, which never trained,
-  # have the compute dtype.
+  # Runs of older versions lack the key. Their position tables were frozen and
+  # kept the compute dtype.
   return Compute(dtype=params['vit_pos_embed'].dtype.name)
 
 
@@ -193,6 +201,6 @@ def _load_tokenizer(workdir: Path) -> Tokenizer:
   except (ValueError, OSError) as error:
     raise WorkdirError(f'{workdir}: tokenizer: {error}') from None
   raise WorkdirError(
-    f'{workdir}: holds no tokenizer: put its tokenizer.json into '
+    f'{workdir}: has no tokenizer; put its tokenizer.json into '
     f'{workdir / FOLDER}.'
   )

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.mot import MoTConfig
 from synermedgen_jax.models.vit import ViTConfig
 
-# Keys of earlier files that say how weights were initialised or computed. They
-# do not change what the weights mean, so they are ignored.
-_FORMER = {
-  'position_base',
-  'latent_position_scale',
-  'position_heads',
-  'latent_query_scale',
-  'comparison_heads',
-  'dtype',
-  'remat',
-  'attention',
-  'unroll',
-}
+T = TypeVar('T')
 
 
 def model_to_json(config: BagelConfig) -> dict[str, Any]:
@@ -34,18 +22,25 @@ def model_to_json(config: BagelConfig) -> dict[str, Any]:
 def model_from_json(data: Mapping[str, Any]) -> BagelConfig:
   """The inverse of `model_to_json`.
 
+  Earlier files, which have a dtype, also say how weights were initialised and
+  computed. Such keys do not change what the weights mean and are ignored.
+
   Raises:
     KeyError, TypeError: a key is missing, or not a part of the shape.
   """
+  earlier = 'dtype' in data
+
+  def read(shape: type[T], values: Mapping[str, Any]) -> T:
+    if earlier:
+      names = {field.name for field in dataclasses.fields(shape)}
+      values = {key: x for key, x in values.items() if key in names}
+    return shape(**values)
+
   autoencoder = {**data['autoencoder']}
   autoencoder['ch_mult'] = tuple(autoencoder['ch_mult'])
   parts = {
-    'llm': MoTConfig(**_shape(data['llm'])),
-    'vit': ViTConfig(**_shape(data['vit'])),
-    'autoencoder': AutoencoderConfig(**autoencoder),
+    'llm': read(MoTConfig, data['llm']),
+    'vit': read(ViTConfig, data['vit']),
+    'autoencoder': read(AutoencoderConfig, autoencoder),
   }
-  return BagelConfig(**_shape(data) | parts)
-
-
-def _shape(data: Mapping[str, Any]) -> dict[str, Any]:
-  return {key: value for key, value in data.items() if key not in _FORMER}
+  return read(BagelConfig, {**data, **parts})

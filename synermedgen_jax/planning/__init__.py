@@ -1,1 +1,1 @@
-"""What a run will need, before there is a machine to run it on."""
+"""Plans the memory, communication and speed of a run without its devices."""

@@ -1,4 +1,4 @@
-"""What a compiled program moves between devices, read from its HLO text."""
+"""Reads the communication between devices from the HLO of a program."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ _BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """Messages of one kind over the same axes, for one part of the model.
+  """All messages of one kind over the same axes, for one part of the model.
 
   Attributes:
     kind: 'all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all' or
       'collective-permute'.
-    axes: mesh axes over which the devices of a group differ.
+    axes: mesh axes along which the devices of a group differ.
     part: 'gen', 'und', 'vit', 'autoencoder' or 'other'.
-    count: messages a step.
-    bytes: what a device receives a step, over a ring: an all-reduce is a
-      reduce-scatter and an all-gather.
+    count: messages per step.
+    bytes: bytes that a device receives per step, with ring algorithms: an
+      all-reduce is a reduce-scatter and an all-gather.
   """
 
   kind: str
@@ -67,11 +67,14 @@ class Collective:
 
 
 def collectives(hlo: str, mesh: Mesh) -> list[Collective]:
-  """The collectives of a program, largest first.
+  """Returns the collectives of a program, sorted by bytes, largest first.
 
   Args:
-    hlo: `compiled.as_text()`.
-    mesh: that it was compiled for.
+    hlo: HLO text of a step, from `compiled.as_text()`.
+    mesh: the mesh that the step was compiled for.
+
+  Raises:
+    ValueError: a collective has replica groups in an unknown format.
   """
   bodies = _computations(hlo)
   times = _times_run(bodies)
@@ -88,12 +91,12 @@ def collectives(hlo: str, mesh: Mesh) -> list[Collective]:
       entry = totals[kind, axes, _part(line)]
       entry[0] += times[name]
       entry[1] += times[name] * _received(kind, shape, group, bool(match[3]))
-  found = [Collective(*key, *value) for key, value in totals.items()]
-  return sorted(found, key=lambda c: -c.bytes)
+  rows = [Collective(*key, *value) for key, value in totals.items()]
+  return sorted(rows, key=lambda c: -c.bytes)
 
 
 def _computations(hlo: str) -> dict[str, list[str]]:
-  """Lines by computation; the entry is called ''."""
+  """Computation -> its lines; the key of the entry computation is ''."""
   bodies, current = {}, None
   for line in hlo.splitlines():
     head = _HEAD.match(line)
@@ -105,7 +108,7 @@ def _computations(hlo: str) -> dict[str, list[str]]:
 
 
 def _times_run(bodies: Mapping[str, list[str]]) -> collections.Counter:
-  """How often each computation runs in one call of the program."""
+  """Counts how often each computation runs in one call of the program."""
   calls = {}
   for name, lines in bodies.items():
     calls[name] = []
@@ -113,21 +116,21 @@ def _times_run(bodies: Mapping[str, list[str]]) -> collections.Counter:
       called = _CALLED.findall(line)
       for branches in _BRANCHES.findall(line):
         called += [b.strip().lstrip('%') for b in branches.split(',')]
-      turns = _turns(line, bodies) if ' while(' in line else 1
-      calls[name] += [(c, turns) for c in called if c in bodies]
+      trips = _trip_count(line, bodies) if ' while(' in line else 1
+      calls[name] += [(c, trips) for c in called if c in bodies]
   times = collections.Counter()
 
   def visit(name, count):
     times[name] += count
-    for called, turns in calls[name]:
-      visit(called, count * turns)
+    for called, trips in calls[name]:
+      visit(called, count * trips)
 
   visit('', 1)
   return times
 
 
-def _turns(line: str, bodies: Mapping[str, list[str]]) -> int:
-  """Turns of a loop, which the compiler states or the condition tells."""
+def _trip_count(line: str, bodies: Mapping[str, list[str]]) -> int:
+  """Trip count of a loop, from its annotation or from its condition."""
   known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
   if known:
     return int(known[1])
@@ -135,7 +138,7 @@ def _turns(line: str, bodies: Mapping[str, list[str]]) -> int:
   bounds = re.findall(
     r'= [su]32\[\]\S* constant\((\d+)\)', '\n'.join(bodies[condition])
   )
-  # A loop on the device's own count, as a sort's, moves nothing.
+  # A loop with a bound that depends on data, as in a sort, has no collectives.
   return int(bounds[0]) if len(bounds) == 1 else 1
 
 
@@ -154,24 +157,24 @@ def _received(kind: str, shape: str, group: int, start: bool) -> float:
   if kind == 'collective-permute':
     return size
   if kind == 'reduce-scatter':
-    return size * (group - 1)  # of which it keeps one share
+    return size * (group - 1)  # `size` is that of the output, one shard
   share = (group - 1) / group
   return (2 if kind == 'all-reduce' else 1) * size * share
 
 
 def _axes(kind: str, rest: str, mesh: Mesh) -> tuple[tuple[str, ...], int]:
-  """The mesh axes that a message goes along, and its group's size."""
+  """Returns the mesh axes of a message and the size of its groups."""
   if kind == 'collective-permute':
     pairs = _numbers(re.search(r'source_target_pairs=(\{\{.*?\}\})', rest)[1])
     groups, size = pairs, 2
   else:
     groups = replica_groups(rest, mesh.size)
     size = groups.shape[1]
-  places = np.unravel_index(groups, tuple(mesh.shape.values()))
+  coordinates = np.unravel_index(groups, tuple(mesh.shape.values()))
   axes = tuple(
     axis
-    for axis, place in zip(mesh.axis_names, places, strict=True)
-    if (place != place[:, :1]).any()
+    for axis, coordinate in zip(mesh.axis_names, coordinates, strict=True)
+    if (coordinate != coordinate[:, :1]).any()
   )
   return axes, size
 
@@ -182,10 +185,18 @@ def _numbers(text: str) -> np.ndarray:
 
 
 def replica_groups(text: str, devices: int) -> np.ndarray:
-  """(groups, members) of a collective's attribute, in any of its spellings.
+  """Parses the replica groups of a collective.
+
+  Args:
+    text: attributes of the collective; groups may be explicit lists, an iota
+      or mesh axes. An empty list is one group of all devices.
+    devices: number of devices.
+
+  Returns:
+    Device numbers, (groups, members).
 
   Raises:
-    ValueError: the spelling is none of them.
+    ValueError: the format of the groups is unknown.
   """
   everyone = re.search(r'replica_groups=\{\}', text)
   if everyone:
@@ -216,21 +227,22 @@ def replica_groups(text: str, devices: int) -> np.ndarray:
     size = math.prod(sizes[name] for name in members)
     ids = ids.reshape(list(sizes.values()))
     return ids.transpose(*outer, *inner).reshape(-1, size)
-  found = re.search(r'replica_groups=\S*.{0,60}', text)
+  groups = re.search(r'replica_groups=\S*.{0,60}', text)
   raise ValueError(
-    f'Cannot read the groups of a collective: {found[0] if found else text}.'
+    'Cannot parse the replica groups of a collective: '
+    f'{groups[0] if groups else text}.'
   )
 
 
 def _iota(dims: str, order: str | None) -> np.ndarray:
-  """0, 1, ... in a shape, transposed."""
+  """arange in shape `dims`, transposed by `order`."""
   shape = [int(n) for n in dims.split(',')]
   ids = np.arange(math.prod(shape)).reshape(shape)
   return ids.transpose([int(n) for n in order.split(',')]) if order else ids
 
 
 def _part(line: str) -> str:
-  """The part of the model that a line belongs to, by its scope."""
+  """The part of the model in the scope of an HLO line."""
   name = re.search(r'op_name="([^"]*)"', line)
   for part in ('gen', 'und', 'vit', 'autoencoder'):
     if name and re.search(rf'[/.(]{part}[/.)]', name[1]):

@@ -1,7 +1,7 @@
-"""Compiles the step that `main` trains with, for devices that are absent.
+"""Compiles the training step of `main` for devices that are not attached.
 
-Nothing is allocated: state and batch are shapes. The compiler is the real one,
-so its figures of memory hold.
+State and batch are shapes, so nothing is allocated. The compiler is that of the
+devices, so its memory analysis applies to them.
 """
 
 from __future__ import annotations
@@ -17,49 +17,50 @@ from ml_collections import ConfigDict
 from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.sharding import LOGICAL_RULES
-from synermedgen_jax.planning import collectives as moved
+from synermedgen_jax.planning import collectives as hlo
 from synermedgen_jax.planning.rows import sample_rows_of
 from synermedgen_jax.planning.topologies import Topology
 from synermedgen_jax.training.build import batch_shapes, build
 from synermedgen_jax.training.flops import active_blocks, step_flops
 from synermedgen_jax.training.loop import Run, jit_steps
 
-# Assumed share of the peak rate, for times.
+# Assumed share of the peak FLOP rate, for step times.
 UTILISATION = 0.4
 _SAMPLED_ROWS = 4
 
 
 class DoesNotFit(UserError):
-  """A step that exceeds the devices' memory; one line."""
+  """The step exceeds the memory of the devices; one line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Memory, work, messages and time of a training step.
+  """Memory, flops, communication and time of a training step.
 
-  Bytes are of one device; operations are of the whole step on all of them, of
-  the model alone: what is recomputed to save memory is not counted.
+  Bytes are per device. Operations are those of one step on all devices, without
+  recomputation.
 
   Attributes:
-    topology, stage, model: as asked for.
-    devices: how many.
-    mesh: size by axis.
-    rows: rows a step, over all devices.
-    capacity: what a row holds.
-    fill: share of each stream's capacity that sampled rows use.
-    images: canvases of a step, source and target each; in a stage without a
-      gen stream, pictures that the ViT looks at.
-    state_bytes: 'trainable', 'frozen', 'opt_state', 'ema'.
-    batch_bytes: of the batch.
-    temporary_bytes: of everything within the step.
-    peak_bytes: the most at one time.
-    limit_bytes: the device's memory; None for fake devices.
-    flops: 'attention' (by active blocks) and 'other'.
-    active_blocks: share of the blocks of queries and keys in which anything
-      is visible, of the 'mot' and of the 'vit'.
-    collectives: what the devices send one another.
-    step_seconds: at `UTILISATION` of the peak rate; None for fake devices.
-    compile_seconds: on this host.
+    topology, stage, model: their names.
+    devices: number of devices.
+    mesh: axis -> size.
+    rows: rows per step, over all devices.
+    capacity: capacity of a row.
+    fill: stream -> share of its capacity that sampled rows use.
+    images: VAE images per step, sources and targets; in a stage without a gen
+      stream, ViT images per step.
+    state_bytes: bytes of 'trainable', 'frozen', 'opt_state' and 'ema'.
+    batch_bytes: bytes of the batch.
+    temporary_bytes: bytes of temporaries during the step.
+    peak_bytes: peak memory during the step.
+    limit_bytes: memory of the device; None for fake devices.
+    flops: 'attention' (active blocks only) and 'other' -> operations per step.
+    active_blocks: 'mot' and 'vit' -> share of the attention blocks (queries x
+      keys) with a visible pair.
+    collectives: communication between devices.
+    step_seconds: time at `UTILISATION` of the peak rate; None for fake
+      devices.
+    compile_seconds: compile time on this host.
   """
 
   topology: str
@@ -78,13 +79,13 @@ class Plan:
   limit_bytes: int | None
   flops: dict[str, float]
   active_blocks: dict[str, float]
-  collectives: list[moved.Collective]
+  collectives: list[hlo.Collective]
   step_seconds: float | None
   compile_seconds: float
 
   @property
   def tokens(self) -> float:
-    """Real tokens a step, of both streams."""
+    """Tokens per step without padding, of both streams."""
     used = self.capacity.und * self.fill['und']
     return self.rows * (used + self.capacity.gen * self.fill.get('gen', 0.0))
 
@@ -93,11 +94,15 @@ class Plan:
 
 
 def make_plan(config: ConfigDict, topology: Topology) -> Plan:
-  """Compiles the step of `config` for the topology.
+  """Compiles the training step of `config` for the topology.
+
+  Args:
+    config: config of a stage.
+    topology: the devices, from `find_topology`.
 
   Raises:
-    ConfigError: the config cannot run there.
-    DoesNotFit: the compiler ran out of the devices' memory.
+    ConfigError: the config is invalid for these devices.
+    DoesNotFit: the step exceeds the memory of the devices.
   """
   run = build(config, devices=topology.devices, data=False)
   batch = batch_shapes(run)
@@ -107,7 +112,7 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
   memory = compiled.memory_analysis()
   rows = sample_rows_of(run, rows=_SAMPLED_ROWS)
   active = active_blocks(rows)
-  operations = step_flops(run.model, run.tx, run.step, run.state, batch, active)
+  flops = step_flops(run.model, run.tx, run.step, run.state, batch, active)
   chip = topology.chip
   return Plan(
     topology=topology.name,
@@ -118,20 +123,20 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
     rows=run.rows,
     capacity=run.capacity,
     fill=_fill(rows),
-    images=run.rows * _images_of_a_row(rows, run.geometry),
+    images=run.rows * _images_per_row(rows, run.geometry),
     state_bytes={
-      name: _bytes_of_a_device(getattr(run.state, name))
+      name: _bytes_per_device(getattr(run.state, name))
       for name in ('trainable', 'frozen', 'opt_state', 'ema')
     },
-    batch_bytes=_bytes_of_a_device(batch),
+    batch_bytes=_bytes_per_device(batch),
     temporary_bytes=memory.temp_size_in_bytes,
     peak_bytes=memory.peak_memory_in_bytes,
     limit_bytes=chip and int(chip.memory_gb * 2**30),
-    flops=operations,
+    flops=flops,
     active_blocks=active,
-    collectives=moved.collectives(compiled.as_text(), run.mesh),
+    collectives=hlo.collectives(compiled.as_text(), run.mesh),
     step_seconds=chip
-    and sum(operations.values())
+    and sum(flops.values())
     / (run.mesh.size * chip.tflops * 1e12 * UTILISATION),
     compile_seconds=seconds,
   )
@@ -148,13 +153,13 @@ def _compile(run: Run, batch: PackedBatch) -> jax.stages.Compiled:
         raise
       raise DoesNotFit(
         f'{run.config["model"]} does not fit: {str(error).splitlines()[0]} '
-        'Give parameters more devices (config.mesh), rows fewer or shorter '
-        '(config.rows, config.capacity).'
+        'Shard the parameters over more devices (config.mesh), or reduce '
+        'config.rows or config.capacity.'
       ) from None
 
 
 def _fill(batch: PackedBatch) -> dict[str, float]:
-  """The shares of the streams that hold tokens, and of the ViT's buffer."""
+  """Share of each stream and of the ViT buffer that is not padding."""
   used = {
     'und': batch.und.example_ids > 0,
     'gen': batch.gen.example_ids > 0,
@@ -163,8 +168,8 @@ def _fill(batch: PackedBatch) -> dict[str, float]:
   return {name: float(x.mean()) for name, x in used.items() if x.size}
 
 
-def _images_of_a_row(batch: PackedBatch, geometry: ImageGeometry) -> float:
-  """Canvases, or in rows without any, pictures that the ViT looks at."""
+def _images_per_row(batch: PackedBatch, geometry: ImageGeometry) -> float:
+  """Mean number of VAE images per row; of ViT images if there are none."""
   if not batch.latent_index.size:
     firsts = np.diff(batch.vit_visible_from, axis=1, prepend=-1) != 0
     return float((firsts & (batch.vit_visible_to > 0)).sum(axis=1).mean())
@@ -177,7 +182,7 @@ def _images_of_a_row(batch: PackedBatch, geometry: ImageGeometry) -> float:
   )
 
 
-def _bytes_of_a_device(tree) -> int:
+def _bytes_per_device(tree) -> int:
   return sum(
     int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize
     for x in jax.tree.leaves(tree)

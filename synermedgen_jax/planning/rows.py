@@ -1,6 +1,6 @@
-"""Packed rows like those of a run, without its volumes.
+"""Samples packed rows like those of a run, without reading its volumes.
 
-The cost of a row depends on how its examples fill it, not on their pixels.
+The cost of a row depends on the sizes of its examples, not on their pixels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SLICES = 32
 
 @dataclasses.dataclass(frozen=True)
 class _Blank:
-  """A black picture."""
+  """A placeholder for a slice."""
 
   def read(self) -> Float[np.ndarray, '2 2']:
     return np.zeros((2, 2), np.float32)
@@ -47,9 +47,14 @@ def sample_rows(
   *,
   rows: int,
 ) -> PackedBatch:
-  """`rows` rows of blank slices from all routes, in the tasks' shares.
+  """Packs `rows` rows of blank slices from all routes.
 
-  Tasks that are not built from pairs are left out: nothing is read here.
+  Args:
+    tasks: task -> share of the examples. Tasks that are not built from pairs
+      are left out, since they read files.
+    prompts: wordings of the examples.
+    tokenizer, geometry, capacity: see `input.packing`.
+    rows: number of rows.
   """
   pool = Pool(_cases(), prompts)
   tasks = {t: tasks[t] for t in task_names(tasks) if TASKS[t].build}
@@ -74,7 +79,7 @@ def sample_rows(
 
 
 def sample_rows_of(run: Run, *, rows: int) -> PackedBatch:
-  """`rows` rows like those that a run trains on."""
+  """Packs `rows` rows like those that a run trains on."""
   return sample_rows(
     run.config['tasks'],
     PROMPTS[run.config['prompts']],
@@ -86,7 +91,7 @@ def sample_rows_of(run: Run, *, rows: int) -> PackedBatch:
 
 
 def _cases() -> list[Case]:
-  """A case of every cohort, with all its modalities."""
+  """One case per cohort, with all of its modalities."""
   cases = []
   for cohort in sorted({route.cohort for route in ROUTES}):
     routes = [route for route in ROUTES if route.cohort == cohort]

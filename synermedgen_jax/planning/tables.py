@@ -1,4 +1,4 @@
-"""A plan as text for people."""
+"""Formats a plan as text."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from synermedgen_jax.planning.plan import UTILISATION, Plan
 
 _STATE = {
-  'trainable': 'parameters that train, float32',
+  'trainable': 'trainable parameters, float32',
   'opt_state': 'optimiser state',
-  'ema': 'averaged copy',
+  'ema': 'moving average of parameters',
   'frozen': 'frozen parameters',
 }
 
 
 def describe(plan: Plan) -> str:
-  """Memory, work, messages and speed, in aligned lines."""
+  """Formats memory, operations, communication and speed as aligned lines."""
   mesh = ' x '.join(f'{axis} {size}' for axis, size in plan.mesh.items())
   fill = ', '.join(f'{n} {100 * f:.0f} %' for n, f in plan.fill.items())
   active = ', '.join(
@@ -23,25 +23,25 @@ def describe(plan: Plan) -> str:
   )
   parts = [
     f'{plan.stage} of {plan.model} on {plan.topology}: {plan.devices} devices, '
-    f'mesh {mesh}, {plan.rows} rows a step.',
+    f'mesh {mesh}, {plan.rows} rows per step.',
     f'A row: {plan.capacity}; filled: {fill}.',
     f'Compiled in {plan.compile_seconds:.0f} s.',
     '',
-    'Memory of a device',
+    'Memory per device',
     *[f'  {label:<34} {in_bytes(n):>12}' for label, n in _memory(plan)],
     '',
-    'Floating-point operations of a step, recomputation left out',
+    'Floating-point operations per step, without recomputation',
     *[f'  {name:<34} {n / 1e12:>8.3f} T' for name, n in plan.flops.items()],
-    f'  Attention is counted by active blocks: {active}.',
+    f'  Attention counts active blocks only: {active}.',
     '',
-    'Received by a device in a step',
+    'Received per device and step',
     *_messages(plan),
   ]
   if plan.step_seconds:
     parts += [
       '',
       f'At {100 * UTILISATION:.0f} % of the peak rate: '
-      f'{plan.step_seconds:.2f} s a step, '
+      f'{plan.step_seconds:.2f} s per step, '
       f'{plan.tokens / plan.step_seconds:,.0f} tokens/s, '
       f'{plan.images / plan.step_seconds:,.0f} images/s.',
     ]
@@ -55,11 +55,11 @@ def _memory(plan: Plan) -> Iterable[tuple[str, int]]:
   yield 'temporaries of the step', plan.temporary_bytes
   yield 'peak', plan.peak_bytes
   if plan.limit_bytes:
-    yield 'there is', plan.limit_bytes
+    yield 'available', plan.limit_bytes
 
 
 def in_bytes(count: float) -> str:
-  """A size as people say it."""
+  """Formats a number of bytes with its unit, in powers of 1024."""
   for unit, size in (('GB', 2**30), ('MB', 2**20)):
     if count >= size:
       return f'{count / size:.2f} {unit}'

@@ -1,4 +1,4 @@
-"""TPU slices by the names under which they are rented, and fake devices.
+"""TPU slices by their accelerator types, and fake devices.
 
 Sizes: cloud.google.com/tpu/docs, pages v5e, v5p, v6e.
 """
@@ -15,8 +15,8 @@ from jax.experimental import topologies
 from synermedgen_jax.core.chips import V5E, V5P, V6E, Chip
 from synermedgen_jax.core.errors import UserError
 
-# What is rented -> the chip, and how many of them lie along each axis. The
-# number in a v5p's name counts its TensorCores, two to a chip.
+# Accelerator type -> chip, and number of chips along each axis. The number in
+# the name of a v5p counts TensorCores, two per chip.
 SLICES = {
   **{
     f'v5e-{x * y}': (V5E, (x, y))
@@ -41,9 +41,9 @@ SLICES = {
   },
 }
 
-# The compiler, on a host that is no TPU's, asks nobody what it is, and lets
-# others compile beside it.
-_NO_TPU_HERE = {
+# Environment of the TPU compiler on a host without TPUs: no query for metadata,
+# and other processes may compile at the same time.
+_COMPILER_ENVIRONMENT = {
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
   'TPU_SKIP_MDS_QUERY': '1',
   'TPU_WORKER_HOSTNAMES': 'localhost',
@@ -56,9 +56,9 @@ class Topology:
   """Devices to compile for.
 
   Attributes:
-    name: as given.
-    devices: stand-ins for TPU chips, or this host's fake devices.
-    chip: what they are; None where they are fake.
+    name: name of the topology, such as 'v5p-64' or 'cpu:8'.
+    devices: abstract TPU devices, or fake devices of this host.
+    chip: kind of the devices; None for fake ones.
   """
 
   name: str
@@ -67,15 +67,15 @@ class Topology:
 
 
 def find_topology(name: str) -> Topology:
-  """The devices called `name`: a TPU slice, or `cpu:N` for N fake ones.
+  """Returns the devices of a TPU slice, or N fake devices for `cpu:N`.
 
-  Call it before anything else asks jax for devices: their number is fixed
-  once.
+  Call this before JAX initialises its backends, since it sets their number of
+  devices.
 
   Raises:
-    UserError: there is no such slice, or no compiler for it is installed.
+    UserError: the name is unknown, or the TPU compiler is not installed.
   """
-  # A host that has the compiler for TPUs but none of them looks for them long.
+  # Without this, a host with libtpu and no TPU waits long for one.
   jax.config.update('jax_platforms', 'cpu')
   fake = re.fullmatch(r'cpu:([1-9]\d*)', name)
   if fake:
@@ -88,14 +88,16 @@ def find_topology(name: str) -> Topology:
     )
   chip, sides = SLICES[name]
   shape = 'x'.join(map(str, sides))
-  for variable, value in _NO_TPU_HERE.items():
+  for variable, value in _COMPILER_ENVIRONMENT.items():
     os.environ.setdefault(variable, value)
   try:
-    found = topologies.get_topology_desc(f'{chip.name}:{shape}', platform='tpu')
+    description = topologies.get_topology_desc(
+      f'{chip.name}:{shape}', platform='tpu'
+    )
   except (RuntimeError, ValueError) as error:
     reason = str(error).splitlines()[0]
     raise UserError(
       f'Cannot compile for {name}: {reason}. The compiler comes with '
       "pip install 'jax[tpu]'."
     ) from None
-  return Topology(name, tuple(found.devices), chip)
+  return Topology(name, tuple(description.devices), chip)

@@ -1,1 +1,1 @@
-"""Pages, tables and plots of what was measured."""
+"""Pages, tables and charts of results."""

@@ -1,6 +1,6 @@
-"""Pictures of numbers: losses, SSIM per route, confusion of answers.
+"""Charts: losses, SSIM per route, confusion matrices.
 
-Every function returns a matplotlib `Figure` of its own, as in `pictures`.
+Every function returns a new matplotlib `Figure`, as in `pictures`.
 """
 
 from __future__ import annotations
@@ -56,19 +56,22 @@ def stage_title(stage: Stage) -> str:
   return STAGE_TITLES.get(stage.config['stage'], stage.config['stage'])
 
 
-# Powers of ten along a logarithmic axis are mathematical text.
+# Tick labels of a logarithmic axis are mathematical text.
 @mpl.rc_context(STYLE | {'text.parse_math': True})
 def loss_curves(stages: Sequence[Stage]) -> Figure:
-  """One column per stage: its loss, the parts of it, and token accuracies.
+  """Draws loss, loss terms and token accuracies, one column per stage.
 
-  Lines are training, dots validation. A part that is the whole loss is not
-  drawn twice; a row that no stage has is left out.
+  Lines are training, dots validation. The row of loss terms is left out for a
+  loss of one term; rows without values in any stage are left out.
 
   Args:
-    stages: those with logged steps, first to last.
+    stages: stages with logged steps, first to last.
+
+  Raises:
+    ValueError: there is no stage.
   """
   if not stages:
-    raise ValueError('Curves need at least one stage that logged a step.')
+    raise ValueError('Loss curves need at least one stage with logged steps.')
   losses = _PARTS | _per_task('ntp')
   parts = [_logged(stage, losses) for stage in stages]
   parts = [terms if len(terms) > 1 else {} for terms in parts]
@@ -76,7 +79,7 @@ def loss_curves(stages: Sequence[Stage]) -> Figure:
   loss = [{'loss': ('total', _BLACK)}] * len(stages)
   rows = [('loss', loss), ('parts of the loss', parts)]
   rows.append(('token accuracy', accuracies))
-  rows = [(label, found) for label, found in rows if any(found)]
+  rows = [(label, columns) for label, columns in rows if any(columns)]
   figure = Figure(
     figsize=(max(3.4 * len(stages), 5.2), 2.5 * len(rows) + 0.5),
     layout='constrained',
@@ -111,7 +114,7 @@ def loss_curves(stages: Sequence[Stage]) -> Figure:
 
 
 def _per_task(term: str) -> dict[str, tuple[str, str]]:
-  """'TERM/TASK' -> label and colour, of every task that has answers."""
+  """'TERM/TASK' -> label and colour, for every task with questions."""
   names = [task.name for task in TASKS.values() if task.kind == 'question']
   return {
     f'{term}/{name}': (name.upper(), color)
@@ -144,7 +147,7 @@ def _spans_decades(axis: Axes) -> bool:
 
 
 def _label_steps(axes: np.ndarray) -> None:
-  """The steps below the lowest axis of every column."""
+  """Labels the steps below the lowest axis of every column."""
   for column in axes.T:
     shown = [axis for axis in column if axis.axison]
     shown[-1].set_xlabel('step')
@@ -153,21 +156,23 @@ def _label_steps(axes: np.ndarray) -> None:
 
 @mpl.rc_context(STYLE)
 def route_bars(metrics: Mapping[str, Any]) -> Figure:
-  """SSIM of the model and the baselines, a group of bars per route.
+  """Draws SSIM of the model and the baselines, one group of bars per route.
 
   Args:
-    metrics: with `synthesis` and `summary`, as in metrics.json.
+    metrics: content of metrics.json, with `synthesis` and `summary`.
   """
   synthesis = metrics['synthesis']
   names = list(synthesis)
   figure = Figure(figsize=(8.2, 0.46 * len(names) + 1.5), layout='constrained')
   axis = figure.subplots()
-  places = _spaced(names)
-  for y, name in zip(places, names, strict=True):
+  positions = _spaced(names)
+  for y, name in zip(positions, names, strict=True):
     _draw_bars(axis, y, synthesis[name])
-  axis.set_yticks(places, [route_title(ROUTES_BY_NAME[name]) for name in names])
+  axis.set_yticks(
+    positions, [route_title(ROUTES_BY_NAME[name]) for name in names]
+  )
   axis.tick_params(axis='y', length=0)
-  axis.set_ylim(max(places) + 0.7, -0.7)
+  axis.set_ylim(max(positions) + 0.7, -0.7)
   lowest = min(0.0, *(_ssims(score).min() for score in synthesis.values()))
   axis.set_xlim(lowest, 1.0)
   axis.set_xticks(np.arange(np.ceil(lowest * 5) / 5, 1.01, 0.2))
@@ -190,14 +195,14 @@ def route_bars(metrics: Mapping[str, Any]) -> Figure:
 
 
 def _spaced(names: Sequence[str]) -> list[float]:
-  """A place for every route, a little apart where the cohort changes."""
-  places, y = [], 0.0
+  """Position of every route, with a gap where the cohort changes."""
+  positions, y = [], 0.0
   for i, name in enumerate(names):
     cohort = ROUTES_BY_NAME[name].cohort
     if i:
       y += 1.0 if cohort == ROUTES_BY_NAME[names[i - 1]].cohort else 1.35
-    places.append(y)
-  return places
+    positions.append(y)
+  return positions
 
 
 def _ssims(score: Mapping[str, Any]) -> np.ndarray:
@@ -207,7 +212,7 @@ def _ssims(score: Mapping[str, Any]) -> np.ndarray:
 
 
 def _draw_bars(axis: Axes, y: float, score: Mapping[str, Any]) -> None:
-  """The model above its two trivial baselines; the ceiling is a line."""
+  """Draws model and trivial baselines as bars, the ceiling as a line."""
   baselines = score['baselines']
   for name, offset, height in (
     ('model', -0.18, 0.40),
@@ -236,17 +241,17 @@ def _draw_bars(axis: Axes, y: float, score: Mapping[str, Any]) -> None:
 
 @mpl.rc_context(STYLE)
 def confusion_picture(task: str, confusion: Mapping[str, Any]) -> Figure:
-  """Counts of right and given answers, coloured by share of a row.
+  """Draws the confusion matrix of a task, coloured by share of a row.
 
   Args:
     task: a name in `tasks.registry`.
-    confusion: {truth, said, counts}, as `understanding.score` returns it.
+    confusion: {truth, said, counts}, see `understanding.score`.
   """
   counts = np.array(confusion['counts'], int)
-  truth, said = confusion['truth'], confusion['said']
+  truth, given = confusion['truth'], confusion['said']
   share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
   figure = Figure(
-    figsize=(0.62 * len(said) + 2.4, 0.5 * len(truth) + 1.7),
+    figsize=(0.62 * len(given) + 2.4, 0.5 * len(truth) + 1.7),
     layout='constrained',
   )
   axis = figure.subplots()
@@ -261,7 +266,7 @@ def confusion_picture(task: str, confusion: Mapping[str, Any]) -> Figure:
         va='center',
         color='white' if share[row, column] > 0.55 else 'black',
       )
-  axis.set_xticks(range(len(said)), said, rotation=35, ha='right')
+  axis.set_xticks(range(len(given)), given, rotation=35, ha='right')
   axis.set_yticks(range(len(truth)), truth)
   axis.tick_params(length=0)
   axis.spines[:].set_visible(False)

@@ -1,4 +1,4 @@
-"""A comparison of arms as a picture: points, intervals, seeds."""
+"""Draws a comparison of arms: means, intervals, seeds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BASELINES = {
 
 @mpl.rc_context(STYLE)
 def comparison_chart(comparison: Comparison, study: Study) -> Figure:
-  """A panel per line: each arm's mean and interval, small dots for seeds."""
+  """Draws one panel per line: mean, interval and seeds of each arm."""
   lines = [
     line for line in comparison_lines() if line.name in comparison.results
   ]
@@ -68,14 +68,14 @@ def _draw(axis: Axes, comparison: Comparison, study: Study, line: Line) -> None:
   for name, estimate in comparison.baselines[line.name].items():
     _, color, dashes = _BASELINES[name]
     axis.axvline(estimate.value, color=color, lw=1.2, dashes=dashes, zorder=1)
-  for place, arm in enumerate(comparison.arms):
+  for row, arm in enumerate(comparison.arms):
     figure = study.arm(arm).published.get(line.name)
     if figure is not None:
-      axis.plot(figure, place, 'D', mfc='none', color=_BLACK, ms=5, zorder=2)
+      axis.plot(figure, row, 'D', mfc='none', color=_BLACK, ms=5, zorder=2)
     if arm not in results:
       axis.annotate(
         'not measured' if arm in comparison.seeds else 'not run',
-        (0.02, place),
+        (0.02, row),
         xycoords=('axes fraction', 'data'),
         va='center',
         color=GREY,
@@ -83,12 +83,10 @@ def _draw(axis: Axes, comparison: Comparison, study: Study, line: Line) -> None:
       )
       continue
     estimate = results[arm].estimate
-    axis.hlines(place, estimate.low, estimate.high, color=BLUE, lw=1.8)
+    axis.hlines(row, estimate.low, estimate.high, color=BLUE, lw=1.8)
     for value in results[arm].seeds.values():
-      axis.plot(value, place + 0.24, '.', color=GREY, ms=4)
-    axis.plot(
-      estimate.value, place, 'o', color=BLUE, ms=5, mec='white', zorder=3
-    )
+      axis.plot(value, row + 0.24, '.', color=GREY, ms=4)
+    axis.plot(estimate.value, row, 'o', color=BLUE, ms=5, mec='white', zorder=3)
   if comparison.reference in results:
     value = results[comparison.reference].estimate.value
     axis.axvline(value, color=BLUE, lw=0.6, zorder=0)

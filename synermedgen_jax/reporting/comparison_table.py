@@ -1,4 +1,4 @@
-"""A comparison of arms as Markdown."""
+"""Formats a comparison of arms as Markdown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from synermedgen_jax.evaluation.comparison import Comparison, Estimate, Result
 from synermedgen_jax.evaluation.lines import Line, comparison_lines
 from synermedgen_jax.reporting.study import Study
 
-_FEW = 4  # subjects of a dataset
+_FEW = 4  # datasets with fewer subjects get a warning
 _BASELINES = {
   'copy_source': 'copy of the source',
   'mean_target': 'mean target of the training subjects',
@@ -18,11 +18,11 @@ _BASELINES = {
 
 
 def markdown(comparison: Comparison, study: Study, plot: str) -> str:
-  """Overview, plot, a table per line, and the definitions of all numbers.
+  """Returns a page: overview, plot, one table per line, definitions.
 
   Args:
-    comparison: the numbers.
-    study: the texts.
+    comparison: results of `compare`.
+    study: titles and texts.
     plot: path of the plot, relative to the page.
   """
   parts = [
@@ -46,7 +46,7 @@ def markdown(comparison: Comparison, study: Study, plot: str) -> str:
 
 
 def _title(comparison: Comparison, line: Line) -> str:
-  """'SSIM, 22 routes', with the number of scored routes if not all."""
+  """Title of a line, with the number of scored routes if some are missing."""
   count = comparison.routes[line.name]
   if not line.routes or count == len(line.routes):
     return line.title
@@ -65,15 +65,15 @@ def _what_ran(comparison: Comparison, study: Study) -> str:
   if few:
     lines.append(
       f'**Few subjects** of {", ".join(few)}: the intervals below are too '
-      'narrow, and empty for a single subject.\n'
+      'narrow, and have no width for a single subject.\n'
     )
   missing = [a for a in comparison.arms if a not in comparison.seeds]
   if missing:
     titles = '; '.join(f'{study.arm(a).title} (`{a}`)' for a in missing)
     lines.append(f'**Not run:** {titles}.\n')
-  wanted = {seed for seeds in comparison.seeds.values() for seed in seeds}
+  every_seed = {seed for seeds in comparison.seeds.values() for seed in seeds}
   for arm, seeds in comparison.seeds.items():
-    if lacking := sorted(wanted - set(seeds)):
+    if lacking := sorted(every_seed - set(seeds)):
       lines.append(
         f'**Seeds missing** of {study.arm(arm).title} (`{arm}`): '
         f'{", ".join(lacking)}.\n'
@@ -108,7 +108,7 @@ def _rows(
   comparison: Comparison, study: Study, line: Line
 ) -> Iterator[list[str]]:
   reference = study.arm(comparison.reference).title
-  columns = ['arm', 'mean [95 %]', f'less {reference} [95 %]', 'seeds']
+  columns = ['arm', 'mean [95 %]', f'minus {reference} [95 %]', 'seeds']
   yield [*columns, 'published'] if study.has_published else columns
   for cells in _cells(comparison, study, line):
     yield cells if study.has_published else cells[:-1]
@@ -155,7 +155,7 @@ def _difference(result: Result) -> str:
 
 
 def _seeds(result: Result) -> str:
-  """The number of seeds, and each one's value."""
+  """The number of seeds and their values."""
   values = ', '.join(f'{value:.1f}' for value in result.seeds.values())
   return f'{len(result.seeds)}: {values}'
 
@@ -165,18 +165,18 @@ def _definitions(comparison: Comparison, study: Study) -> Iterator[str]:
     if line.name in comparison.results:
       yield f'**{line.title}**: {line.definition}'
   yield (
-    '**Mean**: seeds are averaged within a subject first. **[95 %]**: '
-    f'percentiles of {comparison.resamples} bootstrap resamples of subjects, '
-    'as many from each dataset as there are, the same resample for all arms '
-    'and routes, so differences are paired. The interval covers the choice of '
-    'subjects. It does not cover training seeds, which the column of seeds '
-    'lists one by one. With few subjects such intervals are somewhat narrow.'
+    '**Mean**: over seeds within each subject, then over subjects. **[95 %]**: '
+    f'percentiles over {comparison.resamples} bootstrap resamples of subjects, '
+    'which keep the number of subjects of each dataset. All arms and routes '
+    'share the resamples, so differences are paired. The interval covers the '
+    'choice of subjects, not that of training seeds; the column of seeds lists '
+    'their values. With few subjects, such intervals are somewhat too narrow.'
   )
   yield (
-    '**Baselines** come from the runs of the reference: the source itself; '
-    'the mean image of the training subjects at that height; the truth '
-    'through the autoencoder and back. **Chance** of MI is the share of the '
-    'most frequent modality among the panels asked.'
+    '**Baselines** are those of the reference runs: the source itself; the '
+    'mean image of the training subjects at the same relative position; the '
+    'truth through the autoencoder. **Chance** for MI is the share of the most '
+    'frequent modality among all panels.'
   )
   if study.has_published:
     yield f'**Published**: {study.published} "–": no figure.'
@@ -189,7 +189,7 @@ def _definitions(comparison: Comparison, study: Study) -> Iterator[str]:
 
 
 def _markdown_rows(rows: list[list[str]]) -> str:
-  """Rows of cells as a Markdown table; the first row is its head."""
+  """Formats rows of cells as a Markdown table; the first is the header."""
   head, *body = rows
   lines = [head, ['---'] * len(head), *body]
   return ''.join(f'| {" | ".join(cells)} |\n' for cells in lines)

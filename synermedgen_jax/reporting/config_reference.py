@@ -2,8 +2,8 @@
 
   python -m synermedgen_jax.reporting.config_reference
 
-The tables stand between two comments of the page; the rest is kept. They come
-from `config/defaults.py` and from the fields of `ObjectiveConfig`.
+Replaces the text between two comments of the page with tables of the keys in
+`config/defaults.py` and the fields of `ObjectiveConfig`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ END = '<!-- config keys: end -->'
 
 
 def with_tables(page: str) -> str:
-  """The page with new tables.
+  """Replaces the tables of a page.
 
   Args:
-    page: Markdown with the two comments.
+    page: Markdown with the comments `BEGIN` and `END`.
 
   Raises:
     ValueError: a comment is missing.
@@ -40,7 +40,7 @@ def with_tables(page: str) -> str:
 
 
 def tables() -> str:
-  """The keys as Markdown, one table per section."""
+  """Formats the config keys as Markdown, one table per section."""
   parts = [f'### {heading}\n\n{_table(keys)}' for heading, keys in KEYS.items()]
   parts.append(f'### Weights of the losses\n\n{_table(_objective_keys())}')
   return '\n\n'.join(parts)
@@ -60,7 +60,7 @@ def _value(value: Any) -> str:
 
 
 def _objective_keys() -> Iterable[Key]:
-  """The fields of `ObjectiveConfig`, with the meanings of its docstring."""
+  """The fields of `ObjectiveConfig`; their meanings are in its docstring."""
   text = inspect.getdoc(ObjectiveConfig).partition('Attributes:\n')[2]
   meanings = {}
   for names, meaning in re.findall(

@@ -1,4 +1,4 @@
-"""What `prepare --check` found, as text and as one page."""
+"""Results of `prepare --check` as text and as one HTML page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from synermedgen_jax.reporting.markup import Html, document, picture, table, tag
 from synermedgen_jax.reporting.pictures import STYLE, to_png
 from synermedgen_jax.slices.inspection import CaseFacts, VolumeFacts
 
-_SHOWN = 10
+_SHOWN = 10  # cases with pictures
 _SQUARES = 8  # along each side of the checkerboard
 _HEAD = (
   'case',
@@ -24,17 +24,17 @@ _HEAD = (
   'values',
   '1 to 99 %',
   'grid',
-  'lies off',
+  'offset',
 )
 
 
 def worst_first(cases: Sequence[CaseFacts]) -> list[CaseFacts]:
-  """Cases with problems, then those that are furthest off, then the rest."""
+  """Sorts by number of problems, then by offset, largest first."""
   return sorted(cases, key=lambda c: (-len(c.problems), -c.distance, c.id))
 
 
 def summary(cases: Sequence[CaseFacts]) -> str:
-  """Text: every problem a line, and the count."""
+  """One line per problem, and a line with the number of cases."""
   bad = [case for case in cases if case.problems]
   lines = [f'{c.id}: {p}' for c in worst_first(bad) for p in c.problems]
   slices = sum(case.usable for case in cases)
@@ -46,7 +46,12 @@ def summary(cases: Sequence[CaseFacts]) -> str:
 
 
 def inspection_page(cases: Sequence[CaseFacts], most_offset: float) -> str:
-  """The page: problems, pictures of the worst ten, a table of all files."""
+  """An HTML page of problems, pictures of the worst cases, and all files.
+
+  Args:
+    cases: results of the check.
+    most_offset: offset in mm above which a volume counts as misaligned.
+  """
   ordered = worst_first(cases)
   bad = [case for case in ordered if case.problems]
   shown = [case for case in ordered if case.pictures][:_SHOWN]
@@ -56,9 +61,9 @@ def inspection_page(cases: Sequence[CaseFacts], most_offset: float) -> str:
       tag('h1', 'Check of the volumes'),
       tag(
         'p',
-        f'{len(cases)} cases, {len(bad)} with problems. A volume lies off '
-        f'where it fits the reference better elsewhere, by more than '
-        f'{most_offset:g} mm.',
+        f'{len(cases)} cases, {len(bad)} with problems. A volume is '
+        f'misaligned if it fits the reference better after a shift of more '
+        f'than {most_offset:g} mm.',
         cls='soft',
       ),
       tag('h2', 'Problems'),
@@ -88,7 +93,7 @@ def _pictures(cases: Sequence[CaseFacts]) -> Iterator[Html]:
 
 @mpl.rc_context(STYLE)
 def _slices(case: CaseFacts) -> Figure:
-  """The modalities side by side, then the two that are furthest apart."""
+  """Draws the modalities side by side, then a checkerboard of two of them."""
   images = list(case.pictures.items())
   count = len(images) + (len(images) > 1)
   figure = Figure(figsize=(2.1 * count, 2.3), layout='constrained')
@@ -101,14 +106,14 @@ def _slices(case: CaseFacts) -> Figure:
     rows, columns = np.indices(first.shape) * _SQUARES // len(first)
     board = np.where((rows + columns) % 2, second, first)
     axes[-1].imshow(board, cmap='gray', vmin=-1, vmax=1)
-    axes[-1].set_title('both, by turns')
+    axes[-1].set_title('checkerboard')
   for ax in axes:
     ax.set_axis_off()
   return figure
 
 
 def _furthest_apart(case: CaseFacts) -> tuple[Modality, Modality]:
-  """The reference and the volume that lies furthest from it."""
+  """The reference and the volume with the largest offset from it."""
   off = {m: v.offset for m, v in case.volumes.items() if v.offset}
   worst = max(off, key=lambda m: off[m].distance, default=None)
   names = list(case.pictures)
@@ -130,12 +135,12 @@ def _cells(facts: VolumeFacts) -> list[str]:
     facts.axes,
     f'{facts.low:g} to {facts.high:g}',
     f'{facts.percentiles[0]:.4g} to {facts.percentiles[1]:.4g}',
-    'the same' if facts.same_grid else 'its own',
-    _lies_off(facts),
+    'shared' if facts.same_grid else 'own',
+    _offset(facts),
   ]
 
 
-def _lies_off(facts: VolumeFacts) -> str:
+def _offset(facts: VolumeFacts) -> str:
   if facts.offset is None:
     return '–'
-  return str(facts.offset) if facts.offset.distance else 'not'
+  return str(facts.offset) if facts.offset.distance else 'none'

@@ -1,6 +1,6 @@
-"""HTML elements for the report: escaped text, tables, pictures inside.
+"""HTML elements of the report: escaped text, tables, embedded pictures.
 
-All text goes through `tag`, which escapes whatever is not HTML already.
+All text goes through `tag`, which escapes everything that is not `Html`.
 """
 
 from __future__ import annotations
@@ -54,26 +54,26 @@ code { font: .85em ui-monospace, Menlo, Consolas, monospace;
 
 
 class Html(str):
-  """Text that is HTML already."""
+  """A string of HTML, which is not escaped again."""
 
   __slots__ = ()
 
 
 def tag(name: str, *children: object, **attributes: str) -> Html:
-  """An element; children and attributes that are not `Html` are escaped.
+  """Returns an element; attributes, and children not `Html`, are escaped.
 
   tag('p', 'a < b', cls='soft') -> '<p class="soft">a &lt; b</p>'
   """
   inner = join(children)
-  given = ''.join(
+  attributes_text = ''.join(
     f' {key.replace("cls", "class")}="{html.escape(str(value))}"'
     for key, value in attributes.items()
   )
-  return Html(f'<{name}{given}>{inner}</{name}>')
+  return Html(f'<{name}{attributes_text}>{inner}</{name}>')
 
 
 def join(children: Iterable[object]) -> Html:
-  """Children as text one after another, escaped unless they are `Html`."""
+  """Concatenates children, escaped unless they are `Html`."""
   return Html(
     ''.join(
       child if isinstance(child, Html) else html.escape(str(child))
@@ -83,7 +83,7 @@ def join(children: Iterable[object]) -> Html:
 
 
 def document(title: str, sections: Iterable[str]) -> str:
-  """A whole HTML file; sections are HTML."""
+  """Returns a complete HTML file; sections are not escaped."""
   return (
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -100,7 +100,7 @@ def table(
   *,
   left: Sequence[int] = (0,),
 ) -> Html:
-  """A table; columns other than those in `left` hold numbers."""
+  """Returns a table; columns not in `left` are right-aligned numbers."""
 
   def line(cells: Sequence[str], kind: str) -> Html:
     return tag(
@@ -119,7 +119,7 @@ def table(
 
 
 def picture(words: str, png: bytes) -> Html:
-  """A PNG file as an image; `words` say what it shows."""
+  """Embeds a PNG file as an image with the alternative text `words`."""
   data = base64.b64encode(png).decode()
   return Html(
     f'<img alt="{html.escape(words)}" src="data:image/png;base64,{data}">'
@@ -127,7 +127,7 @@ def picture(words: str, png: bytes) -> Html:
 
 
 def facts(values: Mapping[str, Any]) -> Html:
-  """Nested values as rows, keys joined by dots."""
+  """Returns a table of nested values, with keys joined by dots."""
   rows = [
     [tag('code', key), value if value else '–'] for key, value in _flat(values)
   ]

@@ -1,4 +1,4 @@
-"""The report's page: one file with its pictures inside, no script, no links."""
+"""The report as one HTML file with embedded pictures, without scripts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from synermedgen_jax.tasks.registry import TASKS
 
 
 def evaluate_command(workdir: Path) -> str:
-  """The command that measures a stage."""
+  """Returns the shell command that measures a stage."""
   folder = shlex.quote(str(workdir))
   return f'python -m synermedgen_jax.evaluate --workdir={folder}'
 
@@ -35,14 +35,15 @@ def page(
   evaluation: Evaluation | None,
   pictures: Mapping[str, bytes],
 ) -> str:
-  """The whole report.
+  """Returns the HTML of the report.
 
   Args:
-    stages: first to last; the last is the one reported on.
-    missing: lines on stages that were left out.
-    evaluation: of the last stage; None if there is none.
-    pictures: PNG files by name, any of: loss_curves, route_bars, understanding,
-      confusion_<task>, overview, panels/<route>.
+    stages: first to last; the report is about the last one.
+    missing: one line for each earlier stage that cannot be read.
+    evaluation: results of the last stage; None = not measured.
+    pictures: name -> content of a PNG file. Names are loss_curves, route_bars,
+      understanding, confusion_TASK, overview and panels/ROUTE; all optional
+      except route_bars if routes were scored.
   """
   stage = stages[-1]
   metrics = evaluation.metrics if evaluation else {}
@@ -129,20 +130,20 @@ def _missing(
   missing: Sequence[str],
   evaluation: Evaluation | None,
 ) -> Iterator[Sequence[str]]:
-  """What the report lacks, each with the command that makes it."""
+  """Yields a note per missing part, with the command that computes it."""
   yield from ((line,) for line in missing)
   for stage in stages:
     if not stage.rows:
       yield (
-        f'{stage.workdir} holds no metrics.jsonl with a step: no curves of '
-        f'{stage_title(stage)}. Training writes it: ',
+        f'{stage.workdir}/metrics.jsonl has no logged step, so the curves of '
+        f'{stage_title(stage)} are missing. Training writes it: ',
         tag('code', 'python -m synermedgen_jax.main --config=… --workdir=…'),
       )
   workdir = stages[-1].workdir
   again = tag('code', evaluate_command(workdir))
   if stages[-1].config['stage'] == 'autoencoder':
     yield (
-      'An autoencoder has no answers and no routes: report a later stage.',
+      'An autoencoder has no answers and no routes; report on a later stage.',
     )
   elif evaluation is None:
     yield 'This stage has not been measured. Measure it with ', again
@@ -162,15 +163,16 @@ def _missing_parts(
       yield 'Stage I trains no synthesis. Stage II does: ', tag('code', command)
     else:
       yield 'Synthesis has not been measured. Measure it with ', again
-  lacking = set(evaluation.metrics.get('synthesis', {})) - set(
+  without_panel = set(evaluation.metrics.get('synthesis', {})) - set(
     evaluation.panels
   )
-  if lacking:
-    yield f'No pictures of {", ".join(sorted(lacking))}. Make them with ', again
+  if without_panel:
+    names = ', '.join(sorted(without_panel))
+    yield f'No pictures of {names}. Compute them with ', again
   if 'understanding' not in evaluation.metrics:
-    yield 'The questions have not been asked. Ask them with ', again
+    yield 'Understanding has not been measured. Measure it with ', again
   elif not evaluation.questions:
-    yield 'No examples of questions. Make them with ', again
+    yield 'No examples of questions. Compute them with ', again
 
 
 def _synthesis(
@@ -184,10 +186,10 @@ def _synthesis(
   yield _route_table(metrics)
   yield tag(
     'p',
-    'Within the body mask; mean over the cases of a subject, then over '
-    'subjects. n: subjects. A win is an SSIM above that of the source as it '
-    'is (copy) and of the mean target image of the training subjects (mean). '
-    'Ceiling: the truth through the autoencoder and back.',
+    'In the body mask; mean over the cases of a subject, then over subjects. '
+    'n: number of subjects. copy: the unchanged source. mean: the mean target '
+    'image of the training subjects. ceiling: the truth through the '
+    'autoencoder. win: the SSIM is above that of copy and of mean.',
     cls='soft',
   )
   yield picture('SSIM per route', pictures['route_bars'])
@@ -267,11 +269,12 @@ def _understanding(
   if 'understanding' in pictures:
     yield tag('h3', 'The first question of each task')
     yield picture(
-      'A question of each task with the answers', pictures['understanding']
+      'A question of each task, with the right and the given answer',
+      pictures['understanding'],
     )
   for task in scores:
     if f'confusion_{task}' in pictures:
-      yield tag('h3', f'{task.upper()}: right answers and those given')
+      yield tag('h3', f'{task.upper()}: right and given answers')
       yield picture(
         f'Confusion table of {task.upper()}', pictures[f'confusion_{task}']
       )
@@ -305,7 +308,7 @@ def _training(
 def _settings(
   stages: Sequence[Stage], metrics: Mapping[str, Any]
 ) -> Iterator[Html]:
-  """How numbers are defined, how they were sampled, and what trained them."""
+  """Definitions of all numbers, settings of evaluation, configs of training."""
   for part, metrics_of_part in metrics.get('definition', {}).items():
     yield tag('h2', f'Definitions: {part}')
     yield facts(metrics_of_part)

@@ -1,8 +1,8 @@
-"""Pictures of images: syntheses, and questions with the model's answers.
+"""Draws synthesised slices, and questions with the model's answers.
 
-Every function returns a matplotlib `Figure` of its own; nothing here touches
-pyplot's global state. Slices are shown as stored: anterior up, the patient's
-right on the left. `charts` draws numbers.
+Every function returns a new matplotlib `Figure` and leaves pyplot's global
+state alone. Slices are shown as stored: anterior up, the patient's right on the
+left. `charts` draws numbers.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ STYLE = {
   'legend.fontsize': 8.5,
   'figure.titlesize': 11,
   'figure.titleweight': 'bold',
-  'text.parse_math': False,  # a dollar in an answer is a dollar
+  'text.parse_math': False,  # answers may contain dollar signs
 }
-# Okabe and Ito: told apart with any colour vision. Marks never rely on them
-# alone.
+# The palette of Okabe and Ito, which is safe for colour-blind readers. Marks
+# never differ by colour alone.
 BLUE, ORANGE, GREEN, RED, SKY, GREY = (
   '#0072B2',
   '#E69F00',
-  '#00795A',  # darkened, so that it can be read as text
-  '#C34A00',  # likewise
+  '#00795A',  # darkened for legible text
+  '#C34A00',  # darkened for legible text
   '#56B4E9',
   '#6B6B6B',
 )
@@ -59,18 +59,18 @@ OVERVIEW = (
   'brats_t2_to_t1ce',
   'brats_t1ce_to_flair',
 )
-# Colours, and the share of the window that they span. PET is read dark on
-# white, and most of it lies far below what the hottest organs take up.
+# Colour map, and the share of the window that it spans. PET is shown dark on
+# white, and most tissue has far lower uptake than the hottest organs.
 _SHOWN = {Modality.PET: ('gray_r', 0.5)}
 _AS_STORED = ('gray', 1.0)
 _ROWS = 3
 _STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
-_ROUNDING = 1e-6  # of float32 images
+_ROUNDING = 1e-6  # relative error of float32 images
 _RIGHT, _WRONG = '\N{CHECK MARK}', '\N{BALLOT X}'
 
 
 def to_png(figure: Figure, *, dpi: int = 120) -> bytes:
-  """The figure as the content of a PNG file, nothing cut off."""
+  """Returns the figure as the content of a PNG file."""
   file = io.BytesIO()
   figure.savefig(
     file, format='png', dpi=dpi, bbox_inches='tight', pad_inches=0.08
@@ -84,27 +84,28 @@ def route_title(route: Route) -> str:
 
 
 def error_limit(panel: Panel) -> float:
-  """Where the error map's colours end, in the target's unit.
+  """Limit of the colour scale of the error map, in the target's unit.
 
-  The 99.5th percentile of the absolute error in the body, rounded up to a
-  number that reads well; a hundredth of the window where there is no error.
+  The 99.5th percentile of the absolute error in the body, rounded up to a round
+  number; a hundredth of the window if the error is zero.
   """
   inside = panel.mask if panel.mask.any() else np.ones_like(panel.mask)
-  found = float(np.percentile(np.abs(panel.error[inside]), 99.5))
-  if not found > 0:
+  largest = float(np.percentile(np.abs(panel.error[inside]), 99.5))
+  if not largest > 0:
     low, high = panel.target_window
     return (high - low) / 100
-  power = 10.0 ** math.floor(math.log10(found))
-  return next(s * power for s in _STEPS if found <= s * power * (1 + _ROUNDING))
+  power = 10.0 ** math.floor(math.log10(largest))
+  limits = (step * power for step in _STEPS)
+  return next(x for x in limits if largest <= x * (1 + _ROUNDING))
 
 
 @mpl.rc_context(STYLE)
 def route_panel(panel: Panel, score: Mapping[str, Any] | None = None) -> Figure:
-  """Up to three slices: source, synthesis, truth, and the signed error.
+  """Draws source, synthesis, truth and signed error of up to three slices.
 
   Args:
-    panel: the slices; of more than three, the first three are shown.
-    score: the route's entry in metrics.json, for the title.
+    panel: the slices; the first three are drawn.
+    score: entry of the route in metrics.json, for the title.
   """
   rows = min(_ROWS, len(panel.source))
   height, width = panel.source.shape[1:]
@@ -140,7 +141,7 @@ def route_panel(panel: Panel, score: Mapping[str, Any] | None = None) -> Figure:
 def _parts(
   panel: Panel,
 ) -> tuple[tuple[str, Float[np.ndarray, 'n h w'], Modality], ...]:
-  """What is shown side by side: its name, its slices, what they are of."""
+  """(name, slices, modality) of the columns that show images."""
   route = panel.route
   return (
     ('source', panel.source, route.source),
@@ -160,14 +161,14 @@ def _panel_title(panel: Panel, score: Mapping[str, Any] | None) -> str:
 
 
 def _panel_note(panel: Panel) -> str:
-  """The windows, the orientation and the outline, in two lines."""
+  """Describes windows, orientation and outline in two lines."""
   route = panel.route
   source = _range(panel.source_window, route.source)
   target = _range(panel.target_window, route.target)
   return (
     f'Subject {panel.subject}. Grey scale of the source: {source}; of '
     f'synthesis and truth: {target}.\n{PICTURED[panel.plane]}. The outline '
-    'in the error map is the body mask that is scored.'
+    'in the error map is the body mask.'
   )
 
 
@@ -186,7 +187,7 @@ def _show(
   image: Float[np.ndarray, 'h w'],
   modality: Modality | None = None,
 ) -> None:
-  """An image in [-1, 1]; as it is stored where its modality is not told."""
+  """Draws an image in [-1, 1]; in grey if the modality is None."""
   cmap, share = _SHOWN.get(modality, _AS_STORED)
   axis.imshow(
     image, cmap=cmap, vmin=-1, vmax=2 * share - 1, interpolation='nearest'
@@ -217,11 +218,14 @@ def _bare(axis: Axes) -> None:
 
 @mpl.rc_context(STYLE)
 def overview(panels: Mapping[str, Panel], *, most: int = 8) -> Figure:
-  """One slice of several routes, source above synthesis above truth.
+  """Draws one slice of several routes: source, synthesis and truth in rows.
 
   Args:
-    panels: by name of the route; those of `OVERVIEW` come first.
-    most: how many routes at most.
+    panels: route name -> panel; the routes of `OVERVIEW` come first.
+    most: maximum number of routes.
+
+  Raises:
+    ValueError: there is no panel.
   """
   names = [name for name in OVERVIEW if name in panels]
   names += [name for name in panels if name not in names]
@@ -249,15 +253,18 @@ def overview(panels: Mapping[str, Panel], *, most: int = 8) -> Figure:
 
 
 def _short(modality: Modality) -> str:
-  """'T1 (MRI)' -> 'T1': columns are narrow."""
+  """'T1 (MRI)' -> 'T1', for narrow columns."""
   return modality.label.removesuffix(' (MRI)')
 
 
 @mpl.rc_context(STYLE)
 def understanding_picture(questions: Sequence[Question]) -> Figure:
-  """The first question of each task with the right answer and the model's.
+  """Draws the first question of each task with the right and given answer.
 
-  Right is green with a check mark, wrong is red with a cross.
+  Right answers are green with a check mark, wrong ones red with a cross.
+
+  Raises:
+    ValueError: there is no question.
   """
   first: dict[str, Question] = {}
   for question in questions:
@@ -309,10 +316,10 @@ def _draw_question(
     f'{question.task.upper()}   {words}', y=0.985, va='top', size=10.5, **left
   )
   right = is_correct(_record(question))
-  said = question.prediction.strip() or '(nothing)'
+  given = question.prediction.strip() or '(empty)'
   part.text(
     y=0.13,
-    s=f'{_RIGHT if right else _WRONG} model: {_wrap(said, 60)}     right '
+    s=f'{_RIGHT if right else _WRONG} model: {_wrap(given, 60)}     right '
     f'answer: {question.answer}',
     va='bottom',
     size=9.5,
@@ -330,28 +337,28 @@ def _record(question: Question) -> dict[str, str]:
 
 
 def _image_names(question: Question) -> list[str]:
-  """What follows an image names it; the one without a name is the source."""
+  """Label of each image; an image without a label is the source."""
   return [letter or 'source' for letter in question.letters]
 
 
 def _mark_panels(axes: Sequence[Axes], question: Question) -> None:
-  """The right answer under each panel, and the given one where it is wrong."""
+  """Writes the right answer, and a wrong given one, under each panel."""
   panels = parts_of(_record(question))
-  for axis, (truth, said) in zip(axes, panels, strict=False):
-    right = truth == said
-    words = f'{_RIGHT} {truth}' if right else f'{_WRONG} {said or "unread"}'
+  for axis, (truth, given) in zip(axes, panels, strict=False):
+    right = truth == given
+    words = f'{_RIGHT} {truth}' if right else f'{_WRONG} {given or "unread"}'
     axis.set_xlabel(
       words if right else f'{words}\nis {truth}', color=GREEN if right else RED
     )
 
 
 def _frame_candidates(axes: Sequence[Axes], question: Question) -> None:
-  """Green around the right candidate, red around a wrong choice."""
-  right, said = (
+  """Frames the right candidate in green and a wrong choice in red."""
+  right, given = (
     read_letter(words)[0] for words in (question.answer, question.prediction)
   )
   for axis, letter in zip(axes, question.letters, strict=False):
-    if letter and letter in (right, said):
+    if letter and letter in (right, given):
       color = GREEN if letter == right else RED
       axis.spines[:].set(visible=True, color=color, linewidth=2.5)
       mark = _RIGHT if letter == right else _WRONG
@@ -361,23 +368,23 @@ def _frame_candidates(axes: Sequence[Axes], question: Question) -> None:
 def _write_options(
   axes: Sequence[Axes], question: Question, options: Sequence[str]
 ) -> None:
-  """The options beside the images; the right one and a wrong choice marked."""
-  right, said = (
+  """Writes the options beside the images; marks right and wrong choices."""
+  right, given = (
     read_letter(words)[0] for words in (question.answer, question.prediction)
   )
-  beside = axes[min(len(question.images), len(axes) - 1)]
-  for place, option in enumerate(options):
+  axis = axes[min(len(question.images), len(axes) - 1)]
+  for row, option in enumerate(options):
     letter = option.rsplit(' ', 1)[-1]
     color, mark = 'black', ''
     if letter and letter == right:
       color, mark = GREEN, f' {_RIGHT}'
-    elif letter and letter == said:
+    elif letter and letter == given:
       color, mark = RED, f' {_WRONG}'
-    beside.text(
+    axis.text(
       0.0,
-      1 - (place + 0.5) / len(options),
+      1 - (row + 0.5) / len(options),
       _wrap(option, 56) + mark,
-      transform=beside.transAxes,
+      transform=axis.transAxes,
       va='center',
       color=color,
       size=10,

@@ -1,4 +1,4 @@
-"""Reads the files of training and evaluation from a workdir, for a report."""
+"""Reads results of training and evaluation from a workdir."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Stage:
   """One stage of training.
 
   Attributes:
-    workdir: where it was trained.
-    config: its config, plain values.
-    versions: of the libraries, by name.
-    rows: one mapping from names to values per logged step, in order.
+    workdir: workdir of the run.
+    config: config of the run, as plain values.
+    versions: library -> version.
+    rows: name -> value for each logged step, in order.
   """
 
   workdir: Path
@@ -42,8 +42,8 @@ class Stage:
     self, name: str
   ) -> tuple[Int[np.ndarray, ' k'], Float[np.ndarray, ' k']]:
     """The steps at which `name` was logged, and its values."""
-    found = [(row['step'], row[name]) for row in self.rows if name in row]
-    steps, values = zip(*found, strict=True) if found else ((), ())
+    points = [(row['step'], row[name]) for row in self.rows if name in row]
+    steps, values = zip(*points, strict=True) if points else ((), ())
     return np.array(steps, int), np.array(values, float)
 
 
@@ -53,14 +53,14 @@ class Panel:
 
   Attributes:
     route: source -> target.
-    source, synthesis, truth: in [-1, 1], which spans the target's window (for
-      the source, its own).
-    mask: the body.
-    indices: the places of the slices in their volume.
-    source_window: what -1 and 1 are in the source, in its unit.
-    target_window: likewise, of synthesis and truth.
-    plane: of the slices, a name in `grids.PLANES`.
-    subject: whom it shows.
+    source: source slices; [-1, 1] spans `source_window`.
+    synthesis, truth: target slices; [-1, 1] spans `target_window`.
+    mask: body mask.
+    indices: indices of the slices in their volume.
+    source_window: low and high of the source, in its unit.
+    target_window: low and high of the target, in its unit.
+    plane: plane of the slices, a name in `grids.PLANES`.
+    subject: name of the subject.
   """
 
   route: Route
@@ -76,7 +76,7 @@ class Panel:
 
   @property
   def error(self) -> Images:
-    """Synthesis less truth in the target's unit, clipped to its window."""
+    """Synthesis minus truth in the target's unit, clipped to its window."""
     synthesis, truth = (
       np.clip(x, -1, 1).astype(np.float64) for x in (self.synthesis, self.truth)
     )
@@ -86,15 +86,15 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-  """A question that was asked, with its images and what the model said.
+  """A question with its images and the model's answer.
 
   Attributes:
     task: a name in `tasks.registry`.
-    question: its words; further lines are options.
-    answer: the right one.
-    prediction: the model's.
-    images: in [-1, 1], in the order of the question.
-    letters: the name of each image; '' for one without.
+    question: text; lines after the first are options.
+    answer: the right answer.
+    prediction: the model's answer.
+    images: images in [-1, 1], in the order of the question.
+    letters: label of each image; '' = none.
   """
 
   task: str
@@ -110,9 +110,9 @@ class Evaluation:
   """The results of `evaluate`.
 
   Attributes:
-    metrics: as in metrics.json, checked.
-    panels: by name of the route.
-    questions: those with images.
+    metrics: validated content of metrics.json.
+    panels: route name -> panel.
+    questions: the questions whose images were kept.
   """
 
   metrics: Mapping[str, Any]
@@ -121,25 +121,24 @@ class Evaluation:
 
 
 def read_stages(workdir: Path) -> tuple[list[Stage], list[str]]:
-  """The stages that led to a workdir, first to last, by `init_from`.
+  """Reads a workdir and the earlier stages that `init_from` leads to.
 
   Returns:
-    The stages, and a line for each that is missing.
+    The stages, first to last, and one line about each that is missing.
 
   Raises:
-    ResultError: the workdir holds no config, or a file is not what it should
-      be.
+    ResultError: the workdir has no config.json, or a file is malformed.
   """
   if not (workdir / 'config.json').is_file():
     raise ResultError(
-      f'{workdir}: holds no config.json; train a stage there with '
+      f'{workdir}: has no config.json; train a stage in it with '
       'python -m synermedgen_jax.main.'
     )
   stages, missing, seen = [], [], set()
   while True:
     if workdir.resolve() in seen:
       raise ResultError(
-        f'{workdir / "config.json"}: init_from leads back to this stage; '
+        f'{workdir / "config.json"}: init_from leads back to the same stage; '
         'correct it.'
       )
     seen.add(workdir.resolve())
@@ -150,8 +149,8 @@ def read_stages(workdir: Path) -> tuple[list[Stage], list[str]]:
     workdir = Path(earlier)
     if not (workdir / 'config.json').is_file():
       missing.append(
-        f'Stage {stages[0].config["stage"]} began from {earlier}, which '
-        'holds no config.json here: it is left out.'
+        f'Stage {stages[0].config["stage"]} started from {earlier}, which '
+        'has no config.json, so the report leaves it out.'
       )
       return stages, missing
 
@@ -173,7 +172,7 @@ def _read_stage(workdir: Path) -> Stage:
 def _read_rows(path: Path) -> list[dict[str, float]]:
   if not path.is_file():
     return []
-  # A last line without an end is being written, or was cut off by a kill.
+  # Skip an unterminated last line: it is incomplete.
   lines = path.read_text(errors='replace').split('\n')[:-1]
   rows = []
   for number, line in enumerate(lines, start=1):
@@ -189,10 +188,10 @@ def _read_rows(path: Path) -> list[dict[str, float]]:
 
 
 def read_evaluation(workdir: Path) -> Evaluation | None:
-  """What `evaluate` wrote in a workdir; None where it did not run.
+  """Reads the results of `evaluate` from a workdir; None if there are none.
 
   Raises:
-    ResultError: a file is not what it should be.
+    ResultError: a file is malformed.
   """
   folder = workdir / 'evaluation'
   path = folder / 'metrics.json'
@@ -203,7 +202,7 @@ def read_evaluation(workdir: Path) -> Evaluation | None:
   _check_metrics(path, metrics)
   panels = {}
   for name in metrics.get('synthesis', {}):
-    # Only what was scored: a panel of an earlier evaluation may lie there too.
+    # The folder may have panels of earlier evaluations with other routes.
     panel = folder / 'panels' / f'{name}.npz'
     if panel.is_file():
       panels[name] = _read_panel(panel)
@@ -255,8 +254,8 @@ def _check_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
   for task, score in metrics.get('understanding', {}).items():
     _check(path, score, _TASK, f'understanding.{task}')
     if 'confusion' in score:
-      where = f'understanding.{task}.confusion'
-      _check(path, score['confusion'], _CONFUSION, where)
+      key = f'understanding.{task}.confusion'
+      _check(path, score['confusion'], _CONFUSION, key)
 
 
 _EVALUATE_AGAIN = (
@@ -265,28 +264,28 @@ _EVALUATE_AGAIN = (
 
 
 def _check(
-  path: Path, value: Any, spec: Any, where: str = '', hint: str = ''
+  path: Path, value: Any, spec: Any, key: str = '', hint: str = ''
 ) -> None:
-  """Refuses a value without the keys and types of `spec`, keys nested."""
+  """Raises ResultError unless a value has the keys and types of `spec`."""
   expected = dict if isinstance(spec, Mapping) else spec
   accepted = (int, float) if expected is float else expected
   if not isinstance(value, accepted):
-    found = 'missing' if value is None else f'not {value!r:.40}'
+    actual = 'nothing' if value is None else f'{value!r:.40}'
     raise ResultError(
-      f'{path}: {where or "its content"} should be {_JSON_NAMES[expected]}, '
-      f'but it is {found}; {hint or _EVALUATE_AGAIN}'
+      f'{path}: {key or "content"}: expected {_JSON_NAMES[expected]}, '
+      f'got {actual}; {hint or _EVALUATE_AGAIN}'
     )
   if isinstance(spec, Mapping):
-    for key, inner in spec.items():
-      place = f'{where}.{key}' if where else key
-      _check(path, value.get(key), inner, place, hint)
+    for name, inner in spec.items():
+      inner_key = f'{key}.{name}' if key else name
+      _check(path, value.get(name), inner, inner_key, hint)
 
 
 _JSON_NAMES = {
   dict: 'an object',
   list: 'a list',
   float: 'a number',
-  int: 'a whole number',
+  int: 'an integer',
   str: 'text',
   bool: 'true or false',
 }
@@ -322,13 +321,13 @@ def _read_panel(path: Path) -> Panel:
   windows = [arrays[name] for name in bounds]
   problem = ''
   if len(shape) != 3 or 0 in shape:
-    problem = f'source has shape {shape}, not slices of pixels'
+    problem = f'source has shape {shape}, expected (slices, rows, columns)'
   elif any(arrays[name].shape != shape for name in (*images, 'mask')):
     problem = 'source, synthesis, truth and mask differ in shape'
   elif arrays['indices'].shape != shape[:1]:
     problem = f'{len(arrays["indices"])} indices for {shape[0]} slices'
   elif any(w.shape != (2,) or not w[0] < w[1] for w in windows):
-    problem = 'a window is not two values, the lower one first'
+    problem = 'a window must be two values, the lower one first'
   elif str(arrays['plane']) not in PLANES:
     problem = f'unknown plane {arrays["plane"]}'
   if problem:
@@ -354,15 +353,15 @@ def _read_questions(folder: Path) -> list[Question]:
   questions = []
   for number, record in enumerate(records):
     _check(path, record, spec, f'[{number}]')
-    places = record['images']
+    indices = record['images']
     known = range(len(images)) if images.ndim == 3 else ()
-    if not places or any(place not in known for place in places):
+    if not indices or any(index not in known for index in indices):
       raise ResultError(
         f'{path}: [{number}] names images that understanding.npz lacks; '
         f'{_EVALUATE_AGAIN}'
       )
     tasks = [task.name for task in asked_tasks()]
-    if record['task'] not in tasks or len(record['letters']) != len(places):
+    if record['task'] not in tasks or len(record['letters']) != len(indices):
       raise ResultError(
         f'{path}: [{number}] is not a question of {", ".join(tasks)} with a '
         f'letter per image; {_EVALUATE_AGAIN}'
@@ -370,7 +369,7 @@ def _read_questions(folder: Path) -> list[Question]:
     questions.append(
       Question(
         **{name: record[name] for name in texts},
-        images=images[places].astype(np.float32),
+        images=images[indices].astype(np.float32),
         letters=tuple(map(str, record['letters'])),
       )
     )

@@ -1,4 +1,4 @@
-"""What a comparison page says about its arms, read from a JSON file.
+"""Titles and texts of a comparison page, read from a JSON file.
 
   {
     "title": "Ablations",
@@ -11,8 +11,8 @@
     }
   }
 
-An arm is named like its workdirs, ROOT/SEED/ARM. Published figures are
-percentages by name of a line (`evaluation.lines`).
+The keys of `arms` are names of workdirs, ROOT/SEED/ARM. Published figures are
+percentages; their keys are names of lines (`evaluation.lines`).
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from synermedgen_jax.evaluation.lines import comparison_lines
 
 
 class StudyError(UserError):
-  """A study file that cannot be used; one line that names it."""
+  """A study file is missing or malformed; one line that names it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-  """One way to train.
+  """A training variant.
 
   Attributes:
     title: name in tables and plots.
-    published: published percentages by name of a line.
+    published: line -> published percentage.
   """
 
   title: str
@@ -50,9 +50,9 @@ class Study:
   Attributes:
     title: heading of the page.
     about: first paragraph.
-    reference: the arm that differences are to; '' if none is named.
+    reference: the arm that differences are taken from; '' = none.
     published: source of the published figures.
-    arms: by name, in the order of the table.
+    arms: name -> arm, in the order of the table.
   """
 
   title: str = 'Comparison'
@@ -62,7 +62,7 @@ class Study:
   arms: Mapping[str, Arm] = dataclasses.field(default_factory=dict)
 
   def arm(self, name: str) -> Arm:
-    """The arm of this name; one that the study lacks is titled by its name."""
+    """The arm of this name; an unknown arm gets its name as title."""
     return self.arms.get(name, Arm(name))
 
   @property
@@ -81,9 +81,11 @@ def read_study(path: Path) -> Study:
     arms = {name: Arm(**arm) for name, arm in fields.pop('arms', {}).items()}
     study = Study(**fields, arms=arms)
   except (OSError, ValueError, TypeError, AttributeError) as error:
-    raise StudyError(f'{path}: is no study: {error}') from None
+    raise StudyError(f'{path}: is not a study: {error}') from None
   if study.reference and study.reference not in arms:
-    raise StudyError(f'{path}: the reference {study.reference!r} is no arm.')
+    raise StudyError(
+      f'{path}: reference {study.reference!r} is not one of the arms.'
+    )
   known = {line.name for line in comparison_lines()}
   for name, arm in arms.items():
     if unknown := sorted(set(arm.published) - known):

@@ -158,6 +158,20 @@ def test_a_model_is_written_as_json_and_read_back(name):
   assert model_from_json(json.loads(written)) == model
 
 
+def test_the_shape_of_an_earlier_file_is_read():
+  model = presets.tiny()
+  written = model_to_json(model) | {'dtype': 'float32', 'position_base': 2.0}
+  written['llm'] |= {'remat': 'full', 'attention': None, 'unroll': 4}
+  written['vit'] |= {'remat': 'full', 'attention': None, 'unroll': 2}
+  assert model_from_json(written) == model
+
+
+def test_an_unknown_part_of_a_shape_is_refused():
+  written = model_to_json(presets.tiny()) | {'mixture': 3}
+  with pytest.raises(TypeError, match='mixture'):
+    model_from_json(written)
+
+
 def test_a_model_has_the_average_of_what_trained_and_the_frozen(written):
   model, found = saved_model.load_model(written)
   assert model == nano.MODEL

@@ -161,7 +161,7 @@ def test_errors_far_outside_the_mask_do_not_count():
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    (lambda p, t, m: (p, t, np.zeros_like(m)), 'mask is empty'),
+    (lambda p, t, m: (p, t, np.zeros_like(m)), 'mask has no voxel'),
     (lambda p, t, m: (p * np.nan, t, m), 'prediction has voxels'),
     (lambda p, t, m: (p, t / 0.0, m), 'truth has voxels'),
   ],
@@ -238,5 +238,5 @@ def test_a_registered_metric_is_computed_beside_the_others(monkeypatch):
 
 
 def test_a_metric_states_its_unit():
-  with pytest.raises(ValueError, match='states no unit'):
+  with pytest.raises(ValueError, match='has no unit'):
     metrics.register_metric('bare', lambda images, mask: 0.0, {})

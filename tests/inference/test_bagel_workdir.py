@@ -235,7 +235,7 @@ def test_what_is_at_the_output_stays(imported, output):
     lambda: import_bagel(bagel_files.TINY, output, FLOAT32),
     lambda: export_bagel(imported, output),
   ):
-    with pytest.raises(WorkdirError, match='is there already'):
+    with pytest.raises(WorkdirError, match='already exists'):
       move()
   assert [path.name for path in output.iterdir()] == ['notes.txt']
 
@@ -316,7 +316,7 @@ def test_a_tokenizer_that_is_not_there_is_named(imported):
   with pytest.raises(WorkdirError) as error:
     Trained.load(imported)
   assert str(error.value) == (
-    f'{imported}: holds no tokenizer: put its tokenizer.json into '
+    f'{imported}: has no tokenizer; put its tokenizer.json into '
     f'{imported}/tokenizer.'
   )
 

@@ -260,7 +260,7 @@ def test_without_room_the_first_slice_fails_and_a_later_one_is_awaited(cloud):
   cloud.answers(describe=[GONE], create=['1'])
   done = cloud.run('launch/tpu_pod.sh', 'up', *SLICE)
   assert done.returncode != 0
-  assert 'Error: no slice pod; --queued waits' in done.stderr
+  assert 'Error: cannot create slice pod; --queued waits' in done.stderr
 
   cloud.answers(
     describe=['0 READY', GONE, GONE, GONE, '0 READY'],

@@ -36,22 +36,24 @@ PLAN = Plan(
 def test_every_kind_of_memory_has_a_line():
   lines = [line.split() for line in describe(PLAN).splitlines()]
   found = {' '.join(line[:-2]): line[-2:] for line in lines if len(line) > 2}
-  assert found['parameters that train, float32'] == ['1.00', 'GB']
+  assert found['trainable parameters, float32'] == ['1.00', 'GB']
   assert found['frozen parameters'] == ['512.00', 'MB']
   assert found['temporaries of the step'] == ['3.00', 'GB']
-  assert found['there is'] == ['95.00', 'GB']
+  assert found['available'] == ['95.00', 'GB']
 
 
 def test_columns_line_up():
   lines = describe(PLAN).splitlines()
-  memory = lines[lines.index('Memory of a device') + 1 :][:8]
+  memory = lines[lines.index('Memory per device') + 1 :][:8]
   assert {len(line) for line in memory} == {len(memory[0])}
 
 
 def test_speed_counts_what_is_not_padding():
   # Four rows of 50 und and 800 gen tokens in half a second.
   assert PLAN.tokens == 3400
-  assert describe(PLAN).endswith('0.50 s a step, 6,800 tokens/s, 16 images/s.')
+  assert describe(PLAN).endswith(
+    '0.50 s per step, 6,800 tokens/s, 16 images/s.'
+  )
 
 
 def test_messages_name_kind_axis_and_part():

@@ -301,7 +301,7 @@ def test_every_panel_of_mi_says_what_it_was_taken_for():
 @pytest.mark.parametrize(
   ('said', 'shown'),
   [
-    ('', '(nothing)'),
+    ('', '(empty)'),
     ('A ' * 200, 30 * 'A ' + '\n'),
     ('$\\bad$ <b>', '$\\bad$ <b>'),
   ],

@@ -77,7 +77,7 @@ def test_a_row_holds_an_example_of_every_task(plans, case):
   assert plan['fill'] > 0.5
 
 
-@pytest.mark.parametrize('case', DOCUMENTED)
+@pytest.mark.parametrize('case', DOCUMENTED, ids=str)
 def test_a_documented_command_fits_its_devices_and_its_rows(plans, case):
   plan = plans[case]
   for devices in map(str, devices_of(DOCUMENTED[case])):

@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from projects.small_base.initial_heads import STARTS
-from projects.small_base.start import initial_weights
+from projects.small_base.initial_heads import STARTS, initial_weights
 from synermedgen_jax.checkpoint import weights_folder
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.training import build, loop

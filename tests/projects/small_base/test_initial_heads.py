@@ -6,8 +6,12 @@ import functools
 import numpy as np
 import pytest
 
-from projects.small_base.initial_heads import STARTS, Start, with_heads
-from projects.small_base.start import initial_weights
+from projects.small_base.initial_heads import (
+  STARTS,
+  Start,
+  initial_weights,
+  with_heads,
+)
 from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.layers import rope, sincos_table
 from synermedgen_jax.models.presets import preset
