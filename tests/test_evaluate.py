@@ -327,7 +327,7 @@ def test_a_synthetic_ct_is_scored_as_synthrad2023_does(nano_runs, tmp_path):
   ('flags', 'said'),
   [
     (['--slices=2'], '--synthrad2023: scores need all slices of a volume'),
-    ([], 'synthrad2023: case case5 has no body voxel at least 3 voxels from'),
+    ([], 'has no body voxel at least 3 voxels from every face'),
   ],
 )
 def test_synthrad2023_needs_whole_volumes(nano_runs, tmp_path, flags, said):
