@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from tqdm import tqdm
 
+from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.modalities import Route
-from synermedgen_jax.inference.sampling import SamplingConfig
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.slices import grids
 from synermedgen_jax.slices.volumes import Volume
