@@ -99,7 +99,7 @@ def _imports_with_flags(path: Path) -> list[Path]:
     source_of(node.module)
     for node in ast.walk(tree(path))
     if isinstance(node, ast.ImportFrom) and node.module
-    if any('flags' in alias.name for alias in node.names)
+    if any('flag' in alias.name for alias in node.names)
   }
   return sorted(sources - {None})
 
