@@ -436,5 +436,5 @@ def test_a_stage_without_a_checkpoint_is_refused(nano_runs, tmp_path):
   workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
   shutil.rmtree(workdir / 'checkpoints' / '2')
   assert_refused(
-    evaluate(workdir), f'{workdir}/checkpoints: holds no whole checkpoint.'
+    evaluate(workdir), f'{workdir}/checkpoints: has no complete checkpoint.'
   )
