@@ -240,7 +240,12 @@ def _ask(
         subjects.answers_of(record, shown, i)
       )
       if i < settings.pictures:
-        pictured.append(record | _picture(example, read, images))
+        question, labels, shown_images = _picture(example, read)
+        indices = list(range(len(images), len(images) + len(shown_images)))
+        images += shown_images
+        pictured.append(
+          record | {'question': question, 'images': indices, 'letters': labels}
+        )
   scores = understanding.score(records)
   by_subject = {
     task: {'chance': score['chance'], 'answers': answers_by_task[task]}
@@ -250,28 +255,23 @@ def _ask(
 
 
 def _picture(
-  example: Example, read: Callable[[SliceRef], Image], images: list[Image]
-) -> dict[str, Any]:
-  """A question's texts and image indices; appends its images to `images`."""
-  question, indices, labels = [], [], []
+  example: Example, read: Callable[[SliceRef], Image]
+) -> tuple[str, list[str], list[Image]]:
+  """A question's text, its images, and the label of each; '' = no label."""
+  lines, labels, images = [], [], []
   after_image = False
   for span in example.prompt.spans:
     if span.kind != 'text':
-      indices.append(len(images))
       images.append(read(span.image))
       labels.append('')
     elif after_image and span.text in _LABELS:
       labels[-1] = span.text
-    elif span.text in prompts.LETTERS:
-      question[-1] += f' {span.text}'
+    elif lines and span.text in prompts.LETTERS:  # of the option before it
+      lines[-1] += f' {span.text}'
     else:
-      question.append(span.text)
+      lines.append(span.text)
     after_image = span.kind != 'text'
-  return {
-    'question': '\n'.join(question),
-    'images': indices,
-    'letters': labels,
-  }
+  return '\n'.join(lines), labels, images
 
 
 def _route_pairs(
