@@ -121,6 +121,12 @@ _MOST_OFFSET = flags.DEFINE_float(
   'beyond it are skipped; 0 accepts all.',
   lower_bound=0,
 )
+_CHECK_UNITS = flags.DEFINE_bool(
+  'check_units',
+  True,
+  'Refuse volumes whose values are not in HU (CT, CBCT) or SUV (PET), or are '
+  'not those of an MR.',
+)
 _CHECK = flags.DEFINE_string(
   'check',
   None,
@@ -152,6 +158,7 @@ def _ingest_settings() -> ingest.Settings:
       reference=_parse_modalities(reference),
       required=_parse_modalities(_MODALITIES.value),
       most_offset=_MOST_OFFSET.value,
+      check_units=_CHECK_UNITS.value,
     )
   except ValueError as error:
     raise UsageError(f'--reference or --modalities: {error}') from None
