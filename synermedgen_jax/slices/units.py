@@ -154,12 +154,11 @@ def _hu(values: _Values, modality: Modality) -> Iterator[str]:
   yield from _without_air(values, cbct)
   if values.continuous and not cbct:
     yield from _scaled(values)
-  around = 500 if cbct else 300
-  if values.continuous and values.share(-around, around) < 0.02:
-    share = values.share(-around, around)
+  tissue = values.share(low=-300 if cbct else -150)
+  if values.continuous and tissue < 0.02:
     yield (
-      f'{share:.1%} of the voxels are within {around} of 0, the HU of soft '
-      'tissue; another scale or offset, not HU.'
+      f'{tissue:.1%} of the voxels are as dense as fat and muscle, which have '
+      '-100 to 60 HU; another scale or offset, not HU.'
     )
 
 
