@@ -45,6 +45,49 @@ class WorkdirError(UserError):
 
 
 @dataclasses.dataclass(frozen=True)
+class RunRecord:
+  """What a run keeps beside its checkpoint, quick to read.
+
+  Attributes:
+    config: config of the stage, as plain values.
+    slices: canvas, plane, frame and windows of the training slices.
+    routes: names of the routes whose targets it was trained to synthesise;
+      None = not known, as for imported weights.
+  """
+
+  config: Mapping[str, Any]
+  slices: SliceSpec
+  routes: tuple[str, ...] | None = None
+
+  @classmethod
+  def load(cls, workdir: str | Path) -> RunRecord:
+    """Reads `config.json` of a workdir.
+
+    Raises:
+      WorkdirError: the workdir has no valid config.json.
+    """
+    path = Path(workdir) / 'config.json'
+    if not path.is_file():
+      raise WorkdirError(
+        f'{workdir}: has no config.json; train a stage in it with '
+        'python -m synermedgen_jax.main.'
+      )
+    try:
+      record = json.loads(path.read_bytes())
+      config = record['config']
+      routes = record.get('routes')
+      return cls(
+        config,
+        SliceSpec.from_json({**record, 'canvas': config['image']['vae_side']}),
+        None if routes is None else tuple(routes),
+      )
+    except (ValueError, KeyError, TypeError, AttributeError):
+      raise WorkdirError(
+        f'{path}: is not the config of a run; name the workdir of a run.'
+      ) from None
+
+
+@dataclasses.dataclass(frozen=True)
 class Trained:
   """A model with everything that inference needs.
 
@@ -55,6 +98,7 @@ class Trained:
     geometry: sides of the ViT and VAE images, patch sizes.
     config: config of the stage, as plain values.
     slices: canvas, plane, frame and windows of the training slices.
+    routes: as in `RunRecord`.
   """
 
   model: Bagel
@@ -63,6 +107,7 @@ class Trained:
   geometry: ImageGeometry
   config: Mapping[str, Any]
   slices: SliceSpec
+  routes: tuple[str, ...] | None = None
 
   @property
   def prompts(self) -> Prompts:
@@ -82,31 +127,17 @@ class Trained:
       CheckpointError: the workdir has no complete checkpoint.
     """
     workdir = Path(workdir)
-    path = workdir / 'config.json'
-    if not path.is_file():
-      raise WorkdirError(
-        f'{workdir}: has no config.json; train a stage in it with '
-        'python -m synermedgen_jax.main.'
-      )
-    try:
-      record = json.loads(path.read_text())
-      config = record['config']
-      slices = SliceSpec.from_json(
-        {**record, 'canvas': config['image']['vae_side']}
-      )
-    except (ValueError, KeyError, TypeError):
-      raise WorkdirError(
-        f'{path}: is not the config of a run; name the workdir of a run.'
-      ) from None
+    record = RunRecord.load(workdir)
     tokenizer = _load_tokenizer(workdir)
     shape, params = saved_model.load_model(workdir / 'checkpoints')
     return cls(
-      Bagel(shape, _compute(config, params)),
+      Bagel(shape, _compute(record.config, params)),
       jax.tree.map(jnp.asarray, params),
       tokenizer,
-      shape.image_geometry(**config['image']),
-      config,
-      slices,
+      shape.image_geometry(**record.config['image']),
+      record.config,
+      record.slices,
+      record.routes,
     )
 
   @classmethod

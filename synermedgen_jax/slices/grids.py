@@ -82,6 +82,8 @@ def slice_grid(volume: Volume, canvas: int, plane: str = 'axial') -> Grid:
       0.0,
     ]
   )
+  # Between two pixels, a volume narrower than a pixel would not be sampled.
+  first[:2] += np.where(extent[:2] < pixel, (1 - canvas % 2) * step[:2] / 2, 0)
   to_volume = np.eye(4)
   to_volume[:3, :3] = np.diag(step)
   to_volume[:3, 3] = first

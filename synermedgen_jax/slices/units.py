@@ -154,8 +154,14 @@ def _hu(values: _Values, modality: Modality) -> Iterator[str]:
   yield from _without_air(values, cbct)
   if values.continuous and not cbct:
     yield from _scaled(values)
+  beyond = values.share(values.low + 1, _PADDING_HU)
+  if beyond > 0.05:
+    yield (
+      f'{beyond:.1%} of the voxels are below {_PADDING_HU:g}, beyond air; '
+      'another slope or intercept, not HU.'
+    )
   tissue = values.share(low=-300 if cbct else -150)
-  if values.continuous and tissue < 0.02:
+  if values.continuous and tissue < 5e-3:
     yield (
       f'{tissue:.1%} of the voxels are as dense as fat and muscle, which have '
       '-100 to 60 HU; another scale or offset, not HU.'
@@ -197,7 +203,7 @@ def _without_air(values: _Values, cbct: bool) -> Iterator[str]:
 
 
 def _scaled(values: _Values) -> Iterator[str]:
-  """Air at another value than -1000, or many values below it."""
+  """Air at another value than -1000."""
   sample = values.sample[values.sample > _PADDING_HU]
   lowest, percentile = sample.min(), np.percentile(sample, 1)
   # Fat is below -100 HU, but the lungs are the only large part below -250.
@@ -209,12 +215,6 @@ def _scaled(values: _Values) -> Iterator[str]:
         f'{air:.1%} of the voxels are near {low:.0f} and hardly one below; '
         'clipped to a narrower window, or another scale: air is at -1000 HU.'
       )
-  beyond = values.share(values.low + 1, _PADDING_HU)
-  if beyond > 0.05:
-    yield (
-      f'{beyond:.1%} of the voxels are below {_PADDING_HU:g}, beyond air; '
-      'another slope or intercept, not HU.'
-    )
 
 
 def _suv(values: _Values, modality: Modality) -> Iterator[str]:
