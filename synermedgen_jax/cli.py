@@ -9,7 +9,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from synermedgen_jax import __version__
+from synermedgen_jax import __version__, _quiet_interrupt
 
 # Subcommand: module of the package.
 COMMANDS = {
@@ -35,6 +35,7 @@ def main() -> None:
     print(f'synermedgen {__version__}')
   elif (command := name.replace('_', '-')) in COMMANDS:
     sys.argv = [f'synermedgen {command}', *arguments]
+    sys.excepthook = _quiet_interrupt  # the imports of a command take seconds
     # As `python -m` runs it: worker processes import it by its own name.
     runpy.run_module(
       f'synermedgen_jax.{COMMANDS[command]}',

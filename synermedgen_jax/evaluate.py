@@ -211,7 +211,7 @@ def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def _write_json(path: Path, value) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}.partial')
-  partial.write_text(json.dumps(value, indent=2) + '\n')
+  partial.write_text(json.dumps(value, indent=2) + '\n', 'utf-8')
   os.replace(partial, path)
 
 

@@ -34,14 +34,11 @@ from synermedgen_jax.slices import datasets, ingest, inspection
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.framing import FRAMES, SliceSpec
 from synermedgen_jax.slices.grids import PLANES
-from synermedgen_jax.slices.prepare_store import (
-  PrepareSettings,
-  prepare,
-  processes,
-)
+from synermedgen_jax.slices.prepare_store import PrepareSettings, prepare
 from synermedgen_jax.slices.public_datasets import PUBLIC_DATASETS, find_cases
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.slices.windows import FIXED_WINDOWS, parse_windows
+from synermedgen_jax.slices.workers import processes
 
 _DATASET = flags.DEFINE_list(
   'dataset',
@@ -85,7 +82,9 @@ _FRAME = flags.DEFINE_enum(
   'Content that fills the canvas: the field of view of the volume, or the '
   'body.',
 )
-_CANVAS = flags.DEFINE_integer('canvas', 256, 'Pixels per side of a slice.')
+_CANVAS = flags.DEFINE_integer(
+  'canvas', 256, 'Pixels per side of a slice.', lower_bound=1
+)
 _REFERENCE = flags.DEFINE_list(
   'reference',
   None,
@@ -242,7 +241,9 @@ def _check(folder: Path) -> None:
   facts = [job.result() for job in jobs]
   folder.mkdir(parents=True, exist_ok=True)
   page = folder / 'index.html'
-  page.write_text(inspection_page(facts, settings.most_offset))
+  page.write_text(
+    inspection_page(facts, settings.most_offset), encoding='utf-8'
+  )
   print(summary(facts))
   print(page)
   if any(case.problems for case in facts):

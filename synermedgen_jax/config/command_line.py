@@ -1,7 +1,10 @@
 """How every command runs: its flags, its --help, its errors, its exit codes."""
 
+import contextlib
 import importlib.util
 import os
+import select
+import signal
 import sys
 import textwrap
 import traceback
@@ -10,10 +13,11 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
+from synermedgen_jax.config.failures import describe
 from synermedgen_jax.core.errors import UserError
 
 EXIT_INTERRUPTED = 130  # as shells report SIGINT
-_USER_ERRORS = (UserError, OSError)
+EXIT_NO_READER = 141  # as shells report SIGPIPE
 _HELP = {'--help', '-help', '--helpshort', '-helpshort', '-h', '-?'}
 
 
@@ -26,10 +30,11 @@ def run_command(
 ) -> None:
   """Parses the flags of `__main__`, runs `command`, and exits.
 
-  Exit codes: 0; 1 after one line `Error: ...` for an error that the user can
-  fix (`UserError`, `OSError`), whose traceback --verbosity=0 shows; 130 after
-  Ctrl-C. Any other exception is a bug and keeps its traceback. `--help` prints
-  the docstring and the flags of the module.
+  Exit codes: 0; 1 after one line `Error: ...` for an error of the user or of
+  the machine (`failures.describe`), whose traceback --verbosity=0 shows; 130
+  after Ctrl-C; 141 if the reader of the output has left, such as `head`. Any
+  other exception is a bug and keeps its traceback. `--help` prints the
+  docstring and the flags of the module.
 
   Args:
     command: reads its flags by itself.
@@ -41,22 +46,52 @@ def run_command(
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.WARNING)  # Orbax logs every file
     command()
+    sys.stdout.flush()  # a reader that has left is noticed here at the latest
 
+  _print_any_character()
   try:
     app.run(main, flags_parser=lambda argv: _parse(argv, required))
   except KeyboardInterrupt:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends at once
     print('Interrupted.', file=sys.stderr)
     sys.exit(EXIT_INTERRUPTED)
-  except _USER_ERRORS as error:
+  except Exception as error:
+    if isinstance(error, BrokenPipeError) and _without_reader():
+      sys.exit(EXIT_NO_READER)
+    message = describe(error)
+    if message is None:
+      raise
     logging.info('Traceback of the error below.', exc_info=True)
-    sys.exit(error_text(error))
+    sys.exit(f'Error: {message}')
 
 
 def error_text(error: Exception) -> str:
-  """One line for an error that the user can fix; else the traceback."""
-  if isinstance(error, _USER_ERRORS):
-    return f'Error: {error}'
-  return ''.join(traceback.format_exception(error))
+  """One line for an error that is no bug; else the traceback."""
+  message = describe(error)
+  if message is None:
+    return ''.join(traceback.format_exception(error))
+  return f'Error: {message}'
+
+
+def _print_any_character() -> None:
+  """Escapes characters that the locale's encoding lacks, instead of failing."""
+  for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, 'reconfigure'):
+      stream.reconfigure(errors='backslashreplace')
+
+
+def _without_reader() -> bool:
+  """Whether nobody reads stdout or stderr any more; closes these."""
+  left = False
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(OSError):  # a stream without a descriptor
+      poll = select.poll()
+      poll.register(stream.fileno(), 0)
+      if poll.poll(0):
+        left = True
+        # The interpreter flushes its streams at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+  return left
 
 
 def _parse(argv: Sequence[str], required: Sequence[str]) -> list[str]:

@@ -120,7 +120,7 @@ def _new_folder(path: Path) -> Iterator[None]:
 
 
 def _write_json(path: Path, value: Any) -> None:
-  path.write_text(json.dumps(value, indent=2) + '\n')
+  path.write_text(json.dumps(value, indent=2) + '\n', 'utf-8')
 
 
 def _run_config(model: BagelConfig, dtype: np.dtype) -> dict[str, Any]:

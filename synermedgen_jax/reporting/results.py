@@ -293,7 +293,7 @@ _JSON_NAMES = {
 
 def _read_json(path: Path) -> Any:
   try:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text('utf-8'))
   except ValueError as error:
     raise ResultError(
       f'{path}: is not JSON ({error}); delete it and run the command that '

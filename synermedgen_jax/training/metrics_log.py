@@ -140,10 +140,10 @@ def write_atomically(path: Path, text: str) -> None:
   """Replaces a file; readers see the old or the new content."""
   with writing(path):
     if _is_object(path):  # object stores replace atomically
-      path.write_text(text)
+      path.write_text(text, 'utf-8')
     else:
       partial = path.with_name(f'.{path.name}.partial')
-      partial.write_text(text)
+      partial.write_text(text, 'utf-8')
       partial.replace(path)
 
 
@@ -174,7 +174,7 @@ class StepLog:
     if _is_object(self.path):  # objects cannot be appended to
       write_atomically(self.path, self._text)
     else:
-      with writing(self.path), self.path.open('a') as file:
+      with writing(self.path), self.path.open('a', encoding='utf-8') as file:
         file.write(line)
 
 
@@ -217,7 +217,7 @@ def _purge(step: int) -> Event:
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
   """The rows of a log, without an incomplete last row."""
   if path.exists():
-    for line in path.read_text().splitlines():
+    for line in path.read_text('utf-8').splitlines():
       with contextlib.suppress(ValueError):
         yield json.loads(line)
 
