@@ -13,7 +13,7 @@ def _quiet_interrupt(kind, error, traceback) -> None:
     sys.__excepthook__(kind, error, traceback)
 
 
-# While `python -m` locates a command, argv[0] is '-m'. The command's imports take
-# seconds, in which nothing else handles Ctrl-C.
+# argv[0] is '-m' while `python -m` locates a command; its imports take seconds
+# in which nothing else handles Ctrl-C.
 if sys.argv[:1] == ['-m'] and sys.excepthook is sys.__excepthook__:
   sys.excepthook = _quiet_interrupt
