@@ -11,6 +11,7 @@ from absl import flags
 
 from synermedgen_jax.core.errors import UserError
 
+_SURROGATES = 'surrogates not allowed'  # how Python reads bytes of no UTF-8
 _MEMORY = ('RESOURCE_EXHAUSTED', 'Out of memory', 'out of memory')
 # TensorStore's errors of the machine: a status, the operation, the file and the
 # reason. Others, such as INVALID_ARGUMENT, are bugs.
@@ -32,6 +33,8 @@ def describe(error: BaseException) -> str | None:
     return str(error)
   if isinstance(error, ValueError) and (storage := _STORAGE.match(str(error))):
     return f'{storage[1]}.'.replace('\0', '/').replace('\n', ' ')
+  if isinstance(error, UnicodeEncodeError) and error.reason == _SURROGATES:
+    return f'{error.object[:200]!r}: is not UTF-8; rename the file or folder.'
   if isinstance(error, BrokenProcessPool):
     return (
       'a worker process ended unexpectedly, most likely because memory ran '
