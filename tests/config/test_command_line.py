@@ -25,7 +25,7 @@ _DO = flags.DEFINE_enum(
   'do',
   None,
   ['nothing', 'usage', 'file', 'bug', 'stop', 'memory', 'worker', 'print',
-   'platform', 'full'],
+   'jax', 'full'],
   'What happens.',
 )
 _COUNT = flags.DEFINE_integer('count', 3, 'How often.', lower_bound=1)
@@ -50,7 +50,7 @@ def main():
   if _DO.value == 'print':
     print('µ →', os.listdir('names'))
     return
-  if _DO.value == 'platform':
+  if _DO.value == 'jax':
     import jax
     jax.devices()
   if _DO.value == 'full':
@@ -183,8 +183,8 @@ def test_an_interrupt_is_one_line_and_exits_with_130(command):
   [
     ('memory', {}, 'out of memory (Unable to allocate 9 GiB); use a machine'),
     ('worker', {}, 'a worker process ended unexpectedly, most likely'),
-    ('platform', {'JAX_PLATFORMS': 'cuda'}, 'JAX_PLATFORMS=cuda: has no dev'),
-    ('platform', {'JAX_PLATFORMS': 'abc'}, 'JAX_PLATFORMS=abc: has no device'),
+    ('jax', {'JAX_PLATFORMS': 'cuda'}, 'JAX_PLATFORMS=cuda: has no dev'),
+    ('jax', {'JAX_PLATFORMS': 'abc'}, 'JAX_PLATFORMS=abc: has no device'),
     ('full', {}, "[Errno 28] No space left on device: 'out.json'"),
   ],
 )
@@ -268,8 +268,8 @@ def test_help_shows_the_docstring_and_every_flag(command):
   assert text == 'Does what --do says.\n\nMore about it.\n'
   assert shown.splitlines() == [
     '  --do',
-    '      <nothing|usage|file|bug|stop|memory|worker|print|platform|full>: What',
-    '      happens. Required.',
+    '      <nothing|usage|file|bug|stop|memory|worker|print|jax|full>: What happens.',
+    '      Required.',
     '  --count',
     '      How often. Default: 3.',
     '  --[no]dry',
