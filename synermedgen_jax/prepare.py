@@ -19,6 +19,7 @@ store it changes nothing.
 
 import collections
 import concurrent.futures
+import os
 import sys
 from pathlib import Path
 
@@ -27,19 +28,17 @@ from tqdm import tqdm
 
 from synermedgen_jax.config.command_line import UsageError, run_command
 from synermedgen_jax.config.modules import import_modules
+from synermedgen_jax.core.errors import naming
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.slices import datasets, ingest, inspection
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.framing import FRAMES, SliceSpec
 from synermedgen_jax.slices.grids import PLANES
-from synermedgen_jax.slices.prepare_store import (
-  PrepareSettings,
-  prepare,
-  processes,
-)
+from synermedgen_jax.slices.prepare_store import PrepareSettings, prepare
 from synermedgen_jax.slices.public_datasets import PUBLIC_DATASETS, find_cases
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.slices.windows import FIXED_WINDOWS, parse_windows
+from synermedgen_jax.slices.workers import processes
 
 _DATASET = flags.DEFINE_list(
   'dataset',
@@ -83,7 +82,9 @@ _FRAME = flags.DEFINE_enum(
   'Content that fills the canvas: the field of view of the volume, or the '
   'body.',
 )
-_CANVAS = flags.DEFINE_integer('canvas', 256, 'Pixels per side of a slice.')
+_CANVAS = flags.DEFINE_integer(
+  'canvas', 256, 'Pixels per side of a slice.', lower_bound=1
+)
 _REFERENCE = flags.DEFINE_list(
   'reference',
   None,
@@ -119,6 +120,12 @@ _MOST_OFFSET = flags.DEFINE_float(
   'beyond it are skipped; 0 accepts all.',
   lower_bound=0,
 )
+_CHECK_UNITS = flags.DEFINE_bool(
+  'check_units',
+  True,
+  'Refuse volumes whose values are not in HU (CT, CBCT) or SUV (PET), or are '
+  'not those of an MR.',
+)
 _CHECK = flags.DEFINE_string(
   'check',
   None,
@@ -150,6 +157,7 @@ def _ingest_settings() -> ingest.Settings:
       reference=_parse_modalities(reference),
       required=_parse_modalities(_MODALITIES.value),
       most_offset=_MOST_OFFSET.value,
+      check_units=_CHECK_UNITS.value,
     )
   except ValueError as error:
     raise UsageError(f'--reference or --modalities: {error}') from None
@@ -221,11 +229,24 @@ def _find(layout: str, root: Path) -> list[CaseFiles]:
   return datasets.folder_cases(root, dataset=name, region=region)
 
 
+def _make_folder(folder: Path) -> None:
+  """Makes the folder of the report before hours of work."""
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except (FileExistsError, NotADirectoryError):
+    raise UsageError(
+      f'--check: {folder} is a file, or below one; name a folder.'
+    ) from None
+  if not os.access(folder, os.W_OK | os.X_OK):
+    raise UsageError(f'--check: the folder {folder} cannot be written.')
+
+
 def _check(folder: Path) -> None:
   """Checks every case and writes FOLDER/index.html; exits 1 on problems."""
   from synermedgen_jax.reporting.inspection_page import inspection_page, summary
 
   settings, cases = _ingest_settings(), _find_cases()
+  _make_folder(folder)
   with processes(_WORKERS.value, _MODULES.value) as pool:
     jobs = [pool.submit(inspection.inspect, case, settings) for case in cases]
     for _ in tqdm(
@@ -236,9 +257,9 @@ def _check(folder: Path) -> None:
     ):
       pass
   facts = [job.result() for job in jobs]
-  folder.mkdir(parents=True, exist_ok=True)
   page = folder / 'index.html'
-  page.write_text(inspection_page(facts, settings.most_offset))
+  with naming(page):
+    page.write_text(inspection_page(facts, settings.most_offset), 'utf-8')
   print(summary(facts))
   print(page)
   if any(case.problems for case in facts):

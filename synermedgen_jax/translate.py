@@ -5,25 +5,37 @@
       --output=ct.nii.gz
 
 Slices are synthesised one by one in the plane that the model was trained on.
+Routes that it was not trained on, and an input whose values are not in the unit
+of its modality, are refused before the model is loaded; --force accepts both.
 The output has the shape and affine of the input. Its unit is HU for CT and
 CBCT, SUV for PET, and for MR values from --low to --high. --points, --shift,
 --text_scale, --image_scale, --interval and --renorm override the sampling of
 the run's config.
 """
 
+import sys
 from pathlib import Path
 
 from absl import flags
 
-from synermedgen_jax.config.command_line import run_command
+from synermedgen_jax.config.command_line import UsageError, run_command
 from synermedgen_jax.config.modules import check_imported, import_modules
-from synermedgen_jax.core.modalities import Modality, Region, find_route
+from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.modalities import Modality, Region, Route, find_route
 from synermedgen_jax.inference.sampling_flags import define_sampling_flags
-from synermedgen_jax.inference.translation import target_window, translate
-from synermedgen_jax.inference.workdir import Trained, WorkdirError
+from synermedgen_jax.inference.translation import (
+  OVERRIDE,
+  check_route,
+  target_window,
+  translate,
+)
+from synermedgen_jax.inference.workdir import RunRecord, Trained, WorkdirError
+from synermedgen_jax.slices.units import check_units
 from synermedgen_jax.slices.volumes import (
   NIFTI,
+  Volume,
   VolumeError,
+  check_writable,
   read_volume,
   write_volume,
 )
@@ -55,6 +67,12 @@ _BATCH = flags.DEFINE_integer(
 )
 _SAMPLING = define_sampling_flags()
 _SEED = flags.DEFINE_integer('seed', 0, 'Random seed of the diffusion noise.')
+_FORCE = flags.DEFINE_bool(
+  'force',
+  False,
+  'Translate a route that the run was not trained on, and values that are not '
+  'in HU (CT, CBCT) or SUV (PET), or are not those of an MR.',
+)
 _LOW = flags.DEFINE_float(
   'low', 0.0, 'Value of black in an MR target, which has no unit.'
 )
@@ -63,29 +81,59 @@ _HIGH = flags.DEFINE_float(
 )
 
 
+def _route() -> Route:
+  try:
+    return find_route(
+      Region.parse(_REGION.value),
+      Modality.parse(_SOURCE.value),
+      Modality.parse(_TARGET.value),
+    )
+  except UserError as error:
+    hint = ' --modules names the module of a project that registers others.'
+    raise UsageError(f'{error}{"" if _MODULES.value else hint}') from None
+
+
+def _check_run(record: RunRecord, route: Route) -> None:
+  """Refuses a run that does not synthesise, or not this route."""
+  stage = OBJECTIVES.get(record.config['stage'])
+  if stage is None or 'flow' not in stage.terms:
+    raise WorkdirError(
+      f'{_WORKDIR.value}: stage {record.config["stage"]} does not train '
+      'synthesis; give the workdir of Stage II or of joint training.'
+    )
+  if record.routes is None:
+    print(
+      f'{_WORKDIR.value}: the routes on which it was trained are not known, so '
+      f'{route.name} is not checked.',
+      file=sys.stderr,
+    )
+  elif not _FORCE.value:
+    check_route(record.routes, route, _WORKDIR.value)
+
+
+def _read(path: str, route: Route) -> Volume:
+  volume = read_volume(path)
+  if not _FORCE.value:
+    check_units(path, route.source, volume, override=OVERRIDE)
+  return volume
+
+
 def main() -> None:
   import_modules(_MODULES.value)
-  route = find_route(
-    Region.parse(_REGION.value),
-    Modality.parse(_SOURCE.value),
-    Modality.parse(_TARGET.value),
-  )
+  record = RunRecord.load(_WORKDIR.value)
+  check_imported(record.config.get('modules', ()), _WORKDIR.value)
+  route = _route()
+  _check_run(record, route)
+  # MR has no unit, so flags set its scale.
+  mr_window = Window(_LOW.value, _HIGH.value)
   output = Path(_OUTPUT.value)
   if not output.name.lower().endswith(NIFTI):
     raise VolumeError(
       f'--output {output}: expected a name ending in {" or ".join(NIFTI)}.'
     )
-  volume = read_volume(_INPUT.value)
+  volume = _read(_INPUT.value, route)
+  check_writable(output, like=_INPUT.value, inputs=[_INPUT.value])
   trained = Trained.load(_WORKDIR.value)
-  check_imported(trained.config.get('modules', ()), _WORKDIR.value)
-  stage = OBJECTIVES.get(trained.config['stage'])
-  if stage is None or 'flow' not in stage.terms:
-    raise WorkdirError(
-      f'{_WORKDIR.value}: stage {trained.config["stage"]} does not train '
-      'synthesis; give the workdir of Stage II or of joint training.'
-    )
-  # MR has no unit, so flags set its scale.
-  mr_window = Window(_LOW.value, _HIGH.value)
   synthetic = translate(
     trained,
     volume,
@@ -94,6 +142,7 @@ def main() -> None:
     mr_window=mr_window,
     seed=_SEED.value,
     batch_size=_BATCH.value,
+    force=True,  # checked above
   )
   target = target_window(trained, route, mr_window)
   write_volume(output, synthetic, like=_INPUT.value)

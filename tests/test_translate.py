@@ -13,12 +13,13 @@ from scipy import ndimage
 from store_fakes import CANVAS
 
 from synermedgen_jax.inference.volume import Synthesiser
+from synermedgen_jax.inference.workdir import Trained
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 T1 = Path(__file__).parent / 'data' / 'openms' / 'patient26' / 't1.nii.gz'
 
 
-def translate(workdir, source, output, *flags, route=('cbct', 'ct', 'brain')):
+def translate(workdir, source, output, *flags, route=('cbct', 'ct', 'pelvis')):
   return commands.run(
     'translate',
     f'--workdir={workdir}',
@@ -309,6 +310,102 @@ def test_an_output_that_is_not_nifti_is_refused(nano_runs, source, tmp_path):
   found = translate(nano_runs / 'stage2', source, output)
   assert_refused(found, f'--output {output}: expected a name ending in .nii')
   assert not output.exists()
+
+
+def test_an_untrained_route_is_refused_before_the_model_is_loaded(
+  nano_runs, source, output, copies, monkeypatch
+):
+  with monkeypatch.context() as patch:
+    patch.setattr(Trained, 'load', None)
+    found = translate(
+      nano_runs / 'stage2', source, output, route=('cbct', 'ct', 'brain')
+    )
+  assert_refused(
+    found,
+    f'{nano_runs}/stage2: was not trained on brain_cbct_to_ct, only on ',
+    'brain_ct_to_mr, brain_mr_to_ct, ',
+    'pelvis_cbct_to_ct',
+    '--force',
+  )
+  assert not output.parent.exists()
+  code, _, err = translate(
+    nano_runs / 'stage2',
+    source,
+    output,
+    '--force',
+    route=('cbct', 'ct', 'brain'),
+  )
+  assert code == 0, err
+
+
+def test_a_run_that_does_not_know_its_routes_is_used_with_a_note(
+  nano_runs, source, output, copies, tmp_path
+):
+  run = tmp_path / 'run'
+  shutil.copytree(nano_runs / 'stage2', run)
+  record = json.loads((run / 'config.json').read_text())
+  assert 'brain_mr_to_ct' in record.pop('routes')
+  (run / 'config.json').write_text(json.dumps(record))
+  code, _, err = translate(run, source, output, route=('cbct', 'ct', 'brain'))
+  assert code == 0, err
+  assert f'{run}: the routes on which it was trained are not known' in err
+
+
+def test_values_of_another_modality_are_refused_unless_forced(
+  nano_runs, source, output, copies
+):
+  found = translate(
+    nano_runs / 'stage2', source, output, route=('mr', 'ct', 'brain')
+  )
+  assert_refused(
+    found, f'Error: {source}: as MRI: ', 'possibly a CT', '--force'
+  )
+  code, _, err = translate(
+    nano_runs / 'stage2',
+    source,
+    output,
+    '--force',
+    route=('mr', 'ct', 'brain'),
+  )
+  assert code == 0, err
+
+
+OUTPUTS = {
+  'the input': (lambda folder: folder / 'cbct.nii.gz', 'is also the input'),
+  'a link to it': (lambda folder: link(folder), 'is also the input'),
+  'a folder': (lambda folder: folder / 'folder.nii.gz', 'is a folder'),
+  'below a file': (lambda folder: folder / 'file/o.nii.gz', 'not a folder'),
+  'too long': (lambda folder: folder / f'{"o" * 244}.nii.gz', 'too long'),
+}
+
+
+def link(folder):
+  path = folder / 'link.nii.gz'
+  path.symlink_to(folder / 'cbct.nii.gz')
+  return path
+
+
+@pytest.mark.parametrize('kind', OUTPUTS)
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(
+  nano_runs, source, tmp_path, kind, monkeypatch
+):
+  (tmp_path / 'folder.nii.gz').mkdir()
+  (tmp_path / 'file').touch()
+  path, reason = OUTPUTS[kind]
+  output = path(tmp_path)
+  before = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+  monkeypatch.setattr(Trained, 'load', None)
+  found = translate(nano_runs / 'stage2', source, output)
+  assert_refused(found, f'Error: {output}: ', reason)
+  after = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+  assert after == before
+
+
+def test_an_unknown_modality_may_be_one_of_a_project(nano_runs, source, output):
+  found = translate(
+    nano_runs / 'stage2', source, output, route=('swi', 'ct', 'brain')
+  )
+  assert_refused(found, "Unknown modality 'swi'", '--modules')
 
 
 def test_a_stage_that_does_not_synthesise_is_refused(nano_runs, source, output):

@@ -1,7 +1,10 @@
 """How every command runs: its flags, its --help, its errors, its exit codes."""
 
+import contextlib
 import importlib.util
 import os
+import select
+import signal
 import sys
 import textwrap
 import traceback
@@ -10,10 +13,14 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
+from synermedgen_jax import (
+  EXIT_INTERRUPTED,
+  EXIT_NO_READER,
+  interrupt_raises,
+)
+from synermedgen_jax.config.failures import describe
 from synermedgen_jax.core.errors import UserError
 
-EXIT_INTERRUPTED = 130  # as shells report SIGINT
-_USER_ERRORS = (UserError, OSError)
 _HELP = {'--help', '-help', '--helpshort', '-helpshort', '-h', '-?'}
 
 
@@ -53,10 +60,11 @@ def run_command(
 ) -> None:
   """Parses the flags of `__main__`, runs `command`, and exits.
 
-  Exit codes: 0; 1 after one line `Error: ...` for an error that the user can
-  fix (`UserError`, `OSError`), whose traceback --verbosity=0 shows; 130 after
-  Ctrl-C. Any other exception is a bug and keeps its traceback. `--help` prints
-  the docstring and the flags of the module.
+  Exit codes: 0; 1 after one line `Error: ...` for an error of the user or of
+  the machine (`failures.describe`), whose traceback --verbosity=0 shows; 130
+  after Ctrl-C; 141 if the reader of the output has left, such as `head`. Any
+  other exception is a bug and keeps its traceback. `--help` prints the
+  docstring and the flags of the module.
 
   Args:
     command: reads its flags by itself.
@@ -67,29 +75,69 @@ def run_command(
     del argv  # `_parse` refuses arguments that are not flags
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.WARNING)  # Orbax logs every file
-    command()
+    try:
+      command()
+    finally:
+      sys.stdout.flush()  # a reader that has left is noticed here at the latest
 
+  _use_utf8()
+  interrupt_raises()
   try:
     app.run(main, flags_parser=lambda argv: _parse(argv, required))
   except KeyboardInterrupt:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends at once
     print('Interrupted.', file=sys.stderr)
     sys.exit(EXIT_INTERRUPTED)
-  except _USER_ERRORS as error:
+  except Exception as error:
+    if isinstance(error, BrokenPipeError) and _without_reader():
+      sys.exit(EXIT_NO_READER)
+    message = describe(error)
+    if message is None:
+      raise
     logging.info('Traceback of the error below.', exc_info=True)
-    sys.exit(error_text(error))
+    sys.exit(f'Error: {message}')
 
 
 def error_text(error: Exception) -> str:
-  """One line for an error that the user can fix; else the traceback."""
-  if isinstance(error, _USER_ERRORS):
-    return f'Error: {error}'
-  return ''.join(traceback.format_exception(error))
+  """One line for an error that is no bug; else the traceback."""
+  message = describe(error)
+  if message is None:
+    return ''.join(traceback.format_exception(error))
+  return f'Error: {message}'
+
+
+def _use_utf8() -> None:
+  """Starts the command again in Python's UTF-8 mode if the locale is another.
+
+  Names of files would otherwise reach the libraries in two encodings. Names
+  that are not UTF-8 are printed with escapes.
+  """
+  if sys.getfilesystemencoding().lower() != 'utf-8':
+    os.environ['PYTHONUTF8'] = '1'
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+  for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, 'reconfigure'):
+      stream.reconfigure(errors='backslashreplace')
+
+
+def _without_reader() -> bool:
+  """Whether nobody reads stdout or stderr any more; closes these."""
+  left = False
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(OSError):  # a stream without a descriptor
+      poll = select.poll()
+      poll.register(stream.fileno(), 0)
+      if poll.poll(0):
+        left = True
+        # The interpreter flushes its streams at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+  return left
 
 
 def _parse(argv: Sequence[str], required: Sequence[str]) -> list[str]:
   """Parses the command line; `UsageError` for whatever is wrong with it."""
   if not _HELP.isdisjoint(argv[1:]):
-    print(_help(required))
+    print(_help(required), flush=True)
     sys.exit(0)
   try:
     rest = flags.FLAGS(_with_installed_config(argv))

@@ -34,7 +34,7 @@ def tokenizer_of_run(workdir: PathLike) -> str:
   if not path.is_file():
     return ''
   try:
-    return json.loads(path.read_text())['config'].get('tokenizer', '')
+    return json.loads(path.read_text('utf-8'))['config'].get('tokenizer', '')
   except (ValueError, KeyError, TypeError, AttributeError):
     raise ValueError(f'{path}: is not the config of a run.') from None
 

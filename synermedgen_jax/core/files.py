@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from etils.epath import Path, PathLike
 
+from synermedgen_jax.core.errors import naming
+
 
 def is_object(path: PathLike) -> bool:
   """Whether the path is an object of a store such as gs://."""
@@ -29,7 +31,8 @@ def write_bytes(path: PathLike, content: bytes) -> None:
     return
   partial = path.with_name(f'.{path.name}.partial')
   try:
-    partial.write_bytes(content)
+    with naming(path):
+      partial.write_bytes(content)
     partial.replace(path)
   except BaseException:
     partial.unlink(missing_ok=True)

@@ -127,7 +127,7 @@ def read_subjects(path: Path) -> Subjects:
   """
   again = 'write it again with python -m synermedgen_jax.evaluate.'
   try:
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text('utf-8'))
   except (OSError, ValueError) as error:
     detail = ' '.join(str(error).split())
     raise ResultError(f'{path}: cannot be read ({detail}); {again}') from None

@@ -35,6 +35,7 @@ from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.models.compute import Compute
+from synermedgen_jax.models.interval_attention import IMPLEMENTATIONS
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.prompts import PROMPTS, Prompts
@@ -42,6 +43,49 @@ from synermedgen_jax.tasks.prompts import PROMPTS, Prompts
 
 class WorkdirError(UserError):
   """A workdir or output folder cannot be used; one line that names it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+  """What a run keeps beside its checkpoint, quick to read.
+
+  Attributes:
+    config: config of the stage, as plain values.
+    slices: canvas, plane, frame and windows of the training slices.
+    routes: names of the routes whose targets it was trained to synthesise;
+      None = not known, as for imported weights.
+  """
+
+  config: Mapping[str, Any]
+  slices: SliceSpec
+  routes: tuple[str, ...] | None = None
+
+  @classmethod
+  def load(cls, workdir: str | Path) -> RunRecord:
+    """Reads `config.json` of a workdir.
+
+    Raises:
+      WorkdirError: the workdir has no valid config.json.
+    """
+    path = Path(workdir) / 'config.json'
+    if not path.is_file():
+      raise WorkdirError(
+        f'{workdir}: has no config.json; train a stage in it with '
+        'python -m synermedgen_jax.main.'
+      )
+    try:
+      record = json.loads(path.read_bytes())
+      config = record['config']
+      routes = record.get('routes')
+      return cls(
+        config,
+        SliceSpec.from_json({**record, 'canvas': config['image']['vae_side']}),
+        None if routes is None else tuple(routes),
+      )
+    except (ValueError, KeyError, TypeError, AttributeError):
+      raise WorkdirError(
+        f'{path}: is not the config of a run; name the workdir of a run.'
+      ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +99,7 @@ class Trained:
     geometry: sides of the ViT and VAE images, patch sizes.
     config: config of the stage, as plain values.
     slices: canvas, plane, frame and windows of the training slices.
+    routes: as in `RunRecord`.
   """
 
   model: Bagel
@@ -63,6 +108,7 @@ class Trained:
   geometry: ImageGeometry
   config: Mapping[str, Any]
   slices: SliceSpec
+  routes: tuple[str, ...] | None = None
 
   @property
   def prompts(self) -> Prompts:
@@ -82,31 +128,18 @@ class Trained:
       CheckpointError: the workdir has no complete checkpoint.
     """
     workdir = Path(workdir)
-    path = workdir / 'config.json'
-    if not path.is_file():
-      raise WorkdirError(
-        f'{workdir}: has no config.json; train a stage in it with '
-        'python -m synermedgen_jax.main.'
-      )
-    try:
-      record = json.loads(path.read_text())
-      config = record['config']
-      slices = SliceSpec.from_json(
-        {**record, 'canvas': config['image']['vae_side']}
-      )
-    except (ValueError, KeyError, TypeError):
-      raise WorkdirError(
-        f'{path}: is not the config of a run; name the workdir of a run.'
-      ) from None
+    record = RunRecord.load(workdir)
     tokenizer = _load_tokenizer(workdir)
     shape, params = saved_model.load_model(workdir / 'checkpoints')
+    compute = _compute(record.config, params)
     return cls(
-      Bagel(shape, _compute(config, params)),
-      jax.tree.map(jnp.asarray, params),
+      Bagel(shape, compute),
+      _on_device(params, compute.dtype),
       tokenizer,
-      shape.image_geometry(**config['image']),
-      config,
-      slices,
+      shape.image_geometry(**record.config['image']),
+      record.config,
+      record.slices,
+      record.routes,
     )
 
   @classmethod
@@ -134,9 +167,10 @@ class Trained:
       with key_errors('store'):
         store = SliceStore.open(config.store)
       slices = dataclasses.replace(store.slices, canvas=geometry.vae_side)
+    compute = _compute(config, params)
     return cls(
-      Bagel(shape, compute_of(config)),
-      jax.tree.map(jnp.asarray, params),
+      Bagel(shape, compute),
+      _on_device(params, compute.dtype),
       tokenizer,
       geometry,
       config.to_dict(),
@@ -181,13 +215,25 @@ class Trained:
     )
 
 
-def _compute(config: Mapping[str, Any], params: Any) -> Compute:
-  """How the run computed its model."""
+def _compute(config: Mapping[str, Any] | ConfigDict, params: Any) -> Compute:
+  """How the run computed its model, with attention that this platform has."""
   if 'compute' in config:
-    return compute_of(config)
+    compute = compute_of(config)
+    attention = IMPLEMENTATIONS.get(compute.attention)
+    if attention and attention.platform not in (None, jax.default_backend()):
+      compute = dataclasses.replace(compute, attention=None)
+    return compute
   # Runs of older versions lack the key. Their position tables were frozen and
   # kept the compute dtype.
   return Compute(dtype=params['vit_pos_embed'].dtype.name)
+
+
+def _on_device(params: Any, dtype: str) -> Any:
+  """Parameters on the device in the dtype of the computation.
+
+  A run keeps the trained ones in float32, which would take twice the memory.
+  """
+  return jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
 
 
 def _load_tokenizer(workdir: Path) -> Tokenizer:

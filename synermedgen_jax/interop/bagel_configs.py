@@ -62,7 +62,7 @@ def bagel_config(directory: str | Path) -> BagelConfig:
 
 def _read_json(path: Path) -> dict[str, Any]:
   try:
-    return dict(json.loads(path.read_text()))
+    return dict(json.loads(path.read_text('utf-8')))
   except FileNotFoundError:
     raise BagelError(f'{path.parent}: has no {path.name}.') from None
   except (ValueError, TypeError):

@@ -130,7 +130,7 @@ def read_sharded(
     TensorFileError: a file is missing, or its keys differ from the index.
   """
   try:
-    places = json.loads(index.read_text())['weight_map']
+    places = json.loads(index.read_text('utf-8'))['weight_map']
     names = sorted(set(places.values()))
   except (ValueError, KeyError, TypeError, AttributeError):
     raise TensorFileError(f'{index}: is not an index of shards.') from None

@@ -263,7 +263,7 @@ def _begin(root: pathlib.Path, wanted: dict[str, int]) -> bool:
   """Claims `root` for the set `wanted`; False if the set is complete."""
   for name in (MARKER, _BEGUN):
     if (root / name).exists():
-      stored = json.loads((root / name).read_text())
+      stored = json.loads((root / name).read_text('utf-8'))
       if stored != wanted:
         raise UserError(
           f'{root} holds phantoms with {stored}, not with {wanted}: '

@@ -90,7 +90,7 @@ class SliceSpec:
     if self.frame == 'volume':
       return slice_grid(volume, self.canvas, self.plane)
     full = slice_grid(volume, _DETECTION, self.plane)
-    slices = to_slices(resample(volume, full, fill=window.low))
+    slices = to_slices(resample(window.clip(volume), full, fill=window.low))
     body = body_mask(modality, slices, window).any(0)
     if not body.any():
       return slice_grid(volume, self.canvas, self.plane)

@@ -1,8 +1,10 @@
 """Sampling grids: volumes to slices on a square canvas, and back.
 
 Resampling uses nibabel: linear interpolation, after a Gaussian filter where the
-target grid is coarser, which prevents aliasing. World coordinates relate all
-grids; this module does not register volumes.
+target grid is coarser, which prevents aliasing. A field that is linear in world
+coordinates is sampled exactly between the outermost voxel centres, and comes
+back exactly at every voxel. World coordinates relate all grids; this module
+does not register volumes.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ import dataclasses
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from nibabel import processing
+from scipy import ndimage
 
 from synermedgen_jax.slices.volumes import Volume
 
 _ROUNDING = 1e-3  # voxels
+_TRUNCATE = 4.0  # radius of the Gaussian in standard deviations, as in SciPy
 
 # Directions of increasing column, row and slice: L(eft), P(osterior), ...
 PLANES = {'axial': 'LPS', 'coronal': 'LIP', 'sagittal': 'PIL'}
@@ -78,6 +82,8 @@ def slice_grid(volume: Volume, canvas: int, plane: str = 'axial') -> Grid:
       0.0,
     ]
   )
+  # Between two pixels, a volume narrower than a pixel would not be sampled.
+  first[:2] += np.where(extent[:2] < pixel, (1 - canvas % 2) * step[:2] / 2, 0)
   to_volume = np.eye(4)
   to_volume[:3, :3] = np.diag(step)
   to_volume[:3, 3] = first
@@ -100,9 +106,9 @@ def resample(
   coarser = np.maximum(np.linalg.norm(steps, axis=1), 1.0)
   # Width at half maximum of the coarser voxel, less that of the source voxel.
   fwhm = volume.spacing * np.sqrt(coarser**2 - 1.0)
-  image = nib.Nifti1Image(volume.data, volume.affine)
   if fwhm.max() > 0.1 * volume.spacing.min():
-    image = processing.smooth_image(image, fwhm, mode='nearest')
+    volume = _smooth(volume, fwhm)
+  image = nib.Nifti1Image(volume.data, volume.affine)
   # `cval` would apply beyond the outermost voxel centres, so rounding could
   # remove a slice that contains them.
   out = processing.resample_from_to(
@@ -110,6 +116,95 @@ def resample(
   )
   data = np.asarray(out.dataobj, np.float32)
   return data if fill is None else np.where(_inside(volume, grid), data, fill)
+
+
+def resample_back(
+  on_canvas: Volume, source: Grid, *, fill: float
+) -> Float[np.ndarray, 'x y z']:
+  """Samples slices at the voxels of the volume that they were cut from.
+
+  Positions of the canvas beyond the outermost voxel centres of the source hold
+  padding. They are replaced by a linear continuation of the others. An axis of
+  the source with fewer than two canvas positions between its outermost centres
+  has the value of the nearest position.
+
+  Args:
+    on_canvas: values on the grid that `slice_grid` or `SliceSpec.grid` made for
+      the source.
+    source: the grid of the source.
+    fill: value outside the canvas, which may be smaller than the source.
+
+  Raises:
+    ValueError: no position of the canvas is inside the source.
+  """
+  covered = tuple(
+    _covered(axis, count)
+    for axis, count in _source_positions(on_canvas, source)
+  )
+  first = [axis.start for axis in covered]
+  inner = Volume(on_canvas.data[covered], _shifted(on_canvas.affine, first))
+  data = resample(_continued(inner, np.ones(3, int)), source, fill=None)
+  return np.where(_inside(on_canvas, source), data, np.float32(fill))
+
+
+def _source_positions(
+  on_canvas: Volume, source: Grid
+) -> list[tuple[Float[np.ndarray, ' n'], int]]:
+  """For each axis of the canvas: voxel indices of its positions along the axis
+  of the source that is parallel to it, and the length of that axis."""
+  to_source = np.linalg.inv(source.affine) @ on_canvas.affine
+  axes = np.abs(to_source[:3, :3]).argmax(0)
+  return [
+    (
+      to_source[axis, column] * np.arange(on_canvas.data.shape[column])
+      + to_source[axis, 3],
+      source.shape[axis],
+    )
+    for column, axis in enumerate(axes)
+  ]
+
+
+def _covered(positions: Float[np.ndarray, ' n'], count: int) -> slice:
+  """The positions within `count` voxels, without their outer halves if any."""
+  for margin in (0.0, 0.5):
+    inside = np.flatnonzero(
+      (positions >= -margin - _ROUNDING)
+      & (positions <= count - 1 + margin + _ROUNDING)
+    )
+    if inside.size:
+      return slice(int(inside[0]), int(inside[-1]) + 1)
+  raise ValueError('no position of the canvas is inside the volume.')
+
+
+def _smooth(volume: Volume, fwhm: Float[np.ndarray, ' 3']) -> Volume:
+  """Filters with a Gaussian of these widths at half maximum in mm."""
+  sigma = processing.fwhm2sigma(fwhm / volume.spacing)
+  margin = np.ceil(_TRUNCATE * sigma).astype(int)
+  data = _continued(volume, margin).data
+  for axis in np.flatnonzero(margin):
+    data = ndimage.gaussian_filter1d(
+      data, sigma[axis], axis, mode='nearest', truncate=_TRUNCATE
+    )
+  inner = tuple(
+    slice(m, m + n) for m, n in zip(margin, volume.data.shape, strict=True)
+  )
+  return Volume(data[inner], volume.affine)
+
+
+def _continued(volume: Volume, margin: Int[np.ndarray, ' 3']) -> Volume:
+  """Adds a margin by odd reflection, which continues a linear field."""
+  data = np.pad(
+    volume.data,
+    [(int(n), int(n)) for n in margin],
+    mode='reflect',
+    reflect_type='odd',
+  )
+  return Volume(data, _shifted(volume.affine, -np.asarray(margin)))
+
+
+def _shifted(affine: np.ndarray, first) -> np.ndarray:
+  """The affine of a grid that begins at the voxel `first`."""
+  return affine @ nib.affines.from_matvec(np.eye(3), first)
 
 
 def _inside(volume: Volume, grid: Grid) -> Bool[np.ndarray, 'x y z']:

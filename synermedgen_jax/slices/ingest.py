@@ -16,6 +16,7 @@ from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.grids import Grid, resample, to_slices
 from synermedgen_jax.slices.store import Case
+from synermedgen_jax.slices.units import check_units
 from synermedgen_jax.slices.volumes import (
   Volume,
   VolumeError,
@@ -55,15 +56,18 @@ class Settings:
       least one route.
     most_offset: largest estimated shift of a volume from the reference, in mm;
       0 = not checked.
+    check_units: refuse volumes whose values are not in the unit of their
+      modality. Not recorded in the store: the cases that pass are the same.
   """
 
   slices: SliceSpec
   reference: tuple[Modality, ...] = ()
   required: tuple[Modality, ...] = ()
   most_offset: float = 6.0
+  check_units: bool = True
 
   def to_json(self) -> dict[str, Any]:
-    """All fields as JSON values, for the record in the store."""
+    """The fields that determine a case, as JSON values, for the store."""
     return {
       **self.slices.to_json(),
       'reference': list(self.reference),
@@ -137,32 +141,23 @@ def ingest(
   if volumes is None:
     volumes = {m: read_volume(p) for m, p in sorted(files.files.items())}
   reference = _reference(files, volumes, settings.reference or files.reference)
+  if settings.check_units:
+    _check_units(files, volumes)
   windows = _windows(files, volumes, settings.slices)
   _check_offsets(files, volumes, windows, reference, settings.most_offset)
   grid = settings.slices.grid(volumes[reference], reference, windows[reference])
-  slices, covered = {}, np.array(True)
-  for modality, volume in volumes.items():
-    sampled = to_slices(resample(volume, grid, fill=np.nan))
-    measured = np.isfinite(sampled)
-    if not measured.any():
-      raise VolumeError(
-        f'{files.files[modality]}: does not overlap '
-        f'{files.files[reference].name} in world coordinates; '
-        'register them first.'
-      )
-    sampled[~measured] = windows[modality].low
-    slices[modality] = sampled
-    covered = covered & measured
+  slices, measured = _on_grid(files, volumes, windows, reference, grid)
   outline = next(m for m in (*_OUTLINE, *slices) if m in slices)
   if files.mask:
     body = _given_mask(files.mask, grid)
   else:
     body = body_mask(outline, slices[outline], windows[outline])
+  covered = np.all(list(measured.values()), axis=0)
   usable = _usable(body, covered)
   if not usable:
     raise VolumeError(
       f'{files.files[outline].parent}: subject {files.subject!r} has no slice '
-      'whose body every modality covers.'
+      f'whose body every modality covers: {_uncovered(body, measured)}.'
     )
   case = Case(
     id=files.id,
@@ -220,6 +215,16 @@ def _windows(
   return windows
 
 
+def _check_units(files: CaseFiles, volumes: Mapping[Modality, Volume]) -> None:
+  for modality, volume in volumes.items():
+    check_units(
+      files.files[modality],
+      modality,
+      volume,
+      override='--nocheck_units',
+    )
+
+
 def _check_offsets(
   files: CaseFiles,
   volumes: Mapping[Modality, Volume],
@@ -242,11 +247,57 @@ def _check_offsets(
       )
 
 
+def _on_grid(
+  files: CaseFiles,
+  volumes: Mapping[Modality, Volume],
+  windows: Mapping[Modality, Window],
+  reference: Modality,
+  grid: Grid,
+) -> tuple[
+  dict[Modality, Float[np.ndarray, 'z h w']],
+  dict[Modality, Bool[np.ndarray, 'z h w']],
+]:
+  """The slices of every volume, and whether it covers each of their pixels."""
+  slices, measured = {}, {}
+  for modality, volume in volumes.items():
+    window = windows[modality]
+    sampled = to_slices(resample(window.clip(volume), grid, fill=np.nan))
+    measured[modality] = np.isfinite(sampled)
+    if not measured[modality].any():
+      raise VolumeError(
+        f'{files.files[modality]}: does not overlap '
+        f'{files.files[reference].name} in world coordinates; '
+        'register them first.'
+      )
+    slices[modality] = np.where(measured[modality], sampled, window.low)
+  return slices, measured
+
+
 def _given_mask(path: Path, grid: Grid) -> Bool[np.ndarray, 'z h w']:
   """The dataset's own body mask, resampled onto `grid`."""
   volume = read_volume(path)
   marked = Volume((volume.data > 0).astype(np.float32), volume.affine)
   return to_slices(resample(marked, grid, fill=0)) > 0.5
+
+
+def _uncovered(
+  body: Bool[np.ndarray, 'z h w'],
+  measured: Mapping[Modality, Bool[np.ndarray, 'z h w']],
+) -> str:
+  """Why no slice is usable, with numbers."""
+  area = body.mean((1, 2))
+  large = area >= _BODY
+  if not large.any():
+    return (
+      f'the body fills {area.max():.1%} of the largest slice, less than '
+      f'{_BODY:.0%}'
+    )
+  size = body[large].sum()
+  parts = [
+    f'{modality} covers {(body & seen)[large].sum() / size:.0%} of the body'
+    for modality, seen in measured.items()
+  ]
+  return f'{", ".join(parts)}; {_COVERED:.0%} of a slice is needed'
 
 
 def _usable(

@@ -14,6 +14,7 @@ from synermedgen_jax.slices.alignment import Offset, estimate_offset
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.ingest import Settings, ingest
+from synermedgen_jax.slices.units import suspicious_units
 from synermedgen_jax.slices.volumes import (
   Volume,
   VolumeError,
@@ -22,7 +23,6 @@ from synermedgen_jax.slices.volumes import (
 )
 
 _PICTURE = 128  # pixels per side
-_HOT_SUV = 60.0  # above the 99th percentile of any patient's SUV
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,9 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
     offset = None
     if modality != reference:
       offset = _offset(volumes, reference, modality, settings.slices)
-    problems += [f'{name}: {p}' for p in suspicious_units(modality, volume)]
+    if settings.check_units:
+      signs = suspicious_units(modality, volume)
+      problems += [f'{name}: {sign}' for sign in signs]
     facts[modality] = _facts(name, volume, volumes[reference], offset)
     if (
       offset and settings.most_offset and offset.distance > settings.most_offset
@@ -111,6 +113,7 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
           settings,
           slices=dataclasses.replace(settings.slices, canvas=_PICTURE),
           most_offset=0.0,
+          check_units=False,
         ),
         volumes,
       )
@@ -151,24 +154,3 @@ def _facts(
     same_grid=same_grid(volume, reference),
     offset=offset,
   )
-
-
-def suspicious_units(modality: Modality, volume: Volume) -> list[str]:
-  """Lists signs that the values are not in the modality's unit, one a line."""
-  data = volume.data
-  low, high = float(data.min()), float(data.max())
-  span = f'values from {low:g} to {high:g}'
-  if modality in (Modality.CT, Modality.CBCT):
-    if high - low <= 4:
-      return [f'{span}: normalised values, not HU.']
-    if low >= 0 and high <= 255:
-      return [f'{span}: 8-bit or windowed values, not HU.']
-    if low > -200:
-      return [f'{span}: no air; shifted by 1024 HU, or cropped to the body.']
-  if modality is Modality.PET:
-    if low < -1:
-      return [f'{span}: negative values, not SUV; possibly a CT.']
-    positive = data[data > 0]
-    if positive.size and np.percentile(positive, 99) > _HOT_SUV:
-      return [f'{span}: activity (Bq/ml), not SUV.']
-  return []

@@ -13,12 +13,8 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import dataclasses
-import importlib
 import itertools
-import multiprocessing
-import os
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +27,7 @@ from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.splits import assign_case_splits
 from synermedgen_jax.slices.store import SliceStore, StoreWriter
 from synermedgen_jax.slices.volumes import VolumeError
+from synermedgen_jax.slices.workers import processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,36 +98,6 @@ def prepare(
       raise VolumeError(f'{store}: no subject can be used.')
     writer.finish(case.id for case in cases if case.id not in bad)
   return SliceStore.open(str(store))
-
-
-def processes(
-  workers: int, modules: Sequence[str] = ()
-) -> concurrent.futures.Executor:
-  """Worker processes that end with this one.
-
-  Args:
-    workers: number of processes.
-    modules: Python modules that register modalities and regions of the cases;
-      every worker imports them.
-  """
-  # TensorStore's threads do not survive a fork.
-  context = multiprocessing.get_context('spawn')
-  return concurrent.futures.ProcessPoolExecutor(
-    workers, context, initializer=_start, initargs=(tuple(modules),)
-  )
-
-
-def _start(modules: Sequence[str]) -> None:
-  """Imports the modules; ends the worker if its parent dies."""
-  for module in modules:
-    importlib.import_module(module)
-  parent = multiprocessing.parent_process()
-
-  def wait():
-    parent.join()
-    os._exit(1)
-
-  threading.Thread(target=wait, daemon=True).start()
 
 
 def _splits(

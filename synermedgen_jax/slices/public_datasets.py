@@ -237,7 +237,7 @@ def _ct_channel(description: Path, paths: dict[str, Path]) -> str:
     )
   if description.is_file():
     try:
-      content = json.loads(description.read_text())
+      content = json.loads(description.read_text('utf-8'))
     except ValueError as error:
       raise DatasetError(f'{description}: is not JSON ({error}).') from None
     names = content.get('channel_names') or content.get('modality') or {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -17,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Float
 
-from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.errors import UserError, naming
 
 NIFTI = ('.nii', '.nii.gz')
 ITK = ('.mha', '.mhd', '.nrrd')
@@ -155,6 +156,51 @@ def same_grid(a: Volume, b: Volume) -> bool:
   return bool(distances.max() <= _SAME_MM)
 
 
+def check_writable(
+  path: str | Path,
+  like: str | Path | None = None,
+  inputs: Sequence[str | Path] = (),
+) -> None:
+  """Checks that `write_volume` can write a file; creates nothing.
+
+  Args:
+    path: the file to write.
+    like: as in `write_volume`.
+    inputs: files that must not be overwritten.
+
+  Raises:
+    VolumeError: one line with the file and the reason.
+  """
+  del like
+  path = Path(path)
+  if path.is_dir():
+    raise VolumeError(f'{path}: is a folder; name a file.')
+  for source in inputs:
+    if path.exists() and path.samefile(source):
+      raise VolumeError(
+        f'{path}: is also the input {source}; name another output.'
+      )
+  folder = path.parent
+  while not os.path.lexists(folder):
+    folder = folder.parent
+  if not folder.is_dir():
+    raise VolumeError(f'{path}: {folder} is not a folder.')
+  if not os.access(folder, os.W_OK | os.X_OK):
+    raise VolumeError(f'{path}: the folder {folder} cannot be written.')
+  size = len(os.fsencode(_partial(path).name))
+  most = os.pathconf(folder, 'PC_NAME_MAX')
+  if size > most:
+    raise VolumeError(
+      f'{path}: the name is {size - most} bytes too long for {folder}.'
+    )
+
+
+def _partial(path: Path) -> Path:
+  """The name under which a file is written before it is complete."""
+  suffix = '.nii.gz' if path.name.lower().endswith('.gz') else '.nii'
+  return path.with_name(f'.{path.name}.{os.getpid()}.partial{suffix}')
+
+
 def write_volume(
   path: str | Path, volume: Volume, *, like: str | Path | None = None
 ) -> None:
@@ -181,10 +227,10 @@ def write_volume(
     if not same_grid(Volume(volume.data, image.affine), volume):
       raise VolumeError(f'{path}: the volume is not on the grid of {like}.')
   path.parent.mkdir(parents=True, exist_ok=True)
-  suffix = '.nii.gz' if path.name.lower().endswith('.gz') else '.nii'
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial{suffix}')
+  partial = _partial(path)
   try:
-    nib.save(image, partial)
+    with naming(path):
+      nib.save(image, partial)
     os.replace(partial, path)
   finally:
     partial.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.slices.volumes import Volume
 
 _MR_TOP = 99.5  # percentile of the voxels above zero
 _MR_BOTTOM = 0.5  # percentile of z-scored images
@@ -31,6 +32,14 @@ class Window:
   def __post_init__(self):
     if not self.low < self.high:
       raise UserError(f'A window needs low < high, got {self}.')
+
+  def clip(self, volume: Volume) -> Volume:
+    """The volume with its values limited to the window.
+
+    Clip before resampling: a voxel of padding or metal, far outside the window,
+    would otherwise shift its neighbours by hundreds of HU.
+    """
+    return Volume(np.clip(volume.data, self.low, self.high), volume.affine)
 
   def normalise(self, data: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
     """Physical units to [-1, 1], clipped."""

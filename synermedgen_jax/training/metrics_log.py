@@ -163,7 +163,7 @@ class StepLog:
     if files.is_object(self.path):  # objects cannot be appended to
       write_atomically(self.path, self._text)
     else:
-      with writing(self.path), self.path.open('a') as file:
+      with writing(self.path), self.path.open('a', encoding='utf-8') as file:
         file.write(line)
 
 
@@ -224,7 +224,7 @@ class _TensorBoard:
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
   """The rows of a log, without an incomplete last row."""
   if path.exists():
-    for line in path.read_text().splitlines():
+    for line in path.read_text('utf-8').splitlines():
       with contextlib.suppress(ValueError):
         yield json.loads(line)
 

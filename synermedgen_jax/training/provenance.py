@@ -68,6 +68,7 @@ def keep(
   record = {
     'config': config,
     **slices.to_json(),
+    'routes': trained_routes(config, store),
     'versions': {'python': platform.python_version(), **versions},
     'commit': commit(),
   }
@@ -76,6 +77,21 @@ def keep(
     code = {'commit': record['commit'], 'versions': record['versions']}
     devices = {'processes': jax.process_count(), 'devices': jax.device_count()}
     StepLog(workdir / 'starts.jsonl', start).write(start, code | devices)
+
+
+def trained_routes(
+  config: Mapping[str, Any], store: SliceStore | None
+) -> list[str] | None:
+  """Names of the routes whose targets the run learns to synthesise, sorted.
+
+  None = not known: without a store or with BAGEL's files of edits, whose
+  modalities are not declared, or if the run does not train synthesis.
+  """
+  tasks = config['tasks']
+  if store is None or not tasks.get('synthesis') or tasks.get('editing'):
+    return None
+  held = {route.name for case in store.split('train') for route in case.routes}
+  return sorted(held & set(config['routes'] or held))
 
 
 def commit() -> str:
@@ -96,5 +112,7 @@ def commit() -> str:
     return git('describe', '--always', '--dirty', '--abbrev=40', '--match=')
   except (OSError, subprocess.CalledProcessError):
     # `git archive` writes the commit into this file.
-    text = resources.files('synermedgen_jax').joinpath('COMMIT').read_text()
+    text = (
+      resources.files('synermedgen_jax').joinpath('COMMIT').read_text('utf-8')
+    )
     return '' if text.startswith('$') else text.strip()
