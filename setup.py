@@ -20,7 +20,8 @@ setup(
   ],
   package_dir={'synermedgen_jax.configs': 'configs'},
   extras_require={
-    'tpu': ['jax[tpu]'],
+    'tpu': ['jax[tpu]', 'gcsfs'],
+    'gcs': ['gcsfs'],  # gs:// addresses
     'gpu': ['jax[cuda12]'],
     # Without comments and `-r requirements.txt`.
     'dev': [line for line in DEV if line and line[0] not in '#-'],

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from benchmarks import stages
 from synermedgen_jax.config.defaults import BAGEL_SAMPLING
+from synermedgen_jax.config.sampling import Context, Guidance, SamplingConfig
 from synermedgen_jax.core.batch import Capacity, PackedBatch
 from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.inference import sampling
@@ -135,15 +136,15 @@ def sampled_batch(config: ConfigDict, model: BagelConfig) -> PackedBatch:
   )
 
 
-def sampling_config(points: int) -> sampling.SamplingConfig:
+def sampling_config(points: int) -> SamplingConfig:
   """BAGEL's sampling with three contexts, and this number of timesteps."""
-  guidance = sampling.Guidance(**BAGEL_SAMPLING['guidance'])
-  return sampling.SamplingConfig(points, BAGEL_SAMPLING['shift'], guidance)
+  guidance = Guidance(**BAGEL_SAMPLING['guidance'])
+  return SamplingConfig(points, BAGEL_SAMPLING['shift'], guidance)
 
 
 def sampling_prompts(
-  name: str, model: BagelConfig, batch: int, config: sampling.SamplingConfig
-) -> dict[sampling.Context, sampling.Prompt]:
+  name: str, model: BagelConfig, batch: int, config: SamplingConfig
+) -> dict[Context, sampling.Prompt]:
   """Prompts of `batch` slices of one route, blank, for every context.
 
   Slices have the sides of the model's Stage II.

@@ -18,6 +18,9 @@ if [ -z "$python" ]; then
   echo 'Error: needs Python 3.11 or 3.12; install it, or set PYTHON= to it.' >&2
   exit 1
 fi
+# Several machines may share this folder; one of them installs.
+exec 9> .venv.lock
+flock 9
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 stamp=".venv/$(basename "$requirements").installed"
 if ! cat requirements.txt "$requirements" | cmp -s - "$stamp"; then
@@ -28,6 +31,7 @@ if ! cat requirements.txt "$requirements" | cmp -s - "$stamp"; then
   .venv/bin/python -m compileall -q -j 0 .venv/lib > /dev/null || true
   cat requirements.txt "$requirements" > "$stamp"
 fi
+exec 9>&-
 export PATH="$PWD/.venv/bin:$PATH"
 # A step allocates and frees hundreds of arrays. Huge pages reduce page faults:
 # on two CPU cores, a step of Stage I takes 15 % less time.

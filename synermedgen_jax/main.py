@@ -66,11 +66,16 @@ def _initialize_distributed() -> None:
     jax.distributed.initialize(
       _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
     )
-  except (ValueError, RuntimeError) as error:
+  except ValueError as error:
     raise UsageError(
       f'--distributed: {str(error).splitlines()[0]} Set --coordinator, '
       '--processes and --process.'
-    ) from None
+    ) from error
+  except RuntimeError as error:  # the other processes did not come in time
+    raise UsageError(
+      f'--distributed: {str(error).splitlines()[0]} Start every process with '
+      'the same --coordinator, which must be reachable.'
+    ) from error
 
 
 def main() -> None:

@@ -28,8 +28,6 @@ from tqdm import tqdm
 from synermedgen_jax.config.command_line import UsageError, run_command
 from synermedgen_jax.config.modules import import_modules
 from synermedgen_jax.core.modalities import Modality, Region
-from synermedgen_jax.phantoms import cohorts
-from synermedgen_jax.reporting.inspection_page import inspection_page, summary
 from synermedgen_jax.slices import datasets, ingest, inspection
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.framing import FRAMES, SliceSpec
@@ -207,6 +205,9 @@ def _find(layout: str, root: Path) -> list[CaseFiles]:
   if layout in PUBLIC_DATASETS:
     return find_cases(layout, root)
   if layout == 'phantom':
+    # Workers import this module again, and need neither phantoms nor pages.
+    from synermedgen_jax.phantoms import cohorts
+
     cohorts.write_phantoms(
       root,
       subjects=_SUBJECTS.value,
@@ -228,6 +229,8 @@ def _find(layout: str, root: Path) -> list[CaseFiles]:
 
 def _check(folder: Path) -> None:
   """Checks every case and writes FOLDER/index.html; exits 1 on problems."""
+  from synermedgen_jax.reporting.inspection_page import inspection_page, summary
+
   settings, cases = _ingest_settings(), _find_cases()
   with processes(_WORKERS.value, _MODULES.value) as pool:
     jobs = [pool.submit(inspection.inspect, case, settings) for case in cases]

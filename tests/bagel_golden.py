@@ -13,13 +13,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from synermedgen_jax.config.sampling import Guidance, SamplingConfig
 from synermedgen_jax.core.batch import Capacity, PackedBatch
-from synermedgen_jax.inference.sampling import (
-  Guidance,
-  Prompt,
-  SamplingConfig,
-  join_prompts,
-)
+from synermedgen_jax.inference.sampling import Prompt, join_prompts
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.interop import bagel_configs, bagel_weights, key_table

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.inference.answering import decode
-from synermedgen_jax.inference.sampling import SamplingConfig, sample
+from synermedgen_jax.inference.sampling import sample
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.models.flow import shift_timestep
 from synermedgen_jax.models.interval_attention import interval_mask

@@ -244,3 +244,20 @@ def test_the_example_of_the_readme_runs(nano_runs, tmp_path, monkeypatch):
   assert np.isfinite(ct).all()
   assert ct.min() >= -1000
   assert ct.max() <= 1000
+
+
+def test_the_example_of_data_md_runs(store_path, tmp_path, monkeypatch):
+  (code,) = (
+    code
+    for _, language, code in doc_pages.code_blocks(
+      (ROOT / 'docs' / 'data.md').read_text()
+    )
+    if language == 'python'
+  )
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'stores').mkdir()
+  (tmp_path / 'stores' / 'study').symlink_to(store_path)
+  exec(code.replace('10_000', '3'), {})
+  lines = (tmp_path / 'bagel/cts/vlm.jsonl').read_text().splitlines()
+  assert len(lines) == 3
+  assert (tmp_path / 'bagel/synthesis/pairs.parquet').is_file()

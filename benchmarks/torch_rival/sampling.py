@@ -16,13 +16,9 @@ import torch
 from benchmarks.torch_rival.attention import length_block_mask
 from benchmarks.torch_rival.batch import Batch, prepare
 from benchmarks.torch_rival.model import Rival
+from synermedgen_jax.config.sampling import Context, Guidance, SamplingConfig
 from synermedgen_jax.core.batch import Layout, PackedBatch
-from synermedgen_jax.inference.sampling import (
-  Context,
-  Guidance,
-  Prompt,
-  SamplingConfig,
-)
+from synermedgen_jax.inference.sampling import Prompt
 
 
 class Sampler:

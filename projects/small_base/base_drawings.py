@@ -17,10 +17,10 @@ from projects.small_base.scenes import questions
 from projects.small_base.scenes.solids import SIDE
 from projects.small_base.scenes.sources import SPLITS
 from synermedgen_jax.checkpoint.weights_folder import load_weights
+from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.evaluation.metrics import ssim_map
 from synermedgen_jax.evaluation.routes import align
 from synermedgen_jax.inference.sampling import (
-  SamplingConfig,
   pack_prompts,
   prompt_capacity,
   sample,
@@ -48,7 +48,9 @@ def _draw(model: Bagel, params, examples) -> np.ndarray:
   side = geometry.vae_side // geometry.latent_stride
   shape = (len(examples), side * side, model.config.latent_dim)
   noise = jax.random.normal(jax.random.key(0), shape)
-  latents = sample(model, params, prompts, noise, SamplingConfig(points=2))
+  latents = sample(
+    model, params, prompts, noise, SamplingConfig(points=2, shift=3.0)
+  )
   grid = latents.reshape(len(examples), side, side, -1)
   return _decode(model, params, grid)
 

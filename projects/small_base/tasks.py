@@ -8,7 +8,7 @@ from projects.small_base.scenes.sources import source
 from synermedgen_jax.tasks.registry import Task, register
 from synermedgen_jax.training.objectives import register_objective
 
-TASKS = (
+SCENE_TASKS = (
   Task(
     'view',
     'question',
@@ -60,6 +60,6 @@ TASKS = (
   ),
 )
 
-for _task in TASKS:
+for _task in SCENE_TASKS:
   register(_task)
 register_objective('contrast', contrast_sums, ('contrast', 'caption'))

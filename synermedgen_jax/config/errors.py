@@ -23,7 +23,7 @@ def key_errors(key: str) -> Iterator[None]:
   try:
     yield
   except (ValueError, OSError) as error:
-    raise ConfigError(f'config.{key}: {error}') from None
+    raise ConfigError(f'config.{key}: {error}') from error
 
 
 def made_of(config: ConfigDict, key: str, make: Callable[..., T]) -> T:
@@ -35,4 +35,4 @@ def made_of(config: ConfigDict, key: str, make: Callable[..., T]) -> T:
   try:
     return make(**config[key])
   except (TypeError, ValueError) as error:
-    raise ConfigError(f'config.{key}: {error}') from None
+    raise ConfigError(f'config.{key}: {error}') from error

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
+from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Modality
 from synermedgen_jax.evaluation import (
@@ -30,7 +31,6 @@ from synermedgen_jax.evaluation import (
 )
 from synermedgen_jax.evaluation.synthesisers import SYNTHESISERS
 from synermedgen_jax.inference.answering import Answerer
-from synermedgen_jax.inference.sampling import SamplingConfig
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.input.pipeline import slice_reader
 from synermedgen_jax.slices.store import Case, SliceStore

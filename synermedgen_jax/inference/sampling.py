@@ -8,10 +8,8 @@ modeling/bagel/bagel.py.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, get_args
 
 import flax.struct
 import jax
@@ -20,86 +18,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from synermedgen_jax.config.sampling import Context, Guidance, SamplingConfig
 from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
-from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.inference.prefill import largest, prefill
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.bagel import Bagel
-from synermedgen_jax.models.flow import shift_timestep
 from synermedgen_jax.tasks.example import Example
-
-Renorm = Literal['global', 'channel', 'text_channel']
-Context = Literal['full', 'no_text', 'no_images']
-
-
-@dataclasses.dataclass(frozen=True)
-class Guidance:
-  """Classifier-free guidance by text and by images.
-
-  Attributes:
-    text: scale of the text guidance; values up to 1 turn it off.
-    image: scale of the image guidance; values up to 1 turn it off. Unlike in
-      BAGEL, image guidance works without text guidance.
-    interval: timesteps t with interval[0] < t <= interval[1] are guided.
-    renorm: which norm of the guided velocity is limited to that of the
-      unguided one: the norm over all tokens of an image (`global`), of each
-      token (`channel`), or of each token after text guidance and before image
-      guidance (`text_channel`).
-    renorm_min: lower bound of the factor that reduces the norm.
-  """
-
-  text: float = 1.0
-  image: float = 1.0
-  interval: tuple[float, float] = (0.0, 1.0)
-  renorm: Renorm = 'global'
-  renorm_min: float = 0.0
-
-  def __post_init__(self):
-    if self.renorm not in get_args(Renorm):
-      raise UserError(
-        f'Unknown guidance.renorm {self.renorm!r}: expected one of '
-        f'{", ".join(get_args(Renorm))}.'
-      )
-    if len(self.interval) != 2 or self.interval[0] > self.interval[1]:
-      raise UserError(
-        f'guidance.interval: expected (low, high), got {self.interval}.'
-      )
-
-  @property
-  def contexts(self) -> tuple[Context, ...]:
-    """Contexts whose velocities are needed, `full` first."""
-    return (
-      'full',
-      *(('no_text',) if self.text > 1.0 else ()),
-      *(('no_images',) if self.image > 1.0 else ()),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplingConfig:
-  """Timesteps and guidance of sampling.
-
-  Attributes:
-    points: number of timesteps from 1 to 0, both included; there is one Euler
-      step fewer.
-    shift: values above 1 place more timesteps near noise.
-    guidance: scales, interval and renormalisation.
-  """
-
-  points: int = 50
-  shift: float = 3.0
-  guidance: Guidance = Guidance()
-
-  def __post_init__(self):
-    if self.points < 2:
-      raise UserError(f'Sampling needs 2 points or more, got {self.points}.')
-
-  @property
-  def timesteps(self) -> Float[np.ndarray, ' points']:
-    """Timesteps from 1 (noise) down to 0 (data), float32."""
-    line = np.linspace(1.0, 0.0, self.points)
-    return shift_timestep(line, self.shift).astype(np.float32)
 
 
 @flax.struct.dataclass

@@ -8,8 +8,8 @@ from typing import get_args
 
 from absl import flags
 
+from synermedgen_jax.config.sampling import Renorm, SamplingConfig
 from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.inference.sampling import Renorm, SamplingConfig
 
 flags.disclaim_key_flags()  # they belong to the command that defines them
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm import tqdm
 
+from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Route
-from synermedgen_jax.inference.sampling import SamplingConfig
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.slices import grids
 from synermedgen_jax.slices.units import check_units

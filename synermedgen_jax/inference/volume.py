@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from synermedgen_jax.config.sampling import Context, SamplingConfig
 from synermedgen_jax.core.batch import Capacity, ImageGeometry
 from synermedgen_jax.core.modalities import Route, all_routes
 from synermedgen_jax.inference.sampling import (
-  Context,
   Prompt,
-  SamplingConfig,
   pack_prompts,
   prompt_capacity,
   sample,

@@ -23,6 +23,7 @@ from synermedgen_jax.config.model import (
   initial_params,
   model_shape,
 )
+from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.config.tokenizer import (
   FOLDER,
   choose_tokenizer,
@@ -30,7 +31,6 @@ from synermedgen_jax.config.tokenizer import (
 )
 from synermedgen_jax.core.batch import ImageGeometry
 from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
 from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.models.bagel import Bagel
@@ -181,16 +181,13 @@ class Trained:
     Raises:
       WorkdirError: config.sampling is empty.
     """
-    sampling = dict(self.config['sampling'])
-    if not sampling:
+    if not self.config['sampling']:
       raise WorkdirError(
         'config.sampling is empty, as in Stage I runs of older versions; '
         'train again, or give the weights with --config and '
         '--config.init_from.'
       )
-    guidance = dict(sampling.pop('guidance'))
-    guidance['interval'] = tuple(guidance['interval'])
-    return SamplingConfig(**sampling, guidance=Guidance(**guidance))
+    return SamplingConfig.from_config(self.config['sampling'])
 
   def synthesiser(
     self, sampling: SamplingConfig | None = None, *, batch_size: int = 16

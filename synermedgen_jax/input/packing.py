@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from synermedgen_jax.core.batch import (
@@ -33,6 +34,9 @@ LAYOUT = ('positions', 'order', 'visible_from', 'visible_to', 'example_ids')
 UND = (*LAYOUT, 'token_ids', 'vit_index', 'labels', 'ntp_weight', 'task_ids')
 GEN = (*LAYOUT, 'latent_index', 'latent_positions', 'noise_ids')
 VIT = ('vit_positions', 'vit_visible_from', 'vit_visible_to', 'example_ids')
+
+# Value of visible_to for keys that the rest of their example sees.
+OPEN = np.iinfo(np.int32).max
 
 
 def resize(
@@ -81,7 +85,7 @@ def grid_positions(height: int, width: int, table: int) -> np.ndarray:
 
 
 class RowBuilder:
-  """Collects the tokens of one example."""
+  """Collects the tokens of one example, a block of tokens per span."""
 
   def __init__(
     self, tokenizer: Tokenizer, geometry: ImageGeometry, task_id: int
@@ -89,9 +93,7 @@ class RowBuilder:
     self.tokenizer = tokenizer
     self.geometry = geometry
     self.task_id = task_id
-    self.und: list[tuple] = []
-    self.gen: list[tuple] = []
-    self.vit: list[tuple] = []
+    self.blocks: dict[str, list[np.ndarray]] = {'und': [], 'gen': [], 'vit': []}
     self.patches: list[np.ndarray] = []
     self.images: list[np.ndarray] = []
     self.order = 0
@@ -102,109 +104,118 @@ class RowBuilder:
     """Adds a text between its two markers."""
     t = self.tokenizer
     ids = t.encode(span.text)
-    tokens = [t.im_start, *ids, t.im_end]
+    places = np.arange(len(ids) + 2)
     # <|im_start|> and the text predict the text and <|im_end|>.
-    labels = [*ids, t.im_end, t.pad]
-    for i, (token, label) in enumerate(zip(tokens, labels, strict=True)):
-      has_loss = span.has_loss and i < len(tokens) - 1
-      self._add_und(
-        token, self.order, None, label=label * has_loss, weight=int(has_loss)
-      )
-      self.order += 1
-      self.position += 1
+    asked = span.has_loss * (places < len(ids) + 1)
+    self._add_und(
+      positions=self.position + places,
+      order=self.order + places,
+      visible_from=self.order + places,
+      token_ids=[t.im_start, *ids, t.im_end],
+      labels=asked * [*ids, t.im_end, t.pad],
+      ntp_weight=asked,
+    )
+    self.order += len(places)
+    self.position += len(places)
 
   def add_vit_image(self, pixels: Float[np.ndarray, 'h w c']) -> None:
     """Adds the ViT patches of an image in [-1, 1] between two markers."""
-    g = self.geometry
+    g, t = self.geometry, self.tokenizer
     patches = patchify(pixels, g.vit_patch)
     height, width = (side // g.vit_patch for side in pixels.shape[:2])
-    first = len(self.vit)
-    places = grid_positions(height, width, g.vit_table)
-    self.vit += [(p, first, first + len(patches), 1) for p in places]
+    first = sum(map(len, self.patches))
+    count = len(patches)
+    self._add(
+      'vit',
+      VIT,
+      vit_positions=grid_positions(height, width, g.vit_table),
+      vit_visible_from=first,
+      vit_visible_to=first + count,
+      example_ids=1,
+    )
     self.patches.append(patches)
-    start = self.order
-    for i in range(len(patches) + 2):
-      marker = self._marker(i, len(patches))
-      vit_index = -1 if marker else first + i - 1
-      self._add_und(marker, start, None, vit_index=vit_index)
-      self.order += 1
+    self._add_und(
+      positions=self.position,
+      order=self.order + np.arange(count + 2),
+      visible_from=self.order,
+      token_ids=[t.vision_start, *[0] * count, t.vision_end],
+      vit_index=[-1, *range(first, first + count), -1],
+    )
+    self.order += count + 2
     self.position += 1
 
   def add_vae_image(
     self, pixels: Float[np.ndarray, 'h w c'], noised: bool
   ) -> None:
     """Adds the latent tokens of an image in [-1, 1] between two markers."""
-    g = self.geometry
+    g, t = self.geometry, self.tokenizer
     height, width = (side // g.latent_stride for side in pixels.shape[:2])
     grid = g.vae_side // g.latent_stride
     # Latent patches are numbered over the full canvas, including its padding.
     latents = len(self.images) * grid**2 + grid_positions(height, width, grid)
-    places = grid_positions(height, width, g.latent_table)
     padding = [(0, g.vae_side - side) for side in pixels.shape[:2]]
     self.images.append(np.pad(pixels, [*padding, (0, 0)]))
     self.noised += noised
-    noise_id = self.noised if noised else 0
-    start = self.order
-    end = start + len(places) + 2 if noised else None
-    for i in range(len(places) + 2):
-      marker = self._marker(i, len(places))
-      if marker:
-        self._add_und(marker, start, end)
-      else:
-        self.gen.append(
-          (
-            self.position,
-            self.order,
-            start,
-            end,
-            1,
-            latents[i - 1],
-            places[i - 1],
-            noise_id,
-          )
-        )
-      self.order += 1
+    last = self.order + len(latents) + 1
+    span = {
+      'positions': self.position,
+      'visible_from': self.order,
+      'visible_to': last + 1 if noised else OPEN,
+    }
+    self._add_und(
+      **span,
+      order=[self.order, last],
+      token_ids=[t.vision_start, t.vision_end],
+    )
+    self._add(
+      'gen',
+      GEN,
+      **span,
+      order=np.arange(self.order + 1, last),
+      example_ids=1,
+      latent_index=latents,
+      latent_positions=grid_positions(height, width, g.latent_table),
+      noise_ids=self.noised if noised else 0,
+    )
+    self.order = last + 1
     # As in BAGEL, a noised image does not advance the RoPE position.
     self.position += not noised
 
-  def _marker(self, i: int, count: int) -> int:
-    t = self.tokenizer
-    return {0: t.vision_start, count + 1: t.vision_end}.get(i, 0)
+  def _add_und(self, **columns: ArrayLike) -> None:
+    """Adds und tokens; columns that are not given have their usual values."""
+    usual = {
+      'visible_to': OPEN,
+      'example_ids': 1,
+      'vit_index': -1,
+      'labels': 0,
+      'ntp_weight': 0,
+      'task_ids': self.task_id,
+    }
+    self._add('und', UND, **usual | columns)
 
-  def _add_und(
-    self, token, start, end, *, vit_index=-1, label=0, weight=0
-  ) -> None:
-    """Adds one und token, visible in [`start`, `end`); None = to the end."""
-    self.und.append(
-      (
-        self.position,
-        self.order,
-        start,
-        end,
-        1,
-        token,
-        vit_index,
-        label,
-        weight,
-        self.task_id,
-      )
-    )
+  def _add(self, part: str, names: Sequence[str], **columns: ArrayLike) -> None:
+    """Adds a block of tokens; a scalar column has one value for all."""
+    block = np.broadcast_arrays(*(columns[name] for name in names))
+    self.blocks[part].append(np.stack(block, axis=-1).astype(np.int32))
 
   def features(self) -> dict[str, np.ndarray]:
     """The features of the example; see `tokenise`."""
     g = self.geometry
 
-    # All keys except noised ones are visible to the end of the example.
-    def table(rows, width):
-      rows = [[self.order if v is None else v for v in row] for row in rows]
-      return np.asarray(rows, np.int32).reshape(-1, width)
+    def table(part: str, names: Sequence[str]) -> np.ndarray:
+      empty = np.zeros((0, len(names)), np.int32)
+      rows = np.concatenate([empty, *self.blocks[part]])
+      if 'visible_to' in names:  # keys never outlive their example
+        column = names.index('visible_to')
+        rows[:, column] = np.minimum(rows[:, column], self.order)
+      return rows
 
     dim = g.vit_patch**2 * g.channels
     shape = (0, g.vae_side, g.vae_side, g.channels)
     return {
-      'und': table(self.und, len(UND)),
-      'gen': table(self.gen, len(GEN)),
-      'vit': table(self.vit, len(VIT)),
+      'und': table('und', UND),
+      'gen': table('gen', GEN),
+      'vit': table('vit', VIT),
       'vit_patches': np.concatenate(
         [np.zeros((0, dim), np.float32), *self.patches]
       ).astype(np.float32),

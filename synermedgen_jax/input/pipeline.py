@@ -94,7 +94,7 @@ class BuildExample(grain.RandomMapTransform):
 
   def __init__(self, task: Task, pool: Pool):
     if task.build is None:
-      raise ValueError(f'Task {task.name!r} is not built from pairs of slices.')
+      raise UserError(f'Task {task.name!r} is not built from pairs of slices.')
     self.task = task
     self.pool = pool
 
@@ -144,7 +144,7 @@ class Tokenise(grain.RandomMapTransform):
 
   def random_map(self, example: Example, rng: np.random.Generator):
     if example.task not in self.task_names:
-      raise ValueError(
+      raise UserError(
         f'An example of task {example.task!r} came from a source of '
         f'{", ".join(self.task_names)}: give examples the registered name.'
       )
@@ -193,7 +193,7 @@ def example_dataset(
     routes, route_weights: as in `Mixture`.
 
   Raises:
-    ValueError: no pair is eligible.
+    UserError: no pair is eligible.
   """
   items = [
     pair
@@ -201,7 +201,7 @@ def example_dataset(
     if task.eligible(pair, pool)
   ]
   if not items:
-    raise ValueError(
+    raise UserError(
       f'No pair for task {task.name!r}'
       + (f' among the routes {", ".join(routes)}' if routes else '')
       + ': prepare cases with both modalities of a route.'
@@ -267,7 +267,7 @@ def train_dataset(
     The data, whose iterator yields the rows of this process.
 
   Raises:
-    ValueError: a task is unknown or has no examples, or one of its first four
+    UserError: a task is unknown or has no examples, or one of its first four
       examples cannot be read or exceeds the capacity (`ExampleTooLarge`). The
       iterator raises the errors of later examples.
   """
@@ -305,6 +305,7 @@ def train_dataset(
     'tokenizer': f'fingerprint {tokenizer.fingerprint}',
     'image': {'vit_side': geometry.vit_side, 'vae_side': geometry.vae_side},
     'tasks': dict(mixture.tasks),
+    'prompts': f'fingerprint {mixture.prompts.fingerprint}',
     'neighbours': mixture.neighbours,
     'routes': list(mixture.routes),
     'route_weights': list(mixture.route_weights),
@@ -383,7 +384,7 @@ def _task_examples(
     return task.source(split)(seed)
   cases: Sequence[Case] = () if store is None else store.split(split)
   if not cases:
-    raise ValueError(
+    raise UserError(
       'config.store is empty: name a slice store.'
       if store is None
       else f'Store {store.path} has no subject in split {split!r}.'

@@ -18,7 +18,7 @@ from synermedgen_jax.interop.image_files import FormatError
 from synermedgen_jax.interop.vlm_jsonl import VlmLines
 from synermedgen_jax.tasks.example import ExampleSource
 
-TASKS = ('vlm', 'editing')
+BAGEL_TASKS = ('vlm', 'editing')
 
 
 def sources(files: Mapping[str, str], split: str) -> dict[str, ExampleSource]:

@@ -15,7 +15,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from synermedgen_jax.core.batch import ImageGeometry, Layout, PackedBatch
+from synermedgen_jax.core.batch import (
+  Capacity,
+  ImageGeometry,
+  PackedBatch,
+  abstract_batch,
+)
 from synermedgen_jax.models.autoencoder import (
   Autoencoder,
   AutoencoderConfig,
@@ -324,25 +329,8 @@ def abstract_params(config: BagelConfig):
 
 def _example_batch(config: BagelConfig) -> PackedBatch:
   """The smallest batch that touches every parameter."""
-  ones = jnp.ones((1, 1), jnp.int32)
-  layout = Layout(ones, ones * 0, ones * 0, ones, ones)
-  c = config
-  return PackedBatch(
-    und=layout,
-    token_ids=ones,
-    vit_index=ones * 0,
-    labels=ones,
-    ntp_weight=ones.astype(jnp.float32),
-    task_ids=ones,
-    gen=layout,
-    latent_index=ones * 0,
-    latent_positions=ones * 0,
-    noise_ids=ones,
-    vit_patches=jnp.zeros((1, 1, c.vit.patch**2 * c.vit.channels)),
-    vit_positions=ones * 0,
-    vit_visible_from=ones * 0,
-    vit_visible_to=ones,
-    vae_images=jnp.zeros(
-      (1, 1, c.latent_stride, c.latent_stride, c.autoencoder.channels)
-    ),
+  geometry = config.image_geometry(
+    vit_side=config.vit.patch, vae_side=config.latent_stride
   )
+  shapes = abstract_batch(1, Capacity(und=1, gen=1, vit=1, images=1), geometry)
+  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from synermedgen_jax.core.sharding import BATCH_AXES, HEAD_AXIS
-from synermedgen_jax.models.kernels import gpu, hopper, tpu
+from synermedgen_jax.models.kernels import gpu, tpu
 
 _MASKED = -1e30  # finite, so that a row that sees nothing gives no NaN
 
@@ -79,6 +79,13 @@ def _chunked(
   return out.swapaxes(0, 1).reshape(b, chunks * chunk, heads, dim)[:, :q_len]
 
 
+def _hopper(*args):
+  # Mosaic GPU takes as long to import as JAX; only Hopper GPUs need it.
+  from synermedgen_jax.models.kernels import hopper
+
+  return hopper.attention(*args)
+
+
 @dataclasses.dataclass(frozen=True)
 class Implementation:
   """A way to compute it, and where it runs.
@@ -97,7 +104,7 @@ IMPLEMENTATIONS = {
   'xla_chunked': Implementation(_chunked),
   'pallas_tpu': Implementation(tpu.attention, 'tpu'),
   'pallas_gpu': Implementation(gpu.attention, 'gpu'),
-  'pallas_hopper': Implementation(hopper.attention, 'gpu'),
+  'pallas_hopper': Implementation(_hopper, 'gpu'),
 }
 
 # Queries up to which dense attention is faster than the kernels.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.tasks.example import Example, SliceRef, text, vit_image
 from synermedgen_jax.tasks.pairs import Pair, Pool
 from synermedgen_jax.tasks.prompts import LETTERS
@@ -19,10 +20,10 @@ def eligible(pair: Pair, pool: Pool) -> bool:
   """Whether the pair's case has as many usable slices as candidates.
 
   Raises:
-    ValueError: `pool.neighbours` is smaller than the number of negatives.
+    UserError: `pool.neighbours` is smaller than the number of negatives.
   """
   if pool.neighbours < CANDIDATES - 1:
-    raise ValueError(
+    raise UserError(
       f'CTS draws {CANDIDATES - 1} negatives: neighbours must be at least '
       f'that, got {pool.neighbours}.'
     )

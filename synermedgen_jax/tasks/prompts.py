@@ -16,6 +16,8 @@ parameters learns one word order within minutes, and two orders not at all.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -44,6 +46,12 @@ class Prompts:
   cts: tuple[str, ...]
   mi: tuple[str, ...]
   tia: tuple[str, ...]
+
+  @property
+  def fingerprint(self) -> str:
+    """12 hexadecimal digits, equal for equal wordings."""
+    texts = json.dumps(dataclasses.asdict(self))
+    return hashlib.sha256(texts.encode()).hexdigest()[:12]
 
   def describe(self, route: Route) -> tuple[str, ...]:
     """The route's own pool of descriptions; no other route has one of them."""

@@ -35,6 +35,7 @@ from synermedgen_jax.core.batch import (
   abstract_batch,
 )
 from synermedgen_jax.core.chips import chip_of
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.sharding import (
   BATCH_AXES,
   batch_sharding,
@@ -222,10 +223,8 @@ def _data(
       # Validation shows pairs as they are, all routes alike.
       held_out = iter(dataset('val', config.seed + 1))
       val = [next(held_out) for _ in range(config.val_batches)]
-  except ConfigError:
-    raise
-  except ValueError as error:
-    raise ConfigError(str(error)) from None
+  except UserError as error:
+    raise ConfigError(str(error)) from error
   return data, val
 
 

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from synermedgen_jax.config.errors import ConfigError, key_errors
+from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME
 from synermedgen_jax.core.sharding import batch_sharding, rows_here
 from synermedgen_jax.input.streams import streams_of
@@ -101,6 +102,8 @@ def check(
   _check_names(config)
   _check_route_weights(config)
   _check_checkpoints(config)
+  with key_errors('sampling'):
+    SamplingConfig.from_config(config.sampling.to_dict())
   platform = mesh.devices.flat[0].platform
   name = config.compute.attention
   attention = IMPLEMENTATIONS.get(name)

@@ -16,8 +16,6 @@ import numpy as np
 from clu import metrics
 from etils.epath import Path
 from jaxtyping import Float
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from synermedgen_jax.core.batch import Array
 from synermedgen_jax.core.errors import UserError
@@ -188,19 +186,13 @@ class MetricsLog:
       self._folder = workdir / 'tensorboard'
       with writing(self._folder):
         self._folder.mkdir(parents=True, exist_ok=True)
-        # SummaryWriter's thread blocks forever after a failed write.
-        self._events = EventsWriter(f'{self._folder}/events')
-        self._events.write_event(_purge(start + 1))
+        self._events = _TensorBoard(f'{self._folder}/events', start + 1)
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     self._file.write(step, values)
     if self._events:
-      event = Event(wall_time=time.time(), step=step)
-      for name, value in values.items():
-        event.summary.value.add(tag=name, simple_value=value)
       with writing(self._folder):
-        self._events.write_event(event)
-        self._events.flush()
+        self._events.write(step, values)
 
   def close(self) -> None:
     if self._events:
@@ -208,10 +200,34 @@ class MetricsLog:
         self._events.close()
 
 
-def _purge(step: int) -> Event:
-  """Makes TensorBoard discard earlier events from this step on."""
-  start = SessionLog(status=SessionLog.SessionStatus.START)
-  return Event(wall_time=time.time(), step=step, session_log=start)
+class _TensorBoard:
+  """An event file of TensorBoard."""
+
+  def __init__(self, prefix: str, first: int):
+    """Starts a file; TensorBoard discards earlier events from step `first`."""
+    # It imports PyTorch where that is installed: only training waits for it.
+    from tensorboardX import event_file_writer
+    from tensorboardX.proto import event_pb2
+
+    self._event = event_pb2.Event
+    # SummaryWriter's thread blocks forever after a failed write.
+    self._writer = event_file_writer.EventsWriter(prefix)
+    session = event_pb2.SessionLog(
+      status=event_pb2.SessionLog.SessionStatus.START
+    )
+    self._writer.write_event(
+      self._event(wall_time=time.time(), step=first, session_log=session)
+    )
+
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    event = self._event(wall_time=time.time(), step=step)
+    for name, value in values.items():
+      event.summary.value.add(tag=name, simple_value=value)
+    self._writer.write_event(event)
+    self._writer.flush()
+
+  def close(self) -> None:
+    self._writer.close()
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -156,9 +156,8 @@ def _answer_sums(
   return sums
 
 
-def _flow_sums(model, params, hidden, latents, noise, batch) -> Sums:
+def _flow_sums(velocity, latents, noise, batch: PackedBatch) -> Sums:
   """The squared error of the velocity, over latent numbers."""
-  velocity = model.apply({'params': params}, hidden, method=Bagel.velocity)
   error = jnp.square(velocity - (noise - latents)).mean(-1)
   weight = (batch.noise_ids > 0).astype(jnp.float32)
   return {'flow': ((error * weight).sum(), weight.sum())}
@@ -180,9 +179,8 @@ def multimodal_sums(
   latents = noise = t = None
   if batch.latent_index.shape[1]:
     # The autoencoder is frozen in every stage that has a language model.
-    latents = lax.stop_gradient(
-      model.apply({'params': params}, batch, method=Bagel.row_latents)
-    )
+    bound = model.bind({'params': params})
+    latents = lax.stop_gradient(bound.row_latents(batch))
     noise_key, t_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, latents.shape)
     t = draw_timesteps(t_key, batch.noise_ids, config.train_shift)
@@ -215,13 +213,12 @@ def flow_and_text_sums(
   noised = None
   if latents is not None:
     noised = (1 - t[..., None]) * latents + t[..., None] * noise
-  streams = model.apply(
-    {'params': params}, batch, noised, t, method=Bagel.embed_batch
-  )
-  hidden, _ = model.apply({'params': params}, streams, method=Bagel.backbone)
+  bound = model.bind({'params': params})
+  hidden, _ = bound.backbone(bound.embed_batch(batch, noised, t))
   sums = _ntp_sums(model, params, hidden['und'], batch, tasks, chunk)
   if latents is not None:
-    sums |= _flow_sums(model, params, hidden['gen'], latents, noise, batch)
+    velocity = bound.velocity(hidden['gen'])
+    sums |= _flow_sums(velocity, latents, noise, batch)
   return sums
 
 
@@ -237,9 +234,10 @@ def autoencoder_sums(
   del config, tasks
   b, n = batch.vae_images.shape[:2]
   images = batch.vae_images.reshape(b * n, *batch.vae_images.shape[2:])
-  mean, logvar = model.apply({'params': params}, images, method=Bagel.moments)
+  bound = model.bind({'params': params})
+  mean, logvar = bound.moments(images)
   z = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
-  decoded = model.apply({'params': params}, z, method=Bagel.decode_raw)
+  decoded = bound.decode_raw(z)
   kl = 0.5 * (mean**2 + jnp.exp(logvar) - 1.0 - logvar)
   used = _used_canvases(batch, model.config.latent_stride).reshape(-1)
   error = decoded - images

@@ -8,14 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from synermedgen_jax.config.sampling import Guidance, SamplingConfig
 from synermedgen_jax.inference import sampling
-from synermedgen_jax.inference.sampling import (
-  Guidance,
-  SamplingConfig,
-  guide,
-  integrate,
-  sample,
-)
+from synermedgen_jax.inference.sampling import guide, integrate, sample
 from synermedgen_jax.models.bagel import Bagel
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
@@ -93,7 +88,7 @@ def sample_uncached(prompt, config, start):
   ],
 )
 def test_cached_prompts_give_what_whole_rows_give(guidance):
-  config = SamplingConfig(points=4, guidance=guidance)
+  config = SamplingConfig(points=4, shift=3.0, guidance=guidance)
   start = noise(1)
   cached = run(PROMPTS[:1], config, start)
   uncached = sample_uncached(PROMPTS[0], config, start)
@@ -102,7 +97,7 @@ def test_cached_prompts_give_what_whole_rows_give(guidance):
 
 
 def test_prompts_of_other_lengths_in_the_batch_change_nothing():
-  config = SamplingConfig(points=3, guidance=BOTH)
+  config = SamplingConfig(points=3, shift=3.0, guidance=BOTH)
   start = noise(2)
   together = run(PROMPTS, config, start)
   # The first prompt is the shorter one, padded in the batch.
@@ -113,10 +108,10 @@ def test_prompts_of_other_lengths_in_the_batch_change_nothing():
 
 def test_scales_up_to_one_are_no_guidance():
   start = noise(1)
-  plain = run(PROMPTS[:1], SamplingConfig(points=3), start)
+  plain = run(PROMPTS[:1], SamplingConfig(points=3, shift=3.0), start)
   off = Guidance(text=1.0, image=0.5, renorm='channel', renorm_min=0.5)
   assert off.contexts == ('full',)
-  config = SamplingConfig(points=3, guidance=off)
+  config = SamplingConfig(points=3, shift=3.0, guidance=off)
   np.testing.assert_array_equal(run(PROMPTS[:1], config, start), plain)
 
 
@@ -163,7 +158,7 @@ def test_a_straight_flow_is_integrated_exactly(points):
   start = noise(2)
   data = jnp.ones_like(start)
   found = integrate(
-    lambda latents, t, guided: start - data, start, SamplingConfig(points)
+    lambda latents, t, guided: start - data, start, SamplingConfig(points, 3.0)
   )
   np.testing.assert_allclose(found, data, atol=1e-5)
 
@@ -253,7 +248,7 @@ def test_rows_are_renormed_one_by_one():
 
 
 def test_sampled_tokens_unfold_to_a_picture():
-  tokens = run(PROMPTS[:1], SamplingConfig(points=2), noise(1))
+  tokens = run(PROMPTS[:1], SamplingConfig(points=2, shift=3.0), noise(1))
   picture = fakes.call(
     fakes.params(), tokens.reshape(1, 2, 2, -1), method=Bagel.decode_latents
   )
@@ -265,5 +260,5 @@ def test_wrong_settings_are_named():
     Guidance(renorm='rows')
   with pytest.raises(ValueError, match='interval'):
     Guidance(interval=(0.8, 0.2))
-  with pytest.raises(ValueError, match='2 points or more, got 1'):
-    SamplingConfig(points=1)
+  with pytest.raises(ValueError, match='points 1: must be at least 2'):
+    SamplingConfig(points=1, shift=3.0)

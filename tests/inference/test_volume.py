@@ -5,16 +5,16 @@ import jax
 import numpy as np
 import pytest
 
+from synermedgen_jax.config.sampling import Guidance, SamplingConfig
 from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.inference import volume
-from synermedgen_jax.inference.sampling import Guidance, SamplingConfig
 from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.tasks.prompts import SHORT
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
-SAMPLING = SamplingConfig(points=3)
+SAMPLING = SamplingConfig(points=3, shift=3.0)
 
 
 def synthesiser(
@@ -103,7 +103,9 @@ def test_source_and_route_both_matter():
 
 def test_one_program_serves_all_routes():
   guidance = Guidance(text=2.0, image=2.0)
-  model = synthesiser(sampling=SamplingConfig(points=2, guidance=guidance))
+  model = synthesiser(
+    sampling=SamplingConfig(points=2, shift=3.0, guidance=guidance)
+  )
   source = fakes.slices(1)
   model.synthesise(ROUTES[0], source)
   before = volume._sample_pictures._cache_size()

@@ -21,6 +21,7 @@ from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.checkpoint.data_position import DataSave
 from synermedgen_jax.config.errors import ConfigError
 from synermedgen_jax.core.chips import Chip
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.core.trees import flatten
 from synermedgen_jax.input.augment import Augment
@@ -72,7 +73,7 @@ def test_validation_sees_pairs_as_they_are(
     }
     asked.append((split, changes))
     if split == 'val':
-      raise ValueError('That is all.')
+      raise UserError('That is all.')
     return dataset(store, split, *args, **options)
 
   dataset = build.train_dataset

@@ -75,6 +75,18 @@ BAD = {
     {'prompts': 'long'},
     r'config\.prompts: unknown long; expected some of paper, short\.',
   ),
+  'points': (
+    {'sampling': {'points': 1}},
+    r'config\.sampling: points 1: must be at least 2\.',
+  ),
+  'renorm': (
+    {'sampling': {'guidance': {'renorm': 'glboal'}}},
+    r"config\.sampling: guidance\.renorm 'glboal': expected one of global, .*",
+  ),
+  'interval': (
+    {'sampling': {'guidance': {'interval': (0.9, 0.4)}}},
+    r'config\.sampling: guidance\.interval: expected \(low, high\), .*',
+  ),
   'module': (
     {'modules': ('no.such.module',)},
     r'config\.modules: no\.such\.module: cannot be imported \(No module .*',

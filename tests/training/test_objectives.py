@@ -1,5 +1,6 @@
 """Losses by hand, for a stub whose every answer is known."""
 
+import functools
 import types
 
 import jax
@@ -32,6 +33,16 @@ class Stub:
 
   def apply(self, variables, *arguments, method):
     return getattr(self, method.__name__)(variables['params'], *arguments)
+
+  def bind(self, variables):
+    names = ('velocity', 'row_latents', 'embed_batch', 'backbone')
+    names += ('moments', 'decode_raw')
+    return types.SimpleNamespace(
+      **{
+        name: functools.partial(getattr(self, name), variables['params'])
+        for name in names
+      }
+    )
 
   def logits(self, params, hidden):
     return hidden @ params['lm_head']['kernel']

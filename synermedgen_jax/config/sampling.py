@@ -1,0 +1,98 @@
+"""How images are sampled: timesteps and guidance (`config.sampling`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Float
+
+from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.models.flow import shift_timestep
+
+Renorm = Literal['global', 'channel', 'text_channel']
+Context = Literal['full', 'no_text', 'no_images']
+
+
+@dataclasses.dataclass(frozen=True)
+class Guidance:
+  """Classifier-free guidance by text and by images.
+
+  Attributes:
+    text: scale of the text guidance; values up to 1 turn it off.
+    image: scale of the image guidance; values up to 1 turn it off. Unlike in
+      BAGEL, image guidance works without text guidance.
+    interval: timesteps t with interval[0] < t <= interval[1] are guided.
+    renorm: which norm of the guided velocity is limited to that of the
+      unguided one: the norm over all tokens of an image (`global`), of each
+      token (`channel`), or of each token after text guidance and before image
+      guidance (`text_channel`).
+    renorm_min: lower bound of the factor that reduces the norm.
+  """
+
+  text: float = 1.0
+  image: float = 1.0
+  interval: tuple[float, float] = (0.0, 1.0)
+  renorm: Renorm = 'global'
+  renorm_min: float = 0.0
+
+  def __post_init__(self):
+    if self.renorm not in get_args(Renorm):
+      raise UserError(
+        f'guidance.renorm {self.renorm!r}: expected one of '
+        f'{", ".join(get_args(Renorm))}.'
+      )
+    if len(self.interval) != 2 or self.interval[0] > self.interval[1]:
+      raise UserError(
+        f'guidance.interval: expected (low, high), got {self.interval}.'
+      )
+
+  @property
+  def contexts(self) -> tuple[Context, ...]:
+    """Contexts whose velocities are needed, `full` first."""
+    return (
+      'full',
+      *(('no_text',) if self.text > 1.0 else ()),
+      *(('no_images',) if self.image > 1.0 else ()),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+  """Timesteps and guidance of sampling.
+
+  Attributes:
+    points: number of timesteps from 1 to 0, both included; there is one Euler
+      step fewer.
+    shift: values above 1 place more timesteps near noise.
+    guidance: scales, interval and renormalisation.
+  """
+
+  points: int
+  shift: float
+  guidance: Guidance = Guidance()
+
+  def __post_init__(self):
+    if self.points < 2:
+      raise UserError(f'points {self.points}: must be at least 2.')
+    if not self.shift > 0:
+      raise UserError(f'shift {self.shift}: must be above 0.')
+
+  @classmethod
+  def from_config(cls, values: Mapping[str, Any]) -> SamplingConfig:
+    """The sampling of `config.sampling`.
+
+    Raises:
+      UserError, TypeError: a value is invalid, or a key is unknown or missing.
+    """
+    guidance = {**values['guidance']}
+    guidance['interval'] = tuple(guidance['interval'])  # a list in JSON
+    return cls(**{**values, 'guidance': Guidance(**guidance)})
+
+  @property
+  def timesteps(self) -> Float[np.ndarray, ' points']:
+    """Timesteps from 1 (noise) down to 0 (data), float32."""
+    line = np.linspace(1.0, 0.0, self.points)
+    return shift_timestep(line, self.shift).astype(np.float32)
