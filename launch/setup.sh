@@ -6,21 +6,33 @@ set -euo pipefail
 
 requirements="$1"
 python="${PYTHON:-}"
+supported='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'
 if [ -z "$python" ]; then
   for candidate in python3.12 python3.11 python3; do
-    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+    if "$candidate" -c "$supported" 2>/dev/null; then
       python="$candidate"
       break
     fi
   done
 fi
-if [ -z "$python" ]; then
-  echo 'Error: needs Python 3.11 or 3.12; install it, or set PYTHON= to it.' >&2
+if [ -z "$python" ] || ! "$python" -c "$supported" 2>/dev/null; then
+  echo "Error: ${python:-this machine}: needs Python 3.11 or 3.12;" \
+    'install it, or set PYTHON= to it.' >&2
   exit 1
 fi
 # Several machines may share this folder; one of them installs.
 exec 9> .venv.lock
 flock 9
+version='import sys; print(*sys.version_info[:2], sep=".")'
+if [ -x .venv/bin/python ]; then
+  existing="$(.venv/bin/python -c "$version" 2>/dev/null || echo unknown)"
+  if ! .venv/bin/python -c "$supported" 2>/dev/null ||
+    { [ -n "${PYTHON:-}" ] && [ "$existing" != "$("$python" -c "$version")" ]; }
+  then
+    echo "Replacing .venv, which has Python $existing ..."
+    rm -r .venv
+  fi
+fi
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 stamp=".venv/$(basename "$requirements").installed"
 if ! cat requirements.txt "$requirements" | cmp -s - "$stamp"; then

@@ -5,11 +5,16 @@
 """
 
 import ast
+import os
 import runpy
 import sys
 from pathlib import Path
 
-from synermedgen_jax import __version__, _quiet_interrupt
+from synermedgen_jax import (
+  EXIT_NO_READER,
+  __version__,
+  interrupt_ends_at_once,
+)
 
 # Subcommand: module of the package.
 COMMANDS = {
@@ -30,12 +35,12 @@ def main() -> None:
   """Runs the subcommand that the command line names."""
   name, *arguments = sys.argv[1:] or ['--help']
   if name in ('--help', '-h', 'help'):
-    print(_help())
+    _print(_help())
   elif name == '--version':
-    print(f'synermedgen {__version__}')
+    _print(f'synermedgen {__version__}')
   elif (command := name.replace('_', '-')) in COMMANDS:
     sys.argv = [f'synermedgen {command}', *arguments]
-    sys.excepthook = _quiet_interrupt  # the imports of a command take seconds
+    interrupt_ends_at_once()
     # As `python -m` runs it: worker processes import it by its own name.
     runpy.run_module(
       f'synermedgen_jax.{COMMANDS[command]}',
@@ -45,6 +50,13 @@ def main() -> None:
   else:
     known = ', '.join(COMMANDS)
     sys.exit(f'Error: unknown command {name!r}: expected one of {known}.')
+
+
+def _print(text: str) -> None:
+  try:
+    print(text, flush=True)
+  except BrokenPipeError:  # as of `synermedgen --help | head -1`
+    os._exit(EXIT_NO_READER)
 
 
 def _help() -> str:

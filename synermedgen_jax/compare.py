@@ -16,6 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from synermedgen_jax.config.command_line import run_command
+from synermedgen_jax.core.errors import naming
 from synermedgen_jax.evaluation import comparison
 from synermedgen_jax.evaluation.comparison import ComparisonError
 from synermedgen_jax.evaluation.subjects import FILE
@@ -97,7 +98,8 @@ def _write(path: Path, content: bytes) -> None:
   """Writes a file atomically, so that no reader gets a partial one."""
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}.partial')
-  partial.write_bytes(content)
+  with naming(path):
+    partial.write_bytes(content)
   os.replace(partial, path)
 
 

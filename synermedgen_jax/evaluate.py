@@ -31,6 +31,7 @@ from ml_collections import config_flags
 
 from synermedgen_jax.config.command_line import UsageError, run_command
 from synermedgen_jax.config.modules import check_imported, import_modules
+from synermedgen_jax.core.errors import naming
 from synermedgen_jax.evaluation import metrics, routes, subjects, understanding
 from synermedgen_jax.evaluation.measure import (
   MeasureError,
@@ -204,14 +205,16 @@ def _write(
 def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}.partial.npz')
-  np.savez(partial, **arrays)
+  with naming(path):
+    np.savez(partial, **arrays)
   os.replace(partial, path)
 
 
 def _write_json(path: Path, value) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}.partial')
-  partial.write_text(json.dumps(value, indent=2) + '\n', 'utf-8')
+  with naming(path):
+    partial.write_text(json.dumps(value, indent=2) + '\n', 'utf-8')
   os.replace(partial, path)
 
 

@@ -19,6 +19,7 @@ store it changes nothing.
 
 import collections
 import concurrent.futures
+import os
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from tqdm import tqdm
 
 from synermedgen_jax.config.command_line import UsageError, run_command
 from synermedgen_jax.config.modules import import_modules
+from synermedgen_jax.core.errors import naming
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.slices import datasets, ingest, inspection
 from synermedgen_jax.slices.datasets import CaseFiles
@@ -227,11 +229,24 @@ def _find(layout: str, root: Path) -> list[CaseFiles]:
   return datasets.folder_cases(root, dataset=name, region=region)
 
 
+def _make_folder(folder: Path) -> None:
+  """Makes the folder of the report before hours of work."""
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except (FileExistsError, NotADirectoryError):
+    raise UsageError(
+      f'--check: {folder} is a file, or below one; name a folder.'
+    ) from None
+  if not os.access(folder, os.W_OK | os.X_OK):
+    raise UsageError(f'--check: the folder {folder} cannot be written.')
+
+
 def _check(folder: Path) -> None:
   """Checks every case and writes FOLDER/index.html; exits 1 on problems."""
   from synermedgen_jax.reporting.inspection_page import inspection_page, summary
 
   settings, cases = _ingest_settings(), _find_cases()
+  _make_folder(folder)
   with processes(_WORKERS.value, _MODULES.value) as pool:
     jobs = [pool.submit(inspection.inspect, case, settings) for case in cases]
     for _ in tqdm(
@@ -242,11 +257,9 @@ def _check(folder: Path) -> None:
     ):
       pass
   facts = [job.result() for job in jobs]
-  folder.mkdir(parents=True, exist_ok=True)
   page = folder / 'index.html'
-  page.write_text(
-    inspection_page(facts, settings.most_offset), encoding='utf-8'
-  )
+  with naming(page):
+    page.write_text(inspection_page(facts, settings.most_offset), 'utf-8')
   print(summary(facts))
   print(page)
   if any(case.problems for case in facts):

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.config.modules import check_imported, import_modules
+from synermedgen_jax.core.errors import naming
 from synermedgen_jax.evaluation.routes import route_table
 from synermedgen_jax.evaluation.understanding import understanding_table
 from synermedgen_jax.reporting import charts, pictures
@@ -108,7 +109,8 @@ def _write(path: Path, content: bytes) -> Path:
   """Writes a file atomically, so that no reader gets a partial one."""
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}.partial')
-  partial.write_bytes(content)
+  with naming(path):
+    partial.write_bytes(content)
   os.replace(partial, path)
   return path
 

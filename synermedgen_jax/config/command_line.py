@@ -13,11 +13,14 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
+from synermedgen_jax import (
+  EXIT_INTERRUPTED,
+  EXIT_NO_READER,
+  interrupt_raises,
+)
 from synermedgen_jax.config.failures import describe
 from synermedgen_jax.core.errors import UserError
 
-EXIT_INTERRUPTED = 130  # as shells report SIGINT
-EXIT_NO_READER = 141  # as shells report SIGPIPE
 _HELP = {'--help', '-help', '--helpshort', '-helpshort', '-h', '-?'}
 
 
@@ -45,10 +48,13 @@ def run_command(
     del argv  # `_parse` refuses arguments that are not flags
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.WARNING)  # Orbax logs every file
-    command()
-    sys.stdout.flush()  # a reader that has left is noticed here at the latest
+    try:
+      command()
+    finally:
+      sys.stdout.flush()  # a reader that has left is noticed here at the latest
 
-  _print_any_character()
+  _use_utf8()
+  interrupt_raises()
   try:
     app.run(main, flags_parser=lambda argv: _parse(argv, required))
   except KeyboardInterrupt:
@@ -73,8 +79,15 @@ def error_text(error: Exception) -> str:
   return f'Error: {message}'
 
 
-def _print_any_character() -> None:
-  """Escapes characters that the locale's encoding lacks, instead of failing."""
+def _use_utf8() -> None:
+  """Starts the command again in Python's UTF-8 mode if the locale is another.
+
+  Names of files would otherwise reach the libraries in two encodings. Names
+  that are not UTF-8 are printed with escapes.
+  """
+  if sys.getfilesystemencoding().lower() != 'utf-8':
+    os.environ['PYTHONUTF8'] = '1'
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
   for stream in (sys.stdout, sys.stderr):
     if hasattr(stream, 'reconfigure'):
       stream.reconfigure(errors='backslashreplace')
@@ -97,7 +110,7 @@ def _without_reader() -> bool:
 def _parse(argv: Sequence[str], required: Sequence[str]) -> list[str]:
   """Parses the command line; `UsageError` for whatever is wrong with it."""
   if not _HELP.isdisjoint(argv[1:]):
-    print(_help(required))
+    print(_help(required), flush=True)
     sys.exit(0)
   try:
     rest = flags.FLAGS(_with_installed_config(argv))

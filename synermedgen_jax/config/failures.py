@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from concurrent.futures.process import BrokenProcessPool
 
@@ -10,7 +11,16 @@ from absl import flags
 
 from synermedgen_jax.core.errors import UserError
 
+_SURROGATES = 'surrogates not allowed'  # how Python reads bytes of no UTF-8
 _MEMORY = ('RESOURCE_EXHAUSTED', 'Out of memory', 'out of memory')
+# TensorStore's errors of the machine: a status, the operation, the file and the
+# reason. Others, such as INVALID_ARGUMENT, are bugs.
+_STORAGE = re.compile(
+  r'(?:ABORTED|DATA_LOSS|DEADLINE_EXCEEDED|PERMISSION_DENIED|'
+  r'RESOURCE_EXHAUSTED|UNAUTHENTICATED|UNAVAILABLE): (?:Error )?'
+  r'(.*?)(?: \[\w+=.*)?$',
+  re.DOTALL,
+)
 # Flags that reduce memory, in the order in which to try them.
 _SMALLER = ('batch_size', 'workers', 'canvas')
 
@@ -21,6 +31,10 @@ def describe(error: BaseException) -> str | None:
     return str(error)
   if isinstance(error, OSError):
     return str(error)
+  if isinstance(error, ValueError) and (storage := _STORAGE.match(str(error))):
+    return f'{storage[1]}.'.replace('\0', '/').replace('\n', ' ')
+  if isinstance(error, UnicodeEncodeError) and error.reason == _SURROGATES:
+    return f'{error.object[:200]!r}: is not UTF-8; rename the file or folder.'
   if isinstance(error, BrokenProcessPool):
     return (
       'a worker process ended unexpectedly, most likely because memory ran '

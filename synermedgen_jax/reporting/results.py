@@ -173,7 +173,7 @@ def _read_rows(path: Path) -> list[dict[str, float]]:
   if not path.is_file():
     return []
   # Skip an unterminated last line: it is incomplete.
-  lines = path.read_text(errors='replace').split('\n')[:-1]
+  lines = path.read_text('utf-8', errors='replace').split('\n')[:-1]
   rows = []
   for number, line in enumerate(lines, start=1):
     try:

@@ -136,7 +136,7 @@ def _wrapped(values: _Values) -> Iterator[str]:
     share = values.share(60_000)
     yield (
       f'{share:.1%} of the voxels are above 60000; negative numbers were read '
-      'without their sign (add 65536 to none, subtract it from these).'
+      'without their sign, 65536 too high.'
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Float
 
-from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.errors import UserError, naming
 
 NIFTI = ('.nii', '.nii.gz')
 ITK = ('.mha', '.mhd', '.nrrd')
@@ -229,7 +229,8 @@ def write_volume(
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = _partial(path)
   try:
-    nib.save(image, partial)
+    with naming(path):
+      nib.save(image, partial)
     os.replace(partial, path)
   finally:
     partial.unlink(missing_ok=True)

@@ -6,18 +6,28 @@ import sys
 import pytest
 from commands import ROOT
 
+from synermedgen_jax.config.failures import describe
+
 COMMAND = '''
 """Does what --do says.
 
 More about it.
 """
+import os
 import sys
 from absl import flags
 from ml_collections import config_flags
 from synermedgen_jax.config.command_line import UsageError, run_command
+from synermedgen_jax.core.errors import naming
+from synermedgen_jax.slices.workers import processes
 
-_DO = flags.DEFINE_enum('do', None, ['nothing', 'usage', 'file', 'bug', 'stop'],
-                        'What happens.')
+_DO = flags.DEFINE_enum(
+  'do',
+  None,
+  ['nothing', 'usage', 'file', 'bug', 'stop', 'memory', 'worker', 'print',
+   'jax', 'full'],
+  'What happens.',
+)
 _COUNT = flags.DEFINE_integer('count', 3, 'How often.', lower_bound=1)
 _DRY = flags.DEFINE_bool('dry', False, 'Only look.')
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A config.')
@@ -32,6 +42,20 @@ def main():
     raise ValueError('inner')
   if _DO.value == 'stop':
     raise KeyboardInterrupt
+  if _DO.value == 'memory':
+    raise MemoryError('Unable to allocate 9 GiB')
+  if _DO.value == 'worker':
+    with processes(1) as pool:
+      pool.submit(os._exit, 9).result()
+  if _DO.value == 'print':
+    print('µ →', os.listdir('names'))
+    return
+  if _DO.value == 'jax':
+    import jax
+    jax.devices()
+  if _DO.value == 'full':
+    with naming('out.json'), open('/dev/full', 'w') as file:
+      file.write('x')
   print(_COUNT.value, _CONFIG.value and _CONFIG.value.stage)
 
 
@@ -44,6 +68,8 @@ if __name__ == '__main__':
 def folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('command')
   (folder / 'command.py').write_text(COMMAND)
+  (folder / 'names').mkdir()
+  (folder / 'names' / 'Köln').touch()
   (folder / 'configs').mkdir()
   (folder / 'configs' / 'mine.py').write_text(
     'from ml_collections import ConfigDict\n'
@@ -64,11 +90,11 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def command(folder):
-  def run(*arguments):
+  def run(*arguments, **environment):
     return subprocess.run(
       [sys.executable, 'command.py', *arguments],
       cwd=folder,
-      env={'PYTHONPATH': str(ROOT), 'PATH': ''},
+      env={'PYTHONPATH': str(ROOT), 'PATH': '', **environment},
       capture_output=True,
       text=True,
       timeout=60,
@@ -152,6 +178,89 @@ def test_an_interrupt_is_one_line_and_exits_with_130(command):
   assert (done.returncode, done.stderr) == (130, 'Interrupted.\n')
 
 
+@pytest.mark.parametrize(
+  ('kind', 'environment', 'words'),
+  [
+    ('memory', {}, 'out of memory (Unable to allocate 9 GiB); use a machine'),
+    ('worker', {}, 'a worker process ended unexpectedly, most likely'),
+    ('jax', {'JAX_PLATFORMS': 'cuda'}, 'JAX_PLATFORMS=cuda: has no dev'),
+    ('jax', {'JAX_PLATFORMS': 'abc'}, 'JAX_PLATFORMS=abc: has no device'),
+    ('full', {}, "[Errno 28] No space left on device: 'out.json'"),
+  ],
+)
+def test_an_error_of_the_machine_is_one_line(command, kind, environment, words):
+  done = command(f'--do={kind}', **environment)
+  assert (done.returncode, done.stdout) == (1, '')
+  (line,) = done.stderr.splitlines()
+  assert line.startswith(f'Error: {words}')
+
+
+@pytest.mark.parametrize(
+  ('text', 'line'),
+  [
+    (
+      'RESOURCE_EXHAUSTED: Error writing local file "s/a": Failed to write 9 '
+      "bytes: No space left on device [os_error_code='28'] [source='a.cc:3']",
+      'writing local file "s/a": Failed to write 9 bytes: No space left on '
+      'device.',
+    ),
+    (
+      'PERMISSION_DENIED: Failed to create directory: "s/x\0settings.json": '
+      "Permission denied [os_error_code='13']",
+      'Failed to create directory: "s/x/settings.json": Permission denied.',
+    ),
+    ('INVALID_ARGUMENT: Error parsing object member "driver"', None),
+  ],
+)
+def test_an_error_of_the_storage_names_the_file(text, line):
+  assert describe(ValueError(text)) == line
+
+
+def test_a_reader_that_leaves_ends_the_command_silently(folder):
+  done = subprocess.run(
+    [
+      'bash',
+      '-c',
+      f'{sys.executable} command.py --help | true; echo ${{PIPESTATUS[0]}}',
+    ],
+    cwd=folder,
+    env={'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert (done.stdout, done.stderr) == ('141\n', '')
+
+
+@pytest.mark.parametrize(
+  'environment',
+  [
+    {'LC_ALL': 'C'},
+    {'LC_ALL': 'POSIX', 'PYTHONCOERCECLOCALE': '0', 'PYTHONUTF8': '0'},
+  ],
+)
+def test_any_character_is_printed_in_any_locale(command, environment):
+  done = command('--do=print', **environment, PYTHONIOENCODING='utf-8')
+  assert (done.returncode, done.stderr) == (0, '')
+  assert done.stdout == "µ → ['Köln']\n"
+
+
+def test_an_interrupt_during_the_imports_is_one_line():
+  code = (
+    "import sys, signal; sys.argv = ['-m']; import synermedgen_jax; "
+    'signal.raise_signal(signal.SIGINT); print(1)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    env={'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert (done.returncode, done.stdout) == (130, '')
+  assert done.stderr == 'Interrupted.\n'
+
+
 def test_help_shows_the_docstring_and_every_flag(command):
   done = command('--do=dance', '--help')
   assert (done.returncode, done.stderr) == (0, '')
@@ -159,7 +268,8 @@ def test_help_shows_the_docstring_and_every_flag(command):
   assert text == 'Does what --do says.\n\nMore about it.\n'
   assert shown.splitlines() == [
     '  --do',
-    '      <nothing|usage|file|bug|stop>: What happens. Required.',
+    '      <nothing|usage|file|bug|stop|memory|worker|print|jax|full>: What happens.',
+    '      Required.',
     '  --count',
     '      How often. Default: 3.',
     '  --[no]dry',
