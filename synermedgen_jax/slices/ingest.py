@@ -190,6 +190,11 @@ def _checksums(
   for modality, volume in volumes.items():
     checksum = checksums[modality] = voxel_checksum(volume.data)
     other = seen.setdefault(checksum, modality)
+    if other != modality and files.files[modality] == files.files[other]:
+      raise VolumeError(
+        f'{files.files[modality]}: is listed as {other} and as {modality} of '
+        f'subject {files.subject!r}; correct one of them.'
+      )
     if other != modality:
       raise VolumeError(
         f'{files.files[modality]}: has the same voxels as '

@@ -274,7 +274,11 @@ def _finish(
     {case.id: person_of(case) for case in done},
   )
   if shared and not settings.skip_bad:
-    raise VolumeError(join_problems([*shared.values()]))
+    raise VolumeError(
+      join_problems(
+        [f'{case_id}: {reason}' for case_id, reason in shared.items()]
+      )
+    )
   for case_id, reason in shared.items():
     writer.skip_case(case_id, reason)
     print(f'Skipped {case_id}: {reason}', file=sys.stderr)

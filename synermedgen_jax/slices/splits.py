@@ -117,9 +117,9 @@ def shared_volumes(
       other, other_modality = owners.get(checksum, (case, modality))
       if people[other] != people[case]:
         reasons[case] = (
-          f'{case}: its {modality} has the same voxels as the '
-          f'{other_modality} of {other}; remove one of them, or state one '
-          'patient for both in a table (--dataset=csv) if they are one person.'
+          f'{modality} has the same voxels as {other_modality} of {other}; '
+          'remove one of them or, if they are one person, state one patient '
+          'for both in a table (--dataset=csv).'
         )
         break
     else:
