@@ -185,8 +185,12 @@ def _ingest_settings() -> ingest.Settings:
   except ValueError as error:
     raise UsageError(f'--windows: {error}') from None
   try:
+    slices = SliceSpec(_CANVAS.value, _PLANE.value, _FRAME.value, windows)
+  except ValueError as error:
+    raise UsageError(f'--{error}') from None
+  try:
     return ingest.Settings(
-      SliceSpec(_CANVAS.value, _PLANE.value, _FRAME.value, windows),
+      slices,
       reference=_parse_modalities(reference),
       required=_parse_modalities(_MODALITIES.value),
       most_offset=_MOST_OFFSET.value,

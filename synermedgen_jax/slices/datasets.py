@@ -221,7 +221,8 @@ def _no_volume(folder: Path) -> str:
   return (
     f'{folder}: holds no volume; expected <modality> with one of the suffixes '
     f'{", ".join(SUFFIXES)}, or a folder or zip of DICOM files named '
-    f'<modality>. {input_files.describe(folder)}'
+    f'<modality>. {input_files.describe(folder)} prepare --draft=TABLE.csv '
+    'writes a table to complete.'
   )
 
 

@@ -52,7 +52,7 @@ class SliceSpec:
   def __post_init__(self):
     if not 1 <= self.canvas <= _MOST_CANVAS:
       raise UserError(
-        f'canvas {self.canvas}: a slice would take '
+        f'canvas={self.canvas}: a slice would take '
         f'{4 * self.canvas**2:,} bytes of memory (float32); expected 1 to '
         f'{_MOST_CANVAS} pixels.'
       )

@@ -274,11 +274,8 @@ def _finish(
     {case.id: person_of(case) for case in done},
   )
   if shared and not settings.skip_bad:
-    raise VolumeError(
-      join_problems(
-        [f'{case_id}: {reason}' for case_id, reason in shared.items()]
-      )
-    )
+    lines = [f'{case_id}: {reason}' for case_id, reason in shared.items()]
+    raise VolumeError(join_problems(lines))
   for case_id, reason in shared.items():
     writer.skip_case(case_id, reason)
     print(f'Skipped {case_id}: {reason}', file=sys.stderr)

@@ -61,7 +61,8 @@ def check_folder(path: str | Path, flag: str) -> None:
       folder = folder.parent
     if not folder.is_dir():
       kind = 'a broken link' if not folder.exists() else 'a file'
-      reason = f'{folder} is {kind}, not a folder'
+      name = 'it' if folder == Path(path).absolute() else folder
+      reason = f'{name} is {kind}, not a folder'
     elif not os.access(folder, os.W_OK | os.X_OK):
       reason = f'the folder {folder} cannot be written'
     else:
