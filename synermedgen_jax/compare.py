@@ -15,8 +15,13 @@ from pathlib import Path
 
 from absl import flags
 
-from synermedgen_jax.config.command_line import run_command
-from synermedgen_jax.core.errors import naming
+from synermedgen_jax.config.command_line import (
+  define_modules_flag,
+  local_path,
+  run_command,
+)
+from synermedgen_jax.config.modules import import_modules
+from synermedgen_jax.core import files
 from synermedgen_jax.evaluation import comparison
 from synermedgen_jax.evaluation.comparison import ComparisonError
 from synermedgen_jax.evaluation.subjects import FILE
@@ -51,11 +56,12 @@ _PLOT = flags.DEFINE_string(
 _RESAMPLES = flags.DEFINE_integer(
   'resamples', 2000, 'Number of bootstrap resamples.', lower_bound=1
 )
+_MODULES = define_modules_flag()
 NOTES = '<!-- notes -->'
 
 
 def _compare() -> list[Path]:
-  root = Path(_RUNS.value)
+  root = local_path('runs', _RUNS.value)
   study = read_study(Path(_STUDY.value)) if _STUDY.value else Study()
   reference = _REFERENCE.value or study.reference
   if not reference:
@@ -82,8 +88,8 @@ def _compare() -> list[Path]:
   if page.is_file():
     _, mark, kept = page.read_text('utf-8').partition(NOTES)
     notes = mark + kept or notes
-  _write(plot, pictures.to_png(comparison_chart(compared, study)))
-  _write(page, f'{text}\n{notes}'.encode())
+  files.write_bytes(plot, pictures.to_png(comparison_chart(compared, study)))
+  files.write_text(page, f'{text}\n{notes}')
   print(text)
   return [page, plot]
 
@@ -94,16 +100,8 @@ def _arms_in(root: Path) -> list[str]:
   return sorted({arm for _, arm, *_ in parts})
 
 
-def _write(path: Path, content: bytes) -> None:
-  """Writes a file atomically, so that no reader gets a partial one."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.partial')
-  with naming(path):
-    partial.write_bytes(content)
-  os.replace(partial, path)
-
-
 def main() -> None:
+  import_modules(_MODULES.value)
   print('\n'.join(map(str, _compare())))
 
 

@@ -20,18 +20,18 @@ subjects.json with the numbers per subject, and arrays of a few slices for
 """
 
 import dataclasses
-import json
-import os
-from collections.abc import Mapping
-from pathlib import Path
 
-import numpy as np
 from absl import flags
+from etils.epath import Path
 from ml_collections import config_flags
 
-from synermedgen_jax.config.command_line import UsageError, run_command
+from synermedgen_jax.config.command_line import (
+  UsageError,
+  define_modules_flag,
+  run_command,
+)
 from synermedgen_jax.config.modules import check_imported, import_modules
-from synermedgen_jax.core.errors import naming
+from synermedgen_jax.core import files
 from synermedgen_jax.evaluation import metrics, routes, subjects, understanding
 from synermedgen_jax.evaluation.measure import (
   MeasureError,
@@ -54,12 +54,7 @@ _CONFIG = config_flags.DEFINE_config_file(
   'Config file. With it, the weights in config.init_from are measured instead '
   'of a checkpoint in WORKDIR.',
 )
-_MODULES = flags.DEFINE_list(
-  'modules',
-  [],
-  'Python modules to import, which register the tasks, objectives, modalities '
-  'and metrics of the run. Default: none.',
-)
+_MODULES = define_modules_flag()
 _STORE = flags.DEFINE_string(
   'store', None, 'Folder of the slice store. Default: the store of the run.'
 )
@@ -168,6 +163,7 @@ def _write(
       'questions': _QUESTIONS.value,
       'seed': _SEED.value,
       'neighbours': trained.config['neighbours'],
+      'store': store.fingerprint,
     },
     'subjects': {subject_of(case): case.dataset for case in cases},
   }
@@ -177,8 +173,8 @@ def _write(
       answered.scores['understanding']
     )
     by_subject['understanding'] = answered.by_subject
-    _write_npz(out / 'understanding.npz', {'images': answered.images})
-    _write_json(out / 'understanding.json', answered.pictured)
+    files.write_npz(out / 'understanding.npz', {'images': answered.images})
+    files.write_json(out / 'understanding.json', answered.pictured)
     print('\n' + understanding.understanding_table(answered.scores))
   if synthesised := measured.synthesis:
     result |= synthesised.scores
@@ -189,33 +185,18 @@ def _write(
       result['synthrad2023'] = synthesised.synthrad2023
       result['definition']['synthrad2023'] = metrics.SYNTHRAD2023
     by_subject['synthesis'] = synthesised.by_subject
+    by_subject['sampling'] = synthesised.sampling
     for route, arrays in synthesised.panels.items():
-      _write_npz(out / 'panels' / f'{route}.npz', arrays)
+      files.write_npz(out / 'panels' / f'{route}.npz', arrays)
     print('\n' + routes.route_table(result))
     for route, score in synthesised.synthrad2023.items():
       print(
         f'{route} by SynthRAD2023: MAE {score["mae"]:.1f} HU, PSNR '
         f'{score["psnr"]:.2f} dB, SSIM {score["ssim"]:.4f}'
       )
-  _write_json(workdir / subjects.FILE, by_subject)
-  _write_json(out / 'metrics.json', result)
+  files.write_json(workdir / subjects.FILE, by_subject)
+  files.write_json(out / 'metrics.json', result)
   print(f'\nMetrics: {out / "metrics.json"}')
-
-
-def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.partial.npz')
-  with naming(path):
-    np.savez(partial, **arrays)
-  os.replace(partial, path)
-
-
-def _write_json(path: Path, value) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.partial')
-  with naming(path):
-    partial.write_text(json.dumps(value, indent=2) + '\n', 'utf-8')
-  os.replace(partial, path)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from absl import flags
 from tqdm import tqdm
 
-from synermedgen_jax.config.command_line import run_command
+from synermedgen_jax.config.command_line import local_path, run_command
 from synermedgen_jax.inference import bagel_workdir
 from synermedgen_jax.input import vocab_files
 
@@ -46,7 +46,10 @@ def _export(workdir: Path, output: Path) -> None:
 
 
 def main() -> None:
-  _export(Path(_CHECKPOINT.value), Path(_OUTPUT.value))
+  _export(
+    local_path('checkpoint', _CHECKPOINT.value),
+    local_path('output', _OUTPUT.value),
+  )
 
 
 if __name__ == '__main__':

@@ -25,7 +25,11 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from synermedgen_jax.config.command_line import UsageError, run_command
+from synermedgen_jax.config.command_line import (
+  UsageError,
+  local_path,
+  run_command,
+)
 from synermedgen_jax.config.tokenizer import FOLDER
 from synermedgen_jax.inference import bagel_workdir
 from synermedgen_jax.input import vocab_files
@@ -111,7 +115,7 @@ def main() -> None:
   elif not _OUTPUT.value:
     raise UsageError('--output: name a new folder, or use --dry_run.')
   else:
-    _import(source, Path(_OUTPUT.value), dtype)
+    _import(source, local_path('output', _OUTPUT.value), dtype)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,6 @@ results, the page shows the command that computes it. Prints the tables and the
 paths of the files.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,9 +16,13 @@ from absl import flags
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from synermedgen_jax.config.command_line import run_command
+from synermedgen_jax.config.command_line import (
+  define_modules_flag,
+  local_path,
+  run_command,
+)
 from synermedgen_jax.config.modules import check_imported, import_modules
-from synermedgen_jax.core.errors import naming
+from synermedgen_jax.core import files
 from synermedgen_jax.evaluation.routes import route_table
 from synermedgen_jax.evaluation.understanding import understanding_table
 from synermedgen_jax.reporting import charts, pictures
@@ -35,12 +38,7 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'Workdir of a trained stage.')
 _OUTPUT = flags.DEFINE_string(
   'output', None, 'Folder for the report. Default: WORKDIR/report.'
 )
-_MODULES = flags.DEFINE_list(
-  'modules',
-  [],
-  'Python modules to import, which register the tasks, objectives, modalities '
-  'and metrics of the run. Default: none.',
-)
+_MODULES = define_modules_flag()
 
 
 def report(workdir: Path, output: Path) -> list[Path]:
@@ -65,9 +63,11 @@ def report(workdir: Path, output: Path) -> list[Path]:
     _draw(stages, evaluation), desc='draw', unit='picture'
   ):
     images[name] = pictures.to_png(figure)
-    written.append(_write(output / f'{name}.png', images[name]))
+    written.append(output / f'{name}.png')
+    files.write_bytes(written[-1], images[name])
   text = page(stages, missing, evaluation, images)
-  written.append(_write(output / 'index.html', text.encode()))
+  written.append(output / 'index.html')
+  files.write_text(written[-1], text)
   return written
 
 
@@ -105,19 +105,9 @@ def _tables(evaluation: Evaluation | None) -> Iterator[str]:
     yield route_table(metrics)
 
 
-def _write(path: Path, content: bytes) -> Path:
-  """Writes a file atomically, so that no reader gets a partial one."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.partial')
-  with naming(path):
-    partial.write_bytes(content)
-  os.replace(partial, path)
-  return path
-
-
 def main() -> None:
   import_modules(_MODULES.value)
-  workdir = Path(_WORKDIR.value)
+  workdir = local_path('workdir', _WORKDIR.value)
   output = Path(_OUTPUT.value) if _OUTPUT.value else workdir / 'report'
   written = report(workdir, output)
   for table in _tables(read_evaluation(workdir)):

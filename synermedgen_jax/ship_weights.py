@@ -7,21 +7,20 @@ The folder has the parameters (safetensors, 16 bits) and the shape of the model.
 Runs can start from it (--config.init_from).
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint import weights_folder
-from synermedgen_jax.config.command_line import run_command
+from synermedgen_jax.config.command_line import local_path, run_command
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Workdir of the run.')
 _OUTPUT = flags.DEFINE_string('output', None, 'New folder for the weights.')
 
 
 def main() -> None:
-  output = Path(_OUTPUT.value)
-  model, params = saved_model.load_model(Path(_WORKDIR.value) / 'checkpoints')
+  output = local_path('output', _OUTPUT.value)
+  workdir = local_path('workdir', _WORKDIR.value)
+  model, params = saved_model.load_model(workdir / 'checkpoints')
   weights_folder.save_weights(output, model, params)
   size = (output / weights_folder.TENSORS).stat().st_size
   print(f'{output}: {size / 1e6:.1f} MB')

@@ -23,7 +23,8 @@ def _own_flags():
   before = {
     flag.name: (module, flag)
     for module, found in flags.FLAGS.flags_by_module_dict().items()
-    if module.startswith((PACKAGE, 'projects'))
+    # Flags that a checked function defines are those of its wrapper.
+    if module.startswith((PACKAGE, 'projects', 'jaxtyping'))
     for flag in found
   }
   for name in before:

@@ -88,6 +88,8 @@ def defined_flags(module: str) -> dict[str, Flag]:
   for file in [path, *_imports_with_flags(path)]:
     for call in _calls(tree(file)):
       found.update(_absl_flag(call) or _argparse_flag(call))
+  switches = [name for name, flag in found.items() if flag.kind == 'bool']
+  found |= {f'no{name}': Flag('bool') for name in switches}
   for name in _required(tree(path)):
     found[name] = dataclasses.replace(found[name], required=True)
   return found | dict.fromkeys(_OF_ALL, Flag('bool'))
@@ -99,7 +101,7 @@ def _imports_with_flags(path: Path) -> list[Path]:
     source_of(node.module)
     for node in ast.walk(tree(path))
     if isinstance(node, ast.ImportFrom) and node.module
-    if any('flags' in alias.name for alias in node.names)
+    if any('flag' in alias.name for alias in node.names)
   }
   return sorted(sources - {None})
 

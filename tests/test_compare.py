@@ -154,19 +154,37 @@ def other_slices(record):
   record['settings']['slices'] = 3
 
 
+def other_store(record):
+  record['settings']['store'] = '0123456789ab'
+
+
+def other_sampling(record):
+  record['sampling'] = {'points': 10}
+
+
 def fewer_routes(record):
   del record['synthesis']['brain_mr_to_ct']
 
 
 @pytest.mark.parametrize(
-  'change', [fewer_subjects, more_subjects, other_slices, fewer_routes]
+  ('change', 'reason'),
+  [
+    (fewer_subjects, 'subjects, routes, slices'),
+    (more_subjects, 'subjects, routes, slices'),
+    (other_slices, 'subjects, routes, slices'),
+    (fewer_routes, 'subjects, routes, slices'),
+    (other_store, 'subjects, routes, slices, questions, seed or store'),
+    (other_sampling, "sampled with {'points': 10}, but"),
+  ],
 )
-def test_runs_that_were_not_asked_the_same_are_refused(tmp_path, change):
+def test_runs_that_were_not_asked_the_same_are_refused(
+  tmp_path, change, reason
+):
   subject_files.write(tmp_path, 'stage2')
   record = subject_files.record()
   change(record)
   path = subject_files.write_record(tmp_path, 'stage1', record)
-  assert_refused(compare(tmp_path), f'{path}: subjects, routes, slices')
+  assert_refused(compare(tmp_path), f'{path}: {reason}')
 
 
 def test_no_run_at_all_is_refused(tmp_path):

@@ -28,8 +28,8 @@ from synermedgen_jax.training.config_checks import check_start
 from synermedgen_jax.training.objectives import ObjectiveConfig
 
 PAGES = doc_pages.pages()
-# Options of sbatch, gcloud and pip in prose.
-OTHERS = {'signal', 'requeue'}
+# Options of sbatch, gcloud, pip and absl in prose.
+OTHERS = {'signal', 'requeue', 'verbosity'}
 COMMANDS = doc_commands.all_commands()
 OF_MODULES = [c for c in COMMANDS if c.module]
 OF_SCRIPTS = [c for c in COMMANDS if c.script]

@@ -1,6 +1,7 @@
 """The evaluate command on stages that were trained for two steps."""
 
 import json
+import re
 import shutil
 
 import commands
@@ -10,7 +11,7 @@ from commands import ROOT, assert_refused
 from store_fakes import CANVAS, USABLE, slice_of
 
 from synermedgen_jax.core.modalities import Modality, Region
-from synermedgen_jax.slices.store import Case, StoreWriter
+from synermedgen_jax.slices.store import Case, SliceStore, StoreWriter
 from synermedgen_jax.slices.windows import Window
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
@@ -179,7 +180,7 @@ def test_the_accuracies_are_those_of_the_subjects(by_subject, metrics):
     assert found['chance'] == score['chance']
 
 
-def test_subjects_are_named_with_what_they_were_asked(by_subject):
+def test_subjects_are_named_with_what_they_were_asked(by_subject, nano_runs):
   assert by_subject['subjects'] == {
     'fake.subject5': 'fake',
     'fake.subject6': 'fake',
@@ -190,7 +191,9 @@ def test_subjects_are_named_with_what_they_were_asked(by_subject):
     'questions': QUESTIONS,
     'seed': 0,
     'neighbours': 3,
+    'store': SliceStore.open(nano_runs / 'store').fingerprint,
   }
+  assert by_subject['sampling']['points'] == 2
   for found in by_subject['understanding'].values():
     asked = {answer['subject'] for answer in found['answers']}
     assert asked <= by_subject['subjects'].keys()
@@ -404,15 +407,24 @@ def test_a_split_without_subjects_is_refused(nano_runs, tmp_path):
   )
 
 
-def test_routes_without_a_training_subject_are_refused(nano_runs, tmp_path):
+def test_a_store_without_training_subjects_has_no_mean_target(
+  nano_runs, tmp_path
+):
   store = without(nano_runs / 'store', 'train', tmp_path / 'store')
   workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
-  assert_refused(
-    evaluate(workdir, f'--store={store}', '--parts=synthesis'),
-    f'{store}: has no training subject to compute the mean '
-    'target of pelvis_cbct_to_ct, pelvis_ct_to_cbct, brain_mr_to_ct, '
-    'brain_ct_to_mr; choose other routes.',
-  )
+  flags = f'--store={store}', '--parts=synthesis', '--slices=1'
+  code, out, err = evaluate(workdir, *flags)
+  assert code == 0, err
+  found = metrics_of(workdir)
+  for score in found['synthesis'].values():
+    assert score['baselines'].keys() == {'copy_source', 'ceiling'}
+    assert score['win'] == (
+      score['ssim'] > score['baselines']['copy_source']['ssim']
+    )
+  assert found['summary']['better_baseline'] == 'copy_source'
+  # Copy, mean and ceiling.
+  assert re.search(r'^mean +0\.\d+ +[0-9.]+ +- +0\.\d+', out, re.MULTILINE)
+  assert commands.run('report', f'--workdir={workdir}')[0] == 0
 
 
 def test_a_folder_that_holds_no_stage_is_refused(tmp_path):
@@ -423,5 +435,5 @@ def test_a_stage_without_a_checkpoint_is_refused(nano_runs, tmp_path):
   workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
   shutil.rmtree(workdir / 'checkpoints' / '2')
   assert_refused(
-    evaluate(workdir), f'{workdir}/checkpoints: holds no whole checkpoint.'
+    evaluate(workdir), f'{workdir}/checkpoints: has no complete checkpoint.'
   )

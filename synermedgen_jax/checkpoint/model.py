@@ -1,4 +1,4 @@
-"""The model in a run's checkpoints: for inference, or for a next stage."""
+"""Reads the model of a run's checkpoints, for inference or a later stage."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from synermedgen_jax.models.shape_json import model_from_json
 def latest(directory: str | Path) -> tuple[ocp.CheckpointManager, int]:
   """The manager and the newest step of a finished run's checkpoints."""
   if not Path(directory).is_dir():
-    raise CheckpointError(f'{directory}: no checkpoint directory there.')
+    raise CheckpointError(f'{directory}: no such folder of checkpoints.')
   checkpoints = manager(directory)
   step = checkpoints.latest_step()
   if step is None:
-    raise CheckpointError(f'{directory}: holds no whole checkpoint.')
+    raise CheckpointError(f'{directory}: has no complete checkpoint.')
   return checkpoints, step
 
 
 def find_step(checkpoints: ocp.CheckpointManager, which: str) -> int:
-  """The step of the checkpoint called 'newest', 'best', or by its number."""
+  """The step of a checkpoint: 'newest', 'best', or a number as text."""
   steps = checkpoints.all_steps()
   if which == 'newest':
     return max(steps)
@@ -59,7 +59,7 @@ def find_step(checkpoints: ocp.CheckpointManager, which: str) -> int:
       'config.best set to a metric.'
     )
 
-  # The newest one's, where the run's best was another before.
+  # config.best may have changed; the metric of the newest step counts.
   metric = max(measured, key=lambda key: key[1])[0]
   return max(
     (better(metric) * value, step)
@@ -87,7 +87,7 @@ def load_model(
     The model's shape and its parameters, nested NumPy arrays.
 
   Raises:
-    CheckpointError: there is none, or it is not whole.
+    CheckpointError: there is no such checkpoint, or it is damaged.
   """
   items = ('params', 'ema') if use_ema else ('params',)
   read = _load(directory, which, items)
@@ -100,8 +100,8 @@ def load_model(
 def _load(
   directory: str | Path, which: str, items: Sequence[str]
 ) -> Mapping[str, Any]:
-  """The model's shape of a checkpoint, and those of `items` that it has."""
-  advice = 'delete it and train on from the one before it, or from the start'
+  """Reads the model's shape and those of `items` that the checkpoint has."""
+  advice = 'delete it and resume from the one before it, or start again'
   with contextlib.ExitStack() as stack:
     checkpoints, _ = latest(directory)
     stack.enter_context(contextlib.closing(checkpoints))
@@ -110,7 +110,7 @@ def _load(
     metadata = checkpoints.item_metadata(step)
     wanted = {'model': ocp.args.JsonRestore()}
     for item in items:
-      # Every checkpoint has parameters: without, it is no whole one.
+      # A checkpoint without parameters is damaged.
       if item == 'params' or metadata.get(item):
         wanted[item] = ocp.args.StandardRestore(_on_host(metadata[item]))
     if (Path(checkpoints.directory) / str(step) / 'checksums').exists():
@@ -119,16 +119,16 @@ def _load(
 
 
 def _on_host(metadata: Any) -> Any:
-  """Asks for NumPy arrays, wherever the devices were that wrote them."""
+  """Restores as NumPy arrays, independent of the devices that wrote them."""
   return jax.tree.map(
-    # All of it is one number, which takes no memory.
+    # A broadcast scalar takes no memory.
     lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape),
     metadata,
   )
 
 
 def _overlay(base: Any, top: Any) -> Any:
-  """`base` with the leaves that `top` has too replaced."""
+  """Replaces the leaves of `base` that `top` has as well."""
   if not isinstance(top, dict):
     return top
   return {

@@ -9,6 +9,7 @@ else. Items of a step: `params`, `ema`, `optimizer`, `data`, `model`,
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import time
@@ -39,18 +40,18 @@ from synermedgen_jax.models.shape_json import model_to_json
 
 
 class CheckpointError(UserError):
-  """A checkpoint that is missing or does not fit; one line."""
+  """A checkpoint that is missing, damaged or of another model; one line."""
 
 
 class OutOfReach(CheckpointError):
-  """A checkpoint that may be whole and cannot be reached now; one line."""
+  """A checkpoint that cannot be reached now and may be intact; one line."""
 
 
 class _ArraysHandler(ocp.StandardCheckpointHandler):
-  """Arrays; what cannot be read comes back as the error.
+  """Arrays; `restore` returns the error of an item that cannot be read.
 
-  Orbax makes processes meet after each has read: one that fails alone would be
-  waited for in vain.
+  Orbax synchronises the processes after the restore: if one of them raised, the
+  others would wait for it without end.
   """
 
   def restore(self, *args, **kwargs) -> Any:
@@ -61,7 +62,7 @@ class _ArraysHandler(ocp.StandardCheckpointHandler):
 
 
 def better(metric: str) -> int:
-  """1 where more of a metric is better, -1 where less is."""
+  """1 if larger values of a metric are better, else -1."""
   return 1 if 'accuracy' in metric else -1
 
 
@@ -76,15 +77,16 @@ def manager(
   """The checkpoints of one run.
 
   Args:
-    directory: local or an address.
-    keep: the newest so many stay.
-    keep_every: and those of every so many steps; 0 = no others.
-    best: and the best one by this metric; '' = none.
-    clean: remove what a run that was killed left half-written. For the one run
-      that writes there, since it would remove another's save in the making.
+    directory: a folder, or an address such as gs://BUCKET/RUN/checkpoints.
+    keep: number of newest checkpoints to keep.
+    keep_every: also keep the checkpoints at this interval in steps; 0 = none.
+    best: also keep the best checkpoint by this metric; '' = none.
+    clean: remove incomplete checkpoints of a killed run. Only the run that
+      writes to the directory may do so.
 
   Raises:
-    CheckpointError: it cannot be made, or what it tells of itself is damaged.
+    CheckpointError: the directory cannot be created, or a metrics file in it is
+      damaged.
   """
   path = Path(directory)
   if '://' not in str(path):
@@ -93,8 +95,8 @@ def manager(
     path.mkdir(parents=True, exist_ok=True)
   except (OSError, ImportError) as error:  # gs:// needs a package of its own
     raise CheckpointError(
-      f'{path}: cannot be made ({_reason(error)}); name a place that can be '
-      'written.'
+      f'{path}: cannot be created ({_reason(error)}); name a folder that can '
+      'be written.'
     ) from None
   _check_metrics(path)
   if clean and jax.process_index() == 0:
@@ -108,7 +110,7 @@ def manager(
 
 
 def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:
-  """What reads and writes each item."""
+  """The reader and writer of every item."""
   arrays = (ocp.args.StandardSave, ocp.args.StandardRestore)
   registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
   for item, handler, kinds in (
@@ -131,13 +133,13 @@ def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:
 def _options(
   keep: int, keep_every: int, best: str
 ) -> ocp.CheckpointManagerOptions:
-  """Which checkpoints stay, see `manager`."""
+  """Options that keep the checkpoints that `manager` describes."""
   stay = [ocp.checkpoint_managers.LatestN(keep)]
   if keep_every:
     stay.append(ocp.checkpoint_managers.EveryNSteps(keep_every))
 
   def quality(metrics) -> float:
-    value = metrics.get(best, math.nan)  # another run's best was another
+    value = metrics.get(best, math.nan)  # config.best may have changed
     return better(best) * value if math.isfinite(value) else -math.inf
 
   if best:
@@ -154,7 +156,7 @@ def _options(
 
 
 def _check_metrics(directory: Path) -> None:
-  """Orbax reads these of all steps as it opens, and fails with any."""
+  """Checks the metrics files, all of which Orbax reads when it opens."""
   for path in directory.glob('*/metrics/metrics'):
     try:
       json.loads(path.read_text())
@@ -165,7 +167,7 @@ def _check_metrics(directory: Path) -> None:
       ) from None
 
 
-# What storage and devices say when it is not the file that is at fault.
+# Status codes and errors of storage and devices that say nothing about a file.
 _NOT_DAMAGE = (
   'RESOURCE_EXHAUSTED',
   'UNAVAILABLE',
@@ -173,45 +175,68 @@ _NOT_DAMAGE = (
   'PERMISSION_DENIED',
   'UNAUTHENTICATED',
 )
+_NOT_DAMAGE_ERRNO = {
+  errno.EACCES,
+  errno.EPERM,
+  errno.EIO,
+  errno.ESTALE,
+  errno.ETIMEDOUT,
+  errno.ENOMEM,
+  errno.EMFILE,
+  errno.ENFILE,
+  errno.ENETDOWN,
+  errno.ENETUNREACH,
+  errno.EHOSTDOWN,
+  errno.EHOSTUNREACH,
+  errno.ECONNREFUSED,
+  errno.ECONNRESET,
+  errno.ECONNABORTED,
+}
 
 
 @contextlib.contextmanager
 def step_errors(
   checkpoints: ocp.CheckpointManager, step: int, advice: str
 ) -> Iterator[None]:
-  """Raises errors of the block as one line that names checkpoint and remedy."""
+  """Turns errors of the block into one line with the checkpoint and advice."""
   try:
     yield
   except Exception as error:  # Orbax raises bare ones for damaged files
-    told = f'{checkpoints.directory}/{step}: cannot be read ({_reason(error)})'
-    if _may_be_whole(error):
-      raise OutOfReach(f'{told}; run the same command again.') from error
-    raise CheckpointError(f'{told}; {advice}.') from error
+    line = f'{checkpoints.directory}/{step}: cannot be read ({_reason(error)})'
+    if _may_be_intact(error):
+      raise OutOfReach(f'{line}; run the same command again.') from error
+    raise CheckpointError(f'{line}; {advice}.') from error
 
 
-def _may_be_whole(error: Exception) -> bool:
-  return isinstance(error, OutOfReach) or any(
-    sign in str(error) for sign in _NOT_DAMAGE
+def _may_be_intact(error: BaseException | None) -> bool:
+  """Whether an error, or its cause, is one of storage and not of the data."""
+  if error is None:
+    return False
+  return (
+    isinstance(error, OutOfReach | MemoryError | TimeoutError)
+    or (isinstance(error, OSError) and error.errno in _NOT_DAMAGE_ERRNO)
+    or any(code in str(error) for code in _NOT_DAMAGE)
+    or _may_be_intact(error.__cause__)
   )
 
 
 @contextlib.contextmanager
 def _writing(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
-  """Says in a line that a checkpoint cannot be written, and what is there."""
+  """Turns errors of writing into one line with the newest complete step."""
   try:
     yield
-  except Exception as error:  # Whatever the thread that writes has met
-    whole = ocp.utils.checkpoint_steps(checkpoints.directory)
+  except Exception as error:  # Orbax passes on errors of its writing thread
+    steps = ocp.utils.checkpoint_steps(checkpoints.directory)
     raise CheckpointError(
       f'{checkpoints.directory}: a checkpoint cannot be written '
       f'({_reason(error)}); '
-      + (f'step {max(whole)} is whole. ' if whole else 'none is whole yet. ')
+      + (f'step {max(steps)} is complete. ' if steps else 'none is complete. ')
       + 'Make room, and run the same command again.'
     ) from error
 
 
 def _reason(error: BaseException) -> str:
-  """The first line of what went wrong."""
+  """First line of the message of an error or its cause."""
   first = error.__cause__ or error
   return str(first.args[-1] if first.args else first).partition('\n')[0][:200]
 
@@ -227,18 +252,18 @@ def save(
   model: BagelConfig,
   metrics: Mapping[str, float] | None = None,
 ) -> None:
-  """Starts writing a checkpoint; it is whole or it is not there.
+  """Starts writing a checkpoint; readers see it only when it is complete.
 
   Args:
     checkpoints: the run's manager.
-    step: which.
+    step: number of completed steps.
     params, ema, optimizer: trees of arrays (`ema` may be empty).
-    data: where the data are.
+    data: position in the data.
     model: the model's shape.
-    metrics: what the best checkpoint is chosen by, if it was measured.
+    metrics: metric that selects the best checkpoint, if it was measured.
 
   Raises:
-    CheckpointError: this one, or the one before it, cannot be written.
+    CheckpointError: this checkpoint or the previous one cannot be written.
   """
   args = {
     'params': ocp.args.StandardSave(params),
@@ -259,17 +284,17 @@ def save(
 
 
 def wait(checkpoints: ocp.CheckpointManager) -> None:
-  """Waits until all is written.
+  """Waits until the started checkpoints are complete.
 
   Raises:
-    CheckpointError: it cannot be.
+    CheckpointError: a checkpoint cannot be written.
   """
   with _writing(checkpoints):
     checkpoints.wait_until_finished()
 
 
 def close(checkpoints: ocp.CheckpointManager) -> None:
-  """Waits until all is written, and lets go; raises as `wait` does."""
+  """Waits like `wait`, then closes the manager."""
   with _writing(checkpoints):
     checkpoints.close()
 
@@ -283,16 +308,16 @@ def restore(
   optimizer: Any,
   data: Any,
 ) -> dict[str, Any]:
-  """Reads a checkpoint of this very run into the given shapes.
+  """Reads a checkpoint of the same run into the given shapes.
 
   Args:
     checkpoints: the run's manager.
-    step: which.
+    step: step of the checkpoint.
     params, ema, optimizer: abstract trees with shardings (`ema` may be empty).
-    data: the data iterator, set to its saved place.
+    data: the data iterator; set to the saved position.
 
   Raises:
-    CheckpointError: it is not whole, or of other shapes.
+    CheckpointError: it is damaged, or has other shapes.
   """
   args = {
     'params': ocp.args.StandardRestore(params),
@@ -302,7 +327,7 @@ def restore(
   }
   if ema:
     args['ema'] = ocp.args.StandardRestore(ema)
-  advice = 'resume with the config it was begun with, or in another workdir'
+  advice = 'resume with the config of its start, or in another workdir'
   with step_errors(checkpoints, step, advice):
     return read_items(checkpoints, step, args)
 
@@ -310,48 +335,52 @@ def restore(
 def read_items(
   checkpoints: ocp.CheckpointManager, step: int, wanted: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Reads items of a checkpoint, and checks their sums if those are wanted.
+  """Reads items of a checkpoint; checks their sums if `wanted` has checksums.
 
-  Every process has to read the same ones: what one cannot, none takes.
+  All processes read the same items. If one of them fails, all of them raise.
 
   Raises:
-    Exception: of whatever kind it was that this process cannot read.
-    ValueError: an item is not what was saved, or another process cannot read.
-    OutOfReach: another process cannot reach it now.
+    Exception: the error of this process.
+    ValueError: the checksum of an item differs, or another process failed.
+    OutOfReach: another process cannot reach the storage now.
   """
   read = dict(checkpoints.restore(step, args=ocp.args.Composite(**wanted)))
-  _agree([x for x in read.values() if isinstance(x, Exception)])
+  _raise_if_any_process_failed(
+    [x for x in read.values() if isinstance(x, Exception)]
+  )
   _check_sums(read, read.get('checksums', {}))
   return read
 
 
-def _agree(problems: Sequence[Exception]) -> None:
-  """Raises where any process has problems."""
-  kinds = np.int32([bool(problems), any(map(_may_be_whole, problems))])
+def _raise_if_any_process_failed(problems: Sequence[Exception]) -> None:
+  """Raises the same class of error in all processes.
+
+  So all of them fall back to the same older step, or none does.
+  """
+  kinds = np.int32([bool(problems), any(map(_may_be_intact, problems))])
   if jax.process_count() > 1:
     kinds = multihost_utils.process_allgather(kinds)
   failed, out_of_reach = np.reshape(kinds, (-1, 2)).T
-  # Of the same kind everywhere: all go back to an older one, or none.
-  if out_of_reach.any() and not any(map(_may_be_whole, problems)):
-    raise OutOfReach(f'process {out_of_reach.argmax()} cannot')
+  if out_of_reach.any() and not any(map(_may_be_intact, problems)):
+    raise OutOfReach(f'process {out_of_reach.argmax()} cannot read it')
   if problems:
     raise problems[0]
   if failed.any():
-    raise ValueError(f'process {failed.argmax()} cannot')
+    raise ValueError(f'process {failed.argmax()} cannot read it')
 
 
 def _check_sums(read: Mapping[str, Any], expected: Mapping[str, int]) -> None:
-  """Raises ValueError where an item is not what was saved."""
+  """Raises ValueError if the checksum of an item is not the saved one."""
   items = {name: read[name] for name in expected if read.get(name)}
-  for name, found in checksums(items).items():
-    if found != expected[name]:
-      raise ValueError(f'{name} is not what was saved: bits have changed')
+  for name, checksum in checksums(items).items():
+    if checksum != expected[name]:
+      raise ValueError(f'{name} differs from its checksum: bits have changed')
 
 
 def put_aside(directory: Path, step: int) -> Path:
-  """Moves a damaged checkpoint to where no run looks for it."""
+  """Moves a damaged checkpoint to `damaged/`, where no run looks for it."""
   aside = directory.parent / 'damaged' / f'{step}.{time.time_ns()}'
-  if jax.process_index() == 0:  # whose name it is
+  if jax.process_index() == 0:  # only its time stamp is used
     aside.parent.mkdir(exist_ok=True)
     (directory / str(step)).rename(aside)
   multihost_utils.sync_global_devices(f'put aside {step}')

@@ -51,7 +51,7 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
           block = value.read(index)
           writes.append(array[index].write(block))
           held += block.nbytes
-          # Every commit has its price: small blocks share one.
+          # A commit is expensive, so small blocks share one.
           if held >= BLOCK_BYTES:
             await asyncio.gather(*writes)
             self._progress(held)
@@ -59,7 +59,7 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
       await asyncio.gather(*writes)
       self._progress(held)
     finally:
-      # Nothing may be written any more once an error is told.
+      # No write may be in progress when an error is raised.
       await asyncio.gather(*writes, return_exceptions=True)
 
   async def _create(self, value: LazyArray, info) -> ts.TensorStore:
@@ -85,7 +85,7 @@ def save_model(
   params: Mapping[str, LazyArray],
   progress: Progress = lambda _: None,
 ) -> None:
-  """Writes a model as checkpoint 0; it is whole or it is not there.
+  """Writes a model as checkpoint 0; readers see it when it is complete.
 
   Args:
     directory: the `checkpoints` directory of a run that has none yet.
@@ -130,12 +130,12 @@ def open_model(
     run kept an average.
 
   Raises:
-    CheckpointError: there is no whole checkpoint.
+    CheckpointError: there is no complete checkpoint.
   """
   checkpoints, step = saved_model.latest(directory)
   with contextlib.closing(checkpoints), _read_errors(f'{directory}/{step}'):
     items = checkpoints.item_metadata(step)
-    found = checkpoints.restore(
+    shape = checkpoints.restore(
       step, args=ocp.args.Composite(model=ocp.args.JsonRestore())
     )
     leaves = flatten(items['params'].tree)
@@ -144,7 +144,7 @@ def open_model(
   # A chunk is decoded once, though it may hold more than is asked for at once.
   cache = BLOCK_BYTES + max(map(_row_bytes, leaves.values()))
   context = ts.Context({'cache_pool': {'total_bytes_limit': cache}})
-  return model_from_json(found['model']), {
+  return model_from_json(shape['model']), {
     name: _stored(leaf, context) for name, leaf in leaves.items()
   }
 

@@ -24,8 +24,35 @@ from synermedgen_jax.core.errors import UserError
 _HELP = {'--help', '-help', '--helpshort', '-helpshort', '-h', '-?'}
 
 
+flags.disclaim_key_flags()  # they belong to the command that defines them
+
+
 class UsageError(UserError):
   """Flags that contradict each other or the data; one line names the flag."""
+
+
+def define_modules_flag() -> flags.FlagHolder[list[str]]:
+  """Defines --modules, for commands that read runs of a project."""
+  return flags.DEFINE_list(
+    'modules',
+    [],
+    'Python modules to import, which register the tasks, objectives, '
+    'modalities and metrics of the run. Default: none.',
+  )
+
+
+def local_path(flag: str, value: str) -> Path:
+  """The path of a flag; refuses an address such as gs://BUCKET/RUN.
+
+  Raises:
+    UsageError: the value is an address.
+  """
+  if '://' in value:
+    raise UsageError(
+      f'--{flag} {value}: this command reads and writes local folders only; '
+      'copy the files first.'
+    )
+  return Path(value)
 
 
 def run_command(

@@ -93,7 +93,7 @@ def read_runs(root: Path, arms: Sequence[str]) -> Runs:
   if not runs:
     raise ComparisonError(
       f'{root}: has no SEED/ARM/{FILE} of {", ".join(arms)}; run '
-      'projects/ablations/run.sh.'
+      'python -m synermedgen_jax.evaluate on the workdirs ROOT/SEED/ARM.'
     )
   return runs
 
@@ -170,8 +170,13 @@ def _sums_of_arms(
       run = runs[arm][seed]
       if run.settings != expected.settings or not _same(sums.counts, counts):
         raise ComparisonError(
-          f'{run.path}: subjects, routes, slices, questions or seed differ '
-          f'from {expected.path}; evaluate both with the same options.'
+          f'{run.path}: subjects, routes, slices, questions, seed or store '
+          f'differ from {expected.path}; evaluate both with the same options.'
+        )
+      if line.routes and run.sampling != expected.sampling:
+        raise ComparisonError(
+          f'{run.path}: sampled with {run.sampling}, but {expected.path} with '
+          f'{expected.sampling}; evaluate both with the same options.'
         )
   return sums_of_arms
 

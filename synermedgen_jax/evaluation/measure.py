@@ -157,13 +157,14 @@ def measure(
 
   Args:
     trained: the model.
-    store: the slice store; mean targets are computed from its training split.
+    store: the slice store; its training split, if it has one, gives the
+      baseline `mean_target`.
     cases: held-out cases of the store.
     settings: None = the defaults.
 
   Raises:
-    MeasureError: the stage trains neither part, no case has a requested route,
-      or a route has no training subject for its mean target.
+    MeasureError: the stage trains neither part, or no case has a requested
+      route.
   """
   settings = settings or MeasureSettings()
   parts = settings.parts or _parts_of(trained.config['stage'])
@@ -174,7 +175,7 @@ def measure(
     )
   items = []
   if 'synthesis' in parts:
-    items = _route_cases(store, cases, settings)
+    items = _route_pairs(store, cases, settings)
   answered = synthesised = None
   if 'understanding' in parts:
     answered = _ask(trained, store, cases, settings)
@@ -239,7 +240,12 @@ def _ask(
         subjects.answers_of(record, shown, i)
       )
       if i < settings.pictures:
-        pictured.append(record | _picture(example, read, images))
+        question, labels, shown_images = _picture(example, read)
+        indices = list(range(len(images), len(images) + len(shown_images)))
+        images += shown_images
+        pictured.append(
+          record | {'question': question, 'images': indices, 'letters': labels}
+        )
   scores = understanding.score(records)
   by_subject = {
     task: {'chance': score['chance'], 'answers': answers_by_task[task]}
@@ -249,64 +255,51 @@ def _ask(
 
 
 def _picture(
-  example: Example, read: Callable[[SliceRef], Image], images: list[Image]
-) -> dict[str, Any]:
-  """A question's texts and image indices; appends its images to `images`."""
-  question, indices, labels = [], [], []
+  example: Example, read: Callable[[SliceRef], Image]
+) -> tuple[str, list[str], list[Image]]:
+  """A question's text, its images, and the label of each; '' = no label."""
+  lines, labels, images = [], [], []
   after_image = False
   for span in example.prompt.spans:
     if span.kind != 'text':
-      indices.append(len(images))
       images.append(read(span.image))
       labels.append('')
     elif after_image and span.text in _LABELS:
       labels[-1] = span.text
-    elif span.text in prompts.LETTERS:
-      question[-1] += f' {span.text}'
+    elif lines and span.text in prompts.LETTERS:  # of the option before it
+      lines[-1] += f' {span.text}'
     else:
-      question.append(span.text)
+      lines.append(span.text)
     after_image = span.kind != 'text'
-  return {
-    'question': '\n'.join(question),
-    'images': indices,
-    'letters': labels,
-  }
+  return '\n'.join(lines), labels, images
 
 
-def _route_cases(
+def _route_pairs(
   store: SliceStore, cases: Sequence[Case], settings: MeasureSettings
-) -> list[protocol.RouteCase]:
-  """The pairs to synthesise; raises unless each has its mean target."""
-  items = list(
-    protocol.route_cases(
-      store, cases, slices=settings.slices, routes=settings.routes
-    )
+) -> list[protocol.RoutePair]:
+  """The pairs to synthesise, case by case; raises if they cannot be scored."""
+  pairs = list(
+    protocol.route_pairs(cases, slices=settings.slices, routes=settings.routes)
   )
-  if not items:
+  if not pairs:
     raise MeasureError(
       f'{store.path}: no subject of the split has a requested route.'
     )
-  means = protocol.MeanTargets(store)
-  missing = [r.name for r in means.missing({item.route for item in items})]
-  if missing:
-    raise MeasureError(
-      f'{store.path}: has no training subject to compute the mean target of '
-      f'{", ".join(missing)}; choose other routes.'
-    )
-  for item in items if settings.synthrad2023 else ():
-    inside = item.mask[3:-3, 3:-3, 3:-3]
-    if item.route.target is Modality.CT and not inside.any():
+  to_ct = {p.case.id: p.case for p in pairs if p.route.target is Modality.CT}
+  for case in to_ct.values() if settings.synthrad2023 else ():
+    inside = store.read_mask(case.id)[case.usable.start : case.usable.stop]
+    if not inside[3:-3, 3:-3, 3:-3].any():
       raise MeasureError(
-        f'synthrad2023: case {item.case.id} has no body voxel at least 3 '
+        f'synthrad2023: case {case.id} has no body voxel at least 3 '
         'voxels from every face; choose other routes.'
       )
-  return items
+  return pairs
 
 
 def _synthesise(
   trained: Trained,
   store: SliceStore,
-  items: Sequence[protocol.RouteCase],
+  items: Sequence[protocol.RoutePair],
   settings: MeasureSettings,
 ) -> Synthesised:
   own = trained.synthesiser(settings.sampling, batch_size=settings.batch_size)
@@ -325,7 +318,7 @@ def _synthesise(
       )
 
     for item, synthesis, rows in protocol.score_routes(
-      items, synthesise, own.reconstruct, protocol.MeanTargets(store)
+      store, items, synthesise, own.reconstruct
     ):
       scores += rows
       if settings.synthrad2023 and item.route.target is Modality.CT:

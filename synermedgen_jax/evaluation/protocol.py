@@ -7,19 +7,14 @@ synthesised for every held-out subject that has both of its modalities.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import defaultdict
-from collections.abc import (
-  Callable,
-  Collection,
-  Iterable,
-  Iterator,
-  Sequence,
-)
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from synermedgen_jax.core.modalities import Modality, Route, all_routes
+from synermedgen_jax.core.modalities import Modality, Route
 from synermedgen_jax.evaluation.metrics import case_metrics, synthrad2023
 from synermedgen_jax.evaluation.routes import (
   MeanTarget,
@@ -69,52 +64,58 @@ def spread(usable: range, count: int) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class RouteCase:
-  """A pair of volumes to score a route on.
+class RoutePair:
+  """A held-out case and a route to synthesise for it; nothing is read yet.
 
   Attributes:
     route: source -> target.
     case: a held-out case.
     indices: indices of the scored slices in the volume.
-    source, truth: the scored slices of both modalities, in [-1, 1].
-    mask: body mask of the scored slices.
   """
 
   route: Route
   case: Case
   indices: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class RouteCase(RoutePair):
+  """A pair with its volumes.
+
+  Attributes:
+    source, truth: the scored slices of both modalities, in [-1, 1].
+    mask: body mask of the scored slices.
+  """
+
   source: Images
   truth: Images
   mask: Bool[np.ndarray, 'z h w']
 
+  @classmethod
+  def read(cls, store: SliceStore, pair: RoutePair) -> RouteCase:
+    """Reads the volumes of a pair from the store."""
+    source, truth = (
+      store.read_volume(pair.case.id, modality)[pair.indices]
+      for modality in (pair.route.source, pair.route.target)
+    )
+    mask = store.read_mask(pair.case.id)[pair.indices]
+    return cls(pair.route, pair.case, pair.indices, source, truth, mask)
 
-def route_cases(
-  store: SliceStore,
-  cases: Sequence[Case],
-  *,
-  slices: int,
-  routes: Sequence[str] = (),
-) -> Iterator[RouteCase]:
-  """Yields every route with every case that has its modalities, by route.
+
+def route_pairs(
+  cases: Sequence[Case], *, slices: int, routes: Sequence[str] = ()
+) -> Iterator[RoutePair]:
+  """Yields every case with every route that it has the modalities of.
 
   Args:
-    store: the slice store.
     cases: held-out cases.
     slices: slices per case, evenly spaced; 0 = all usable ones.
     routes: names of the routes to keep; empty = all.
   """
-  for route in all_routes():
-    if routes and route.name not in routes:
-      continue
-    for case in cases:
-      if route in case.routes:
-        indices = spread(case.usable, slices)
-        source, truth = (
-          store.read_volume(case.id, modality)[indices]
-          for modality in (route.source, route.target)
-        )
-        mask = store.read_mask(case.id)[indices]
-        yield RouteCase(route, case, indices, source, truth, mask)
+  for case in cases:
+    for route in case.routes:
+      if not routes or route.name in routes:
+        yield RoutePair(route, case, spread(case.usable, slices))
 
 
 class MeanTargets:
@@ -125,22 +126,16 @@ class MeanTargets:
     self._train = store.split('train')
     self._means: dict[tuple, MeanTarget] = {}
 
-  def missing(self, routes: Collection[Route]) -> list[Route]:
-    """The given routes that no training subject has."""
-    return [r for r in all_routes() if r in routes and not self._cases(r)]
-
-  def predict(self, item: RouteCase) -> Images:
+  def predict(self, item: RouteCase) -> Images | None:
     """The mean images at the positions of the scored slices.
 
-    Raises:
-      ValueError: no training subject has the route.
+    Returns:
+      None if no training subject has the route, as in a holdout store.
     """
     route = item.route
     cases = self._cases(route)
     if not cases:
-      raise ValueError(
-        f'Route {route.name}: the store has no training subject to average.'
-      )
+      return None
     key = (route.cohort, route.target, tuple(c.id for c in cases))
     if key not in self._means:
       self._means[key] = mean_target_images(
@@ -228,33 +223,40 @@ def panel(item: RouteCase, synthesis: Images, count: int = 3) -> dict:
 
 
 def score_routes(
-  items: Iterable[RouteCase],
+  store: SliceStore,
+  pairs: Iterable[RoutePair],
   synthesise: Callable[[Route, Images], Images],
   reconstruct: Callable[[Images], Images],
-  means: MeanTargets,
 ) -> Iterator[tuple[RouteCase, Images, list[RouteScore]]]:
   """Synthesises each pair and scores the model and the baselines on it.
 
+  The volumes of one case are in memory at a time.
+
   Args:
-    items: the pairs.
+    store: the store of the pairs; its training subjects give `mean_target`,
+      which is left out for routes that no training subject has.
+    pairs: the pairs, those of a case one after the other.
     synthesise: (route, source slices) -> target slices.
     reconstruct: target slices -> the same slices after the autoencoder. It is
       called once per case and target; routes share the result.
-    means: computes the `mean_target` baseline.
 
   Yields:
     The pair, its synthesised slices, and the scores of all methods.
   """
-  ceilings: dict[tuple[str, Modality], Images] = {}
-  for item in items:
-    synthesis = synthesise(item.route, item.source)
-    key = (item.case.id, item.route.target)
-    if key not in ceilings:
-      ceilings[key] = reconstruct(item.truth)
-    predictions = {
-      'model': synthesis,
-      'copy_source': item.source,
-      'mean_target': means.predict(item),
-      'ceiling': ceilings[key],
-    }
-    yield item, synthesis, list(score_case(item, predictions))
+  means = MeanTargets(store)
+  for _, of_case in itertools.groupby(pairs, key=lambda pair: pair.case.id):
+    ceilings: dict[Modality, Images] = {}
+    for pair in of_case:
+      item = RouteCase.read(store, pair)
+      synthesis = synthesise(item.route, item.source)
+      target = item.route.target
+      if target not in ceilings:
+        ceilings[target] = reconstruct(item.truth)
+      predictions = {
+        'model': synthesis,
+        'copy_source': item.source,
+        'mean_target': means.predict(item),
+        'ceiling': ceilings[target],
+      }
+      predictions = {k: v for k, v in predictions.items() if v is not None}
+      yield item, synthesis, list(score_case(item, predictions))

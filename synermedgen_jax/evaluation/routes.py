@@ -10,7 +10,7 @@ Four methods are scored on the same held-out cases:
   in its latent space.
 
 A route is a win if the model's SSIM exceeds that of `copy_source` and of
-`mean_target`.
+`mean_target`, if the store has training subjects.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from synermedgen_jax.evaluation.metrics import BUILT_IN
 TRIVIAL = ('copy_source', 'mean_target')
 BASELINES = (*TRIVIAL, 'ceiling')
 METHODS = ('model', *BASELINES)
+# A store without training subjects has no mean target.
+_OPTIONAL = ('mean_target', 'ceiling')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +67,7 @@ def aggregate(rows: Iterable[RouteScore]) -> dict[str, Any]:
 
   Every metric is averaged over the cases of a subject, then over subjects. All
   methods must be scored on the same cases, both in the body mask and over the
-  full frame; only `ceiling` may be missing.
+  full frame; `mean_target` and `ceiling` may be missing.
 
   Returns:
     {'synthesis': {route: {ssim, psnr, mae, …, count, unit, win, full_frame:
@@ -99,7 +101,7 @@ def _aggregate_route(route: str, rows: Sequence[RouteScore]) -> dict[str, Any]:
   for method in METHODS:
     for full_frame in (False, True):
       scored = _cases(groups[method, full_frame])
-      if method == 'ceiling' and not any(
+      if method in _OPTIONAL and not any(
         groups[method, region] for region in (False, True)
       ):
         continue
@@ -123,7 +125,9 @@ def _aggregate_route(route: str, rows: Sequence[RouteScore]) -> dict[str, Any]:
     **model,
     'count': len({row.subject for row in rows}),
     'unit': ROUTES_BY_NAME[route].target.unit,
-    'win': all(model['ssim'] > score[name]['ssim'] for name in TRIVIAL),
+    'win': all(
+      model['ssim'] > score[name]['ssim'] for name in TRIVIAL if name in score
+    ),
     'baselines': score,
   }
 
@@ -163,7 +167,10 @@ def _summarise(synthesis: Mapping[str, Any]) -> dict[str, Any]:
     'wins': sum(s['win'] for s in scores),
     'mean_ssim': float(np.mean([s['ssim'] for s in scores])),
     'mean_ssim_baselines': baselines,
-    'better_baseline': max(TRIVIAL, key=baselines.__getitem__),
+    'better_baseline': max(
+      (name for name in TRIVIAL if name in baselines),
+      key=baselines.__getitem__,
+    ),
   }
 
 

@@ -4,7 +4,8 @@ metrics.json has the means; bootstrap intervals need the values per subject.
 The format is:
 
   {"version": 1,
-   "settings": {"split", "slices", "questions", "seed", "neighbours"},
+   "settings": {"split", "slices", "questions", "seed", "neighbours", "store"},
+   "sampling": timesteps and guidance, where routes were synthesised,
    "subjects": {"brain.brain_003": "brain", …}: subject -> dataset,
    "synthesis": {route: {subject: {"ssim", "psnr", "mae",
      "baselines": {"copy_source": {"ssim", …}, "mean_target": …, "ceiling": …}
@@ -106,12 +107,14 @@ class Subjects:
 
   Attributes:
     path: path of the file.
-    settings, subjects, synthesis, understanding: values of these keys.
+    settings, subjects, sampling, synthesis, understanding: values of these
+      keys.
   """
 
   path: Path
   settings: Mapping[str, Any]
   subjects: Mapping[str, str]
+  sampling: Mapping[str, Any]
   synthesis: Mapping[str, Mapping[str, Any]]
   understanding: Mapping[str, Mapping[str, Any]]
 
@@ -138,6 +141,7 @@ def read_subjects(path: Path) -> Subjects:
       path,
       dict(record['settings']),
       {str(s): str(d) for s, d in record['subjects'].items()},
+      record.get('sampling', {}),
       record.get('synthesis', {}),
       record.get('understanding', {}),
     )
@@ -150,7 +154,8 @@ def read_subjects(path: Path) -> Subjects:
 def _check(result: Subjects) -> None:
   """Raises KeyError, TypeError or ValueError if a value is invalid."""
   for route, scores in result.synthesis.items():
-    ROUTES_BY_NAME[route]
+    if route not in ROUTES_BY_NAME:
+      raise ValueError(f'route {route}, which no module of --modules registers')
     for subject, entry in scores.items():
       result.subjects[subject]
       for values in (entry, *entry['baselines'].values()):
@@ -158,7 +163,7 @@ def _check(result: Subjects) -> None:
           float(values[metric])
   for task, entry in result.understanding.items():
     if task not in TASKS:
-      raise ValueError(f'task {task}, which is not registered')
+      raise ValueError(f'task {task}, which no module of --modules registers')
     float(entry['chance'])
     for answer in entry['answers']:
       result.subjects[answer['subject']]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from synermedgen_jax.checkpoint import streaming
 from synermedgen_jax.config.defaults import BAGEL_SAMPLING
 from synermedgen_jax.config.tokenizer import FOLDER, tokenizer_of_run
+from synermedgen_jax.core import files
 from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.inference.workdir import WorkdirError
 from synermedgen_jax.input import tokenizer, vocab_files
@@ -55,8 +55,12 @@ def import_bagel(
   with _new_folder(output):
     if vocab_files.holds_tokenizer(source):
       vocab_files.copy(source, output / FOLDER)
-    record = {'config': _run_config(model, dtype), 'source': str(source)}
-    _write_json(output / 'config.json', record)
+    record = {
+      'config': _run_config(model, dtype),
+      'source': str(source),
+      'versions': {},  # those of BAGEL's training are not known
+    }
+    files.write_json(output / 'config.json', record)
     # The checkpoint comes last: it marks the workdir as complete.
     streaming.save_model(
       output / 'checkpoints', model, params, lambda n: progress(n, total)
@@ -86,17 +90,17 @@ def export_bagel(
     CheckpointError: `workdir` has no checkpoint.
     WorkdirError: `workdir` has no config.json, or `output` is not empty.
   """
-  files = _tokenizer_files(workdir)
+  of_tokenizer = _tokenizer_files(workdir)
   model, params = streaming.open_model(workdir / 'checkpoints')
   configs = bagel_configs.config_files(model)
   weights = bagel_weights.source_tensors(model, params, dtype)
   tensors = {key: t for file in weights.values() for key, t in file.items()}
   total = sum(tensor.nbytes for tensor in tensors.values())
   with _new_folder(output):
-    if files:
-      vocab_files.copy(files, output)
+    if of_tokenizer:
+      vocab_files.copy(of_tokenizer, output)
     for name, options in configs.items():
-      _write_json(output / f'{name}.json', options)
+      files.write_json(output / f'{name}.json', options)
     for name, file in weights.items():
       tensor_files.write_tensors(
         output / name, file, lambda n: progress(n, total)
@@ -119,10 +123,6 @@ def _new_folder(path: Path) -> Iterator[None]:
     raise
 
 
-def _write_json(path: Path, value: Any) -> None:
-  path.write_text(json.dumps(value, indent=2) + '\n', 'utf-8')
-
-
 def _run_config(model: BagelConfig, dtype: np.dtype) -> dict[str, Any]:
   """The part of a run's config that `evaluate` and `translate` read."""
   patches = min(_VIT_SIDE // model.vit.patch, model.vit_table, model.vit.table)
@@ -130,6 +130,7 @@ def _run_config(model: BagelConfig, dtype: np.dtype) -> dict[str, Any]:
   return {
     'stage': 'joint',  # BAGEL is trained for both parts
     'model': 'init_from',
+    'init_from': '',
     'compute': {
       'dtype': dtype.name,
       'remat': 'full',

@@ -35,6 +35,7 @@ from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.models.compute import Compute
+from synermedgen_jax.models.interval_attention import IMPLEMENTATIONS
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.prompts import PROMPTS, Prompts
@@ -130,9 +131,10 @@ class Trained:
     record = RunRecord.load(workdir)
     tokenizer = _load_tokenizer(workdir)
     shape, params = saved_model.load_model(workdir / 'checkpoints')
+    compute = _compute(record.config, params)
     return cls(
-      Bagel(shape, _compute(record.config, params)),
-      jax.tree.map(jnp.asarray, params),
+      Bagel(shape, compute),
+      _on_device(params, compute.dtype),
       tokenizer,
       shape.image_geometry(**record.config['image']),
       record.config,
@@ -165,9 +167,10 @@ class Trained:
       with key_errors('store'):
         store = SliceStore.open(config.store)
       slices = dataclasses.replace(store.slices, canvas=geometry.vae_side)
+    compute = _compute(config, params)
     return cls(
-      Bagel(shape, compute_of(config)),
-      jax.tree.map(jnp.asarray, params),
+      Bagel(shape, compute),
+      _on_device(params, compute.dtype),
       tokenizer,
       geometry,
       config.to_dict(),
@@ -212,13 +215,25 @@ class Trained:
     )
 
 
-def _compute(config: Mapping[str, Any], params: Any) -> Compute:
-  """How the run computed its model."""
+def _compute(config: Mapping[str, Any] | ConfigDict, params: Any) -> Compute:
+  """How the run computed its model, with attention that this platform has."""
   if 'compute' in config:
-    return compute_of(config)
+    compute = compute_of(config)
+    attention = IMPLEMENTATIONS.get(compute.attention)
+    if attention and attention.platform not in (None, jax.default_backend()):
+      compute = dataclasses.replace(compute, attention=None)
+    return compute
   # Runs of older versions lack the key. Their position tables were frozen and
   # kept the compute dtype.
   return Compute(dtype=params['vit_pos_embed'].dtype.name)
+
+
+def _on_device(params: Any, dtype: str) -> Any:
+  """Parameters on the device in the dtype of the computation.
+
+  A run keeps the trained ones in float32, which would take twice the memory.
+  """
+  return jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
 
 
 def _load_tokenizer(workdir: Path) -> Tokenizer:

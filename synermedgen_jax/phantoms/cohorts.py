@@ -275,7 +275,7 @@ def _begin(root: pathlib.Path, wanted: dict[str, int]) -> bool:
       f'{root} is not empty and holds no {MARKER}: choose another directory.'
     )
   root.mkdir(parents=True, exist_ok=True)
-  _write_bytes(root / _BEGUN, json.dumps(wanted).encode())
+  files.write_bytes(root / _BEGUN, json.dumps(wanted).encode())
   return True
 
 
@@ -287,14 +287,7 @@ def _write_subject(
   for modality, data in _render_files(cohort, seed, subject).items():
     # No time stamp: the same arguments give the same bytes.
     data = gzip.compress(data, compresslevel=1, mtime=0)
-    _write_bytes(folder / f'{modality}.nii.gz', data)
-
-
-def _write_bytes(path: pathlib.Path, data: bytes) -> None:
-  """Writes a file atomically."""
-  partial = path.with_name(f'{path.name}.partial')
-  partial.write_bytes(data)
-  os.replace(partial, path)
+    files.write_bytes(folder / f'{modality}.nii.gz', data)
 
 
 def phantom_cases(root: pathlib.Path) -> list[CaseFiles]:

@@ -219,6 +219,8 @@ def _draw_bars(axis: Axes, y: float, score: Mapping[str, Any]) -> None:
     ('copy_source', 0.12, 0.18),
     ('mean_target', 0.32, 0.18),
   ):
+    if name not in ('model', *baselines):
+      continue
     value = (score if name == 'model' else baselines[name])['ssim']
     axis.barh(y + offset, value, height, color=_BARS[name][1])
   if 'ceiling' in baselines:

@@ -276,20 +276,21 @@ def train(
     run.state,
     iterator,
   )
-  if state is None:
-    state = run.create()
-  provenance.keep(run.config, run.store, workdir, start)
-  write_parameter_table(workdir, run.state)
-  if start >= run.loop.steps:
-    ckpt.close(checkpoints)
-    return state
-  return _loop(run, workdir, checkpoints, iterator, start, state, notice)
+  # Whatever ends the run, a save that has begun is completed.
+  with contextlib.closing(Saver(checkpoints)) as saver:
+    if state is None:
+      state = run.create()
+    provenance.keep(run.config, run.store, workdir, start)
+    write_parameter_table(workdir, run.state)
+    if start >= run.loop.steps:
+      return state
+    return _loop(run, workdir, saver, iterator, start, state, notice)
 
 
 def _loop(
   run: Run,
   workdir: Path,
-  checkpoints: Any,
+  saver: Saver,
   iterator: BatchIterator,
   start: int,
   state: TrainState,
@@ -310,9 +311,7 @@ def _loop(
     step_utilisation=config.step_utilisation,
   )
   profiler = ProfilerWindow(workdir, config.profile_start, config.profile_steps)
-  # Whatever ends the loop, a save that has begun is finished.
   with (
-    contextlib.closing(Saver(checkpoints)) as saver,
     record,
     profiler,
     jax.set_mesh(run.mesh),
@@ -328,7 +327,7 @@ def _loop(
       record.add(step, sums, iterator.numbers)
       profiler.ends(step, sums)
       # Of several processes, all stop after the same step.
-      stop = notice.is_set() or checkpoints.reached_preemption(step)
+      stop = notice.is_set() or saver.reached_preemption(step)
       measured = {}
       if config.logs(step) or stop:
         values = record.row(step)

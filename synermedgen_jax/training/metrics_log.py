@@ -17,6 +17,7 @@ from clu import metrics
 from etils.epath import Path
 from jaxtyping import Float
 
+from synermedgen_jax.core import files
 from synermedgen_jax.core.batch import Array
 from synermedgen_jax.core.errors import UserError
 
@@ -137,17 +138,7 @@ def writing(path: Path) -> Iterator[None]:
 def write_atomically(path: Path, text: str) -> None:
   """Replaces a file; readers see the old or the new content."""
   with writing(path):
-    if _is_object(path):  # object stores replace atomically
-      path.write_text(text, 'utf-8')
-    else:
-      partial = path.with_name(f'.{path.name}.partial')
-      partial.write_text(text, 'utf-8')
-      partial.replace(path)
-
-
-def _is_object(path: Path) -> bool:
-  """Whether the path is an object of a store such as gs://."""
-  return '://' in str(path)
+    files.write_text(path, text)
 
 
 class StepLog:
@@ -169,7 +160,7 @@ class StepLog:
       return
     line = json.dumps({'step': step, **values}) + '\n'
     self._text += line
-    if _is_object(self.path):  # objects cannot be appended to
+    if files.is_object(self.path):  # objects cannot be appended to
       write_atomically(self.path, self._text)
     else:
       with writing(self.path), self.path.open('a', encoding='utf-8') as file:

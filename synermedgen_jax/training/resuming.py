@@ -37,6 +37,20 @@ def resume(
     CheckpointError: there are checkpoints, and none can be read.
   """
   checkpoints = open_manager()
+  try:
+    return _newest(checkpoints, open_manager, abstract, iterator)
+  except BaseException:
+    checkpoints.close()
+    raise
+
+
+def _newest(
+  checkpoints: Any,
+  open_manager: Callable[[], Any],
+  abstract: TrainState,
+  iterator: BatchIterator,
+) -> tuple[Any, int, TrainState | None]:
+  """Reads the newest readable checkpoint; see `resume`."""
   problems: dict[int, ckpt.CheckpointError] = {}
   for step in sorted(checkpoints.all_steps(), reverse=True):
     try:

@@ -198,20 +198,20 @@ def refused(function, *arguments):
 def test_a_missing_directory_is_named(tmp_path):
   missing = tmp_path / 'nowhere'
   assert refused(saved_model.load_model, missing) == (
-    f'{missing}: no checkpoint directory there.'
+    f'{missing}: no such folder of checkpoints.'
   )
   assert not missing.exists()
 
 
 def test_a_directory_without_a_checkpoint_is_named(tmp_path):
   assert refused(saved_model.load_model, tmp_path) == (
-    f'{tmp_path}: holds no whole checkpoint.'
+    f'{tmp_path}: has no complete checkpoint.'
   )
 
 
 @pytest.fixture(scope='module')
 def killed(written, tmp_path_factory):
-  """Two whole checkpoints, and a third one whose writer was killed."""
+  """Two complete checkpoints, and a third one whose writer was killed."""
   directory = tmp_path_factory.mktemp('killed') / 'checkpoints'
   shutil.copytree(written, directory)
   done = subprocess.run(
@@ -240,7 +240,7 @@ def test_a_first_save_that_was_killed_is_no_checkpoint(killed, tmp_path):
   shutil.rmtree(directory / '3')
   assert list(directory.iterdir())
   assert refused(saved_model.load_model, directory) == (
-    f'{directory}: holds no whole checkpoint.'
+    f'{directory}: has no complete checkpoint.'
   )
 
 
@@ -250,7 +250,7 @@ def test_a_checkpoint_with_a_part_removed_is_not_read(copy, item):
   message = refused(saved_model.load_model, copy)
   assert message.startswith(f'{copy}/3: cannot be read (')
   assert message.endswith(
-    'delete it and train on from the one before it, or from the start.'
+    'delete it and resume from the one before it, or start again.'
   )
 
 
@@ -272,7 +272,7 @@ def test_a_run_does_not_resume_from_that_of_another_config(written, other):
   with pytest.raises(CheckpointError) as error:
     restore(written, 3, numbers(), **OTHERS[other])
   assert '\n' not in str(error.value)
-  assert 'resume with the config it was begun with' in str(error.value)
+  assert 'resume with the config of its start' in str(error.value)
 
 
 def write_measured(directory, metric, values, *, keep=1):
@@ -481,7 +481,7 @@ def flip_a_bit(directory, item, *, bit):
 @pytest.mark.parametrize('item', ['params', 'ema'])
 def test_a_bit_that_changed_is_noticed(copy, item, bit):
   flip_a_bit(copy, item, bit=bit)
-  expected = f'{item} is not what was saved: bits have changed'
+  expected = f'{item} differs from its checksum: bits have changed'
   assert expected in refused(saved_model.load_model, copy)
   assert expected in refused(restore, copy, 3, numbers())
 

@@ -268,7 +268,8 @@ def test_help_shows_the_docstring_and_every_flag(command):
   assert text == 'Does what --do says.\n\nMore about it.\n'
   assert shown.splitlines() == [
     '  --do',
-    '      <nothing|usage|file|bug|stop|memory|worker|print|jax|full>: What happens.',
+    '      <nothing|usage|file|bug|stop|memory|worker|print|jax|full>: What '
+    'happens.',
     '      Required.',
     '  --count',
     '      How often. Default: 3.',

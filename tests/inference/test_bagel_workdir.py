@@ -271,7 +271,7 @@ def test_a_crash_halfway_leaves_nothing_that_reads_as_whole(
     import_bagel(source, output, FLOAT32)
   assert any((output / 'checkpoints').iterdir())
   for read in (saved_model.load_model, streaming.open_model):
-    with pytest.raises(ckpt.CheckpointError, match='no whole checkpoint'):
+    with pytest.raises(ckpt.CheckpointError, match='no complete checkpoint'):
       read(output / 'checkpoints')
 
 

@@ -19,7 +19,7 @@ from synermedgen_jax.slices.volumes import Volume, VolumeError
 
 CBCT_TO_CT = ROUTES_BY_NAME['pelvis_cbct_to_ct']
 MR_TO_CT = ROUTES_BY_NAME['pelvis_mr_to_ct']
-SAMPLING = SamplingConfig()
+SAMPLING = SamplingConfig(points=2, shift=1.0)
 # Float32 of values up to 1000, through two resamplings and two windows.
 ROUNDING_HU = 2e-3
 

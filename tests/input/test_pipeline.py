@@ -1,5 +1,6 @@
 """Batches out of a store whose pixels tell which slice they are of."""
 
+import dataclasses
 import itertools
 from collections import Counter
 
@@ -341,3 +342,15 @@ def test_paper_prompts_change_words_and_no_image(store):
       (ref.case, ref.modality) for b in take(batches, 8) for ref in slices(b)
     }
   assert shown[SHORT] == shown[PAPER]
+
+
+def test_other_wordings_are_other_data(store):
+  """`layout` is compared when a run resumes."""
+  changed = dataclasses.replace(SHORT, cts=('Which one?',))
+  layouts = [
+    iter(dataset(store, prompts=prompts)).layout
+    for prompts in (SHORT, SHORT, changed)
+  ]
+  assert layouts[0] == layouts[1]
+  different = {k for k, v in layouts[0].items() if layouts[2][k] != v}
+  assert different == {'prompts'}

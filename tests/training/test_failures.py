@@ -63,8 +63,8 @@ def test_a_workdir_that_cannot_be_made_is_named(nano_runs, tmp_path):
   found = main(nano_runs, tmp_path / 'file' / 'run')
   line = error_line(found)
   assert line == (
-    f'Error: {tmp_path}/file/run/checkpoints: cannot be made (Not a directory);'
-    ' name a place that can be written.'
+    f'Error: {tmp_path}/file/run/checkpoints: cannot be created (Not a '
+    'directory); name a folder that can be written.'
   )
 
 
@@ -93,8 +93,8 @@ def test_a_read_only_workdir_is_named():
       MetricsLog(folder, 0)
     assert list(folder.iterdir()) == []
   assert str(unmade.value) == (
-    f'{folder}/checkpoints: cannot be made (Permission denied); name a place '
-    'that can be written.'
+    f'{folder}/checkpoints: cannot be created (Permission denied); name a '
+    'folder that can be written.'
   )
   cannot = 'cannot be written (Permission denied).'
   assert str(unwritten.value).startswith(f'{folder}/config.json: {cannot}')
@@ -141,7 +141,9 @@ def test_a_full_disk_while_saving_leaves_the_last_checkpoint(
   assert ended([full]) == [1]
   said = job.log()
   assert f'Error: {workdir}/checkpoints: a checkpoint cannot be' in said
-  assert 'step 4 is whole. Make room, and run the same command again.' in said
+  assert (
+    'step 4 is complete. Make room, and run the same command again.' in said
+  )
   assert steps_saved(workdir) == [2, 4]
   assert main(nano_runs, workdir, **values)[0] == 0
   assert steps_saved(workdir) == [2, 4, 6, 8]

@@ -316,10 +316,6 @@ OTHER_DATA = {
     lambda _: {'image': {'vit_side': 8, 'vae_side': CANVAS}},
     r"config\.image \{'vit_side': 16, .*, which is \{'vit_side': 8, .* now",
   ),
-  'prompts': (
-    lambda _: {'prompts': 'paper'},
-    r'config\.prompts fingerprint \w+, which is fingerprint \w+ now',
-  ),
   'bagel_files': (
     lambda path: {'bagel_files': {'vlm': f'{path}.jsonl'}},
     r"config\.bagel_files \{\}, which is \{'vlm': .* now",
