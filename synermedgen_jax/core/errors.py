@@ -6,3 +6,7 @@ class UserError(ValueError):
 
   The message is one line that names the file, key or flag and the remedy.
   """
+
+
+class VolumeError(UserError):
+  """A volume that cannot be read, used or written; one line naming the file."""

@@ -10,6 +10,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import nibabel as nib
@@ -17,17 +21,13 @@ import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Float
 
-from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.errors import VolumeError
 
 NIFTI = ('.nii', '.nii.gz')
 ITK = ('.mha', '.mhd', '.nrrd')
 SUFFIXES = (*NIFTI, *ITK)
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SAME_MM = 0.1  # headers store float32, and exporters round
-
-
-class VolumeError(UserError):
-  """A volume that cannot be used; one line naming the file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +155,86 @@ def same_grid(a: Volume, b: Volume) -> bool:
   return bool(distances.max() <= _SAME_MM)
 
 
+def check_writable(
+  path: str | Path,
+  like: str | Path | None = None,
+  inputs: Iterable[str | Path] = (),
+) -> None:
+  """Checks that `write_volume` can write to `path`, before any work starts.
+
+  A file is created next to the output and removed again. A disk that becomes
+  full later is not detected.
+
+  Args:
+    path: the output, a local NIfTI file.
+    like: the file that `write_volume` takes the geometry from.
+    inputs: further files and folders that the output must not replace.
+
+  Raises:
+    VolumeError: the name is not that of a local NIfTI file or is too long; the
+      output is a folder, one of the inputs (also through links) or inside an
+      input folder; or its folder cannot be created or written.
+  """
+  _check_output_name(path)
+  path = Path(path)
+  try:
+    folder = _nearest_folder(path)
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise VolumeError(
+      f'{path}: cannot be written ({error.strerror}).'
+    ) from None
+  if path.is_dir():
+    raise VolumeError(f'{path}: is a folder; name the file to write.')
+  for source in inputs if like is None else (like, *inputs):
+    _check_not_input(path, Path(source))
+
+
+def _nearest_folder(path: Path) -> Path:
+  """The first existing folder above `path`; VolumeError if none can be made."""
+  folder = path.parent
+  while not os.path.lexists(folder):
+    folder = folder.parent
+  if not folder.is_dir():
+    raise VolumeError(f'{path}: cannot be written, {folder} is no folder.')
+  longest = os.pathconf(folder, 'PC_NAME_MAX')
+  for part in path.relative_to(folder).parts:
+    length = len(os.fsencode(part))
+    if length > longest:
+      raise VolumeError(
+        f'{path}: a name has {length} bytes, more than the {longest} that the '
+        'disk allows; choose a shorter one.'
+      )
+  return folder
+
+
+def _check_output_name(path: str | Path) -> None:
+  if re.match(r'[A-Za-z][\w+.-]+:/', str(path)):
+    raise VolumeError(f'{path}: expected a local file, not an address.')
+  if not str(path).lower().endswith(NIFTI):
+    raise VolumeError(
+      f'{path}: expected a name ending in {" or ".join(NIFTI)}.'
+    )
+
+
+def _check_not_input(path: Path, source: Path) -> None:
+  resolved = Path(os.path.realpath(path))
+  if source.is_dir():
+    inside = Path(os.path.realpath(source)) in resolved.parents
+    if inside:
+      raise VolumeError(
+        f'{path}: lies in the input folder {source}; write somewhere else.'
+      )
+    return
+  same = path.exists() and source.exists() and path.samefile(source)
+  if same or resolved == Path(os.path.realpath(source)):
+    raise VolumeError(
+      f'{path}: is the input {source}, which would be replaced; choose another '
+      'output.'
+    )
+
+
 def write_volume(
   path: str | Path, volume: Volume, *, like: str | Path | None = None
 ) -> None:
@@ -169,9 +249,8 @@ def write_volume(
   Raises:
     VolumeError: the suffix is not NIfTI's, or `like` is on another grid.
   """
+  _check_output_name(path)
   path = Path(path)
-  if not path.name.lower().endswith(NIFTI):
-    raise VolumeError(f'{path}: expected a name ending in {", ".join(NIFTI)}.')
   image = nib.Nifti1Image(volume.data.astype(np.float32), volume.affine)
   image.header.set_xyzt_units('mm')
   if like is not None and str(like).lower().endswith(NIFTI):
@@ -180,11 +259,15 @@ def write_volume(
     image.set_qform(*header.get_qform(coded=True))
     if not same_grid(Volume(volume.data, image.affine), volume):
       raise VolumeError(f'{path}: the volume is not on the grid of {like}.')
-  path.parent.mkdir(parents=True, exist_ok=True)
   suffix = '.nii.gz' if path.name.lower().endswith('.gz') else '.nii'
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial{suffix}')
+  # A short name: the output's own may be as long as the disk allows.
+  partial = path.with_name(f'.{secrets.token_hex(8)}.partial{suffix}')
   try:
+    path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(image, partial)
     os.replace(partial, path)
+  except OSError as error:
+    reason = error.strerror or error
+    raise VolumeError(f'{path}: cannot be written ({reason}).') from error
   finally:
     partial.unlink(missing_ok=True)
