@@ -72,9 +72,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     affine = _affine(path, header)
     shape = _shape(path, header)
     dtype = _dtype(path, header)
-    slope, offset = float(header['scl_slope']), float(header['vox_offset'])
-    if math.isinf(slope):
-      raise VolumeError(f'{path}: its scl_slope is {slope}; correct it.')
+    scaling = _scaling(path, header)
+    offset = float(header['vox_offset'])
     if offset and not header.single_vox_offset <= offset < 2**40:
       raise VolumeError(f'{path}: its vox_offset is {offset:g}; correct it.')
     needed = math.prod(shape) * dtype.itemsize
@@ -83,7 +82,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         f'{path}: cannot be read, truncated: shape {shape} takes {needed} '
         'bytes.'
       )
-    spec = (shape, dtype, header.get_data_offset(), *header.get_slope_inter())
+    spec = (shape, dtype, header.get_data_offset(), *scaling)
     voxels = nib.arrayproxy.ArrayProxy(file, spec, mmap=False)
     data = np.asarray(voxels, np.float32)
   return data, affine
@@ -159,6 +158,19 @@ def _header(path: Path, file: BinaryIO) -> nib.Nifti1Header:
       f'{path}: is {kind}; convert the original data to .nii.gz.'
     )
   return _HEADERS[size](block[:size], check=False)
+
+
+def _scaling(path: Path, header: nib.Nifti1Header) -> tuple[float, float]:
+  """Slope and intercept; a slope of 0 means none, nibabel writes NaN for it."""
+  slope, inter = float(header['scl_slope']), float(header['scl_inter'])
+  if slope == 0 or math.isnan(slope):
+    return 1.0, 0.0
+  if not math.isfinite(slope) or not math.isfinite(inter):
+    raise VolumeError(
+      f'{path}: its scl_slope is {slope:g} and its scl_inter {inter:g}; '
+      'correct them.'
+    )
+  return slope, inter
 
 
 def _dtype(path: Path, header: nib.Nifti1Header) -> np.dtype:

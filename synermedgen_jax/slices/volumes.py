@@ -110,16 +110,18 @@ def locate(path: str | Path) -> Path:
   """
   path = Path(path)
   try:
-    path.stat()
-    if not path.is_dir():
+    if path.is_dir():
+      entries = sorted(p for p in path.iterdir() if p.name[0] not in '._')
+    elif path.exists() and not path.is_file():
+      raise VolumeError(f'{path}: is neither a file nor a folder.')
+    else:
       with path.open('rb'):
         return path
-    entries = sorted(p for p in path.iterdir() if p.name[0] not in '._')
   except FileNotFoundError:
-    link = f'a link to {os.readlink(path)}, ' if path.is_symlink() else ''
-    raise VolumeError(
-      f'{path}: {link + "which does not exist" if link else "no such file"}.'
-    ) from None
+    state = 'no such file'
+    if path.is_symlink():
+      state = f'a link to {os.readlink(path)}, which does not exist'
+    raise VolumeError(f'{path}: {state}.') from None
   except OSError as error:
     raise VolumeError(f'{path}: cannot be read ({error.strerror}).') from None
   if not has_volume_suffix(path):
