@@ -380,8 +380,25 @@ def _check_values(slices: Sequence[Instance]) -> float:
   return suv_factor(slices) if modality == 'PT' else 1.0
 
 
+def _check_length(instance: Instance, pixels: int) -> None:
+  """Compares the length of uncompressed pixels; GDCM accepts fewer."""
+  meta = getattr(instance.header, 'file_meta', {})
+  if meta.get(
+    'TransferSyntaxUID', pydicom.uid.ImplicitVRLittleEndian
+  ).is_compressed:
+    return
+  data = pydicom.dcmread(instance.path, specific_tags=['PixelData'], force=True)
+  length = len(data.get('PixelData', b''))
+  expected = pixels * int(instance.number('BitsAllocated')) // 8
+  if length not in (expected, expected + 1):  # padded to an even length
+    raise RefusedError(
+      f'{instance.name}: PixelData has {length} bytes, expected {expected}'
+    )
+
+
 def _read_pixels(instance: Instance, into: np.ndarray) -> None:
   """Decodes the rescaled values into an array [column, row]."""
+  _check_length(instance, into.size)
   try:
     image = sitk.ReadImage(str(instance.path), sitk.sitkFloat32, 'GDCMImageIO')
   except RuntimeError as error:

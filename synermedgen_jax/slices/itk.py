@@ -84,8 +84,9 @@ def _affine(path: Path, image: sitk.Image, unit: float) -> np.ndarray:
 def _check_metaimage(path: Path) -> float:
   """Checks the fields that ITK completes or ignores; returns mm per unit."""
   fields = _fields(path, '[=:]', end='ElementDataFile')
-  if 'ElementDataFile' not in fields:
-    raise VolumeError(f'{path}: cannot be read, it has no MetaImage header.')
+  for name in ('ElementDataFile', 'DimSize', 'ElementType'):
+    if name not in fields:
+      raise VolumeError(f'{path}: cannot be read, its header has no {name}.')
   (dimensions,) = _meta_numbers(path, fields, ('NDims',), 1)
   n = int(dimensions)
   if not 0 < n < 10:

@@ -31,6 +31,7 @@ ITK = (*METAIMAGE, *NRRD)
 SUFFIXES = (*NIFTI, *ITK)
 _SAME_MM = 0.1  # headers store float32, and exporters round
 _SPACING_MM = (0.005, 100.0)  # voxel sizes; others come from a wrong unit
+_FARTHEST_MM = 1e5  # float32, as NIfTI-1 stores it, has steps of 0.008 mm here
 _LONGEST_AXIS = 32767  # of NIfTI-1, which `write_volume` writes
 # Errors of nibabel, gzip and SimpleITK for files with invalid contents.
 _READ_ERRORS = (
@@ -185,6 +186,11 @@ def _check(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
   if not np.isfinite(affine).all() or not abs(np.linalg.det(affine)) > 1e-12:
     raise VolumeError(
       f'{path}: its affine cannot be inverted; correct spacing and direction.'
+    )
+  if np.abs(affine[:3, 3]).max() > _FARTHEST_MM:
+    raise VolumeError(
+      f'{path}: its first voxel lies at {affine[:3, 3]} mm, expected at most '
+      f'{_FARTHEST_MM:g}; correct the origin in the header.'
     )
   spacing = np.linalg.norm(affine[:3, :3], axis=0)
   if spacing.min() < _SPACING_MM[0] or spacing.max() > _SPACING_MM[1]:

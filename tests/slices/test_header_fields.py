@@ -554,6 +554,10 @@ def test_volume_with_an_axis_too_long_to_be_written_is_refused(tmp_path):
   refused(path, 'at most 32767')
 
 
+def test_origin_beyond_what_can_be_written_is_refused(tmp_path):
+  refused(metaimage(tmp_path / 'v.mha', {'Offset': '9e99 0 0'}), 'origin')
+
+
 def test_every_readable_grid_is_written_back(tmp_path):
   sheared = affine_of((1, 2, 3), (4, 5, 6))
   sheared[0, 1] = 0.4
