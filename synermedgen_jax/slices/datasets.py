@@ -16,6 +16,7 @@ from pathlib import Path
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.slices import input_files
+from synermedgen_jax.slices.dicom import holds_dicom
 from synermedgen_jax.slices.input_files import DatasetError, Entry
 from synermedgen_jax.slices.volumes import SUFFIXES, has_volume_suffix
 
@@ -204,7 +205,7 @@ def list_folder(root: Path, *, dataset: str, region: Region) -> Listing:
           continue
         problems = [_no_volume(folder)]
       case, more = assign_files(case, entries)
-    except (DatasetError, OSError) as error:
+    except (UserError, OSError) as error:
       problems, more = [str(error)], []
     cases.append(case)
     faults += [Fault(case.id, problem) for problem in (*problems, *more)]
@@ -231,20 +232,22 @@ def _subject_entries(folder: Path) -> tuple[list[Entry], list[str]]:
   problems: list[str] = []
   entries = list(input_files.volume_entries(folder, problems, deep=False))
   for path in input_files.children(folder):
-    name = input_files.volume_stem(path)
-    if has_volume_suffix(path) or not modality_or_none(name):
+    if has_volume_suffix(path):
       continue
-    if path.suffix.lower() == '.zip' and path.is_file():
-      entries.append(Entry(path, path))
-    elif path.is_dir() and not input_files.is_empty(path):
-      inner = input_files.one_volume(path)
-      if inner is None and not input_files.holds_dicom(path):
-        problems.append(
-          f'{path}: holds neither one volume nor DICOM files. '
-          f'{input_files.describe(path)}'
-        )
-        continue
-      entries.append(Entry(path, inner or path))
+    is_zip = path.suffix.lower() == '.zip' and path.is_file()
+    known = modality_or_none(input_files.volume_stem(path))
+    if not (is_zip or path.is_dir()) or input_files.is_empty(path):
+      continue
+    inner = None if is_zip else input_files.one_volume(path)
+    if known and inner:
+      entries.append(Entry(path, inner))
+    elif holds_dicom(path):
+      entries.append(Entry(path, path))  # refused if the name is unknown
+    elif known:
+      problems.append(
+        f'{path}: holds neither one volume nor DICOM files. '
+        f'{input_files.describe(path)}'
+      )
   return sorted(entries, key=lambda entry: entry.name), problems
 
 

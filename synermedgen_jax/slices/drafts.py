@@ -14,12 +14,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from synermedgen_jax.core.errors import VolumeError
 from synermedgen_jax.core.modalities import Region
 from synermedgen_jax.slices import input_files
 from synermedgen_jax.slices.datasets import is_label, modality_or_none
+from synermedgen_jax.slices.dicom import Series, list_series
 from synermedgen_jax.slices.input_files import DatasetError, Entry
 from synermedgen_jax.slices.volumes import has_volume_suffix
 
+# DICOM's MR does not state the contrast.
+_DICOM_MODALITIES = {'CT': 'ct', 'PT': 'pet'}
 COLUMNS = ('subject', 'modality', 'region', 'path', 'series')
 # Folders that group files of all subjects, or the files of one.
 _GROUPS = re.compile(
@@ -58,7 +62,7 @@ def write_draft(root: Path, table: Path, region: Region | None) -> Draft:
   entries = list(_entries(root, problems))
   if not entries:
     raise DatasetError(f'{root}: holds no volume. {input_files.describe(root)}')
-  rows = [_row(entry, root, table, region) for entry in entries]
+  rows = [row for entry in entries for row in _rows(entry, root, table, region)]
   _clear_doubtful(rows)
   text = io.StringIO(newline='')
   writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
@@ -101,21 +105,40 @@ def _entries(root: Path, problems: list[str]) -> Iterator[Entry]:
       yield Entry(Path(folder), Path(folder))
 
 
-def _row(
+def _rows(
   entry: Entry, root: Path, table: Path, region: Region | None
-) -> dict[str, str]:
+) -> Iterator[dict[str, str]]:
+  """One line per volume, or per series of a folder or zip that has several."""
   subject, modality = _guess(entry, root)
   path = entry.path.absolute()
   folder = table.absolute().parent
   if path.is_relative_to(folder):
     path = path.relative_to(folder)
-  return {
+  row = {
     'subject': subject,
     'modality': modality,
     'region': region.value if region else '',
     'path': path.as_posix(),
     'series': '',
   }
+  series = _series(entry.path)
+  for one in series:
+    selected = (one.number or one.description) if len(series) > 1 else ''
+    stated = _DICOM_MODALITIES.get(one.modality, '')
+    named = modality if len(series) == 1 else ''
+    yield row | {'modality': named or stated, 'series': selected}
+  if not series:
+    yield row
+
+
+def _series(path: Path) -> list[Series]:
+  """The DICOM series at a path; none if it has no DICOM or cannot be read."""
+  if not path.is_dir() and path.suffix.lower() != '.zip':
+    return []
+  try:
+    return list_series(path)
+  except VolumeError:  # `prepare` reports it, if the line is kept
+    return []
 
 
 def _guess(entry: Entry, root: Path) -> tuple[str, str]:

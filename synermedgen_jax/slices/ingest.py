@@ -142,7 +142,10 @@ def ingest(
   """
   check_modalities(files, settings)
   if volumes is None:
-    volumes = {m: read_volume(p) for m, p in sorted(files.files.items())}
+    volumes = {
+      m: read_volume(p, series=files.series.get(m, ''))
+      for m, p in sorted(files.files.items())
+    }
   volumes = dict(volumes)
   checksums = _checksums(files, volumes)
   reference = _reference(files, volumes, settings.reference or files.reference)

@@ -11,12 +11,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.slices.volumes import SUFFIXES, has_volume_suffix
+from synermedgen_jax.core.errors import UserError, VolumeError
+from synermedgen_jax.slices.volumes import SUFFIXES, has_volume_suffix, locate
 
 _LEFT_BEHIND = ('__macosx', '@eadir', 'lost+found', '$recycle.bin')
 _REPORT = {'index.html'}
@@ -108,20 +107,6 @@ def _reason(folder: Path, error: OSError) -> str:
   return f'cannot be read ({error.strerror})'
 
 
-def missing_because(path: Path) -> str:
-  """Why a volume cannot be at a path; '' if something readable is there."""
-  try:
-    os.stat(path)
-  except FileNotFoundError:
-    return 'is a broken link' if path.is_symlink() else 'no such file'
-  except (OSError, ValueError) as error:
-    reason = getattr(error, 'strerror', None) or str(error)
-    return f'cannot be read ({reason})'
-  if not os.access(path, os.R_OK):
-    return 'cannot be read (Permission denied)'
-  return ''
-
-
 def is_own_output(folder: Path) -> bool:
   """Whether a folder is a slice store or a report of `prepare --check`."""
   names = {p.name for p in itertools.islice(folder.iterdir(), 10)}
@@ -146,14 +131,10 @@ def is_dicom_file(path: Path) -> bool:
     return False
 
 
-def holds_dicom(folder: Path) -> bool:
-  """Whether one of the first files below a folder is DICOM."""
-  files = itertools.islice(_files(folder), _PEEK)
-  return any(is_dicom_file(path) for path in files)
-
-
 def is_empty(folder: Path) -> bool:
   """Whether a folder has no file at any depth, except hidden ones."""
+  if not folder.is_dir():
+    return False
   return next(_files(folder), None) is None
 
 
@@ -197,27 +178,12 @@ def volume_entries(
       if has_volume_suffix(path):
         yield Entry(path, path)
     elif has_volume_suffix(path):
-      entry = _unpacked(path, problems)
-      if entry:
-        yield entry
+      try:
+        yield Entry(path, locate(path))
+      except VolumeError as error:
+        problems.append(str(error))
     elif deep and not path.is_symlink():
       yield from volume_entries(path, problems)
-
-
-def _unpacked(folder: Path, problems: list[str]) -> Entry | None:
-  """The volume in a folder that is named like one; None and a problem else."""
-  try:
-    inner = one_volume(folder)
-  except DatasetError as error:
-    problems.append(str(error))
-    return None
-  if inner is None:
-    problems.append(
-      f'{folder}: is a folder that does not hold exactly one volume; put the '
-      'volume in its place.'
-    )
-    return None
-  return Entry(folder, inner)
 
 
 def describe(root: Path) -> str:

@@ -85,7 +85,8 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
   volumes, problems = {}, []
   for modality, path in sorted(files.files.items()):
     try:
-      volumes[modality] = read_volume(path)
+      series = files.series.get(modality, '')
+      volumes[modality] = read_volume(path, series=series)
     except VolumeError as error:
       problems.append(str(error))
   preferred = (*(settings.reference or files.reference), *volumes)

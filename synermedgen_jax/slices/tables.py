@@ -27,9 +27,10 @@ from synermedgen_jax.slices.datasets import (
   Listing,
   parse_modality,
 )
+from synermedgen_jax.slices.dicom import holds_dicom
 from synermedgen_jax.slices.input_files import DatasetError
 from synermedgen_jax.slices.splits import SPLITS
-from synermedgen_jax.slices.volumes import has_volume_suffix
+from synermedgen_jax.slices.volumes import locate
 
 REQUIRED = ('subject', 'modality', 'path')
 COLUMNS = (*REQUIRED, 'region', 'dataset', 'split', 'patient', 'series')
@@ -157,20 +158,16 @@ class _Lines:
           'table.'
         )
       path = self.table.parent / os.path.expanduser(text.replace('\\', '/'))
-    reason = input_files.missing_because(path)
-    if not reason and path.is_dir():
+    path = locate(path)  # raises VolumeError if it cannot be read
+    if path.is_dir() and not holds_dicom(path):
       inner = input_files.one_volume(path)
-      if inner and (has_volume_suffix(path) or not _has_folders(path)):
-        return inner
-      if not input_files.holds_dicom(path):
-        reason = 'is a folder without DICOM files and without a single volume'
-    if reason:
-      raise DatasetError(f'{path}: {reason}.')
+      if not inner:
+        raise DatasetError(
+          f'{path}: is a folder without DICOM files and without exactly one '
+          'volume.'
+        )
+      return inner
     return path
-
-
-def _has_folders(folder: Path) -> bool:
-  return any(path.is_dir() for path in input_files.children(folder))
 
 
 def read_rows(table: Path) -> Iterator[tuple[int, Row]]:
@@ -201,9 +198,8 @@ def _decode(table: Path) -> str:
   try:
     data = table.read_bytes()
   except FileNotFoundError:
-    raise DatasetError(
-      f'{table}: {input_files.missing_because(table)}.'
-    ) from None
+    reason = 'is a broken link' if table.is_symlink() else 'no such file'
+    raise DatasetError(f'{table}: {reason}.') from None
   except IsADirectoryError:
     raise DatasetError(
       f'{table}: is a folder; --dataset=csv reads a table, --dataset=folder a '
