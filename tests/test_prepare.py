@@ -52,7 +52,7 @@ def prepare(tmp_path):
 
 
 def write_subject(folder, *modalities, seed=0, shape=(24, 24, 6), origin=0):
-  """A round body; its MR and the soft tissue of its CT are noise of the seed."""
+  """A round body; its MR and the tissue of its CT are noise of the seed."""
   folder.mkdir(parents=True, exist_ok=True)
   affine = np.diag([2.0, 2, 4, 1])
   affine[2, 3] = origin

@@ -68,14 +68,12 @@ def write_draft(root: Path, table: Path, region: Region | None) -> Draft:
   writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
   writer.writeheader()
   writer.writerows(rows)
+  if os.path.lexists(table):
+    raise DatasetError(f'{table}: exists; choose another --draft or delete it.')
   try:
     table.parent.mkdir(parents=True, exist_ok=True)
     with table.open('x', encoding='utf-8-sig', newline='') as file:
       file.write(text.getvalue())
-  except FileExistsError:
-    raise DatasetError(
-      f'{table}: exists; choose another --draft or delete it.'
-    ) from None
   except OSError as error:
     raise DatasetError(
       f'{table}: cannot be written ({error.strerror}).'
@@ -148,6 +146,8 @@ def _guess(entry: Entry, root: Path) -> tuple[str, str]:
   modality = _single_modality(stem)
   if not modality and folders:
     modality = _single_modality(folders[-1])
+  if not has_volume_suffix(entry.name):  # a study may be named by its subject
+    folders = [*folders, stem]
   subjects = [
     name
     for name in folders

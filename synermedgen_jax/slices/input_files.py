@@ -35,7 +35,6 @@ _ANALYZE_HINT = (
 _OTHER_FORMATS = {
   '.hdr': ('Analyze or NIfTI pair', _ANALYZE_HINT),
   '.img': ('Analyze or NIfTI pair', _ANALYZE_HINT),
-  '.nhdr': ('NHDR', 'save them as .nrrd'),
   '.mgz': ('FreeSurfer', 'convert them with mri_convert'),
   '.mgh': ('FreeSurfer', 'convert them with mri_convert'),
   '.mnc': ('MINC', 'convert them with mnc2nii'),

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from synermedgen_jax.core.modalities import Modality, Region
-from synermedgen_jax.slices.case import Case, voxel_checksum
+from synermedgen_jax.slices.case import Case
 from synermedgen_jax.slices.store import SliceStore, StoreError, StoreWriter
-from synermedgen_jax.slices.store_files import StoreFiles, case_key
+from synermedgen_jax.slices.store_files import StoreFiles
 from synermedgen_jax.slices.windows import Window
 
 CT, MR = Modality.CT, Modality.MR
