@@ -68,7 +68,7 @@ def _prepare(cases: list[CaseFiles]) -> None:
     writer = StoreWriter(f'{folder}/store', {'canvas': 64})
     start, made = time.perf_counter(), 0
     for case in cases:
-      found = ingest(case, 'train', settings)
+      found = ingest(case, settings)
       writer.write_case(found.case, found.volumes, found.mask)
       made += _slices(found.volumes.values())
     ours = made / (time.perf_counter() - start)

@@ -8,19 +8,23 @@
   python -m synermedgen_jax.prepare --dataset=synthrad2023,brats \\
       --root=SYNTHRAD,BRATS --store=STORE
   python -m synermedgen_jax.prepare --dataset=brats --root=DIR --check=REPORT
+  python -m synermedgen_jax.prepare --root=DIR --draft=TABLE.csv
 
 `phantom` first writes digital phantoms into --root. `folder` reads
-DIR/<subject>/<modality>.nii.gz, and `csv` reads a table. Public datasets are
-read in their downloaded layout. docs/data.md describes all layouts.
+DIR/<subject>/<modality>.nii.gz, `flat` DIR/<subject>_<modality>.nii.gz,
+`nnunet` imagesTr and dataset.json, `bids` sub-*/anat, and `csv` a table. Public
+datasets are read in their downloaded layout. docs/data.md describes all
+layouts; for another one, --draft writes a table to complete.
 
 After an interruption, the same command resumes where it stopped. On a finished
-store it changes nothing.
+store it changes nothing. With --part=K/N, N commands on any number of machines
+fill one store.
 """
 
 import collections
-import concurrent.futures
-import os
+import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -30,21 +34,31 @@ from synermedgen_jax.config.command_line import UsageError, run_command
 from synermedgen_jax.config.modules import import_modules
 from synermedgen_jax.core.errors import naming
 from synermedgen_jax.core.modalities import Modality, Region
-from synermedgen_jax.slices import datasets, ingest, inspection
-from synermedgen_jax.slices.datasets import CaseFiles
+from synermedgen_jax.slices import drafts, ingest, inspection, tables
+from synermedgen_jax.slices.datasets import Fault, Listing
 from synermedgen_jax.slices.framing import FRAMES, SliceSpec
 from synermedgen_jax.slices.grids import PLANES
-from synermedgen_jax.slices.prepare_store import PrepareSettings, prepare
-from synermedgen_jax.slices.public_datasets import PUBLIC_DATASETS, find_cases
+from synermedgen_jax.slices.layouts import LAYOUTS
+from synermedgen_jax.slices.prepare_store import (
+  Part,
+  PrepareSettings,
+  person_of,
+  prepare_part,
+)
+from synermedgen_jax.slices.public_datasets import PUBLIC_DATASETS, list_public
 from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.slices.store_files import check_folder
 from synermedgen_jax.slices.windows import FIXED_WINDOWS, parse_windows
-from synermedgen_jax.slices.workers import processes
+from synermedgen_jax.slices.workers import run_jobs
+
+_LISTED = 10  # cases that a message names
 
 _DATASET = flags.DEFINE_list(
   'dataset',
   None,
-  'Layouts of the input, comma-separated: phantom, folder, csv, '
-  f'{", ".join(PUBLIC_DATASETS)}, or a layout that one of --modules registers.',
+  f'Layouts of the input, comma-separated: phantom, csv, {", ".join(LAYOUTS)}, '
+  f'{", ".join(PUBLIC_DATASETS)}, or a layout that one of --modules registers. '
+  'Required, except with --draft.',
 )
 _ROOT = flags.DEFINE_list(
   'root',
@@ -58,7 +72,8 @@ _STORE = flags.DEFINE_string(
 _NAME = flags.DEFINE_string(
   'name',
   None,
-  'Name of the dataset, for folder and csv; by default the name of --root.',
+  'Name of the dataset; by default the name of --root. Public datasets have '
+  'their own names.',
 )
 _REGION = flags.DEFINE_string(
   'region',
@@ -126,10 +141,28 @@ _CHECK_UNITS = flags.DEFINE_bool(
   'Refuse volumes whose values are not in HU (CT, CBCT) or SUV (PET), or are '
   'not those of an MR.',
 )
+_REGISTER = flags.DEFINE_enum(
+  'register',
+  'none',
+  ['none', 'rigid'],
+  'Registration of each volume to the reference before it is used.',
+)
 _CHECK = flags.DEFINE_string(
   'check',
   None,
   'Write no store: check every volume and write a report to this folder.',
+)
+_DRAFT = flags.DEFINE_string(
+  'draft',
+  None,
+  'Write no store: write a table of the volumes below --root to this new file, '
+  'to be completed and read with --dataset=csv.',
+)
+_PART = flags.DEFINE_string(
+  'part',
+  '1/1',
+  'Share of the subjects that this command writes: K/N is the Kth of N. The '
+  'part that finds nothing missing finishes the store.',
 )
 _SKIP_BAD = flags.DEFINE_bool(
   'skip_bad',
@@ -152,11 +185,16 @@ def _ingest_settings() -> ingest.Settings:
   except ValueError as error:
     raise UsageError(f'--windows: {error}') from None
   try:
+    slices = SliceSpec(_CANVAS.value, _PLANE.value, _FRAME.value, windows)
+  except ValueError as error:
+    raise UsageError(f'--{error}') from None
+  try:
     return ingest.Settings(
-      SliceSpec(_CANVAS.value, _PLANE.value, _FRAME.value, windows),
+      slices,
       reference=_parse_modalities(reference),
       required=_parse_modalities(_MODALITIES.value),
       most_offset=_MOST_OFFSET.value,
+      register='' if _REGISTER.value == 'none' else _REGISTER.value,
       check_units=_CHECK_UNITS.value,
     )
   except ValueError as error:
@@ -177,35 +215,42 @@ def _settings() -> PrepareSettings:
   )
 
 
-def _find_cases() -> list[CaseFiles]:
-  """The cases of all --dataset under their --root."""
+def _find_cases() -> Listing:
+  """The cases of all --dataset under their --root, and the faults."""
   layouts, roots = _DATASET.value, _ROOT.value
+  if len(layouts) == 1:
+    roots = [','.join(roots)]  # a path may contain commas
   if len(layouts) != len(roots):
     raise UsageError(
       f'--dataset names {len(layouts)} layouts, but --root {len(roots)} paths.'
     )
-  cases = [
-    case
+  listings = [
+    _find(layout, Path(root))
     for layout, root in zip(layouts, roots, strict=True)
-    for case in _find(layout, Path(root))
   ]
+  cases = [case for listing in listings for case in listing.cases]
+  faults = [fault for listing in listings for fault in listing.faults]
   counts = collections.Counter(case.id for case in cases)
   for case_id, count in counts.items():
     if count > 1:
       raise UsageError(
         f'--root: case {case_id} is in {count} of the paths; remove one.'
       )
-  return cases
+  return Listing(cases, faults)
 
 
-def _find(layout: str, root: Path) -> list[CaseFiles]:
-  name = _NAME.value or root.resolve().name.split('.')[0]
+def _region() -> Region | None:
   try:
-    region = Region.parse(_REGION.value) if _REGION.value else None
+    return Region.parse(_REGION.value) if _REGION.value else None
   except ValueError as error:
     raise UsageError(f'--region: {error}') from None
+
+
+def _find(layout: str, root: Path) -> Listing:
+  name = _NAME.value or root.resolve().name.split('.')[0] or 'data'
+  region = _region()
   if layout in PUBLIC_DATASETS:
-    return find_cases(layout, root)
+    return list_public(layout, root)
   if layout == 'phantom':
     # Workers import this module again, and need neither phantoms nor pages.
     from synermedgen_jax.phantoms import cohorts
@@ -216,47 +261,48 @@ def _find(layout: str, root: Path) -> list[CaseFiles]:
       seed=_SEED.value,
       workers=_WORKERS.value,
     )
-    return cohorts.phantom_cases(root)
+    return Listing(cohorts.phantom_cases(root))
   if layout == 'csv':
-    return datasets.csv_cases(root, dataset=name, region=region)
-  if layout != 'folder':
-    layouts = ('phantom', 'folder', 'csv', *PUBLIC_DATASETS)
+    return tables.list_table(root, dataset=name, region=region)
+  if layout not in LAYOUTS:
+    layouts = ('phantom', 'csv', *LAYOUTS, *PUBLIC_DATASETS)
     raise UsageError(
       f'--dataset {layout!r}: expected some of {", ".join(layouts)}.'
     )
   if region is None:
-    raise UsageError('--dataset=folder needs --region.')
-  return datasets.folder_cases(root, dataset=name, region=region)
+    raise UsageError(f'--dataset={layout} needs --region.')
+  return LAYOUTS[layout](root, dataset=name, region=region)
 
 
-def _make_folder(folder: Path) -> None:
-  """Makes the folder of the report before hours of work."""
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except (FileExistsError, NotADirectoryError):
-    raise UsageError(
-      f'--check: {folder} is a file, or below one; name a folder.'
-    ) from None
-  if not os.access(folder, os.W_OK | os.X_OK):
-    raise UsageError(f'--check: the folder {folder} cannot be written.')
+def _draft(table: Path) -> None:
+  """Writes a table of all volumes below --root."""
+  root = Path(','.join(_ROOT.value))
+  draft = drafts.write_draft(root, table, _region())
+  print(
+    f'{table}: {len(draft.rows)} volumes, {draft.incomplete} without a subject '
+    'or a modality. Complete or delete these lines, then run prepare with '
+    f'--dataset=csv --root={table}.'
+  )
 
 
 def _check(folder: Path) -> None:
   """Checks every case and writes FOLDER/index.html; exits 1 on problems."""
   from synermedgen_jax.reporting.inspection_page import inspection_page, summary
 
-  settings, cases = _ingest_settings(), _find_cases()
-  _make_folder(folder)
-  with processes(_WORKERS.value, _MODULES.value) as pool:
-    jobs = [pool.submit(inspection.inspect, case, settings) for case in cases]
-    for _ in tqdm(
-      concurrent.futures.as_completed(jobs),
-      total=len(jobs),
-      desc='check',
-      unit='case',
-    ):
-      pass
-  facts = [job.result() for job in jobs]
+  check_folder(folder, '--check')
+  settings, listing = _ingest_settings(), _find_cases()
+  folder.mkdir(parents=True, exist_ok=True)
+  jobs = [(case.id, (case, settings)) for case in listing.cases]
+  workers = max(min(_WORKERS.value, len(jobs)), 1)
+  with contextlib.closing(
+    run_jobs(inspection.inspect, jobs, workers, _MODULES.value)
+  ) as results:
+    by_id = dict(tqdm(results, total=len(jobs), desc='check', unit='case'))
+  facts = inspection.with_shared_volumes(
+    [by_id[case.id] for case in listing.cases],
+    {case.id: person_of(case) for case in listing.cases},
+  )
+  facts += inspection.layout_faults(listing.faults)
   page = folder / 'index.html'
   with naming(page):
     page.write_text(inspection_page(facts, settings.most_offset), 'utf-8')
@@ -264,6 +310,36 @@ def _check(folder: Path) -> None:
   print(page)
   if any(case.problems for case in facts):
     sys.exit(1)
+
+
+def _prepare(store: str) -> None:
+  """Writes the cases of --part, and the store if none is missing."""
+  check_folder(store, '--store')
+  settings, listing = _settings(), _find_cases()
+  try:
+    part = Part.parse(_PART.value)
+  except ValueError as error:
+    raise UsageError(f'--part: {error}') from None
+  cases = listing.cases if _SKIP_BAD.value else listing.all_cases()
+  _print_skipped(listing.faults)
+  missing = prepare_part(cases, store, settings, part)
+  if not missing:
+    _summarise(SliceStore.open(store))
+    return
+  ids = [case.id for case in cases]
+  parts = [Part(k, part.count) for k in range(1, part.count + 1)]
+  unwritten = [p for p in parts if not set(missing).isdisjoint(p.of(ids))]
+  print(
+    f'Part {part} of {store} is written. {len(missing)} of {len(cases)} cases '
+    f'are missing, of the parts {", ".join(map(str, unwritten))}: '
+    f'{", ".join(missing[:_LISTED])}{", ..." if missing[_LISTED:] else ""}'
+  )
+
+
+def _print_skipped(faults: Sequence[Fault]) -> None:
+  for fault in faults:
+    name = f'{fault.case}: ' if fault.case else ''
+    print(f'Skipped {name}{fault.problem}', file=sys.stderr)
 
 
 def _summarise(store: SliceStore) -> None:
@@ -279,15 +355,19 @@ def _summarise(store: SliceStore) -> None:
 
 
 def main() -> None:
-  if not (_STORE.value or _CHECK.value):
-    raise UsageError('--store or --check: name the folder of the result.')
   import_modules(_MODULES.value)
+  if _DRAFT.value:
+    _draft(Path(_DRAFT.value))
+    return
+  if _DATASET.value is None:
+    raise UsageError('--dataset is required. See --help.')
   if _CHECK.value:
     _check(Path(_CHECK.value))
+  elif _STORE.value:
+    _prepare(_STORE.value)
   else:
-    settings = _settings()
-    _summarise(prepare(_find_cases(), _STORE.value, settings))
+    raise UsageError('--store or --check: name the folder of the result.')
 
 
 if __name__ == '__main__':
-  run_command(main, required=['dataset', 'root'])
+  run_command(main, required=['root'])

@@ -300,7 +300,6 @@ def test_a_synthetic_ct_is_scored_as_synthrad2023_does(nano_runs, tmp_path):
       dataset='fake',
       subject=split,
       region=Region.BRAIN,
-      split=split,
       modalities=windows,
       sources=dict.fromkeys(windows, ''),
       shape=shape,
@@ -310,7 +309,7 @@ def test_a_synthetic_ct_is_scored_as_synthrad2023_does(nano_runs, tmp_path):
     )
     volumes = {m: rng.uniform(-1, 1, shape).astype('f4') for m in windows}
     writer.write_case(case, volumes, np.ones(shape, bool))
-  writer.finish(('train', 'test'))
+  writer.finish({'train': 'train', 'test': 'test'})
   workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
   flags = ('--parts=synthesis', f'--store={store}', '--synthrad2023')
   code, out, err = evaluate(workdir, *flags)

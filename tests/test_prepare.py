@@ -52,7 +52,7 @@ def prepare(tmp_path):
 
 
 def write_subject(folder, *modalities, seed=0, shape=(24, 24, 6), origin=0):
-  """A round body; its MR is noise of the seed."""
+  """A round body; its MR and the tissue of its CT are noise of the seed."""
   folder.mkdir(parents=True, exist_ok=True)
   affine = np.diag([2.0, 2, 4, 1])
   affine[2, 3] = origin
@@ -61,7 +61,8 @@ def write_subject(folder, *modalities, seed=0, shape=(24, 24, 6), origin=0):
   body = (x - half) ** 2 + (y - half) ** 2 < (0.4 * shape[0]) ** 2
   noise = np.random.default_rng(seed).integers(200, 900, shape)
   for modality in modalities:
-    data = np.where(body, 40, -1000) if modality == 'ct' else body * noise
+    tissue = np.where(body, 40 + 20 * (noise % 2), -1000)
+    data = tissue if modality == 'ct' else body * noise
     image = nib.Nifti1Image(data.astype(np.int16), affine)
     nib.save(image, folder / f'{modality}.nii.gz')
 
@@ -204,7 +205,7 @@ def test_unknown_modality_file_is_refused(tmp_path, prepare):
 
 def test_pair_on_two_grids_is_refused_and_then_resampled(tmp_path, prepare):
   root = study(tmp_path / 'in')
-  write_subject(root / 's03', 'mr', origin=3)
+  write_subject(root / 's03', 'mr', seed=3, origin=3)
   args = folder_args(root, '--canvas=16')
   assert_refused(prepare(*args), 's03/mr.nii.gz', '--reference=ct')
   with pytest.raises(StoreError, match='not finished'):
@@ -430,7 +431,7 @@ def test_layouts_and_places_have_to_match(prepare, tmp_path):
   )
   assert_refused(
     prepare('--dataset=dicom', f'--root={tmp_path}'),
-    "--dataset 'dicom': expected some of phantom, folder, csv, synthrad2023",
+    "--dataset 'dicom': expected some of phantom, csv, folder, flat, nnunet",
   )
 
 

@@ -24,3 +24,7 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
     if error.errno is None or error.filename is not None:
       raise
     raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+class VolumeError(UserError):
+  """A volume that cannot be read, used or written; one line naming the file."""

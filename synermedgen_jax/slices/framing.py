@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.slices.grids import Grid, resample, slice_grid, to_slices
 from synermedgen_jax.slices.volumes import Volume
@@ -22,6 +23,7 @@ from synermedgen_jax.slices.windows import (
 
 FRAMES = ('volume', 'body')
 _MARGIN = 0.02  # on each side of the body, as a share of its longer side
+_MOST_CANVAS = 4096
 _DETECTION = 128  # pixels per side of the slices that are segmented
 
 
@@ -35,6 +37,9 @@ class SliceSpec:
     frame: content that fills the canvas, one of `FRAMES`: 'volume' (the field
       of view) or 'body'.
     windows: windows of the modalities that use one for all volumes.
+
+  Raises:
+    UserError: the canvas is below 1 or above 4096.
   """
 
   canvas: int
@@ -43,6 +48,14 @@ class SliceSpec:
   windows: Mapping[Modality, Window] = dataclasses.field(
     default_factory=lambda: dict(FIXED_WINDOWS)
   )
+
+  def __post_init__(self):
+    if not 1 <= self.canvas <= _MOST_CANVAS:
+      raise UserError(
+        f'canvas={self.canvas}: a slice would take '
+        f'{4 * self.canvas**2:,} bytes of memory (float32); expected 1 to '
+        f'{_MOST_CANVAS} pixels.'
+      )
 
   @classmethod
   def from_json(cls, record: Mapping[str, Any]) -> SliceSpec:

@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float
 
 from synermedgen_jax.core.modalities import Modality, all_routes, routes_between
 from synermedgen_jax.slices.alignment import estimate_offset
+from synermedgen_jax.slices.case import Case, voxel_checksum
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.grids import Grid, resample, to_slices
-from synermedgen_jax.slices.store import Case
 from synermedgen_jax.slices.units import check_units
 from synermedgen_jax.slices.volumes import (
   Volume,
@@ -56,23 +56,28 @@ class Settings:
       least one route.
     most_offset: largest estimated shift of a volume from the reference, in mm;
       0 = not checked.
+    register: registration that corrects a volume before it is used, 'rigid';
+      '' = none.
     check_units: refuse volumes whose values are not in the unit of their
-      modality. Not recorded in the store: the cases that pass are the same.
+      modality.
   """
 
   slices: SliceSpec
   reference: tuple[Modality, ...] = ()
   required: tuple[Modality, ...] = ()
   most_offset: float = 6.0
+  register: str = ''
   check_units: bool = True
 
   def to_json(self) -> dict[str, Any]:
-    """The fields that determine a case, as JSON values, for the store."""
+    """All fields as JSON values, for the record in the store."""
     return {
       **self.slices.to_json(),
       'reference': list(self.reference),
       'required': list(self.required),
       'most_offset': self.most_offset,
+      'register': self.register,
+      'check_units': self.check_units,
     }
 
 
@@ -117,7 +122,6 @@ def check_modalities(files: CaseFiles, settings: Settings) -> None:
 
 def ingest(
   files: CaseFiles,
-  split: str,
   settings: Settings,
   volumes: Mapping[Modality, Volume] | None = None,
 ) -> Ingested:
@@ -125,13 +129,12 @@ def ingest(
 
   Args:
     files: files of the subject.
-    split: split of the case.
     settings: settings of the store.
     volumes: contents of the files, if the caller has read them.
 
   Returns:
-    The case, its volumes in [-1, 1], and the body mask where every modality
-    was measured.
+    The case without a split, its volumes in [-1, 1], and the body mask where
+    every modality was measured.
 
   Raises:
     VolumeError: a file or the subject cannot be used; the message names it.
@@ -139,7 +142,12 @@ def ingest(
   """
   check_modalities(files, settings)
   if volumes is None:
-    volumes = {m: read_volume(p) for m, p in sorted(files.files.items())}
+    volumes = {
+      m: read_volume(p, series=files.series.get(m, ''))
+      for m, p in sorted(files.files.items())
+    }
+  volumes = dict(volumes)
+  checksums = _checksums(files, volumes)
   reference = _reference(files, volumes, settings.reference or files.reference)
   if settings.check_units:
     _check_units(files, volumes)
@@ -164,16 +172,39 @@ def ingest(
     dataset=files.dataset,
     subject=files.subject,
     region=files.region,
-    split=split,
     modalities=windows,
     sources={m: f'{p.parent.name}/{p.name}' for m, p in files.files.items()},
     shape=slices[outline].shape,
     affine=tuple(map(tuple, np.round(grid.affine, 6).tolist())),
     plane=settings.slices.plane,
     usable=usable,
+    checksums=checksums,
   )
-  normalised = {m: windows[m].normalise(slices[m]) for m in slices}
-  return Ingested(case, normalised, body & covered)
+  for modality, window in windows.items():
+    slices[modality] = window.normalise(slices[modality])
+  return Ingested(case, slices, body & covered)
+
+
+def _checksums(
+  files: CaseFiles, volumes: Mapping[Modality, Volume]
+) -> dict[Modality, str]:
+  """Checksums of the voxels; VolumeError if two volumes have the same ones."""
+  checksums, seen = {}, {}
+  for modality, volume in volumes.items():
+    checksum = checksums[modality] = voxel_checksum(volume.data)
+    other = seen.setdefault(checksum, modality)
+    if other != modality and files.files[modality] == files.files[other]:
+      raise VolumeError(
+        f'{files.files[modality]}: is listed as {other} and as {modality} of '
+        f'subject {files.subject!r}; correct one of them.'
+      )
+    if other != modality:
+      raise VolumeError(
+        f'{files.files[modality]}: has the same voxels as '
+        f'{files.files[other]}, so it cannot be {modality} and that one '
+        f'{other}; replace one of them or leave the subject out.'
+      )
+  return checksums
 
 
 def _reference(
@@ -249,7 +280,7 @@ def _check_offsets(
 
 def _on_grid(
   files: CaseFiles,
-  volumes: Mapping[Modality, Volume],
+  volumes: dict[Modality, Volume],
   windows: Mapping[Modality, Window],
   reference: Modality,
   grid: Grid,
@@ -257,10 +288,13 @@ def _on_grid(
   dict[Modality, Float[np.ndarray, 'z h w']],
   dict[Modality, Bool[np.ndarray, 'z h w']],
 ]:
-  """The slices of every volume, and whether it covers each of their pixels."""
+  """The slices of every volume, and whether it covers each of their pixels.
+
+  Empties `volumes`, so that memory holds each volume in one form alone.
+  """
   slices, measured = {}, {}
-  for modality, volume in volumes.items():
-    window = windows[modality]
+  for modality in tuple(volumes):
+    volume, window = volumes.pop(modality), windows[modality]
     sampled = to_slices(resample(window.clip(volume), grid, fill=np.nan))
     measured[modality] = np.isfinite(sampled)
     if not measured[modality].any():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import nibabel as nib
 import numpy as np
@@ -11,9 +11,10 @@ from jaxtyping import Float
 
 from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.slices.alignment import Offset, estimate_offset
-from synermedgen_jax.slices.datasets import CaseFiles
+from synermedgen_jax.slices.datasets import CaseFiles, Fault
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.ingest import Settings, ingest
+from synermedgen_jax.slices.splits import shared_volumes
 from synermedgen_jax.slices.units import suspicious_units
 from synermedgen_jax.slices.volumes import (
   Volume,
@@ -62,6 +63,7 @@ class CaseFacts:
     problems: one line per problem, each naming its file.
     usable: number of usable slices.
     pictures: middle slice of each modality on one grid, in [-1, 1].
+    checksums: checksum of the voxels of each modality, if all are usable.
   """
 
   id: str
@@ -69,6 +71,7 @@ class CaseFacts:
   problems: tuple[str, ...]
   usable: int
   pictures: Mapping[Modality, Float[np.ndarray, 'h w']]
+  checksums: Mapping[Modality, str] = dataclasses.field(default_factory=dict)
 
   @property
   def distance(self) -> float:
@@ -82,7 +85,8 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
   volumes, problems = {}, []
   for modality, path in sorted(files.files.items()):
     try:
-      volumes[modality] = read_volume(path)
+      series = files.series.get(modality, '')
+      volumes[modality] = read_volume(path, series=series)
     except VolumeError as error:
       problems.append(str(error))
   preferred = (*(settings.reference or files.reference), *volumes)
@@ -104,12 +108,11 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
         f'{name}: appears to be '
         f'{offset.relative_to(files.files[reference].name)}.'
       )
-  usable, pictures = 0, {}
+  usable, pictures, checksums = 0, {}, {}
   if len(volumes) == len(files.files):
     try:
       ingested = ingest(
         files,
-        'train',
         dataclasses.replace(
           settings,
           slices=dataclasses.replace(settings.slices, canvas=_PICTURE),
@@ -118,12 +121,44 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
         ),
         volumes,
       )
+      checksums = ingested.case.checksums
       usable = len(ingested.case.usable)
       middle = ingested.case.usable[usable // 2]
       pictures = {m: x[middle] for m, x in ingested.volumes.items()}
     except VolumeError as error:
       problems.append(str(error))
-  return CaseFacts(files.id, facts, tuple(problems), usable, pictures)
+  return CaseFacts(
+    files.id, facts, tuple(problems), usable, pictures, checksums
+  )
+
+
+def with_shared_volumes(
+  cases: Sequence[CaseFacts], people: Mapping[str, str]
+) -> list[CaseFacts]:
+  """Adds a problem to every case that has a volume of another person's case.
+
+  Args:
+    cases: results of `inspect`.
+    people: id of the case -> person that it shows.
+  """
+  shared = shared_volumes({c.id: c.checksums for c in cases}, people)
+  return [
+    dataclasses.replace(c, problems=(*c.problems, shared[c.id]))
+    if c.id in shared
+    else c
+    for c in cases
+  ]
+
+
+def layout_faults(faults: Sequence[Fault]) -> list[CaseFacts]:
+  """Cases without volumes that report the faults of a layout."""
+  problems: dict[str, list[str]] = {}
+  for fault in faults:
+    problems.setdefault(fault.case or 'layout', []).append(fault.problem)
+  return [
+    CaseFacts(name, {}, tuple(lines), 0, {})
+    for name, lines in sorted(problems.items())
+  ]
 
 
 def _offset(

@@ -5,15 +5,15 @@
     store = prepare(cases, 'runs/store', settings)
 
 After an interruption, the same call resumes where it stopped. On a finished
-store, it only opens the store.
+store, it only opens the store. `prepare_part` writes a share of the cases, so
+that many machines can fill one store.
 """
 
 from __future__ import annotations
 
 import collections
-import concurrent.futures
+import contextlib
 import dataclasses
-import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,11 +23,11 @@ from tqdm import tqdm
 
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.slices import ingest
-from synermedgen_jax.slices.datasets import CaseFiles
-from synermedgen_jax.slices.splits import assign_case_splits
+from synermedgen_jax.slices.datasets import CaseFiles, join_problems
+from synermedgen_jax.slices.splits import assign_case_splits, shared_volumes
 from synermedgen_jax.slices.store import SliceStore, StoreWriter
 from synermedgen_jax.slices.volumes import VolumeError
-from synermedgen_jax.slices.workers import processes
+from synermedgen_jax.slices.workers import run_jobs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,33 @@ class PrepareSettings:
   modules: tuple[str, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """A share of the cases: number `index` (from 1) of `count` parts."""
+
+  index: int = 1
+  count: int = 1
+
+  def __post_init__(self):
+    if not 1 <= self.index <= self.count:
+      raise UserError(f'part {self}: expected K/N with 1 <= K <= N.')
+
+  def __str__(self) -> str:
+    return f'{self.index}/{self.count}'
+
+  @classmethod
+  def parse(cls, text: str) -> Part:
+    """Reads K/N, such as 3/16; raises UserError for anything else."""
+    index, slash, count = text.strip().partition('/')
+    if not (slash and index.isdecimal() and count.isdecimal()):
+      raise UserError(f'{text!r}: expected K/N, such as 3/16.')
+    return cls(int(index), int(count))
+
+  def of(self, ids: Sequence[str]) -> list[str]:
+    """The ids of this part: every `count`-th in order."""
+    return sorted(ids)[self.index - 1 :: self.count]
+
+
 def prepare(
   cases: Sequence[CaseFiles], store: str | Path, settings: PrepareSettings
 ) -> SliceStore:
@@ -74,30 +101,73 @@ def prepare(
     The finished store.
 
   Raises:
-    UserError: a case occurs twice, or the shares of splits do not fit.
-    VolumeError: a file cannot be used and `skip_bad` is off, or no case can be
-      used.
+    UserError: a case occurs twice, the shares of splits do not fit, or a worker
+      process ended.
+    VolumeError: a file cannot be used or shows another person too and
+      `skip_bad` is off, or no case can be used.
     StoreError: the store was started with other cases or settings.
   """
+  prepare_part(cases, store, settings, Part())
+  return SliceStore.open(str(store))
+
+
+def prepare_part(
+  cases: Sequence[CaseFiles],
+  store: str | Path,
+  settings: PrepareSettings,
+  part: Part,
+) -> list[str]:
+  """Writes one part of the cases; finishes the store if nothing is missing.
+
+  Parts may run in any order, at the same time, and again. The finished store
+  does not depend on their number.
+
+  Args:
+    cases: files of every case of the store, not only of this part.
+    store, settings: as in `prepare`; equal for all parts.
+    part: the part to write.
+
+  Returns:
+    Sorted ids of the cases that other parts have still to write; empty if the
+    store is finished.
+
+  Raises:
+    As `prepare`.
+  """
+  _check(cases, settings)
+  ids = [case.id for case in cases]
+  record = {
+    **settings.ingest.to_json(),
+    'dataset': settings.dataset,
+    'cases': sorted(ids),
+  }
+  writer = StoreWriter(str(store), record)
+  if writer.finished:
+    writer.check_splits(_split_record(cases, settings))
+    return []
+  _write_cases(writer, record, cases, settings, part)
+  done, skipped = writer.done(ids), writer.skipped(ids)
+  missing = sorted(set(ids) - done - skipped)
+  if not missing:
+    _finish(writer, [c for c in cases if c.id in done], cases, settings)
+  return missing
+
+
+def _check(cases: Sequence[CaseFiles], settings: PrepareSettings) -> None:
+  """Raises for what is wrong before any file is read."""
   for case_id, count in collections.Counter(case.id for case in cases).items():
     if count > 1:
       raise UserError(f'case {case_id} occurs {count} times.')
   if not settings.skip_bad:
+    problems = []
     for case in cases:
-      ingest.check_modalities(case, settings.ingest)
-  splits = _splits(cases, settings)
-  record = {
-    **settings.ingest.to_json(),
-    'dataset': settings.dataset,
-    'cases': {case.id: splits[case.id] for case in cases},
-  }
-  writer = StoreWriter(str(store), record)
-  if not writer.finished:
-    bad = _write_cases(writer, str(store), record, cases, splits, settings)
-    if len(bad) == len(cases):
-      raise VolumeError(f'{store}: no subject can be used.')
-    writer.finish(case.id for case in cases if case.id not in bad)
-  return SliceStore.open(str(store))
+      try:
+        ingest.check_modalities(case, settings.ingest)
+      except VolumeError as error:
+        problems.append(str(error))
+    if problems:
+      raise VolumeError(join_problems(problems))
+  _splits(cases, settings)
 
 
 def _splits(
@@ -107,7 +177,7 @@ def _splits(
   if settings.holdout:
     return {case.id: 'holdout' for case in cases}
   return assign_case_splits(
-    {case.id: case.patient or case.id for case in cases},
+    {case.id: person_of(case) for case in cases},
     {case.id: case.dataset for case in cases},
     {case.id: case.split for case in cases if case.split},
     val=settings.val,
@@ -116,16 +186,34 @@ def _splits(
   )
 
 
+def person_of(case: CaseFiles) -> str:
+  """Name of the person that a case shows; its id if the data names none."""
+  return case.patient or case.id
+
+
+def _split_record(
+  cases: Sequence[CaseFiles], settings: PrepareSettings
+) -> dict[str, Any]:
+  """Everything that determines the splits, as JSON values."""
+  return {
+    'val': settings.val,
+    'test': settings.test,
+    'holdout': settings.holdout,
+    'seed': settings.seed,
+    'given': {case.id: case.split for case in cases if case.split},
+    'patients': {case.id: case.patient for case in cases if case.patient},
+  }
+
+
 def _write_case(
   path: str,
   record: Mapping[str, Any],
   files: CaseFiles,
-  split: str,
   settings: ingest.Settings,
 ) -> VolumeError | None:
   """Writes one case, in a worker; returns the error of unusable files."""
   try:
-    ingested = ingest.ingest(files, split, settings)
+    ingested = ingest.ingest(files, settings)
   except VolumeError as error:
     return error
   StoreWriter(path, record).write_case(
@@ -136,37 +224,62 @@ def _write_case(
 
 def _write_cases(
   writer: StoreWriter,
-  path: str,
   record: Mapping[str, Any],
   cases: Sequence[CaseFiles],
-  splits: Mapping[str, str],
   settings: PrepareSettings,
-) -> set[str]:
-  """Writes the cases that the store lacks; returns ids of skipped cases."""
-  done = writer.done()
-  jobs = iter([case for case in cases if case.id not in done])
-  bad = set()
+  part: Part,
+) -> None:
+  """Writes the cases of a part that the store lacks, or records why not.
+
+  Cases that an earlier call skipped are tried again.
+  """
+  by_id = {case.id: case for case in cases}
+  own = part.of([*by_id])
+  done = writer.done(own)
+  jobs = [
+    (case_id, (writer.path, record, by_id[case_id], settings.ingest))
+    for case_id in own
+    if case_id not in done
+  ]
+  workers = max(min(settings.workers, len(jobs)), 1)
   with (
-    tqdm(total=len(cases), initial=len(done), desc='store', unit='case') as bar,
-    processes(settings.workers, settings.modules) as pool,
+    tqdm(total=len(own), initial=len(done), desc='store', unit='case') as bar,
+    contextlib.closing(
+      run_jobs(_write_case, jobs, workers, settings.modules)
+    ) as results,
   ):
-    futures = {}
-    while True:
-      for case in itertools.islice(jobs, 4 * settings.workers - len(futures)):
-        job = (path, record, case, splits[case.id], settings.ingest)
-        futures[pool.submit(_write_case, *job)] = case
-      if not futures:
-        return bad
-      finished, _ = concurrent.futures.wait(
-        futures, return_when=concurrent.futures.FIRST_COMPLETED
-      )
-      for future in finished:
-        case, problem = futures.pop(future), future.result()
+    for case_id, problem in results:
+      if problem:
         misaligned = isinstance(problem, ingest.MisalignedError)
-        if problem and not (settings.skip_bad or misaligned):
-          pool.shutdown(cancel_futures=True)
+        if not (settings.skip_bad or misaligned):
           raise problem
-        if problem:
-          bad.add(case.id)
-          bar.write(f'Skipped {case.id}: {problem}', file=sys.stderr)
-        bar.update()
+        writer.skip_case(case_id, str(problem))
+        bar.write(f'Skipped {case_id}: {problem}', file=sys.stderr)
+      bar.update()
+
+
+def _finish(
+  writer: StoreWriter,
+  done: Sequence[CaseFiles],
+  cases: Sequence[CaseFiles],
+  settings: PrepareSettings,
+) -> None:
+  """Draws the splits of the usable cases and finishes the store.
+
+  Another part may do the same at this moment: it writes the same bytes.
+  """
+  stored = writer.read_cases(case.id for case in done)
+  shared = shared_volumes(
+    {case.id: case.checksums for case in stored},
+    {case.id: person_of(case) for case in done},
+  )
+  if shared and not settings.skip_bad:
+    lines = [f'{case_id}: {reason}' for case_id, reason in shared.items()]
+    raise VolumeError(join_problems(lines))
+  for case_id, reason in shared.items():
+    writer.skip_case(case_id, reason)
+    print(f'Skipped {case_id}: {reason}', file=sys.stderr)
+  kept = [case for case in done if case.id not in shared]
+  if not kept:
+    raise VolumeError(f'{writer.path}: no subject can be used.')
+  writer.finish(_splits(kept, settings), _split_record(cases, settings))

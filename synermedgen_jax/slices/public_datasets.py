@@ -8,17 +8,19 @@ cases, which have no CT), with sources and licences.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
 from synermedgen_jax.core.modalities import Modality, Region, routes_between
-from synermedgen_jax.slices.datasets import CaseFiles, DatasetError
-from synermedgen_jax.slices.volumes import NIFTI, SUFFIXES
+from synermedgen_jax.slices import input_files
+from synermedgen_jax.slices.datasets import CaseFiles, Fault, Listing
+from synermedgen_jax.slices.input_files import DatasetError, Entry
+from synermedgen_jax.slices.layouts import channel_names
+from synermedgen_jax.slices.volumes import NIFTI
 
 _CT_LOW = -300.0  # HU; every CT has lower values, and no SUV is negative
 
@@ -28,12 +30,12 @@ class PublicDataset:
   """The reader of one public dataset.
 
   Attributes:
-    find: folder -> cases.
+    find: folder -> cases, or a listing of cases and faults.
     reference: modalities in order of preference; the first that a case has
       defines its grid. Empty = published volumes of a case share one grid.
   """
 
-  find: Callable[[Path], list[CaseFiles]]
+  find: Callable[[Path], list[CaseFiles] | Listing]
   reference: tuple[Modality, ...] = ()
 
 
@@ -41,54 +43,88 @@ def find_cases(name: str, root: Path) -> list[CaseFiles]:
   """The cases of the public dataset `name` under `root`, sorted.
 
   Raises:
-    DatasetError: the folder does not have the dataset's layout, two files of a
-      case have the same modality, or a link leads out of the folder.
+    DatasetError: as `list_public`, or for any of its faults.
   """
-  if not root.is_dir():
-    raise DatasetError(f'{root}: no such folder.')
+  return list_public(name, root).all_cases()
+
+
+def list_public(name: str, root: Path) -> Listing:
+  """Lists the cases of the public dataset `name` under `root`, sorted.
+
+  Returns:
+    The cases that can serve a route, and as faults: two files of a case with
+    the same modality, cases that occur twice, links that lead out of the root.
+
+  Raises:
+    DatasetError: the folder cannot be read or does not have the layout.
+  """
+  input_files.children(root)  # raises if it cannot be read
   dataset = PUBLIC_DATASETS[name]
+  listing = dataset.find(root)
+  if not isinstance(listing, Listing):
+    listing = Listing(listing)
   cases = [
-    dataclasses.replace(case, reference=dataset.reference)
-    for case in dataset.find(root)
+    dataclasses.replace(case, reference=dataset.reference or case.reference)
+    for case in listing.cases
     if routes_between(case.region, frozenset(case.files))
   ]
-  if not cases:
+  if not cases and not listing.faults:
     raise DatasetError(
-      f'{root}: holds no pair of {name}; docs/data.md describes its layout.'
+      f'{root}: holds no pair of {name}. {input_files.describe(root)} '
+      'docs/data.md describes the layouts; prepare --draft=TABLE.csv writes a '
+      'table to complete.'
     )
+  faults = [*listing.faults, *_repeated(cases), *_outside(cases, root)]
+  cases = sorted(cases, key=lambda case: case.id)
+  return Listing.of(cases, faults)
+
+
+def _repeated(cases: Sequence[CaseFiles]) -> Iterator[Fault]:
   seen: dict[str, CaseFiles] = {}
   for case in cases:
     if case.id in seen:
-      raise DatasetError(
+      yield Fault(
+        case.id,
         f'{_folder(case)}: case {case.id} is in {_folder(seen[case.id])} too; '
-        'remove one of them.'
+        'remove one of them.',
       )
     seen[case.id] = case
+
+
+def _outside(cases: Sequence[CaseFiles], root: Path) -> Iterator[Fault]:
+  for case in cases:
     for path in filter(None, (*case.files.values(), case.mask)):
       if not path.resolve().is_relative_to(root.resolve()):
-        raise DatasetError(
-          f'{path}: is a link that leads out of {root}; copy the file there.'
+        yield Fault(
+          case.id,
+          f'{path}: is a link that leads out of {root}; copy the file there.',
         )
-  return sorted(cases, key=lambda case: case.id)
 
 
 def _folder(case: CaseFiles) -> Path:
   return next(iter(case.files.values())).parent
 
 
-def _volumes(root: Path) -> Iterator[Path]:
-  """Sorted paths of all volumes below a folder, except hidden ones."""
-  for path in sorted(root.rglob('*')):
-    hidden = any(p.startswith('.') for p in path.relative_to(root).parts)
-    if not hidden and path.name.lower().endswith(SUFFIXES):
-      yield path
+def _matches(
+  root: Path, pattern: str, faults: list[Fault]
+) -> Iterator[tuple[re.Match, Entry]]:
+  """Volumes below the root whose path from there ends in the pattern.
+
+  Folders that cannot be read are added to `faults`.
+  """
+  problems: list[str] = []
+  for entry in input_files.volume_entries(root, problems):
+    match = re.search(pattern, f'/{entry.name.relative_to(root).as_posix()}')
+    if match:
+      yield match, entry
+  faults += [Fault('', problem) for problem in problems]
 
 
 def _gather(
   root: Path,
   pattern: str,
   read: Callable[[re.Match, Path], tuple[CaseFiles, Modality | None] | None],
-) -> list[CaseFiles]:
+) -> Listing:
   """Collects cases from the names of files, relative to the root.
 
   Args:
@@ -99,24 +135,28 @@ def _gather(
       file.
   """
   cases: dict[tuple[str, Path], CaseFiles] = {}
-  for path in _volumes(root):
-    match = re.search(pattern, f'/{path.relative_to(root).as_posix()}')
-    parsed = match and read(match, path)
+  faults: list[Fault] = []
+  for match, entry in _matches(root, pattern, faults):
+    parsed = read(match, entry.name)
     if not parsed:
       continue
     new_case, modality = parsed
-    key = new_case.id, path.parent
+    key = new_case.id, entry.name.parent
     case = cases.setdefault(key, new_case)
     duplicate = case.files.get(modality) if modality else case.mask
     if duplicate:
-      raise DatasetError(
-        f'{path}: {duplicate.name} is the same volume; remove one of them.'
+      faults.append(
+        Fault(
+          case.id,
+          f'{entry.name}: {duplicate.name} is the same volume; remove one of '
+          'them.',
+        )
       )
     if modality:
-      case.files[modality] = path
+      case.files[modality] = entry.path
     else:
-      cases[key] = dataclasses.replace(case, mask=path)
-  return list(cases.values())
+      cases[key] = dataclasses.replace(case, mask=entry.path)
+  return Listing.of(list(cases.values()), faults)
 
 
 # SynthRAD: a task's digit, the region, the centre's letter, a number.
@@ -151,11 +191,13 @@ def _synthrad(dataset: str, suffixes: tuple[str, ...], letters: int):
   return lambda root: _gather(root, f'{_SYNTHRAD}(?:{ends})$', read)
 
 
-# BraTS 2020 and 2021 name contrasts as this project does, 2023 and later use
-# other names.
+# BraTS 2015 to 2021 name contrasts as this project does, 2023 and later use
+# other names. Up to 2019, and from 2023, the last number is a time point.
 _BRATS = (
-  r'/((BraTS(?:20_\w+|2021)_\d+|BraTS-(?:GLI|MET|MEN|SSA|PED)-\d+)(-\d+)?)'
-  r'[_-](t1n|t1c|t1ce|t1|t2w|t2f|t2|flair)\.nii(?:\.gz)?$'
+  r'/(?P<case>(?P<old>Bra[tT][sS]1[5-9]_\w+)_\d+'
+  r'|(?P<new>BraTS(?:20_\w+|2021)_\d+|BraTS-(?:GLI|MET|MEN|SSA|PED)-\d+)'
+  r'(?:-\d+)?)'
+  r'[_-](?P<contrast>t1n|t1c|t1ce|t1|t2w|t2f|t2|flair)\.nii(?:\.gz)?$'
 )
 _BRATS_CONTRASTS = {
   't1': Modality.T1,
@@ -169,13 +211,13 @@ _BRATS_CONTRASTS = {
 }
 
 
-def _brats(root: Path) -> list[CaseFiles]:
+def _brats(root: Path) -> Listing:
   """Reads BraTS-GLI-00000-001-t1n.nii.gz and the names of older releases."""
 
   def read(match: re.Match, path: Path):
-    case, patient, _, contrast = match.groups()
-    files = CaseFiles('brats', case, Region.BRAIN, {}, patient=patient)
-    return files, _BRATS_CONTRASTS[contrast]
+    patient = match['old'] or match['new']
+    case = CaseFiles('brats', match['case'], Region.BRAIN, {}, patient=patient)
+    return case, _BRATS_CONTRASTS[match['contrast']]
 
   return _gather(root, _BRATS, read)
 
@@ -184,7 +226,7 @@ _STUDY = r'/(PETCT_\w+)/([^/]+)/(CTres|SUV)\.nii(?:\.gz)?$'
 _CHANNEL = r'/imagesT[rs]/(fdg_(\w+?)_[^/]+)_(000[01])\.nii(?:\.gz)?$'
 
 
-def _autopet(root: Path) -> list[CaseFiles]:
+def _autopet(root: Path) -> Listing:
   """Reads PETCT_0123/study/{CTres,SUV}.nii.gz, or nnU-Net's numbered channels.
 
   The order of numbered channels differs between releases. Their values decide
@@ -199,35 +241,37 @@ def _autopet(root: Path) -> list[CaseFiles]:
     return case, named[name]
 
   studies = _gather(root, _STUDY, read_study)
+  cases, faults = [*studies.cases], [*studies.faults]
   channels: dict[tuple[Path, str, str], dict[str, Path]] = {}
-  for path in _volumes(root):
-    match = re.search(_CHANNEL, f'/{path.relative_to(root).as_posix()}')
-    if match:
-      subject, patient, channel = match.groups()
-      key = path.parent, subject, patient
-      channels.setdefault(key, {})[channel] = path
+  for match, entry in _matches(root, _CHANNEL, faults):
+    subject, patient, channel = match.groups()
+    key = entry.name.parent, subject, patient
+    channels.setdefault(key, {})[channel] = entry.path
   for (folder, subject, patient), paths in channels.items():
-    if len(paths) < 2:
-      raise DatasetError(
-        f'{next(iter(paths.values()))}: the other channel of {subject} is '
-        'missing.'
-      )
-    ct = _ct_channel(folder.parent / 'dataset.json', paths)
+    case = CaseFiles('autopet', subject, Region.WHOLE_BODY, {}, patient=patient)
+    try:
+      ct = _ct_channel(folder.parent / 'dataset.json', subject, paths)
+    except DatasetError as error:
+      faults.append(Fault(case.id, str(error)))
+      continue
     pet = next(name for name in paths if name != ct)
-    files = {Modality.CT: paths[ct], Modality.PET: paths[pet]}
-    studies.append(
-      CaseFiles('autopet', subject, Region.WHOLE_BODY, files, patient=patient)
-    )
-  return studies
+    case.files.update({Modality.CT: paths[ct], Modality.PET: paths[pet]})
+    cases.append(case)
+  return Listing.of(cases, faults)
 
 
-def _ct_channel(description: Path, paths: dict[str, Path]) -> str:
+def _ct_channel(description: Path, subject: str, paths: dict[str, Path]) -> str:
   """The channel with the CT, '0000' or '0001'.
 
   Raises:
-    DatasetError: the values of both or neither channel look like a CT, or they
-      contradict `dataset.json`.
+    DatasetError: a channel is missing, the values of both or neither look like
+      a CT, or they contradict `dataset.json`.
   """
+  if len(paths) < 2:
+    raise DatasetError(
+      f'{next(iter(paths.values()))}: the other channel of {subject} is '
+      'missing.'
+    )
   cts = [n for n, p in sorted(paths.items()) if _looks_like_ct(p)]
   if len(cts) != 1:
     raise DatasetError(
@@ -236,12 +280,8 @@ def _ct_channel(description: Path, paths: dict[str, Path]) -> str:
       '(--dataset=csv).'
     )
   if description.is_file():
-    try:
-      content = json.loads(description.read_text('utf-8'))
-    except ValueError as error:
-      raise DatasetError(f'{description}: is not JSON ({error}).') from None
-    names = content.get('channel_names') or content.get('modality') or {}
-    named = [f'{int(k):04}' for k, v in names.items() if 'CT' in v.upper()]
+    names = channel_names(description)
+    named = [f'{n:04}' for n, name in names.items() if 'CT' in name.upper()]
     if named and named != cts:
       raise DatasetError(
         f'{paths[cts[0]]}: looks like a CT, but {description} names channel '
@@ -270,7 +310,7 @@ _MYOPS_CONTRASTS = {
 }
 
 
-def _myops(root: Path) -> list[CaseFiles]:
+def _myops(root: Path) -> Listing:
   """Reads three contrasts of a heart, two to six slices each."""
 
   def read(match: re.Match, path: Path):
@@ -285,7 +325,7 @@ PUBLIC_DATASETS: dict[str, PublicDataset] = {}
 
 def register_dataset(
   name: str,
-  find: Callable[[Path], list[CaseFiles]],
+  find: Callable[[Path], list[CaseFiles] | Listing],
   *,
   reference: tuple[Modality, ...] = (),
 ) -> PublicDataset:

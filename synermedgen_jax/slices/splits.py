@@ -1,4 +1,8 @@
-"""Assigns subjects, never slices, to the splits train, val and test."""
+"""Assigns subjects, never slices, to the splits train, val and test.
+
+A volume that occurs in cases of two people would leak from one split into
+another, so `shared_volumes` reports it.
+"""
 
 from __future__ import annotations
 
@@ -91,3 +95,34 @@ def assign_case_splits(
     if left:
       splits |= assign_splits(left, val=val, test=test, seed=seed)
   return {case: splits[person] for case, person in people.items()}
+
+
+def shared_volumes(
+  checksums: Mapping[str, Mapping[str, str]], people: Mapping[str, str]
+) -> dict[str, str]:
+  """Finds cases with a volume of another person's case.
+
+  Args:
+    checksums: case -> modality -> checksum of the voxels.
+    people: case -> person that it shows.
+
+  Returns:
+    Case -> the reason, for every such case but the first one, in order of the
+    names.
+  """
+  owners: dict[str, tuple[str, str]] = {}
+  reasons: dict[str, str] = {}
+  for case in sorted(checksums):
+    for modality, checksum in sorted(checksums[case].items()):
+      other, other_modality = owners.get(checksum, (case, modality))
+      if people[other] != people[case]:
+        reasons[case] = (
+          f'{modality} has the same voxels as {other_modality} of {other}; '
+          'remove one of them or, if they are one person, state one patient '
+          'for both in a table (--dataset=csv).'
+        )
+        break
+    else:
+      for modality, checksum in checksums[case].items():
+        owners.setdefault(checksum, (case, modality))
+  return reasons

@@ -4,8 +4,13 @@
     STORE/volumes/<case>/<modality>/   zarr3, uint16 [z, h, w], sharded
     STORE/volumes/<case>/mask/         zarr3, uint8 [z, h, w]
     STORE/cases/<case>.json            written when the case is complete
+    STORE/skipped/<case>.json          the reason why a case cannot be used
     STORE/manifest.jsonl               one line per case, when all are complete
     STORE/store.json                   written last: the store is finished
+
+A case is written without its split: splits are drawn when all cases are written
+or skipped, and the manifest holds them. `<case>` is the id, or a name made from
+it (`store_files.case_key`).
 
 A slice is a chunk and a volume a shard, so reading a slice is one small read,
 also from `gs://`. Every JSON file is written atomically. A store without
@@ -14,7 +19,6 @@ also from `gs://`. Every JSON file is written atomically. A store without
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -27,153 +31,21 @@ import tensorstore as ts
 from jaxtyping import Bool, Float
 
 from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.core.modalities import (
-  Modality,
-  Region,
-  Route,
-  routes_between,
-)
+from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.slices.case import Case
 from synermedgen_jax.slices.framing import SliceSpec
-from synermedgen_jax.slices.windows import Window
+from synermedgen_jax.slices.store_files import (
+  CONTEXT,
+  StoreError,
+  StoreFiles,
+  case_key,
+  to_json_line,
+)
 
-VERSION = 2
+VERSION = 3
 _LEVELS = 65535  # largest uint16
 _CACHE_BYTES = 512 * 2**20
 _MASK = 'mask'
-# Shared by all stores, so that `memory://` is one memory.
-_CONTEXT = ts.Context({'memory_key_value_store': {}})
-
-
-class StoreError(UserError):
-  """A store that cannot be used; one line naming the store and the remedy."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-  """One line of the manifest: one subject's volumes on one slice grid.
-
-  Attributes:
-    id: name of the case in the store.
-    dataset: name of the dataset.
-    subject: name of the subject, unique within the dataset.
-    region: body region, which selects the routes.
-    split: 'train', 'val', 'test' or 'holdout'.
-    modalities: modality -> window that is mapped to [-1, 1].
-    sources: modality -> file that it was read from.
-    shape: (slices, canvas, canvas).
-    affine: rows of the (4, 4) matrix from (column, row, slice) to RAS+ mm.
-    plane: slice plane, 'axial', 'coronal' or 'sagittal'.
-    usable: slices that show the body in every modality.
-  """
-
-  id: str
-  dataset: str
-  subject: str
-  region: Region
-  split: str
-  modalities: Mapping[Modality, Window]
-  sources: Mapping[Modality, str]
-  shape: tuple[int, int, int]
-  affine: tuple[tuple[float, ...], ...]
-  plane: str
-  usable: range
-
-  @functools.cached_property
-  def routes(self) -> tuple[Route, ...]:
-    """Routes that this case can serve, in both directions."""
-    return routes_between(self.region, frozenset(self.modalities))
-
-  def to_json(self) -> dict[str, Any]:
-    return {
-      'id': self.id,
-      'dataset': self.dataset,
-      'subject': self.subject,
-      'region': self.region.value,
-      'split': self.split,
-      'modalities': {
-        modality.value: {
-          'low': window.low,
-          'high': window.high,
-          'unit': modality.unit,
-          'source': self.sources[modality],
-        }
-        for modality, window in self.modalities.items()
-      },
-      'shape': list(self.shape),
-      'affine': [list(row) for row in self.affine],
-      'plane': self.plane,
-      'usable': [self.usable.start, self.usable.stop],
-    }
-
-  @classmethod
-  def from_json(cls, row: Mapping[str, Any]) -> Case:
-    stored = {Modality(name): m for name, m in row['modalities'].items()}
-    return cls(
-      id=row['id'],
-      dataset=row['dataset'],
-      subject=row['subject'],
-      region=Region(row['region']),
-      split=row['split'],
-      modalities={m: Window(v['low'], v['high']) for m, v in stored.items()},
-      sources={m: v['source'] for m, v in stored.items()},
-      shape=tuple(row['shape']),
-      affine=tuple(map(tuple, row['affine'])),
-      plane=row['plane'],
-      usable=range(*row['usable']),
-    )
-
-
-class _Files:
-  """Keys and values below a directory or a TensorStore address."""
-
-  def __init__(self, path: str):
-    self.path = path.rstrip('/')
-    if '://' not in self.path:
-      self.spec = {'driver': 'file', 'path': f'{self.path}/'}
-      return
-    try:
-      self.spec = ts.KvStore.Spec(f'{self.path}/').to_json()
-    except ValueError:
-      raise StoreError(
-        f'{path}: a store is a local path, gs://BUCKET/PATH or s3://BUCKET/'
-        'PATH.'
-      ) from None
-
-  @functools.cached_property
-  def _kv(self) -> ts.KvStore:
-    return ts.KvStore.open(self.spec, context=_CONTEXT).result()
-
-  def read(self, key: str) -> bytes | None:
-    result = self._kv.read(key).result()
-    return result.value if result.state == 'value' else None
-
-  def read_json(self, key: str) -> Any:
-    data = self.read(key)
-    if data is None:
-      return None
-    try:
-      return json.loads(data)
-    except ValueError:
-      raise StoreError(f'{self.path}/{key}: is not valid JSON.') from None
-
-  def write(self, key: str, data: bytes) -> None:
-    """Writes a value atomically."""
-    self._kv.write(key, data).result()
-
-  def keys(self, prefix: str) -> list[str]:
-    keys = self._kv.list(ts.KvStore.KeyRange(prefix, f'{prefix}\x7f'))
-    return sorted(key.decode() for key in keys.result())
-
-  def array(self, key: str) -> dict[str, Any]:
-    """TensorStore's spec of the array `key`."""
-    return {
-      'driver': 'zarr3',
-      'kvstore': {**self.spec, 'path': f'{self.spec["path"]}{key}/'},
-    }
-
-
-def _dump(value: Any) -> bytes:
-  return (json.dumps(value, sort_keys=True) + '\n').encode()
 
 
 class StoreWriter:
@@ -191,27 +63,23 @@ class StoreWriter:
         or other settings.
     """
     self.path = path
-    self._files = _Files(path)
-    wanted = json.loads(_dump({'version': VERSION, **settings}))
+    self._files = StoreFiles(path)
+    wanted = json.loads(to_json_line({'version': VERSION, **settings}))
     stored = self._files.read_json('settings.json')
-    if stored is None:
-      if self._files.keys(''):
+    if stored is None and self._files.occupied():
+      # Another part may have started the store: settings are written first.
+      stored = self._files.read_json('settings.json')
+      if stored is None:
         raise StoreError(
           f'{path}: is not empty and not a slice store; choose another --store.'
         )
-      self._files.write('settings.json', _dump(wanted))
-    elif stored != wanted:
-      differ = sorted(
-        key for key in {*stored, *wanted} if stored.get(key) != wanted.get(key)
-      )
+    if stored is None:
+      self._files.write('settings.json', to_json_line(wanted))
+      stored = self._files.read_json('settings.json')
+    if stored != wanted:
       raise StoreError(
-        f'{path}: was started with other settings ('
-        + ', '.join(
-          f'{k}: {reprlib.repr(stored.get(k))} in the store, '
-          f'{reprlib.repr(wanted.get(k))} now'
-          for k in differ
-        )
-        + '); choose another --store or delete it.'
+        f'{path}: was started with other settings '
+        f'({_difference(stored, wanted)}); choose another --store or delete it.'
       )
 
   @property
@@ -219,13 +87,29 @@ class StoreWriter:
     """Whether all cases and the manifest are written."""
     return self._files.read('store.json') is not None
 
-  def done(self) -> set[str]:
-    """Ids of the complete cases."""
-    return {
-      key.removeprefix('cases/').removesuffix('.json')
-      for key in self._files.keys('cases/')
-      if key.endswith('.json')
-    }
+  def check_splits(self, splits: Mapping[str, Any]) -> None:
+    """Checks that a finished store was finished with these settings of splits.
+
+    Raises:
+      StoreError: the settings differ; the message names the difference.
+    """
+    stored = (self._files.read_json('store.json') or {}).get('splits', {})
+    wanted = json.loads(to_json_line(splits))
+    if stored != wanted:
+      raise StoreError(
+        f'{self.path}: was finished with other splits '
+        f'({_difference(stored, wanted)}); choose another --store or delete it.'
+      )
+
+  def done(self, ids: Iterable[str]) -> set[str]:
+    """The cases that are complete."""
+    names = self._files.names('cases')
+    return {case_id for case_id in ids if case_key(case_id) in names}
+
+  def skipped(self, ids: Iterable[str]) -> set[str]:
+    """The cases that cannot be used."""
+    names = self._files.names('skipped')
+    return {case_id for case_id in ids if case_key(case_id) in names}
 
   def write_case(
     self,
@@ -236,7 +120,7 @@ class StoreWriter:
     """Writes a case; its JSON file is written last.
 
     Args:
-      case: manifest line of the case.
+      case: manifest line of the case; its split is not written.
       volumes: modality -> slices in [-1, 1].
       mask: body voxels that every modality covers.
     """
@@ -244,10 +128,36 @@ class StoreWriter:
       levels = np.round((np.clip(volume, -1, 1) + 1) / 2 * _LEVELS)
       self._write_array(case, modality.value, levels.astype(np.uint16))
     self._write_array(case, _MASK, mask.astype(np.uint8))
-    self._files.write(f'cases/{case.id}.json', _dump(case.to_json()))
+    row = {k: v for k, v in case.to_json().items() if k != 'split'}
+    key = f'{case_key(case.id)}.json'
+    self._files.write(f'cases/{key}', to_json_line(row))
+    self._files.delete(f'skipped/{key}')  # of an earlier attempt
+
+  def skip_case(self, case_id: str, reason: str) -> None:
+    """Records that a case cannot be used, and why."""
+    row = {'id': case_id, 'reason': reason}
+    key = f'skipped/{case_key(case_id)}.json'
+    self._files.write(key, to_json_line(row))
+
+  def read_cases(self, ids: Iterable[str]) -> list[Case]:
+    """The complete cases of these ids, sorted by id, without their splits.
+
+    Raises:
+      StoreError: a case is incomplete.
+    """
+    ids = sorted(ids)
+    keys = [f'cases/{case_key(case_id)}.json' for case_id in ids]
+    rows = self._files.read_many_json(keys)
+    for case_id, row in zip(ids, rows, strict=True):
+      if row is None:
+        raise StoreError(f'{self.path}: case {case_id} is incomplete.')
+    return [
+      _parse_case({**row, 'split': ''}, f'{self.path}/{key}')
+      for key, row in zip(keys, rows, strict=True)
+    ]
 
   def _write_array(self, case: Case, name: str, data: np.ndarray) -> None:
-    spec = self._files.array(f'volumes/{case.id}/{name}')
+    spec = self._files.array(f'volumes/{case_key(case.id)}/{name}')
     inner = {
       'chunk_shape': [1, *data.shape[1:]],
       'codecs': [
@@ -266,30 +176,71 @@ class StoreWriter:
     }
     # Black slices are written too, so that a missing chunk is an error.
     spec['store_data_equal_to_fill_value'] = True
-    array = ts.open(
-      spec, context=_CONTEXT, create=True, delete_existing=True
-    ).result()
-    array.write(data).result()
+    try:
+      array = ts.open(
+        spec, context=CONTEXT, create=True, delete_existing=True
+      ).result()
+      array.write(data).result()
+    except (ValueError, OSError) as error:
+      raise StoreError(
+        f'{self.path}: case {case.id!r}, {name}: cannot be written '
+        f'({str(error)[:200]}).'
+      ) from None
 
-  def finish(self, ids: Iterable[str]) -> None:
+  def finish(
+    self,
+    splits: Mapping[str, str],
+    settings: Mapping[str, Any] | None = None,
+  ) -> None:
     """Writes the manifest and marks the store as finished.
 
     Args:
-      ids: ids of all its cases.
+      splits: id -> split, for all cases of the store.
+      settings: JSON values that determine the splits, for `check_splits`.
 
     Raises:
       StoreError: a case is incomplete.
     """
-    rows = []
-    for case in sorted(ids):
-      row = self._files.read(f'cases/{case}.json')
-      if row is None:
-        raise StoreError(f'{self.path}: case {case} is incomplete.')
-      rows.append(row)
+    cases = self.read_cases(splits)
+    rows = [
+      to_json_line({**case.to_json(), 'split': splits[case.id]})
+      for case in cases
+    ]
     self._files.write('manifest.jsonl', b''.join(rows))
-    self._files.write(
-      'store.json', _dump({'version': VERSION, 'cases': len(rows)})
-    )
+    finished = {
+      'version': VERSION,
+      'cases': len(rows),
+      'splits': dict(settings or {}),
+    }
+    self._files.write('store.json', to_json_line(finished))
+
+
+def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+  """The keys whose values differ, with both values, shortened."""
+  return ', '.join(
+    f'{key}: {reprlib.repr(stored.get(key))} in the store, '
+    f'{reprlib.repr(wanted.get(key))} now'
+    for key in sorted({*stored, *wanted})
+    if stored.get(key) != wanted.get(key)
+  )
+
+
+def _parse_line(line: bytes) -> Any:
+  try:
+    return json.loads(line)
+  except ValueError:
+    return None  # `_parse_case` reports it
+
+
+def _parse_case(row: Mapping[str, Any], where: str) -> Case:
+  try:
+    return Case.from_json(row)
+  except UserError as error:  # a modality or region that is not registered
+    raise StoreError(f'{where}: {error}') from None
+  except (KeyError, TypeError, ValueError) as error:
+    raise StoreError(
+      f'{where}: is damaged ({error!r}); prepare the store again.'
+    ) from None
 
 
 class SliceStore:
@@ -303,7 +254,7 @@ class SliceStore:
 
   def __init__(
     self,
-    files: _Files,
+    files: StoreFiles,
     settings: Mapping[str, Any],
     cases: tuple[Case, ...],
   ):
@@ -313,7 +264,7 @@ class SliceStore:
     self._files = files
     self._by_id = {case.id: case for case in cases}
     self._context = ts.Context(
-      {'cache_pool': {'total_bytes_limit': _CACHE_BYTES}}, parent=_CONTEXT
+      {'cache_pool': {'total_bytes_limit': _CACHE_BYTES}}, parent=CONTEXT
     )
     self._array = functools.lru_cache(maxsize=4096)(self._open)
 
@@ -324,7 +275,7 @@ class SliceStore:
     Raises:
       StoreError: the store is missing or unfinished, or its version differs.
     """
-    files = _Files(str(path))
+    files = StoreFiles(str(path))
     finished = files.read_json('store.json')
     if finished is None:
       started = files.read('settings.json') is not None
@@ -340,13 +291,16 @@ class SliceStore:
         f'{path}: has store version {finished.get("version")}, this code reads '
         f'version {VERSION}; prepare it again.'
       )
-    lines = (files.read('manifest.jsonl') or b'').decode().splitlines()
-    if len(lines) != finished['cases']:
+    lines = (files.read('manifest.jsonl') or b'').splitlines()
+    if len(lines) != finished.get('cases'):
       raise StoreError(
-        f'{path}/manifest.jsonl: has {len(lines)} of {finished["cases"]} '
+        f'{path}/manifest.jsonl: has {len(lines)} of {finished.get("cases")} '
         'cases; prepare the store again.'
       )
-    cases = tuple(Case.from_json(json.loads(line)) for line in lines)
+    cases = tuple(
+      _parse_case(_parse_line(line), f'{path}/manifest.jsonl:{number}')
+      for number, line in enumerate(lines, 1)
+    )
     return cls(files, files.read_json('settings.json'), cases)
 
   @functools.cached_property
@@ -360,7 +314,7 @@ class SliceStore:
       for modality in row['modalities'].values():
         del modality['source']
     content = [self.slices.to_json(), rows]
-    return hashlib.sha256(_dump(content)).hexdigest()[:12]
+    return hashlib.sha256(to_json_line(content)).hexdigest()[:12]
 
   def case(self, case_id: str) -> Case:
     """Returns the case of an id; raises StoreError if there is none."""
@@ -399,7 +353,7 @@ class SliceStore:
       ) from None
 
   def _open(self, case_id: str, name: str) -> ts.TensorStore:
-    spec = self._files.array(f'volumes/{case_id}/{name}')
+    spec = self._files.array(f'volumes/{case_key(case_id)}/{name}')
     spec['fill_missing_data_reads'] = False
     try:
       return ts.open(

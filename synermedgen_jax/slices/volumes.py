@@ -1,8 +1,8 @@
 """Reads and writes volume files with their geometry and physical units.
 
-nibabel reads NIfTI; SimpleITK reads MetaImage and NRRD. In memory, every volume
-is float32 [x, y, z] with an affine to RAS+ millimetres, whatever the
-orientation on disk.
+nifti.py, itk.py (MetaImage, NRRD) and dicom.py read one format each. In memory,
+every volume is float32 [x, y, z] with an affine to RAS+ millimetres, whatever
+the orientation on disk.
 """
 
 from __future__ import annotations
@@ -10,25 +10,39 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Sequence
+import re
+import secrets
+import tempfile
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 from jaxtyping import Float
 
-from synermedgen_jax.core.errors import UserError, naming
+from synermedgen_jax.core.errors import VolumeError
+from synermedgen_jax.slices.dicom import holds_dicom, read_series
+from synermedgen_jax.slices.itk import METAIMAGE, NRRD, read_itk
+from synermedgen_jax.slices.nifti import read_forms, read_nifti
 
 NIFTI = ('.nii', '.nii.gz')
-ITK = ('.mha', '.mhd', '.nrrd')
+ITK = (*METAIMAGE, *NRRD)
 SUFFIXES = (*NIFTI, *ITK)
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SAME_MM = 0.1  # headers store float32, and exporters round
-
-
-class VolumeError(UserError):
-  """A volume that cannot be used; one line naming the file."""
+_SPACING_MM = (0.005, 100.0)  # voxel sizes; others come from a wrong unit
+_FARTHEST_MM = 1e5  # float32, as NIfTI-1 stores it, has steps of 0.008 mm here
+_LONGEST_AXIS = 32767  # of NIfTI-1, which `write_volume` writes
+# Errors of nibabel, gzip and SimpleITK for files with invalid contents.
+_READ_ERRORS = (
+  OSError,
+  EOFError,
+  OverflowError,
+  RuntimeError,
+  ValueError,
+  zlib.error,
+  nib.spatialimages.HeaderDataError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,91 +74,130 @@ def has_volume_suffix(path: Path) -> bool:
   return path.name.lower().endswith(SUFFIXES)
 
 
-def read_volume(path: str | Path) -> Volume:
+def read_volume(path: str | Path, *, series: str = '') -> Volume:
   """Reads a 3-D volume; trailing axes of length 1 are dropped.
 
+  Args:
+    path: a NIfTI, MetaImage or NRRD file; a folder named like one that holds
+      it; or a DICOM series or study, as a folder or zip.
+    series: number, description or modality of a DICOM series, if `path` holds
+      several.
+
   Raises:
-    VolumeError: the file is missing, truncated or not 3-D, has voxels that are
-      not real or not finite numbers, or is empty (one value everywhere).
+    VolumeError: the file is missing, truncated or not 3-D, leaves the position
+      or unit of its voxels open, has voxels that are not real or not finite
+      numbers, or is empty (one value everywhere).
+  """
+  path = locate(path)
+  if path.is_dir() or path.name.lower().endswith('.zip'):
+    data, affine = read_series(path, series=series)
+  elif series:
+    raise VolumeError(f'{path}: is not DICOM, which alone has series.')
+  else:
+    data, affine = _read_file(path)
+  _check(path, data, affine)
+  return Volume(data, affine)
+
+
+def locate(path: str | Path) -> Path:
+  """The file or DICOM folder that a path names.
+
+  Some programs unpack `ct.nii.gz` into a folder of this name: its single
+  volume is returned.
+
+  Raises:
+    VolumeError: nothing exists at the path, it cannot be accessed, or a folder
+      named like a volume holds none or several.
   """
   path = Path(path)
-  if not path.is_file():
-    raise VolumeError(f'{path}: no such file.')
+  try:
+    if path.is_dir():
+      entries = sorted(p for p in path.iterdir() if p.name[0] not in '._')
+    elif path.exists() and not path.is_file():
+      raise VolumeError(f'{path}: is neither a file nor a folder.')
+    else:
+      with path.open('rb'):
+        return path
+  except FileNotFoundError:
+    state = 'no such file'
+    if path.is_symlink():
+      state = f'a link to {os.readlink(path)}, which does not exist'
+    raise VolumeError(f'{path}: {state}.') from None
+  except OSError as error:
+    raise VolumeError(f'{path}: cannot be read ({error.strerror}).') from None
+  if not has_volume_suffix(path):
+    return path
+  volumes = [p for p in entries if has_volume_suffix(p)]
+  if len(volumes) == 1:
+    return locate(volumes[0])
+  if not volumes and holds_dicom(path):
+    return path
+  names = ', '.join(p.name for p in entries[:5]) or 'nothing'
+  raise VolumeError(
+    f'{path}: is a folder that holds {names}; expected one volume in it.'
+  )
+
+
+def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
+  name = path.name.lower()
+  if name.endswith(('.hdr', '.img', '.hdr.gz', '.img.gz')):
+    raise VolumeError(
+      f'{path}: is half of an Analyze or NIfTI pair; convert both to one '
+      '.nii.gz file.'
+    )
+  if name.endswith(('.dcm', '.ima')):
+    raise VolumeError(
+      f'{path}: is one DICOM file; give the folder of its series.'
+    )
   if not has_volume_suffix(path):
     raise VolumeError(
-      f'{path}: not a volume; expected a name ending in {", ".join(SUFFIXES)}.'
+      f'{path}: not a volume; expected a name ending in {", ".join(SUFFIXES)}, '
+      'or a DICOM folder or zip.'
     )
   try:
-    if path.name.lower().endswith(NIFTI):
-      data, affine = _read_nifti(path)
-    else:
-      data, affine = _read_itk(path)
+    return read_nifti(path) if name.endswith(NIFTI) else read_itk(path)
   except VolumeError:
     raise
-  except Exception as error:  # the libraries do not document their errors
+  except _READ_ERRORS as error:
     # SimpleITK's message begins with its source lines and ends with the cause.
     reason = (str(error).splitlines() or [type(error).__name__])[-1]
     raise VolumeError(
       f'{path}: cannot be read, truncated or not a volume ({reason}).'
     ) from error
-  _check(path, data, affine)
-  return Volume(data, affine)
-
-
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-  image = nib.load(path)
-  shape = image.shape
-  while len(shape) > 3 and shape[-1] == 1:
-    shape = shape[:-1]
-  if len(shape) != 3:  # checked before reading the voxels of a long series
-    raise VolumeError(_not_3d(path, image.shape))
-  _check_number(path, image.get_data_dtype())
-  data = image.get_fdata(dtype=np.float32, caching='unchanged')
-  return data.reshape(shape), np.asarray(image.affine, np.float64)
-
-
-def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
-  image = sitk.ReadImage(str(path))
-  if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-    raise VolumeError(_not_3d(path, image.GetSize()))
-  affine = np.eye(4)
-  direction = np.asarray(image.GetDirection()).reshape(3, 3)
-  affine[:3, :3] = direction * np.asarray(image.GetSpacing())
-  affine[:3, 3] = image.GetOrigin()
-  data = sitk.GetArrayFromImage(image)
-  _check_number(path, data.dtype)
-  data = np.ascontiguousarray(data.transpose(2, 1, 0), np.float32)
-  return data, _LPS_TO_RAS @ affine
-
-
-def _not_3d(path: Path, shape) -> str:
-  return (
-    f'{path}: has shape {tuple(shape)}, expected one 3-D volume; '
-    'extract one frame or channel.'
-  )
-
-
-def _check_number(path: Path, dtype: np.dtype) -> None:
-  if dtype.kind not in 'iuf':
-    raise VolumeError(
-      f'{path}: has voxels of type {dtype}, expected one real number each.'
-    )
 
 
 def _check(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
-  if not data.size or min(data.shape) < 1:
+  if not data.size:
     raise VolumeError(f'{path}: has no voxels, shape {data.shape}.')
-  bad = int(np.count_nonzero(~np.isfinite(data)))
-  if bad:
+  if max(data.shape) > _LONGEST_AXIS:
+    raise VolumeError(
+      f'{path}: has shape {data.shape}, expected at most {_LONGEST_AXIS} '
+      'voxels along an axis.'
+    )
+  low, high = data.min(), data.max()  # NaN if any voxel is
+  if not (np.isfinite(low) and np.isfinite(high)):
+    bad = data.size - int(np.count_nonzero(np.isfinite(data)))
     raise VolumeError(
       f'{path}: {bad} of {data.size} voxels are NaN or infinite; '
       'replace them by the background value.'
     )
-  if data.min() == data.max():
-    raise VolumeError(f'{path}: is empty, every voxel is {data.flat[0]:g}.')
-  if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+  if low == high:
+    raise VolumeError(f'{path}: is empty, every voxel is {low:g}.')
+  if not np.isfinite(affine).all() or not abs(np.linalg.det(affine)) > 1e-12:
     raise VolumeError(
-      f'{path}: its affine cannot be inverted; set a valid sform or qform.'
+      f'{path}: its affine cannot be inverted; correct spacing and direction.'
+    )
+  if np.abs(affine[:3, 3]).max() > _FARTHEST_MM:
+    raise VolumeError(
+      f'{path}: its first voxel lies at {affine[:3, 3]} mm, expected at most '
+      f'{_FARTHEST_MM:g}; correct the origin in the header.'
+    )
+  spacing = np.linalg.norm(affine[:3, :3], axis=0)
+  if spacing.min() < _SPACING_MM[0] or spacing.max() > _SPACING_MM[1]:
+    raise VolumeError(
+      f'{path}: its voxels measure {" x ".join(f"{s:g}" for s in spacing)} mm, '
+      f'expected {_SPACING_MM[0]:g} to {_SPACING_MM[1]:g}; correct the unit of '
+      'the header.'
     )
 
 
@@ -159,46 +212,81 @@ def same_grid(a: Volume, b: Volume) -> bool:
 def check_writable(
   path: str | Path,
   like: str | Path | None = None,
-  inputs: Sequence[str | Path] = (),
+  inputs: Iterable[str | Path] = (),
 ) -> None:
-  """Checks that `write_volume` can write a file; creates nothing.
+  """Checks that `write_volume` can write to `path`, before any work starts.
+
+  A file is created next to the output and removed again. A disk that becomes
+  full later is not detected.
 
   Args:
-    path: the file to write.
-    like: as in `write_volume`.
-    inputs: files that must not be overwritten.
+    path: the output, a local NIfTI file.
+    like: the file that `write_volume` takes the geometry from.
+    inputs: further files and folders that the output must not replace.
 
   Raises:
-    VolumeError: one line with the file and the reason.
+    VolumeError: the name is not that of a local NIfTI file or is too long; the
+      output is a folder, one of the inputs (also through links) or inside an
+      input folder; or its folder cannot be created or written.
   """
-  del like
+  _check_output_name(path)
   path = Path(path)
+  try:
+    folder = _nearest_folder(path)
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise VolumeError(
+      f'{path}: cannot be written ({error.strerror}).'
+    ) from None
   if path.is_dir():
-    raise VolumeError(f'{path}: is a folder; name a file.')
-  for source in inputs:
-    if path.exists() and path.samefile(source):
-      raise VolumeError(
-        f'{path}: is also the input {source}; name another output.'
-      )
+    raise VolumeError(f'{path}: is a folder; name the file to write.')
+  for source in inputs if like is None else (like, *inputs):
+    _check_not_input(path, Path(source))
+
+
+def _nearest_folder(path: Path) -> Path:
+  """The first existing folder above `path`; VolumeError if none can be made."""
   folder = path.parent
   while not os.path.lexists(folder):
     folder = folder.parent
   if not folder.is_dir():
-    raise VolumeError(f'{path}: {folder} is not a folder.')
-  if not os.access(folder, os.W_OK | os.X_OK):
-    raise VolumeError(f'{path}: the folder {folder} cannot be written.')
-  size = len(os.fsencode(_partial(path).name))
-  most = os.pathconf(folder, 'PC_NAME_MAX')
-  if size > most:
+    raise VolumeError(f'{path}: cannot be written, {folder} is no folder.')
+  longest = os.pathconf(folder, 'PC_NAME_MAX')
+  for part in path.relative_to(folder).parts:
+    length = len(os.fsencode(part))
+    if length > longest:
+      raise VolumeError(
+        f'{path}: a name has {length} bytes, more than the {longest} that the '
+        'disk allows; choose a shorter one.'
+      )
+  return folder
+
+
+def _check_output_name(path: str | Path) -> None:
+  if re.match(r'[A-Za-z][\w+.-]+:/', str(path)):
+    raise VolumeError(f'{path}: expected a local file, not an address.')
+  if not str(path).lower().endswith(NIFTI):
     raise VolumeError(
-      f'{path}: the name is {size - most} bytes too long for {folder}.'
+      f'{path}: expected a name ending in {" or ".join(NIFTI)}.'
     )
 
 
-def _partial(path: Path) -> Path:
-  """The name under which a file is written before it is complete."""
-  suffix = '.nii.gz' if path.name.lower().endswith('.gz') else '.nii'
-  return path.with_name(f'.{path.name}.{os.getpid()}.partial{suffix}')
+def _check_not_input(path: Path, source: Path) -> None:
+  resolved = Path(os.path.realpath(path))
+  if source.is_dir():
+    inside = Path(os.path.realpath(source)) in resolved.parents
+    if inside:
+      raise VolumeError(
+        f'{path}: lies in the input folder {source}; write somewhere else.'
+      )
+    return
+  same = path.exists() and source.exists() and path.samefile(source)
+  if same or resolved == Path(os.path.realpath(source)):
+    raise VolumeError(
+      f'{path}: is the input {source}, which would be replaced; choose another '
+      'output.'
+    )
 
 
 def write_volume(
@@ -209,28 +297,33 @@ def write_volume(
   Args:
     path: file name ending in .nii or .nii.gz.
     volume: the volume.
-    like: a file on the same grid; if it is NIfTI, its sform and qform are
-      copied.
+    like: a file on the same grid, as `read_volume` takes it; if it is NIfTI,
+      its valid sform and qform are copied, in mm.
 
   Raises:
-    VolumeError: the suffix is not NIfTI's, or `like` is on another grid.
+    VolumeError: the suffix is not NIfTI's, `like` is on another grid, or the
+      file cannot be written.
   """
+  _check_output_name(path)
   path = Path(path)
-  if not path.name.lower().endswith(NIFTI):
-    raise VolumeError(f'{path}: expected a name ending in {", ".join(NIFTI)}.')
-  image = nib.Nifti1Image(volume.data.astype(np.float32), volume.affine)
+  image = nib.Nifti1Image(np.asarray(volume.data, np.float32), volume.affine)
   image.header.set_xyzt_units('mm')
-  if like is not None and str(like).lower().endswith(NIFTI):
-    header = nib.load(like).header
-    image.set_sform(*header.get_sform(coded=True))
-    image.set_qform(*header.get_qform(coded=True))
+  like = None if like is None else locate(like)
+  if like is not None and like.name.lower().endswith(NIFTI):
+    forms = read_forms(like)
+    image.set_sform(forms.sform, forms.sform_code)
+    image.set_qform(forms.qform, forms.qform_code)
     if not same_grid(Volume(volume.data, image.affine), volume):
       raise VolumeError(f'{path}: the volume is not on the grid of {like}.')
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = _partial(path)
+  suffix = '.nii.gz' if path.name.lower().endswith('.gz') else '.nii'
+  # A short name: the output's own may be as long as the disk allows.
+  partial = path.with_name(f'.{secrets.token_hex(8)}.partial{suffix}')
   try:
-    with naming(path):
-      nib.save(image, partial)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, partial)
     os.replace(partial, path)
+  except OSError as error:
+    reason = error.strerror or error
+    raise VolumeError(f'{path}: cannot be written ({reason}).') from error
   finally:
     partial.unlink(missing_ok=True)

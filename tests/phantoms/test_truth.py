@@ -97,7 +97,6 @@ def brats(tmp_path_factory):
     files[modality] = folder / f'{modality}.nii.gz'
   found = ingest(
     CaseFiles(cohort, 'brats_002', Region.BRAIN, files),
-    'train',
     Settings(SliceSpec(64), most_offset=0),
     volumes,
   )

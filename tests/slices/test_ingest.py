@@ -43,7 +43,7 @@ def case_of(folder, *names, region=Region.PELVIS):
 
 
 def run(case, *, canvas=24, reference=(), required=()):
-  return ingest(case, 'train', Settings(SliceSpec(canvas), reference, required))
+  return ingest(case, Settings(SliceSpec(canvas), reference, required))
 
 
 def test_pair_on_one_grid_becomes_a_case(tmp_path):
@@ -51,7 +51,7 @@ def test_pair_on_one_grid_becomes_a_case(tmp_path):
   write(tmp_path / 'p1', 'mr', mr_of(BODY))
   found = run(case_of(tmp_path / 'p1', 'mr', 'ct'))
   case = found.case
-  assert (case.id, case.split, case.plane) == ('study.p1', 'train', 'axial')
+  assert (case.id, case.split, case.plane) == ('study.p1', '', 'axial')
   assert case.shape == SHAPE
   assert case.usable == range(10)
   assert case.modalities[CT] == Window(-1000.0, 1000.0)
@@ -67,7 +67,7 @@ def test_a_frame_about_the_body_is_that_of_the_reference(tmp_path):
   write(tmp_path, 'ct', ct_of(disc(SHAPE, 4, (8, 14))))
   write(tmp_path, 'mr', mr_of(BODY))
   settings = Settings(SliceSpec(24, frame='body'), (CT,), most_offset=0.0)
-  found = ingest(case_of(tmp_path, 'ct', 'mr'), 'train', settings)
+  found = ingest(case_of(tmp_path, 'ct', 'mr'), settings)
   # A disc of 9 voxels of 2 mm and 2 % at either end.
   pixel = -found.case.affine[0][0]
   assert 24 * pixel == pytest.approx(18 * 1.04, abs=1)
@@ -286,7 +286,7 @@ def test_a_window_of_the_settings_holds_for_every_volume(tmp_path):
   write(tmp_path / 'p1', 'mr', mr_of(BODY))
   windows = {CT: Window(-200.0, 280.0), MR: Window(0.0, 1600.0)}
   case = case_of(tmp_path / 'p1', 'mr', 'ct')
-  found = ingest(case, 'train', Settings(SliceSpec(24, windows=windows)))
+  found = ingest(case, Settings(SliceSpec(24, windows=windows)))
   assert found.case.modalities == windows
   np.testing.assert_allclose(found.volumes[CT], np.where(BODY, 0, -1))
   assert found.volumes[MR].max() < 0  # 800 of 1600 is the middle

@@ -82,10 +82,12 @@ def values(modality: Modality) -> np.ndarray:
   ramp = np.add.outer(np.add.outer(np.arange(24), np.arange(24)), np.arange(6))
   ramp = ramp / ramp.max()
   if modality in (Modality.CT, Modality.CBCT):
-    return np.where(BODY, -400 + 1200 * ramp, -1000).round()
+    low = -400 if modality is Modality.CT else -380
+    return np.where(BODY, low + 1200 * ramp, -1000).round()
   if modality is Modality.PET:
     return np.where(BODY, 0.5 + 8 * ramp, 0)
-  return np.where(BODY, 200 + 600 * ramp, 0).round()
+  low = 250 if modality in (Modality.T2, Modality.LGE) else 200
+  return np.where(BODY, low + 600 * ramp, 0).round()
 
 
 def write(path: Path, data: np.ndarray, affine=AFFINE, **codes) -> Path:
@@ -116,7 +118,7 @@ def lay_out(root: Path, name: str, **changed) -> dict[Modality, Path]:
 
 def taken(name: str, root: Path):
   (case,) = find_cases(name, root)
-  return ingest(case, 'train', Settings(SliceSpec(SIDE)))
+  return ingest(case, Settings(SliceSpec(SIDE)))
 
 
 def expected(found, modality: Modality) -> np.ndarray:
@@ -153,7 +155,7 @@ def test_the_order_of_axes_on_disk_does_not_matter(tmp_path, name, axes):
   (case,) = find_cases(name, tmp_path)
   # Of two grids, the one named is taken.
   other = next(m for m in case.files if m != MINIATURES[name].source)
-  found = ingest(case, 'train', Settings(SliceSpec(SIDE), reference=(other,)))
+  found = ingest(case, Settings(SliceSpec(SIDE), reference=(other,)))
   assert_as_written(found, atol=1e-4)
 
 

@@ -5,21 +5,16 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from layout_files import lay_out
 from volume_files import affine_of, write_nifti
 
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.slices.datasets import DatasetError
 from synermedgen_jax.slices.framing import SliceSpec
-from synermedgen_jax.slices.public_datasets import find_cases
+from synermedgen_jax.slices.public_datasets import find_cases, list_public
 
+CTMR = ('ct', 'mr')
 CT, PET, MR, CBCT = Modality.CT, Modality.PET, Modality.MR, Modality.CBCT
-
-
-def lay_out(root, *names):
-  for name in names:
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).touch()
-  return root
 
 
 def files_of(case, root):
@@ -115,6 +110,71 @@ def test_brats_of_every_year_and_one_patients_time_points(tmp_path):
   assert [cases[f'BraTS-GLI-00005-00{i}'].patient for i in (0, 1)] == [
     'BraTS-GLI-00005'
   ] * 2
+
+
+def test_brats_2018_and_2019(tmp_path):
+  cases = {
+    'HGG/Brats18_2013_2_1': 'Brats18_2013_2',
+    'LGG/Brats18_TCIA09_141_1': 'Brats18_TCIA09_141',
+    'HGG/BraTS19_CBICA_AAB_1': 'BraTS19_CBICA_AAB',
+    'HGG/BraTS19_CBICA_AAB_2': 'BraTS19_CBICA_AAB',
+  }
+  lay_out(
+    tmp_path,
+    *(
+      f'{case}/{case.split("/")[1]}_{contrast}.nii{gz}'
+      for case in cases
+      for contrast, gz in (('t1', '.gz'), ('t1ce', ''), ('seg', '.gz'))
+    ),
+  )
+  found = {case.subject: case for case in find_cases('brats', tmp_path)}
+  assert {c.subject: c.patient for c in found.values()} == {
+    case.split('/')[1]: patient for case, patient in cases.items()
+  }
+  for case in found.values():
+    assert set(case.files) == {Modality.T1, Modality.T1CE}
+
+
+def test_folders_named_like_volumes_hold_them_as_kaggle_unpacks(tmp_path):
+  case = 'BraTS20_Training_001'
+  lay_out(
+    tmp_path,
+    *(f'{case}/{case}_{c}.nii/{case}_{c}.nii' for c in ('t1', 't2')),
+    f'{case}/{case}_flair.nii/W39_1998.nii',
+    f'__MACOSX/{case}/{case}_t1.nii',
+    f'{case}/._{case}_t1.nii',
+  )
+  (found,) = find_cases('brats', tmp_path)
+  assert set(found.files) == {Modality.T1, Modality.T2, Modality.FLAIR}
+  assert found.files[Modality.FLAIR].name == 'W39_1998.nii'
+
+
+def test_every_fault_of_a_public_dataset_is_listed(tmp_path):
+  lay_out(
+    tmp_path,
+    *(f'{t}/1BA00{i}/{m}.nii.gz' for t in 'ab' for i in (0, 1) for m in CTMR),
+    'a/1BA002/mr.nii.gz',
+    'a/1BA002/ct.nii.gz',
+    'a/1BA003/mr.nii.gz',
+    'a/1BA003/mr.nii',
+  )
+  listing = list_public('synthrad2023', tmp_path)
+  assert [case.subject for case in listing.cases] == ['1BA002']
+  assert [fault.case for fault in listing.faults] == [
+    'synthrad2023.1BA003',
+    'synthrad2023.1BA000',
+    'synthrad2023.1BA001',
+  ]
+
+
+def test_nothing_to_read_is_said_with_what_there_is(tmp_path):
+  lay_out(tmp_path, 'a.hdr', 'a.img', 'x/1.dcm', 'store/settings.json')
+  with pytest.raises(DatasetError) as error:
+    find_cases('brats', tmp_path)
+  text = str(error.value)
+  assert 'First files: a.hdr, a.img' in text
+  assert '2 Analyze or NIfTI pair files' in text
+  assert '1 DICOM file' in text
 
 
 def volume(path, low, high):
@@ -283,7 +343,7 @@ def test_a_metaimage_in_itks_axes_goes_in_where_it_lies(tmp_path):
     path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(image, str(path))
   (case,) = find_cases('synthrad2025', tmp_path)
-  found = ingest(case, 'train', Settings(SliceSpec(20)))
+  found = ingest(case, Settings(SliceSpec(20)))
   np.testing.assert_allclose(found.volumes[CT][2, 10, 10], 0.04, atol=1e-4)
   assert found.volumes[CT][2, 0, 0] == -1
   assert found.case.usable == range(6)

@@ -35,10 +35,10 @@ def real_files(name):
 def stored(tmp_path, region, files, settings):
   """The one case of a store that was written, closed, and opened again."""
   case = CaseFiles('real', 'p1', region, files)
-  found = ingest(case, 'train', settings)
+  found = ingest(case, settings)
   writer = StoreWriter(str(tmp_path / 'store'), settings.slices.to_json())
   writer.write_case(found.case, found.volumes, found.mask)
-  writer.finish([found.case.id])
+  writer.finish({found.case.id: 'train'})
   store = SliceStore.open(str(tmp_path / 'store'))
   return store, store.cases[0]
 
@@ -68,11 +68,12 @@ def test_a_place_in_the_world_stays_where_it_is(tmp_path, name, plane):
   voxel = np.asarray(image.shape) * (0.4, 0.62, 0.45)
   place = (image.affine @ [*voxel, 1])[:3]
   moved = {}
-  for modality, path in files.items():
+  for number, (modality, path) in enumerate(files.items()):
     own = nib.load(path)
     # Body everywhere, and the middle of the window in the ball.
     low, high = UNITS[modality]
-    data = low + (high - low) * blob(own, place)
+    # No two volumes alike: a copy of another modality would be refused.
+    data = low + (high - low) * (1 - 0.01 * number) * blob(own, place)
     moved[modality] = write_nifti(
       tmp_path / path.name, data.astype(np.float32), own.affine
     )

@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synermedgen_jax.slices.splits import assign_case_splits, assign_splits
+from synermedgen_jax.slices.splits import (
+  assign_case_splits,
+  assign_splits,
+  shared_volumes,
+)
 
 
 def names(count):
@@ -128,3 +132,33 @@ def test_one_person_cannot_be_given_two_splits():
       test=0,
       seed=0,
     )
+
+
+def test_a_volume_of_another_person_is_reported_for_all_but_the_first():
+  checksums = {
+    'c': {'ct': 'x', 'mr': '3'},
+    'b': {'ct': 'x', 'mr': '2'},
+    'a': {'ct': '1', 'mr': 'x'},
+    'd': {'ct': '4', 'mr': '5'},
+  }
+  found = shared_volumes(checksums, {case: case for case in checksums})
+  assert [*found] == ['b', 'c']
+  assert found['b'].startswith('ct has the same voxels as mr of a;')
+  assert 'of a;' in found['c']
+
+
+def test_cases_of_one_patient_may_share_a_volume():
+  checksums = {'a': {'ct': 'x'}, 'b': {'ct': 'x'}, 'c': {'ct': 'x'}}
+  people = {'a': 'p', 'b': 'p', 'c': 'q'}
+  assert [*shared_volumes(checksums, people)] == ['c']
+
+
+def test_a_case_that_is_left_out_does_not_rule_out_others():
+  """b shares ct with a; c shares mr with b alone, so c stays."""
+  checksums = {
+    'a': {'ct': 'x', 'mr': '1'},
+    'b': {'ct': 'x', 'mr': '2'},
+    'c': {'ct': 'y', 'mr': '2'},
+  }
+  assert [*shared_volumes(checksums, dict.fromkeys('abc', ''))] == []
+  assert [*shared_volumes(checksums, {c: c for c in 'abc'})] == ['b']

@@ -7,13 +7,9 @@ import numpy as np
 import pytest
 
 from synermedgen_jax.core.modalities import Modality, Region
-from synermedgen_jax.slices import store as store_module
-from synermedgen_jax.slices.store import (
-  Case,
-  SliceStore,
-  StoreError,
-  StoreWriter,
-)
+from synermedgen_jax.slices.case import Case
+from synermedgen_jax.slices.store import SliceStore, StoreError, StoreWriter
+from synermedgen_jax.slices.store_files import StoreFiles
 from synermedgen_jax.slices.windows import Window
 
 CT, MR = Modality.CT, Modality.MR
@@ -53,7 +49,7 @@ def fill(path, *cases):
 
 @pytest.fixture
 def finished(tmp_path):
-  fill(tmp_path / 's', make_case()).finish(['study.p1'])
+  fill(tmp_path / 's', make_case()).finish({'study.p1': 'train'})
   return tmp_path / 's'
 
 
@@ -76,10 +72,11 @@ def test_a_store_lives_in_any_key_value_store():
   with pytest.raises(StoreError, match='holds no slice store'):
     SliceStore.open(path)
   writer = fill(path, make_case('p1'), make_case('p2', 'test'))
-  assert writer.done() == {'study.p1', 'study.p2'}
+  ids = ['study.p1', 'study.p2', 'study.p3']
+  assert writer.done(ids) == {'study.p1', 'study.p2'}
   with pytest.raises(StoreError, match='not finished'):
     SliceStore.open(path)
-  writer.finish(['study.p1', 'study.p2'])
+  writer.finish({'study.p1': 'train', 'study.p2': 'test'})
   store = SliceStore.open(path)
   volumes, mask = make_arrays()
   found = store.read_slice('study.p2', MR, 3)
@@ -96,7 +93,7 @@ def test_a_store_lives_in_any_key_value_store():
   ],
 )
 def test_buckets_are_addressed_as_tensorstore_does(address, spec):
-  found = store_module._Files(address).array('volumes/p/ct')['kvstore']
+  found = StoreFiles(address).array('volumes/p/ct')['kvstore']
   assert found == {**spec, 'path': 'a/b/volumes/p/ct/'}
 
 
@@ -105,7 +102,7 @@ def test_ends_of_the_window_are_exact_and_beyond_is_clipped(tmp_path):
   volumes, mask = make_arrays()
   volumes[CT][0, 0, :4] = -1, 1, -1.5, 2
   writer.write_case(make_case(), volumes, mask)
-  writer.finish(['study.p1'])
+  writer.finish({'study.p1': 'train'})
   found = SliceStore.open(str(tmp_path / 's')).read_slice('study.p1', CT, 0)
   np.testing.assert_array_equal(found[0, :4], [-1, 1, -1, 1])
 
@@ -132,7 +129,7 @@ def test_manifest_row_survives_json(finished):
 
 def test_cases_come_sorted_and_by_split(tmp_path):
   cases = [make_case('p3', 'test'), make_case('p1'), make_case('p2', 'val')]
-  fill(tmp_path / 's', *cases).finish(case.id for case in cases)
+  fill(tmp_path / 's', *cases).finish({c.id: c.split for c in cases})
   store = SliceStore.open(str(tmp_path / 's'))
   assert [c.subject for c in store.cases] == ['p1', 'p2', 'p3']
   assert [c.subject for c in store.split('test')] == ['p3']
@@ -143,7 +140,7 @@ def test_cases_come_sorted_and_by_split(tmp_path):
 def test_two_stores_of_the_same_cases_have_the_same_manifest(tmp_path):
   for name, order in (('a', ('p1', 'p2')), ('b', ('p2', 'p1'))):
     cases = [make_case(subject) for subject in order]
-    fill(tmp_path / name, *cases).finish(case.id for case in cases)
+    fill(tmp_path / name, *cases).finish({c.id: 'train' for c in cases})
   a, b = ((tmp_path / n / 'manifest.jsonl').read_bytes() for n in 'ab')
   assert a == b
 
@@ -151,7 +148,7 @@ def test_two_stores_of_the_same_cases_have_the_same_manifest(tmp_path):
 def test_unfinished_store_is_refused(tmp_path):
   writer = fill(tmp_path / 's', make_case())
   assert not writer.finished
-  assert writer.done() == {'study.p1'}
+  assert writer.done(['study.p1', 'study.p2']) == {'study.p1'}
   with pytest.raises(StoreError, match=r's: is a store that was not finished'):
     SliceStore.open(str(tmp_path / 's'))
 
@@ -164,7 +161,7 @@ def test_missing_store_is_refused(tmp_path):
 def test_store_is_not_finished_without_every_case(tmp_path):
   writer = fill(tmp_path / 's', make_case())
   with pytest.raises(StoreError, match=r'case study\.p2 is incomplete'):
-    writer.finish(['study.p1', 'study.p2'])
+    writer.finish({'study.p1': 'train', 'study.p2': 'train'})
   assert not writer.finished
 
 
@@ -175,7 +172,7 @@ def test_store_of_another_version_is_refused(finished):
   (finished / 'settings.json').write_text(
     json.dumps({**SETTINGS, 'version': 99})
   )
-  with pytest.raises(StoreError, match='version: 99 in the store, 2 now'):
+  with pytest.raises(StoreError, match='version: 99 in the store, 3 now'):
     StoreWriter(str(finished), SETTINGS)
 
 
@@ -204,7 +201,7 @@ def test_going_on_with_other_settings_is_refused_briefly(finished):
 def test_going_on_with_the_same_settings_finds_what_is_done(finished):
   writer = StoreWriter(str(finished), SETTINGS)
   assert writer.finished
-  assert writer.done() == {'study.p1'}
+  assert writer.done(['study.p1', 'study.p2']) == {'study.p1'}
 
 
 def test_writing_a_case_again_replaces_its_arrays(tmp_path):
@@ -212,7 +209,7 @@ def test_writing_a_case_again_replaces_its_arrays(tmp_path):
   taller = dataclasses.replace(make_case(), shape=(7, 6, 6))
   volumes = {m: np.ones((7, 6, 6), np.float32) for m in (CT, MR)}
   writer.write_case(taller, volumes, np.ones((7, 6, 6), bool))
-  writer.finish(['study.p1'])
+  writer.finish({'study.p1': 'train'})
   store = SliceStore.open(str(tmp_path / 's'))
   np.testing.assert_array_equal(store.read_volume('study.p1', MR), volumes[MR])
 
@@ -240,7 +237,7 @@ def test_black_slices_are_written(tmp_path):
   writer.write_case(
     case, dict.fromkeys(case.modalities, black), np.zeros(case.shape, bool)
   )
-  writer.finish([case.id])
+  writer.finish({case.id: 'train'})
   store = SliceStore.open(str(path))
   assert (store.read_volume(case.id, CT) == -1).all()
   assert not store.read_mask(case.id).any()

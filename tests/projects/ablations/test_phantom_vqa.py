@@ -30,12 +30,12 @@ def root(tmp_path_factory):
     patch.setattr(cohorts, 'COHORTS', {'brats': cohorts.COHORTS['brats']})
     cohorts.write_phantoms(root / 'phantoms', subjects=3, progress=False)
     writer = StoreWriter(str(root / 'store'), {'canvas': 64})
-    ids = []
+    splits = {}
     for files in phantom_cases(root / 'phantoms'):
-      found = ingest(files, SPLITS[files.subject], Settings(SliceSpec(64)))
+      found = ingest(files, Settings(SliceSpec(64)))
       writer.write_case(found.case, found.volumes, found.mask)
-      ids.append(found.case.id)
-    writer.finish(ids)
+      splits[found.case.id] = SPLITS[files.subject]
+    writer.finish(splits)
     result = ask(root)
   assert result[0] == 0, result[2]
   return root

@@ -1,0 +1,212 @@
+"""Reads MetaImage and NRRD files whose header says where every voxel lies.
+
+SimpleITK reads voxels and geometry, but completes missing fields (origin 0,
+no rotation, 1 mm) and ignores units. Such headers are refused or converted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from synermedgen_jax.core.errors import VolumeError
+from synermedgen_jax.slices.nifti import not_3d
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+METAIMAGE = ('.mha', '.mhd')
+NRRD = ('.nrrd', '.nhdr')
+_MM = {'um': 0.001, 'µm': 0.001, 'mm': 1.0, 'cm': 10.0, 'm': 1000.0}
+# The spaces that ITK converts to LPS. It leaves others as they are, among
+# them scanner-xyz, which has no fixed relation to the patient.
+_SPACES = {
+  'left-posterior-superior',
+  'right-anterior-superior',
+  'left-anterior-superior',
+  'lps',
+  'ras',
+  'las',
+}
+# MetaIO's names of one field.
+_ROTATION = ('TransformMatrix', 'Rotation', 'Orientation')
+_ORIGIN = ('Offset', 'Position', 'Origin')
+_SPACING = ('ElementSpacing', 'ElementSize')
+_HEADER_BYTES = 1 << 16
+
+
+def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+  """Reads the voxels as float32 [x, y, z] and the affine to RAS+ mm.
+
+  Trailing axes of length 1 are dropped.
+
+  Raises:
+    VolumeError: the header leaves the position or unit of the voxels open, or
+      the file is not one 3-D volume; the message names the field.
+    RuntimeError: SimpleITK cannot read the file.
+  """
+  meta = path.name.lower().endswith(METAIMAGE)
+  unit = _check_metaimage(path) if meta else _check_nrrd(path)
+  reader = sitk.ImageFileReader()
+  # Named, because SimpleITK finds no reader for `.Mha`.
+  reader.SetImageIO('MetaImageIO' if meta else 'NrrdImageIO')
+  reader.SetFileName(str(path))
+  reader.ReadImageInformation()
+  size, channels = reader.GetSize(), reader.GetNumberOfComponents()
+  if len(size) < 3 or max(size[3:], default=1) > 1 or channels > 1:
+    raise VolumeError(not_3d(path, (*size, channels) if channels > 1 else size))
+  image = reader.Execute()
+  # A view, so that the voxels are copied only once.
+  view = sitk.GetArrayViewFromImage(image)
+  if view.dtype.kind not in 'iuf':
+    raise VolumeError(
+      f'{path}: has voxels of type {view.dtype}, expected one real number each.'
+    )
+  data = view.reshape(view.shape[-3:]).T.astype(np.float32)
+  return data, _affine(path, image, unit)
+
+
+def _affine(path: Path, image: sitk.Image, unit: float) -> np.ndarray:
+  axes = image.GetDimension()
+  direction = np.reshape(image.GetDirection(), (axes, axes))
+  if direction[:3, 3:].any() or direction[3:, :3].any():
+    raise VolumeError(
+      f'{path}: its fourth axis has a part in space; extract one frame.'
+    )
+  affine = np.eye(4)
+  affine[:3, :3] = direction[:3, :3] * image.GetSpacing()[:3] * unit
+  affine[:3, 3] = np.multiply(image.GetOrigin()[:3], unit)
+  return LPS_TO_RAS @ affine
+
+
+def _check_metaimage(path: Path) -> float:
+  """Checks the fields that ITK completes or ignores; returns mm per unit."""
+  fields = _fields(path, '[=:]', end='ElementDataFile')
+  for name in ('ElementDataFile', 'DimSize', 'ElementType'):
+    if name not in fields:
+      raise VolumeError(f'{path}: cannot be read, its header has no {name}.')
+  (dimensions,) = _meta_numbers(path, fields, ('NDims',), 1)
+  n = int(dimensions)
+  if not 0 < n < 10:
+    raise VolumeError(f'{path}: its NDims is {dimensions:g}; correct it.')
+  spacing = _meta_numbers(path, fields, _SPACING, n)
+  if min(spacing) <= 0:
+    raise VolumeError(
+      f'{path}: its ElementSpacing is {_text(spacing)}, expected voxel sizes '
+      'above 0.'
+    )
+  _meta_numbers(path, fields, _ORIGIN, n)
+  rotation = np.reshape(_meta_numbers(path, fields, _ROTATION, n * n), (n, n))
+  lengths = np.linalg.norm(rotation, axis=1)
+  if np.abs(lengths - 1).max() > 1e-3:
+    raise VolumeError(
+      f'{path}: its TransformMatrix has axes of length {_text(lengths)}, '
+      'expected 1.'
+    )
+  # Readers differ in how they apply these two; ITK ignores them.
+  for name, neutral in (
+    ('CenterOfRotation', 0),
+    ('ElementToIntensityFunctionSlope', 1),
+    ('ElementToIntensityFunctionOffset', 0),
+  ):
+    values = _floats(fields.get(name, str(neutral)))
+    if not values or set(values) != {neutral}:
+      raise VolumeError(
+        f'{path}: its {name} is {fields[name]}, expected {neutral}; write the '
+        'file again without it.'
+      )
+  raw = path.parent / fields['ElementDataFile']
+  listed = '%' in raw.name or raw.name.upper().startswith(('LOCAL', 'LIST'))
+  if not listed and not raw.is_file():
+    raise VolumeError(f'{path}: its data file {raw.name} is missing.')
+  unit = fields.get('DistanceUnits', 'mm').strip()
+  return _MM['mm'] if unit == '?' else _unit(path, 'DistanceUnits', unit)
+
+
+def _check_nrrd(path: Path) -> float:
+  """Checks the fields that ITK completes or ignores; returns mm per unit."""
+  fields = {
+    name.lower(): value for name, value in _fields(path, ': ', end='').items()
+  }
+  space = fields.get('space', '').lower()
+  if space not in _SPACES:
+    raise VolumeError(
+      f'{path}: its space is {space or "missing"}, so left and right are '
+      'unknown; expected left-posterior-superior, right-anterior-superior or '
+      'left-anterior-superior.'
+    )
+  for name, vectors in (('space directions', 3), ('space origin', 1)):
+    values = _floats(re.sub(r'none|[(),]', ' ', fields.get(name, '')))
+    if len(values) != 3 * vectors or not np.isfinite(values).all():
+      raise VolumeError(
+        f'{path}: its {name} is {fields.get(name, "missing")}, expected '
+        f'{vectors} vector{"s" * (vectors > 1)} of 3 finite numbers.'
+      )
+  units = set(re.findall(r'"([^"]*)"', fields.get('space units', ''))) or {'mm'}
+  if len(units) > 1:
+    raise VolumeError(
+      f'{path}: its space units are {fields["space units"]}, expected one unit.'
+    )
+  raw = fields.get('data file', fields.get('datafile', ''))
+  listed = '%' in raw or raw.upper().startswith('LIST')
+  if raw and not listed and not (path.parent / raw).is_file():
+    raise VolumeError(f'{path}: its data file {raw} is missing.')
+  return _unit(path, 'space units', units.pop() or 'mm')
+
+
+def _fields(path: Path, separator: str, *, end: str) -> dict[str, str]:
+  """The lines `name separator value` of a header, up to the line `end`."""
+  with open(path, 'rb') as file:
+    text = file.read(_HEADER_BYTES).decode('latin-1')
+  fields: dict[str, str] = {}
+  for line in text.split('\n'):
+    name, *value = re.split(separator, line, maxsplit=1)
+    if value:
+      fields.setdefault(name.strip(), value[0].strip())
+    if name.strip() == end:
+      break
+  return fields
+
+
+def _meta_numbers(
+  path: Path, fields: dict[str, str], names: Sequence[str], count: int
+) -> list[float]:
+  """The finite numbers of a field that has several names."""
+  texts = {fields[name] for name in names if name in fields}
+  if names == _SPACING and names[0] in fields:
+    texts = {fields[names[0]]}  # an element may be smaller than its spacing
+  if len(texts) != 1:
+    state = 'given twice' if texts else 'missing'
+    raise VolumeError(
+      f'{path}: its {names[0]} is {state}, so the position of its voxels is '
+      'unknown; convert the original data again, or add it to the header.'
+    )
+  (text,) = texts
+  values = _floats(text)
+  if len(values) != count or not np.isfinite(values).all():
+    raise VolumeError(
+      f'{path}: its {names[0]} is {text}, expected {count} finite numbers.'
+    )
+  return values
+
+
+def _floats(text: str) -> list[float]:
+  """The numbers of a text separated by spaces; [] if one is no number."""
+  try:
+    return [float(word) for word in text.split()]
+  except ValueError:
+    return []
+
+
+def _text(values) -> str:
+  return ' '.join(f'{value:g}' for value in values)
+
+
+def _unit(path: Path, name: str, unit: str) -> float:
+  if unit not in _MM:
+    raise VolumeError(
+      f'{path}: its {name} is {unit}, expected one of {", ".join(_MM)}.'
+    )
+  return _MM[unit]
