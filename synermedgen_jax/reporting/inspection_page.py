@@ -143,4 +143,5 @@ def _cells(facts: VolumeFacts) -> list[str]:
 def _offset(facts: VolumeFacts) -> str:
   if facts.offset is None:
     return '–'
-  return str(facts.offset) if facts.offset.distance else 'none'
+  text = f'{facts.offset}, gain {facts.offset.gain:.3f}'
+  return text if facts.offset.distance else f'{text}, not significant'
