@@ -1,18 +1,21 @@
 """Estimates how far a volume is shifted from another one of its subject.
 
-The estimate maximises normalised mutual information over small shifts along
-each axis (Studholme et al. 1999, Pattern Recognition 32, 71-86). Aligned
-volumes have their maximum at no shift. This module only reports shifts; it does
-not register volumes.
+A coarse search (`coarse_alignment`) covers all shifts, mirror images and
+quarter turns. If it finds neither a far shift nor another orientation, a fine
+search maximises normalised mutual information over shifts of up to 24 mm
+(Studholme et al. 1999, Pattern Recognition 32, 71-86). This module only reports
+shifts; `registration` corrects them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from synermedgen_jax.slices import coarse_alignment
 from synermedgen_jax.slices.grids import Grid, resample
 from synermedgen_jax.slices.volumes import Volume
 from synermedgen_jax.slices.windows import Window
@@ -26,6 +29,15 @@ _ROUNDS = 3
 # Normalised mutual information is between 1 and 2. A maximum that exceeds the
 # value without shift by less than this is not significant.
 _LEAST_GAIN = 0.01
+# Coarse shifts below this are left to the fine search.
+_FAR_MM = 20.0
+_FAR_STEPS = 2.5
+_FAR_GAIN = 0.05
+# Least ratio of the scores of another orientation and of the file's own.
+_TURNED = 1.02
+# Mutual information, in nats, below which the coarse search says nothing: the
+# lowest of 84 pairs of real patients was 0.15, that of noise is below 0.01.
+_LEAST_INFORMATION = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,20 +47,37 @@ class Offset:
   Attributes:
     mm: towards the patient's right, anterior and superior; moving the volume
       by minus this aligns it best.
-    gain: normalised mutual information after that move minus the value before.
+    gain: improvement of the similarity by that move: of normalised mutual
+      information after a fine search, relative after a coarse one.
+    orientation: such as 'mirrored left to right', if another orientation fits
+      better than that of the file; '' = it does not.
   """
 
   mm: tuple[float, float, float]
   gain: float
+  orientation: str = ''
 
   @property
   def distance(self) -> float:
-    """Length of the shift in mm; 0 if `gain` is not significant."""
+    """Length of the shift in mm.
+
+    0 if `gain` is not significant, infinite for another orientation.
+    """
+    if self.orientation:
+      return math.inf
     if self.gain < _LEAST_GAIN:
       return 0.0
     return float(np.linalg.norm(self.mm))
 
+  def relative_to(self, reference: str) -> str:
+    """The offset in words, compared with the file `reference`."""
+    if self.orientation:
+      return f'{self.orientation}, compared with {reference}'
+    return f'{self} of {reference}'
+
   def __str__(self) -> str:
+    if self.orientation:
+      return self.orientation
     names = (
       ('right', 'left'),
       ('anterior', 'posterior'),
@@ -67,7 +96,10 @@ def estimate_offset(
   moving: Volume,
   windows: tuple[Window, Window],
 ) -> Offset | None:
-  """Estimates the shift of `moving` from `fixed`, to about half a millimetre.
+  """Estimates the shift of `moving` from `fixed`.
+
+  Shifts of less than 20 mm are exact to about half a millimetre, larger ones to
+  about 5 mm.
 
   Args:
     fixed: the reference volume.
@@ -80,6 +112,22 @@ def estimate_offset(
   grid = _common_grid(fixed, moving)
   if grid is None:
     return None
+  placed, turned = coarse_alignment.search(fixed, moving, windows)
+  if max(placed.score, turned.score) < _LEAST_INFORMATION:
+    return _near_offset(fixed, moving, windows, grid)
+  if turned.score > _TURNED * placed.score:
+    gain = turned.score / placed.score - 1
+    return Offset((0.0, 0.0, 0.0), gain, turned.orientation)
+  far = max(_FAR_MM, _FAR_STEPS * placed.step)
+  if placed.gain > _FAR_GAIN and np.linalg.norm(placed.mm) > far:
+    return Offset(placed.mm, placed.gain)
+  return _near_offset(fixed, moving, windows, grid)
+
+
+def _near_offset(
+  fixed: Volume, moving: Volume, windows: tuple[Window, Window], grid: Grid
+) -> Offset:
+  """Searches shifts of up to 24 mm on a fine grid over the overlap."""
   a, b = (
     _codes(volume, window, grid)
     for volume, window in zip((fixed, moving), windows, strict=True)

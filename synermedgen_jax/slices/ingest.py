@@ -272,9 +272,9 @@ def _check_offsets(
     )
     if offset and offset.distance > most:
       raise MisalignedError(
-        f'{files.files[modality]}: appears to be {offset} of '
-        f'{files.files[reference].name}; register it, or skip this check with '
-        '--most_offset=0.'
+        f'{files.files[modality]}: appears to be '
+        f'{offset.relative_to(files.files[reference].name)}; register it, or '
+        'skip this check with --most_offset=0.'
       )
 
 

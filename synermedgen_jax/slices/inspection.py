@@ -105,7 +105,8 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
       offset and settings.most_offset and offset.distance > settings.most_offset
     ):
       problems.append(
-        f'{name}: appears to be {offset} of {files.files[reference].name}.'
+        f'{name}: appears to be '
+        f'{offset.relative_to(files.files[reference].name)}.'
       )
   usable, pictures, checksums = 0, {}, {}
   if len(volumes) == len(files.files):

@@ -24,8 +24,8 @@ from synermedgen_jax.slices.workers import processes
 _DO = flags.DEFINE_enum(
   'do',
   None,
-  ['nothing', 'usage', 'file', 'bug', 'stop', 'memory', 'worker', 'print',
-   'jax', 'full'],
+  ['nothing', 'usage', 'file', 'bug', 'stop', 'memory', 'killed', 'name',
+   'jax', 'disk'],
   'What happens.',
 )
 _COUNT = flags.DEFINE_integer('count', 3, 'How often.', lower_bound=1)
@@ -44,16 +44,16 @@ def main():
     raise KeyboardInterrupt
   if _DO.value == 'memory':
     raise MemoryError('Unable to allocate 9 GiB')
-  if _DO.value == 'worker':
+  if _DO.value == 'killed':
     with processes(1) as pool:
       pool.submit(os._exit, 9).result()
-  if _DO.value == 'print':
+  if _DO.value == 'name':
     print('µ →', os.listdir('names'))
     return
   if _DO.value == 'jax':
     import jax
     jax.devices()
-  if _DO.value == 'full':
+  if _DO.value == 'disk':
     with naming('out.json'), open('/dev/full', 'w') as file:
       file.write('x')
   print(_COUNT.value, _CONFIG.value and _CONFIG.value.stage)
@@ -182,10 +182,10 @@ def test_an_interrupt_is_one_line_and_exits_with_130(command):
   ('kind', 'environment', 'words'),
   [
     ('memory', {}, 'out of memory (Unable to allocate 9 GiB); use a machine'),
-    ('worker', {}, 'a worker process ended unexpectedly, most likely'),
+    ('killed', {}, 'a worker process ended unexpectedly, most likely'),
     ('jax', {'JAX_PLATFORMS': 'cuda'}, 'JAX_PLATFORMS=cuda: has no dev'),
     ('jax', {'JAX_PLATFORMS': 'abc'}, 'JAX_PLATFORMS=abc: has no device'),
-    ('full', {}, "[Errno 28] No space left on device: 'out.json'"),
+    ('disk', {}, "[Errno 28] No space left on device: 'out.json'"),
   ],
 )
 def test_an_error_of_the_machine_is_one_line(command, kind, environment, words):
@@ -240,7 +240,7 @@ def test_a_reader_that_leaves_ends_the_command_silently(folder):
   ],
 )
 def test_any_character_is_printed_in_any_locale(command, environment):
-  done = command('--do=print', **environment, PYTHONIOENCODING='utf-8')
+  done = command('--do=name', **environment, PYTHONIOENCODING='utf-8')
   assert (done.returncode, done.stderr) == (0, '')
   assert done.stdout == "µ → ['Köln']\n"
 
@@ -268,8 +268,8 @@ def test_help_shows_the_docstring_and_every_flag(command):
   assert text == 'Does what --do says.\n\nMore about it.\n'
   assert shown.splitlines() == [
     '  --do',
-    '      <nothing|usage|file|bug|stop|memory|worker|print|jax|full>: What '
-    'happens.',
+    '      <nothing|usage|file|bug|stop|memory|killed|name|jax|disk>:'
+    ' What happens.',
     '      Required.',
     '  --count',
     '      How often. Default: 3.',
