@@ -297,6 +297,104 @@ def test_wrong_arguments_are_refused(prepare, args, said):
   assert_refused(prepare(*args), said)
 
 
+@pytest.mark.parametrize(
+  ('flag', 'said'),
+  [
+    ('--canvas=0', '--canvas=0: 0 is not a positive integer'),
+    ('--canvas=100000', '--canvas=100000: a slice would take 40,000,000,000 b'),
+    ('--part=3', "--part: '3': expected K/N"),
+    ('--part=5/4', '--part: part 5/4: expected K/N'),
+    ('--register=affine', 'should be one of <none|rigid>'),
+  ],
+)
+def test_values_that_cannot_work_are_refused_before_any_work(
+  tmp_path, prepare, flag, said
+):
+  args = folder_args(study(tmp_path / 'in', 2), '--holdout', flag)
+  assert_refused(prepare(*args), said)
+  assert not (tmp_path / 'store').exists()
+
+
+@pytest.mark.parametrize('flag', ['check', 'store'])
+def test_a_result_in_the_place_of_a_file_is_refused_first(
+  tmp_path, prepare, flag
+):
+  (tmp_path / 'file').write_text('mine')
+  args = folder_args(tmp_path / 'none')  # not looked for
+  assert_refused(
+    prepare(*args, f'--{flag}={tmp_path / "file"}', store=tmp_path / 'file/x'),
+    'a file, not a folder; choose another --',
+  )
+  assert (tmp_path / 'file').read_text() == 'mine'
+
+
+def test_a_store_and_a_report_inside_the_root_are_no_subjects(
+  tmp_path, prepare
+):
+  root = study(tmp_path / 'in', 3)
+  args = folder_args(root, '--holdout', '--canvas=16')
+  assert prepare(*args, f'--check={root / "report"}')[0] == 0
+  for _ in range(2):
+    code, out, err = prepare(*args, store=root / 'store')
+    assert code == 0, err
+    assert '3 cases, finished' in out
+
+
+def test_parts_say_what_is_missing_and_the_last_one_finishes(tmp_path, prepare):
+  args = folder_args(study(tmp_path / 'in', 5), '--canvas=16')
+  code, out, _ = prepare(*args, '--part=2/3')
+  assert code == 0
+  assert 'Part 2/3 of' in out
+  assert (
+    '3 of 5 cases are missing, of the parts 1/3, 3/3: in.s00, in.s02' in out
+  )
+  assert prepare(*args, '--part=3/3')[0] == 0
+  code, out, _ = prepare(*args, '--part=1/3')
+  assert '5 cases, finished' in out
+  assert prepare(*args, store=tmp_path / 'whole')[0] == 0
+  assert_same_contents(tmp_path / 'store', tmp_path / 'whole')
+
+
+def test_faults_of_the_layout_are_skipped_or_checked_with_the_rest(
+  tmp_path, prepare
+):
+  root = study(tmp_path / 'in', 6)
+  (root / 's01/dwi.nii.gz').touch()
+  (root / 's03/ct.nii.gz').rename(root / 's03/CT_1.nii.gz')
+  shutil.copy(root / 's04/ct.nii.gz', root / 's05/ct.nii.gz')
+  args = folder_args(root, '--canvas=16')
+  code, _, err = prepare(*args)
+  assert code == 1
+  assert 'Error: 2 problems; --skip_bad skips their subjects:' in err
+  code, out, _ = prepare(*args, f'--check={tmp_path / "report"}')
+  assert code == 1
+  for line in (
+    f'in.s01: {root}/s01/dwi.nii.gz: Unknown modality',
+    f'in.s03: {root}/s03/CT_1.nii.gz: Unknown modality',
+    'in.s05: ct has the same voxels as ct of in.s04',
+    '6 cases, 3 of them with problems',
+  ):
+    assert line in out
+  code, out, err = prepare(*args, '--skip_bad')
+  assert code == 0
+  assert '3 cases, finished' in out
+  assert err.count('Skipped in.s0') == 3
+
+
+def test_an_unknown_layout_is_drafted_and_read(tmp_path, prepare):
+  root = study(tmp_path / 'in', 3)
+  for path in root.glob('*/*.nii.gz'):
+    path.rename(path.with_name(f'scan_{path.name.upper()}'))
+  table = tmp_path / 'table.csv'
+  code, out, err = prepare(f'--root={root}', f'--draft={table}')
+  assert code == 0, err
+  assert '6 volumes, 0 without a subject or a modality' in out
+  args = ('--dataset=csv', f'--root={table}', '--region=pelvis', '--holdout')
+  code, out, err = prepare(*args, '--canvas=16')
+  assert code == 0, err
+  assert '3 cases, finished' in out
+
+
 def test_other_settings_and_too_few_subjects_are_refused(tmp_path, prepare):
   root = study(tmp_path / 'in', 3)
   assert prepare(*folder_args(root, '--canvas=16'))[0] == 0

@@ -20,6 +20,7 @@ import numpy as np
 import tqdm
 from jaxtyping import Float
 
+from synermedgen_jax.core import files
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import BRATS_CONTRASTS, ROUTES, Modality
 from synermedgen_jax.phantoms import scanners

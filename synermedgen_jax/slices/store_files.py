@@ -37,7 +37,9 @@ def case_key(case_id: str) -> str:
   distinguish upper from lower case.
   """
   plain = re.sub(r'[^a-z0-9._-]', '_', case_id.lower())[:_LONGEST]
-  if plain == case_id and plain[0].isalnum() and plain[-1] not in '._':
+  # TensorStore refuses names that end like its lock files.
+  refused = plain.endswith(('.', '.__lock')) or not plain[:1].isalnum()
+  if plain == case_id and not refused:
     return plain
   digest = hashlib.sha256(case_id.encode('utf-8', 'surrogatepass'))
   return f'{plain.lstrip(".")}-{digest.hexdigest()[:8]}'
@@ -57,19 +59,30 @@ def check_folder(path: str | Path, flag: str) -> None:
     return
   folder = Path(path).absolute()
   try:
-    while not os.path.lexists(folder):
-      folder = folder.parent
+    folder = _nearest_existing(folder)
+  except (OSError, ValueError) as error:  # such as a name that is too long
+    reason = getattr(error, 'strerror', None) or str(error)
+  else:
     if not folder.is_dir():
-      kind = 'a broken link' if not folder.exists() else 'a file'
+      kind = 'a file' if folder.exists() else 'a broken link'
       name = 'it' if folder == Path(path).absolute() else folder
       reason = f'{name} is {kind}, not a folder'
     elif not os.access(folder, os.W_OK | os.X_OK):
       reason = f'the folder {folder} cannot be written'
     else:
       return
-  except (OSError, ValueError) as error:  # such as a name that is too long
-    reason = getattr(error, 'strerror', None) or str(error)
   raise StoreError(f'{path}: {reason}; choose another {flag}.')
+
+
+def _nearest_existing(path: Path) -> Path:
+  """The path itself, or the first of its parents that exists."""
+  while True:
+    try:
+      os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+      path = path.parent
+    else:
+      return path
 
 
 class StoreFiles:

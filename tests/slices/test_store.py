@@ -1,15 +1,23 @@
 """The slice store: what is written is what is read, whole or not at all."""
 
 import dataclasses
+import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from synermedgen_jax.core.modalities import Modality, Region
-from synermedgen_jax.slices.case import Case
+from synermedgen_jax.slices.case import Case, voxel_checksum
 from synermedgen_jax.slices.store import SliceStore, StoreError, StoreWriter
-from synermedgen_jax.slices.store_files import StoreFiles
+from synermedgen_jax.slices.store_files import (
+  StoreFiles,
+  case_key,
+  check_folder,
+)
 from synermedgen_jax.slices.windows import Window
 
 CT, MR = Modality.CT, Modality.MR
@@ -251,3 +259,111 @@ def test_unknown_case_array_and_address_are_named(finished):
     store.read_slice('study.p1', Modality.PET, 0)
   with pytest.raises(StoreError, match=r'ftp://x: a store is a local path'):
     SliceStore.open('ftp://x')
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_names_of_cases_are_plain_and_differ_whatever_the_ids(a, b):
+  for case_id in (a, b):
+    assert re.fullmatch(r'[a-z0-9_-][a-z0-9._-]*', case_key(case_id))
+    assert len(case_key(case_id)) <= 120
+  assert (case_key(a) == case_key(b)) == (a == b)
+
+
+@pytest.mark.parametrize(
+  ('case_id', 'name'),
+  [
+    ('study.p1', r'study\.p1'),
+    ('study.P1', r'study\.p1-[0-9a-f]{8}'),
+    ('study.a/b', r'study\.a_b-[0-9a-f]{8}'),
+    ('..', r'-[0-9a-f]{8}'),
+    ('x.__lock', r'x\.__lock-[0-9a-f]{8}'),
+  ],
+)
+def test_names_of_cases_are_their_ids_where_these_are_plain(case_id, name):
+  assert re.fullmatch(name, case_key(case_id))
+
+
+def test_a_skipped_case_is_recorded_until_it_is_written(tmp_path):
+  writer = fill(tmp_path / 's', make_case('p1'))
+  writer.skip_case('study.P2', 'too dark')
+  ids = ['study.p1', 'study.P2', 'study.p3']
+  assert writer.skipped(ids) == {'study.P2'}
+  (path,) = (tmp_path / 's/skipped').iterdir()
+  row = {'id': 'study.P2', 'reason': 'too dark'}
+  assert json.loads(path.read_text()) == row
+  writer.write_case(make_case('P2'), *make_arrays())
+  assert writer.skipped(ids) == set()
+  assert writer.done(ids) == {'study.p1', 'study.P2'}
+
+
+def test_a_case_is_written_without_its_split(tmp_path):
+  writer = fill(tmp_path / 's', make_case(split='train'))
+  (path,) = (tmp_path / 's/cases').iterdir()
+  assert 'split' not in json.loads(path.read_text())
+  writer.finish({'study.p1': 'test'})
+  assert SliceStore.open(str(tmp_path / 's')).cases[0].split == 'test'
+
+
+def test_checksums_and_transforms_are_in_the_manifest(tmp_path):
+  moved = tuple(map(tuple, np.diag([1.0, 1, 1, 1]).tolist()))
+  case = dataclasses.replace(
+    make_case(), checksums={CT: 'a', MR: 'b'}, transforms={MR: moved}
+  )
+  fill(tmp_path / 's', case).finish({case.id: 'train'})
+  row = json.loads((tmp_path / 's/manifest.jsonl').read_text())
+  assert row['modalities']['ct']['checksum'] == 'a'
+  assert 'transform' not in row['modalities']['ct']
+  assert row['modalities']['mr']['transform'] == [list(r) for r in moved]
+  assert SliceStore.open(str(tmp_path / 's')).cases == (case,)
+
+
+def test_a_checksum_is_that_of_the_float32_voxels_in_the_order_of_a_file():
+  data = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+  expected = hashlib.sha256(data.tobytes('F')).hexdigest()[:16]
+  assert voxel_checksum(data) == expected
+  assert voxel_checksum(np.asfortranarray(data)) == expected
+  assert voxel_checksum(data.astype(np.float64)) == expected
+  assert voxel_checksum(data + 1) != expected
+
+
+@pytest.mark.parametrize(
+  ('name', 'text', 'message'),
+  [
+    ('store.json', '[]', r'store\.json: is not valid JSON'),
+    ('manifest.jsonl', '{}\n', r'manifest\.jsonl:1: is damaged'),
+    ('manifest.jsonl', '\xff\n', r'manifest\.jsonl:1: is damaged'),
+  ],
+)
+def test_damaged_files_are_named(finished, name, text, message):
+  (finished / name).write_text(text, 'latin-1')
+  with pytest.raises(StoreError, match=message):
+    SliceStore.open(str(finished))
+
+
+def test_a_modality_that_is_not_registered_is_named(finished):
+  path = finished / 'manifest.jsonl'
+  path.write_text(path.read_text().replace('"ct"', '"us"'))
+  with pytest.raises(StoreError, match=r"jsonl:1: Unknown modality 'us'"):
+    SliceStore.open(str(finished))
+
+
+def test_places_for_a_store_are_checked_before_any_work(tmp_path):
+  (tmp_path / 'file').touch()
+  (tmp_path / 'link').symlink_to(tmp_path / 'gone')
+  check_folder(tmp_path / 'new/deep', '--store')
+  check_folder('gs://bucket/x', '--store')
+  assert not (tmp_path / 'new').exists()
+  for path, message in (
+    (tmp_path / 'file', r'file: it is a file, not a folder; .* --store'),
+    (tmp_path / 'file/x', 'file is a file, not a folder'),
+    (tmp_path / 'link', 'it is a broken link'),
+    (tmp_path / ('x' * 300), 'File name too long'),
+  ):
+    with pytest.raises(StoreError, match=message):
+      check_folder(path, '--store')
+
+
+def test_storage_that_fails_is_one_line(tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(StoreError, match=r'settings\.json: cannot be written'):
+    StoreFiles(str(tmp_path / 'file')).write('settings.json', b'')
