@@ -1,7 +1,7 @@
-"""Sums over all bits of a state: what is read back is what was saved.
+"""32-bit checksums of a state, to detect bits that change in storage.
 
-Additions of whole numbers, which wrap, come to the same in any order: the sum
-does not depend on how arrays lie on devices, and one changed bit changes it.
+Integer addition that wraps is independent of order, so a checksum does not
+depend on the sharding of the arrays. Every single changed bit changes it.
 """
 
 from __future__ import annotations
@@ -17,47 +17,53 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils.epath import Path
 
-# Odd, so that nothing is lost by multiplying with them: the golden ratio's.
+# Odd multiples of it are invertible modulo 2**32. From the golden ratio.
 _STEP = 0x9E3779B1
 _MASK = 0xFFFFFFFF
 _FILE = 'metadata'
 
 
 def checksums(items: Mapping[str, Any]) -> dict[str, int]:
-  """A number of 32 bits for every item, a tree of arrays.
+  """The checksum of each item, a 32-bit number by item name.
 
-  Arrays of the devices are summed there, of all processes; NumPy's here.
+  Args:
+    items: trees of arrays by name. Items with arrays on devices are summed
+      there, over all processes; items of NumPy arrays on the host.
   """
   return begin_checksums(items)()
 
 
 def begin_checksums(items: Mapping[str, Any]) -> Callable[[], dict[str, int]]:
-  """Sets the devices to work; what it returns waits for them.
+  """Starts computing checksums on the devices.
 
-  What then becomes of the arrays, given away to a next step even, is of no
-  account.
+  The caller may donate the arrays to a next step immediately.
+
+  Returns:
+    A function that waits for the devices and returns what `checksums` returns.
   """
   leaves = {name: jax.tree.leaves(tree) for name, tree in items.items()}
-  there = {
-    name: found
-    for name, found in leaves.items()
-    if not all(isinstance(x, np.ndarray) for x in found)
+  on_device = {
+    name: arrays
+    for name, arrays in leaves.items()
+    if not all(isinstance(x, np.ndarray) for x in arrays)
   }
-  sums_there = _sums_there(there) if there else {}
+  device_sums = _device_sums(on_device) if on_device else {}
 
   def finish() -> dict[str, int]:
     return {
       name: _weighted(
-        np.asarray(sums_there[name]) if name in there else map(_sum_here, found)
+        np.asarray(device_sums[name])
+        if name in device_sums
+        else map(_host_sum, arrays)
       )
-      for name, found in leaves.items()
+      for name, arrays in leaves.items()
     }
 
   return finish
 
 
 class ChecksumsHandler(ocp.AsyncCheckpointHandler):
-  """The sums as an item of a checkpoint, waited for while the run goes on."""
+  """Checksums as an item of a checkpoint, written in the background."""
 
   async def async_save(self, directory: Path, args: ChecksumsSave):
     return [
@@ -91,21 +97,21 @@ async def _write(directory: Path, finish: Callable[[], dict[str, int]]) -> None:
 
 
 def _weighted(sums) -> int:
-  """One number of many, by their place."""
+  """Combines the sums of leaves; leaves that swap places change the result."""
   total = 0
   for index, value in enumerate(sums):
     total = (total + (2 * index + 1) * _STEP * int(value)) & _MASK
   return total
 
 
-def _sum_here(array: np.ndarray) -> int:
+def _host_sum(array: np.ndarray) -> int:
   array = np.ascontiguousarray(array)
   words = array.reshape(-1).view(f'u{min(array.dtype.itemsize, 4)}')
   return int(words.sum(dtype=np.uint64)) & _MASK
 
 
 @jax.jit
-def _sums_there(items: Mapping[str, list[jax.Array]]) -> dict[str, jax.Array]:
+def _device_sums(items: Mapping[str, list[jax.Array]]) -> dict[str, jax.Array]:
   return {
     name: jnp.stack([_sum_of_bits(x) for x in leaves])
     for name, leaves in items.items()

@@ -1,4 +1,4 @@
-"""Where the data of a run are, as an item of a checkpoint."""
+"""Position of a run's data iterator, as an item of a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _BEFORE = {'route_weights': []}
 
 
 class DataHandler(ocp.CheckpointHandler):
-  """The place in every stream of the data, each a JSON file of its own.
+  """Writes the position of each stream to a JSON file of its own.
 
-  A process writes the streams that are its own, so the next run may have
-  another number of processes. Each reads all of them: what one process cannot
-  read, none takes.
+  A process writes its own streams, so a resumed run may have another number of
+  processes. Every process reads the files of all streams, so that a damaged
+  file is an error in every process.
   """
 
   def save(self, directory: Path, args: DataSave) -> None:
@@ -50,11 +50,11 @@ class DataHandler(ocp.CheckpointHandler):
 @ocp.args.register_with_handler(DataHandler, for_save=True)
 @dataclasses.dataclass
 class DataSave(ocp.args.CheckpointArgs):
-  """Where the data are.
+  """Position of the data.
 
   Attributes:
-    state: the place in each stream of this process.
-    layout: what the streams come from (`BatchIterator.layout`).
+    state: position in each stream of this process.
+    layout: settings that determine the streams (`BatchIterator.layout`).
   """
 
   state: Mapping[str, Any]
@@ -62,7 +62,7 @@ class DataSave(ocp.args.CheckpointArgs):
 
   @classmethod
   def of(cls, iterator: Any) -> DataSave:
-    """Where a `BatchIterator` is now, wherever it goes next."""
+    """Copies the position of a `BatchIterator`, which may then advance."""
     return cls(copy.deepcopy(iterator.get_state()), iterator.layout)
 
 

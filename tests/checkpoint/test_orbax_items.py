@@ -1,6 +1,7 @@
 """What is saved is read back, and what is not whole is not read."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -198,15 +199,20 @@ def refused(function, *arguments):
 def test_a_missing_directory_is_named(tmp_path):
   missing = tmp_path / 'nowhere'
   assert refused(saved_model.load_model, missing) == (
-    f'{missing}: no checkpoint directory there.'
+    f'{missing}: no such checkpoint directory.'
   )
   assert not missing.exists()
 
 
-def test_a_directory_without_a_checkpoint_is_named(tmp_path):
+def test_a_directory_without_a_checkpoint_is_named(tmp_path, monkeypatch):
+  closed, close = [], ocp.CheckpointManager.close
+  monkeypatch.setattr(
+    ocp.CheckpointManager, 'close', lambda self: closed.append(close(self))
+  )
   assert refused(saved_model.load_model, tmp_path) == (
     f'{tmp_path}: holds no whole checkpoint.'
   )
+  assert len(closed) == 1
 
 
 @pytest.fixture(scope='module')
@@ -496,6 +502,79 @@ def test_what_cannot_be_reached_is_no_damage(copy, monkeypatch):
   assert str(error.value).endswith('run the same command again.')
 
 
+def raise_in_restore(monkeypatch, error):
+  def fail(*_, **__):
+    raise error
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'restore', fail)
+
+
+TRANSIENT = {
+  'permission': PermissionError(errno.EACCES, 'Permission denied'),
+  'device': OSError(errno.EIO, 'Input/output error'),
+  'network folder': OSError(errno.ESTALE, 'Stale file handle'),
+  'timeout': TimeoutError('timed out'),
+  'connection': ConnectionResetError(errno.ECONNRESET, 'reset by peer'),
+  'memory': MemoryError(),
+  'tensorstore': ValueError("UNKNOWN: failed to open [os_error_code='5']"),
+}
+
+
+@pytest.mark.parametrize('cause', TRANSIENT)
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_a_transient_error_is_not_damage(written, monkeypatch, cause, wrapped):
+  error = TRANSIENT[cause]
+  if wrapped:
+    error = RuntimeError('in a thread of Orbax')
+    error.__cause__ = TRANSIENT[cause]
+  raise_in_restore(monkeypatch, error)
+  with pytest.raises(ckpt.OutOfReach) as caught:
+    restore(written, 3, numbers())
+  line = str(caught.value)
+  assert line.startswith(f'{written}/3: cannot be read (')
+  assert line.endswith('run the same command again.')
+  assert '()' not in line
+  assert '\n' not in line
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    FileNotFoundError(errno.ENOENT, 'No such file or directory'),
+    NotADirectoryError(errno.ENOTDIR, 'Not a directory'),
+    IsADirectoryError(errno.EISDIR, 'Is a directory'),
+    ValueError("NOT_FOUND: failed to open [os_error_code='2']"),
+    ValueError('FAILED_PRECONDITION: invalid blosc-compressed data'),
+  ],
+)
+def test_a_missing_or_misformatted_file_is_damage(written, monkeypatch, error):
+  raise_in_restore(monkeypatch, error)
+  with pytest.raises(CheckpointError, match='resume with the config') as caught:
+    restore(written, 3, numbers())
+  assert not isinstance(caught.value, ckpt.OutOfReach)
+
+
+@pytest.mark.parametrize('file', ['data/layout.json', 'params/d/*'])
+def test_a_file_that_storage_cannot_open_is_not_damage(copy, file):
+  """A link to itself fails with ELOOP, for Python and for TensorStore."""
+  for path in list((copy / '3').glob(file)):
+    path.unlink()
+    path.symlink_to(path)
+  with pytest.raises(ckpt.OutOfReach):
+    restore(copy, 3, numbers())
+
+
+def test_metrics_that_cannot_be_read_now_are_not_damage(copy):
+  path = copy / '1' / 'metrics' / 'metrics'
+  path.parent.mkdir()
+  path.symlink_to('/proc/self/mem')  # reading address 0 fails with EIO
+  with pytest.raises(ckpt.OutOfReach) as caught:
+    saved_model.load_model(copy)
+  assert str(caught.value) == (
+    f'{path}: cannot be read (Input/output error); run the same command again.'
+  )
+
+
 def test_metrics_that_are_damaged_are_named(copy):
   (copy / '1' / 'metrics').mkdir()
   (copy / '1' / 'metrics' / 'metrics').write_text('{"val/lo')
@@ -588,8 +667,8 @@ def test_the_other_process_is_told_of_a_problem(
   of_two_processes, problem, kind
 ):
   read, told = of_two_processes
-  with pytest.raises(OSError, match=problem):
-    read(OSError(problem), FINE)
+  with pytest.raises(ValueError, match=problem):
+    read(ValueError(problem), FINE)
   assert told == [kind]
 
 
@@ -599,7 +678,7 @@ def test_all_wait_where_one_cannot_reach_what_another_finds_damaged(
   """None puts aside what may be whole."""
   read, told = of_two_processes
   with pytest.raises(ckpt.OutOfReach, match='process 1 cannot'):
-    read(OSError('torn'), OUT_OF_REACH)
-  with pytest.raises(OSError, match='UNAVAILABLE'):
-    read(OSError('UNAVAILABLE'), DAMAGED)
+    read(ValueError('torn'), OUT_OF_REACH)
+  with pytest.raises(ValueError, match='UNAVAILABLE'):
+    read(ValueError('UNAVAILABLE'), DAMAGED)
   assert told == [DAMAGED, OUT_OF_REACH]

@@ -132,7 +132,7 @@ BAD = {
   ),
   'init_from': (
     {'init_from': 'nowhere'},
-    r'config\.init_from: nowhere/checkpoints: no checkpoint directory there\.',
+    r'config\.init_from: nowhere/checkpoints: no such checkpoint directory\.',
   ),
   'trainable': (
     {'trainable': (('autoencoder/.*', 0.0), ('[b-z].*', 1.0), ('a', 1.0))},
