@@ -64,6 +64,10 @@ class Saver:
     args = (step, _copy(state), place, model, metrics)
     self._pending = self._thread.submit(self._write_and_wait, *args)
 
+  def reached_preemption(self, step: int) -> bool:
+    """Whether the platform stops the run, in any of its processes."""
+    return self._checkpoints.reached_preemption(step)
+
   def wait(self) -> None:
     """Waits until the last checkpoint is complete.
 

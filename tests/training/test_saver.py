@@ -3,19 +3,21 @@
 import contextlib
 import dataclasses
 import threading
+import types
 
 import grain
 import jax
 import jax.numpy as jnp
 import nano
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.input.streams import BatchIterator
-from synermedgen_jax.training import resuming
+from synermedgen_jax.training import loop, resuming
 from synermedgen_jax.training.saver import Saver
 from synermedgen_jax.training.train_state import TrainState
 
@@ -127,6 +129,72 @@ def test_what_went_wrong_in_the_thread_is_told_next(
     with pytest.raises(ckpt.CheckpointError, match='the disk is full'):
       getattr(saver, later)(*args)
   saver.close()  # told once
+
+
+@pytest.fixture
+def closed(monkeypatch):
+  """The managers that were closed, in order."""
+  managers, close = [], ocp.CheckpointManager.close
+
+  def closing(self):
+    managers.append(self)
+    close(self)
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'close', closing)
+  return managers
+
+
+class Data:
+  describe = None
+
+  def __iter__(self):
+    return numbers(0)
+
+
+def raising(*args, **kwargs):
+  raise RuntimeError('raised')
+
+
+def test_resuming_closes_the_manager_if_it_fails(
+  tmp_path, parts, closed, monkeypatch
+):
+  state, abstract = parts
+  with opened(tmp_path, NEVER) as saver:
+    saver.save(3, state, numbers(0), nano.MODEL, {})
+  closed.clear()
+  checkpoints = ckpt.manager(tmp_path)
+  monkeypatch.setattr(ckpt, 'restore', raising)
+  with pytest.raises(RuntimeError, match='raised'):
+    resuming.resume(lambda: checkpoints, abstract, numbers(0))
+  assert closed == [checkpoints]
+
+
+@pytest.mark.parametrize('failing', ['create', 'provenance', 'record', None])
+def test_training_closes_the_manager_however_it_ends(
+  tmp_path, parts, closed, monkeypatch, failing
+):
+  state, abstract = parts
+  steps = 1 if failing else 0
+  run = types.SimpleNamespace(
+    config={},
+    data=Data(),
+    mesh=make_mesh((1, 1, 1)),
+    state=abstract,
+    store=None,
+    create=raising if failing == 'create' else lambda: state,
+    loop=loop.LoopConfig(steps=steps, rate=float),
+  )
+  monkeypatch.setattr(loop, 'jit_steps', lambda run: (None, None))
+  keep = raising if failing == 'provenance' else lambda *_: None
+  monkeypatch.setattr(loop.provenance, 'keep', keep)
+  if failing == 'record':
+    monkeypatch.setattr(loop, 'Record', raising)
+  if failing:
+    with pytest.raises(RuntimeError, match='raised'):
+      loop.train(run, tmp_path)
+  else:
+    assert loop.train(run, tmp_path) is state
+  assert len(closed) == 1
 
 
 def test_several_processes_save_in_step(tmp_path, parts, monkeypatch):
