@@ -1,4 +1,4 @@
-"""How every command runs: its flags, its --help, its errors, its exit codes."""
+"""Runs a command: flags, --help, error lines and exit codes."""
 
 import importlib.util
 import os

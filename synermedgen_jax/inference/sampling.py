@@ -42,8 +42,8 @@ class Guidance:
     image: scale of the image guidance; values up to 1 turn it off. Unlike in
       BAGEL, image guidance works without text guidance.
     interval: timesteps t with interval[0] < t <= interval[1] are guided.
-    renorm: which norm of the guided velocity is limited to that of the
-      unguided one: the norm over all tokens of an image (`global`), of each
+    renorm: norm of the guided velocity that is limited to that of the unguided
+      one: the norm over all tokens of an image (`global`), of each
       token (`channel`), or of each token after text guidance and before image
       guidance (`text_channel`).
     renorm_min: lower bound of the factor that reduces the norm.
