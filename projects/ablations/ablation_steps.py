@@ -3,8 +3,8 @@
   python -m projects.ablations.ablation_steps --init_from=weights/small \\
       [--stage1_steps=1600] [--stage2_steps=2500] [--config.KEY=VALUE ...]
 
-Every arm gets the operations of Stage I + II. A config that starts from the base
-has all of them, a Stage II that starts from a Stage I has those of Stage II.
+Every arm gets the operations of Stage I + II. A config that starts from the
+base has all of them, a Stage II that starts from a Stage I those of Stage II.
 Options of the form --config.KEY=VALUE apply to all configs. Prints a line
 `NAME STEPS` per config, and the operations of its step to stderr.
 """

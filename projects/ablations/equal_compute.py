@@ -1,8 +1,8 @@
 """Numbers of steps at which runs need equally many operations.
 
-Operations are counted from shapes with dense attention, which XLA uses on a CPU.
-So they depend on the capacity of rows and on the trained parameters, not on the
-fill of the rows.
+Operations are counted from shapes with dense attention, as XLA computes it on a
+CPU. So they depend on the capacity of rows and on the trained parameters, not
+on the fill of rows.
 """
 
 from __future__ import annotations

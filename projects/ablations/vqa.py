@@ -1,7 +1,7 @@
 """Ordinary medical VQA about single slices, the control of the ablations.
 
-Questions: is there a lesion, on which side is it, how large is it, which organ is
-the largest? Slices in which an answer would be ambiguous have no such question.
+Questions: is there a lesion, on which side is it, how large is it, which organ
+is the largest? A question with an ambiguous answer is left out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Asked = tuple[SliceRef, str, str]
 def ask(
   finding: Finding, image: Float[np.ndarray, 'h w']
 ) -> Iterator[tuple[str, str]]:
-  """Kinds of `QUESTIONS` with an unambiguous answer in a slice, and the answers.
+  """Kinds of `QUESTIONS` with a clear answer in a slice, and their answers.
 
   Side is that of the patient, not of the image. Size is small, medium or large:
   the diameter of a circle of the lesion's area is up to 26 mm, up to 40 mm or
@@ -122,8 +122,8 @@ def balanced(
 ) -> list[Asked]:
   """Draws questions, alternating between kinds and between answers of a kind.
 
-  A kind ends when questions with one answer are left, so two answers are equally
-  frequent.
+  A kind ends once only one of its answers has questions left, so that answers
+  are equally frequent.
 
   Args:
     asked: all questions.

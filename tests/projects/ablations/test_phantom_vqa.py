@@ -117,4 +117,4 @@ def test_phantoms_that_are_not_there_are_refused(root, tmp_path):
     f'--store={root}/store',
     f'--output={tmp_path}/out',
   )
-  assert_refused(result, 'phantoms.json: is not that of a whole set')
+  assert_refused(result, 'phantoms.json: does not describe a complete set')
