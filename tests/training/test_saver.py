@@ -1,4 +1,4 @@
-"""The loop goes on while a checkpoint is written, and it is written whole."""
+"""The loop continues while a checkpoint is written, which is complete."""
 
 import contextlib
 import dataclasses
@@ -67,7 +67,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize('small', [NEVER, ALWAYS])
-def test_what_is_saved_is_what_was_then(tmp_path, parts, small):
+def test_a_save_has_the_state_at_its_call(tmp_path, parts, small):
   """The next step takes the state's memory, and the data go on."""
   state, abstract = parts
   held = jax.tree.map(np.array, state)
@@ -78,14 +78,14 @@ def test_what_is_saved_is_what_was_then(tmp_path, parts, small):
     jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)(spent)
     next(iterator.streams[0])
   resumed = numbers(0)
-  step, found = read(tmp_path, abstract, resumed)
+  step, restored = read(tmp_path, abstract, resumed)
   assert step == 3
-  assert_same(dataclasses.replace(held, step=np.int32(3)), found)
+  assert_same(dataclasses.replace(held, step=np.int32(3)), restored)
   assert next(resumed.streams[0]) == 4
 
 
 @pytest.mark.parametrize('small', [NEVER, ALWAYS])
-def test_each_save_is_whole_before_the_next_and_at_the_end(
+def test_each_save_is_complete_before_the_next_and_at_the_end(
   tmp_path, parts, small
 ):
   state, abstract = parts
@@ -114,7 +114,7 @@ def test_the_loop_does_not_wait_for_a_small_state(tmp_path, parts, monkeypatch):
 
 
 @pytest.mark.parametrize('later', ['save', 'wait', 'close'])
-def test_what_went_wrong_in_the_thread_is_told_next(
+def test_an_error_in_the_thread_is_raised_by_the_next_call(
   tmp_path, parts, monkeypatch, later
 ):
   def full(*args, **kwargs):
