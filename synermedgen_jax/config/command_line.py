@@ -60,7 +60,7 @@ def error_text(error: Exception) -> str:
 
 
 def _parse(argv: Sequence[str], required: Sequence[str]) -> list[str]:
-  """Parses the command line; `UsageError` for whatever is wrong with it."""
+  """Parses the command line; raises `UsageError` if it is wrong."""
   if not _HELP.isdisjoint(argv[1:]):
     print(_help(required))
     sys.exit(0)

@@ -262,8 +262,8 @@ def test_samples_are_those_of_the_library(by_example):
   load_jax_params(rival, random_params(TINY))
   sampler = Sampler(rival, prompts, latents, config, by_example=by_example)
   for _ in range(2):  # the second time over the first one's keys
-    found = sampler.run(torch.from_numpy(noise))
-    np.testing.assert_allclose(found, samples, atol=1e-4, rtol=1e-4)
+    computed = sampler.run(torch.from_numpy(noise))
+    np.testing.assert_allclose(computed, samples, atol=1e-4, rtol=1e-4)
   assert np.abs(samples - noise).max() > 0.1
 
 
