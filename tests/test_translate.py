@@ -371,11 +371,11 @@ def test_values_of_another_modality_are_refused_unless_forced(
 
 
 OUTPUTS = {
-  'the input': (lambda folder: folder / 'cbct.nii.gz', 'is also the input'),
-  'a link to it': (lambda folder: link(folder), 'is also the input'),
+  'the input': (lambda folder: folder / 'cbct.nii.gz', 'is the input'),
+  'a link to it': (lambda folder: link(folder), 'is the input'),
   'a folder': (lambda folder: folder / 'folder.nii.gz', 'is a folder'),
-  'below a file': (lambda folder: folder / 'file/o.nii.gz', 'not a folder'),
-  'too long': (lambda folder: folder / f'{"o" * 244}.nii.gz', 'too long'),
+  'below a file': (lambda folder: folder / 'file/o.nii.gz', 'is not a folder'),
+  'too long': (lambda folder: folder / f'{"o" * 250}.nii.gz', 'has 257 bytes'),
 }
 
 
@@ -427,6 +427,8 @@ def test_a_failure_leaves_an_earlier_output_and_nothing_else(
   monkeypatch.setattr(nib, 'save', full)
   found = translate(nano_runs / 'stage2', source, output)
   assert found[0] == 1
-  assert found[2].splitlines()[-1] == 'Error: no space left on device'
+  assert found[2].splitlines()[-1] == (
+    f'Error: {output}: cannot be written (no space left on device).'
+  )
   assert [path.name for path in output.parent.iterdir()] == [output.name]
   assert output.read_bytes() == b'earlier'

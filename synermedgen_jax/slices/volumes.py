@@ -251,7 +251,7 @@ def _nearest_folder(path: Path) -> Path:
   while not os.path.lexists(folder):
     folder = folder.parent
   if not folder.is_dir():
-    raise VolumeError(f'{path}: cannot be written, {folder} is no folder.')
+    raise VolumeError(f'{path}: cannot be written, {folder} is not a folder.')
   longest = os.pathconf(folder, 'PC_NAME_MAX')
   for part in path.relative_to(folder).parts:
     length = len(os.fsencode(part))

@@ -395,7 +395,7 @@ def test_only_geometry_modality_and_subject_reach_the_store(real):
     {Modality.CT: real / 'CT', Modality.PET: real / 'PT'},
   )
   spec = SliceSpec(canvas=32)
-  case = ingest(files, 'train', Settings(spec, (Modality.CT,))).case
+  case = ingest(files, Settings(spec, (Modality.CT,))).case
   text = json.dumps(case.to_json())
   assert PATIENT not in text
   assert 'SECRET' not in text

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from volume_files import disc, write_nifti
 
 from synermedgen_jax.core.modalities import Modality
-from synermedgen_jax.slices import volumes as volumes_module
+from synermedgen_jax.slices import nifti
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.ingest import Settings, ingest
 from synermedgen_jax.slices.public_datasets import find_cases
@@ -240,8 +240,8 @@ def another_shape(path: Path) -> None:
   write(path, values(Modality.MR)[:, :-2].astype(np.float32))
 
 
-def not_gzip(path: Path) -> None:
-  path.write_bytes(gzip.decompress(path.read_bytes()))
+def not_a_volume(path: Path) -> None:
+  path.write_bytes(gzip.compress(b'Not a volume.' * 99))
 
 
 BROKEN = {
@@ -249,7 +249,7 @@ BROKEN = {
   not_numbers: '1 of 3456 voxels are NaN',
   truncated: 'cannot be read, truncated',
   constant: 'is empty, every voxel is 7',
-  not_gzip: 'cannot be read',
+  not_a_volume: 'has no NIfTI header',
 }
 
 
@@ -295,14 +295,13 @@ def test_contrasts_of_different_shape_are_resampled(tmp_path, name):
 def test_a_file_that_may_not_be_read_is_named(tmp_path, name, monkeypatch):
   """Not by its permissions, which root may ignore."""
   path = lay_out(tmp_path, name)[MINIATURES[name].source]
-  load = nib.load
 
-  def refuse(file):
+  def refuse(file, mode):
     if Path(file) == path:
       raise PermissionError(13, 'Permission denied', str(file))
-    return load(file)
+    return open(file, mode)
 
-  monkeypatch.setattr(volumes_module.nib, 'load', refuse)
+  monkeypatch.setattr(nifti, 'open', refuse, raising=False)
   with pytest.raises(VolumeError, match='Permission denied') as error:
     taken(name, tmp_path)
   assert str(error.value).startswith(f'{path}: ')

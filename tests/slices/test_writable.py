@@ -70,13 +70,13 @@ def test_folder_at_the_output_is_refused(tmp_path):
 
 def test_parent_that_is_a_file_is_refused(tmp_path):
   (tmp_path / 'runs').write_bytes(b'')
-  refused('runs is no folder', tmp_path / 'runs/ct.nii.gz')
-  refused('runs is no folder', tmp_path / 'runs/deep/ct.nii.gz')
+  refused('runs is not a folder', tmp_path / 'runs/ct.nii.gz')
+  refused('runs is not a folder', tmp_path / 'runs/deep/ct.nii.gz')
 
 
 def test_parent_that_is_a_broken_link_is_refused(tmp_path):
   (tmp_path / 'runs').symlink_to(tmp_path / 'none')
-  refused('runs is no folder', tmp_path / 'runs/ct.nii.gz')
+  refused('runs is not a folder', tmp_path / 'runs/ct.nii.gz')
 
 
 def test_folder_without_permission_is_refused(tmp_path, monkeypatch):
