@@ -5,7 +5,6 @@ the ways that the sets and their copies are known to have.
 """
 
 import dataclasses
-import gzip
 from pathlib import Path
 
 import nibabel as nib
@@ -240,16 +239,11 @@ def another_shape(path: Path) -> None:
   write(path, values(Modality.MR)[:, :-2].astype(np.float32))
 
 
-def not_gzip(path: Path) -> None:
-  path.write_bytes(gzip.decompress(path.read_bytes()))
-
-
 BROKEN = {
   four_dimensional: 'has shape (24, 24, 6, 2)',
   not_numbers: '1 of 3456 voxels are NaN',
   truncated: 'cannot be read, truncated',
   constant: 'is empty, every voxel is 7',
-  not_gzip: 'cannot be read',
 }
 
 
