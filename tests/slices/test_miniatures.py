@@ -14,7 +14,6 @@ import SimpleITK as sitk
 from volume_files import disc, write_nifti
 
 from synermedgen_jax.core.modalities import Modality
-from synermedgen_jax.slices import volumes as volumes_module
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.ingest import Settings, ingest
 from synermedgen_jax.slices.public_datasets import find_cases
@@ -289,14 +288,14 @@ def test_contrasts_of_different_shape_are_resampled(tmp_path, name):
 def test_a_file_that_may_not_be_read_is_named(tmp_path, name, monkeypatch):
   """Not by its permissions, which root may ignore."""
   path = lay_out(tmp_path, name)[MINIATURES[name].source]
-  load = nib.load
+  open_file = Path.open
 
-  def refuse(file):
-    if Path(file) == path:
+  def refuse(file, *args, **more):
+    if file == path:
       raise PermissionError(13, 'Permission denied', str(file))
-    return load(file)
+    return open_file(file, *args, **more)
 
-  monkeypatch.setattr(volumes_module.nib, 'load', refuse)
+  monkeypatch.setattr(Path, 'open', refuse)
   with pytest.raises(VolumeError, match='Permission denied') as error:
     taken(name, tmp_path)
   assert str(error.value).startswith(f'{path}: ')
