@@ -1,16 +1,21 @@
-"""Times attention over packed examples, against its length.
+"""Times attention over packed examples of increasing length.
 
   python -m benchmarks.attention --lengths=1024,2048,4096,8192
 
 A row is full of synthesis examples of one length (a source's latents and ViT
-tokens, an instruction, a noised target: 804 tokens), so what is visible grows
-linearly with the row. Prints for every implementation that runs on this
-device: milliseconds of the forward pass and of both passes together, the
-compiler's figure of the memory for temporaries, the rate at which the visible
-pairs of a query and a key are computed (products of both passes, 4 and 10
-numbers of a head a pair; recomputation is not counted), the time's ratio to
-dense attention in the same run, and with `--errors` the relative error
-|x - x'| / |x'| of the output and of dq, dk, dv beside dense float32 attention.
+tokens, an instruction, a noised target: 804 tokens), so the number of visible
+pairs of a query and a key grows linearly with the row. Prints for every
+implementation that runs on this device:
+
+* milliseconds of the forward pass, and of both passes together;
+* memory of temporaries, from the compiler;
+* TFLOP/s over visible pairs: per pair, query head and unit of head width, 4
+  operations in the forward pass and 10 in the backward pass, without
+  recomputation;
+* the ratio of its time to that of dense attention in the same run;
+* with `--errors`, the relative errors |x - x'| / |x'| of the output, dq, dk and
+  dv, where x' is from dense float32 attention.
+
 `--tiles=all` tries every tile size of the kernels.
 """
 
@@ -36,23 +41,36 @@ from synermedgen_jax.models.kernels.block_pairs import (
 )
 
 _LENGTHS = flags.DEFINE_list(
-  'lengths', ['1024', '2048', '4096', '8192', '16384', '32768'], 'Tokens.'
+  'lengths',
+  ['1024', '2048', '4096', '8192', '16384', '32768'],
+  'Lengths of the row, in tokens.',
 )
-_HEADS = flags.DEFINE_list('heads', ['28', '4'], 'Query and key/value heads.')
-_DIM = flags.DEFINE_integer('dim', 128, 'Of a head.')
+_HEADS = flags.DEFINE_list(
+  'heads', ['28', '4'], 'Numbers of query heads and of key/value heads.'
+)
+_DIM = flags.DEFINE_integer('dim', 128, 'Width of a head.')
 _DTYPE = flags.DEFINE_enum(
-  'dtype', 'bfloat16', ['bfloat16', 'float32'], 'Of the arrays.'
+  'dtype',
+  'bfloat16',
+  ['bfloat16', 'float32'],
+  'Dtype of queries, keys and values.',
 )
-_REPEATS = flags.DEFINE_integer('repeats', 3, 'Timed runs; their median.')
+_REPEATS = flags.DEFINE_integer(
+  'repeats', 3, 'Number of timed runs; the median is printed.'
+)
 _MOST_MEMORY = flags.DEFINE_float(
-  'most_memory', 8.0, 'GB of temporaries beyond which a case is left out.'
+  'most_memory', 8.0, 'Skip cases that need more memory for temporaries, in GB.'
 )
 _TILES = flags.DEFINE_enum(
   'tiles', 'default', ['default', 'all'], 'Tile sizes of the GPU kernels.'
 )
-_ONLY = flags.DEFINE_list('only', [], 'Implementations; empty = all.')
-_ERRORS = flags.DEFINE_bool('errors', False, 'Compare with dense float32.')
-_OUTPUT = flags.DEFINE_string('output', '', 'A file for JSON lines.')
+_ONLY = flags.DEFINE_list('only', [], 'Implementations to time; empty = all.')
+_ERRORS = flags.DEFINE_bool(
+  'errors', False, 'Print errors relative to dense float32 attention.'
+)
+_OUTPUT = flags.DEFINE_string(
+  'output', '', 'File to append one JSON object per row of the table to.'
+)
 
 _BLOCK = 512
 
@@ -69,19 +87,19 @@ def _cudnn(query, key, value, *layout):
 
 
 def candidates() -> dict:
-  """Name to function of what runs on this device, the dense one first."""
+  """Implementations that run on this device, by name, the dense one first."""
   device = jax.devices()[0]
-  found = {
+  attends = {
     name: entry.attend
     for name, entry in IMPLEMENTATIONS.items()
     if entry.platform in (None, device.platform)
   }
   if device.platform == 'gpu':
-    found['cudnn'] = _cudnn
+    attends['cudnn'] = _cudnn
     if device.compute_capability != '9.0' or _DTYPE.value == 'float32':
-      found.pop('pallas_hopper')
+      attends.pop('pallas_hopper')
     if _TILES.value == 'all':
-      found |= {
+      attends |= {
         f'pallas_gpu {b.q}x{b.k}': functools.partial(gpu.attention, blocks=b)
         for b in (
           gpu.Blocks(128, 64),
@@ -89,8 +107,8 @@ def candidates() -> dict:
           gpu.Blocks(128, 128),
         )
       }
-    if _TILES.value == 'all' and 'pallas_hopper' in found:
-      found |= {
+    if _TILES.value == 'all' and 'pallas_hopper' in attends:
+      attends |= {
         'pallas_hopper ' + '/'.join(map(str, sizes)): functools.partial(
           hopper.attention, tiles=hopper_tiles.Tiles(*sizes)
         )
@@ -99,7 +117,7 @@ def candidates() -> dict:
   only = _ONLY.value
   return {
     name: attend
-    for name, attend in found.items()
+    for name, attend in attends.items()
     if not only or name.split()[0] in only
   }
 
@@ -113,7 +131,7 @@ _HOPPER_TILES = (
 
 
 def _seconds(call, *args) -> float:
-  """The median of a call's times; calls are queued in groups on a GPU."""
+  """Median time of a call; on a GPU, calls are queued in groups."""
   group = 10 if jax.default_backend() == 'gpu' else 1
   times = []
   for _ in range(_REPEATS.value):
@@ -134,7 +152,7 @@ def _both_passes(attend):
 
 
 def _measure(attend, qkv, upstream, layout) -> dict:
-  """Times and memory; empty where the memory would not do."""
+  """Times and memory; only the memory if it exceeds `--most_memory`."""
   both = _both_passes(attend).lower(qkv, upstream, layout).compile()
   memory = both.memory_analysis().temp_size_in_bytes
   if memory > _MOST_MEMORY.value * 1e9:
@@ -211,7 +229,7 @@ def main(argv):
       }
       try:
         record |= _measure(attend, qkv, upstream, layout)
-      except Exception as error:  # One that fails is a line of the table.
+      except Exception as error:  # a failure is a row of the table
         record['error'] = f'{type(error).__name__}: {error}'[:400]
       values = record.pop('values', None)
       if expected and values:

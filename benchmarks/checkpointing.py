@@ -1,11 +1,11 @@
-"""Time of the train loop and its checkpoints beside the compiled step.
+"""Times the train loop and its checkpoints, without the compiled step.
 
   python -m benchmarks.checkpointing [--model=tiny] [--steps=200]
 
-The loop runs whole, with the demo's Stage I batch and state, but its step does
-nothing: what is left is the loop's own. A save blocks the loop while arrays are
-copied, and then writes in the background (`training/saver.py`). On two CPU
-cores: see docs/running.md.
+The complete loop runs with the batch and the state of the demo's Stage I and a
+step that does nothing, so the time per step is that of the loop. A save blocks
+the loop while arrays are copied, and then writes in the background
+(`training/saver.py`). docs/running.md has the times on two CPU cores.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ _MODEL = flags.DEFINE_string(
   'model', 'tiny', 'tiny or small with their own configs, or another preset.'
 )
 _STAGE = flags.DEFINE_enum(
-  'stage', 'stage1', stages.STAGES, 'The stage whose state is saved.'
+  'stage', 'stage1', stages.STAGES, 'Stage whose state is saved.'
 )
 _LAYERS = flags.DEFINE_integer(
   'layers', 0, "Layers of the language model; 0 = the preset's."
@@ -42,12 +42,14 @@ _LAYERS = flags.DEFINE_integer(
 _VOCAB = flags.DEFINE_integer(
   'vocab', 0, "Vocabulary of the language model; 0 = the preset's."
 )
-_STEPS = flags.DEFINE_integer('steps', 400, 'Steps of the idle loop.', 0)
+_STEPS = flags.DEFINE_integer(
+  'steps', 400, 'Steps of the loop with an idle step; 0 = time saves only.', 0
+)
 _SAVES = flags.DEFINE_integer('saves', 5, 'Checkpoints to write.', 1)
 
 
 class OneBatch:
-  """Data that cost nothing: the same batch again and again."""
+  """An endless iterator over one batch, which takes no time to read."""
 
   numbers = np.zeros((1, 1), int)
   layout: ClassVar[dict] = {}
@@ -69,7 +71,7 @@ class OneBatch:
 
 
 def _run() -> loop.Run:
-  """The stage, its language model made smaller if flags say so."""
+  """The stage, with `--layers` and `--vocab` of its language model."""
   config = stages.stage_config(_STAGE.value, _MODEL.value)
   smaller = {'layers': _LAYERS.value, 'vocab': _VOCAB.value}
   smaller = {key: value for key, value in smaller.items() if value}
@@ -102,7 +104,7 @@ def _idle_step(run: loop.Run, batch: PackedBatch):
 
 
 def _seconds_a_step(run: loop.Run, steps: int) -> float:
-  """Of the whole loop around an idle step, without its compilation."""
+  """Median seconds per step of the loop with an idle step."""
   batch = _batch(run)
   loop.make_train_step = _idle_step(run, batch)
   run = dataclasses.replace(
@@ -122,7 +124,7 @@ def _seconds_a_step(run: loop.Run, steps: int) -> float:
 
 
 def _save_seconds(run: loop.Run, saves: int) -> tuple[float, float, float]:
-  """MB, and the medians of seconds that a save blocks, and that it takes."""
+  """Size in MB of a save, median seconds that it blocks the loop and in all."""
   state = run.create()
   blocked, taken = [], []
   with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +137,7 @@ def _save_seconds(run: loop.Run, saves: int) -> tuple[float, float, float]:
       taken.append(time.perf_counter() - start)
     saver.close()
   size = sum(x.nbytes for x in jax.tree.leaves(state)) / 1e6
-  # The first save makes threads and caches.
+  # The first save starts threads and fills caches.
   return size, statistics.median(blocked[1:]), statistics.median(taken[1:])
 
 

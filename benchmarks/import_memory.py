@@ -2,12 +2,11 @@
 
   python -m benchmarks.import_memory --directory=DIR
 
-Writes checkpoints of BAGEL-7B-MoT's width and few layers, random numbers in
-bfloat16 (7 GB with 4 of the 28 layers), imports and exports them in processes
-of their own, and removes them. Needs 21 GB of disk. Prints the peak resident
-size above that of the interpreter with everything imported, the time, and the
-peak that 28 layers would have if it went on along the line through the
-numbers of layers measured.
+Writes checkpoints of BAGEL-7B-MoT's width with few layers of random bfloat16
+numbers (7 GB with 4 of the 28 layers), imports and exports each in a process of
+its own, and removes them. Needs 21 GB of disk. Prints the time, and the peak
+resident size minus that of the interpreter after all imports. A line through
+the measured numbers of layers gives the peak for 28 layers.
 """
 
 import dataclasses
@@ -28,7 +27,9 @@ from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.interop import bagel_configs, bagel_weights, tensor_files
 from synermedgen_jax.models.presets import bagel_7b
 
-_DIRECTORY = flags.DEFINE_string('directory', None, 'A folder with room.')
+_DIRECTORY = flags.DEFINE_string(
+  'directory', None, 'Folder for the checkpoints.'
+)
 _LAYERS = flags.DEFINE_list('layers', ['2', '4'], 'Numbers of layers to try.')
 
 # VmHWM is the peak of this process alone; rusage remembers its parent's.
@@ -51,12 +52,12 @@ run_command(main)
 
 
 def _write_checkpoint(directory: Path, layers: int) -> int:
-  """A model of random numbers in BAGEL's files; returns the bytes written."""
+  """Writes random weights in BAGEL's format; returns the number of bytes."""
   model = bagel_7b()
   model = dataclasses.replace(
     model, llm=dataclasses.replace(model.llm, layers=layers)
   )
-  # Too long for the compressor to see that it repeats.
+  # Repeats, at a distance too long for the compressor to use.
   pool = np.random.default_rng(0).normal(scale=0.02, size=2**23)
   pool = pool.astype(jnp.bfloat16)
 
@@ -78,7 +79,7 @@ def _write_checkpoint(directory: Path, layers: int) -> int:
 
 
 def _run(command: str, *arguments: str) -> tuple[int, float, float]:
-  """Peak resident bytes above the interpreter's, seconds, CPU seconds."""
+  """Peak resident bytes minus the interpreter's, seconds, CPU seconds."""
   start, busy = time.perf_counter(), _cpu_seconds()
   child = subprocess.run(
     [sys.executable, '-c', _CHILD, command, *arguments],
@@ -92,7 +93,7 @@ def _run(command: str, *arguments: str) -> tuple[int, float, float]:
 
 
 def _cpu_seconds() -> float:
-  """Of all children so far."""
+  """CPU seconds of all child processes so far."""
   usage = resource.getrusage(resource.RUSAGE_CHILDREN)
   return usage.ru_utime + usage.ru_stime
 

@@ -1,17 +1,17 @@
-"""How fast slices go from disk to packed rows.
+"""Measures the speed of slices from disk to packed rows.
 
   python -m benchmarks.input_pipeline --store=runs/demo/store \\
       --root=runs/demo/phantoms/brain
 
-* `prepare`'s work on a case (read, resample, window, mask, alignment, write),
-  in slices a second of one process, beside a plain loop that reads the same
-  files with nibabel and does nothing else.
-* Random slices from the store and from the `.nii.gz` they came from.
-* The training pipeline of each stage, one thread: examples and tokens a
-  second, how full the two streams are, and the time of a batch beside that of
-  the step that it feeds (which hides it, if it is the longer one).
-* The manifest and the sampler for a million pairs and three million examples
-  of tasks about them: seconds and memory.
+* `prepare` on a case (read, resample, window, mask, alignment, write): slices
+  per second of one process, next to a loop that only reads the same files with
+  nibabel.
+* Random slices: milliseconds from the store and from the `.nii.gz` files.
+* The training pipeline of each stage with one thread: examples and tokens per
+  second, fill of the two streams, and milliseconds of a batch and of its step.
+  The batch costs nothing if the step takes longer.
+* A manifest of a million pairs, and the sampler of four tasks over it: seconds
+  and memory.
 """
 
 import json
@@ -39,13 +39,15 @@ from synermedgen_jax.tasks.registry import TASKS
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.build import build
 
-_STORE = flags.DEFINE_string('store', 'runs/demo/store', 'A slice store.')
+_STORE = flags.DEFINE_string('store', 'runs/demo/store', 'Slice store.')
 _ROOT = flags.DEFINE_string(
-  'root', 'runs/demo/phantoms/brain', 'Folders of the same subjects.'
+  'root', 'runs/demo/phantoms/brain', 'Subject folders that the store is from.'
 )
-_REGION = flags.DEFINE_string('region', 'brain', 'Theirs.')
-_CASES = flags.DEFINE_integer('cases', 6, 'How many of them.')
-_PAIRS = flags.DEFINE_integer('pairs', 1_000_000, 'Of the large manifest.')
+_REGION = flags.DEFINE_string('region', 'brain', 'Region of these subjects.')
+_CASES = flags.DEFINE_integer('cases', 6, 'Number of subjects to prepare.')
+_PAIRS = flags.DEFINE_integer(
+  'pairs', 1_000_000, 'Number of pairs of the large manifest.'
+)
 _READS = 200
 _BATCHES = 30
 
@@ -66,12 +68,12 @@ def _prepare(cases: list[CaseFiles]) -> None:
   )
   with tempfile.TemporaryDirectory() as folder:
     writer = StoreWriter(f'{folder}/store', {'canvas': 64})
-    start, made = time.perf_counter(), 0
+    start, written = time.perf_counter(), 0
     for case in cases:
-      found = ingest(case, settings)
-      writer.write_case(found.case, found.volumes, found.mask)
-      made += _slices(found.volumes.values())
-    ours = made / (time.perf_counter() - start)
+      ingested = ingest(case, settings)
+      writer.write_case(ingested.case, ingested.volumes, ingested.mask)
+      written += _slices(ingested.volumes.values())
+    ours = written / (time.perf_counter() - start)
   print(
     f'prepare: {ours:,.0f} slices/s a process; nibabel alone, reading only: '
     f'{plain:,.0f} slices/s; {ours / plain:.2f} of it'
@@ -91,7 +93,7 @@ def _random_slices(store: SliceStore, cases: list[CaseFiles]) -> None:
     names = list(case.modalities)
     modality = names[rng.integers(len(names))]
     picks.append((case, modality, int(rng.integers(case.shape[0]))))
-  # Opened anew: nothing is in its cache.
+  # Opened again, with an empty cache.
   store = SliceStore.open(store.path)
   start = time.perf_counter()
   for case, modality, index in picks:
@@ -152,7 +154,7 @@ def _pipeline(store: SliceStore, name: str) -> None:
 
 
 def _large_manifest(store: SliceStore, folder: Path) -> int:
-  """A store without voxels, of so many pairs; returns how many."""
+  """Writes a store of `--pairs` pairs without voxels; returns their number."""
   count = cases = 0
   with (folder / 'manifest.jsonl').open('w') as file:
     while count < _PAIRS.value:
@@ -191,7 +193,7 @@ def _scale(store: SliceStore) -> None:
 
 
 def _peak_memory() -> float:
-  """Of this process so far, GB."""
+  """Peak memory of this process so far, GB."""
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

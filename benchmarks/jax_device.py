@@ -1,4 +1,4 @@
-"""JAX's device in the benchmarks: its name, its memory, waiting for it."""
+"""Name and peak memory of JAX's device, and times of calls on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ seconds = functools.partial(median_seconds, wait=jax.block_until_ready)
 
 
 def peak_gb() -> float:
-  """Most memory in use so far: of the device, or of this process on a CPU."""
+  """Peak memory so far, GB: of the device, or of this process on a CPU."""
   stats = jax.local_devices()[0].memory_stats() or {}
   if 'peak_bytes_in_use' in stats:
     return stats['peak_bytes_in_use'] / 1e9
@@ -20,7 +20,7 @@ def peak_gb() -> float:
 
 
 def description() -> dict[str, str | int]:
-  """What a record says of the devices."""
+  """Keys of a record that describe the devices."""
   return {
     'device': jax.devices()[0].device_kind,
     'devices': jax.device_count(),

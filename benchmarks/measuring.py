@@ -15,9 +15,9 @@ class Seconds(NamedTuple):
   """Medians of a call's times.
 
   Attributes:
-    wall: elapsed.
-    cpu: spent by all threads of the process, which other processes on the
-      machine change less.
+    wall: elapsed time.
+    cpu: CPU time of all threads of the process, on which other processes of the
+      machine have less influence.
   """
 
   wall: float
@@ -34,9 +34,9 @@ def median_seconds(
   """Times calls one by one.
 
   Args:
-    function: what to time.
+    function: call to time.
     repeats: timed calls.
-    warmups: calls before them.
+    warmups: calls before them, not timed.
     wait: returns when the device has finished what a call returned.
   """
   walls, cpus = [], []
@@ -51,7 +51,7 @@ def median_seconds(
 
 
 def process_peak_gb() -> float:
-  """Most resident memory of this process so far."""
+  """Peak resident memory of this process so far, GB."""
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 

@@ -3,8 +3,8 @@
   python -m benchmarks.sampling --model=medium --points=50 --batch=1,8
 
 `benchmarks.torch_rival sampling` times the same prompts from given latents.
-Here sampling encodes the source images, each under two contexts: that time is
-measured alone, and `seconds` is without it. Pictures are not decoded.
+This library also encodes the source images, each under two contexts. That time
+is measured separately and subtracted from `seconds`. Images are not decoded.
 """
 
 import functools
@@ -24,8 +24,10 @@ _MODEL = flags.DEFINE_string('model', 'small', 'A preset, or medium.')
 _POINTS = flags.DEFINE_integer(
   'points', 50, 'Timesteps from noise to data: one Euler step fewer.'
 )
-_BATCH = flags.DEFINE_list('batch', ['1', '8'], 'Numbers of prompts at a time.')
-_REPEATS = flags.DEFINE_integer('repeats', 3, 'Timed runs; the median is kept.')
+_BATCH = flags.DEFINE_list('batch', ['1', '8'], 'Batch sizes, in prompts.')
+_REPEATS = flags.DEFINE_integer(
+  'repeats', 3, 'Number of timed runs; the median is recorded.'
+)
 _OUTPUT = flags.DEFINE_string(
   'output', '', 'File to append one JSON object per batch size to.'
 )

@@ -1,9 +1,10 @@
-"""Makes docs/scaling.md: the 7B model's stages on slices of TPUs.
+"""Writes docs/scaling.md: the stages of the 7B model on TPU slices.
 
   python -m benchmarks.scaling
 
-Compiles every case with `python -m synermedgen_jax.compile`, in a process of
-its own, two minutes or so each; cases that are in --results already are kept.
+Compiles every case with `python -m synermedgen_jax.compile` in a process of its
+own, about two minutes each. Cases that --results contains are not compiled
+again.
 """
 
 import json
@@ -18,32 +19,34 @@ from synermedgen_jax.planning.topologies import SLICES
 
 _ROOT = Path(__file__).parents[1]
 _RESULTS = flags.DEFINE_string(
-  'results', str(_ROOT / 'docs' / 'scaling.json'), 'Plans, case by case.'
+  'results',
+  str(_ROOT / 'docs' / 'scaling.json'),
+  'JSON file of the plans, by case.',
 )
 _PAGE = flags.DEFINE_string(
-  'page', str(_ROOT / 'docs' / 'scaling.md'), 'Where the tables go.'
+  'page', str(_ROOT / 'docs' / 'scaling.md'), 'Page to write.'
 )
 
-# Topology -> mesh (data, fsdp, tensor); a row to a chip.
+# Topology -> mesh (data, fsdp, tensor); one row per chip.
 _MESHES = {'v5p-64': (1, 32, 1), 'v5p-128': (2, 32, 1), 'v6e-64': (2, 32, 1)}
-# What a row holds: the config's, and three times as much.
+# Capacity of long rows, three times that of the configs.
 _LONG = {
   'stage1': {'und': 32768, 'gen': 0, 'vit': 38 * 784, 'images': 0},
   'stage2': {'und': 11 * 864, 'gen': 22528, 'vit': 11 * 784, 'images': 22},
 }
 _TITLES = {'stage1': 'I', 'stage2': 'II'}
-_HEAD = """# The 7B model on slices of TPUs
+_HEAD = """# The 7B model on TPU slices
 
-Made by `python -m benchmarks.scaling` on a machine with two CPU cores and no
-TPU: the step that `main` trains with, compiled ahead of time by the TPU's own
-compiler (`python -m synermedgen_jax.compile --help`). Memory and messages are
-the compiler's. **No step has been run on a TPU**: times follow from the peak
-bfloat16 rate at 40 % utilisation, which is an assumption.
+Written by `python -m benchmarks.scaling` on a machine with two CPU cores and no
+TPU. It compiles the training step of `main` ahead of time with the TPU compiler
+(`python -m synermedgen_jax.compile --help`). Memory and messages are from the
+compiler. **No step has been run on a TPU**: times assume 40 % utilisation of
+the peak bfloat16 rate.
 
-BAGEL-7B-MoT, two experts of 7 B parameters each, with AdamW and an averaged
-copy in float32, frozen weights in bfloat16, every layer recomputed in the
-backward pass. Rows are packed from the stages' own tasks: slices of 392 x 392
-for the ViT (784 tokens) and of 512 x 512 for the autoencoder (1,024).
+The model is BAGEL-7B-MoT, with two experts of 7 B parameters each, AdamW and an
+averaged copy in float32, frozen weights in bfloat16, and every layer recomputed
+in the backward pass. Rows are packed from the tasks of the stage: slices of 392
+x 392 for the ViT (784 tokens) and of 512 x 512 for the autoencoder (1,024).
 
 """
 
@@ -89,7 +92,7 @@ def _compile_all(results: Path) -> dict[str, dict]:
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
-  """Markdown, aligned for those who read it as text."""
+  """A Markdown table, aligned so that it can be read as text."""
   widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
   lines = [head, ['-' * w for w in widths], *rows]
   return '\n'.join(
@@ -117,8 +120,8 @@ def _memory(plans: dict[str, dict]) -> str:
         f'{p["compile_seconds"]:.0f}',
       ]
     )
-  head = 'stage|slice|mesh|tokens a row, und + gen|state|temporaries'
-  head += '|peak|of GB|compiled in s'
+  head = 'stage|slice|mesh|tokens per row, und + gen|state|temporaries'
+  head += '|peak|limit|compile s'
   return _table(head.split('|'), rows)
 
 
@@ -143,8 +146,8 @@ def _speed(plans: dict[str, dict]) -> str:
         f'{p["images"] / seconds:,.0f}',
       ]
     )
-  head = 'stage|slice|tokens a row x rows|filled %|active blocks %'
-  head += '|PFLOP, attention + rest|s a step|tokens/s|images/s'
+  head = 'stage|slice|tokens per row x rows|fill %|active blocks %'
+  head += '|PFLOP, attention + rest|s per step|tokens/s|images/s'
   return _table(head.split('|'), rows)
 
 
@@ -174,7 +177,7 @@ def _messages(plans: dict[str, dict]) -> str:
         *(f'{parts[k] / 2**30:.1f}' for k in ('und', 'gen')),
       ]
     )
-  head = ['stage', 'slice', 'tokens a row', *(f'{k}, {a}' for k, a in kinds)]
+  head = ['stage', 'slice', 'tokens per row', *(f'{k}, {a}' for k, a in kinds)]
   return _table([*head, 'for und', 'for gen'], rows)
 
 
@@ -182,25 +185,25 @@ def main(_) -> None:
   plans = _compile_all(Path(_RESULTS.value))
   chips = ', '.join(
     f'{name}: {SLICES[name][0].memory_gb:.0f} GB and '
-    f'{SLICES[name][0].tflops:.0f} TFLOP/s a chip'
+    f'{SLICES[name][0].tflops:.0f} TFLOP/s per chip'
     for name in _MESHES
   )
   page = (
     _HEAD
-    + '## Memory of a chip, GB\n\n'
+    + '## Memory per chip, GB\n\n'
     + _memory(plans)
-    + '\n\n*State* is parameters, optimiser and averaged copy; *peak* is all '
-    + 'that lives at one time.\n\n## Work and speed\n\n'
+    + '\n\n*State* is parameters, optimiser and averaged copy; *peak* is the '
+    + 'most memory in use at one time.\n\n## Work and speed\n\n'
     + _speed(plans)
-    + f'\n\n{chips}. Operations are of the whole step, recomputation left '
-    + 'out, attention by active blocks of 512 x 512. Images: slices that the '
-    + 'ViT reads in Stage I, sources and targets in Stage II.\n\n'
-    + '## Received by a chip in a step, GB\n\n'
+    + f'\n\n{chips}. Operations are those of the whole step without '
+    + 'recomputation; attention counts active blocks of 512 x 512. Images are '
+    + 'slices for the ViT in Stage I, sources and targets in Stage II.\n\n'
+    + '## Data received per chip and step, GB\n\n'
     + _messages(plans)
-    + '\n\nA message belongs to an expert where the compiler says so. In '
-    + 'Stage I nothing is moved for `gen`, which is frozen and does not run; '
-    + 'in Stage II `und` is frozen and runs, so its weights are gathered, and '
-    + 'no gradient of them is.\n'
+    + '\n\nThe columns of the experts contain messages that the compiler '
+    + 'attributes to one. In Stage I, `gen` is frozen and does not run, so it '
+    + 'causes no messages. In Stage II, `und` is frozen and runs: its weights '
+    + 'are gathered, but no gradients are exchanged for them.\n'
   )
   Path(_PAGE.value).write_text(page)
   print(page)

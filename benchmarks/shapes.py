@@ -1,4 +1,4 @@
-"""Models and rows on which this library and its PyTorch rival are timed.
+"""Models and rows for timing this library and the PyTorch rival.
 
 The models of `ROWS` are timed with BAGEL's recipe: AdamW, an averaged copy of
 the trained weights, shares of tasks as released. Other presets are timed with
@@ -39,8 +39,8 @@ class Rows:
 
   Attributes:
     image: sides in pixels for the ViT and for the autoencoder.
-    capacity: of a row.
-    rows: per step.
+    capacity: capacity of a row.
+    rows: rows per step.
   """
 
   image: dict[str, int]
@@ -147,7 +147,7 @@ def sampling_prompts(
 ) -> dict[Context, sampling.Prompt]:
   """Prompts of `batch` slices of one route, blank, for every context.
 
-  Slices have the sides of the model's Stage II.
+  Slices have the size of the model's Stage II config.
   """
   tokenizer = project_tokenizer()
   geometry = model.image_geometry(**stage_config('stage2', name).image)

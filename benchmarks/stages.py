@@ -1,4 +1,4 @@
-"""The configs that benchmarks time."""
+"""Configs of the stages, for benchmarks."""
 
 from __future__ import annotations
 

@@ -4,12 +4,12 @@
   python -m benchmarks.train_step --model=base_1b --stages=stage1,stage2 \\
       --remat=dots --latents=given --output=steps.jsonl
 
-For every stage: seconds to compile, milliseconds per step (median), real tokens
-per second, the step's floating-point operations (matrix products and
-convolutions, attention by active blocks, recomputation left out), the rate that
-follows, and its share of what a product of two large matrices of the model's
-compute dtype reaches on the same devices in the same run. Rows are packed from
-blank slices and lie on the device: reading is not timed. `--model=medium` and
+Prints for every stage: seconds to compile, milliseconds per step (median), real
+tokens per second, the step's floating-point operations (matrix products and
+convolutions, attention by active blocks, without recomputation), the resulting
+rate, and its share of the rate of a product of two large matrices in the
+model's compute dtype, on the same devices in the same run. Rows are packed from
+blank slices and stay on the device: reading is not timed. `--model=medium` and
 `base_1b` have rows and a recipe of their own (`benchmarks/shapes.py`), which
 `benchmarks.torch_rival` times too.
 
@@ -56,7 +56,7 @@ _REMAT = flags.DEFINE_enum(
   'remat',
   'config',
   ['none', 'dots', 'full', 'config'],
-  "What the backward pass recomputes; config = the config's own.",
+  "Remat policy of the layers; config = the config's own.",
 )
 _LATENTS = flags.DEFINE_enum(
   'latents',
@@ -65,7 +65,7 @@ _LATENTS = flags.DEFINE_enum(
   'Whether the step encodes its images or starts from random latents.',
 )
 _PEAK = flags.DEFINE_float(
-  'peak', 0.0, 'Peak TFLOP/s of a device; 0 = as a matrix product measures.'
+  'peak', 0.0, 'Peak TFLOP/s of a device; 0 = measure a matrix product.'
 )
 _OUTPUT = flags.DEFINE_string(
   'output', '', 'File to append one JSON object per stage to.'
@@ -75,11 +75,15 @@ _GIVEN = 'given_latents'  # the objective of --latents=given
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-  """A step: its times, real tokens, operations, and the peak of memory.
+  """Measurement of one stage's step.
 
   Attributes:
-    peak_gb: of the process so far, earlier stages included.
-    config: of the stage.
+    compile_seconds: time to compile the step.
+    seconds: times of the step.
+    tokens: tokens of a batch without padding.
+    operations: floating-point operations of the step.
+    peak_gb: peak memory so far, earlier stages included.
+    config: config of the stage.
   """
 
   compile_seconds: float
@@ -174,8 +178,8 @@ def _measure(stage: str) -> Measurement:
   )
 
 
-def _record(stage: str, found: Measurement, rate: float) -> dict:
-  """The keys are those of the rival's records."""
+def _record(stage: str, step: Measurement, rate: float) -> dict:
+  """A record with the same keys as those of the rival."""
   return {
     'benchmark': 'step',
     'implementation': 'jax',
@@ -183,20 +187,20 @@ def _record(stage: str, found: Measurement, rate: float) -> dict:
     'stage': stage,
     'remat': _REMAT.value,
     'latents': _LATENTS.value,
-    'dtype': found.config['compute']['dtype'],
+    'dtype': step.config['compute']['dtype'],
     'shapes': {
-      'rows': found.config['rows'],
-      'tokens': found.tokens,
-      **found.config['capacity'],
+      'rows': step.config['rows'],
+      'tokens': step.tokens,
+      **step.config['capacity'],
     },
-    'compile_seconds': found.compile_seconds,
-    'seconds': found.seconds.wall,
-    'cpu_seconds': found.seconds.cpu,
-    'tokens_per_second': found.tokens / found.seconds.wall,
-    'operations': found.operations,
+    'compile_seconds': step.compile_seconds,
+    'seconds': step.seconds.wall,
+    'cpu_seconds': step.seconds.cpu,
+    'tokens_per_second': step.tokens / step.seconds.wall,
+    'operations': step.operations,
     'peak_rate': rate,
-    'mfu': found.operations / found.seconds.wall / rate,
-    'peak_gb': found.peak_gb,
+    'mfu': step.operations / step.seconds.wall / rate,
+    'peak_gb': step.peak_gb,
     **jax_device.description(),
   }
 
@@ -217,17 +221,17 @@ def main(_) -> None:
     'stage        compile s  step ms   tokens/s   GFLOP  GFLOP/s  of product'
   )
   for stage in _STAGES.value:
-    found = _measure(stage)
-    achieved = found.operations / found.seconds.wall
+    step = _measure(stage)
+    achieved = step.operations / step.seconds.wall
     print(
-      f'{stage:<12} {found.compile_seconds:>9.1f} '
-      f'{1e3 * found.seconds.wall:>8.1f} '
-      f'{found.tokens / found.seconds.wall:>10,.0f} '
-      f'{found.operations / 1e9:>7.2f} '
+      f'{stage:<12} {step.compile_seconds:>9.1f} '
+      f'{1e3 * step.seconds.wall:>8.1f} '
+      f'{step.tokens / step.seconds.wall:>10,.0f} '
+      f'{step.operations / 1e9:>7.2f} '
       f'{achieved / 1e9:>8.1f} {achieved / rate:>11.0%}',
       flush=True,
     )
-    append_record(_OUTPUT.value, _record(stage, found, rate))
+    append_record(_OUTPUT.value, _record(stage, step, rate))
 
 
 if __name__ == '__main__':

@@ -145,7 +145,8 @@ _REGISTER = flags.DEFINE_enum(
   'register',
   'none',
   ['none', 'rigid'],
-  'Registration of each volume to the reference before it is used.',
+  'Correction of volumes that are off by more than --most_offset: rigid '
+  'registration to the reference. The manifest records the matrix.',
 )
 _CHECK = flags.DEFINE_string(
   'check',

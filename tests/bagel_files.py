@@ -1,4 +1,4 @@
-"""A folder of BAGEL's files to spoil."""
+"""A folder of BAGEL's files that tests may damage."""
 
 import json
 import shutil

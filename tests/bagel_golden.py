@@ -1,4 +1,4 @@
-"""BAGEL's own numbers, and the packed rows that they belong to.
+"""Reference numbers of BAGEL, and the packed rows they belong to.
 
 The directory holds a small random-weight model in BAGEL's file format and
 `golden.npz`: inputs, and what BAGEL's code computed of them in float32.
@@ -153,13 +153,13 @@ def question_batch() -> PackedBatch:
 
 def prompts(config: SamplingConfig) -> dict[str, Prompt]:
   """The edit without its target, for every context of the guidance."""
-  made = {}
+  packed = {}
   for context in config.guidance.contexts:
     features = _edit(context).features()
-    made[context] = join_prompts(
+    packed[context] = join_prompts(
       [packing.split_target(features)], _exactly(features), geometry()
     )
-  return made
+  return packed
 
 
 def parameter_keys():

@@ -1,4 +1,4 @@
-"""Runs the package's commands in this process, which is quick."""
+"""Runs commands of the package in this process, which is faster."""
 
 import contextlib
 import io
@@ -18,14 +18,14 @@ ROOT = Path(__file__).parents[1]
 
 @contextlib.contextmanager
 def _own_flags():
-  """Flags of other commands, which have names in common, stand aside."""
-  app.define_help_flags()  # these are everybody's
+  """Removes the flags of other commands, which can have the same names."""
+  app.define_help_flags()  # shared by all commands
   before = {
     flag.name: (module, flag)
-    for module, found in flags.FLAGS.flags_by_module_dict().items()
+    for module, defined in flags.FLAGS.flags_by_module_dict().items()
     # Flags that a checked function defines are those of its wrapper.
     if module.startswith((PACKAGE, 'projects', 'jaxtyping'))
-    for flag in found
+    for flag in defined
   }
   for name in before:
     delattr(flags.FLAGS, name)
@@ -41,12 +41,12 @@ def _own_flags():
 
 
 def run(command, *arguments):
-  """As `python -m synermedgen_jax.COMMAND ARGUMENTS`.
+  """Runs `python -m synermedgen_jax.COMMAND ARGUMENTS`.
 
   A command with a dot in its name is a module outside the package.
 
   Returns:
-    The exit code and what went to stdout and stderr.
+    The exit code, and the texts on stdout and stderr.
   """
   module = command if '.' in command else f'{PACKAGE}.{command}'
   argv = [command, *map(str, arguments)]
@@ -70,15 +70,15 @@ def run(command, *arguments):
   return code, out.getvalue(), err.getvalue()
 
 
-def assert_refused(result, *said):
-  """A non-zero exit and one `Error:` line that says why."""
+def assert_refused(result, *phrases):
+  """Asserts a non-zero exit and one `Error:` line with all phrases."""
   code, _, err = result
   assert code not in (0, None)
   lines = err.splitlines()
   assert len(lines) == 1, err
   assert lines[0].startswith('Error: ')
-  for words in said:
-    assert words in lines[0]
+  for phrase in phrases:
+    assert phrase in lines[0]
 
 
 def printed(module, *options):

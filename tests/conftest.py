@@ -42,7 +42,7 @@ jaxtyping.install_import_hook(
 
 @pytest.fixture(scope='session')
 def store_path(tmp_path_factory):
-  """A finished slice store; its pixels tell what they are of."""
+  """A finished slice store whose pixels identify their slice."""
   from store_fakes import write_store
 
   path = tmp_path_factory.mktemp('slices') / 'store'
@@ -60,7 +60,7 @@ def shared_path(tmp_path_factory, request):
 
 @pytest.fixture(scope='module')
 def quick_compiles(shared_path):
-  """Spends little on compiling."""
+  """Compiles with few optimisations, and caches programs."""
   import nano
 
   with nano.quick_compiles(shared_path / 'programs'):
@@ -77,7 +77,7 @@ def nano_runs(shared_path):
 
 
 def pytest_collection_modifyitems(items):
-  """What `nano_runs` are for comes first.
+  """Runs tests that need `nano_runs` first.
 
   They take minutes, in which another process of pytest would wait for them if
   its tests asked for them too; it begins in the middle of the list.

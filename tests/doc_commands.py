@@ -1,4 +1,4 @@
-"""The commands of the docs; nothing is run."""
+"""Commands in the docs, parsed but not run."""
 
 from __future__ import annotations
 
@@ -99,15 +99,15 @@ class Command:
   def value(self, flag: str) -> str:
     """The value of `--flag=value`, or ''."""
     prefix = f'--{flag}='
-    found = [w for w in self.arguments if w.startswith(prefix)]
-    return found[-1].removeprefix(prefix) if found else ''
+    values = [w for w in self.arguments if w.startswith(prefix)]
+    return values[-1].removeprefix(prefix) if values else ''
 
 
 def commands(text: str, where: str) -> Iterator[Command]:
   """The commands of a page, of a docstring or of a script's header.
 
   Args:
-    text: Markdown, or what reads alike.
+    text: Markdown, or text in a similar format.
     where: name of the page, for messages.
   """
   for start, language, code in code_blocks(text):
@@ -142,7 +142,7 @@ def _command(where: str, text: str, block: bool) -> Iterator[Command]:
 @functools.cache
 def all_commands() -> list[Command]:
   """The commands of every page, docstring and script's header, once each."""
-  found = [
+  documented = [
     command
     for path, text in (pages_text() | docstrings()).items()
     for command in commands(text, str(path.relative_to(ROOT)))
@@ -150,26 +150,28 @@ def all_commands() -> list[Command]:
   for path, text in headers().items():
     where = str(path.relative_to(ROOT))
     for line, words in joined(text):
-      found += _command(f'{where}:{line + 2}', words, True)
-  return list({(c.words, c.block): c for c in reversed(found)}.values())[::-1]
+      documented += _command(f'{where}:{line + 2}', words, True)
+  return list({(c.words, c.block): c for c in reversed(documented)}.values())[
+    ::-1
+  ]
 
 
 def plans() -> dict[str, list[str]]:
-  """What pages and docstrings train: name -> arguments about the config.
+  """Trained configs in pages and docstrings: name -> arguments of the config.
 
   Train commands, and configs that are named with a model, such as
   `configs/stage1.py:base_1b`.
   """
-  found = {}
+  by_name = {}
   for command in all_commands():
     if command.block and command.trains and config_of(command) is not None:
-      found[str(command)] = config_arguments(command)
+      by_name[str(command)] = config_arguments(command)
   for path, text in (pages_text() | docstrings()).items():
     for line, code, _ in inline_code(text):
       if re.fullmatch(r'configs/[\w/]+\.py:\w+', code):
         name = f'{path.relative_to(ROOT)}:{line}: {code}'
-        found[name] = [f'--config={code}']
-  return found
+        by_name[name] = [f'--config={code}']
+  return by_name
 
 
 def script_words(command: Command) -> list[str]:
@@ -206,7 +208,7 @@ def config_arguments(command: Command) -> list[str]:
 
 
 def parse_config(arguments: list[str]) -> ConfigDict:
-  """What `--config=FILE --config.KEY=VALUE ...` mean to a command."""
+  """The config of `--config=FILE --config.KEY=VALUE ...` in a command."""
   values = flags.FlagValues()
   argv = [
     'command',

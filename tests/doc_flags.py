@@ -1,4 +1,4 @@
-"""What commands and scripts accept, read from their sources."""
+"""Flags of commands and scripts, read from their sources."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Flag:
   required: bool = False
 
   def problem(self, value: str | None) -> str:
-    """What is wrong with `--flag=value`; '' = nothing."""
+    """The error in `--flag=value`; '' = none."""
     if value is None:
       return '' if self.kind == 'bool' else 'needs a value'
     if is_placeholder(value):
@@ -84,15 +84,15 @@ def is_placeholder(value: str) -> bool:
 def defined_flags(module: str) -> dict[str, Flag]:
   """The flags of a command, read from its source and what it imports."""
   path = source_of(module)
-  found: dict[str, Flag] = {}
+  defined: dict[str, Flag] = {}
   for file in [path, *_imports_with_flags(path)]:
     for call in _calls(tree(file)):
-      found.update(_absl_flag(call) or _argparse_flag(call))
-  switches = [name for name, flag in found.items() if flag.kind == 'bool']
-  found |= {f'no{name}': Flag('bool') for name in switches}
+      defined.update(_absl_flag(call) or _argparse_flag(call))
+  switches = [name for name, flag in defined.items() if flag.kind == 'bool']
+  defined |= {f'no{name}': Flag('bool') for name in switches}
   for name in _required(tree(path)):
-    found[name] = dataclasses.replace(found[name], required=True)
-  return found | dict.fromkeys(_OF_ALL, Flag('bool'))
+    defined[name] = dataclasses.replace(defined[name], required=True)
+  return defined | dict.fromkeys(_OF_ALL, Flag('bool'))
 
 
 def _imports_with_flags(path: Path) -> list[Path]:
@@ -163,20 +163,20 @@ def script_flags(script: str) -> set[str]:
 
 def all_flags() -> set[str]:
   """The flags of all commands and the options of all scripts."""
-  found = set()
+  names = set()
   for path in docstrings():
     module = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
-    found |= defined_flags(module.removesuffix('.__main__')).keys()
+    names |= defined_flags(module.removesuffix('.__main__')).keys()
   for path in headers():
-    found |= script_flags(str(path.relative_to(ROOT)))
-  return found
+    names |= script_flags(str(path.relative_to(ROOT)))
+  return names
 
 
 def script_actions(script: str) -> set[str]:
   """The words that a script takes first, such as `up` and `down`."""
   text = (ROOT / script).read_text()
-  found = re.search(r'\$action =~ \^\(([\w|]+)\)\$', text)
-  return set(found[1].split('|')) if found else set()
+  match = re.search(r'\$action =~ \^\(([\w|]+)\)\$', text)
+  return set(match[1].split('|')) if match else set()
 
 
 def environment(script: str) -> set[str]:

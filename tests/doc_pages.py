@@ -1,4 +1,4 @@
-"""The pages that users read, and the code in them."""
+"""Pages for users, and the code in them."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def docstrings() -> dict[Path, str]:
     *(ROOT / 'benchmarks').rglob('*.py'),
     *(ROOT / 'synermedgen_jax').glob('*.py'),
   ]
-  found = {p: ast.get_docstring(tree(p)) for p in sorted(files)}
-  return {path: text for path, text in found.items() if text}
+  texts = {p: ast.get_docstring(tree(p)) for p in sorted(files)}
+  return {path: text for path, text in texts.items() if text}
 
 
 def headers() -> dict[Path, str]:
   """The comments at the top of the scripts, without `# `."""
-  found = {}
+  texts = {}
   for folder in ('launch', 'projects'):
     for path in sorted((ROOT / folder).rglob('*.sh')):
       lines = path.read_text().splitlines()[1:]
       end = next(i for i, line in enumerate(lines) if line[:2] != '# ')
-      found[path] = '\n'.join(line[2:] for line in lines[:end])
-  return found
+      texts[path] = '\n'.join(line[2:] for line in lines[:end])
+  return texts
 
 
 def code_blocks(text: str) -> Iterator[tuple[int, str, str]]:

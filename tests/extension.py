@@ -1,7 +1,6 @@
-"""A project beside the library, as docs/extend.md describes it.
+"""A project outside the library, as docs/extend.md describes it.
 
-Everything that a project may add, in one module; the page shows these very
-lines.
+One module with everything that a project can add. The page shows these lines.
 """
 
 # extend: imports

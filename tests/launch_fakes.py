@@ -33,7 +33,7 @@ for answers in "$FAKES"/answers/*; do
 done
 """
 
-# Trains until it is told how to end; SIGTERM tells it to save.
+# Runs until a test writes its exit status; SIGTERM makes it save.
 TRAINING = """\
 #!/usr/bin/env bash
 [ "$1" != -c ] || exit 0
@@ -64,11 +64,11 @@ class Stage:
       'FAKES': str(self.fakes),
     }
 
-  def fake(self, *programs, said=FAKE):
+  def fake(self, *programs, script=FAKE):
     for program in programs:
       path = self.fakes / program
       path.parent.mkdir(parents=True, exist_ok=True)
-      path.write_text(said)
+      path.write_text(script)
       path.chmod(0o755)
 
   def answers(self, **lines):
@@ -91,13 +91,13 @@ class Stage:
     return [line for line in lines if all(w in line for w in with_words)]
 
 
-def assert_refused(result, *said):
-  """A status above 0, and one line that says why."""
+def assert_refused(result, *phrases):
+  """Asserts a status above 0 and one `Error:` line with all phrases."""
   assert result.returncode != 0
   (line,) = result.stderr.splitlines()
   assert line.startswith('Error: ')
-  for words in said:
-    assert words in line
+  for phrase in phrases:
+    assert phrase in line
 
 
 def wait_for(condition):

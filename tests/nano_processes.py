@@ -1,4 +1,4 @@
-"""Runs of the train command as one or several processes of their own."""
+"""Runs the train command in one or several processes."""
 
 import contextlib
 import dataclasses
@@ -20,22 +20,22 @@ from synermedgen_jax.checkpoint import orbax_items as ckpt
 
 TESTS = Path(__file__).parent
 ITEMS = ('params', 'ema', 'optimizer')
-# Sums in another order would be other numbers.
+# Several threads would change the order of sums, and so the numbers.
 ONE_THREAD = '--xla_cpu_multi_thread_eigen=false'
 
 
 def flags_of(config, default) -> list[str]:
   """The keys in which a config differs, as flags."""
-  found = []
+  options = []
   for key, value in config.items():
     if isinstance(value, dict):
-      found += [
+      options += [
         flag.replace('--config.', f'--config.{key}.', 1)
         for flag in flags_of(value, default[key])
       ]
     elif value != default[key]:
-      found.append(f'--config.{key}={value}')
-  return found
+      options.append(f'--config.{key}={value}')
+  return options
 
 
 @dataclasses.dataclass
@@ -44,7 +44,7 @@ class Job:
 
   Attributes:
     runs: the folder of `nano_runs`.
-    workdir: of the job.
+    workdir: workdir of the job.
     programs: a folder of compiled programs.
     values: keys of the config.
   """
@@ -55,12 +55,13 @@ class Job:
   values: dict
 
   def start(self, processes=1, devices=1, *, stage='joint', fails='', **values):
-    """Starts as many processes, with so many devices each.
+    """Starts N processes.
 
     Args:
-      processes, devices: how many.
-      stage: which config.
-      fails: PROCESS:STEP that loses its store.
+      processes: number of processes.
+      devices: number of devices per process.
+      stage: name of the config.
+      fails: PROCESS:STEP at which a process loses its store.
       **values: keys of the config.
     """
     values = {'rows': 8, 'streams': 4, **self.values, **values}
@@ -106,7 +107,7 @@ class Job:
     ]
 
   def run(self, processes=1, devices=1, **values) -> None:
-    """To its end, which has to be a good one."""
+    """Runs the job to its end; fails if a process fails."""
     started = self.start(processes, devices, **values)
     codes = ended(started)
     assert codes == [0] * processes, self.log()
@@ -119,17 +120,17 @@ class Job:
     return {row['step']: row['loss'] for row in map(json.loads, lines)}
 
   def examples(self) -> dict[int, list[list[int]]]:
-    """By step, the numbers of the examples in every row, as last trained."""
-    found = {}
+    """Numbers of the examples in every row, by step, as last trained."""
+    by_step = {}
     for path in sorted(self.workdir.glob('trace_*.jsonl')):
-      told = {}
+      described = {}
       for line in path.read_text().splitlines():
         with contextlib.suppress(ValueError):  # cut off by a kill
           row = json.loads(line)
-          told[row['step']] = row['rows']
-      for step, rows in told.items():
-        found[step] = found.get(step, []) + rows
-    return found
+          described[row['step']] = row['rows']
+      for step, rows in described.items():
+        by_step[step] = by_step.get(step, []) + rows
+    return by_step
 
   def saved(self, step: int) -> dict[str, np.ndarray]:
     """All arrays of a checkpoint, by item and name."""
@@ -155,7 +156,7 @@ class Job:
 
 
 def ended(processes, timeout=300) -> list[int]:
-  """Their exit statuses; none outlives the test."""
+  """Waits for the processes, then kills those left; returns exit statuses."""
   try:
     return [process.wait(timeout) for process in processes]
   finally:
@@ -171,7 +172,7 @@ def kill(processes) -> None:
 
 
 def wait_until(happened, processes=(), seconds=120) -> bool:
-  """Waits for something; False where the processes all ended before."""
+  """Waits for `happened()`; returns False if all processes end before."""
   deadline = time.monotonic() + seconds
   while not happened():
     if processes and all(p.poll() is not None for p in processes):
@@ -182,6 +183,6 @@ def wait_until(happened, processes=(), seconds=120) -> bool:
 
 
 def _free_port() -> int:
-  with socket.socket() as found:
-    found.bind(('localhost', 0))
-    return found.getsockname()[1]
+  with socket.socket() as listener:
+    listener.bind(('localhost', 0))
+    return listener.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Random packs of spans: their intervals, and BAGEL's mask of them."""
+"""Random packs of spans: with their intervals and BAGEL's mask."""
 
 import numpy as np
 from hypothesis import strategies as st

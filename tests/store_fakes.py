@@ -1,4 +1,4 @@
-"""A small slice store in which every pixel says which slice it is of."""
+"""A small slice store in which every pixel identifies its slice."""
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def _volume(number: int, modality: Modality) -> np.ndarray:
 
 
 def slice_of(pixel) -> SliceRef:
-  """Which slice a pixel is of."""
+  """The slice that a pixel belongs to."""
   mark = round((float(pixel) + 1) / 2 * _LEVELS)
   volume, index = divmod(mark, DEPTH)
   number, modality = divmod(volume, len(_MODALITIES))

@@ -1,4 +1,4 @@
-"""Our model against BAGEL's own numbers, in float32.
+"""The model against BAGEL's reference numbers, in float32.
 
 The tolerances are fixed: a difference above them is a bug.
 """
@@ -236,7 +236,7 @@ def test_stored_gradients_agree_in_every_element():
 
 
 def test_greedy_text_with_cached_keys_is_bagels():
-  # BAGEL lists <|im_start|>, then what it said.
+  # BAGEL lists <|im_start|>, then the generated tokens.
   expected = reference('generated_token_ids')[:, 0]
   tokenizer = golden.Ids()
   assert expected[0] == tokenizer.im_start

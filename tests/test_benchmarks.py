@@ -1,4 +1,4 @@
-"""The benchmarks run, and the figures that they print fit each other.
+"""The benchmarks run, and their figures are consistent.
 
 The sizes are so small that the figures themselves mean nothing.
 """
@@ -73,10 +73,10 @@ def test_attention_is_timed_and_compared_at_every_length(tmp_path):
     f'--output={output}',
   )
   records = [json.loads(line) for line in output.read_text().splitlines()]
-  found = [(r['tokens'], r['implementation']) for r in records]
-  names = list(dict.fromkeys(name for _, name in found))
+  timed = [(r['tokens'], r['implementation']) for r in records]
+  names = list(dict.fromkeys(name for _, name in timed))
   assert names[0] == 'xla'
-  assert found == [(length, name) for length in (128, 256) for name in names]
+  assert timed == [(length, name) for length in (128, 256) for name in names]
   for record in records:
     assert 'error' not in record
     assert record['forward_s'] > 0

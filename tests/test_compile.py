@@ -54,7 +54,7 @@ def test_state_and_batch_are_split_over_the_mesh(stage2):
   assert stage2['batch_bytes'] > 4 * 64 * 64 * 4 * 2  # canvases of four rows
 
 
-def test_what_is_moved_is_named_by_axis(stage2):
+def test_messages_are_named_by_axis(stage2):
   moved = {
     (c['part'], axis) for c in stage2['collectives'] for axis in c['axes']
   }
@@ -114,7 +114,7 @@ def test_a_tpu_slice_by_its_rented_name():
     ),
   ],
 )
-def test_what_cannot_be_compiled_is_said_in_a_line(arguments, message):
+def test_a_config_that_cannot_compile_is_one_line(arguments, message):
   code, _, err = commands.run('compile', *arguments)
   assert code == 1
   assert err.splitlines()[-1].startswith(message)

@@ -44,7 +44,7 @@ def each(commands: list[Command]):
   return pytest.mark.parametrize('command', commands, ids=str)
 
 
-def test_commands_are_found_on_the_pages():
+def test_the_pages_contain_commands():
   pages = {c.where.partition(':')[0] for c in TRAINING}
   assert pages >= {
     'README.md',

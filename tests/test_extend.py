@@ -244,13 +244,13 @@ def test_workers_of_prepare_import_the_modules(tables):
 def pieces():
   """The marked pieces of tests/extension.py, by name."""
   source = (HERE / 'extension.py').read_text()
-  found = re.findall(
+  blocks = re.findall(
     r'^# extend: (\w+)\n(.*?)^# extend: end$', source, re.MULTILINE | re.DOTALL
   )
-  return dict(found)
+  return dict(blocks)
 
 
-def test_the_page_shows_the_code_that_is_tested_here():
+def test_the_page_shows_the_tested_code():
   blocks = re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.DOTALL)
   shown = [block.strip() for block in blocks]
   for name, code in pieces().items():
@@ -259,10 +259,10 @@ def test_the_page_shows_the_code_that_is_tested_here():
 
 def test_the_library_names_none_of_it():
   words = r'same_place|linear_fit|joint_l2|ultrasound|rmse'
-  found = subprocess.run(
+  result = subprocess.run(
     ['grep', '-rnE', words, 'synermedgen_jax', 'configs', '--include=*.py'],
     cwd=ROOT,
     capture_output=True,
     text=True,
   )
-  assert found.stdout == ''
+  assert result.stdout == ''

@@ -100,16 +100,18 @@ def runs(tmp_path_factory, store_path, quick_compiles):
   return run
 
 
-def test_a_run_says_where_everything_comes_from(runs):
+def test_a_run_prints_the_origin_of_its_parts(runs):
   head, *lines = (runs / 'stage1.txt').read_text().splitlines()
   assert head.startswith('Stage gau on 1 cpu device(s): ')
-  told = dict(line.split(None, 1) for line in lines)
-  assert told['model'] == 'init_from'
-  assert told['weights'] == f'{runs}/bagel, newest'
-  assert told['tokenizer'].startswith(f'{runs}/bagel/tokenizer, ')
-  assert told['recipe'].startswith('adamw, learning rate 2e-05 (constant after')
-  assert told['batch'].startswith('1 rows of 320 tokens; images 16 (ViT)')
-  assert told['attention'] == 'xla (language model), xla (ViT)'
+  origins = dict(line.split(None, 1) for line in lines)
+  assert origins['model'] == 'init_from'
+  assert origins['weights'] == f'{runs}/bagel, newest'
+  assert origins['tokenizer'].startswith(f'{runs}/bagel/tokenizer, ')
+  assert origins['recipe'].startswith(
+    'adamw, learning rate 2e-05 (constant after'
+  )
+  assert origins['batch'].startswith('1 rows of 320 tokens; images 16 (ViT)')
+  assert origins['attention'] == 'xla (language model), xla (ViT)'
 
 
 def test_every_run_has_the_tokenizer_with_it(runs):
@@ -138,7 +140,7 @@ def metrics_of(run):
   return json.loads(path.read_text())
 
 
-def test_it_is_evaluated_with_the_sampling_of_the_page(runs):
+def test_evaluation_uses_the_sampling_of_the_page(runs):
   metrics = metrics_of(runs)
   assert metrics['sampling']['points'] == 10
   assert metrics['sampling']['shift'] == 3.0
@@ -172,18 +174,18 @@ def test_every_setting_of_sampling_can_be_asked_for(runs):
   }
 
 
-def test_it_translates_a_volume(runs):
-  found = nib.load(runs / 'ct.nii.gz').get_fdata()
-  assert found.shape == (CANVAS, CANVAS, 2)
-  assert np.isfinite(found).all()
+def test_a_volume_is_translated(runs):
+  values = nib.load(runs / 'ct.nii.gz').get_fdata()
+  assert values.shape == (CANVAS, CANVAS, 2)
+  assert np.isfinite(values).all()
 
 
-def test_it_is_reported(runs):
+def test_the_run_is_reported(runs):
   page = (runs / 'stage2' / 'report' / 'index.html').read_text()
   assert 'brain_mr_to_ct' in page
 
 
-def test_it_is_exported_with_its_tokenizer(runs, tmp_path):
+def test_the_run_is_exported_with_its_tokenizer(runs, tmp_path):
   out = runs / 'export'
   keys = load_file(bagel_files.TINY / 'ema.safetensors').keys()
   assert load_file(out / 'ema.safetensors').keys() == keys

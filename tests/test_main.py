@@ -1,4 +1,4 @@
-"""The train command: what it says, and how it ends."""
+"""The train command: its messages and exit statuses."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def config_flag(name='stage1'):
   return f'--config={nano.CONFIGS / f"{name}.py"}'
 
 
-# As a user runs it: the flags, and what is said of them.
+# Case -> (flags, start of the error line).
 WRONG = {
   'key': (
     [config_flag(), '--config.no_such_key=1'],
@@ -47,7 +47,7 @@ WRONG = {
 
 @pytest.fixture(scope='module')
 def refusals(tmp_path_factory):
-  """All at once, each in a process of its own."""
+  """Results of all wrong command lines, run in parallel processes."""
   workdir = tmp_path_factory.mktemp('wrong') / 'run'
   processes = {
     kind: subprocess.Popen(
@@ -83,12 +83,12 @@ def test_a_missing_config_file_is_named(refusals):
 
 
 def test_a_value_of_another_type_is_refused_with_a_hint_at_help(tmp_path):
-  found = main(config_flag(), '--config.steps=many', f'--workdir={tmp_path}')
-  assert_refused(found, '--config.steps=many: invalid literal', 'See --help.')
+  result = main(config_flag(), '--config.steps=many', f'--workdir={tmp_path}')
+  assert_refused(result, '--config.steps=many: invalid literal', 'See --help.')
 
 
 def test_an_unknown_preset_is_refused(store_path, tmp_path):
-  found = main(
+  result = main(
     config_flag(),
     '--config.model=huge',
     '--config.from_scratch',
@@ -96,12 +96,12 @@ def test_an_unknown_preset_is_refused(store_path, tmp_path):
     f'--workdir={tmp_path}',
   )
   assert_refused(
-    found, "config.model: Unknown preset 'huge'", 'tiny, small, base_1b'
+    result, "config.model: Unknown preset 'huge'", 'tiny, small, base_1b'
   )
 
 
 def test_an_example_that_no_row_holds_is_refused(store_path, tmp_path):
-  found = main(
+  result = main(
     config_flag(),
     '--config.model=nano',
     '--config.from_scratch',
@@ -111,12 +111,12 @@ def test_an_example_that_no_row_holds_is_refused(store_path, tmp_path):
     '--config.capacity.und=20',
     f'--workdir={tmp_path}',
   )
-  assert_refused(found, 'config.capacity.und is 20, but an example of task')
+  assert_refused(result, 'config.capacity.und is 20, but an example of task')
 
 
 def test_an_argument_without_dashes_is_refused(tmp_path):
-  found = main(config_flag(), 'train', f'--workdir={tmp_path}')
-  assert_refused(found, "Unexpected argument 'train': flags begin with --.")
+  result = main(config_flag(), 'train', f'--workdir={tmp_path}')
+  assert_refused(result, "Unexpected argument 'train': flags begin with --.")
 
 
 @pytest.mark.parametrize('flag', ['config', 'workdir'])
@@ -144,7 +144,7 @@ def flat(config, prefix='--config'):
 
 
 def stage1_flags(runs, **values):
-  """Those that `stage1` of the runs was trained with."""
+  """The flags with which `stage1` of the runs was trained."""
   small = nano.stage_config('stage1', runs).to_dict() | values
   default = nano.config_file('stage1').to_dict()
   changed = {k: v for k, v in small.items() if v != default[k]}
@@ -160,13 +160,13 @@ def test_the_same_command_again_does_nothing_more(nano_runs, tmp_path):
   assert out.startswith('Stage gau on 1 cpu device(s): ')
   assert json.loads((workdir / 'config.json').read_text()) == config
   for name in ('metrics.jsonl', 'checkpoints/2/params/manifest.ocdbt'):
-    found, before = workdir / name, nano_runs / 'stage1' / name
-    assert found.read_bytes() == before.read_bytes()
-    assert found.stat().st_mtime_ns == before.stat().st_mtime_ns
+    after, before = workdir / name, nano_runs / 'stage1' / name
+    assert after.read_bytes() == before.read_bytes()
+    assert after.stat().st_mtime_ns == before.stat().st_mtime_ns
   assert [p.name for p in (workdir / 'checkpoints').iterdir()] == ['2']
 
 
-def test_a_run_that_is_asked_to_end_says_so_by_its_exit_status(
+def test_a_preempted_run_has_its_own_exit_status(
   nano_runs, quick_compiles, tmp_path, monkeypatch
 ):
   to_devices = loop.to_devices

@@ -1,4 +1,4 @@
-"""The package that `pip install .` makes: its files, metadata and script."""
+"""The package of `pip install .`: its files, metadata and script."""
 
 import ast
 import email
@@ -63,7 +63,7 @@ def requirements(name):
   return [Requirement(line) for line in lines if line and line[0] not in '#-']
 
 
-def test_it_holds_all_modules_configs_and_data_and_nothing_else(wheel):
+def test_the_package_holds_all_modules_configs_and_data_and_nothing_else(wheel):
   folders = {'synermedgen_jax': 'synermedgen_jax'}
   folders['configs'] = 'synermedgen_jax/configs'
   expected = {
@@ -90,13 +90,13 @@ def metadata_of(wheel):
   )
 
 
-def test_it_needs_what_the_requirements_say(wheel):
-  found, scripts = metadata_of(wheel)
-  assert found['Version'] == __version__
+def test_the_package_depends_on_the_requirements(wheel):
+  metadata, scripts = metadata_of(wheel)
+  assert metadata['Version'] == __version__
   assert scripts.split() == [
     *('[console_scripts]', 'synermedgen', '=', 'synermedgen_jax.cli:main')
   ]
-  needed = [Requirement(text) for text in found.get_all('Requires-Dist')]
+  needed = [Requirement(text) for text in metadata.get_all('Requires-Dist')]
   assert {r for r in needed if not r.marker} == set(
     requirements('requirements.txt')
   )
@@ -107,7 +107,7 @@ def test_it_needs_what_the_requirements_say(wheel):
     ]
     return {str(r).partition(';')[0].strip() for r in added}
 
-  assert found.get_all('Provides-Extra') == ['tpu', 'gpu', 'dev']
+  assert metadata.get_all('Provides-Extra') == ['tpu', 'gpu', 'dev']
   assert extra('tpu') == {'jax[tpu]'}
   assert extra('gpu') == {'jax[cuda12]'}
   assert extra('dev') == {str(r) for r in requirements('requirements-dev.txt')}
@@ -115,7 +115,7 @@ def test_it_needs_what_the_requirements_say(wheel):
 
 def imported(folder):
   """Top-level names that the modules of a folder import, with one file each."""
-  found = {}
+  top_levels = {}
   for path in sorted((ROOT / folder).rglob('*.py')):
     for node in ast.walk(ast.parse(path.read_text())):
       if isinstance(node, ast.Import):
@@ -125,8 +125,8 @@ def imported(folder):
       else:
         continue
       for name in names:
-        found.setdefault(name.partition('.')[0], path)
-  return found
+        top_levels.setdefault(name.partition('.')[0], path)
+  return top_levels
 
 
 def test_every_requirement_is_imported_and_every_import_required():
@@ -177,15 +177,15 @@ print(time.process_time(), *sys.modules, file=sys.stderr)
 
 @pytest.mark.parametrize('name', ['import-bagel', 'import_bagel'])
 def test_a_subcommand_is_the_module(name):
-  found = commands.run('cli', name, '--help')
-  assert found == commands.run('import_bagel', '--help')
-  assert found[0] == 0
-  assert '--source' in found[1]
+  result = commands.run('cli', name, '--help')
+  assert result == commands.run('import_bagel', '--help')
+  assert result[0] == 0
+  assert '--source' in result[1]
 
 
 def test_an_unknown_subcommand_is_refused():
-  found = commands.run('cli', 'tarin', '--workdir=x')
-  assert_refused(found, "unknown command 'tarin'", 'train')
+  result = commands.run('cli', 'tarin', '--workdir=x')
+  assert_refused(result, "unknown command 'tarin'", 'train')
 
 
 COMMAND = """

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.slices.store import SliceStore, StoreError
 from synermedgen_jax.slices.windows import Window
 
@@ -488,6 +489,30 @@ def test_a_pair_that_does_not_correspond_is_left_out(prepare, tmp_path):
   code, _, err = prepare(*args, '--most_offset=0', store=tmp_path / 'all')
   assert code == 0, err
   assert len(SliceStore.open(tmp_path / 'all').cases) == 4
+  code, _, err = prepare(*args, '--register=rigid', store=tmp_path / 'moved')
+  assert code == 0, err
+  corrected = SliceStore.open(tmp_path / 'moved').case('study.s2')
+  assert corrected.transforms.keys() == {Modality.MR}
+  np.testing.assert_allclose(
+    np.array(corrected.transforms[Modality.MR])[:3, 3], (0, 0, 12), atol=1.5
+  )
+  others = SliceStore.open(tmp_path / 'moved').cases
+  assert [c.subject for c in others if not c.transforms] == ['s0', 's1', 's3']
+
+
+def test_a_mirrored_volume_is_left_out_and_not_registered(prepare, tmp_path):
+  root = tmp_path / 'study'
+  for i in range(4):
+    structured(root / f's{i}', seed=i)
+  image = nib.load(root / 's1/mr.nii.gz')
+  flipped = np.asarray(image.dataobj)[::-1]
+  nib.save(nib.Nifti1Image(flipped, image.affine), root / 's1/mr.nii.gz')
+  args = folder_args(root, '--reference=ct', '--canvas=24', '--register=rigid')
+  code, _, err = prepare(*args)
+  assert code == 0, err
+  assert 'appears to be mirrored left to right, compared with ct.nii.gz' in err
+  ids = [c.subject for c in SliceStore.open(tmp_path / 'store').cases]
+  assert ids == ['s0', 's2', 's3']
 
 
 def test_several_sets_go_into_one_store_and_people_into_one_split(

@@ -1,4 +1,4 @@
-"""The whole job on crops of real volumes: files in, a volume and a page out."""
+"""All commands on crops of real volumes, from files to a volume and a page."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ def trained(tmp_path, nano_preset, quick_compiles):
   return workdir
 
 
-def test_real_volumes_go_the_whole_way(trained, tmp_path):
+def test_real_volumes_pass_every_stage(trained, tmp_path):
   done = run('evaluate', f'--workdir={trained}', '--slices=2', '--questions=8')
   assert done[0] == 0, done[2]
   metrics = json.loads((trained / 'evaluation' / 'metrics.json').read_text())
@@ -76,10 +76,10 @@ def test_real_volumes_go_the_whole_way(trained, tmp_path):
     f'--output={output}',
   )
   assert done[0] == 0, done[2]
-  found, given = nibabel.load(output), nibabel.load(source)
-  assert found.shape == given.shape
-  np.testing.assert_allclose(found.affine, given.affine, atol=1e-4)
-  values = found.get_fdata()
+  written, given = nibabel.load(output), nibabel.load(source)
+  assert written.shape == given.shape
+  np.testing.assert_allclose(written.affine, given.affine, atol=1e-4)
+  values = written.get_fdata()
   assert -1024 <= values.min() < values.max() <= 3000
 
   done = run('report', f'--workdir={trained}')

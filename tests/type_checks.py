@@ -1,4 +1,4 @@
-"""Checks arrays' shapes and types where the package annotates them."""
+"""Checks shapes and types of arrays that the package annotates."""
 
 import typing
 

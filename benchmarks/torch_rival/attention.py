@@ -75,10 +75,10 @@ def spans_of(intervals: Intervals) -> Spans:
     *(x.tolist() for x in sizes.unique(return_counts=True)), strict=True
   ):
     stop = start + count * length
-    here = places[start:stop].view(count, length)
-    query = order[here][:, :, None]
-    seen = (visible_from[here][:, None] <= query) & (
-      query < visible_to[here][:, None]
+    indices = places[start:stop].view(count, length)
+    query = order[indices][:, :, None]
+    seen = (visible_from[indices][:, None] <= query) & (
+      query < visible_to[indices][:, None]
     )
     mask = torch.zeros(seen.shape).masked_fill(~seen, float('-inf'))
     spans.append(Span(count, length, mask[:, None]))

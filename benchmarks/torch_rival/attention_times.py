@@ -75,10 +75,12 @@ def relative_errors(attend, inputs, upstream, intervals) -> dict[str, float]:
   exact = gradients(
     functools.partial(reference, intervals=intervals), wide, upstream.float()
   )
-  found = gradients(attend, inputs, upstream)
+  computed = gradients(attend, inputs, upstream)
   return {
     name: ((a.float() - b).norm() / b.norm()).item()
-    for name, a, b in zip(('out', 'dq', 'dk', 'dv'), found, exact, strict=True)
+    for name, a, b in zip(
+      ('out', 'dq', 'dk', 'dv'), computed, exact, strict=True
+    )
   }
 
 

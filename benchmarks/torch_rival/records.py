@@ -71,7 +71,7 @@ def kernel_seconds(
 
 
 def reset_peak(device: torch.device) -> None:
-  """Starts the measurement of `peak_gb` anew; not possible on a CPU."""
+  """Resets the measurement of `peak_gb`; not possible on a CPU."""
   if device.type == 'cuda':
     torch.cuda.reset_peak_memory_stats(device)
 

@@ -87,8 +87,8 @@ class Sampler:
     velocity = self._replay or self.velocity
     latents = noise
     for i, (t, after) in enumerate(itertools.pairwise(self.config.timesteps)):
-      found = velocity(latents, times[i : i + 1])
-      latents = latents - float(t - after) * found
+      v = velocity(latents, times[i : i + 1])
+      latents = latents - float(t - after) * v
     return latents
 
   def prefill(self) -> None:
@@ -123,8 +123,8 @@ class Sampler:
     _, gen, _ = model.backbone(
       und, gen, self.positions, self.visibility, self.caches
     )
-    found = model.llm2vae(model.mot.gen_norm(gen)).float()
-    return guide(*found.chunk(3), self.config.guidance)
+    velocities = model.llm2vae(model.mot.gen_norm(gen)).float()
+    return guide(*velocities.chunk(3), self.config.guidance)
 
   def _recorded(self, noise: torch.Tensor, t: torch.Tensor):
     """`velocity` as a CUDA graph over buffers of its own."""

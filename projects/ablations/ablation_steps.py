@@ -1,12 +1,12 @@
-"""Prints the steps of every arm's config at equal compute.
+"""Prints the number of steps of every arm's config at equal compute.
 
   python -m projects.ablations.ablation_steps --init_from=weights/small \\
       [--stage1_steps=1600] [--stage2_steps=2500] [--config.KEY=VALUE ...]
 
-Every arm gets the operations of Stage I + II: those that begin at the base all
-of them, those that go on from a Stage I what it left. Options of the form
---config.KEY=VALUE hold for all configs. Prints a line `NAME STEPS` each, and
-to stderr what a step costs.
+Every arm gets the operations of Stage I + II. A config that starts from the
+base has all of them, a Stage II that starts from a Stage I those of Stage II.
+Options of the form --config.KEY=VALUE apply to all configs. Prints a line
+`NAME STEPS` per config, and the operations of its step to stderr.
 """
 
 import ast
@@ -21,14 +21,19 @@ from projects.ablations.equal_compute import step_operations, steps_for
 from synermedgen_jax.checkpoint.orbax_items import CheckpointError
 from synermedgen_jax.config.errors import ConfigError
 
-_INIT_FROM = flags.DEFINE_string('init_from', None, 'The base.', required=True)
-_MODEL = flags.DEFINE_string('model', 'small', "The configs' model.")
-_STAGE1 = flags.DEFINE_integer('stage1_steps', 0, "0 = the config's own.")
-_STAGE2 = flags.DEFINE_integer('stage2_steps', 0, "0 = the config's own.")
-# What the operations of a step depend on.
+_INIT_FROM = flags.DEFINE_string(
+  'init_from', None, 'Weights folder or workdir of the base.', required=True
+)
+_MODEL = flags.DEFINE_string('model', 'small', 'Model of all configs.')
+_STAGE1 = flags.DEFINE_integer(
+  'stage1_steps', 0, "Steps of Stage I; 0 = the config's own."
+)
+_STAGE2 = flags.DEFINE_integer(
+  'stage2_steps', 0, "Steps of Stage II; 0 = the config's own."
+)
+# Keys that determine the operations of a step.
 _COUNTS = ('stage', 'model', 'image', 'capacity', 'rows', 'trainable', 'ema')
-# What is trained from the base to its end; the other Stage II configs go on
-# from a Stage I.
+# Configs that start from the base and get the operations of both stages.
 _FROM_BASE = ('stage2_only', 'joint')
 
 
@@ -40,7 +45,7 @@ def _value(text: str):
 
 
 def main(argv: list[str]) -> None:
-  logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
+  logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
   options = {}
   for option in argv[1:]:
     key, _, value = option.removeprefix('--config.').partition('=')

@@ -1,7 +1,8 @@
-"""Steps that make runs cost the same, in operations of the model.
+"""Numbers of steps at which runs need equally many operations.
 
-Counted from shapes, attention dense, as XLA computes it on a CPU: what a step
-costs then depends on its capacity and on what trains, not on how rows fill.
+Operations are counted from shapes with dense attention, as XLA computes it on a
+CPU. So they depend on the capacity of rows and on the trained parameters, not
+on the fill of rows.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def step_operations(config: ConfigDict) -> float:
   """Floating-point operations of one training step of `config`.
 
   Raises:
-    ConfigError: naming the key that is wrong.
+    ConfigError: naming the wrong key.
   """
   run = build(config, data=False)
   parts = step_flops(
@@ -27,6 +28,6 @@ def step_operations(config: ConfigDict) -> float:
   return sum(parts.values())
 
 
-def steps_for(operations: float, of_a_step: float) -> int:
-  """The number of steps nearest to so many operations, at least one."""
-  return max(round(operations / of_a_step), 1)
+def steps_for(operations: float, per_step: float) -> int:
+  """Number of steps that need about `operations` operations, at least one."""
+  return max(round(operations / per_step), 1)

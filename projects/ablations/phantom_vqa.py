@@ -3,12 +3,12 @@
   python -m projects.ablations.phantom_vqa --phantoms=runs/phantoms \\
       --store=runs/store --output=runs/vqa
 
-Asks of single slices whether there is a lesion, on which side of the patient,
-how large it is, and which organ is the largest. The pictures are the store's
-slices, the answers come from the phantoms' own anatomy, painted again. Writes
-DIR/train/vlm.jsonl and DIR/val/vlm.jsonl with PNG files, of the store's
-subjects of these splits and of no others; a part that is there is kept. Train
-on them with --config.bagel_files.vlm and .val_vlm and the task `vlm`.
+Questions about single slices: is there a lesion, on which side of the patient,
+how large is it, and which organ is the largest? Images are slices of the store.
+Answers come from the anatomy of the phantoms, which is rendered again. Writes
+DIR/train/vlm.jsonl and DIR/val/vlm.jsonl with PNG files, for the subjects of
+these two splits; a file that exists is kept. Train on them with
+--config.bagel_files.vlm and .val_vlm and the task `vlm`.
 
 Slices are shown as stored: the patient's right is on the left of the picture.
 """
@@ -33,57 +33,62 @@ from synermedgen_jax.phantoms.truth import findings
 from synermedgen_jax.slices.store import Case, SliceStore
 from synermedgen_jax.tasks.example import SliceRef
 
-_PHANTOMS = flags.DEFINE_string('phantoms', None, 'As prepare drew them.')
-_STORE = flags.DEFINE_string('store', None, 'Slice store made of them.')
+_PHANTOMS = flags.DEFINE_string(
+  'phantoms', None, 'Folder of the phantoms, written by `prepare`.'
+)
+_STORE = flags.DEFINE_string('store', None, 'Slice store of these phantoms.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the questions.')
 _QUESTIONS = flags.DEFINE_integer(
-  'questions', 12000, 'Most of the split train; val has an eighth.', 8
+  'questions',
+  12000,
+  'Largest number of questions of the split train; val has an eighth.',
+  8,
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the draw.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Random seed of the questions.')
 
 
 class PhantomError(UserError):
-  """Phantoms and a store that do not belong together; one line."""
+  """The store is not made of these phantoms; one line."""
 
 
 def _seed_of(root: Path) -> int:
-  """The seed that a set of phantoms was drawn with."""
+  """Random seed of a set of phantoms."""
   path = root / cohorts.MARKER
   try:
     record = json.loads(path.read_text())
     seed, version = record['seed'], record['version']
   except (OSError, ValueError, KeyError, TypeError):
     raise PhantomError(
-      f'{path}: is not that of a whole set of phantoms.'
-    ) from (None)
+      f'{path}: does not describe a complete set of phantoms.'
+    ) from None
   if version != cohorts.VERSION:
     raise PhantomError(
-      f'{path}: is of version {version}, this code draws version '
-      f'{cohorts.VERSION}; draw them again.'
+      f'{path}: has version {version}, this code draws version '
+      f'{cohorts.VERSION}; draw the phantoms again.'
     )
   return int(seed)
 
 
 def _number(case: Case) -> int:
   """A phantom's number within its cohort."""
-  found = re.fullmatch(rf'{re.escape(case.dataset)}_(\d+)', case.subject)
-  if case.dataset not in cohorts.COHORTS or not found:
+  match = re.fullmatch(rf'{re.escape(case.dataset)}_(\d+)', case.subject)
+  if case.dataset not in cohorts.COHORTS or not match:
     raise PhantomError(
       f'Case {case.id!r} of the store is no phantom; its cohorts are '
       f'{", ".join(cohorts.COHORTS)}.'
     )
-  return int(found.group(1))
+  return int(match.group(1))
 
 
 def _ask_case(store: SliceStore, case: Case, seed: int) -> Iterator[vqa.Asked]:
   """All questions about one case."""
   anatomy = cohorts.render_anatomy(case.dataset, seed, _number(case))
-  found = findings(case, *anatomy)
+  by_slice = findings(case, *anatomy)
   for modality in sorted(case.modalities):
     volume = store.read_volume(case.id, modality)
     for index in case.usable:
       ref = SliceRef(case.id, modality, index)
-      for kind, answer in vqa.ask(found[index], volume[index]):
+      for kind, answer in vqa.ask(by_slice[index], volume[index]):
         yield ref, kind, answer
 
 
@@ -102,12 +107,12 @@ def _write(store: SliceStore, split: str, count: int, seed: int) -> None:
     asked += _ask_case(store, case, seed)
   drawn = vqa.balanced(asked, count, np.random.default_rng(_SEED.value))
   if not drawn:
-    raise PhantomError(f'{store.path}: nothing to ask of split {split!r}.')
+    raise PhantomError(f'{store.path}: split {split!r} yields no question.')
   examples = (vqa.build(*question) for question in drawn)
   path = write_vlm(examples, slice_reader(store), folder)
   counts = collections.Counter((kind, answer) for _, kind, answer in drawn)
-  told = ', '.join(f'{k} {a} {n}' for (k, a), n in sorted(counts.items()))
-  print(f'{path}: {len(drawn)} questions of {len(asked)} ({told}).')
+  shares = ', '.join(f'{k} {a} {n}' for (k, a), n in sorted(counts.items()))
+  print(f'{path}: {len(drawn)} questions of {len(asked)} ({shares}).')
 
 
 def main() -> None:

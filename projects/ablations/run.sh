@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The ablations on digital phantoms: every arm of projects/ablations/configs/
-# from the small base, at equal compute, with several seeds; then a page of
+# Ablations on digital phantoms: trains every arm of projects/ablations/configs/
+# from the small base, at equal compute, with several seeds, then writes a page of
 # results and its plot. Finished runs are reused; with other settings, name
 # another directory.
 # Usage: bash projects/ablations/run.sh [--short] [directory]
@@ -16,10 +16,10 @@ run=runs/ablations
 if [ $# -gt 0 ] && [[ $1 != --* ]]; then run="$1"; shift; fi
 options=("$@")
 
-base="${BASE:-weights/small}"         # what every arm starts from
-model="${MODEL:-small}"               # the preset that the base has
+base="${BASE:-weights/small}"         # start of every arm
+model="${MODEL:-small}"               # preset of the base
 subjects="${SUBJECTS:-40}"            # phantoms per cohort
-store="${STORE:-$run/store}"          # made where it is not there
+store="${STORE:-$run/store}"          # created if missing
 if [ -n "$short" ]; then
   seeds="${SEEDS:-0}"
   stage1_steps="${STAGE1_STEPS:-2}"
@@ -35,7 +35,7 @@ else
   slices="${SLICES:-6}"               # per held-out case
   arms="${ARMS:-base,stage1_vqa,stage1,stage2,stage2_only,stage2_vqa,stage2_no_cts,stage2_no_mi,stage2_no_tia,stage2_random,joint,stage2_und_trained}"
 fi
-at_a_time="${AT_A_TIME:-1}"           # runs; of several, each has one core
+at_a_time="${AT_A_TIME:-1}"           # parallel runs; if several, each has one core
 
 equal_steps() {  # base, model, steps of Stage I, of Stage II, options
   local base="$1" model="$2" stage1="$3" stage2="$4"
@@ -50,7 +50,7 @@ step() { printf '\n== %s\n' "$1"; }
 asked() { [[ ",$arms," == *",$1,"* ]]; }
 steps_of() { sed -n "s/^$1 //p" "$run/steps.txt"; }
 
-once() {  # stamp, command: runs it unless the stamp says that it was run
+once() {  # stamp, command: runs the command unless the stamp contains it
   local stamp="$1"
   shift
   if [ "$(cat "$stamp" 2> /dev/null)" = "$*" ]; then
@@ -61,7 +61,7 @@ once() {  # stamp, command: runs it unless the stamp says that it was run
   echo "$*" > "$stamp"
 }
 
-train() {  # seed, config, workdir's name, where it starts from, options
+train() {  # seed, config, workdir's name, start, options
   local seed="$1" config="$2" dir="$run/seed$1/$3" from="$4" steps
   shift 4
   steps="$(steps_of "$config")"
@@ -94,7 +94,7 @@ then_stage2() {  # seed, Stage I's workdir, arm, config
   fi
 }
 
-chain() {  # seed, where it begins: what has to run one after the other
+chain() {  # seed, first run: runs that depend on each other, in order
   local seed="$1" first="$2" vqa=()
   case "$first" in
     base)
@@ -121,7 +121,7 @@ chain() {  # seed, where it begins: what has to run one after the other
   esac
 }
 
-chains() {  # lines 'seed start' of what the arms need, the longest first
+chains() {  # lines 'seed first-run' of the chains that the arms need, longest first
   local seed first
   for seed in $seeds; do
     if asked stage1 || asked stage2 || asked stage2_und_trained; then
@@ -138,10 +138,10 @@ chains() {  # lines 'seed start' of what the arms need, the longest first
   done
 }
 
-pin() {  # this shell to a core that no other run has
+pin() {  # binds this shell to a core that no other run uses
   local core cores
   [ "$at_a_time" -gt 1 ] || return 0
-  cores="$(nproc)"  # before OMP_NUM_THREADS, which it heeds
+  cores="$(nproc)"  # before OMP_NUM_THREADS is set, which changes it
   # Two runs that share all cores wait for one another's threads.
   export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
   export XLA_FLAGS="${XLA_FLAGS:-} --xla_cpu_multi_thread_eigen=false"
@@ -154,7 +154,7 @@ pin() {  # this shell to a core that no other run has
   done
 }
 
-run_chains() {  # `at_a_time` of them; after a failure, no other starts
+run_chains() {  # `at_a_time` in parallel; after a failure, no other starts
   local seed first log running=0 failed=''
   while read -r seed first; do
     if [ "$running" -ge "$at_a_time" ]; then
@@ -175,7 +175,7 @@ run_chains() {  # `at_a_time` of them; after a failure, no other starts
   [ -z "$failed" ] || fail "a run failed; $(why)"
 }
 
-why() {  # the last line of the first log that does not end well
+why() {  # last line of the first log that does not end with Done.
   local log
   for log in "$run"/seed*/*.log; do
     if [ "$(tail -n 1 "$log")" != Done. ]; then

@@ -1,10 +1,10 @@
-"""Which route is named where a TIA answer is wrong.
+"""Counts the routes that wrong TIA answers name.
 
   python -m projects.ablations.tia_mistakes --workdir=RUN/stage1
 
-Questions on validation subjects, drawn as `evaluate` draws them. A wrong route
-is the reversed one, has the right source or the right target, or neither; then
-how many answers of each true route are right.
+Draws questions on validation subjects as `evaluate` does. A wrong route is
+either the reversed one, or shares its source, its target or neither with the
+true route. Prints these counts, and the number of right answers per true route.
 """
 
 import collections
@@ -24,9 +24,13 @@ from synermedgen_jax.tasks.prompts import LETTERS, PROMPTS
 from synermedgen_jax.tasks.registry import TASKS
 from synermedgen_jax.tasks.scoring import read_letter
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Of Stage I.', required=True)
-_QUESTIONS = flags.DEFINE_integer('questions', 512, 'How many.', lower_bound=1)
-_SEED = flags.DEFINE_integer('seed', 1, 'Of the draw.')
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Workdir of a Stage I.', required=True
+)
+_QUESTIONS = flags.DEFINE_integer(
+  'questions', 512, 'Number of questions.', lower_bound=1
+)
+_SEED = flags.DEFINE_integer('seed', 1, 'Random seed of the questions.')
 _ROUTES = {
   text: route
   for prompts in PROMPTS.values()
@@ -42,17 +46,18 @@ def _kind(example: Example, answer: str) -> str:
   if not letter:
     return 'unread'
   options = [_ROUTES[s.text] for s in example.spans if s.text in _ROUTES]
-  return _beside(example.route, options[LETTERS.index(letter)])
+  return _compare(example.route, options[LETTERS.index(letter)])
 
 
-def _beside(truth: Route, said: Route) -> str:
-  if said == truth:
+def _compare(truth: Route, named: Route) -> str:
+  """One of `_KINDS`."""
+  if named == truth:
     return 'right'
-  if said == truth.reverse:
+  if named == truth.reverse:
     return 'reversed'
-  if said.source == truth.source:
+  if named.source == truth.source:
     return 'source right'
-  return 'target right' if said.target == truth.target else 'neither'
+  return 'target right' if named.target == truth.target else 'neither'
 
 
 def main(_) -> None:

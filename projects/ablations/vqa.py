@@ -1,8 +1,7 @@
-"""Ordinary medical VQA: what is asked of one slice, without any pair.
+"""Ordinary medical VQA about single slices, the control of the ablations.
 
-The control of the ablations: is there a lesion, which side, which organ, how
-large. A question is asked where its answer is plain; what is in between is
-passed over.
+Questions: is there a lesion, on which side is it, how large is it, which organ
+is the largest? A question with an ambiguous answer is left out.
 """
 
 from __future__ import annotations
@@ -23,37 +22,37 @@ QUESTIONS = {
   'organ': 'Which organ is the largest here?',
   'size': 'How large is the lesion?',
 }
-_LESION_MM2 = 120.0  # from here on, there is a lesion
-_NONE_MM2 = 2.0  # up to here, there is none
-_ONE_SIDE = 0.9  # of the lesion's area
-_OFF_MIDLINE = 12.0  # mm
-# Limits of the diameter of the circle of the same area, in mm.
+_LESION_MM2 = 120.0  # smallest area of a lesion
+_NONE_MM2 = 2.0  # largest area in a slice without lesions
+_ONE_SIDE = 0.9  # smallest share of the lesion's area on its side
+_OFF_MIDLINE = 12.0  # smallest distance from the midline, mm
+# Limits of small and large: diameters of a circle of the same area, mm.
 _SMALL, _LARGE = 26.0, 40.0
-_NEAR_A_LIMIT = 0.08
-_ORGAN_MM2 = 900.0
-_LARGER = 1.5  # than the next organ
-_CONTRAST = 0.12  # of [-1, 1], between a lesion and what is around it
+_NEAR_A_LIMIT = 0.08  # relative distance at which a size is ambiguous
+_ORGAN_MM2 = 900.0  # smallest area of the largest organ
+_LARGER = 1.5  # smallest ratio of its area to the second largest
+_CONTRAST = 0.12  # smallest difference of a lesion from its surroundings
 
-# A slice, the kind of question, the answer.
+# (slice, kind of question, answer)
 Asked = tuple[SliceRef, str, str]
 
 
 def ask(
   finding: Finding, image: Float[np.ndarray, 'h w']
 ) -> Iterator[tuple[str, str]]:
-  """The kinds of `QUESTIONS` that fit a slice, each with its answer.
+  """Kinds of `QUESTIONS` with a clear answer in a slice, and their answers.
 
-  Side is the patient's, not the picture's. Size is small, medium or large: the
-  diameter of a circle of the lesion's area is up to 26 mm, up to 40 mm or
-  more, 8 % around a limit left out. A lesion that this modality does not show
-  is not asked about.
+  Side is that of the patient, not of the image. Size is small, medium or large:
+  the diameter of a circle of the lesion's area is up to 26 mm, up to 40 mm or
+  more. Diameters within 8 % of a limit have no question, nor has a lesion that
+  the image does not show.
 
   Args:
-    finding: what is in the slice.
-    image: how a modality shows it, in [-1, 1].
+    finding: lesions and organs in the slice.
+    image: the slice in one modality, in [-1, 1].
   """
-  there = finding.lesion_mm2 >= _LESION_MM2 and finding.lesions > 0
-  if there and _shown(finding.lesion, image):
+  has_lesion = finding.lesion_mm2 >= _LESION_MM2 and finding.lesions > 0
+  if has_lesion and _shown(finding.lesion, image):
     yield 'lesion', 'yes'
     if abs(finding.offset) >= _OFF_MIDLINE:
       if finding.right >= _ONE_SIDE and finding.offset > 0:
@@ -71,7 +70,7 @@ def ask(
 
 
 def size_of(area: float) -> str:
-  """'small', 'medium' or 'large' of an area in mm2; '' near a limit."""
+  """'small', 'medium' or 'large' for an area in mm2; '' near a limit."""
   diameter = 2 * math.sqrt(area / math.pi)
   for limit in (_SMALL, _LARGE):
     if abs(diameter - limit) < _NEAR_A_LIMIT * limit:
@@ -82,18 +81,18 @@ def size_of(area: float) -> str:
 
 
 def largest(finding: Finding) -> str:
-  """The organ of the largest area; '' where it is not plain."""
+  """The organ with the largest area; '' if it is ambiguous."""
   (first, area), (_, second) = sorted(
     finding.organs.items(), key=lambda item: -item[1]
   )[:2]
-  plain = area >= _ORGAN_MM2 and area >= _LARGER * second
-  return first if plain else ''
+  is_clear = area >= _ORGAN_MM2 and area >= _LARGER * second
+  return first if is_clear else ''
 
 
 def _shown(
   lesion: Float[np.ndarray, 'h w'], image: Float[np.ndarray, 'h w']
 ) -> bool:
-  """Whether a lesion differs from the ring of two pixels around it."""
+  """Whether a lesion differs from a ring of two pixels around it."""
   inside = lesion > 0.5
   ring = ndimage.binary_dilation(lesion > 0.1, iterations=2) & (lesion <= 0.1)
   if not inside.any() or not ring.any():
@@ -107,8 +106,8 @@ def build(ref: SliceRef, kind: str, answer: str) -> Example:
 
   Args:
     ref: the slice.
-    kind: of `QUESTIONS`.
-    answer: as `ask` gives it.
+    kind: a key of `QUESTIONS`.
+    answer: one that `ask` yields.
   """
   spans = (
     vit_image(ref),
@@ -121,15 +120,15 @@ def build(ref: SliceRef, kind: str, answer: str) -> Example:
 def balanced(
   asked: Sequence[Asked], count: int, rng: np.random.Generator
 ) -> list[Asked]:
-  """Draws questions, kinds in turn and the answers of a kind in turn.
+  """Draws questions, alternating between kinds and between answers of a kind.
 
-  A kind goes on until one of its answers alone is left, so of two answers
-  both are drawn equally often.
+  A kind ends once only one of its answers has questions left, so that answers
+  are equally frequent.
 
   Args:
-    asked: all there are.
-    count: how many, at most.
-    rng: draws.
+    asked: all questions.
+    count: largest number of questions to draw.
+    rng: draws the questions of an answer.
   """
   kinds: dict[str, dict[str, list[Asked]]] = {}
   for i in rng.permutation(len(asked)):
@@ -138,7 +137,6 @@ def balanced(
   lines = []
   for kind in sorted(kinds):
     answers = [kinds[kind][answer] for answer in sorted(kinds[kind])]
-    # Up to where one answer alone is left.
     turns = range(sorted(map(len, answers))[-2] if len(answers) > 1 else 0)
     lines.append([a[i] for i in turns for a in answers if i < len(a)])
   turns = range(max(map(len, lines), default=0))

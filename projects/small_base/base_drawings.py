@@ -1,4 +1,4 @@
-"""Measures how well the small base draws a picture, and its other styles.
+"""Measures how well the small base draws pictures in the same or another style.
 
   python -m projects.small_base.base_drawings
 
@@ -33,12 +33,12 @@ _WEIGHTS = flags.DEFINE_string(
   'weights', 'weights/small', 'Weights folder of the base.'
 )
 _PICTURES = flags.DEFINE_integer(
-  'pictures', 64, 'Pictures per task.', lower_bound=1
+  'pictures', 64, 'Number of pictures per task.', lower_bound=1
 )
 
 
 def _draw(model: Bagel, params, examples) -> np.ndarray:
-  """The pictures that the base makes of the examples, (n, h, w)."""
+  """Pictures that the base draws for the examples, (n, h, w)."""
   tokenizer = project_tokenizer()
   geometry = model.config.image_geometry(vit_side=SIDE, vae_side=SIDE)
   capacity = prompt_capacity(examples, tokenizer, geometry, 'full')

@@ -1,9 +1,9 @@
-"""The ViT's own pretraining: the same view in another style, among others.
+"""Contrastive pretraining of the ViT: views in two styles.
 
-BAGEL's ViT is SigLIP, which was pretrained by contrast. The ViT of a base from
-scratch is pretrained likewise: the embedding of a view in one style should be
-nearest to that of the same view in another style, among neighbouring views of
-its scene and the views of all other scenes of the batch.
+BAGEL's ViT is SigLIP, which was pretrained by contrast. The ViT of the small
+base is pretrained in the same way: the embedding of a view in one style should
+be nearest to that of the same view in another style, among neighbouring views
+of its scene and the views of all other scenes of the batch.
 
 The embedding of an image is the output of the first layer's value heads: of the
 second key head for a source, of the first for a candidate, as the comparison
@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.models.bagel import Bagel
 
-# Of cosines; about the sharpness with which comparison heads begin.
+# Factor of cosines, about that of the comparison heads' initial weights.
 _SHARPNESS = 17.0
 
 
@@ -34,12 +34,14 @@ def contrast_sums(
   config: Any,
   tasks: Sequence[str],
 ) -> dict[str, tuple[Array, Array]]:
-  """The loss over pairs of images that follow each other, and its accuracy.
+  """Contrastive loss of pairs of adjacent images, and its accuracy.
 
   Args:
-    model, params: the whole model; ViT, connector and one projection are used.
-    batch: rows of one example each: two words, the style of the sources and
-      that of the targets, then images of one size, source and target by turns.
+    model, params: the model, of which ViT, connector and one projection are
+      used.
+    batch: rows of one example each: the style of the sources and that of the
+      targets, a word each, then images of one size, alternately source and
+      target.
     key, config, tasks: not used.
 
   Returns:
@@ -83,14 +85,14 @@ def contrast_sums(
   }
 
 
-# Where the two words are asked for, <|im_start|> word <|im_end|> each.
+# Tokens that predict the two words, in <|im_start|> word <|im_end|> twice.
 _WORDS = (0, 3)
-# A fresh output layer speaks softly: its columns are short.
+# The columns of a new output layer are short, so its logits are small.
 _CAPTION_SHARPNESS = 4.0
 
 
 def _caption_sums(params, batch: PackedBatch, same, tokens, begins, is_target):
-  """Does an image, read as the output layer reads, name its style?"""
+  """Loss of the style's word, predicted by the output layer from an image."""
   x = jnp.einsum('bpq,bqe->bpe', same, tokens.astype(jnp.float32))
   x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6)
   logits = _CAPTION_SHARPNESS * x @ params['lm_head']['kernel']
@@ -110,7 +112,7 @@ def _caption_sums(params, batch: PackedBatch, same, tokens, begins, is_target):
 
 
 def _values(model: Bagel, params, tokens: Float[Array, 'b p e']):
-  """The first layer's values of the second and of the first key head."""
+  """Values of the first layer, of the second and of the first key head."""
   llm = model.config.llm
   und = params['mot']['layers']['und']
   x = tokens.astype(jnp.float32)
@@ -127,7 +129,7 @@ def _unit(x: Float[Array, 'b p d']) -> Float[Array, 'n d']:
 
 
 def _nearest(scores, asks, answers, partner):
-  """Cross-entropy and hits of finding the partner among all answers."""
+  """Cross-entropy and hits of selecting the partner among all answers."""
   scores = jnp.where(answers.reshape(1, -1), scores, -1e9)
   place = jnp.clip(partner.reshape(-1), 0, scores.shape[1] - 1)
   picked = jnp.take_along_axis(scores, place[:, None], 1)[:, 0]

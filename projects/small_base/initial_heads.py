@@ -3,8 +3,8 @@
 BAGEL is pretrained before it sees medical questions. A model of a few million
 parameters learns by itself neither to attend to the same position of a source
 image nor to match an image among candidates (README.md). So some attention
-heads start with weights that do this. They are ordinary parameters, which
-training may change.
+heads start with weights that do this. Training changes them like any other
+parameters.
 
 Heads of the `gen` expert that attend by position (every layer):
 
@@ -50,10 +50,10 @@ _UND, _GEN = 'mot/layers/und', 'mot/layers/gen'
 _NEAR, _FAR = 2.0, 27.0  # RoPE positions back
 # Frequencies, in radians per position, that separate such distances.
 _NEAR_BAND, _FAR_BAND = (0.15, np.inf), (0.04, 0.25)
-_SINK = 1.2  # score of text, which a token reads if no image is that far back
+_SINK = 1.2  # score of text, which a token reads if no image is at the distance
 _EMBEDDING = 25.0  # factor: text should stand out beside image values
 _QUIET = 0.5  # factor of the output of all other heads
-_READOUT = 0.1  # output layer / transposed embedding
+_READOUT = 0.1  # ratio of the output layer to the transposed embedding
 _SHARPNESS = 4.0  # scale of the query norm
 
 
@@ -85,8 +85,8 @@ def initial_weights(model: BagelConfig, start: Start, *, seed: int = 0):
 
   Args:
     model: shape.
-    start: what differs from `init_params`.
-    seed: random seed of the rest.
+    start: differences from `init_params`.
+    seed: random seed of all other weights.
 
   Returns:
     Nested float32 parameters, NumPy arrays.
@@ -100,12 +100,12 @@ def initial_weights(model: BagelConfig, start: Start, *, seed: int = 0):
 def with_heads(
   params: Mapping[str, np.ndarray], model: BagelConfig, start: Start
 ) -> Weights:
-  """Parameters with these initial heads and position tables.
+  """Parameters with initial heads and position tables.
 
   Args:
-    params: fresh float32 parameters by name, 'a/b/c'; not changed.
-    model: their shape.
-    start: what to change.
+    params: new float32 parameters by name, 'a/b/c'; not changed.
+    model: shape.
+    start: the changes.
 
   Raises:
     ValueError: the comparing heads do not fit into the shape.
@@ -225,7 +225,7 @@ def _read_images(
     key = np.zeros((llm.hidden, llm.head_dim), np.float32)
     key[:, dims] = image[:, None] / np.sqrt(len(dims))
     weights[f'{k}/kernel'][0, :, slot] = key
-    # The slowest dimension hardly rotates: all tokens share it, text above all.
+    # The slowest dimension hardly rotates: all tokens score `_SINK` in it.
     sink = 4 * np.eye(llm.head_dim, dtype=np.float32)[half - 1]
     weights[f'{k}/bias'][0, slot] = sink
     weights[f'{v}/kernel'][0, :, slot] = contents

@@ -1,9 +1,9 @@
-"""Initialises the words of the field as copies of words that the base knows.
+"""Initialises medical words as copies of words that the base has learned.
 
-The base never saw the names of modalities and regions. Their embeddings are
-noise, no head reads them, and in the output layer they are three times as large
-as trained ones. As copies of names of styles they work from the first step on,
-and Stage I only has to learn what each modality looks like.
+The base was not trained on the names of modalities and regions. Their
+embeddings are noise, no head reads them, and in the output layer they are three
+times as large as trained ones. As copies of names of styles they work from the
+first step, and Stage I only has to learn the appearance of each modality.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from synermedgen_jax.input.tokenizer import Tokenizer
 
 _ROWS, _COLUMNS = 'embed_tokens/embedding', 'lm_head/kernel'
 
-# Modalities start as the style that an earlier base took them for
-# (`first_looks.py`), no style twice; regions start as kinds of scene.
+# A modality starts as the style that an earlier base named for it
+# (`first_looks.py`), each style once; regions start as kinds of scene.
 WORDS = (
   ('CBCT', 'depth'),
   ('CT', 'flat'),
@@ -39,16 +39,16 @@ WORDS = (
 def start_as_known(
   params: Any, tokenizer: Tokenizer, words: Sequence[tuple[str, str]]
 ) -> Any:
-  """The parameters with the vectors of new words copied from known ones.
+  """Parameters in which the vectors of new words are copies of known ones.
 
   Args:
-    params: nested; with embed_tokens/embedding (vocab, hidden) and
+    params: nested arrays, with embed_tokens/embedding (vocab, hidden) and
       lm_head/kernel (hidden, vocab). Not changed.
-    tokenizer: that of the vocabulary.
+    tokenizer: tokenizer of the vocabulary.
     words: (new word, known word), each a single token.
 
   Raises:
-    ValueError: naming a word of several tokens.
+    ValueError: naming a word that has several tokens.
   """
   flat = flatten(params)
   rows, columns = (np.array(flat[name]) for name in (_ROWS, _COLUMNS))

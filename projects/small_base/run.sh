@@ -9,10 +9,10 @@ run="${1:-runs/base}"
 weights="${2:-$run/weights}"
 # shellcheck source=launch/setup.sh
 source launch/setup.sh requirements.txt
-# Scenes are many small products of matrices, which threads only slow down.
+# Scenes need many small matrix products, which are slower with threads.
 export OPENBLAS_NUM_THREADS=1
 
-train() {  # stage, what it starts from
+train() {  # stage, start
   printf '\n== %s\n' "$1"
   python -m synermedgen_jax.main \
     --config="projects/small_base/configs/$1.py" \

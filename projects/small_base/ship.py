@@ -1,4 +1,4 @@
-"""Writes the finished base as a weights folder, with the words of the field.
+"""Writes the trained base as a weights folder, with medical words.
 
   python -m projects.small_base.ship --workdir=runs/base/pictures_more \\
       --output=runs/base/weights
@@ -17,7 +17,7 @@ from synermedgen_jax.checkpoint.weights_folder import save_weights
 from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.input.tokenizer import project_tokenizer
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Run of the last stage.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Workdir of the last stage.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder to write.')
 
 
@@ -26,7 +26,7 @@ def main() -> None:
   model, params = load_model(Path(_WORKDIR.value) / 'checkpoints')
   params = start_as_known(params, project_tokenizer(), WORDS)
   save_weights(output, model, params)
-  print(f'{output}: {len(WORDS)} words start as known ones.')
+  print(f'{output}: written; {len(WORDS)} words are copies of known ones.')
 
 
 if __name__ == '__main__':

@@ -2,9 +2,9 @@
 
   python -m projects.small_base.start --model=small --output=runs/base/start
 
-Random weights as BAGEL's initialisation draws them, with position tables and
-attention heads for a small model (`initial_heads.py`). A run starts from them
-with --config.init_from=DIR.
+Random weights of BAGEL's initialisation, with position tables and attention
+heads for a small model (`initial_heads.py`). A run starts from them with
+--config.init_from=DIR.
 """
 
 from __future__ import annotations

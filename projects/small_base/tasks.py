@@ -1,4 +1,4 @@
-"""Registers the small base's tasks and its stage; `config.modules` names it."""
+"""Registers the tasks and the stage of the small base, for `config.modules`."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ MAX_VOCAB = 768
 
 
 def train_project_tokenizer() -> tokenizers.Tokenizer:
-  """Builds that tokenizer from the wordings; the same one every time."""
+  """Trains the tokenizer on the wordings; deterministic."""
   tokenizer = tokenizers.Tokenizer(models.BPE())
-  # Every line starts with a space, which decoding takes away again.
+  # Every line starts with a space, which decoding removes.
   tokenizer.normalizer = normalizers.Sequence(
     [normalizers.Replace('\n', '\n '), normalizers.Prepend(' ')]
   )
@@ -57,9 +57,9 @@ def train_project_tokenizer() -> tokenizers.Tokenizer:
 def _with_words(
   tokenizer: tokenizers.Tokenizer, texts: Iterable[str]
 ) -> tokenizers.Tokenizer:
-  """Makes every word of `texts` one token, with ids after the present ones.
+  """Makes every word of `texts` one token, with ids after the existing ones.
 
-  New merges come last, so whatever was encoded before is encoded the same.
+  New merges come last, so the tokens of other texts do not change.
   """
   for line in texts:
     for word in re.findall(_word_pattern(), f' {line}'):
@@ -75,7 +75,7 @@ def _with_words(
 
 
 def _word_pattern() -> str:
-  """Labels such as `T1 (MRI)` whole, then words, then single characters."""
+  """Labels such as `T1 (MRI)` as one match, then words, then characters."""
   labels = '|'.join(re.escape(modality.label) for modality in Modality)
   word = '[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*'
   return rf' ?(?:{labels})(?![A-Za-z0-9])| ?{word}|[^A-Za-z0-9]'

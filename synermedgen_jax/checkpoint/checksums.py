@@ -1,7 +1,7 @@
-"""Checksums of a state, to detect changed bits in a checkpoint.
+"""32-bit checksums of a state, to detect bits that change in storage.
 
-A checksum adds integers modulo 2**32, so it does not depend on the order of the
-additions or on the sharding of the arrays. One changed bit changes it.
+Integer addition that wraps is independent of order, so a checksum does not
+depend on the sharding of the arrays. Every single changed bit changes it.
 """
 
 from __future__ import annotations
@@ -17,25 +17,29 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils.epath import Path
 
-# 2**32 divided by the golden ratio. It is odd: multiplication loses no bits.
+# Odd multiples of it are invertible modulo 2**32. From the golden ratio.
 _STEP = 0x9E3779B1
 _MASK = 0xFFFFFFFF
 _FILE = 'metadata'
 
 
 def checksums(items: Mapping[str, Any]) -> dict[str, int]:
-  """A checksum of 32 bits for every item, a tree of arrays.
+  """The checksum of each item, a 32-bit number by item name.
 
-  JAX arrays are summed on their devices, over all processes; NumPy arrays are
-  summed on the host.
+  Args:
+    items: trees of arrays by name. Items with arrays on devices are summed
+      there, over all processes; items of NumPy arrays on the host.
   """
   return begin_checksums(items)()
 
 
 def begin_checksums(items: Mapping[str, Any]) -> Callable[[], dict[str, int]]:
-  """Starts the sums on the devices; the returned function waits for them.
+  """Starts computing checksums on the devices.
 
-  The caller may donate the arrays to the next step at once.
+  The caller may donate the arrays to a next step immediately.
+
+  Returns:
+    A function that waits for the devices and returns what `checksums` returns.
   """
   leaves = {name: jax.tree.leaves(tree) for name, tree in items.items()}
   on_device = {
@@ -49,7 +53,7 @@ def begin_checksums(items: Mapping[str, Any]) -> Callable[[], dict[str, int]]:
     return {
       name: _weighted(
         np.asarray(device_sums[name])
-        if name in on_device
+        if name in device_sums
         else map(_host_sum, arrays)
       )
       for name, arrays in leaves.items()
@@ -59,7 +63,7 @@ def begin_checksums(items: Mapping[str, Any]) -> Callable[[], dict[str, int]]:
 
 
 class ChecksumsHandler(ocp.AsyncCheckpointHandler):
-  """The checksums as an item of a checkpoint, written in the background."""
+  """Checksums as an item of a checkpoint, written in the background."""
 
   async def async_save(self, directory: Path, args: ChecksumsSave):
     return [
@@ -93,7 +97,7 @@ async def _write(directory: Path, finish: Callable[[], dict[str, int]]) -> None:
 
 
 def _weighted(sums) -> int:
-  """Combines the sums of the leaves, weighted by their position."""
+  """Combines the sums of leaves; leaves that swap places change the result."""
   total = 0
   for index, value in enumerate(sums):
     total = (total + (2 * index + 1) * _STEP * int(value)) & _MASK

@@ -1,4 +1,4 @@
-"""The position in the training data, as an item of a checkpoint."""
+"""Position of a run's data iterator, as an item of a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _BEFORE = {'route_weights': []}
 
 
 class DataHandler(ocp.CheckpointHandler):
-  """The position in every stream of the data, one JSON file per stream.
+  """Writes the position of each stream to a JSON file of its own.
 
-  A process writes its own streams and reads all of them, so a run may resume
-  with another number of processes.
+  A process writes its own streams, so a resumed run may have another number of
+  processes. Every process reads the files of all streams, so that a damaged
+  file is an error in every process.
   """
 
   def save(self, directory: Path, args: DataSave) -> None:
@@ -49,11 +50,11 @@ class DataHandler(ocp.CheckpointHandler):
 @ocp.args.register_with_handler(DataHandler, for_save=True)
 @dataclasses.dataclass
 class DataSave(ocp.args.CheckpointArgs):
-  """The position in the data.
+  """Position of the data.
 
   Attributes:
     state: position in each stream of this process.
-    layout: settings of the streams (`BatchIterator.layout`).
+    layout: settings that determine the streams (`BatchIterator.layout`).
   """
 
   state: Mapping[str, Any]
@@ -61,7 +62,7 @@ class DataSave(ocp.args.CheckpointArgs):
 
   @classmethod
   def of(cls, iterator: Any) -> DataSave:
-    """Copies the position of a `BatchIterator`, which may advance then."""
+    """Copies the position of a `BatchIterator`, which may then advance."""
     return cls(copy.deepcopy(iterator.get_state()), iterator.layout)
 
 

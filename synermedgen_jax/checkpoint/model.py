@@ -1,4 +1,4 @@
-"""Reads the model of a run's checkpoints, for inference or a later stage."""
+"""Reads the model from a run's checkpoints, for inference or a next stage."""
 
 from __future__ import annotations
 
@@ -25,18 +25,31 @@ from synermedgen_jax.models.shape_json import model_from_json
 
 
 def latest(directory: str | Path) -> tuple[ocp.CheckpointManager, int]:
-  """The manager and the newest step of a finished run's checkpoints."""
+  """The manager and the newest step of a run's checkpoints.
+
+  Raises:
+    CheckpointError: there is no complete checkpoint.
+  """
   if not Path(directory).is_dir():
-    raise CheckpointError(f'{directory}: no such folder of checkpoints.')
+    raise CheckpointError(f'{directory}: no such checkpoint directory.')
   checkpoints = manager(directory)
   step = checkpoints.latest_step()
   if step is None:
+    checkpoints.close()
     raise CheckpointError(f'{directory}: has no complete checkpoint.')
   return checkpoints, step
 
 
 def find_step(checkpoints: ocp.CheckpointManager, which: str) -> int:
-  """The step of a checkpoint: 'newest', 'best', or a number as text."""
+  """The step of a checkpoint.
+
+  Args:
+    checkpoints: the run's manager.
+    which: 'newest', 'best', or a step number.
+
+  Raises:
+    CheckpointError: there is no such checkpoint.
+  """
   steps = checkpoints.all_steps()
   if which == 'newest':
     return max(steps)
@@ -59,7 +72,7 @@ def find_step(checkpoints: ocp.CheckpointManager, which: str) -> int:
       'config.best set to a metric.'
     )
 
-  # config.best may have changed; the metric of the newest step counts.
+  # A resumed run may have changed `config.best`: use its newest metric.
   metric = max(measured, key=lambda key: key[1])[0]
   return max(
     (better(metric) * value, step)
@@ -69,7 +82,7 @@ def find_step(checkpoints: ocp.CheckpointManager, which: str) -> int:
 
 
 def load_shape(directory: str | Path, which: str = 'newest') -> BagelConfig:
-  """The shape of a checkpoint's model; raises as `load_model` does."""
+  """Shape of a checkpoint's model; raises the errors of `load_model`."""
   return model_from_json(_load(directory, which, ())['model'])
 
 
@@ -80,14 +93,15 @@ def load_model(
 
   Args:
     directory: the `checkpoints` directory of a run.
-    which: 'newest', 'best', or a step.
-    use_ema: take the averaged parameters where the run kept them.
+    which: 'newest', 'best', or a step number.
+    use_ema: use the averaged parameters if the run kept them.
 
   Returns:
     The model's shape and its parameters, nested NumPy arrays.
 
   Raises:
     CheckpointError: there is no such checkpoint, or it is damaged.
+    OutOfReach: it cannot be read now.
   """
   items = ('params', 'ema') if use_ema else ('params',)
   read = _load(directory, which, items)
@@ -100,8 +114,8 @@ def load_model(
 def _load(
   directory: str | Path, which: str, items: Sequence[str]
 ) -> Mapping[str, Any]:
-  """Reads the model's shape and those of `items` that the checkpoint has."""
-  advice = 'delete it and resume from the one before it, or start again'
+  """Reads a checkpoint's model shape, and the `items` that it contains."""
+  advice = 'delete it and train on from the one before it, or from the start'
   with contextlib.ExitStack() as stack:
     checkpoints, _ = latest(directory)
     stack.enter_context(contextlib.closing(checkpoints))
@@ -110,7 +124,7 @@ def _load(
     metadata = checkpoints.item_metadata(step)
     wanted = {'model': ocp.args.JsonRestore()}
     for item in items:
-      # A checkpoint without parameters is damaged.
+      # A checkpoint without parameters is damaged: let reading them fail.
       if item == 'params' or metadata.get(item):
         wanted[item] = ocp.args.StandardRestore(_on_host(metadata[item]))
     if (Path(checkpoints.directory) / str(step) / 'checksums').exists():
@@ -119,16 +133,16 @@ def _load(
 
 
 def _on_host(metadata: Any) -> Any:
-  """Restores as NumPy arrays, independent of the devices that wrote them."""
+  """NumPy arrays of these shapes: Orbax then ignores the saved shardings."""
   return jax.tree.map(
-    # A broadcast scalar takes no memory.
+    # A broadcast scalar, so that the template takes no memory.
     lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape),
     metadata,
   )
 
 
 def _overlay(base: Any, top: Any) -> Any:
-  """Replaces the leaves of `base` that `top` has as well."""
+  """`base`, with the leaves of `top` in place of its own."""
   if not isinstance(top, dict):
     return top
   return {

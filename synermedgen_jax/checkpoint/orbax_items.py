@@ -1,9 +1,9 @@
-"""Orbax checkpoints: parameters, optimiser, EMA and data position as one.
+"""Orbax checkpoints: parameters, optimiser, EMA and data position in one step.
 
 A checkpoint holds the whole model, frozen parts included, and the model's
 shape as JSON, so that a later stage, `evaluate` and `translate` need nothing
 else. Items of a step: `params`, `ema`, `optimizer`, `data`, `model`,
-`checksums`, and `metrics` where the run keeps its best.
+`checksums`, and `metrics` if the run keeps its best checkpoint.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -40,18 +41,18 @@ from synermedgen_jax.models.shape_json import model_to_json
 
 
 class CheckpointError(UserError):
-  """A checkpoint that is missing, damaged or of another model; one line."""
+  """A checkpoint is missing, damaged or of another config; one line."""
 
 
 class OutOfReach(CheckpointError):
-  """A checkpoint that cannot be reached now and may be intact; one line."""
+  """A checkpoint cannot be read now and may be intact; one line."""
 
 
 class _ArraysHandler(ocp.StandardCheckpointHandler):
-  """Arrays; `restore` returns the error of an item that cannot be read.
+  """Restores arrays, or returns the error that restoring them raised.
 
-  Orbax synchronises the processes after the restore: if one of them raised, the
-  others would wait for it without end.
+  Orbax synchronises all processes after they have read. A process that raised
+  alone would leave the others waiting.
   """
 
   def restore(self, *args, **kwargs) -> Any:
@@ -62,7 +63,7 @@ class _ArraysHandler(ocp.StandardCheckpointHandler):
 
 
 def better(metric: str) -> int:
-  """1 if larger values of a metric are better, else -1."""
+  """1 if a larger value of the metric is better, -1 if a smaller one is."""
   return 1 if 'accuracy' in metric else -1
 
 
@@ -74,29 +75,29 @@ def manager(
   best: str = '',
   clean: bool = False,
 ) -> ocp.CheckpointManager:
-  """The checkpoints of one run.
+  """Opens the checkpoints of one run.
 
   Args:
-    directory: a folder, or an address such as gs://BUCKET/RUN/checkpoints.
-    keep: number of newest checkpoints to keep.
-    keep_every: also keep the checkpoints at this interval in steps; 0 = none.
-    best: also keep the best checkpoint by this metric; '' = none.
-    clean: remove incomplete checkpoints of a killed run. Only the run that
-      writes to the directory may do so.
+    directory: local folder or address; created if missing.
+    keep: keep the newest N checkpoints.
+    keep_every: also keep those of every N-th step; 0 = no others.
+    best: also keep the best one by this metric; '' = no other.
+    clean: remove unfinished saves of a run that was killed. Only the run that
+      writes to `directory` may set it: a save in progress looks the same.
 
   Raises:
-    CheckpointError: the directory cannot be created, or a metrics file in it is
-      damaged.
+    CheckpointError: the directory cannot be created, or metrics are damaged.
+    OutOfReach: metrics cannot be read now.
   """
   path = Path(directory)
   if '://' not in str(path):
     path = path.absolute()
   try:
     path.mkdir(parents=True, exist_ok=True)
-  except (OSError, ImportError) as error:  # gs:// needs a package of its own
+  except (OSError, ImportError) as error:  # gs:// needs another package
     raise CheckpointError(
-      f'{path}: cannot be created ({_reason(error)}); name a folder that can '
-      'be written.'
+      f'{path}: cannot be made ({_reason(error)}); name a place that can be '
+      'written.'
     ) from None
   _check_metrics(path)
   if clean and jax.process_index() == 0:
@@ -110,7 +111,7 @@ def manager(
 
 
 def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:
-  """The reader and writer of every item."""
+  """The handler of each item."""
   arrays = (ocp.args.StandardSave, ocp.args.StandardRestore)
   registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
   for item, handler, kinds in (
@@ -133,41 +134,47 @@ def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:
 def _options(
   keep: int, keep_every: int, best: str
 ) -> ocp.CheckpointManagerOptions:
-  """Options that keep the checkpoints that `manager` describes."""
-  stay = [ocp.checkpoint_managers.LatestN(keep)]
+  """Retention of checkpoints, see `manager`."""
+  policies = [ocp.checkpoint_managers.LatestN(keep)]
   if keep_every:
-    stay.append(ocp.checkpoint_managers.EveryNSteps(keep_every))
+    policies.append(ocp.checkpoint_managers.EveryNSteps(keep_every))
 
   def quality(metrics) -> float:
-    value = metrics.get(best, math.nan)  # config.best may have changed
+    # Steps before a resumption may have another metric.
+    value = metrics.get(best, math.nan)
     return better(best) * value if math.isfinite(value) else -math.inf
 
   if best:
-    stay.append(
+    policies.append(
       ocp.checkpoint_managers.BestN(
         get_metric_fn=quality, n=1, keep_checkpoints_without_metrics=False
       )
     )
   return ocp.CheckpointManagerOptions(
-    preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(stay),
+    preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
     best_fn=quality if best else None,
     enable_async_checkpointing=True,
   )
 
 
 def _check_metrics(directory: Path) -> None:
-  """Checks the metrics files, all of which Orbax reads when it opens."""
+  """Raises if metrics of a step are unreadable: Orbax would not open at all."""
   for path in directory.glob('*/metrics/metrics'):
     try:
       json.loads(path.read_text())
     except (ValueError, OSError) as error:
+      if _may_be_intact(error):
+        raise OutOfReach(
+          f'{path}: cannot be read ({_reason(error)}); run the same command '
+          'again.'
+        ) from None
       raise CheckpointError(
         f'{path}: cannot be read ({_reason(error)}); move the folder '
         f'{path.parent.parent} away, and run the same command again.'
       ) from None
 
 
-# Status codes and errors of storage and devices that say nothing about a file.
+# Status codes in errors of storage and devices that do not imply damage.
 _NOT_DAMAGE = (
   'RESOURCE_EXHAUSTED',
   'UNAVAILABLE',
@@ -175,70 +182,64 @@ _NOT_DAMAGE = (
   'PERMISSION_DENIED',
   'UNAUTHENTICATED',
 )
-_NOT_DAMAGE_ERRNO = {
-  errno.EACCES,
-  errno.EPERM,
-  errno.EIO,
-  errno.ESTALE,
-  errno.ETIMEDOUT,
-  errno.ENOMEM,
-  errno.EMFILE,
-  errno.ENFILE,
-  errno.ENETDOWN,
-  errno.ENETUNREACH,
-  errno.EHOSTDOWN,
-  errno.EHOSTUNREACH,
-  errno.ECONNREFUSED,
-  errno.ECONNRESET,
-  errno.ECONNABORTED,
-}
+# A file that is missing, or a folder in its place, is damage. Every other error
+# of the operating system (EIO, ESTALE, EACCES, timeouts) may pass.
+_DAMAGE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_DAMAGE_CODES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+# TensorStore raises ValueError for everything, with the code in the text.
+_OS_ERROR_CODE = re.compile(r"os_error_code='(\d+)'")
 
 
 @contextlib.contextmanager
 def step_errors(
   checkpoints: ocp.CheckpointManager, step: int, advice: str
 ) -> Iterator[None]:
-  """Turns errors of the block into one line with the checkpoint and advice."""
+  """Raises errors of the block as one line with the checkpoint and a remedy."""
   try:
     yield
   except Exception as error:  # Orbax raises bare ones for damaged files
-    line = f'{checkpoints.directory}/{step}: cannot be read ({_reason(error)})'
+    path = f'{checkpoints.directory}/{step}'
+    problem = f'{path}: cannot be read ({_reason(error)})'
     if _may_be_intact(error):
-      raise OutOfReach(f'{line}; run the same command again.') from error
-    raise CheckpointError(f'{line}; {advice}.') from error
+      raise OutOfReach(f'{problem}; run the same command again.') from error
+    raise CheckpointError(f'{problem}; {advice}.') from error
 
 
-def _may_be_intact(error: BaseException | None) -> bool:
-  """Whether an error, or its cause, is one of storage and not of the data."""
-  if error is None:
-    return False
-  return (
-    isinstance(error, OutOfReach | MemoryError | TimeoutError)
-    or (isinstance(error, OSError) and error.errno in _NOT_DAMAGE_ERRNO)
-    or any(code in str(error) for code in _NOT_DAMAGE)
-    or _may_be_intact(error.__cause__)
-  )
+def _may_be_intact(error: BaseException) -> bool:
+  """Whether an error of reading can have another cause than damaged files."""
+  if isinstance(error, (OutOfReach, MemoryError)):
+    return True
+  if isinstance(error, OSError) and not isinstance(error, _DAMAGE):
+    return True
+  text = str(error)
+  code = _OS_ERROR_CODE.search(text)
+  if code and int(code[1]) not in _DAMAGE_CODES:
+    return True
+  if any(status in text for status in _NOT_DAMAGE):
+    return True
+  return error.__cause__ is not None and _may_be_intact(error.__cause__)
 
 
 @contextlib.contextmanager
 def _writing(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
-  """Turns errors of writing into one line with the newest complete step."""
+  """Raises errors of writing as one line that names the newest checkpoint."""
   try:
     yield
-  except Exception as error:  # Orbax passes on errors of its writing thread
+  except Exception as error:  # the thread that writes may raise any class
     steps = ocp.utils.checkpoint_steps(checkpoints.directory)
     raise CheckpointError(
       f'{checkpoints.directory}: a checkpoint cannot be written '
       f'({_reason(error)}); '
-      + (f'step {max(steps)} is complete. ' if steps else 'none is complete. ')
+      + (f'step {max(steps)} is whole. ' if steps else 'none is whole yet. ')
       + 'Make room, and run the same command again.'
     ) from error
 
 
 def _reason(error: BaseException) -> str:
-  """First line of the message of an error or its cause."""
+  """First line of the error's message; its class if there is no message."""
   first = error.__cause__ or error
-  return str(first.args[-1] if first.args else first).partition('\n')[0][:200]
+  text = str(first.args[-1] if first.args else first) or type(first).__name__
+  return text.partition('\n')[0][:200]
 
 
 def save(
@@ -252,18 +253,18 @@ def save(
   model: BagelConfig,
   metrics: Mapping[str, float] | None = None,
 ) -> None:
-  """Starts writing a checkpoint; readers see it only when it is complete.
+  """Starts writing a checkpoint. It appears once it is complete.
 
   Args:
     checkpoints: the run's manager.
-    step: number of completed steps.
+    step: number of steps done.
     params, ema, optimizer: trees of arrays (`ema` may be empty).
-    data: position in the data.
+    data: position of the data.
     model: the model's shape.
-    metrics: metric that selects the best checkpoint, if it was measured.
+    metrics: values of the metric that selects the best checkpoint, if measured.
 
   Raises:
-    CheckpointError: this checkpoint or the previous one cannot be written.
+    CheckpointError: this or the previous checkpoint cannot be written.
   """
   args = {
     'params': ocp.args.StandardSave(params),
@@ -284,17 +285,17 @@ def save(
 
 
 def wait(checkpoints: ocp.CheckpointManager) -> None:
-  """Waits until the started checkpoints are complete.
+  """Waits until all checkpoints are written.
 
   Raises:
-    CheckpointError: a checkpoint cannot be written.
+    CheckpointError: one cannot be written.
   """
   with _writing(checkpoints):
     checkpoints.wait_until_finished()
 
 
 def close(checkpoints: ocp.CheckpointManager) -> None:
-  """Waits like `wait`, then closes the manager."""
+  """Waits as `wait` does, then closes the manager."""
   with _writing(checkpoints):
     checkpoints.close()
 
@@ -308,16 +309,17 @@ def restore(
   optimizer: Any,
   data: Any,
 ) -> dict[str, Any]:
-  """Reads a checkpoint of the same run into the given shapes.
+  """Reads a checkpoint of the run that resumes, into the given shapes.
 
   Args:
     checkpoints: the run's manager.
     step: step of the checkpoint.
     params, ema, optimizer: abstract trees with shardings (`ema` may be empty).
-    data: the data iterator; set to the saved position.
+    data: the data iterator; it is set to the saved position.
 
   Raises:
-    CheckpointError: it is damaged, or has other shapes.
+    CheckpointError: the checkpoint is damaged, or of other shapes or data.
+    OutOfReach: it cannot be read now.
   """
   args = {
     'params': ocp.args.StandardRestore(params),
@@ -327,7 +329,7 @@ def restore(
   }
   if ema:
     args['ema'] = ocp.args.StandardRestore(ema)
-  advice = 'resume with the config of its start, or in another workdir'
+  advice = 'resume with the config it was begun with, or in another workdir'
   with step_errors(checkpoints, step, advice):
     return read_items(checkpoints, step, args)
 
@@ -335,52 +337,57 @@ def restore(
 def read_items(
   checkpoints: ocp.CheckpointManager, step: int, wanted: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Reads items of a checkpoint; checks their sums if `wanted` has checksums.
+  """Reads items of a checkpoint, and checks their checksums if requested.
 
-  All processes read the same items. If one of them fails, all of them raise.
+  Every process must request the same items. If one process fails, all raise.
 
   Raises:
-    Exception: the error of this process.
-    ValueError: the checksum of an item differs, or another process failed.
-    OutOfReach: another process cannot reach the storage now.
+    Exception: the error of this process, of any class.
+    ValueError: an item differs from its checksum, or another process failed.
+    OutOfReach: another process cannot read the checkpoint now.
   """
   read = dict(checkpoints.restore(step, args=ocp.args.Composite(**wanted)))
-  _raise_if_any_process_failed(
-    [x for x in read.values() if isinstance(x, Exception)]
-  )
+  errors = [x for x in read.values() if isinstance(x, Exception)]
+  _raise_if_any_process_failed(errors)
   _check_sums(read, read.get('checksums', {}))
   return read
 
 
-def _raise_if_any_process_failed(problems: Sequence[Exception]) -> None:
-  """Raises the same class of error in all processes.
+def _raise_if_any_process_failed(errors: Sequence[Exception]) -> None:
+  """Raises if any process has errors.
 
-  So all of them fall back to the same older step, or none does.
+  Either all processes report damage, or none does: so all fall back to the same
+  step.
   """
-  kinds = np.int32([bool(problems), any(map(_may_be_intact, problems))])
+  intact = any(map(_may_be_intact, errors))
+  states = np.int32([bool(errors), intact])
   if jax.process_count() > 1:
-    kinds = multihost_utils.process_allgather(kinds)
-  failed, out_of_reach = np.reshape(kinds, (-1, 2)).T
-  if out_of_reach.any() and not any(map(_may_be_intact, problems)):
-    raise OutOfReach(f'process {out_of_reach.argmax()} cannot read it')
-  if problems:
-    raise problems[0]
+    states = multihost_utils.process_allgather(states)
+  failed, out_of_reach = np.reshape(states, (-1, 2)).T
+  if out_of_reach.any() and not intact:
+    raise OutOfReach(f'process {out_of_reach.argmax()} cannot')
+  if errors:
+    raise errors[0]
   if failed.any():
-    raise ValueError(f'process {failed.argmax()} cannot read it')
+    raise ValueError(f'process {failed.argmax()} cannot')
 
 
 def _check_sums(read: Mapping[str, Any], expected: Mapping[str, int]) -> None:
-  """Raises ValueError if the checksum of an item is not the saved one."""
+  """Raises ValueError if an item differs from its checksum."""
   items = {name: read[name] for name in expected if read.get(name)}
   for name, checksum in checksums(items).items():
     if checksum != expected[name]:
-      raise ValueError(f'{name} differs from its checksum: bits have changed')
+      raise ValueError(f'{name} is not what was saved: bits have changed')
 
 
 def put_aside(directory: Path, step: int) -> Path:
-  """Moves a damaged checkpoint to `damaged/`, where no run looks for it."""
+  """Moves a damaged checkpoint into `damaged/`, which no run reads.
+
+  Returns:
+    The new folder; only process 0 knows its name.
+  """
   aside = directory.parent / 'damaged' / f'{step}.{time.time_ns()}'
-  if jax.process_index() == 0:  # only its time stamp is used
+  if jax.process_index() == 0:
     aside.parent.mkdir(exist_ok=True)
     (directory / str(step)).rename(aside)
   multihost_utils.sync_global_devices(f'put aside {step}')

@@ -1,7 +1,7 @@
 """Checkpoints of models larger than memory, written and read block by block.
 
-The format is that of `checkpoint/orbax_items.py`: a model written here is read
-there, and the other way round.
+The format is that of `checkpoint/orbax_items.py`: either module reads models
+that the other one wrote.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Progress = Callable[[int], object]
 
 
 class _LazyHandler(ocp.type_handlers.NumpyHandler):
-  """Writes a `LazyArray` block after block; it reads back as NumPy's."""
+  """Writes a `LazyArray` block by block; it is read as a NumPy array."""
 
   def __init__(self, progress: Progress):
     super().__init__()
@@ -51,7 +51,7 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
           block = value.read(index)
           writes.append(array[index].write(block))
           held += block.nbytes
-          # A commit is expensive, so small blocks share one.
+          # Every commit takes time: small blocks share one.
           if held >= BLOCK_BYTES:
             await asyncio.gather(*writes)
             self._progress(held)
@@ -59,7 +59,7 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
       await asyncio.gather(*writes)
       self._progress(held)
     finally:
-      # No write may be in progress when an error is raised.
+      # After an error is raised, no write may be in progress.
       await asyncio.gather(*writes, return_exceptions=True)
 
   async def _create(self, value: LazyArray, info) -> ts.TensorStore:
@@ -75,7 +75,8 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
     )
     spec['dtype'] = value.dtype.name
     spec['metadata']['chunks'] = value.block
-    spec['store_data_equal_to_fill_value'] = True  # Orbax misses zeros else
+    # Otherwise Orbax reports chunks of zeros as missing.
+    spec['store_data_equal_to_fill_value'] = True
     return await ts.open(spec, create=True, context=info.ts_context)
 
 
@@ -85,7 +86,7 @@ def save_model(
   params: Mapping[str, LazyArray],
   progress: Progress = lambda _: None,
 ) -> None:
-  """Writes a model as checkpoint 0; readers see it when it is complete.
+  """Writes a model as checkpoint 0, which appears once it is complete.
 
   Args:
     directory: the `checkpoints` directory of a run that has none yet.
@@ -95,7 +96,7 @@ def save_model(
   """
   registry = ocp.type_handlers.create_type_handler_registry(
     (LazyArray, _LazyHandler(progress)),
-    # Not needed, but Orbax warns of its absence.
+    # Not needed, but Orbax warns if it is absent.
     (jax.Array, ocp.type_handlers.get_type_handler(jax.Array)),
   )
   handlers = {
@@ -120,43 +121,43 @@ def save_model(
 def open_model(
   directory: str | Path,
 ) -> tuple[BagelConfig, dict[str, LazyArray]]:
-  """The newest checkpoint's model, its parameters still on disk.
+  """Opens the newest checkpoint's model; its parameters stay on disk.
 
   Args:
     directory: the `checkpoints` directory of a run.
 
   Returns:
-    The model's shape, and its parameters by name: the averaged ones where the
-    run kept an average.
+    The model's shape, and its parameters by name: the averaged ones if the run
+    kept an average.
 
   Raises:
-    CheckpointError: there is no complete checkpoint.
+    CheckpointError: there is no complete checkpoint, or it is damaged.
   """
   checkpoints, step = saved_model.latest(directory)
   with contextlib.closing(checkpoints), _read_errors(f'{directory}/{step}'):
     items = checkpoints.item_metadata(step)
-    shape = checkpoints.restore(
+    read = checkpoints.restore(
       step, args=ocp.args.Composite(model=ocp.args.JsonRestore())
     )
     leaves = flatten(items['params'].tree)
     if 'ema' in items and items['ema'] is not None:
       leaves |= flatten(items['ema'].tree)
-  # A chunk is decoded once, though it may hold more than is asked for at once.
+  # Holds the chunks of a row, so that each is decoded once.
   cache = BLOCK_BYTES + max(map(_row_bytes, leaves.values()))
   context = ts.Context({'cache_pool': {'total_bytes_limit': cache}})
-  return model_from_json(shape['model']), {
+  return model_from_json(read['model']), {
     name: _stored(leaf, context) for name, leaf in leaves.items()
   }
 
 
 @contextlib.contextmanager
-def _read_errors(what: str) -> Iterator[None]:
-  """Raises errors of the block as one line that names `what`."""
+def _read_errors(name: str) -> Iterator[None]:
+  """Raises errors of the block as one line that starts with `name`."""
   try:
     yield
   except (ValueError, KeyError, OSError) as error:
     reason = str(error).partition('\n')[0][:200]
-    raise ckpt.CheckpointError(f'{what}: cannot be read ({reason}).') from error
+    raise ckpt.CheckpointError(f'{name}: cannot be read ({reason}).') from error
 
 
 def _chunk(leaf) -> tuple[int, ...]:
@@ -164,13 +165,13 @@ def _chunk(leaf) -> tuple[int, ...]:
 
 
 def _row_bytes(leaf) -> int:
-  """Bytes of all chunks in which a row of the first axis lies."""
+  """Bytes of all chunks that contain a row of the first axis."""
   shape = [*_chunk(leaf)[:1], *leaf.shape[1:]]
   return math.prod(shape) * np.dtype(leaf.dtype).itemsize
 
 
 def _stored(leaf, context: ts.Context) -> LazyArray:
-  """An array of a checkpoint."""
+  """An array of a checkpoint, read on demand."""
   base = f'{leaf.directory}/'
   spec = {
     'driver': 'zarr',

@@ -1,10 +1,10 @@
-"""A folder of weights: a model without the run that made it.
+"""Weights folders: a model without the workdir of its run.
 
   model.json           the model's shape
   weights.safetensors  its parameters by name; the format holds no code
-  README.md            the card: what it is, how it was made, what it is not for
+  README.md            the model card: origin, training and intended use
 
-`config.init_from` accepts it wherever it accepts a run's workdir.
+`config.init_from` accepts a weights folder or a run's workdir.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TENSORS, SHAPE = 'weights.safetensors', 'model.json'
 
 
 def holds_weights(folder: str | Path) -> bool:
-  """Whether `folder` is a local folder of weights, not a run's workdir."""
+  """Whether `folder` is a local weights folder, not a run's workdir."""
   return '://' not in str(folder) and (Path(folder) / TENSORS).is_file()
 
 
@@ -39,7 +39,7 @@ def save_weights(
 
   Args:
     folder: created if missing.
-    model: the shape.
+    model: the model's shape.
     params: nested arrays.
     dtype: dtype of the file's tensors.
 

@@ -1,4 +1,4 @@
-"""How every command runs: its flags, its --help, its errors, its exit codes."""
+"""Runs a command: flags, --help, error lines and exit codes."""
 
 import contextlib
 import importlib.util
@@ -135,7 +135,7 @@ def _without_reader() -> bool:
 
 
 def _parse(argv: Sequence[str], required: Sequence[str]) -> list[str]:
-  """Parses the command line; `UsageError` for whatever is wrong with it."""
+  """Parses the command line; raises `UsageError` if it is wrong."""
   if not _HELP.isdisjoint(argv[1:]):
     print(_help(required), flush=True)
     sys.exit(0)

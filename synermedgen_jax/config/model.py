@@ -17,7 +17,7 @@ from synermedgen_jax.models.presets import preset
 
 
 def compute_of(config: Mapping[str, Any]) -> Compute:
-  """How `config.compute` says that the model is computed.
+  """The compute settings of `config.compute`.
 
   Args:
     config: a config, or one read back from a run's `config.json`.

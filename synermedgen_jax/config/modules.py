@@ -1,4 +1,4 @@
-"""The modules of a project: what they register has to be imported first."""
+"""Imports the modules of a project, which register its tasks and stages."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def tokenizer_of_run(workdir: PathLike) -> str:
   """Returns the name of a run's tokenizer, as `load_tokenizer` takes it.
 
   Args:
-    workdir: of a run or of `import_bagel`, or a weights folder.
+    workdir: workdir of a run or of `import_bagel`, or a weights folder.
 
   Returns:
     `WORKDIR/tokenizer` where that holds files, else the name in `config.json`;

@@ -184,7 +184,7 @@ def example_dataset(
   routes: Sequence[str] = (),
   route_weights: Sequence[tuple[str, float]] = (),
 ) -> grain.MapDataset:
-  """An endless sequence of one task's examples, shuffled anew every epoch.
+  """An endless sequence of one task's examples, shuffled again in every epoch.
 
   Args:
     pool: cases and wordings.

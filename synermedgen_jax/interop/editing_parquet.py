@@ -261,7 +261,7 @@ class _Build(grain.RandomMapTransform):
 
 
 def editing_dataset(rows: EditingRows, seed: int) -> grain.MapDataset:
-  """An endless sequence of examples, shuffled anew every epoch.
+  """An endless sequence of examples, shuffled again in every epoch.
 
   Row groups are shuffled, and rows within every four groups: a full shuffle
   would read a row group for every row.

@@ -42,7 +42,7 @@ from synermedgen_jax.models.vit import ViT, ViTConfig
 
 @dataclasses.dataclass(frozen=True)
 class BagelConfig:
-  """The shape of the whole model: what its weights and its output depend on.
+  """Shape of the whole model.
 
   Attributes:
     llm, vit, autoencoder: shapes of the parts.
@@ -119,8 +119,8 @@ class Bagel(nn.Module):
   """The whole model; its methods are the steps of training and inference.
 
   Attributes:
-    config: its shape.
-    compute: how it is computed.
+    config: shape.
+    compute: compute settings.
   """
 
   config: BagelConfig

@@ -1,4 +1,4 @@
-"""How a model is computed, which its shape and its weights do not say."""
+"""Compute settings of a model, independent of its shape and weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Compute:
   Attributes:
     dtype: dtype of activations and matrix products, and of parameters that do
       not train. Norms, softmax, rotary positions and losses are float32.
-    remat: what each layer keeps for the backward pass, one of
-      `layers.REMAT_POLICIES`; the rest is recomputed.
+    remat: name of a policy in `layers.REMAT_POLICIES`: which activations each
+      layer keeps for the backward pass.
     attention: name of an attention implementation
       (`interval_attention.IMPLEMENTATIONS`); None takes the platform's own.
     unroll: layers per iteration of the scan, at most all of them. More than 1

@@ -116,8 +116,8 @@ def preferred(platform: str, queries: int, dtype) -> str:
 
   Args:
     platform: 'cpu', 'gpu' or 'tpu'.
-    queries: how many there are in a row.
-    dtype: of the queries.
+    queries: number of queries in a row.
+    dtype: dtype of the queries.
   """
   if queries <= _FEW_QUERIES.get(platform, _FEW_QUERIES['cpu']):
     return 'xla'
@@ -220,7 +220,7 @@ def per_device(
 
 
 def _platform() -> str:
-  """Where the code being traced will run: the mesh's devices, if it has any.
+  """Platform on which the traced code will run: that of the mesh, if any.
 
   A step compiled ahead of time runs on other devices than the host's own.
   """

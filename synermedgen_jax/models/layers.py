@@ -14,7 +14,7 @@ from synermedgen_jax.models.compute import Compute
 
 Initializer = Callable[..., jax.Array]
 
-# What a layer keeps for the backward pass; the rest is recomputed.
+# Activations that a layer keeps for the backward pass; it recomputes the rest.
 REMAT_POLICIES = {
   'none': None,
   'full': jax.checkpoint_policies.nothing_saveable,

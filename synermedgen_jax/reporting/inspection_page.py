@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -29,14 +29,19 @@ _HEAD = (
 
 
 def worst_first(cases: Sequence[CaseFacts]) -> list[CaseFacts]:
-  """Sorts by number of problems, then by offset, largest first."""
-  return sorted(cases, key=lambda c: (-len(c.problems), -c.distance, c.id))
+  """Sorts by number of problems, of notes, and by offset, largest first."""
+
+  def key(case: CaseFacts):
+    return -len(case.problems), -len(case.notes), -case.distance, case.id
+
+  return sorted(cases, key=key)
 
 
 def summary(cases: Sequence[CaseFacts]) -> str:
-  """One line per problem, and a line with the number of cases."""
+  """One line per problem and note, and a line with the number of cases."""
   bad = [case for case in cases if case.problems]
   lines = [f'{c.id}: {p}' for c in worst_first(bad) for p in c.problems]
+  lines += [f'{c.id}: note: {n}' for c in worst_first(cases) for n in c.notes]
   slices = sum(case.usable for case in cases)
   lines.append(
     f'{len(cases)} cases, {len(bad)} of them with problems; '
@@ -67,7 +72,9 @@ def inspection_page(cases: Sequence[CaseFacts], most_offset: float) -> str:
         cls='soft',
       ),
       tag('h2', 'Problems'),
-      *_problems(bad),
+      *_lines({c.id: c.problems for c in bad}),
+      tag('h2', 'Doubtful'),
+      *_lines({c.id: c.notes for c in ordered if c.notes}),
       tag('h2', f'Middle slices of the worst {len(shown)}'),
       *_pictures(shown),
       tag('h2', 'Every file'),
@@ -76,13 +83,13 @@ def inspection_page(cases: Sequence[CaseFacts], most_offset: float) -> str:
   )
 
 
-def _problems(bad: Sequence[CaseFacts]) -> Iterator[Html]:
-  if not bad:
+def _lines(by_case: Mapping[str, Sequence[str]]) -> Iterator[Html]:
+  if not by_case:
     yield tag('p', 'None.')
-  for case in bad:
-    yield tag('h3', case.id)
-    for problem in case.problems:
-      yield tag('p', problem, cls='note')
+  for case, lines in by_case.items():
+    yield tag('h3', case)
+    for line in lines:
+      yield tag('p', line, cls='note')
 
 
 def _pictures(cases: Sequence[CaseFacts]) -> Iterator[Html]:
@@ -143,4 +150,5 @@ def _cells(facts: VolumeFacts) -> list[str]:
 def _offset(facts: VolumeFacts) -> str:
   if facts.offset is None:
     return '–'
-  return str(facts.offset) if facts.offset.distance else 'none'
+  text = f'{facts.offset}, gain {facts.offset.gain:.3f}'
+  return text if facts.offset.distance else f'{text}, not significant'

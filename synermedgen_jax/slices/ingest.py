@@ -16,6 +16,7 @@ from synermedgen_jax.slices.case import Case, voxel_checksum
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.grids import Grid, resample, to_slices
+from synermedgen_jax.slices.registration import moved, register_rigid
 from synermedgen_jax.slices.units import check_units
 from synermedgen_jax.slices.volumes import (
   Volume,
@@ -152,7 +153,7 @@ def ingest(
   if settings.check_units:
     _check_units(files, volumes)
   windows = _windows(files, volumes, settings.slices)
-  _check_offsets(files, volumes, windows, reference, settings.most_offset)
+  transforms = _align(files, volumes, windows, reference, settings)
   grid = settings.slices.grid(volumes[reference], reference, windows[reference])
   slices, measured = _on_grid(files, volumes, windows, reference, grid)
   outline = next(m for m in (*_OUTLINE, *slices) if m in slices)
@@ -179,6 +180,9 @@ def ingest(
     plane=settings.slices.plane,
     usable=usable,
     checksums=checksums,
+    transforms={
+      m: tuple(map(tuple, matrix.tolist())) for m, matrix in transforms.items()
+    },
   )
   for modality, window in windows.items():
     slices[modality] = window.normalise(slices[modality])
@@ -256,26 +260,69 @@ def _check_units(files: CaseFiles, volumes: Mapping[Modality, Volume]) -> None:
     )
 
 
-def _check_offsets(
+def _align(
   files: CaseFiles,
-  volumes: Mapping[Modality, Volume],
+  volumes: dict[Modality, Volume],
   windows: Mapping[Modality, Window],
   reference: Modality,
-  most: float,
-) -> None:
-  """Raises if a volume is shifted more than `most` mm from the reference."""
-  for modality, volume in volumes.items() if most else ():
+  settings: Settings,
+) -> dict[Modality, Float[np.ndarray, '4 4']]:
+  """Checks that the volumes lie on the reference; registers those that do not.
+
+  Args:
+    files: files of the subject, for messages.
+    volumes: the volumes; registered ones are replaced.
+    windows: their windows.
+    reference: modality that the others are compared with.
+    settings: `most_offset` and `register`.
+
+  Returns:
+    The matrix of every volume that was registered, RAS+ mm.
+
+  Raises:
+    MisalignedError: a volume is off by more than `most_offset`, and is not
+      registered or still off after registration.
+  """
+  transforms = {}
+  fixed, name = volumes[reference], files.files[reference].name
+  for modality, volume in (
+    tuple(volumes.items()) if settings.most_offset else ()
+  ):
     if modality == reference:
       continue
-    offset = estimate_offset(
-      volumes[reference], volume, (windows[reference], windows[modality])
+    pair = windows[reference], windows[modality]
+    offset = estimate_offset(fixed, volume, pair)
+    if offset is None or offset.distance <= settings.most_offset:
+      continue
+    problem = (
+      f'{files.files[modality]}: appears to be {offset.relative_to(name)}'
     )
-    if offset and offset.distance > most:
+    if offset.orientation:
       raise MisalignedError(
-        f'{files.files[modality]}: appears to be '
-        f'{offset.relative_to(files.files[reference].name)}; register it, or '
-        'skip this check with --most_offset=0.'
+        f'{problem}; correct its orientation, or skip this check with '
+        '--most_offset=0.'
       )
+    if not settings.register:
+      raise MisalignedError(
+        f'{problem}; register it, for example with --register=rigid, or skip '
+        'this check with --most_offset=0.'
+      )
+    try:
+      matrix = register_rigid(fixed, volume, pair)
+    except RuntimeError as error:  # SimpleITK's, with its source lines first
+      raise MisalignedError(
+        f'{problem}; rigid registration failed ({str(error).splitlines()[-1]}).'
+      ) from error
+    volumes[modality] = moved(volume, matrix)
+    left = estimate_offset(fixed, volumes[modality], pair)
+    if left is None or left.distance > settings.most_offset:
+      raise MisalignedError(
+        f'{problem}, and after rigid registration '
+        f'{left.relative_to(name) if left else "beside it"}; register it with '
+        'another tool, or skip this check with --most_offset=0.'
+      )
+    transforms[modality] = matrix
+  return transforms
 
 
 def _on_grid(

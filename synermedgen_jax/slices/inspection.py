@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import nibabel as nib
 import numpy as np
 from jaxtyping import Float
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.slices.alignment import Offset, estimate_offset
 from synermedgen_jax.slices.datasets import CaseFiles, Fault
 from synermedgen_jax.slices.framing import SliceSpec
+from synermedgen_jax.slices.grids import Grid, resample, slice_grid, to_slices
 from synermedgen_jax.slices.ingest import Settings, ingest
+from synermedgen_jax.slices.nifti import forms_differ_mm
 from synermedgen_jax.slices.splits import shared_volumes
 from synermedgen_jax.slices.units import suspicious_units
 from synermedgen_jax.slices.volumes import (
+  NIFTI,
   Volume,
   VolumeError,
   read_volume,
@@ -24,6 +28,7 @@ from synermedgen_jax.slices.volumes import (
 )
 
 _PICTURE = 128  # pixels per side
+_FORMS_MM = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +69,7 @@ class CaseFacts:
     usable: number of usable slices.
     pictures: middle slice of each modality on one grid, in [-1, 1].
     checksums: checksum of the voxels of each modality, if all are usable.
+    notes: one line per doubtful finding that `prepare` accepts.
   """
 
   id: str
@@ -72,6 +78,7 @@ class CaseFacts:
   usable: int
   pictures: Mapping[Modality, Float[np.ndarray, 'h w']]
   checksums: Mapping[Modality, str] = dataclasses.field(default_factory=dict)
+  notes: tuple[str, ...] = ()
 
   @property
   def distance(self) -> float:
@@ -108,7 +115,8 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
         f'{name}: appears to be '
         f'{offset.relative_to(files.files[reference].name)}.'
       )
-  usable, pictures, checksums = 0, {}, {}
+  usable, checksums = 0, {}
+  pictures = _middle_slices(volumes, reference, settings.slices)
   if len(volumes) == len(files.files):
     try:
       ingested = ingest(
@@ -127,9 +135,71 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
       pictures = {m: x[middle] for m, x in ingested.volumes.items()}
     except VolumeError as error:
       problems.append(str(error))
-  return CaseFacts(
-    files.id, facts, tuple(problems), usable, pictures, checksums
+  notes = (
+    *_differing_forms(files),
+    *_pet_against_mr(files, volumes, reference, settings),
   )
+  return CaseFacts(
+    files.id, facts, tuple(problems), usable, pictures, checksums, notes
+  )
+
+
+def _middle_slices(
+  volumes: Mapping[Modality, Volume],
+  reference: Modality | None,
+  spec: SliceSpec,
+) -> dict[Modality, Float[np.ndarray, 'h w']]:
+  """The middle slice of the reference in every volume, in [-1, 1]."""
+  if reference is None:
+    return {}
+  full = slice_grid(volumes[reference], _PICTURE, spec.plane)
+  to_middle = np.eye(4)
+  to_middle[2, 3] = full.shape[2] // 2
+  grid = Grid((_PICTURE, _PICTURE, 1), full.affine @ to_middle)
+  pictures = {}
+  for modality, volume in volumes.items():
+    try:
+      window = spec.window(modality, volume.data)
+    except UserError:
+      continue  # `ingest` reports the problem
+    sampled = resample(window.clip(volume), grid, fill=window.low)
+    pictures[modality] = window.normalise(to_slices(sampled))[0]
+  return pictures
+
+
+def _differing_forms(files: CaseFiles) -> Iterator[str]:
+  """A line for every NIfTI file with two different positions."""
+  for path in files.files.values():
+    if not (path.is_file() and path.name.lower().endswith(NIFTI)):
+      continue
+    try:
+      apart = forms_differ_mm(path)
+    except VolumeError:
+      continue  # `read_volume` reports the problem
+    if apart > _FORMS_MM:
+      yield (
+        f'{path.name}: sform and qform differ by {apart:.1f} mm; the sform is '
+        'used.'
+      )
+
+
+def _pet_against_mr(
+  files: CaseFiles,
+  volumes: Mapping[Modality, Volume],
+  reference: Modality | None,
+  settings: Settings,
+) -> Iterator[str]:
+  """A line if PET and MR are off, although each may pass on its own."""
+  others = [m for m in volumes if m.family == 'mr' and m != reference]
+  if Modality.PET not in volumes or reference is Modality.PET:
+    return
+  for modality in others if settings.most_offset else ():
+    offset = _offset(volumes, modality, Modality.PET, settings.slices)
+    if offset and offset.distance > settings.most_offset:
+      yield (
+        f'{files.files[Modality.PET].name}: appears to be '
+        f'{offset.relative_to(files.files[modality].name)}.'
+      )
 
 
 def with_shared_volumes(

@@ -1,1 +1,1 @@
-"""Tasks: how examples are built from pairs of slices, and the table of them."""
+"""Tasks: builders of examples from pairs of slices, and the table of tasks."""

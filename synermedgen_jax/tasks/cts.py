@@ -1,7 +1,8 @@
-"""CTS, conditional target selection: which target slice goes with the source?
+"""CTS, conditional target selection.
 
-The negatives are neighbours of the true slice in its own volume, so the
-answer lies in fine anatomy and not in who the subject is.
+The model selects the target slice that belongs to a source slice. The negatives
+are neighbours of the true slice in the same volume, so the answer depends on
+fine anatomy and not on the subject.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Examples as typed spans: what a task asks, before any pixel or token.
+"""Examples as typed spans, before pixels are read and texts are tokenised.
 
 An `Example` is an ordered list of spans. A span is a text, an image for the
 ViT, or an image for the VAE, and names the slice or the picture that it shows;
@@ -96,13 +96,13 @@ def vae_image(image: ImageRef, has_loss: bool = False) -> Span:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """One question, with what the model should answer or synthesise.
+  """One question, with the answer or the image to synthesise.
 
   Attributes:
     task: the name of its row in `tasks.registry`.
     spans: in the order in which the model reads them.
     answer: the text of the last text span with loss; '' without one.
-    route: the route of the pair asked about, where there is one.
+    route: the route of the pair, if there is one.
   """
 
   task: str
@@ -123,10 +123,9 @@ class Example:
 
   @property
   def prompt(self) -> Example:
-    """The example without its answer: what the model sees at inference.
+    """The example without its answer, the model's input at inference.
 
-    A noised target stays: it is the place where sampling happens, and the
-    model sees noise there.
+    A noised target stays: sampling fills it, starting from noise.
     """
     spans = tuple(
       s for s in self.spans if not (s.kind == 'text' and s.has_loss)

@@ -1,4 +1,4 @@
-"""MI, modality identification: what is each of four panels?"""
+"""MI, modality identification: the model names the modality of four panels."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def draw_panels(
   n: int = 4,
   confusable: float = 0.5,
 ) -> list[Panel]:
-  """Draws panels, every modality as likely as another; some may repeat.
+  """Draws panels with equal probability of every modality; some may repeat.
 
   Args:
-    cases_by_modality: the cases that hold a modality.
+    cases_by_modality: the cases that have each modality.
     rng: draws modalities, cases and slices.
-    n: how many panels, at most one per letter.
-    confusable: how often two of them are of one family of modalities; from
-      one case and slice where it holds both, so that only the contrast differs.
+    n: number of panels, at most one per letter.
+    confusable: probability that two panels have modalities of one family. They
+      show the same slice of a case that has both, so only contrast differs.
   """
   _check_count(n)
   available = [m for m in Modality if cases_by_modality.get(m)]

@@ -1,4 +1,4 @@
-"""Pairs of slices, and the pool that tasks draw everything else from."""
+"""Pairs of slices, and the pool from which tasks draw slices and wordings."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-  """What a task may draw beside the pair that it asks about.
+  """Cases and wordings from which a task draws, beside its pair.
 
   Attributes:
-    cases: those that the pairs come from.
+    cases: the cases of the pairs.
     prompts: the wordings.
-    neighbours: K, how far a negative of CTS may lie from the true slice.
+    neighbours: K, largest distance of a CTS negative from the true slice, in
+      slices.
   """
 
   cases: Sequence[Case]

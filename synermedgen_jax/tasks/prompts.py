@@ -36,7 +36,7 @@ class Prompts:
   """One set of wordings; `{region}`, `{source}` and `{target}` are labels.
 
   Attributes:
-    descriptions: of a route; the first is canonical, inference uses it.
+    descriptions: wordings for a route; inference uses the first.
     cts: asks for the target slice that goes with the source slice.
     mi: asks for the modality of every panel.
     tia: asks which description fits the two images.
@@ -62,7 +62,7 @@ class Prompts:
     return fill(self.descriptions[0], route)
 
   def draw_description(self, route: Route, rng: np.random.Generator) -> str:
-    """One of the route's pool."""
+    """Draws one of the route's descriptions."""
     return str(rng.choice(self.describe(route)))
 
   def draw_cts(self, route: Route, rng: np.random.Generator) -> str:
@@ -88,7 +88,7 @@ def fill(template: str, route: Route) -> str:
 
 
 def draw(wordings: Sequence[str], rng: np.random.Generator) -> str:
-  """One of the wordings; of a single one, without a draw."""
+  """Draws one of the wordings; a single one uses no random number."""
   return wordings[0] if len(wordings) == 1 else str(rng.choice(wordings))
 
 

@@ -35,13 +35,13 @@ class Task:
     kind: 'question': the answer's tokens have a loss. 'synthesis': the noised
       image has one, and conditions are left out at the rates of
       `config.dropout`. 'reconstruction': an image for the autoencoder alone.
-    title: in reports, in full.
-    definition: what is asked or made, in reports.
-    build: an example about a pair. It draws from the pool and the generator
-      alone, so a seed fixes every example.
-    eligible: whether a pair can be asked about.
+    title: full name, for reports.
+    definition: the question or the image to make, in words, for reports.
+    build: returns an example about a pair. It draws from the pool and the
+      generator alone, so a seed fixes every example.
+    eligible: whether the task has an example about a pair.
     source: split -> seed -> an endless dataset of examples.
-    scoring: how `evaluate` scores answers; it asks every task that has both
+    scoring: scoring of answers. `evaluate` asks every task that has both
       `build` and `scoring`.
     mirror: images may be mirrored in training, as no text of the task names a
       side.

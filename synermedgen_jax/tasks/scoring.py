@@ -1,7 +1,7 @@
-"""How answers are read and scored.
+"""Reading and scoring of answers.
 
 An answer has parts: one for a question with a letter, one per panel for MI. A
-part is right where the model gives what the right answer gives.
+part is right if it equals that of the right answer.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _LETTER = re.compile(rf'\s*([{LETTERS}])\b')
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
-  """How the answers to a task are scored.
+  """Scoring of the answers to a task.
 
   Attributes:
-    read: the parts of an answer's text, always as many; '' where a part cannot
-      be read.
+    read: text of an answer -> its parts, a fixed number; '' for a part that
+      cannot be read.
     chance: the expected accuracy of guessing, from the right parts of all
       questions.
-    definition: in words, `accuracy` and `chance`.
-    unit: plural of what `accuracy` counts.
+    definition: definitions of `accuracy` and `chance`, in words.
+    unit: plural noun for the parts that `accuracy` counts.
     per_image: the parts belong to the images of the question, in order;
       otherwise the answer is about the subject of the first image.
     labels: all values of a part, in the order of a confusion table; None = no
@@ -43,7 +43,7 @@ class Scoring:
   labels: Callable[[], Sequence[str]] | None = None
 
   def parts(self, answer: str, prediction: str) -> list[tuple[str, str]]:
-    """(right, given) of every part; given is '' where it cannot be read.
+    """(right, given) of every part; given is '' if it cannot be read.
 
     Args:
       answer: the right one.

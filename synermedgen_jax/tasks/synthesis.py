@@ -20,8 +20,8 @@ def build(pair: Pair, pool: Pool, rng: np.random.Generator) -> Example:
   """Source slice, one of the route's descriptions -> target slice.
 
   Args:
-    pair: of slices.
-    pool: its wordings.
+    pair: the pair of slices.
+    pool: the wordings.
     rng: draws the description.
   """
   return _example(
@@ -40,7 +40,7 @@ def prompt(
   Args:
     route: source -> target.
     source: the slice to start from.
-    target: names the slice to synthesise; its pixels are never seen.
+    target: reference to the slice to synthesise; its pixels are not read.
     prompts: the wordings.
   """
   return _example(route, prompts.canonical(route), source, target)
@@ -52,7 +52,7 @@ def build_reconstruction(
   """The target slice alone, for training the autoencoder.
 
   Args:
-    pair: of slices.
+    pair: the pair of slices.
     pool, rng: not used.
   """
   del pool, rng

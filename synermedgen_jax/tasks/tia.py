@@ -1,4 +1,7 @@
-"""TIA, transformation instruction alignment: which words fit this pair?"""
+"""TIA, transformation instruction alignment.
+
+The model selects the description that fits a pair of slices.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ def build(pair: Pair, pool: Pool, rng: np.random.Generator) -> Example:
   """Source slice, target slice, four described routes -> a letter.
 
   Args:
-    pair: of slices.
-    pool: its wordings.
+    pair: the pair of slices.
+    pool: the wordings.
     rng: draws the wrong routes, their order and every wording.
   """
   case, route, index = pair.case, pair.route, pair.index

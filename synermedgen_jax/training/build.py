@@ -76,11 +76,11 @@ def build(
   """Builds a stage, and refuses what cannot run before anything compiles.
 
   Args:
-    config: of a stage, such as `configs.stage1.get_config()`; not changed.
-    devices: what the mesh is made of; None = all of this machine's.
-    data: open the store and read the first rows. Without, the run is good for
-      planning: it needs no store, no start and no tokenizer, for which the
-      project's stands in.
+    config: config of a stage, such as `configs.stage1.get_config()`; not
+      changed.
+    devices: devices of the mesh; None = all devices of this machine.
+    data: open the store and read the first rows. False is for planning: it
+      needs no store, no `init_from` and no tokenizer (the project's is used).
 
   Raises:
     ConfigError: one line naming the key that is wrong.
@@ -341,7 +341,7 @@ def _step_utilisation(
   """Share of the peak rate that one step a second uses; 0 = not known.
 
   Args:
-    rows: of a batch, over all devices.
+    rows: rows of a batch, over all devices.
     sample: some rows of the data, whose visible blocks stand for all.
   """
   chip = chip_of(mesh.devices.flat[0])

@@ -152,17 +152,18 @@ def _loss_function(model: Bagel, config: StepConfig):
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-  """How long the loop runs, and what it does every N steps.
+  """Length of a run, and intervals of its logs and checkpoints.
 
   Attributes:
-    steps: of the whole run.
-    rate: the learning rate by step, for the metrics.
+    steps: last step of the run.
+    rate: learning rate by step, for the metrics.
     log_every, checkpoint_every, val_every: steps; 0 = never validated.
-    keep, keep_every, best: which checkpoints stay, see `orbax_items.manager`.
-    max_bad_steps: skipped steps in a row that do not end the run.
-    profile_start, profile_steps: first traced step and their number; 0 = none.
+    keep, keep_every, best: retention of checkpoints, see `orbax_items.manager`.
+    max_bad_steps: largest number of skipped steps in a row.
+    profile_start, profile_steps: first traced step, number of traced steps;
+      0 = no trace.
     step_utilisation: share of the devices' peak rate that one step a second
-      uses; 0 where that is not known.
+      uses; 0 = unknown.
   """
 
   steps: int
@@ -200,25 +201,25 @@ class LoopConfig:
 class Run:
   """A stage, ready to train: its model, data, optimiser and settings.
 
-  `training.build.build` makes it from a config.
+  `training.build.build` returns it for a config.
 
   Attributes:
-    config: the resolved config, plain values, as `config.json` keeps it.
-    model: its shape, and how it is computed.
+    config: resolved config as plain values, as in `config.json`.
+    model: the model, with its shape and compute settings.
     tokenizer: text to token ids.
-    geometry: how slices become tokens.
-    capacity: what a row holds.
+    geometry: sizes that map slices to tokens.
+    capacity: numbers of tokens and images that fit in a row.
     rows: rows of a batch, over all devices.
-    mesh: the devices.
+    mesh: mesh of all devices.
     scales: learning-rate multiplier per parameter; 0 = frozen.
     tx: the optimiser.
     state: shapes and shardings of the train state.
-    create: makes the first state, where there is no checkpoint.
-    complete: what a state needs before it is saved.
+    create: returns the initial state of a run without a checkpoint.
+    complete: prepares a state for a save: scales a new autoencoder's latents.
     step: constants of the compiled step.
-    loop: how long, and what happens every N steps.
-    store: the slice store; None where all data come from files.
-    data: this process's rows of every batch; None in a run that only plans.
+    loop: length of the run, and intervals of logs and checkpoints.
+    store: the slice store; None if all data come from files.
+    data: this process's rows of every batch; None for planning.
     val: host batches for validation losses.
   """
 
@@ -247,7 +248,7 @@ def train(
   """Trains to `run.loop.steps`, resuming from the workdir's checkpoint.
 
   Args:
-    run: what is trained.
+    run: the stage to train.
     workdir: receives `config.json`, `checkpoints/`, `metrics.jsonl` and other
       logs; its name is shown on the progress bar. May be an address such as
       gs://BUCKET/RUN.
@@ -276,7 +277,7 @@ def train(
     run.state,
     iterator,
   )
-  # Whatever ends the run, a save that has begun is completed.
+  # Whatever ends the run, a save that has begun is finished.
   with contextlib.closing(Saver(checkpoints)) as saver:
     if state is None:
       state = run.create()

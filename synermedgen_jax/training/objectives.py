@@ -1,4 +1,4 @@
-"""What each stage minimises: sums and counts over a batch, then one division.
+"""Objectives of the stages: sums and counts over a batch, then one division.
 
 An objective maps a batch to `Sums`: for every term the sum of its losses and
 their count. Under a sharded jit these sums are global, so a term's mean does
@@ -30,7 +30,8 @@ class ObjectiveConfig:
 
   Attributes:
     train_shift: shift of the timestep distribution (BAGEL fine-tunes with 1).
-    ntp_weight, flow_weight: CE : MSE, 1 : 1 in BAGEL's recipe.
+    ntp_weight: weight of the next-token loss (cross-entropy). BAGEL has 1.
+    flow_weight: weight of the flow-matching loss (squared error). BAGEL has 1.
     task_weights: task -> weight of its next-token loss; 1 by default.
     l2_weight: weight of the autoencoder's squared error, beside its absolute
       error.
@@ -206,7 +207,7 @@ def flow_and_text_sums(
     model: the model.
     params: its parameters.
     batch: `b` rows with `g` gen tokens each.
-    latents, noise, t: of the gen tokens; None without a gen stream.
+    latents, noise, t: values for the gen tokens; None without a gen stream.
     tasks: names of the run's tasks, in the order of `batch.task_ids`.
     chunk: und tokens whose logits exist at one time.
   """
@@ -249,7 +250,7 @@ def autoencoder_sums(
 
 
 def images_in(batch: PackedBatch, stride: int) -> Float[Array, '']:
-  """How many images a batch shows, to the ViT and to the autoencoder."""
+  """Number of images in a batch, for the ViT and for the autoencoder."""
   first = batch.vit_visible_from == jnp.arange(batch.vit_visible_from.shape[1])
   seen = (first & (batch.vit_visible_to > 0)).sum().astype(jnp.float32)
   if not batch.latent_index.shape[1]:

@@ -1,4 +1,4 @@
-"""Which parameters train, and how: an ordered table of regular expressions.
+"""Optimisers and per-parameter learning rates.
 
 Parameters are flat: {'mot/layers/und/q_proj/kernel': array, ...}.
 """

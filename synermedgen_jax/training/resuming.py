@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -35,22 +36,26 @@ def resume(
 
   Raises:
     CheckpointError: there are checkpoints, and none can be read.
+    OutOfReach: the newest one that may be intact cannot be read now.
   """
   checkpoints = open_manager()
-  try:
-    return _newest(checkpoints, open_manager, abstract, iterator)
-  except BaseException:
-    checkpoints.close()
-    raise
+  with contextlib.ExitStack() as on_error:
+    on_error.callback(checkpoints.close)
+    step, state, problems = _newest_readable(checkpoints, abstract, iterator)
+    if not problems:
+      on_error.pop_all()  # the caller closes it
+      return checkpoints, step, state
+  for damaged, problem in problems.items():
+    aside = ckpt.put_aside(Path(checkpoints.directory), damaged)
+    if jax.process_index() == 0:
+      print(f'{problem} Put aside as {aside}; step {step} goes on.')
+  return open_manager(), step, state
 
 
-def _newest(
-  checkpoints: Any,
-  open_manager: Callable[[], Any],
-  abstract: TrainState,
-  iterator: BatchIterator,
-) -> tuple[Any, int, TrainState | None]:
-  """Reads the newest readable checkpoint; see `resume`."""
+def _newest_readable(
+  checkpoints, abstract: TrainState, iterator: BatchIterator
+) -> tuple[int, TrainState | None, Mapping[int, ckpt.CheckpointError]]:
+  """The newest readable step, its state, and the errors of newer steps."""
   problems: dict[int, ckpt.CheckpointError] = {}
   for step in sorted(checkpoints.all_steps(), reverse=True):
     try:
@@ -59,18 +64,11 @@ def _newest(
       raise
     except ckpt.CheckpointError as error:
       problems[step] = error
-      continue
-    if problems:
-      checkpoints.close()
-      for damaged, problem in problems.items():
-        aside = ckpt.put_aside(Path(checkpoints.directory), damaged)
-        if jax.process_index() == 0:
-          print(f'{problem} Put aside as {aside}; step {step} goes on.')
-      checkpoints = open_manager()
-    return checkpoints, step, state
+    else:
+      return step, state, problems
   if problems:
     raise problems[max(problems)]
-  return checkpoints, 0, None
+  return 0, None, problems
 
 
 def _restore(

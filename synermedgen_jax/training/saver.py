@@ -65,7 +65,7 @@ class Saver:
     self._pending = self._thread.submit(self._write_and_wait, *args)
 
   def reached_preemption(self, step: int) -> bool:
-    """Whether the scheduler stops the run, the same on all processes."""
+    """Whether the platform stops the run, in any of its processes."""
     return self._checkpoints.reached_preemption(step)
 
   def wait(self) -> None:

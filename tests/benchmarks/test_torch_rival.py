@@ -160,8 +160,8 @@ def test_losses_and_gradients_are_those_of_the_library(name, stage, remat):
   loss = trainer.loss(batch, *inputs)
   np.testing.assert_allclose(loss.item(), value, rtol=1e-5)
   loss.backward()
-  found = torch.nn.utils.get_total_norm([p.grad for p in trainer.trained])
-  np.testing.assert_allclose(found.item(), norm, rtol=1e-4)
+  torch_norm = torch.nn.utils.get_total_norm([p.grad for p in trainer.trained])
+  np.testing.assert_allclose(torch_norm.item(), norm, rtol=1e-4)
   frozen = set(trainer.model.parameters()) - set(trainer.trained)
   assert frozen
   assert all(p.grad is None for p in frozen)
@@ -251,8 +251,8 @@ def library_samples():
       )
   count = prompts['full'].target.gen.order.shape[1]
   noise = rng.standard_normal((2, count, TINY.latent_dim)).astype(np.float32)
-  found = sampling.sample(_computed(TINY), params, prompts, noise, config)
-  return prompts, latents, noise, config, np.asarray(found)
+  samples = sampling.sample(_computed(TINY), params, prompts, noise, config)
+  return prompts, latents, noise, config, np.asarray(samples)
 
 
 @pytest.mark.parametrize('by_example', [True, False])
@@ -262,8 +262,8 @@ def test_samples_are_those_of_the_library(by_example):
   load_jax_params(rival, random_params(TINY))
   sampler = Sampler(rival, prompts, latents, config, by_example=by_example)
   for _ in range(2):  # the second time over the first one's keys
-    found = sampler.run(torch.from_numpy(noise))
-    np.testing.assert_allclose(found, samples, atol=1e-4, rtol=1e-4)
+    computed = sampler.run(torch.from_numpy(noise))
+    np.testing.assert_allclose(computed, samples, atol=1e-4, rtol=1e-4)
   assert np.abs(samples - noise).max() > 0.1
 
 
@@ -275,7 +275,7 @@ def records(path: Path, *options: str):
 
 
 def test_every_command_writes_records(tmp_path):
-  found = records(
+  written = records(
     tmp_path / 'attention.jsonl',
     'attention',
     '--lengths=256,4096',
@@ -283,9 +283,9 @@ def test_every_command_writes_records(tmp_path):
     '--dim=8',
     '--repeats=1',
   )
-  assert [r['shapes']['tokens'] for r in found] == [256, 4096]
-  assert all(error < 1e-5 for error in found[1]['errors'].values())
-  found += records(
+  assert [r['shapes']['tokens'] for r in written] == [256, 4096]
+  assert all(error < 1e-5 for error in written[1]['errors'].values())
+  written += records(
     tmp_path / 'step.jsonl',
     'step',
     '--model=small',
@@ -295,7 +295,7 @@ def test_every_command_writes_records(tmp_path):
     '--remat=full',
     '--detach_und',
   )
-  found += records(
+  written += records(
     tmp_path / 'sampling.jsonl',
     'sampling',
     '--model=small',
@@ -303,14 +303,14 @@ def test_every_command_writes_records(tmp_path):
     '--batch=1,2',
     '--repeats=1',
   )
-  assert [r['benchmark'] for r in found] == [
+  assert [r['benchmark'] for r in written] == [
     'attention',
     'attention',
     'step',
     'sampling',
     'sampling',
   ]
-  for record in found:
+  for record in written:
     assert record['seconds'] > 0
     assert record['tokens_per_second'] > 0
     assert record['peak_gb'] > 0

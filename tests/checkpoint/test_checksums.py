@@ -1,4 +1,4 @@
-"""One number for all bits of a tree, the same on devices and on the host."""
+"""Checksums change with every bit and are equal on devices and the host."""
 
 import jax
 import jax.numpy as jnp
@@ -57,11 +57,11 @@ def test_numbers_of_any_size(dtype):
   assert checksums({'t': jnp.asarray(values)}) == checksums({'t': values})
 
 
-def test_sums_are_of_what_was_there_whatever_becomes_of_it():
+def test_checksums_are_those_of_arrays_before_donation():
   values = np.arange(100_000, dtype=np.float32)
-  there = jax.device_put(values)
-  finish = begin_checksums({'t': there, 'here': np.float32([1])})
-  next_step = jax.jit(lambda x: x + 1, donate_argnums=0)(there)
-  assert there.is_deleted()
+  on_device = jax.device_put(values)
+  finish = begin_checksums({'t': on_device, 'here': np.float32([1])})
+  next_step = jax.jit(lambda x: x + 1, donate_argnums=0)(on_device)
+  assert on_device.is_deleted()
   assert finish() == checksums({'t': values, 'here': np.float32([1])})
   np.testing.assert_array_equal(next_step, values + 1)

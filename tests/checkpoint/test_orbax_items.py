@@ -1,6 +1,7 @@
-"""What is saved is read back, and what is not whole is not read."""
+"""Checkpoints are restored exactly; incomplete or damaged ones are refused."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -31,7 +32,7 @@ DEVICE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
 class Numbers(BatchIterator):
-  """One stream of 0, 1, 2, ... whose place can be saved."""
+  """One stream of 0, 1, 2, ... whose position can be saved."""
 
   def __next__(self):
     return next(self.streams[0])
@@ -42,7 +43,7 @@ def numbers():
 
 
 def params(step):
-  """The first one trains, the second is frozen."""
+  """A trained and a frozen parameter."""
   return {
     'vit': {'kernel': np.arange(4, dtype=np.float32) * step},
     'autoencoder': {'bias': np.full(2, 9.0, np.float32)},
@@ -71,7 +72,7 @@ def save(checkpoints, step, data, *, ema=True, metrics=None):
 
 
 def write(directory, *steps, ema=True):
-  """A checkpoint after each of these steps; data is then at that place."""
+  """Writes checkpoints after these steps, with the data at that position."""
   checkpoints, data = ckpt.manager(directory), numbers()
   for step in range(1, max(steps) + 1):
     next(data)
@@ -83,7 +84,7 @@ def write(directory, *steps, ema=True):
 
 
 def write_and_die(directory, step):
-  """Ends as a killed process does, while a checkpoint is being written."""
+  """Ends like a killed process while a checkpoint is written."""
   save(ckpt.manager(directory), step, numbers())
   os._exit(9)
 
@@ -95,14 +96,14 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def copy(written, tmp_path):
-  """One to spoil."""
+  """A copy of the checkpoints of `written` that a test may damage."""
   return shutil.copytree(written, tmp_path / 'checkpoints')
 
 
-def assert_equal(found, expected):
-  assert jax.tree.structure(found) == jax.tree.structure(expected)
+def assert_equal(actual, expected):
+  assert jax.tree.structure(actual) == jax.tree.structure(expected)
   for a, b in zip(
-    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+    jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True
   ):
     np.testing.assert_array_equal(np.asarray(a), b)
     assert a.dtype == b.dtype
@@ -124,10 +125,10 @@ def restore(directory, step, data, **other):
 @pytest.mark.parametrize('step', [1, 3])
 def test_a_checkpoint_comes_back_as_it_was_saved(written, step):
   data = numbers()
-  found = restore(written, step, data)
-  assert_equal(found['params'], params(step))
-  assert_equal(found['ema'], average(step))
-  assert_equal(found['optimizer'], optimizer(step))
+  restored = restore(written, step, data)
+  assert_equal(restored['params'], params(step))
+  assert_equal(restored['ema'], average(step))
+  assert_equal(restored['optimizer'], optimizer(step))
   assert next(data) == step
 
 
@@ -142,7 +143,7 @@ def test_as_many_checkpoints_are_kept_as_asked(tmp_path):
   assert sorted(path.name for path in directory.iterdir()) == ['2', '3']
 
 
-def test_checkpoints_of_every_so_many_steps_are_kept_too(tmp_path):
+def test_checkpoints_of_every_nth_step_are_kept_too(tmp_path):
   checkpoints, data = ckpt.manager(tmp_path, keep=1, keep_every=4), numbers()
   for step in (2, 4, 6, 8, 10, 11):
     save(checkpoints, step, data)
@@ -172,14 +173,14 @@ def test_an_unknown_part_of_a_shape_is_refused():
     model_from_json(written)
 
 
-def test_a_model_has_the_average_of_what_trained_and_the_frozen(written):
-  model, found = saved_model.load_model(written)
+def test_a_model_has_averaged_trained_and_frozen_parameters(written):
+  model, loaded = saved_model.load_model(written)
   assert model == nano.MODEL
-  assert_equal(found, params(3) | average(3))
-  assert np.asarray(found['vit']['kernel']).tolist() == [1.5] * 4
+  assert_equal(loaded, params(3) | average(3))
+  assert np.asarray(loaded['vit']['kernel']).tolist() == [1.5] * 4
 
 
-def test_a_model_without_its_average_when_asked(written):
+def test_a_model_is_loaded_without_its_average(written):
   assert_equal(saved_model.load_model(written, use_ema=False)[1], params(3))
 
 
@@ -198,15 +199,20 @@ def refused(function, *arguments):
 def test_a_missing_directory_is_named(tmp_path):
   missing = tmp_path / 'nowhere'
   assert refused(saved_model.load_model, missing) == (
-    f'{missing}: no such folder of checkpoints.'
+    f'{missing}: no such checkpoint directory.'
   )
   assert not missing.exists()
 
 
-def test_a_directory_without_a_checkpoint_is_named(tmp_path):
+def test_a_directory_without_a_checkpoint_is_named(tmp_path, monkeypatch):
+  closed, close = [], ocp.CheckpointManager.close
+  monkeypatch.setattr(
+    ocp.CheckpointManager, 'close', lambda self: closed.append(close(self))
+  )
   assert refused(saved_model.load_model, tmp_path) == (
     f'{tmp_path}: has no complete checkpoint.'
   )
+  assert len(closed) == 1
 
 
 @pytest.fixture(scope='module')
@@ -250,7 +256,7 @@ def test_a_checkpoint_with_a_part_removed_is_not_read(copy, item):
   message = refused(saved_model.load_model, copy)
   assert message.startswith(f'{copy}/3: cannot be read (')
   assert message.endswith(
-    'delete it and resume from the one before it, or start again.'
+    'delete it and train on from the one before it, or from the start.'
   )
 
 
@@ -268,15 +274,15 @@ OTHERS = {
 
 
 @pytest.mark.parametrize('other', OTHERS)
-def test_a_run_does_not_resume_from_that_of_another_config(written, other):
+def test_a_run_does_not_resume_from_another_config(written, other):
   with pytest.raises(CheckpointError) as error:
     restore(written, 3, numbers(), **OTHERS[other])
   assert '\n' not in str(error.value)
-  assert 'resume with the config of its start' in str(error.value)
+  assert 'resume with the config it was begun with' in str(error.value)
 
 
 def write_measured(directory, metric, values, *, keep=1):
-  """A checkpoint after each of these steps, with what was measured if any."""
+  """Writes a checkpoint after each step, with its metric if it has one."""
   checkpoints, data = ckpt.manager(directory, keep=keep, best=metric), numbers()
   for step, value in values.items():
     measured = {} if value is None else {metric: value}
@@ -304,18 +310,18 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(
 ):
   directory = write_measured(tmp_path / 'checkpoints', metric, values)
   assert kept(directory) == {best, str(max(values))}
-  _, found = saved_model.load_model(directory, which='best', use_ema=False)
-  assert_equal(found, params(int(best)))
-  _, found = saved_model.load_model(directory, use_ema=False)
-  assert_equal(found, params(max(values)))
+  _, loaded = saved_model.load_model(directory, which='best', use_ema=False)
+  assert_equal(loaded, params(int(best)))
+  _, loaded = saved_model.load_model(directory, use_ema=False)
+  assert_equal(loaded, params(max(values)))
 
 
 def test_a_checkpoint_that_was_not_measured_is_never_the_best(tmp_path):
   values = {1: None, 2: 0.5, 3: 0.7, 4: None, 5: None}
   directory = write_measured(tmp_path / 'checkpoints', 'val/loss', values)
   assert kept(directory) == {'2', '5'}
-  _, found = saved_model.load_model(directory, which='best')
-  assert_equal(found, params(2) | average(2))
+  _, loaded = saved_model.load_model(directory, which='best')
+  assert_equal(loaded, params(2) | average(2))
 
 
 @pytest.mark.parametrize(
@@ -363,11 +369,11 @@ def measured(tmp_path_factory):
 @pytest.mark.parametrize(
   ('which', 'step'), [('newest', 8), ('best', 6), ('2', 2), ('8', 8)]
 )
-def test_a_checkpoint_is_found_by_what_it_is_called(measured, which, step):
+def test_a_checkpoint_is_selected_by_name_or_number(measured, which, step):
   checkpoints, newest = saved_model.latest(measured)
-  found = saved_model.find_step(checkpoints, which)
+  selected = saved_model.find_step(checkpoints, which)
   checkpoints.close()
-  assert (found, newest) == (step, 8)
+  assert (selected, newest) == (step, 8)
   assert_equal(
     saved_model.load_model(measured, which=which)[1],
     params(step) | average(step),
@@ -375,7 +381,7 @@ def test_a_checkpoint_is_found_by_what_it_is_called(measured, which, step):
 
 
 @pytest.mark.parametrize('which', ['3', 'oldest', '', '-2', '2.0'])
-def test_a_checkpoint_that_is_not_there_is_named(measured, which):
+def test_a_missing_checkpoint_is_named(measured, which):
   with pytest.raises(CheckpointError) as error:
     saved_model.load_model(measured, which=which)
   assert str(error.value) == (
@@ -394,7 +400,7 @@ def test_there_is_no_best_where_nothing_was_measured(written):
 
 
 def streams(*which):
-  """Streams of numbers of their own, all at their start."""
+  """Streams of different numbers, at their start."""
   return BatchIterator(
     {
       n: iter(
@@ -405,8 +411,8 @@ def streams(*which):
   )
 
 
-def go_on(iterator, times):
-  """What every stream gives next, so many times."""
+def take(iterator, times):
+  """The next N items of every stream."""
   return {
     n: [next(stream) for _ in range(times)]
     for n, stream in iterator.streams.items()
@@ -415,21 +421,21 @@ def go_on(iterator, times):
 
 def test_every_stream_has_a_file_of_its_own(tmp_path):
   iterator = streams(0, 3)
-  go_on(iterator, 2)
+  take(iterator, 2)
   DataHandler().save(tmp_path, DataSave.of(iterator))
   assert kept(tmp_path) == {'layout.json', 'stream_0.json', 'stream_3.json'}
   state = json.loads((tmp_path / 'stream_3.json').read_text())
   assert state == iterator.streams[3].get_state()
 
 
-def test_two_processes_streams_are_restored_by_one_that_has_all(tmp_path):
+def test_streams_of_two_processes_are_restored_by_one(tmp_path):
   handler = DataHandler()
   for iterator, done in ((streams(0, 2), 5), (streams(1, 3), 7)):
-    go_on(iterator, done)
+    take(iterator, done)
     handler.save(tmp_path, DataSave.of(iterator))
   one = streams(0, 1, 2, 3)
   handler.restore(tmp_path, DataRestore(one))
-  assert go_on(one, 2) == {
+  assert take(one, 2) == {
     0: [5, 6],
     1: [1007, 1008],
     2: [2005, 2006],
@@ -437,16 +443,16 @@ def test_two_processes_streams_are_restored_by_one_that_has_all(tmp_path):
   }
 
 
-def test_one_processs_streams_are_restored_by_those_that_have_some(tmp_path):
+def test_streams_of_one_process_are_restored_by_several(tmp_path):
   handler, one = DataHandler(), streams(0, 1, 2)
-  go_on(one, 4)
+  take(one, 4)
   next(one.streams[2])
   handler.save(tmp_path, DataSave.of(one))
-  found = {}
+  following = {}
   for part in (streams(2), streams(0, 1)):
     handler.restore(tmp_path, DataRestore(part))
-    found |= go_on(part, 1)
-  assert found == {0: [4], 1: [1004], 2: [2005]}
+    following |= take(part, 1)
+  assert following == {0: [4], 1: [1004], 2: [2005]}
 
 
 def test_a_run_of_other_streams_does_not_resume(written):
@@ -457,9 +463,9 @@ def test_a_run_of_other_streams_does_not_resume(written):
 
 
 def flip_a_bit(directory, item, *, bit):
-  """Changes the sign or the last bit of one number, and nothing else.
+  """Changes one bit of one number, and nothing else.
 
-  What was compressed would not open again: the array is written anew.
+  The array is written again, since a compressed file could not be decoded.
   """
   checkpoints = ckpt.manager(directory)
   step = checkpoints.latest_step()
@@ -481,12 +487,12 @@ def flip_a_bit(directory, item, *, bit):
 @pytest.mark.parametrize('item', ['params', 'ema'])
 def test_a_bit_that_changed_is_noticed(copy, item, bit):
   flip_a_bit(copy, item, bit=bit)
-  expected = f'{item} differs from its checksum: bits have changed'
+  expected = f'{item} is not what was saved: bits have changed'
   assert expected in refused(saved_model.load_model, copy)
   assert expected in refused(restore, copy, 3, numbers())
 
 
-def test_what_cannot_be_reached_is_no_damage(copy, monkeypatch):
+def test_unavailable_storage_is_not_damage(copy, monkeypatch):
   def unavailable(*_, **__):
     raise ValueError('UNAVAILABLE: try again later')
 
@@ -494,6 +500,79 @@ def test_what_cannot_be_reached_is_no_damage(copy, monkeypatch):
   with pytest.raises(ckpt.OutOfReach) as error:
     restore(copy, 3, numbers())
   assert str(error.value).endswith('run the same command again.')
+
+
+def raise_in_restore(monkeypatch, error):
+  def fail(*_, **__):
+    raise error
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'restore', fail)
+
+
+TRANSIENT = {
+  'permission': PermissionError(errno.EACCES, 'Permission denied'),
+  'device': OSError(errno.EIO, 'Input/output error'),
+  'network folder': OSError(errno.ESTALE, 'Stale file handle'),
+  'timeout': TimeoutError('timed out'),
+  'connection': ConnectionResetError(errno.ECONNRESET, 'reset by peer'),
+  'memory': MemoryError(),
+  'tensorstore': ValueError("UNKNOWN: failed to open [os_error_code='5']"),
+}
+
+
+@pytest.mark.parametrize('cause', TRANSIENT)
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_a_transient_error_is_not_damage(written, monkeypatch, cause, wrapped):
+  error = TRANSIENT[cause]
+  if wrapped:
+    error = RuntimeError('in a thread of Orbax')
+    error.__cause__ = TRANSIENT[cause]
+  raise_in_restore(monkeypatch, error)
+  with pytest.raises(ckpt.OutOfReach) as caught:
+    restore(written, 3, numbers())
+  line = str(caught.value)
+  assert line.startswith(f'{written}/3: cannot be read (')
+  assert line.endswith('run the same command again.')
+  assert '()' not in line
+  assert '\n' not in line
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    FileNotFoundError(errno.ENOENT, 'No such file or directory'),
+    NotADirectoryError(errno.ENOTDIR, 'Not a directory'),
+    IsADirectoryError(errno.EISDIR, 'Is a directory'),
+    ValueError("NOT_FOUND: failed to open [os_error_code='2']"),
+    ValueError('FAILED_PRECONDITION: invalid blosc-compressed data'),
+  ],
+)
+def test_a_missing_or_misformatted_file_is_damage(written, monkeypatch, error):
+  raise_in_restore(monkeypatch, error)
+  with pytest.raises(CheckpointError, match='resume with the config') as caught:
+    restore(written, 3, numbers())
+  assert not isinstance(caught.value, ckpt.OutOfReach)
+
+
+@pytest.mark.parametrize('file', ['data/layout.json', 'params/d/*'])
+def test_a_file_that_storage_cannot_open_is_not_damage(copy, file):
+  """A link to itself fails with ELOOP, for Python and for TensorStore."""
+  for path in list((copy / '3').glob(file)):
+    path.unlink()
+    path.symlink_to(path)
+  with pytest.raises(ckpt.OutOfReach):
+    restore(copy, 3, numbers())
+
+
+def test_metrics_that_cannot_be_read_now_are_not_damage(copy):
+  path = copy / '1' / 'metrics' / 'metrics'
+  path.parent.mkdir()
+  path.symlink_to('/proc/self/mem')  # reading address 0 fails with EIO
+  with pytest.raises(ckpt.OutOfReach) as caught:
+    saved_model.load_model(copy)
+  assert str(caught.value) == (
+    f'{path}: cannot be read (Input/output error); run the same command again.'
+  )
 
 
 def test_metrics_that_are_damaged_are_named(copy):
@@ -536,7 +615,7 @@ def test_data_of_before_routes_had_weights_have_none(tmp_path):
     restore([['pelvis_.*', 2.0]])
 
 
-def test_a_stream_of_another_process_is_missed_too(tmp_path):
+def test_a_damaged_stream_of_another_process_is_an_error(tmp_path):
   DataHandler().save(tmp_path, DataSave.of(streams(0, 1)))
   (tmp_path / 'stream_1.json').write_text('{"next')
   with pytest.raises(ValueError, match='Unterminated string'):
@@ -545,33 +624,33 @@ def test_a_stream_of_another_process_is_missed_too(tmp_path):
 
 @pytest.fixture
 def of_two_processes(monkeypatch):
-  """Reads as process 0 of two; `theirs` is what the other one tells."""
-  told = []
+  """Reads as process 0 of two; `theirs` is the report of the other one."""
+  reports = []
 
-  def read(found, theirs):
+  def read(item, theirs):
     def gathered(mine):
-      told.append(mine.tolist())
+      reports.append(mine.tolist())
       return np.stack([mine, np.int32(theirs)])
 
     monkeypatch.setattr(jax, 'process_count', lambda: 2)
     monkeypatch.setattr(ckpt.multihost_utils, 'process_allgather', gathered)
-    stored = types.SimpleNamespace(restore=lambda step, args: {'params': found})
+    stored = types.SimpleNamespace(restore=lambda step, args: {'params': item})
     return ckpt.read_items(stored, 3, {})
 
-  return read, told
+  return read, reports
 
 
-# Whether a process failed, and whether the file may be whole all the same.
+# (process failed, checkpoint may be intact all the same)
 FINE, DAMAGED, OUT_OF_REACH = [0, 0], [1, 0], [1, 1]
 
 
-def test_what_both_can_read_is_read(of_two_processes):
-  read, told = of_two_processes
+def test_an_item_that_both_processes_read_is_returned(of_two_processes):
+  read, reports = of_two_processes
   assert read('arrays', FINE) == {'params': 'arrays'}
-  assert told == [FINE]
+  assert reports == [FINE]
 
 
-def test_what_another_process_cannot_read_is_not_taken(of_two_processes):
+def test_an_item_that_another_process_cannot_read_raises(of_two_processes):
   read, _ = of_two_processes
   with pytest.raises(ValueError, match='process 1 cannot') as caught:
     read('arrays', DAMAGED)
@@ -584,22 +663,22 @@ def test_what_another_process_cannot_read_is_not_taken(of_two_processes):
   ('problem', 'kind'),
   [('torn', DAMAGED), ('UNAVAILABLE: no network', OUT_OF_REACH)],
 )
-def test_the_other_process_is_told_of_a_problem(
+def test_the_other_process_receives_the_kind_of_error(
   of_two_processes, problem, kind
 ):
-  read, told = of_two_processes
-  with pytest.raises(OSError, match=problem):
-    read(OSError(problem), FINE)
-  assert told == [kind]
+  read, reports = of_two_processes
+  with pytest.raises(ValueError, match=problem):
+    read(ValueError(problem), FINE)
+  assert reports == [kind]
 
 
-def test_all_wait_where_one_cannot_reach_what_another_finds_damaged(
+def test_damage_in_one_process_yields_to_a_transient_error_in_another(
   of_two_processes,
 ):
-  """None puts aside what may be whole."""
-  read, told = of_two_processes
+  """No process moves a checkpoint that may be intact."""
+  read, reports = of_two_processes
   with pytest.raises(ckpt.OutOfReach, match='process 1 cannot'):
-    read(OSError('torn'), OUT_OF_REACH)
-  with pytest.raises(OSError, match='UNAVAILABLE'):
-    read(OSError('UNAVAILABLE'), DAMAGED)
-  assert told == [DAMAGED, OUT_OF_REACH]
+    read(ValueError('torn'), OUT_OF_REACH)
+  with pytest.raises(ValueError, match='UNAVAILABLE'):
+    read(ValueError('UNAVAILABLE'), DAMAGED)
+  assert reports == [DAMAGED, OUT_OF_REACH]

@@ -1,4 +1,4 @@
-"""Weights that ship: what is written is read, and a run can start from it."""
+"""Weights folders are read as written, and a run can start from one."""
 
 import json
 
@@ -21,13 +21,13 @@ def params():
 
 def test_what_is_written_is_read(params, tmp_path):
   weights_folder.save_weights(tmp_path / 'w', nano.MODEL, params)
-  model, found = weights_folder.load_weights(tmp_path / 'w')
+  model, weights = weights_folder.load_weights(tmp_path / 'w')
   assert model == nano.MODEL
-  found, params = flatten(found), flatten(params)
-  assert found.keys() == params.keys()
+  weights, params = flatten(weights), flatten(params)
+  assert weights.keys() == params.keys()
   for name, value in params.items():
-    np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-4)
-    assert found[name].dtype == np.float32
+    np.testing.assert_allclose(weights[name], value, rtol=1e-3, atol=1e-4)
+    assert weights[name].dtype == np.float32
 
 
 def test_numbers_too_large_are_refused(params, tmp_path):
@@ -36,7 +36,7 @@ def test_numbers_too_large_are_refused(params, tmp_path):
     weights_folder.save_weights(tmp_path / 'w', nano.MODEL, large)
 
 
-def test_a_damaged_file_is_told(params, tmp_path):
+def test_a_damaged_file_is_reported(params, tmp_path):
   weights_folder.save_weights(tmp_path, nano.MODEL, params)
   file = tmp_path / weights_folder.TENSORS
   file.write_bytes(file.read_bytes()[:-8])
@@ -44,7 +44,7 @@ def test_a_damaged_file_is_told(params, tmp_path):
     weights_folder.load_weights(tmp_path)
 
 
-def test_a_folder_without_a_shape_is_told(params, tmp_path):
+def test_a_folder_without_a_shape_is_reported(params, tmp_path):
   weights_folder.save_weights(tmp_path, nano.MODEL, params)
   (tmp_path / weights_folder.SHAPE).write_text(json.dumps({}))
   with pytest.raises(CheckpointError):

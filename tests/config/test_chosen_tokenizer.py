@@ -1,4 +1,4 @@
-"""Which tokenizer a config means, also where its start lies in a bucket."""
+"""The tokenizer of a config, also if `init_from` is in a bucket."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What every command does with flags, errors and signals."""
+"""Flags, errors and signals of all commands."""
 
 import subprocess
 import sys
@@ -134,9 +134,7 @@ def test_a_good_command_line_runs_and_exits_with_0(command):
     ),
   ],
 )
-def test_what_the_user_can_fix_is_one_line_and_exits_with_1(
-  command, arguments, message
-):
+def test_a_user_error_is_one_line_and_exits_with_1(command, arguments, message):
   done = command(*arguments)
   assert done.returncode == 1
   assert done.stdout == ''

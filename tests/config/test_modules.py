@@ -1,4 +1,4 @@
-"""Modules of a project: imported by name, missed in one line."""
+"""Modules of a project are imported by name; a missing one is one line."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Which chip a device is, by what JAX calls it."""
+"""The chip of a device, by its name in JAX."""
 
 import types
 

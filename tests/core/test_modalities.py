@@ -104,13 +104,13 @@ def test_parsing_ignores_case():
   assert Region.parse('Whole-Body') is Region.WHOLE_BODY
 
 
-def test_unknown_modality_lists_those_there_are():
+def test_an_unknown_modality_lists_the_known_ones():
   with pytest.raises(ValueError, match="'mri'") as error:
     Modality.parse('mri')
   assert 'one of ct, cbct, pet, t1, t1ce, t2, flair, mr, ' in str(error.value)
 
 
-def test_unknown_region_lists_those_there_are():
+def test_an_unknown_region_lists_the_known_ones():
   with pytest.raises(ValueError, match="'knee'") as error:
     Region.parse('knee')
   assert 'one of brain, pelvis, whole_body, ' in str(error.value)
@@ -118,8 +118,8 @@ def test_unknown_region_lists_those_there_are():
 
 def test_a_route_is_found_by_its_key():
   for route in lib.ROUTES:
-    found = lib.find_route(route.region, route.source, route.target)
-    assert found is route
+    route_of_key = lib.find_route(route.region, route.source, route.target)
+    assert route_of_key is route
 
 
 def test_unknown_route_lists_those_of_the_region():
@@ -129,10 +129,10 @@ def test_unknown_route_lists_those_of_the_region():
 
 
 def test_a_case_serves_the_routes_whose_both_ends_it_has():
-  found = lib.routes_between(
+  routes = lib.routes_between(
     Region.BRAIN, {Modality.CT, Modality.MR, Modality.T1, Modality.T2}
   )
-  assert [route.name for route in found] == [
+  assert [route.name for route in routes] == [
     'brain_mr_to_ct',
     'brain_ct_to_mr',
     'brats_t1_to_t2',
@@ -176,11 +176,11 @@ def test_a_registered_modality_is_like_the_others(tables):
 
 def test_a_registered_route_comes_with_its_reverse(tables):
   knee = lib.register_region('knee')
-  there, back = lib.register_route(knee, Modality.T1, Modality.T2)
-  assert (there.name, back.name) == ('knee_t1_to_t2', 'knee_t2_to_t1')
-  assert lib.find_route(knee, Modality.T1, Modality.T2) is there
-  assert lib.routes_between(knee, {Modality.T1, Modality.T2}) == (there, back)
-  assert lib.all_routes()[-2:] == (there, back)
+  forth, back = lib.register_route(knee, Modality.T1, Modality.T2)
+  assert (forth.name, back.name) == ('knee_t1_to_t2', 'knee_t2_to_t1')
+  assert lib.find_route(knee, Modality.T1, Modality.T2) is forth
+  assert lib.routes_between(knee, {Modality.T1, Modality.T2}) == (forth, back)
+  assert lib.all_routes()[-2:] == (forth, back)
   assert len(lib.ROUTES) == 22
 
 
@@ -203,7 +203,7 @@ def test_a_registered_route_comes_with_its_reverse(tables):
     ),
   ],
 )
-def test_what_is_taken_is_refused_and_adds_nothing(tables, register, message):
+def test_a_taken_name_is_refused_and_adds_nothing(tables, register, message):
   before = (lib.all_routes(), list(Modality), list(Region))
   with pytest.raises(ValueError, match=message):
     register()
@@ -211,10 +211,10 @@ def test_what_is_taken_is_refused_and_adds_nothing(tables, register, message):
 
 
 def test_a_modality_is_one_object_however_it_is_copied():
-  for made in (
+  for copied in (
     copy.deepcopy(Modality.CT),
     copy.copy(Modality.CT),
     Modality(str(Modality.CT)),
   ):
-    assert made is Modality.CT
+    assert copied is Modality.CT
   assert json.dumps({Modality.CT: [Region.BRAIN]}) == '{"ct": ["brain"]}'

@@ -61,7 +61,7 @@ def test_rows_are_placed_in_their_order_on_one_device():
 
 
 class TwoProcesses:
-  """How batches lie on four devices, two of each process.
+  """Sharding of batches over four devices, two per process.
 
   Halves of the rows are split over `data` and quarters over `fsdp`; the devices
   of this process have two of these, in any order.
@@ -101,34 +101,36 @@ def test_rows_of_several_devices_come_once_and_ascending():
 
 
 @pytest.fixture
-def made(monkeypatch):
-  """What JAX is asked to make: its shape, and the rows of each device."""
-  found = {}
+def placed_rows(monkeypatch):
+  """Shape of the global array, and the rows of each device."""
+  placed = {}
 
   def make(shape, where, rows_at):
-    found['shape'] = shape
+    placed['shape'] = shape
     indices = where.addressable_devices_indices_map(shape)
-    found['rows'] = {d: rows_at(index).tolist() for d, index in indices.items()}
+    placed['rows'] = {
+      d: rows_at(index).tolist() for d, index in indices.items()
+    }
 
   monkeypatch.setattr(sharding.jax, 'make_array_from_callback', make)
-  return found
+  return placed
 
 
-def test_a_processes_rows_go_to_the_devices_they_belong_to(made):
+def test_a_processes_rows_go_to_the_devices_they_belong_to(placed_rows):
   # Rows 0, 1, 6 and 7 of eight, each with its number in it twice.
   local = np.array([[0, 0], [1, 1], [6, 6], [7, 7]])
   sharding.place_rows(local, TwoProcesses(3, 0))
-  assert made['shape'] == (8, 2)
-  assert made['rows'] == {
+  assert placed_rows['shape'] == (8, 2)
+  assert placed_rows['rows'] == {
     'device 3': [[6, 6], [7, 7]],
     'device 0': [[0, 0], [1, 1]],
   }
   sharding.place_rows(np.array([2, 3, 4, 5]), TwoProcesses(2, 1))
-  assert made['shape'] == (8,)
-  assert made['rows'] == {'device 2': [4, 5], 'device 1': [2, 3]}
+  assert placed_rows['shape'] == (8,)
+  assert placed_rows['rows'] == {'device 2': [4, 5], 'device 1': [2, 3]}
 
 
-def test_rows_that_several_devices_hold_are_given_to_each(made):
+def test_rows_that_several_devices_hold_are_given_to_each(placed_rows):
   sharding.place_rows(np.array([2, 3]), HeadsApart())
-  assert made['shape'] == (4,)
-  assert made['rows'] == {'device 2': [2, 3], 'device 3': [2, 3]}
+  assert placed_rows['shape'] == (4,)
+  assert placed_rows['rows'] == {'device 2': [2, 3], 'device 3': [2, 3]}

@@ -14,26 +14,28 @@ def sums(values, counts):
 
 
 def test_a_number_is_the_mean_over_groups_of_means_over_subjects():
-  found = sums([[1, 3, 0], [0, 0, 8]], [[1, 1, 0], [0, 0, 1]])
+  subjects = sums([[1, 3, 0], [0, 0, 8]], [[1, 1, 0], [0, 0, 1]])
   once = np.ones((1, 3), int)
-  assert bootstrap.number(found, once) == pytest.approx([(2 + 8) / 2])
+  assert bootstrap.number(subjects, once) == pytest.approx([(2 + 8) / 2])
 
 
 def test_subjects_weigh_as_often_as_they_are_drawn():
-  found = sums([[1, 4]], [[1, 1]])
+  subjects = sums([[1, 4]], [[1, 1]])
   drawn = np.array([[2, 0], [0, 2], [1, 1]])
-  np.testing.assert_allclose(bootstrap.number(found, drawn), [1, 4, 2.5])
+  np.testing.assert_allclose(bootstrap.number(subjects, drawn), [1, 4, 2.5])
 
 
 def test_accuracy_is_right_of_asked_not_a_mean_of_shares():
   # 1 of 1 and 0 of 3: a quarter, not a half.
-  found = sums([[1, 0]], [[1, 3]])
-  assert bootstrap.number(found, np.ones((1, 2), int)) == pytest.approx([0.25])
+  subjects = sums([[1, 0]], [[1, 3]])
+  assert bootstrap.number(subjects, np.ones((1, 2), int)) == pytest.approx(
+    [0.25]
+  )
 
 
 def test_a_group_that_nobody_drawn_has_is_left_out():
-  found = sums([[2, 0], [0, 6]], [[1, 0], [0, 1]])
-  assert bootstrap.number(found, np.array([[1, 0]])) == pytest.approx([2])
+  subjects = sums([[2, 0], [0, 6]], [[1, 0], [0, 1]])
+  assert bootstrap.number(subjects, np.array([[1, 0]])) == pytest.approx([2])
 
 
 def test_every_dataset_keeps_its_number_of_subjects():
@@ -94,5 +96,5 @@ def test_it_agrees_with_loops(case):
   counts = [[c for _, c in row] for row in table]
   values = [[v if c else 0.0 for v, c in row] for row in table]
   weights = np.bincount(chosen, minlength=subjects)[None]
-  found = bootstrap.number(sums(values, counts), weights)
-  assert found[0] == pytest.approx(naive(values, counts, chosen), abs=1e-6)
+  resampled = bootstrap.number(sums(values, counts), weights)
+  assert resampled[0] == pytest.approx(naive(values, counts, chosen), abs=1e-6)

@@ -36,8 +36,8 @@ def skimage_map(x, y, data_range):
 
 
 def case_metrics(prediction, truth, mask, **options):
-  [found] = metrics.case_metrics(prediction, truth, mask, **options)
-  return found
+  [scores] = metrics.case_metrics(prediction, truth, mask, **options)
+  return scores
 
 
 def unit(volume):
@@ -51,23 +51,23 @@ def unit(volume):
 def test_the_map_is_that_of_skimage_up_to_the_edge(scale, offset, data_range):
   prediction, truth, _ = volumes()
   x, y = prediction[0] * scale + offset, truth[0] * scale + offset
-  found = metrics.ssim_map(x, y, data_range=data_range)
+  values = metrics.ssim_map(x, y, data_range=data_range)
   _, expected = skimage_map(x, y, data_range)
-  assert found.shape == x.shape
-  np.testing.assert_allclose(found, expected, atol=2e-4)
+  assert values.shape == x.shape
+  np.testing.assert_allclose(values, expected, atol=2e-4)
 
 
 def test_equal_images_have_an_ssim_of_one_everywhere():
   _, truth, _ = volumes()
-  found = metrics.ssim_map(truth[0], truth[0], data_range=2.0)
-  np.testing.assert_allclose(found, 1, atol=1e-6)
+  values = metrics.ssim_map(truth[0], truth[0], data_range=2.0)
+  np.testing.assert_allclose(values, 1, atol=1e-6)
 
 
 def test_flat_images_are_finite():
   flat = np.zeros((16, 16), np.float32)
-  found = metrics.ssim_map(flat, flat + 1, data_range=1.0)
+  values = metrics.ssim_map(flat, flat + 1, data_range=1.0)
   # (2 x y + c1) / (x^2 + y^2 + c1) for x = 0, y = 1.
-  np.testing.assert_allclose(found, 1e-4 / (1 + 1e-4), rtol=1e-3)
+  np.testing.assert_allclose(values, 1e-4 / (1 + 1e-4), rtol=1e-3)
 
 
 @pytest.mark.parametrize('shape', [(10, 32), (32, 10)])
@@ -90,9 +90,9 @@ def test_ssim_refuses_other_than_two_images_of_one_shape(shapes):
 def test_psnr_and_mae_by_hand():
   truth = np.zeros((2, 12, 12), np.float32)
   prediction = truth + np.float32(0.2)  # a tenth of the window of 2
-  found = case_metrics(prediction, truth, None, unit_range=HU)
-  assert found['psnr'] == pytest.approx(20, abs=1e-4)
-  assert found['mae'] == pytest.approx(200, rel=1e-5)
+  scores = case_metrics(prediction, truth, None, unit_range=HU)
+  assert scores['psnr'] == pytest.approx(20, abs=1e-4)
+  assert scores['mae'] == pytest.approx(200, rel=1e-5)
   suv = case_metrics(prediction, truth, None, unit_range=(0.0, 10.0))
   assert suv['mae'] == pytest.approx(1, rel=1e-5)
 
@@ -101,14 +101,14 @@ def test_psnr_is_of_the_case_and_not_a_mean_over_slices():
   truth = np.zeros((2, 12, 12), np.float32)
   prediction = truth.copy()
   prediction[1] = 0.2
-  found = case_metrics(prediction, truth, None, unit_range=HU)
-  assert found['psnr'] == pytest.approx(10 * np.log10(1 / 0.005), abs=1e-4)
+  scores = case_metrics(prediction, truth, None, unit_range=HU)
+  assert scores['psnr'] == pytest.approx(10 * np.log10(1 / 0.005), abs=1e-4)
 
 
 def test_equal_volumes_score_the_most():
   _, truth, mask = volumes()
-  found = case_metrics(truth, truth, mask, unit_range=HU)
-  assert found == pytest.approx({'ssim': 1, 'psnr': 100, 'mae': 0}, abs=1e-6)
+  scores = case_metrics(truth, truth, mask, unit_range=HU)
+  assert scores == pytest.approx({'ssim': 1, 'psnr': 100, 'mae': 0}, abs=1e-6)
 
 
 def test_values_beyond_the_window_are_clipped():
@@ -121,26 +121,26 @@ def test_values_beyond_the_window_are_clipped():
 
 def test_ssim_within_the_mask_is_the_mean_of_the_full_maps_there():
   prediction, truth, mask = volumes()
-  found = case_metrics(prediction, truth, mask, unit_range=HU)
+  scores = case_metrics(prediction, truth, mask, unit_range=HU)
   maps = np.stack(
     [
       skimage_map(unit(x), unit(y), 1.0)[1]
       for x, y in zip(prediction, truth, strict=True)
     ]
   )
-  assert found['ssim'] == pytest.approx(maps[mask].mean(), abs=1e-5)
+  assert scores['ssim'] == pytest.approx(maps[mask].mean(), abs=1e-5)
 
 
 def test_ssim_of_the_full_frame_is_that_of_skimage():
   prediction, truth, _ = volumes()
-  found = case_metrics(prediction, truth, None, unit_range=HU)
+  scores = case_metrics(prediction, truth, None, unit_range=HU)
   expected = np.mean(
     [
       skimage_map(unit(x), unit(y), 1.0)[0]
       for x, y in zip(prediction, truth, strict=True)
     ]
   )
-  assert found['ssim'] == pytest.approx(expected, abs=1e-5)
+  assert scores['ssim'] == pytest.approx(expected, abs=1e-5)
 
 
 def test_errors_far_outside_the_mask_do_not_count():
@@ -198,11 +198,11 @@ def test_synthrad_scores_are_those_of_the_challenge():
   mask = (
     ((x - 24) / 20) ** 2 + ((y - 32) / 26) ** 2 + ((z - 20) / 17) ** 2
   ) <= 1
-  found = metrics.synthrad2023(
+  scores = metrics.synthrad2023(
     truth.astype(np.float32), prediction.astype(np.float32), mask
   )
   golden = json.loads((DATA / 'synthrad_metrics.json').read_text())
-  assert found == pytest.approx(golden['synthrad2023'], rel=1e-5)
+  assert scores == pytest.approx(golden['synthrad2023'], rel=1e-5)
 
 
 def test_synthrad_refuses_a_mask_at_the_faces_alone():
@@ -227,9 +227,9 @@ def test_a_registered_metric_is_computed_beside_the_others(monkeypatch):
     return np.abs(images.error if mask is None else images.error[mask]).max()
 
   metrics.register_metric('worst', worst, {'unit': '1; lower is better'})
-  found = case_metrics(prediction, truth, mask, unit_range=HU)
-  assert list(found) == ['ssim', 'psnr', 'mae', 'worst']
-  assert found['worst'] == pytest.approx(
+  scores = case_metrics(prediction, truth, mask, unit_range=HU)
+  assert list(scores) == ['ssim', 'psnr', 'mae', 'worst']
+  assert scores['worst'] == pytest.approx(
     np.abs(unit(prediction) - unit(truth))[mask].max(), abs=1e-6
   )
   assert metrics.definitions()['worst'] == {'unit': '1; lower is better'}

@@ -1,4 +1,4 @@
-"""A model of 8 x 8 slices that compiles in a second, and what it is asked."""
+"""A model for 8 x 8 slices that compiles in a second, and its questions."""
 
 import functools
 
@@ -112,7 +112,7 @@ def tokenise(example: Example, dropped=frozenset()):
 
 
 def pack(*features):
-  """One example a row, in rows that fit the largest."""
+  """Packs one example per row, in rows that fit the largest."""
   und, gen, vit, images = (
     max(len(f[name]) for f in features)
     for name in ('und', 'gen', 'vit', 'vae_images')

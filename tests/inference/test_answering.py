@@ -67,7 +67,7 @@ def answerer(weights, **settings) -> Answerer:
 
 @jax.jit
 def next_logits(weights, batch, place):
-  """Logits after the token at `place` of a whole row, nothing cached."""
+  """Logits after the token at `place` of a complete row, without a cache."""
 
   def forward(model):
     hidden, _ = model.backbone(model.embed_batch(batch))
@@ -80,9 +80,9 @@ def greedy_uncached(example, weights, count):
   """Whole rows, each one token longer, as the packer lays them out."""
   ids = []
   for _ in range(count):
-    said = text(TOKENIZER.decode(ids) or 'x', has_loss=True)
-    spans = (*example.prompt.spans, said)
-    features = fakes.tokenise(Example('cts', spans, said.text))
+    answer = text(TOKENIZER.decode(ids) or 'x', has_loss=True)
+    spans = (*example.prompt.spans, answer)
+    features = fakes.tokenise(Example('cts', spans, answer.text))
     extra = 1 if ids else 2  # <|im_end|>, and the stand-in for no text
     features['und'] = features['und'][:-extra]
     batch = packing.pack_rows(
@@ -94,7 +94,7 @@ def greedy_uncached(example, weights, count):
 
 
 @pytest.mark.parametrize('question', QUESTIONS[:2])
-def test_cached_decoding_says_what_whole_rows_say(question):
+def test_cached_decoding_equals_decoding_of_complete_rows(question):
   # Biased away from the markers, so that the answer goes on.
   weights = jax.tree.map(lambda leaf: leaf, fakes.params())
   head = weights['lm_head']['kernel'].copy()
@@ -112,19 +112,19 @@ def test_prompts_of_any_lengths_share_a_batch():
   assert len({tuple(ids) for ids in together}) > 1
 
 
-def test_questions_of_one_capacity_share_a_program_and_answer_as_ever():
+def test_questions_of_one_capacity_share_a_program_with_equal_answers():
   asked = answerer(fakes.params(), max_tokens=7)  # as no other test has it
   capacity = asked.capacity_for(QUESTIONS)
   before = decode._cache_size()
-  found = [asked.answer([q], capacity=capacity)[0] for q in QUESTIONS]
+  answers = [asked.answer([q], capacity=capacity)[0] for q in QUESTIONS]
   assert decode._cache_size() == before + 1
-  assert found == [asked.answer([q])[0] for q in QUESTIONS]
-  assert len(set(found)) > 1
+  assert answers == [asked.answer([q])[0] for q in QUESTIONS]
+  assert len(set(answers)) > 1
 
 
-def test_a_rigged_model_says_the_rigged_text():
-  found = answerer(rigged('CT B')).answer(QUESTIONS)
-  assert found == ['CT B'] * 3
+def test_a_rigged_model_answers_the_rigged_text():
+  answers = answerer(rigged('CT B')).answer(QUESTIONS)
+  assert answers == ['CT B'] * 3
 
 
 def test_an_answer_stops_at_im_end_and_is_filled_up_with_it():
@@ -134,8 +134,8 @@ def test_an_answer_stops_at_im_end_and_is_filled_up_with_it():
 def test_an_endless_answer_is_cut_off():
   weights = rigged('CT', ends=False)
   assert run(QUESTIONS[:1], weights, max_tokens=5) == [[67, 84, 67, 84, 67]]
-  found = answerer(weights, max_tokens=5).answer(QUESTIONS)
-  assert found == ['CTCTC'] * 3
+  answers = answerer(weights, max_tokens=5).answer(QUESTIONS)
+  assert answers == ['CTCTC'] * 3
 
 
 def test_rows_end_one_by_one():
@@ -149,10 +149,10 @@ def test_rows_end_one_by_one():
 def test_the_batch_size_changes_no_answer(batch_size):
   done = []
   asked = answerer(fakes.params(), batch_size=batch_size, max_tokens=6)
-  found = asked.answer(QUESTIONS, progress=done.append)
+  answers = asked.answer(QUESTIONS, progress=done.append)
   expected = run(QUESTIONS, fakes.params())
   expected = [ids[: ids.index(2)] if 2 in ids else ids for ids in expected]
-  assert found == [TOKENIZER.decode(ids) for ids in expected]
+  assert answers == [TOKENIZER.decode(ids) for ids in expected]
   assert sum(done) == 3
   assert max(done) <= batch_size
 

@@ -1,4 +1,4 @@
-"""BAGEL's files to a workdir and back, and what is refused on the way."""
+"""BAGEL's files to a workdir and back, and damaged files."""
 
 import json
 import shutil
@@ -262,9 +262,7 @@ def test_an_error_halfway_leaves_nothing(source, output, monkeypatch):
   assert not output.exists()
 
 
-def test_a_crash_halfway_leaves_nothing_that_reads_as_whole(
-  source, output, monkeypatch
-):
+def test_a_crash_leaves_no_complete_checkpoint(source, output, monkeypatch):
   _lose_the_disk(monkeypatch)
   monkeypatch.setattr(shutil, 'rmtree', lambda *_, **__: None)
   with pytest.raises(OSError, match='the disk is gone'):
@@ -312,7 +310,7 @@ def test_export_takes_the_tokenizer_along(source, tmp_path, output):
     assert (output / name).read_text() == name
 
 
-def test_a_tokenizer_that_is_not_there_is_named(imported):
+def test_a_missing_tokenizer_is_named(imported):
   with pytest.raises(WorkdirError) as error:
     Trained.load(imported)
   assert str(error.value) == (

@@ -68,12 +68,12 @@ def sample_uncached(prompt, config, start):
   times = config.timesteps
   latents = start
   for t, after in itertools.pairwise(times):
-    found = {
+    velocities = {
       context: whole_row_velocity(prompt, context)(latents, t)
       for context in guidance.contexts
     }
     inside = guidance.interval[0] < t <= guidance.interval[1]
-    v = guide(found, guidance) if inside else found['full']
+    v = guide(velocities, guidance) if inside else velocities['full']
     latents = latents - (t - after) * v
   return latents
 
@@ -87,7 +87,7 @@ def sample_uncached(prompt, config, start):
     Guidance(image=2.0, renorm='channel'),
   ],
 )
-def test_cached_prompts_give_what_whole_rows_give(guidance):
+def test_cached_prompts_equal_complete_rows(guidance):
   config = SamplingConfig(points=4, shift=3.0, guidance=guidance)
   start = noise(1)
   cached = run(PROMPTS[:1], config, start)
@@ -157,21 +157,21 @@ def test_timesteps_go_from_noise_to_data():
 def test_a_straight_flow_is_integrated_exactly(points):
   start = noise(2)
   data = jnp.ones_like(start)
-  found = integrate(
+  end = integrate(
     lambda latents, t, guided: start - data, start, SamplingConfig(points, 3.0)
   )
-  np.testing.assert_allclose(found, data, atol=1e-5)
+  np.testing.assert_allclose(end, data, atol=1e-5)
 
 
 def test_a_curved_flow_takes_euler_steps():
   # dx/dt = t x over t = 1, 0.75, 0.
-  found = integrate(
+  end = integrate(
     lambda latents, t, guided: t * latents,
     jnp.full((1, 1, 1), 2.0),
     SamplingConfig(points=3, shift=3.0),
   )
   expected = 2.0 * (1 - 0.25 * 1.0) * (1 - 0.75 * 0.75)
-  np.testing.assert_allclose(found, expected, rtol=1e-6)
+  np.testing.assert_allclose(end, expected, rtol=1e-6)
 
 
 def test_guidance_acts_above_the_low_end_up_to_the_high_end():
@@ -179,12 +179,12 @@ def test_guidance_acts_above_the_low_end_up_to_the_high_end():
     points=5, shift=1.0, guidance=Guidance(interval=(0.25, 0.75))
   )
   # Steps start at 1, 0.75, 0.5, 0.25; the second and third are guided.
-  found = integrate(
+  end = integrate(
     lambda latents, t, guided: jnp.full_like(latents, guided),
     jnp.zeros((1, 1, 1)),
     config,
   )
-  np.testing.assert_allclose(found, -0.5)
+  np.testing.assert_allclose(end, -0.5)
 
 
 # Two tokens of two numbers; norms 5 and 10.
@@ -197,37 +197,37 @@ NO_IMAGES = [[0.0, 0.0], [0.0, 0.0]]
 def guided(**settings):
   guidance = Guidance(**settings)
   named = {'full': FULL, 'no_text': NO_TEXT, 'no_images': NO_IMAGES}
-  found = {c: jnp.asarray([named[c]]) for c in guidance.contexts}
-  return guide(found, guidance)[0]
+  velocities = {c: jnp.asarray([named[c]]) for c in guidance.contexts}
+  return guide(velocities, guidance)[0]
 
 
 def test_channel_renorm_scales_every_token_back():
-  found = guided(text=3.0, renorm='channel')
-  np.testing.assert_allclose(found, [[3, 4], [6, 8]], rtol=1e-6)
+  velocity = guided(text=3.0, renorm='channel')
+  np.testing.assert_allclose(velocity, [[3, 4], [6, 8]], rtol=1e-6)
   # Image guidance of 2 from zero doubles; all of it is scaled back.
-  found = guided(text=3.0, image=2.0, renorm='channel')
-  np.testing.assert_allclose(found, [[3, 4], [6, 8]], rtol=1e-6)
+  velocity = guided(text=3.0, image=2.0, renorm='channel')
+  np.testing.assert_allclose(velocity, [[3, 4], [6, 8]], rtol=1e-6)
 
 
 def test_text_channel_renorm_leaves_image_guidance_as_it_is():
-  found = guided(text=3.0, renorm='text_channel')
-  np.testing.assert_allclose(found, [[3, 4], [6, 8]], rtol=1e-6)
-  found = guided(text=3.0, image=2.0, renorm='text_channel')
-  np.testing.assert_allclose(found, [[6, 8], [12, 16]], rtol=1e-6)
+  velocity = guided(text=3.0, renorm='text_channel')
+  np.testing.assert_allclose(velocity, [[3, 4], [6, 8]], rtol=1e-6)
+  velocity = guided(text=3.0, image=2.0, renorm='text_channel')
+  np.testing.assert_allclose(velocity, [[6, 8], [12, 16]], rtol=1e-6)
 
 
 def test_global_renorm_scales_the_picture_back_as_a_whole():
   # Norms over both tokens: sqrt(5² + 10²) against sqrt(5² + 20²).
   factor = np.sqrt(125 / 425)
-  found = guided(text=3.0, renorm='global')
+  velocity = guided(text=3.0, renorm='global')
   np.testing.assert_allclose(
-    found, factor * np.asarray([[3, 4], [12, 16]]), rtol=1e-6
+    velocity, factor * np.asarray([[3, 4], [12, 16]]), rtol=1e-6
   )
 
 
 def test_renorm_never_enlarges_and_keeps_to_its_least_factor():
-  found = guided(text=3.0, renorm='channel', renorm_min=0.75)
-  np.testing.assert_allclose(found, [[3, 4], [9, 12]], rtol=1e-6)
+  velocity = guided(text=3.0, renorm='channel', renorm_min=0.75)
+  np.testing.assert_allclose(velocity, [[3, 4], [9, 12]], rtol=1e-6)
   # A guided velocity that is shorter stays so.
   shorter = guide(
     {
@@ -242,9 +242,9 @@ def test_renorm_never_enlarges_and_keeps_to_its_least_factor():
 def test_rows_are_renormed_one_by_one():
   full = jnp.asarray([FULL, FULL])
   base = jnp.asarray([NO_TEXT, FULL])
-  found = guide({'full': full, 'no_text': base}, Guidance(text=3.0))
-  np.testing.assert_allclose(found[1], FULL, rtol=1e-6)
-  np.testing.assert_allclose(found[0], guided(text=3.0), rtol=1e-6)
+  velocity = guide({'full': full, 'no_text': base}, Guidance(text=3.0))
+  np.testing.assert_allclose(velocity[1], FULL, rtol=1e-6)
+  np.testing.assert_allclose(velocity[0], guided(text=3.0), rtol=1e-6)
 
 
 def test_sampled_tokens_unfold_to_a_picture():

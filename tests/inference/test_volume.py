@@ -32,7 +32,7 @@ def synthesiser(
 
 
 def still():
-  """A model that predicts no velocity: what it samples is the noise."""
+  """A model that predicts zero velocity, so that its samples are the noise."""
   weights = dict(fakes.params())
   weights['llm2vae'] = jax.tree.map(np.zeros_like, weights['llm2vae'])
   return weights
@@ -40,21 +40,21 @@ def still():
 
 def test_synthesis_keeps_shape_range_and_reports_slices():
   done = []
-  made = synthesiser().synthesise(
+  volume = synthesiser().synthesise(
     fakes.ROUTE, fakes.slices(5), progress=done.append
   )
-  assert made.shape == (5, 8, 8)
-  assert made.dtype == np.float32
-  assert np.abs(made).max() <= 1
-  assert np.abs(made).min() < 1
+  assert volume.shape == (5, 8, 8)
+  assert volume.dtype == np.float32
+  assert np.abs(volume).max() <= 1
+  assert np.abs(volume).min() < 1
   assert done == [4, 1]
 
 
 def test_the_batch_size_changes_nothing():
   source = fakes.slices(4)
   expected = synthesiser().synthesise(fakes.ROUTE, source, seed=3)
-  found = synthesiser(batch_size=3).synthesise(fakes.ROUTE, source, seed=3)
-  np.testing.assert_allclose(found, expected, atol=1e-4)
+  volume = synthesiser(batch_size=3).synthesise(fakes.ROUTE, source, seed=3)
+  np.testing.assert_allclose(volume, expected, atol=1e-4)
 
 
 def test_few_slices_make_a_batch_of_the_next_power_of_two(monkeypatch):
@@ -85,20 +85,22 @@ def test_noise_depends_on_seed_and_slice_index_alone():
     fakes.params(), tokens.reshape(3, 2, 2, -1), method=Bagel.decode_latents
   )
   model = synthesiser(still())
-  found = model.synthesise(fakes.ROUTE, fakes.slices(3), seed=7)
-  np.testing.assert_allclose(found, np.clip(expected[..., 0], -1, 1), atol=1e-5)
+  volume = model.synthesise(fakes.ROUTE, fakes.slices(3), seed=7)
+  np.testing.assert_allclose(
+    volume, np.clip(expected[..., 0], -1, 1), atol=1e-5
+  )
   other = model.synthesise(ROUTES[1], fakes.slices(2, seed=1), seed=7)
-  np.testing.assert_allclose(other, found[:2], atol=1e-5)
-  assert np.abs(model.synthesise(fakes.ROUTE, fakes.slices(3)) - found).max()
+  np.testing.assert_allclose(other, volume[:2], atol=1e-5)
+  assert np.abs(model.synthesise(fakes.ROUTE, fakes.slices(3)) - volume).max()
 
 
 def test_source_and_route_both_matter():
   model = synthesiser()
-  made = model.synthesise(fakes.ROUTE, fakes.slices(1))
+  volume = model.synthesise(fakes.ROUTE, fakes.slices(1))
   other_source = model.synthesise(fakes.ROUTE, fakes.slices(1, seed=9))
   other_route = model.synthesise(ROUTES[5], fakes.slices(1))
-  assert np.abs(made - other_source).max() > 1e-3
-  assert np.abs(made - other_route).max() > 1e-3
+  assert np.abs(volume - other_source).max() > 1e-3
+  assert np.abs(volume - other_route).max() > 1e-3
 
 
 def test_one_program_serves_all_routes():
@@ -115,10 +117,12 @@ def test_one_program_serves_all_routes():
 
 
 def test_slices_of_another_side_come_back_at_their_own():
-  made = synthesiser().synthesise(fakes.ROUTE, fakes.slices(2, side=12))
-  assert made.shape == (2, 12, 12)
-  assert np.abs(made).max() <= 1
-  assert synthesiser().reconstruct(fakes.slices(2, side=12)).shape == made.shape
+  volume = synthesiser().synthesise(fakes.ROUTE, fakes.slices(2, side=12))
+  assert volume.shape == (2, 12, 12)
+  assert np.abs(volume).max() <= 1
+  assert (
+    synthesiser().reconstruct(fakes.slices(2, side=12)).shape == volume.shape
+  )
 
 
 def test_reconstruction_is_the_autoencoder_alone():
@@ -128,8 +132,10 @@ def test_reconstruction_is_the_autoencoder_alone():
   )
   expected = fakes.call(fakes.params(), grid, method=Bagel.decode_latents)
   done = []
-  found = synthesiser().reconstruct(source, progress=done.append)
-  np.testing.assert_allclose(found, np.clip(expected[..., 0], -1, 1), atol=1e-5)
+  volume = synthesiser().reconstruct(source, progress=done.append)
+  np.testing.assert_allclose(
+    volume, np.clip(expected[..., 0], -1, 1), atol=1e-5
+  )
   assert done == [4, 1]
 
 

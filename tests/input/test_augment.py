@@ -1,4 +1,4 @@
-"""Images of training examples: mirrored together, noisy apart."""
+"""Augmentation: images of an example share mirroring but not noise."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def images(augment, example, seed=0):
 
 
 def mirrored(image, ref):
-  """Whether it is; it has to be one or the other."""
+  """Whether the image is mirrored; fails if it is changed in another way."""
   if np.array_equal(image, read(ref)):
     return False
   np.testing.assert_array_equal(image, read(ref)[:, ::-1])
@@ -44,38 +44,38 @@ def mirrored(image, ref):
 
 def test_nothing_changes_unless_asked():
   for example in (question(), synthesis()):
-    for found, ref in zip(images(Augment(), example), REFS, strict=False):
-      np.testing.assert_array_equal(found, read(ref))
+    for image, ref in zip(images(Augment(), example), REFS, strict=False):
+      np.testing.assert_array_equal(image, read(ref))
 
 
 @pytest.mark.parametrize('example', [question('tia'), synthesis()])
 def test_all_images_of_an_example_are_mirrored_or_none(example):
   seen = []
   for seed in range(200):
-    found = images(Augment(mirror=0.25), example, seed)
-    ways = {mirrored(i, ref) for i, ref in zip(found, REFS, strict=False)}
+    augmented = images(Augment(mirror=0.25), example, seed)
+    ways = {mirrored(i, ref) for i, ref in zip(augmented, REFS, strict=False)}
     assert len(ways) == 1
     seen += ways
   assert 0.15 < np.mean(seen) < 0.35
 
 
 def test_texts_from_files_may_speak_of_sides():
-  found = images(Augment(mirror=1.0), question('vlm'))
-  assert not any(map(mirrored, found, REFS))
+  augmented = images(Augment(mirror=1.0), question('vlm'))
+  assert not any(map(mirrored, augmented, REFS))
 
 
-def test_noise_is_of_its_strength_and_anew_in_every_image():
-  found = images(Augment(noise=0.1), question())
-  noise = np.stack([i - read(r) for i, r in zip(found, REFS, strict=True)])
+def test_noise_has_its_strength_and_differs_between_images():
+  augmented = images(Augment(noise=0.1), question())
+  noise = np.stack([i - read(r) for i, r in zip(augmented, REFS, strict=True)])
   assert noise.dtype == np.float32
   assert 0.08 < noise.std() < 0.12
   assert abs(noise.mean()) < 0.02
   assert np.corrcoef(noise.reshape(3, -1))[0, 1:].max() < 0.3
 
 
-def test_what_is_synthesised_and_its_conditions_get_no_noise():
-  found = images(Augment(noise=0.5), synthesis())
-  for image, ref in zip(found, REFS, strict=False):
+def test_synthesis_targets_and_conditions_get_no_noise():
+  augmented = images(Augment(noise=0.5), synthesis())
+  for image, ref in zip(augmented, REFS, strict=False):
     np.testing.assert_array_equal(image, read(ref))
 
 
@@ -83,7 +83,7 @@ DOTS = ((32, 32), (32, 48), (16, 32))  # the middle, right of it, above it
 
 
 def dot(ref):
-  """One bright spot in a dark slice, one of the three by the slice's number."""
+  """A dark slice with one bright spot, whose position depends on the index."""
   away = np.indices((65, 65)) - np.reshape(DOTS[ref.index], (2, 1, 1))
   return (2 * np.exp(-(away**2).sum(0) / 8) - 1).astype(np.float32)
 
@@ -101,7 +101,7 @@ def place(image):
 
 
 def three_dots(seed):
-  """Where the dots of one example come to lie."""
+  """Positions of the dots of one warped example."""
   spans = [vae_image(ref, has_loss=True) for ref in REFS]
   return np.stack(
     [place(i) for i in warped(Example('synthesis', tuple(spans)), seed, dot)]
@@ -114,7 +114,7 @@ def test_a_warp_is_the_same_for_all_images_of_an_example():
     np.testing.assert_array_equal(source, target)
 
 
-def test_a_warp_turns_scales_and_shifts_as_far_as_it_says():
+def test_a_warp_rotates_scales_and_shifts_within_its_limits():
   middle, right, above = np.moveaxis(
     np.stack([three_dots(seed) for seed in range(200)]), 1, 0
   )
@@ -128,10 +128,10 @@ def test_a_warp_turns_scales_and_shifts_as_far_as_it_says():
   # Both arms agree: it is a rotation and one scale, and no shear.
   np.testing.assert_allclose(*angles, atol=0.1)
   np.testing.assert_allclose(*scales, atol=0.005)
-  for found, most in ((angles[0], 12), (scales[0], 0.15), (shifts, 65 / 16)):
-    assert np.abs(found).max() < 1.01 * most
-    assert found.max() > 0.85 * most
-    assert found.min() < -0.85 * most
+  for values, most in ((angles[0], 12), (scales[0], 0.15), (shifts, 65 / 16)):
+    assert np.abs(values).max() < 1.01 * most
+    assert values.max() > 0.85 * most
+    assert values.min() < -0.85 * most
 
 
 def test_every_channel_of_a_picture_is_warped_alike():
@@ -148,19 +148,19 @@ def test_every_channel_of_a_picture_is_warped_alike():
 
 def test_a_warp_keeps_the_range_and_what_is_even():
   for seed in range(20):
-    found, _ = warped(synthesis(), seed, dot)
-    assert found.dtype == np.float32
-    assert found.min() >= -1
-    assert found.max() <= 1
+    image, _ = warped(synthesis(), seed, dot)
+    assert image.dtype == np.float32
+    assert image.min() >= -1
+    assert image.max() <= 1
     even = warped(synthesis(), seed, lambda _: np.full((16, 16), 0.25, 'f4'))
     np.testing.assert_allclose(even, 0.25, atol=1e-6)
 
 
 def test_questions_are_not_warped():
-  for found, ref in zip(
+  for image, ref in zip(
     images(Augment(warp=1.0), question()), REFS, strict=True
   ):
-    np.testing.assert_array_equal(found, read(ref))
+    np.testing.assert_array_equal(image, read(ref))
 
 
 def test_a_share_of_examples_is_warped():

@@ -1,4 +1,4 @@
-"""Rows as wholes: who sees whom, and Grain's packer beside ours."""
+"""Visibility in complete rows, and our packer against Grain's."""
 
 import grain.python as grain
 import jax
@@ -55,7 +55,7 @@ def both_streams(row, field):
 
 
 def packed_mask(row):
-  """What the intervals say, tokens in packing order."""
+  """The mask of the intervals, tokens in packing order."""
   real = both_streams(row, 'example_ids') > 0
   order, start, stop = (
     both_streams(row, field)[real]
@@ -149,7 +149,7 @@ def test_the_first_fit_packer_makes_the_row_that_we_make():
   packed = packing.finish_row(row, GEOMETRY)
   ours = finished_row(*features)
   assert jax.tree.structure(packed) == jax.tree.structure(ours)
-  for found, expected in zip(
+  for column, expected in zip(
     jax.tree.leaves(packed), jax.tree.leaves(ours), strict=True
   ):
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(column, expected)

@@ -1,4 +1,4 @@
-"""Tables of tokens by hand, and the mask of any row against BAGEL's rule."""
+"""Hand-made tables of tokens, and masks of rows against BAGEL's rule."""
 
 import dataclasses
 
@@ -240,7 +240,7 @@ def test_padding_is_seen_by_nobody_and_counts_for_nothing():
     ('images', 1, "2 entries of 'vae_images'"),
   ],
 )
-def test_what_does_not_fit_is_named(field, size, feature):
+def test_an_example_that_does_not_fit_is_named(field, size, feature):
   fits = Capacity(und=14, gen=8, vit=4, images=2)
   features = tokenise('clean', 'vit', 'text', 'noised')
   packing.concatenate_row([features], fits)

@@ -1,4 +1,4 @@
-"""Batches out of a store whose pixels tell which slice they are of."""
+"""Batches from a store whose pixels identify their slice."""
 
 import dataclasses
 import itertools
@@ -50,9 +50,9 @@ def take(batches, count):
   return list(itertools.islice(batches, count))
 
 
-def assert_equal(found, expected):
+def assert_equal(actual, expected):
   for a, b in zip(
-    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+    jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True
   ):
     assert a.dtype == b.dtype
     np.testing.assert_array_equal(a, b)
@@ -79,7 +79,7 @@ def slices(batch):
 
 
 def shown_routes(batches):
-  """How often each pair of modalities is source and target."""
+  """Number of examples per pair of source and target modality."""
   return Counter(
     tuple(slice_of(canvas[0, 0, 0]).modality for canvas in canvases)
     for batch in batches
@@ -163,7 +163,7 @@ def test_no_subject_of_another_split_is_ever_shown(store, split, tasks, images):
 
 def test_conditions_are_dropped_at_their_rates(store):
   rates = Dropout(text=0.2, vae=0.5, vit=0.8)
-  found = Counter()
+  counts = Counter()
   total = 0
   start = project_tokenizer().im_start
   for batch in take(dataset(store, dropout=rates), 200):
@@ -173,15 +173,15 @@ def test_conditions_are_dropped_at_their_rates(store):
         gen = batch.gen.example_ids[row] == example
         noised = batch.noise_ids[row] > 0
         assert (gen & noised).sum() == 4
-        found['text'] += start not in batch.token_ids[row][und]
-        found['vae'] += not (gen & ~noised).any()
-        found['vit'] += not (batch.vit_index[row][und] >= 0).any()
+        counts['text'] += start not in batch.token_ids[row][und]
+        counts['vae'] += not (gen & ~noised).any()
+        counts['vit'] += not (batch.vit_index[row][und] >= 0).any()
         total += 1
   for name in ('text', 'vae', 'vit'):
-    assert abs(found[name] / total - getattr(rates, name)) < 0.07
+    assert abs(counts[name] / total - getattr(rates, name)) < 0.07
 
 
-def test_questions_keep_all_their_images_whatever_the_dropout(store):
+def test_questions_keep_all_images_at_any_dropout(store):
   everything = Dropout(text=1.0, vae=1.0, vit=1.0)
   plain, dropped = (
     take(dataset(store, QUESTIONS, dropout=d), 4)

@@ -1,4 +1,4 @@
-"""What inference asks of the packer: sizes, noised spans apart, rows."""
+"""Packing for inference: sizes, separate noised spans, rows."""
 
 import dataclasses
 

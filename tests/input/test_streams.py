@@ -1,4 +1,4 @@
-"""Streams that any number of processes share out, and what is in them."""
+"""Streams, divided among any number of processes, and their examples."""
 
 import itertools
 import json
@@ -59,11 +59,11 @@ def test_a_process_has_the_streams_of_its_rows(
 def test_a_stream_that_rows_or_processes_cut_is_refused(
   rows_here, rows, streams
 ):
-  here = np.array(rows_here)
+  owned = np.array(rows_here)
   with pytest.raises(ValueError, match='every stream needs as many') as error:
-    streams_of(here, rows, streams)
+    streams_of(owned, rows, streams)
   assert str(error.value) == (
-    f'{streams} for {rows} rows, {len(here)} of them on this process: every '
+    f'{streams} for {rows} rows, {len(owned)} of them on this process: every '
     'stream needs as many rows as the others, and all of its rows on one '
     'process; set a multiple of the number of processes that divides '
     'config.rows.'
@@ -75,7 +75,7 @@ def store(store_path):
   return SliceStore.open(store_path)
 
 
-def dataset(store, here=None):
+def dataset(store, own=None):
   return pipeline.train_dataset(
     store,
     'train',
@@ -87,7 +87,7 @@ def dataset(store, here=None):
     seed=3,
     packing_bins=4,
     streams=STREAMS,
-    here=here,
+    here=own,
   )
 
 
@@ -106,10 +106,10 @@ def joined(parts):
   ]
 
 
-def assert_equal(found, expected):
-  assert jax.tree.structure(found) == jax.tree.structure(expected)
+def assert_equal(actual, expected):
+  assert jax.tree.structure(actual) == jax.tree.structure(expected)
   for a, b in zip(
-    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+    jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True
   ):
     assert a.dtype == b.dtype
     np.testing.assert_array_equal(a, b)
@@ -127,7 +127,7 @@ def whole(store):
 def test_a_batch_is_the_same_however_many_processes_read_it(
   store, whole, shares
 ):
-  parts = [follow(iter(dataset(store, here)), 5) for here in shares]
+  parts = [follow(iter(dataset(store, share)), 5) for share in shares]
   assert_equal(joined(parts), whole)
 
 
@@ -152,8 +152,8 @@ def test_streams_are_saved_one_by_one_and_restored_under_another_sharing(store):
   assert state.keys() == {'0', '1', '2', '3'}
   expected = follow(whole, 3)
   parts = []
-  for here in ([0], [1, 2], [3]):
-    part = iter(dataset(store, here))
+  for share in ([0], [1, 2], [3]):
+    part = iter(dataset(store, share))
     follow(part, 1)
     part.set_state(state)
     parts.append(follow(part, 3))
@@ -162,8 +162,8 @@ def test_streams_are_saved_one_by_one_and_restored_under_another_sharing(store):
 
 def test_the_states_of_several_processes_make_that_of_one(store):
   state, parts = {}, []
-  for here in ([0, 1], [2, 3]):
-    part = iter(dataset(store, here))
+  for share in ([0, 1], [2, 3]):
+    part = iter(dataset(store, share))
     follow(part, 2)
     state |= part.get_state()
     parts.append(follow(part, 2))
@@ -189,14 +189,14 @@ def test_numbers_are_those_of_the_examples_in_the_rows(store, whole):
     for row, (ids, tasks) in enumerate(
       zip(batch.und.example_ids, batch.task_ids, strict=True)
     ):
-      here = numbers_in(numbers[row])
-      assert len(here) == ids.max()
+      in_row = numbers_in(numbers[row])
+      assert len(in_row) == ids.max()
       # The k-th example of a row has the k-th number, and its task.
-      for k, number in enumerate(here, start=1):
-        (told,) = data.describe(np.array([number]))
+      for k, number in enumerate(in_row, start=1):
+        (description,) = data.describe(np.array([number]))
         (task,) = set(tasks[ids == k].tolist())
-        assert told['task'] == sorted(TASKS)[task]
-      seen += here
+        assert description['task'] == sorted(TASKS)[task]
+      seen += in_row
   assert len(seen) == len(set(seen)) > 60
   assert min(seen) < STREAMS
 
@@ -239,7 +239,7 @@ def example(number):
   )
 
 
-def test_examples_are_told_by_task_case_modality_and_slice():
+def test_examples_are_described_by_task_case_modality_and_slice():
   data = TrainData([example(n) for n in range(4)], {})
   assert data.describe(np.array([[3, -1, 0], [2, 3, -1]])) == [
     {
@@ -257,10 +257,10 @@ def test_examples_are_told_by_task_case_modality_and_slice():
   assert data.describe(np.full((2, 2), -1)) == []
 
 
-def test_what_is_told_of_an_example_is_json(store, whole):
-  told = dataset(store).describe(whole[0][1])
-  assert json.loads(json.dumps(told)) == told
-  assert len(told) == (whole[0][1] >= 0).sum()
+def test_the_description_of_an_example_is_json(store, whole):
+  descriptions = dataset(store).describe(whole[0][1])
+  assert json.loads(json.dumps(descriptions)) == descriptions
+  assert len(descriptions) == (whole[0][1] >= 0).sum()
 
 
 def test_streams_of_other_rows_come_in_the_order_they_are_given():

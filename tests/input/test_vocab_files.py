@@ -1,4 +1,4 @@
-"""Qwen2's tokenizer from small files of either kind, ids counted by hand."""
+"""Qwen2's tokenizer from small files of both kinds, with hand-made ids."""
 
 import json
 import pickle

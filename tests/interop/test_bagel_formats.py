@@ -1,4 +1,4 @@
-"""Training on files in BAGEL's formats, alone and beside a slice store."""
+"""Training on files in BAGEL's formats, with and without a slice store."""
 
 import itertools
 import json
@@ -107,7 +107,7 @@ def test_a_conversation_is_marked_patches_question_and_answer(tmp_path, files):
   }
   assert batch.labels[0, 10:12].tolist() == [12, 2]
   assert batch.und.positions[0].tolist() == [0] * 6 + [1, 2, 3, 4, 5, 6, 7]
-  # The picture is seen whole, words by what follows them.
+  # All tokens see the image; words are visible to later tokens.
   assert batch.und.visible_from[0].tolist() == [0] * 6 + list(range(6, 13))
   assert batch.und.visible_to[0].tolist() == [13] * 13
   assert (batch.task_ids == 0).all()
@@ -266,12 +266,12 @@ def test_colour_stays_for_a_model_that_has_it():
     ('cts', {}, 'train', r'config\.store is empty'),
   ],
 )
-def test_data_that_is_not_there_is_named(files, task, values, split, reason):
+def test_missing_data_is_named(files, task, values, split, reason):
   with pytest.raises(ValueError, match=reason):
     dataset(files | values, {task: 1.0}, split=split)
 
 
-def test_a_file_of_another_format_is_told_at_once(tmp_path, files):
+def test_a_file_of_another_format_is_refused_at_once(tmp_path, files):
   (tmp_path / 'talk.jsonl').write_text('[\n')
   with pytest.raises(FormatError, match=r'talk\.jsonl: line 1: is not JSON'):
     dataset(files, {'vlm': 1.0})
@@ -288,7 +288,7 @@ def test_a_file_of_another_format_is_told_at_once(tmp_path, files):
     ),
   ],
 )
-def test_what_is_wrong_is_told_when_it_is_reached(
+def test_a_damaged_row_is_reported_when_it_is_read(
   tmp_path, files, spoil, task, reason
 ):
   spoil(tmp_path)

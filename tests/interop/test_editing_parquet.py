@@ -1,4 +1,4 @@
-"""Edits in small tables, their spans written down by hand."""
+"""Edits in small tables, with hand-written spans."""
 
 import itertools
 from collections import Counter
@@ -51,8 +51,8 @@ def write(path, *rows, schema=SCHEMA, **options):
 
 def level(image):
   """The grey level that all of a picture has."""
-  (found,) = {round((float(v) + 1) * 127.5) for v in image.read().ravel()}
-  return found
+  (value,) = {round((float(v) + 1) * 127.5) for v in image.read().ravel()}
+  return value
 
 
 def spans(example):
@@ -85,17 +85,17 @@ def test_a_pair_is_source_instruction_and_noised_target(tmp_path):
 def test_every_wording_is_drawn(tmp_path):
   wordings = ['a', 'b', 'c']
   path = write(tmp_path / 'a.parquet', chain(10, 20, words=[wordings]))
-  found = drawn(EditingRows([path])[0])
-  assert set(found) == {(*clean(10), *step(w, 20)) for w in wordings}
-  assert min(found.values()) > 40
+  examples = drawn(EditingRows([path])[0])
+  assert set(examples) == {(*clean(10), *step(w, 20)) for w in wordings}
+  assert min(examples.values()) > 40
 
 
 def test_a_longer_chain_gives_one_step_or_two(tmp_path):
   path = write(
     tmp_path / 'a.parquet', chain(1, 2, 3, 4, words=[['a'], ['b.'], ['c']])
   )
-  found = drawn(EditingRows([path])[0])
-  assert set(found) == {
+  examples = drawn(EditingRows([path])[0])
+  assert set(examples) == {
     (*clean(1), *step('a', 2)),
     (*clean(2), *step('b.', 3)),
     (*clean(3), *step('c', 4)),
@@ -126,7 +126,7 @@ def rows(tmp_path):
   return EditingRows(paths)
 
 
-def test_rows_of_several_files_are_found_by_index(rows):
+def test_an_index_selects_among_rows_of_several_files(rows):
   assert len(rows) == 8
   assert rows.sizes == [2, 2, 1, 3]
   for i in (7, 0, 4, 5, 1):
@@ -136,9 +136,10 @@ def test_rows_of_several_files_are_found_by_index(rows):
 
 
 def test_every_epoch_has_all_rows_once_in_an_order_of_its_own(rows):
-  found = editing_dataset(rows, seed=1)
+  dataset = editing_dataset(rows, seed=1)
   epochs = [
-    [source_level(found[8 * epoch + i]) for i in range(8)] for epoch in range(4)
+    [source_level(dataset[8 * epoch + i]) for i in range(8)]
+    for epoch in range(4)
   ]
   assert all(sorted(epoch) == list(range(8)) for epoch in epochs)
   assert len(set(map(tuple, epochs))) == 4
@@ -159,8 +160,8 @@ def test_a_row_group_is_read_once_an_epoch(tmp_path, monkeypatch):
     return original(self, group, **options)
 
   monkeypatch.setattr(pq.ParquetFile, 'read_row_group', counted)
-  found = editing_dataset(EditingRows([path]), seed=0)
-  levels = [source_level(found[i]) for i in range(40)]
+  dataset = editing_dataset(EditingRows([path]), seed=0)
+  levels = [source_level(dataset[i]) for i in range(40)]
   assert sorted(levels) == list(range(40))
   assert sorted(read) == list(range(10))
   # Rows of two groups are shuffled together.
@@ -245,7 +246,7 @@ def test_a_table_of_other_columns_is_named(tmp_path, column, kind, reason):
     EditingRows([path])
 
 
-def test_files_that_are_not_whole_are_named(tmp_path):
+def test_incomplete_files_are_named(tmp_path):
   path = write(tmp_path / 'a.parquet', *pairs(0, 3))
   data = path.read_bytes()
   for spoilt in (b'', b'PAR1', data[:-20]):
@@ -270,7 +271,7 @@ def test_a_row_group_that_is_spoilt_is_named(tmp_path):
 
 
 def pixels(ref):
-  """Values that tell modality and index."""
+  """Pixels that encode modality and index."""
   marks = [list(Modality).index(ref.modality), ref.index]
   return np.asarray([marks, marks], np.float32) / 16 - 1
 
@@ -294,8 +295,8 @@ def test_synthesis_comes_back(tmp_path, monkeypatch):
   rows = EditingRows([path])
   assert rows.sizes == [2, 2, 1]
   for i, example in enumerate(examples):
-    found = build(rows[i], np.random.default_rng(i))
-    for ours, theirs in zip(found.spans, example.spans, strict=True):
+    built = build(rows[i], np.random.default_rng(i))
+    for ours, theirs in zip(built.spans, example.spans, strict=True):
       assert ours.kind == theirs.kind
       assert (ours.text, ours.has_loss) == (theirs.text, theirs.has_loss)
       if theirs.image:
@@ -304,7 +305,7 @@ def test_synthesis_comes_back(tmp_path, monkeypatch):
         )
 
 
-def test_what_is_written_has_the_columns_of_the_format(tmp_path):
+def test_a_written_file_has_the_columns_of_the_format(tmp_path):
   path = write_editing([synthesis_example(3)], pixels, tmp_path / 'a.parquet')
   table = pq.read_table(path)
   assert table.schema.equals(SCHEMA)

@@ -1,4 +1,4 @@
-"""Pictures of small files, their values counted by hand."""
+"""Images from small files, with hand-made values."""
 
 import io
 
@@ -97,11 +97,11 @@ def test_a_picture_lies_in_the_middle_of_a_black_square():
 def test_png_bytes_keep_values_within_rounding(height, width, colour, seed):
   shape = (height, width, 3) if colour else (height, width)
   values = np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
-  found = read(encode_png(values))
-  np.testing.assert_allclose(found, letterbox(values), atol=1.001 / 255)
+  pixels = read(encode_png(values))
+  np.testing.assert_allclose(pixels, letterbox(values), atol=1.001 / 255)
 
 
-def test_what_is_no_picture_is_named():
+def test_a_file_that_is_not_an_image_is_named():
   picture = saved(Image.new('L', (64, 64)))
   # Pillow would have another program read this one.
   postscript = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 2 2\n%%EndComments'

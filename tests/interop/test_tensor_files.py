@@ -57,7 +57,7 @@ def test_the_library_reads_what_is_written(tmp_path):
   assert json.loads(text[8 : 8 + length])['__metadata__'] == {'format': 'pt'}
 
 
-def test_a_file_that_cannot_be_finished_is_not_there(tmp_path):
+def test_an_unfinished_file_does_not_exist(tmp_path):
   def fail(index):
     raise OSError('no more')
 
@@ -105,7 +105,7 @@ def _write_header(path, header):
     (3, 'is not a safetensors file'),
   ],
 )
-def test_a_header_that_makes_no_sense_is_told(path, entry, message):
+def test_an_invalid_header_is_reported(path, entry, message):
   _write_header(path, {'k': entry})
   with pytest.raises(TensorFileError, match=message):
     read_tensors(path)
@@ -133,7 +133,7 @@ def test_an_index_joins_its_files(path, tmp_path):
     (None, 'is not an index'),
   ],
 )
-def test_an_index_that_does_not_fit_its_files_is_told(
+def test_an_index_that_does_not_fit_its_files_is_reported(
   path, tmp_path, places, message
 ):
   with pytest.raises(TensorFileError, match=message):

@@ -1,4 +1,4 @@
-"""Conversations about pictures, their spans written down by hand."""
+"""Conversations about images, with hand-written spans."""
 
 import json
 import tempfile
@@ -46,9 +46,9 @@ def write(path, *lines):
 
 def read(tmp_path, *lines):
   """The spans of every line."""
-  found = VlmLines([write(tmp_path / 'talk.jsonl', *lines)])
-  assert all(found[i].task == 'vlm' for i in range(len(found)))
-  return [list(found[i].spans) for i in range(len(found))]
+  source = VlmLines([write(tmp_path / 'talk.jsonl', *lines)])
+  assert all(source[i].task == 'vlm' for i in range(len(source)))
+  return [list(source[i].spans) for i in range(len(source))]
 
 
 def picture(tmp_path, name, number=1):
@@ -101,19 +101,19 @@ def test_a_conversation_may_be_without_pictures(tmp_path, image):
   assert spans == [text('a'), text('b', has_loss=True)]
 
 
-def test_lines_of_several_files_are_found_by_index(tmp_path, monkeypatch):
+def test_an_index_selects_among_lines_of_several_files(tmp_path, monkeypatch):
   # Chunks that end within lines, and within the two characters of an end.
   monkeypatch.setattr('synermedgen_jax.interop.vlm_jsonl._CHUNK', 7)
-  said = ['a', 'ü' * 40, 'c', 'd']
-  lines = [line([], human(words), gpt('yes')) for words in said]
+  answers = ['a', 'ü' * 40, 'c', 'd']
+  lines = [line([], human(words), gpt('yes')) for words in answers]
   first = tmp_path / 'a.jsonl'
   first.write_bytes(f'\n{lines[0]}\r\n\r\n{lines[1]}\n\n'.encode())
   second = write(tmp_path / 'b.jsonl', *lines[2:])
-  found = VlmLines([first, second])
-  assert len(found) == 4
-  assert [found[i].spans[0].text for i in (3, 0, 1, 2)] == [
-    *said[3:],
-    *said[:3],
+  source = VlmLines([first, second])
+  assert len(source) == 4
+  assert [source[i].spans[0].text for i in (3, 0, 1, 2)] == [
+    *answers[3:],
+    *answers[:3],
   ]
 
 
@@ -183,7 +183,7 @@ def test_a_file_without_a_line_is_named(tmp_path):
 
 
 def seen(spans, read_image):
-  """Kinds, words, losses and pixels, whatever images are called."""
+  """Kinds, texts, losses and pixels of spans, without the names of images."""
   return [
     (
       s.kind,
@@ -195,9 +195,9 @@ def seen(spans, read_image):
   ]
 
 
-def assert_same(found, expected, read_image):
+def assert_same(actual, expected, read_image):
   for (*ours, shown), (*theirs, meant) in zip(
-    seen(found, read_image), seen(expected, read_image), strict=True
+    seen(actual, read_image), seen(expected, read_image), strict=True
   ):
     assert ours == theirs
     if meant is not None:
@@ -213,7 +213,7 @@ def test_questions_of_a_store_come_back(store_path, tmp_path, task):
   examples = [dataset[i] for i in range(5)]
 
   def read_image(ref):
-    """Which slice it is of, in steps that eight bits tell apart."""
+    """Pixels that identify the slice after rounding to eight bits."""
     if not isinstance(ref, SliceRef):
       return ref.read()
     pixel = store.read_slice(ref.case, ref.modality, ref.index)[0, 0]
@@ -221,11 +221,11 @@ def test_questions_of_a_store_come_back(store_path, tmp_path, task):
     return np.asarray([mark, mark], np.float32) / 16 - 1
 
   path = write_vlm(examples, read_image, tmp_path / 'out')
-  found = VlmLines([path])
-  assert len(found) == 5
+  source = VlmLines([path])
+  assert len(source) == 5
   for i, example in enumerate(examples):
-    assert found[i].answer == example.answer
-    assert_same(found[i].spans, example.spans, read_image)
+    assert source[i].answer == example.answer
+    assert_same(source[i].spans, example.spans, read_image)
   refs = {s.image for e in examples for s in e.spans if s.image}
   assert len(list((tmp_path / 'out').rglob('*.png'))) == len(refs)
 
@@ -254,11 +254,11 @@ def test_any_spans_come_back(talks):
     for spans in talks
   ]
   with tempfile.TemporaryDirectory() as folder:
-    found = VlmLines([write_vlm(examples, pixels, folder)])
-    assert len(found) == len(talks)
+    source = VlmLines([write_vlm(examples, pixels, folder)])
+    assert len(source) == len(talks)
     for i, example in enumerate(examples):
       assert_same(
-        found[i].spans,
+        source[i].spans,
         example.spans,
         lambda ref: pixels(ref) if isinstance(ref, SliceRef) else ref.read(),
       )
@@ -295,7 +295,7 @@ CT = SliceRef('case', Modality.CT, 1)
     ([vit_image(CT)], 'does not end with an answer'),
   ],
 )
-def test_what_the_format_cannot_hold_is_refused(tmp_path, spans, reason):
+def test_spans_that_the_format_cannot_hold_are_refused(tmp_path, spans, reason):
   answers = [s.text for s in spans if s.has_loss]
   example = Example('mi', tuple(spans), answers[-1] if answers else '')
   with pytest.raises(FormatError, match=reason):

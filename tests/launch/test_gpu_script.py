@@ -1,4 +1,4 @@
-"""What launch/gpu.sh calls, on a box and as a Slurm job.
+"""Commands that launch/gpu.sh calls, on a box and as a Slurm job.
 
 There are no GPUs: Python, `srun` and `scontrol` write down how they are called.
 """
@@ -60,7 +60,7 @@ def test_a_dry_run_under_slurm_prints_every_command_and_calls_none(box):
   assert box.calls() == []
 
 
-def test_cuda_is_installed_where_it_is_not_there_yet(box):
+def test_cuda_is_installed_if_it_is_missing(box):
   box.answers(jax_cuda12_plugin=['1', '0'])
   for _ in range(2):
     assert box.run('launch/gpu.sh', *LOCAL).returncode == 0
@@ -75,7 +75,7 @@ def test_training_on_a_box_is_started_again_while_it_ends_with_75(box):
   assert box.calls('main') == [f'{MAIN} {TYPED}'] * 3
 
 
-def test_another_status_on_a_box_stops_with_it_and_says_so_in_a_line(box):
+def test_another_status_on_a_box_stops_with_it_and_prints_a_line(box):
   box.answers(**{'synermedgen_jax.main': ['3']})
   done = box.run('launch/gpu.sh', *LOCAL)
   assert done.returncode == 3
@@ -84,8 +84,8 @@ def test_another_status_on_a_box_stops_with_it_and_says_so_in_a_line(box):
 
 
 @pytest.mark.parametrize('sent', [signal.SIGTERM, signal.SIGINT])
-def test_a_box_that_is_told_to_stop_saves_and_does_not_start_again(box, sent):
-  box.fake('../repository/.venv/bin/python', said=TRAINING)
+def test_a_box_that_is_stopped_saves_and_does_not_start_again(box, sent):
+  box.fake('../repository/.venv/bin/python', script=TRAINING)
   # Tests in the background of a shell ignore it, and would pass that on.
   before = signal.signal(signal.SIGINT, signal.default_int_handler)
   running = subprocess.Popen(
@@ -103,7 +103,7 @@ def test_a_box_that_is_told_to_stop_saves_and_does_not_start_again(box, sent):
 
 
 def test_a_slurm_job_trains_with_all_gpus_of_a_node_in_one_process(box):
-  box.fake('srun', said=FAKE.replace('$*"', '$* $JAX_LOCAL_DEVICE_IDS"'))
+  box.fake('srun', script=FAKE.replace('$*"', '$* $JAX_LOCAL_DEVICE_IDS"'))
   assert box.run('launch/gpu.sh', *LOCAL, **NODE).returncode == 0
   assert box.calls('main', 'srun') == [f'{SRUN} {TYPED} 0,1,2,3']
   assert box.calls('scontrol') == []
@@ -111,7 +111,7 @@ def test_a_slurm_job_trains_with_all_gpus_of_a_node_in_one_process(box):
 
 def test_one_process_per_gpu_is_left_to_jax(box):
   box.fake(
-    'srun', said=FAKE.replace('$*"', '$* ${JAX_LOCAL_DEVICE_IDS-unset}"')
+    'srun', script=FAKE.replace('$*"', '$* ${JAX_LOCAL_DEVICE_IDS-unset}"')
   )
   node = {**NODE, 'SLURM_NTASKS_PER_NODE': '4'}
   assert box.run('launch/gpu.sh', *LOCAL, **node).returncode == 0
@@ -133,7 +133,7 @@ def test_a_slurm_job_that_failed_is_not_requeued(box):
 
 def test_a_slurm_job_that_was_cancelled_is_not_requeued(box):
   # scancel's SIGTERM goes to the script as well as to the processes.
-  box.fake('srun', said='#!/usr/bin/env bash\nkill -TERM $PPID\nexit 75\n')
+  box.fake('srun', script='#!/usr/bin/env bash\nkill -TERM $PPID\nexit 75\n')
   done = box.run('launch/gpu.sh', *LOCAL, **NODE)
   assert done.returncode == 75
   assert box.calls('scontrol') == []
@@ -144,9 +144,9 @@ def test_the_copy_of_the_script_that_slurm_runs_finds_the_repository(box):
   spool = box.fakes / 'spool' / 'job42' / 'slurm_script'
   spool.parent.mkdir(parents=True)
   copy.rename(spool)
-  here = {**NODE, 'SLURM_SUBMIT_DIR': str(box.root)}
+  environment = {**NODE, 'SLURM_SUBMIT_DIR': str(box.root)}
   script = f'../fakes/{spool.relative_to(box.fakes)}'
-  assert box.run(script, *LOCAL, **here).returncode == 0
+  assert box.run(script, *LOCAL, **environment).returncode == 0
   assert box.calls('srun') == [f'{SRUN} {TYPED}']
   elsewhere = {**NODE, 'SLURM_SUBMIT_DIR': str(box.home)}
   assert_refused(
@@ -155,7 +155,7 @@ def test_the_copy_of_the_script_that_slurm_runs_finds_the_repository(box):
 
 
 @pytest.mark.parametrize(
-  ('arguments', 'env', 'said'),
+  ('arguments', 'env', 'message'),
   [
     ((), {}, '--config='),
     (('--workdir=run', '--config.store=store'), {}, '--config='),
@@ -163,6 +163,6 @@ def test_the_copy_of_the_script_that_slurm_runs_finds_the_repository(box):
     (LOCAL, {'SLURM_JOB_ID': '42'}, '--gpus-per-node='),
   ],
 )
-def test_gpu_names_the_option_that_is_missing(box, arguments, env, said):
-  assert_refused(box.run('launch/gpu.sh', *arguments, **env), said)
+def test_gpu_names_the_option_that_is_missing(box, arguments, env, message):
+  assert_refused(box.run('launch/gpu.sh', *arguments, **env), message)
   assert box.calls('main') == []

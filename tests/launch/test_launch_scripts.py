@@ -1,4 +1,4 @@
-"""What launch/tpu_pod.sh calls, and what it does when slices vanish.
+"""Commands that launch/tpu_pod.sh calls, also when slices are preempted.
 
 There is no cloud: `gcloud` writes down how it is called and answers as told.
 """
@@ -24,22 +24,22 @@ GONE = f"1 {REFUSED} NOT_FOUND: Resource 'pod' was not found"
 
 @pytest.fixture
 def cloud(tmp_path):
-  """`gcloud` and what else tpu_pod.sh calls; nothing waits."""
+  """Stand-ins for the commands that tpu_pod.sh calls, without waiting."""
   stage = Stage(tmp_path)
   stage.fake('gcloud', 'git', 'sleep')
   return stage
 
 
 def verbs(calls):
-  """What is done to slices, without the questions about them."""
-  found = []
+  """Actions on slices, without queries."""
+  names = []
   for call in calls:
     words = call.split()
     if words[:3] != ['gcloud', 'compute', 'tpus'] or words[4] == 'describe':
       continue
     ours = [w for w in ('setup;', 'start', 'follow') if w in words]
-    found.append(ours[0].strip(';') if ours else words[4])
-  return found
+    names.append(ours[0].strip(';') if ours else words[4])
+  return names
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_run_that_was_preempted_and_saved_is_started_again(cloud):
   ],
 )
 @pytest.mark.parametrize('status', ['75', '1', '255'])
-def test_a_slice_that_was_taken_away_is_made_again_and_the_command_repeated(
+def test_a_preempted_slice_is_created_again_and_the_command_repeated(
   cloud, options, lost, ready, deleted, status
 ):
   questions = 1 if status == '75' else 2  # an error, or a lost slice?
@@ -202,7 +202,7 @@ def test_a_slice_that_was_taken_away_is_made_again_and_the_command_repeated(
   assert len(set(cloud.calls(' start '))) == 1
 
 
-def test_a_slice_lost_during_the_installation_is_made_again(cloud):
+def test_a_slice_lost_during_the_installation_is_created_again(cloud):
   cloud.answers(
     describe=['0 READY', '0 PREEMPTED', '0 PREEMPTED', GONE, '0 READY'],
     scp=['1', '0'],
@@ -214,7 +214,7 @@ def test_a_slice_lost_during_the_installation_is_made_again(cloud):
   ]  # fmt: skip
 
 
-def test_another_status_stops_with_it_and_says_so_in_a_line(cloud):
+def test_another_status_stops_with_it_and_prints_a_line(cloud):
   cloud.answers(describe=['0 READY', '0 READY'], follow=['3'])
   done = cloud.run('launch/tpu_pod.sh', 'train', *SLICE, '--', *TRAIN)
   assert done.returncode == 3
@@ -298,14 +298,14 @@ def test_a_request_that_failed_is_not_repeated(cloud):
   assert verbs(cloud.calls()) == []
 
 
-def test_status_says_what_gcloud_says(cloud):
+def test_status_prints_the_output_of_gcloud(cloud):
   cloud.answers(describe=['0 PREEMPTED'])
   done = cloud.run('launch/tpu_pod.sh', 'status', '--name=pod')
   assert done.stdout == 'pod: PREEMPTED\n'
 
 
 @pytest.mark.parametrize(
-  ('arguments', 'said'),
+  ('arguments', 'message'),
   [
     ((), 'up, setup, train, tail, status or down'),
     (('fly', *SLICE), 'up, setup, train, tail, status or down'),
@@ -317,6 +317,6 @@ def test_status_says_what_gcloud_says(cloud):
     (('train', *SLICE, '--workdir=gs://b/run'), 'unknown option --workdir='),
   ],
 )
-def test_tpu_pod_names_the_option_that_is_missing(cloud, arguments, said):
-  assert_refused(cloud.run('launch/tpu_pod.sh', *arguments), said)
+def test_tpu_pod_names_the_option_that_is_missing(cloud, arguments, message):
+  assert_refused(cloud.run('launch/tpu_pod.sh', *arguments), message)
   assert cloud.calls() == []

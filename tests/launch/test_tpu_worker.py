@@ -20,7 +20,7 @@ from launch_fakes import (
 class Worker(Stage):
   def __init__(self, path):
     super().__init__(path)
-    self.fake('sleep', said='#!/bin/sh\nexec /bin/sleep 0.02\n')
+    self.fake('sleep', script='#!/bin/sh\nexec /bin/sleep 0.02\n')
     self.work = self.home / 'synermedgen'
     shutil.copytree(ROOT / 'launch', self.work / 'code/launch')
     python = self.work / '.venv/bin/python'
@@ -43,9 +43,9 @@ class Worker(Stage):
     return self.ssh(shlex.join(['bash', script, *words]))
 
   def signal(self, *signals):
-    """To training and to the shell that waits for it.
+    """Sends signals to training and to the shell that waits for it.
 
-    The shell first: killed after training, it might still write its status.
+    The shell comes first: killed after training, it could write its status.
     """
     for pid in reversed((self.fakes / 'pids').read_text().split()):
       for number in signals:
@@ -57,10 +57,10 @@ class Worker(Stage):
 
 @pytest.fixture
 def worker(tmp_path):
-  made = Worker(tmp_path)
-  yield made
-  made.end_training('0')
-  made.ssh('flock synermedgen/lock true')
+  created = Worker(tmp_path)
+  yield created
+  created.end_training('0')
+  created.ssh('flock synermedgen/lock true')
 
 
 def test_training_outlives_the_connection_that_started_it(worker):
@@ -93,7 +93,7 @@ def test_follow_waits_for_the_end_of_training(worker):
   assert following.wait(timeout=10) == 0
 
 
-def test_what_training_leaves_running_does_not_count_as_training(worker):
+def test_processes_that_outlive_training_do_not_count_as_training(worker):
   python = worker.work / '.venv/bin/python'
   python.write_text('#!/bin/sh\n/bin/sleep 60 &\necho $! > "$FAKES/left"\n')
   worker.worker('start', '--workdir=gs://b/run')

@@ -1,4 +1,4 @@
-"""Which stages the demo and the small base train, and from where.
+"""Stages that the demo and the small base train, and their starts.
 
 Python writes down how it is called; configs and weights are the repository's.
 """
@@ -34,7 +34,7 @@ def box(tmp_path):
 
 
 def paced(box, pace):
-  """As if Stage I of the demo had been trained at `pace` steps a second."""
+  """Writes metrics of a Stage I that ran at `pace` steps per second."""
   metrics = box.root / 'out' / 'stage1' / 'metrics.jsonl'
   metrics.parent.mkdir(exist_ok=True)
   metrics.write_text(
@@ -69,7 +69,7 @@ def test_the_demo_from_scratch_starts_with_its_autoencoder(box):
 
 
 def stage2_steps(box, pace, **environment):
-  """What Stage II of the demo is given after a Stage I of `pace` steps/s."""
+  """Steps of the demo's Stage II after a Stage I at `pace` steps per second."""
   paced(box, pace)
   done = box.run('launch/demo.sh', 'out', **environment)
   assert done.returncode == 0, done.stderr
@@ -91,9 +91,9 @@ def test_the_demo_bounds_the_steps_of_stage_2(box, pace, minutes, steps):
 
 
 @pytest.mark.parametrize('minutes', ['ten', '-1', '1.5'])
-def test_minutes_that_are_none_are_refused_before_anything_runs(box, minutes):
-  found = box.run('launch/demo.sh', 'out', MINUTES=minutes)
-  assert_refused(found, f'MINUTES={minutes}', 'whole number')
+def test_invalid_minutes_are_refused_before_anything_runs(box, minutes):
+  result = box.run('launch/demo.sh', 'out', MINUTES=minutes)
+  assert_refused(result, f'MINUTES={minutes}', 'whole number')
   assert not box.calls('synermedgen_jax')
 
 

@@ -1,4 +1,4 @@
-"""How the parts meet: which token stands where in the two streams."""
+"""The parts of the model combined: positions of tokens in the two streams."""
 
 import functools
 
@@ -63,7 +63,7 @@ def batch(**fields) -> PackedBatch:
   return PackedBatch(**plain | fields)
 
 
-def test_vit_tokens_stand_where_their_index_says():
+def test_vit_tokens_are_at_their_indices():
   b = batch()
   vit = call(
     b.vit_patches,

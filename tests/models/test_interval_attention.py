@@ -1,4 +1,4 @@
-"""Every implementation beside a plain NumPy one, values and gradients."""
+"""Values and gradients of every implementation against plain NumPy."""
 
 import functools
 
@@ -173,7 +173,7 @@ packs_and_orders = span_packs.packs.flatmap(
 
 
 def streams(pack):
-  """Which tokens lie in the second stream, those of the first before them."""
+  """Tokens that belong to the second stream, after those of the first."""
   spans = sum(len(example) for example in pack)
   return st.lists(st.booleans(), min_size=spans, max_size=spans)
 
@@ -195,9 +195,9 @@ def test_random_packs_are_the_oracles_in_any_order(name, drawn):
   layout = filled(pack, order_of_tokens(pack, in_second))
   *qkv, upstream = inputs(LENGTH, LENGTH, 4, 2, rows=1)
   wanted = values_and_gradients('xla')(qkv, upstream, layout)
-  found = values_and_gradients(name)(qkv, upstream, layout)
-  np.testing.assert_allclose(found[0], wanted[0], atol=2e-6)
-  for gradient, expected in zip(found[1], wanted[1], strict=True):
+  computed = values_and_gradients(name)(qkv, upstream, layout)
+  np.testing.assert_allclose(computed[0], wanted[0], atol=2e-6)
+  for gradient, expected in zip(computed[1], wanted[1], strict=True):
     np.testing.assert_allclose(gradient, expected, atol=2e-5)
 
 
@@ -207,13 +207,13 @@ def test_bfloat16_is_near_the_oracle_in_float32(name):
   *qkv, upstream = (x.astype(jnp.bfloat16) for x in inputs(7, 7, 4, 2))
   exact = [x.astype(np.float32) for x in qkv]
   wanted = values_and_gradients('xla')(exact, upstream, layout)
-  found = values_and_gradients(name)(qkv, upstream, layout)
-  assert found[0].dtype == jnp.bfloat16
+  computed = values_and_gradients(name)(qkv, upstream, layout)
+  assert computed[0].dtype == jnp.bfloat16
   # Eight bits of mantissa: 1/256 of values up to 2, or 4 for gradients.
   np.testing.assert_allclose(
-    found[0].astype(np.float32), wanted[0], atol=2 / 256, rtol=2 / 256
+    computed[0].astype(np.float32), wanted[0], atol=2 / 256, rtol=2 / 256
   )
-  for gradient, expected in zip(found[1], wanted[1], strict=True):
+  for gradient, expected in zip(computed[1], wanted[1], strict=True):
     np.testing.assert_allclose(
       gradient.astype(np.float32), expected, atol=8 / 256, rtol=2 / 256
     )
@@ -250,7 +250,7 @@ def test_heads_that_do_not_divide_are_refused():
     lib.interval_attention(query, key, value, *pack_layout())
 
 
-def test_an_unknown_implementation_lists_those_there_are():
+def test_an_unknown_implementation_lists_the_known_ones():
   query, key, value, _ = inputs(7, 7, 2, 2)
   with pytest.raises(ValueError, match=r"'flash'.*xla, xla_chunked"):
     lib.interval_attention(
@@ -258,7 +258,7 @@ def test_an_unknown_implementation_lists_those_there_are():
     )
 
 
-def test_an_implementation_of_another_platform_says_so():
+def test_an_implementation_of_another_platform_is_refused():
   query, key, value, _ = inputs(7, 7, 2, 2)
   with pytest.raises(ValueError, match=r"'pallas_tpu' is for tpu.* on cpu"):
     lib.interval_attention(

@@ -81,7 +81,7 @@ def test_the_experts_have_weights_of_their_own():
   changed['layers']['gen']['v_proj']['kernel'] += 1.0
   tokens = streams()
   change = np.abs(run(changed, tokens)['und'] - run(params(), tokens)['und'])
-  # The first three und tokens precede the clean image; the last two are of
+  # The first three und tokens precede the clean image; the last two belong to
   # another example, whose only image is noised.
   assert change[0, :3].max() == 0
   assert change[0, 3:5].min() > 1e-4
@@ -114,7 +114,7 @@ def test_noised_tokens_are_hidden_from_the_text():
   assert np.abs(changed['gen'] - plain['gen'])[:, 2:5].min() > 1e-6
 
 
-def test_cached_keys_give_what_the_whole_row_gives():
+def test_cached_keys_equal_those_of_the_complete_row():
   tokens = streams()
   whole = run(params(), tokens)
   # First the prompt of the first example with its clean image, then the rest.

@@ -38,18 +38,18 @@ def test_bagel_experts_have_the_parameters_of_qwen2_5_7b():
 
 
 def test_bagels_other_parts_have_their_published_shapes():
-  found = counts('bagel_7b')
+  parts = counts('bagel_7b')
   # The FLUX autoencoder, with 16 shifts and 16 scales.
-  assert found['autoencoder'] == 83_819_683 + 32
+  assert parts['autoencoder'] == 83_819_683 + 32
   vit_layer = 4 * (1152**2 + 1152) + 2 * 1152 * 4304 + 4304 + 1152 + 4 * 1152
   vit = 26 * vit_layer + 588 * 1152 + 1152 + 4900 * 1152 + 2 * 1152
-  assert found['vit'] == vit
-  assert found['connector'] == 1152 * 3584 + 3584 + 3584**2 + 3584
-  assert found['vit_pos_embed'] == 70**2 * 3584
-  assert found['latent_pos_embed'] == 64**2 * 3584
-  assert found['vae2llm'] == 64 * 3584 + 3584
-  assert found['llm2vae'] == 3584 * 64 + 64
-  assert found['time_embedder'] == 256 * 3584 + 3584 + 3584**2 + 3584
+  assert parts['vit'] == vit
+  assert parts['connector'] == 1152 * 3584 + 3584 + 3584**2 + 3584
+  assert parts['vit_pos_embed'] == 70**2 * 3584
+  assert parts['latent_pos_embed'] == 64**2 * 3584
+  assert parts['vae2llm'] == 64 * 3584 + 3584
+  assert parts['llm2vae'] == 3584 * 64 + 64
+  assert parts['time_embedder'] == 256 * 3584 + 3584 + 3584**2 + 3584
 
 
 def test_bagel_has_14_69_billion_parameters():
@@ -88,7 +88,7 @@ def test_the_vits_own_table_covers_the_connectors():
     assert config.vit.table == config.vit_table
 
 
-def test_an_unknown_preset_lists_those_there_are():
+def test_an_unknown_preset_lists_the_known_ones():
   with pytest.raises(
     ValueError, match=r"'huge'.*tiny, small, base_1b, bagel_7b"
   ):

@@ -67,7 +67,7 @@ def test_all_patches_of_an_image_see_each_other():
   np.testing.assert_array_equal(change[4:], 0)
 
 
-def test_positions_tell_equal_patches_apart():
+def test_positions_distinguish_equal_patches():
   patches, positions, *intervals = buffer([1])
   patches[0, :4] = patches[0, 0]
   out = features(params(), patches, positions, *intervals)

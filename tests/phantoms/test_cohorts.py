@@ -227,7 +227,7 @@ def test_phantoms_are_datasets_by_cohort(tmp_path):
   assert set(cases['whole_body'].files) == {Modality.CT, Modality.PET}
 
 
-def test_phantoms_that_are_not_whole_are_refused(tmp_path):
+def test_incomplete_phantoms_are_refused(tmp_path):
   lay_out(tmp_path, 'brain/brain_000/ct.nii.gz')
   with pytest.raises(DatasetError, match='holds no complete set of phantoms'):
     cohorts.phantom_cases(tmp_path)

@@ -1,4 +1,4 @@
-"""The truth about phantoms' slices: on hand-made tissues, and on a phantom."""
+"""Findings in phantoms' slices: for hand-made tissues, and for a phantom."""
 
 import numpy as np
 import pytest
@@ -64,11 +64,11 @@ def test_areas_and_sides_of_a_box():
 
 
 def test_the_patients_right_is_on_the_left_of_the_picture():
-  found = findings(case(), tissues((slice(12, 16), slice(5, 10))), RAS)[1]
-  columns = np.flatnonzero(found.lesion.any(axis=0))
+  finding = findings(case(), tissues((slice(12, 16), slice(5, 10))), RAS)[1]
+  columns = np.flatnonzero(finding.lesion.any(axis=0))
   assert columns.max() < 10
   # Anterior is up: y = 10 to 20 of 40 mm lies below the middle row.
-  assert np.flatnonzero(found.lesion.any(axis=1)).min() >= 10
+  assert np.flatnonzero(finding.lesion.any(axis=1)).min() >= 10
 
 
 def test_the_middle_is_that_of_the_body_not_of_the_picture():
@@ -76,8 +76,8 @@ def test_the_middle_is_that_of_the_body_not_of_the_picture():
     name: np.roll(f, 2, axis=0)
     for name, f in tissues((slice(9, 11), slice(5, 10))).items()
   }
-  found = findings(case(), fractions, RAS)[1]
-  assert found.offset == pytest.approx(0, abs=0.2)
+  finding = findings(case(), fractions, RAS)[1]
+  assert finding.offset == pytest.approx(0, abs=0.2)
 
 
 def test_two_pieces_are_counted():
@@ -95,18 +95,18 @@ def brats(tmp_path_factory):
   for modality, image in cohorts.render_phantom(cohort, seed, subject).items():
     volumes[modality] = Volume(image.get_fdata(dtype=np.float32), image.affine)
     files[modality] = folder / f'{modality}.nii.gz'
-  found = ingest(
+  ingested = ingest(
     CaseFiles(cohort, 'brats_002', Region.BRAIN, files),
     Settings(SliceSpec(64), most_offset=0),
     volumes,
   )
   anatomy = cohorts.render_anatomy(cohort, seed, subject)
-  return found, findings(found.case, *anatomy)
+  return ingested, findings(ingested.case, *anatomy)
 
 
 def test_lesions_lie_where_flair_is_bright(brats):
-  ingested, found = brats
-  lesion = np.stack([f.lesion for f in found]) > 0.8
+  ingested, truth = brats
+  lesion = np.stack([f.lesion for f in truth]) > 0.8
   flair = ingested.volumes[Modality.FLAIR]
   brain = ingested.mask & ~lesion
   assert lesion.sum() > 50
@@ -115,15 +115,15 @@ def test_lesions_lie_where_flair_is_bright(brats):
 
 def test_a_mirrored_truth_would_not_fit(brats):
   # What a mistake of sides would look like.
-  ingested, found = brats
-  lesion = np.stack([f.lesion for f in found]) > 0.8
+  ingested, truth = brats
+  lesion = np.stack([f.lesion for f in truth]) > 0.8
   flair = ingested.volumes[Modality.FLAIR]
   assert flair[lesion].mean() > flair[lesion[:, :, ::-1]].mean() + 0.3
 
 
 def test_the_side_is_that_of_the_lesions_columns(brats):
-  _, found = brats
-  sided = [f for f in found if f.lesion_mm2 > 120 and abs(f.offset) > 12]
+  _, truth = brats
+  sided = [f for f in truth if f.lesion_mm2 > 120 and abs(f.offset) > 12]
   assert sided
   for f in sided:
     columns = (f.lesion.sum(axis=0) * np.arange(64)).sum() / f.lesion.sum()
@@ -131,8 +131,8 @@ def test_the_side_is_that_of_the_lesions_columns(brats):
 
 
 def test_the_brain_is_the_largest_organ_of_a_head(brats):
-  ingested, found = brats
-  middle = found[
+  ingested, truth = brats
+  middle = truth[
     sum((ingested.case.usable.start, ingested.case.usable.stop)) // 2
   ]
   assert max(middle.organs, key=middle.organs.get) == 'brain'

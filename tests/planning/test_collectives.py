@@ -1,4 +1,4 @@
-"""Messages read from lines of HLO, with bytes counted by hand."""
+"""Messages read from lines of HLO, with hand-counted bytes."""
 
 import types
 
@@ -50,9 +50,9 @@ def program(line: str, *others: str) -> str:
   ],
 )
 def test_groups_in_every_spelling(text, groups):
-  found = replica_groups(text, 8)
-  assert found.size == 8
-  np.testing.assert_array_equal(found[: len(groups)], groups)
+  parsed = replica_groups(text, 8)
+  assert parsed.size == 8
+  np.testing.assert_array_equal(parsed[: len(groups)], groups)
 
 
 def test_a_spelling_that_is_not_known_is_an_error():
@@ -116,7 +116,7 @@ def test_bytes_and_axes_of_one_message(line, kind, axes, size):
   ]
 
 
-def test_what_is_done_alone_moves_nothing():
+def test_operations_without_partners_move_nothing():
   line = '%a = f32[8]{0} all-reduce(%x), replica_groups=[8,1]<=[8]'
   assert collectives(program(line), MESH) == []
 
@@ -157,8 +157,8 @@ def test_a_loop_sends_at_every_turn(stated, turns):
     '%w = (f32[4]) while(%t), condition=%condition, body=%body, '
     f'backend_config={{{stated}}}'
   )
-  (found,) = collectives(program(line, *BODY, *CONDITION), MESH)
-  assert (found.count, found.bytes) == (turns, turns * 16)
+  (collective,) = collectives(program(line, *BODY, *CONDITION), MESH)
+  assert (collective.count, collective.bytes) == (turns, turns * 16)
 
 
 def test_a_computation_that_nobody_calls_sends_nothing():

@@ -1,4 +1,4 @@
-"""What a person reads of a plan."""
+"""The printed tables of a plan."""
 
 from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.planning.collectives import Collective
@@ -35,11 +35,11 @@ PLAN = Plan(
 
 def test_every_kind_of_memory_has_a_line():
   lines = [line.split() for line in describe(PLAN).splitlines()]
-  found = {' '.join(line[:-2]): line[-2:] for line in lines if len(line) > 2}
-  assert found['trainable parameters, float32'] == ['1.00', 'GB']
-  assert found['frozen parameters'] == ['512.00', 'MB']
-  assert found['temporaries of the step'] == ['3.00', 'GB']
-  assert found['available'] == ['95.00', 'GB']
+  sizes = {' '.join(line[:-2]): line[-2:] for line in lines if len(line) > 2}
+  assert sizes['trainable parameters, float32'] == ['1.00', 'GB']
+  assert sizes['frozen parameters'] == ['512.00', 'MB']
+  assert sizes['temporaries of the step'] == ['3.00', 'GB']
+  assert sizes['available'] == ['95.00', 'GB']
 
 
 def test_columns_line_up():

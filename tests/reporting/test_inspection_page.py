@@ -1,5 +1,7 @@
 """The check's page and text, of cases made up."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,26 @@ CASES = [
 
 def test_the_worst_come_first():
   assert [c.id for c in lib.worst_first(CASES)] == ['bad', 'far', 'fine']
+
+
+def test_notes_come_after_problems_and_before_offsets():
+  noted = dataclasses.replace(case('noted'), notes=('a.nii: is doubtful.',))
+  cases = [*CASES, noted]
+  assert [c.id for c in lib.worst_first(cases)] == [
+    'bad',
+    'noted',
+    'far',
+    'fine',
+  ]
+  assert 'noted: note: a.nii: is doubtful.' in lib.summary(cases).splitlines()
+  page = lib.inspection_page(cases, 6.0)
+  assert page.index('a.nii: is doubtful.') > page.index('Doubtful')
+
+
+def test_every_offset_is_shown_with_its_gain():
+  page = lib.inspection_page(CASES, 6.0)
+  assert '9 mm superior, gain 0.100' in page
+  assert 'none, gain 0.000, not significant' in page
 
 
 def test_the_text_has_a_line_for_every_problem():

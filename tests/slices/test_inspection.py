@@ -1,5 +1,6 @@
 """Volumes that look wrong are told by what is wrong with them."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 from volume_files import affine_of, disc, write_nifti
@@ -84,7 +85,24 @@ def test_everything_wrong_with_a_case_is_told_at_once(tmp_path):
   assert 'cbct.nii.gz: is empty' in empty
   assert shifted.startswith('ct.nii.gz: values from 0 to 1040: no air')
   assert set(found.volumes) == {CT, MR}
-  assert found.pictures == {}
+  # A bad case is shown as well.
+  assert set(found.pictures) == {CT, MR}
+  assert all(p.shape == (128, 128) for p in found.pictures.values())
+
+
+def test_two_positions_in_one_header_are_noted(tmp_path):
+  files = case(tmp_path, **pair())
+  image = nib.load(files.files[MR])
+  other = image.affine.copy()
+  other[:3, 3] += (3, 0, 4)
+  image.set_qform(other, 1)
+  image.set_sform(image.affine, 1)
+  nib.save(image, files.files[MR])
+  found = inspect(files, Settings(SliceSpec(24)))
+  assert found.problems == ()
+  assert found.notes == (
+    'mr.nii.gz: sform and qform differ by 5.0 mm; the sform is used.',
+  )
 
 
 def test_another_grid_is_a_problem_without_a_reference_alone(tmp_path):

@@ -18,7 +18,7 @@ from synermedgen_jax.tasks.prompts import PROMPTS
 
 @dataclasses.dataclass(frozen=True)
 class FakeCase:
-  """What tasks read of a case. Its id must never reach a text."""
+  """A case with the attributes that tasks read. No text may contain its id."""
 
   region: Region
   modalities: dict[Modality, None]

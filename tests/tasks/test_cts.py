@@ -38,13 +38,13 @@ def test_one_candidate_is_true_and_the_others_are_its_neighbours(
   assert {(ref.case, ref.modality) for ref in shown.values()} == {
     (case.id, route.target)
   }
-  found = [ref.index for ref in shown.values()]
-  assert len(set(found)) == 4
+  indices = [ref.index for ref in shown.values()]
+  assert len(set(indices)) == 4
   assert [k for k, ref in shown.items() if ref.index == index] == [
     example.answer
   ]
-  assert all(abs(i - index) <= neighbours for i in found)
-  assert all(i in case.usable for i in found)
+  assert all(abs(i - index) <= neighbours for i in indices)
+  assert all(i in case.usable for i in indices)
 
 
 @given(pairs(), seeds)
@@ -79,14 +79,14 @@ def test_letters_are_balanced():
   assert sum((counts[k] - 100) ** 2 / 100 for k in 'ABCD') < 16.3  # p = 0.001
 
 
-def test_the_place_among_the_candidates_does_not_tell_the_answer():
+def test_the_position_of_a_candidate_does_not_reveal_the_answer():
   rng = np.random.default_rng(0)
   pair = Pair(case_of(ROUTES[0]), ROUTES[0], 20)
   ranks = collections.Counter()
   for _ in range(400):
     example = build(cts, pair, rng, neighbours=5)
-    found = sorted(ref.index for ref in candidates(example).values())
-    ranks[found.index(20)] += 1
+    indices = sorted(ref.index for ref in candidates(example).values())
+    ranks[indices.index(20)] += 1
   assert sum((ranks[k] - 100) ** 2 / 100 for k in range(4)) < 16.3
 
 

@@ -1,4 +1,4 @@
-"""No text of any task says which case, file or slice it is about."""
+"""No text of a task names its case, file or slice."""
 
 import pytest
 from hypothesis import given

@@ -17,12 +17,12 @@ from synermedgen_jax.tasks.prompts import PAPER, SHORT
 
 
 def group_by_modality(routes):
-  found = collections.defaultdict(list)
+  groups = collections.defaultdict(list)
   for i, route in enumerate(routes):
     case = case_of(route, 10 * i, 10 * i + 7, id=f'site9/subj-{i:04}')
     for modality in case.modalities:
-      found[modality].append(case)
-  return found
+      groups[modality].append(case)
+  return groups
 
 
 route_lists = st.lists(st.sampled_from(ROUTES), min_size=1, max_size=8)
@@ -156,7 +156,7 @@ def test_a_broken_answer_is_read_panel_by_panel(answer, labels):
   assert mi.parse_answer(answer) == labels
 
 
-def test_what_cannot_be_drawn_is_refused():
+def test_panels_that_cannot_be_drawn_are_refused():
   rng = np.random.default_rng(0)
   with pytest.raises(ValueError, match='panels'):
     mi.draw_panels(EVERYTHING, rng, n=5)

@@ -31,7 +31,7 @@ def test_evaluate_asks_the_three_tasks_of_the_paper():
   assert [task.name for task in asked_tasks()] == ['cts', 'mi', 'tia']
 
 
-def test_a_row_is_found_by_its_name_and_asked_if_it_can_be_scored(table):
+def test_a_task_has_a_name_and_is_asked_if_it_can_be_scored(table):
   trained_only = register(row('drill', build=lambda *_: None))
   probe = register(row(build=lambda *_: None, scoring=WORDS))
   assert task_named('probe') is probe

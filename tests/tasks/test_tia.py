@@ -38,10 +38,10 @@ def test_one_option_is_right_and_one_its_reverse(pair, seed, prompts):
   assert (source.modality, target.modality) == (route.source, route.target)
   assert {source.case, target.case} == {case.id}
   assert {source.index, target.index} == {index}
-  said = options(example)
-  assert list(said) == ['A', 'B', 'C', 'D']
-  assert said[example.answer] == route
-  wrong = [r for letter, r in said.items() if letter != example.answer]
+  by_letter = options(example)
+  assert list(by_letter) == ['A', 'B', 'C', 'D']
+  assert by_letter[example.answer] == route
+  wrong = [r for letter, r in by_letter.items() if letter != example.answer]
   assert route.reverse in wrong
   assert all(
     (r.source, r.target) != (route.source, route.target) for r in wrong
@@ -52,9 +52,9 @@ def test_one_option_is_right_and_one_its_reverse(pair, seed, prompts):
 def test_options_are_two_pairs_in_both_directions(pair, seed):
   """So the words alone do not favour the right pair or direction."""
   example = build(tia, pair, seed)
-  said = set(options(example).values())
-  assert len(said) == 4
-  assert {route.reverse for route in said} == said
+  texts = set(options(example).values())
+  assert len(texts) == 4
+  assert {route.reverse for route in texts} == texts
 
 
 @given(pairs(), seeds)

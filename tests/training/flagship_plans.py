@@ -1,4 +1,4 @@
-"""Builds configs on fake devices; prints what came out as JSON.
+"""Builds configs on fake devices; prints the results as JSON.
 
 Run in a process of its own, with the cases as JSON on stdin: name ->
 {'arguments': of a train command, 'devices': numbers of devices}. Nothing is

@@ -1,4 +1,4 @@
-"""Steps of stages on meshes of eight devices; prints what differs as JSON.
+"""Steps of stages on meshes of eight devices; prints differences as JSON.
 
 Run in a process of its own: python mesh_losses.py STORE '8,1,1 2,2,2' STAGE ...
 """
@@ -98,14 +98,14 @@ def steps(mesh_name, config, data):
   return losses, gradients, state
 
 
-def furthest(found, expected) -> float:
+def furthest(actual, expected) -> float:
   """The largest difference, beside the largest number of its array.
 
   Or beside a thousandth of the largest of all: some gradients are zero but for
   rounding, as that of a bias to all scores of a softmax.
   """
   pairs = list(
-    zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
   )
   least = 1e-3 * max(np.abs(b).max() for _, b in pairs)
   return max(
@@ -126,15 +126,15 @@ def compare(stage: str, store: str, meshes) -> dict:
   config = nano.config(stage, store)
   data = batches(store, config)
   losses, gradients, _ = steps(ALONE, config, data)
-  found = {'alone': losses}
+  by_mesh = {'alone': losses}
   for name in meshes:
     other_losses, other_gradients, state = steps(name, config, data)
-    found[name] = {
+    by_mesh[name] = {
       'losses': other_losses,
       'gradients_off': furthest(other_gradients, gradients),
       'parts': parts(state),
     }
-  return found
+  return by_mesh
 
 
 def attention(meshes) -> dict:
@@ -158,12 +158,12 @@ def attention(meshes) -> dict:
 
   dense = functools.partial(interval_attention, implementation='xla')
   expected = jax.device_get(loss(dense)(query, key, value))
-  found = {}
+  values = {}
   for name in meshes:
     with jax.set_mesh(mesh_of(name)):
       run_kernel = jax.jit(loss(per_device(kernel, heads=2)))
-      found[name] = furthest(run_kernel(query, key, value), expected)
-  return found
+      values[name] = furthest(run_kernel(query, key, value), expected)
+  return values
 
 
 def main() -> None:
@@ -172,8 +172,8 @@ def main() -> None:
   presets.PRESETS['nano'] = lambda: nano.MODEL
   store, meshes, *stages = sys.argv[1:]
   meshes = meshes.split()
-  found = {stage: compare(stage, store, meshes) for stage in stages}
-  print(json.dumps(found | {'attention': attention(meshes)}))
+  by_stage = {stage: compare(stage, store, meshes) for stage in stages}
+  print(json.dumps(by_stage | {'attention': attention(meshes)}))
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""A stage from its config: what it trains, from what, and what it refuses."""
+"""Stages built from configs: trained parameters, starts and refusals."""
 
 import json
 import os
@@ -32,7 +32,7 @@ from synermedgen_jax.training import build, loop, provenance
 from synermedgen_jax.training.calibration import calibrate_latents
 from synermedgen_jax.training.train_state import TrainState
 
-# What each stage trains, whatever its table of regular expressions says.
+# Parameters that each stage has to train, independent of its config.
 UND = r'(vit|connector|embed_tokens|lm_head)/.*|mot/(layers/und|und_norm)/.*'
 GEN = r'(vae2llm|llm2vae|time_embedder)/.*|mot/(layers/gen|gen_norm)/.*'
 TRAINED = {
@@ -118,16 +118,16 @@ def test_a_stage_trains_its_own_part_and_leaves_the_rest_to_the_bit(
   nano_runs, stage
 ):
   before = params(nano_runs / nano.STAGES[stage])
-  found = changed(before, params(nano_runs / stage))
+  changes = changed(before, params(nano_runs / stage))
   expected = {n for n in before if re.fullmatch(TRAINED[stage], n)}
   assert expected
-  assert found == expected
+  assert changes == expected
 
 
-def test_the_average_is_of_what_the_stage_trains_alone(nano_runs):
+def test_only_trained_parameters_have_an_average(nano_runs):
   last = params(nano_runs / 'stage2')
-  found = changed(last, params(nano_runs / 'stage2', average=True))
-  assert found == {n for n in last if re.fullmatch(TRAINED['stage2'], n)}
+  changes = changed(last, params(nano_runs / 'stage2', average=True))
+  assert changes == {n for n in last if re.fullmatch(TRAINED['stage2'], n)}
 
 
 def test_latents_are_shifted_and_scaled_to_unit_variance(
@@ -150,10 +150,10 @@ def test_latents_are_shifted_and_scaled_to_unit_variance(
 
   monkeypatch.setattr(loop, 'to_devices', lambda batch, _: batch)
   mesh = make_mesh((1, 1, 1), jax.devices()[:1])
-  found = calibrate_latents(nano.BAGEL, state, batches, mesh)
+  calibrated = calibrate_latents(nano.BAGEL, state, batches, mesh)
   assert abs(latents(state).std() - 1) > 0.01
-  np.testing.assert_allclose(latents(found).mean(), 0, atol=1e-4)
-  np.testing.assert_allclose(latents(found).std(), 1, atol=1e-4)
+  np.testing.assert_allclose(latents(calibrated).mean(), 0, atol=1e-4)
+  np.testing.assert_allclose(latents(calibrated).std(), 1, atol=1e-4)
 
 
 def test_the_resolved_config_is_kept(nano_runs):
@@ -166,7 +166,7 @@ def test_the_resolved_config_is_kept(nano_runs):
   assert config['trainable'][0] == ['autoencoder/.*', 0.0]
 
 
-def test_what_code_it_was_is_kept_with_the_config(nano_runs):
+def test_the_commit_is_recorded_with_the_config(nano_runs):
   record = json.loads((nano_runs / 'stage2' / 'config.json').read_text())
   versions = record['versions']
   assert versions['python'] == '.'.join(map(str, sys.version_info[:3]))
@@ -182,7 +182,7 @@ def test_what_code_it_was_is_kept_with_the_config(nano_runs):
 
 
 def test_rows_have_every_figure_of_health(nano_runs):
-  """Of joint training, after a step with a validation."""
+  """The row of joint training after a step with a validation."""
   text = (nano_runs / 'joint' / 'metrics.jsonl').read_text()
   row = json.loads(text.splitlines()[-1])
   tasks = {n.removeprefix('ntp/') for n in row if n.startswith('ntp/')}
@@ -193,8 +193,8 @@ def test_rows_have_every_figure_of_health(nano_runs):
     measured |= {f'token_accuracy/{task}', f'answer_accuracy/{task}'}
   parts = {'und', 'gen', 'vit', 'connector', 'embed_tokens', 'lm_head'}
   parts |= {'vae2llm', 'llm2vae', 'time_embedder'}
-  found = {n for n in row if not n.startswith('val/')}
-  assert found == measured | {
+  names = {n for n in row if not n.startswith('val/')}
+  assert names == measured | {
     'step',
     'grad_norm',
     *(f'grad_norm/{part}' for part in parts),
@@ -320,7 +320,7 @@ def test_a_stage_of_another_shape_is_no_starting_point(
   )
 
 
-def test_how_a_model_is_computed_does_not_change_what_it_is(
+def test_compute_settings_do_not_change_a_models_shape(
   nano_runs, nano_preset, tmp_path
 ):
   config = nano.stage_config('stage2', nano_runs)
@@ -403,7 +403,7 @@ def test_a_stage_starts_from_the_checkpoint_that_it_names(
   }
 
 
-def test_a_checkpoint_to_start_from_that_is_not_there_is_named(
+def test_a_missing_checkpoint_to_start_from_is_named(
   measured, nano_preset, store_path, tmp_path
 ):
   values = {'init_from': str(measured), 'init_step': '7'}
@@ -418,11 +418,11 @@ def test_a_checkpoint_to_start_from_that_is_not_there_is_named(
 
 @pytest.fixture
 def utilisation(monkeypatch):
-  """What a step a second uses of four chips, and the rows it is told of."""
-  told = []
+  """Utilisation of four chips at a step per second, and the counted rows."""
+  calls = []
 
   def step_flops(model, tx, constants, state, batch, active):
-    told.append((batch, active))
+    calls.append((batch, active))
     return {'attention': 2e12, 'other': 6e12}
 
   monkeypatch.setattr(build.flops, 'step_flops', step_flops)
@@ -434,15 +434,15 @@ def utilisation(monkeypatch):
   def find(chip):
     monkeypatch.setattr(build, 'chip_of', lambda device: chip)
     arguments = 8, nano.BAGEL, None, None, None, rows, mesh
-    return build._step_utilisation(*arguments), told
+    return build._step_utilisation(*arguments), calls
 
   return find
 
 
 def test_a_steps_utilisation_by_hand(utilisation):
   # 8e12 operations, of 4 chips with 50e12 a second each.
-  found, ((batch, active),) = utilisation(Chip('c', 'C', 16, 50))
-  assert found == pytest.approx(0.04)
+  share, ((batch, active),) = utilisation(Chip('c', 'C', 16, 50))
+  assert share == pytest.approx(0.04)
   assert {name: x.shape for name, x in batch.items()} == {
     'und': (8, 96),
     'vit': (8, 20, 64),

@@ -1,4 +1,4 @@
-"""What is wrong with a config is told in a line that names the key."""
+"""An error in a config is one line that names the key."""
 
 import dataclasses
 import re
@@ -144,7 +144,7 @@ BAD = {
   ),
   'init_from': (
     {'init_from': 'nowhere'},
-    r'config\.init_from: nowhere/checkpoints: no such folder of checkpoints\.',
+    r'config\.init_from: nowhere/checkpoints: no such checkpoint directory\.',
   ),
   'trainable': (
     {'trainable': (('autoencoder/.*', 0.0), ('[b-z].*', 1.0), ('a', 1.0))},
@@ -174,8 +174,8 @@ def test_a_bad_config_is_refused_in_a_line_that_names_the_key(
   monkeypatch.chdir(tmp_path)
   config = nano.config('stage1', store_path)
   config.update(values)
-  found = refusal(config, tmp_path / 'run')
-  assert re.fullmatch(message, found), found
+  line = refusal(config, tmp_path / 'run')
+  assert re.fullmatch(message, line), line
 
 
 def test_rows_have_to_fill_the_devices(store_path):
@@ -215,7 +215,7 @@ def test_an_unfinished_store_is_not_trained_on(nano_preset, tmp_path):
   )
 
 
-# Every key with a least value, and what it is.
+# Keys with a smallest value, and that value.
 AT_LEAST = {
   'rows': 1,
   'streams': 1,
@@ -401,11 +401,11 @@ def test_a_contradiction_is_refused_in_a_line_that_names_the_key(
   for key in {'tasks', 'capacity'} & values.keys():
     config[key] = {}
   config.update(values)
-  found = refusal(config, tmp_path / 'run')
-  assert re.fullmatch(message, found), found
+  line = refusal(config, tmp_path / 'run')
+  assert re.fullmatch(message, line), line
 
 
-def test_nothing_is_made_before_the_best_turns_out_to_be_unknown(
+def test_an_unknown_best_metric_is_refused_before_anything_is_written(
   store_path, nano_preset, tmp_path, monkeypatch
 ):
   def create_state(*_, **__):
@@ -417,7 +417,7 @@ def test_nothing_is_made_before_the_best_turns_out_to_be_unknown(
   assert 'val/loss' in refusal(config, tmp_path / 'run')
 
 
-def test_validation_may_be_left_out_whatever_its_batches(store_path):
+def test_validation_may_be_left_out_with_any_number_of_batches(store_path):
   checked(nano.config('stage1', store_path, val_every=0, val_batches=0))
 
 

@@ -1,4 +1,4 @@
-"""What a run cannot help: disks that are full, read-only or gone."""
+"""Runs on disks that are full, read-only or removed."""
 
 import contextlib
 import json
@@ -49,7 +49,7 @@ def error_line(result) -> str:
 
 
 def steps_saved(workdir) -> list[int]:
-  """Those that can really be read."""
+  """Steps of the checkpoints, all of which can be read."""
   checkpoints = ckpt.manager(workdir / 'checkpoints')
   steps = sorted(checkpoints.all_steps())
   checkpoints.close()
@@ -58,19 +58,19 @@ def steps_saved(workdir) -> list[int]:
   return steps
 
 
-def test_a_workdir_that_cannot_be_made_is_named(nano_runs, tmp_path):
+def test_a_workdir_that_cannot_be_created_is_named(nano_runs, tmp_path):
   (tmp_path / 'file').write_text('not a folder')
-  found = main(nano_runs, tmp_path / 'file' / 'run')
-  line = error_line(found)
+  result = main(nano_runs, tmp_path / 'file' / 'run')
+  line = error_line(result)
   assert line == (
-    f'Error: {tmp_path}/file/run/checkpoints: cannot be created (Not a '
-    'directory); name a folder that can be written.'
+    f'Error: {tmp_path}/file/run/checkpoints: cannot be made (Not a directory);'
+    ' name a place that can be written.'
   )
 
 
 @contextlib.contextmanager
 def read_only():
-  """A folder in which we may write nothing, whoever we are."""
+  """A folder that no user can write to, root included."""
   with tempfile.TemporaryDirectory() as folder:
     os.chmod(folder, 0o555)
     user = os.geteuid()
@@ -93,15 +93,15 @@ def test_a_read_only_workdir_is_named():
       MetricsLog(folder, 0)
     assert list(folder.iterdir()) == []
   assert str(unmade.value) == (
-    f'{folder}/checkpoints: cannot be created (Permission denied); name a '
-    'folder that can be written.'
+    f'{folder}/checkpoints: cannot be made (Permission denied); name a place '
+    'that can be written.'
   )
   cannot = 'cannot be written (Permission denied).'
   assert str(unwritten.value).startswith(f'{folder}/config.json: {cannot}')
   assert str(unlogged.value).startswith(f'{folder}/tensorboard: {cannot}')
 
 
-def test_a_log_on_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path):
+def test_a_log_on_a_full_disk_is_named_and_the_run_resumes_later(tmp_path):
   log = StepLog(tmp_path / 'metrics.jsonl', 0)
   log.write(1, {'loss': 0.5})
   kept = (tmp_path / 'metrics.jsonl').rename(tmp_path / 'kept')
@@ -139,11 +139,9 @@ def test_a_full_disk_while_saving_leaves_the_last_checkpoint(
   limit = largest - 1
   resource.prlimit(full.pid, resource.RLIMIT_FSIZE, (limit, limit))
   assert ended([full]) == [1]
-  said = job.log()
-  assert f'Error: {workdir}/checkpoints: a checkpoint cannot be' in said
-  assert (
-    'step 4 is complete. Make room, and run the same command again.' in said
-  )
+  log = job.log()
+  assert f'Error: {workdir}/checkpoints: a checkpoint cannot be' in log
+  assert 'step 4 is whole. Make room, and run the same command again.' in log
   assert steps_saved(workdir) == [2, 4]
   assert main(nano_runs, workdir, **values)[0] == 0
   assert steps_saved(workdir) == [2, 4, 6, 8]
@@ -165,8 +163,8 @@ def test_a_store_that_vanishes_is_named_and_the_last_checkpoint_is_whole(
     patch.setattr(stores, '_CACHE_BYTES', 0)
     patch.setattr(loop, 'to_devices', vanishing)
     patch.setitem(STEPS, 'steps', 500)  # more than is read ahead
-    found = main(runs, tmp_path / 'run', keep=500)
-  line = error_line(found)
+    result = main(runs, tmp_path / 'run', keep=500)
+  line = error_line(result)
   assert f'{runs}/store: case ' in line
   assert 'cannot be read' in line or 'has no array' in line
   steps = steps_saved(tmp_path / 'run')
@@ -177,9 +175,9 @@ def test_a_store_that_vanishes_is_named_and_the_last_checkpoint_is_whole(
   assert steps_saved(tmp_path / 'run')[-1] == steps[-1] + 2
 
 
-def test_a_vanished_store_is_refused_before_anything_begins(
+def test_a_missing_store_is_refused_before_anything_is_written(
   nano_runs, tmp_path
 ):
-  found = main(nano_runs, tmp_path / 'run', store=str(tmp_path / 'gone'))
-  assert_refused(found, 'config.store', str(tmp_path / 'gone'))
+  result = main(nano_runs, tmp_path / 'run', store=str(tmp_path / 'gone'))
+  assert_refused(result, 'config.store', str(tmp_path / 'gone'))
   assert not (tmp_path / 'run').exists()

@@ -75,8 +75,8 @@ def test_a_scope_outside_a_scan_holds_inside_it_and_backwards():
       x, _ = jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)
     return (x**2).sum()
 
-  found = flops.count(jax.make_jaxpr(jax.grad(loss))(x))
-  assert found == {'attention/mot': 2 * 2 * 2 * 3 * 5 * 5}
+  counts = flops.count(jax.make_jaxpr(jax.grad(loss))(x))
+  assert counts == {'attention/mot': 2 * 2 * 2 * 3 * 5 * 5}
 
 
 def test_a_loop_of_unknown_length_is_refused():

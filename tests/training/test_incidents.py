@@ -1,4 +1,4 @@
-"""Steps that went wrong are told, with the examples they were made with."""
+"""Skipped steps and spikes are logged with their examples."""
 
 import json
 
@@ -31,7 +31,7 @@ def incidents(workdir, start=0, at_most=3):
 
 
 def sums(loss=1.0, *, of_loss=0.0, of_gradient=0.0):
-  """As the step gives them; a step that is skipped counts for nothing."""
+  """Terms of a step; those of a skipped step count for nothing."""
   fine = not (of_loss or of_gradient)
   return {
     'loss': (np.float32(loss), 1.0) if fine else (0.0, 0.0),
@@ -63,7 +63,7 @@ def rows(workdir):
   ],
   ids=['loss', 'gradient', 'both'],
 )
-def test_a_skipped_step_is_told_with_its_cause_and_examples(
+def test_a_skipped_step_is_logged_with_its_cause_and_examples(
   tmp_path, values, cause
 ):
   watch = incidents(tmp_path)
@@ -76,7 +76,7 @@ def test_a_skipped_step_is_told_with_its_cause_and_examples(
   assert watch.skipped == 1
 
 
-def test_a_good_step_is_not_told(tmp_path):
+def test_a_good_step_is_not_logged(tmp_path):
   watch = incidents(tmp_path)
   assert look(watch, 1, sums()) == ''
   assert rows(tmp_path) == []
@@ -114,7 +114,7 @@ def test_more_skipped_steps_in_a_row_than_are_borne_end_the_run(tmp_path):
     'finite; the file lists their examples. Lower config.learning_rate, or '
     'correct the data.'
   )
-  # The last one too is told with its examples.
+  # The last step is logged with its examples too.
   assert [row['step'] for row in rows(tmp_path)] == [11, 12, 13]
   assert rows(tmp_path)[-1]['examples'] == EXAMPLES
 
@@ -131,22 +131,22 @@ def test_no_bad_step_is_borne_where_none_may_be(tmp_path):
     look(incidents(tmp_path, at_most=0), 1, BAD)
 
 
-def told(watch, losses, first=1):
-  """What is said of each of these losses, those without a word left out."""
-  said = {
+def messages(watch, losses, first=1):
+  """Messages about losses, by step; steps without a message are left out."""
+  lines = {
     step: look(watch, step, sums(loss))
     for step, loss in enumerate(losses, start=first)
   }
-  return {step: line for step, line in said.items() if line}
+  return {step: line for step, line in lines.items() if line}
 
 
 # Their median is 2, and so are the deviations' 0.1 from it.
 USUAL = [1.9, 2.1] * 10
 
 
-def test_a_spike_is_told_with_its_examples(tmp_path):
+def test_a_spike_is_logged_with_its_examples(tmp_path):
   watch = incidents(tmp_path)
-  assert told(watch, [*USUAL, 4.0]) == {
+  assert messages(watch, [*USUAL, 4.0]) == {
     21: 'step 21: the loss 4 is a spike above 2'
   }
   (row,) = rows(tmp_path)
@@ -162,38 +162,38 @@ def test_a_spike_is_told_with_its_examples(tmp_path):
 
 def test_a_spike_is_beyond_ten_robust_deviations(tmp_path):
   # Ten times 1.4826 times 0.1 above 2.
-  assert told(incidents(tmp_path), [*USUAL, 3.47]) == {}
-  assert told(incidents(tmp_path), [*USUAL, 3.49]).keys() == {21}
+  assert messages(incidents(tmp_path), [*USUAL, 3.47]) == {}
+  assert messages(incidents(tmp_path), [*USUAL, 3.49]).keys() == {21}
 
 
 def test_the_spread_is_not_that_of_the_spikes(tmp_path):
   # A mean and a standard deviation would have grown too much with the first.
   losses = [*USUAL, 1000.0, *USUAL, 6.0]
-  assert told(incidents(tmp_path), losses).keys() == {21, 42}
+  assert messages(incidents(tmp_path), losses).keys() == {21, 42}
 
 
 def test_a_loss_that_falls_far_is_no_spike(tmp_path):
-  assert told(incidents(tmp_path), [*USUAL, 0.0, -50.0]) == {}
+  assert messages(incidents(tmp_path), [*USUAL, 0.0, -50.0]) == {}
 
 
 def test_there_is_no_spike_before_there_are_enough_losses(tmp_path):
-  assert told(incidents(tmp_path), [*USUAL[:18], 2.0, 1e6]) == {}
-  assert told(incidents(tmp_path), [*USUAL[:19], 1e6]) == {}
-  assert told(incidents(tmp_path), [*USUAL[:20], 1e6]).keys() == {21}
+  assert messages(incidents(tmp_path), [*USUAL[:18], 2.0, 1e6]) == {}
+  assert messages(incidents(tmp_path), [*USUAL[:19], 1e6]) == {}
+  assert messages(incidents(tmp_path), [*USUAL[:20], 1e6]).keys() == {21}
 
 
 def test_losses_that_are_all_alike_have_a_spread_of_a_thousandth(tmp_path):
-  assert told(incidents(tmp_path), [2.0] * 20 + [2.019]) == {}
-  assert told(incidents(tmp_path), [2.0] * 20 + [2.021]).keys() == {21}
+  assert messages(incidents(tmp_path), [2.0] * 20 + [2.019]) == {}
+  assert messages(incidents(tmp_path), [2.0] * 20 + [2.021]).keys() == {21}
 
 
 def test_old_losses_are_forgotten(tmp_path):
-  # A loss of 8 is usual where the last hundred were, whatever came before.
+  # A loss of 8 is usual after a hundred losses of 8, at any earlier losses.
   losses = [0.1] * 300 + [8.0] * 101
-  spikes = told(incidents(tmp_path), losses)
+  spikes = messages(incidents(tmp_path), losses)
   assert 301 in spikes
   assert max(spikes) < 360
-  assert told(incidents(tmp_path), [8.0] * 100 + [9.0]).keys() == {101}
+  assert messages(incidents(tmp_path), [8.0] * 100 + [9.0]).keys() == {101}
 
 
 def test_skipped_steps_are_not_among_the_losses(tmp_path):
@@ -201,7 +201,7 @@ def test_skipped_steps_are_not_among_the_losses(tmp_path):
   for step in range(40):
     look(watch, step, BAD)
   # Forty zeros would make a spike of this, and nineteen losses do not.
-  assert told(watch, [*USUAL[:19], 1e6], first=41) == {}
+  assert messages(watch, [*USUAL[:19], 1e6], first=41) == {}
 
 
 @given(
@@ -217,4 +217,4 @@ def test_a_loss_that_falls_slowly_and_is_noisy_has_no_spike(
   factors = 1 + noise * np.random.default_rng(seed).uniform(-1, 1, 200)
   losses = level * np.exp(-fall * steps / 200) * factors
   watch = incidents(tmp_path_factory.mktemp('quiet'))
-  assert told(watch, losses.tolist()) == {}
+  assert messages(watch, losses.tolist()) == {}

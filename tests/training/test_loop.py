@@ -49,7 +49,7 @@ def batch() -> PackedBatch:
 
 @pytest.fixture
 def step_config(monkeypatch):
-  """A stage whose loss is known, and which shows what noise it draws."""
+  """A stage with a known loss that returns the noise it draws."""
 
   def sums(model, params, batch, key, config, tasks):
     value = (params['w'] * params['slope']).sum()
@@ -77,11 +77,11 @@ def run_steps(step_config, count, ema=True):
   """The states and sums of `count` steps of plain gradient descent."""
   tx = optax.sgd(LEARNING_RATE)
   step = jax.jit(loop.make_train_step(nano.BAGEL, tx, step_config))
-  state, found = first_state(tx, ema), []
+  state, rows = first_state(tx, ema), []
   for _ in range(count):
     state, sums = step(state, batch())
-    found.append((state, jax.device_get(sums)))
-  return found
+    rows.append((state, jax.device_get(sums)))
+  return rows
 
 
 def test_a_step_goes_down_the_gradient_and_counts(step_config):
@@ -148,21 +148,21 @@ def validate(step_config, state, batches):
   return loop.validate(step, state, batches, ROWS)
 
 
-def test_validation_is_of_the_average_and_changes_nothing(step_config):
+def test_validation_uses_the_average_and_changes_nothing(step_config):
   ((state, _),) = run_steps(step_config, 1)
-  found = validate(step_config, state, [batch(), batch()])
+  losses = validate(step_config, state, [batch(), batch()])
   # A tenth of the start and nine tenths of the first step.
   expected = (0.1 * START + 0.9 * np.array([-0.5, 4.0])) @ SLOPE
-  assert found.keys() == {'val/l1', 'val/noise', 'val/loss'}
-  assert found['val/l1'] == pytest.approx(expected)
-  assert found['val/loss'] == pytest.approx(expected)
+  assert losses.keys() == {'val/l1', 'val/noise', 'val/loss'}
+  assert losses['val/l1'] == pytest.approx(expected)
+  assert losses['val/loss'] == pytest.approx(expected)
   np.testing.assert_allclose(state.trainable['w'], [-0.5, 4.0])
 
 
-def test_validation_without_an_average_is_of_the_parameters(step_config):
+def test_validation_without_an_average_uses_the_parameters(step_config):
   ((state, _),) = run_steps(step_config, 1, ema=False)
-  found = validate(step_config, state, [batch()])
-  assert found['val/l1'] == pytest.approx(-17.5)
+  losses = validate(step_config, state, [batch()])
+  assert losses['val/l1'] == pytest.approx(-17.5)
 
 
 def test_validation_draws_the_same_noise_at_every_step(step_config):
@@ -182,7 +182,7 @@ def test_validation_draws_the_same_noise_at_every_step(step_config):
     ('validates', [6, 10]),
   ],
 )
-def test_what_is_due_at_which_step(due, steps):
+def test_intervals_determine_the_steps_of_logs_and_saves(due, steps):
   config = loop.LoopConfig(
     10, optax.constant_schedule(1), log_every=3, checkpoint_every=4, val_every=6
   )
@@ -227,23 +227,23 @@ def follow(config, *effects):
   """The states and sums of steps of Adam on batches of such effects."""
   tx = optax.adam(LEARNING_RATE)
   step = jax.jit(loop.make_train_step(nano.BAGEL, tx, config))
-  state, found = first_state(tx), []
+  state, terms = first_state(tx), []
   for effect in effects:
     weights = np.zeros((2, 4), np.float32)
     weights[0, :3] = effect
     state, sums = step(state, batch().replace(ntp_weight=weights))
-    found.append((state, jax.device_get(sums)))
-  return found
+    terms.append((state, jax.device_get(sums)))
+  return terms
 
 
-def assert_same_but_for_the_step(found, expected):
-  found, expected = found.replace(step=0), expected.replace(step=0)
-  assert jax.tree.structure(found) == jax.tree.structure(expected)
-  jax.tree.map(np.testing.assert_array_equal, found, expected)
+def assert_same_but_for_the_step(actual, expected):
+  actual, expected = actual.replace(step=0), expected.replace(step=0)
+  assert jax.tree.structure(actual) == jax.tree.structure(expected)
+  jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 @pytest.mark.parametrize('cause', BAD)
-def test_a_step_that_is_not_finite_changes_nothing_and_says_why(
+def test_a_step_that_is_not_finite_changes_nothing_and_names_the_cause(
   fragile_config, cause
 ):
   effect, (of_loss, of_gradient) = BAD[cause]
@@ -257,10 +257,10 @@ def test_a_step_that_is_not_finite_changes_nothing_and_says_why(
 @pytest.mark.parametrize('cause', BAD)
 def test_a_step_that_is_not_finite_counts_for_nothing(fragile_config, cause):
   (_, good), (_, bad) = follow(fragile_config, GOOD, BAD[cause][0])
-  told = {'skipped/loss', 'skipped/gradient', 'skipped/update'}
-  assert bad.keys() == good.keys() > told | {'loss', 'l1', 'grad_norm'}
-  assert {name: bad[name] for name in bad.keys() - told} == dict.fromkeys(
-    bad.keys() - told, (0.0, 0.0)
+  flags = {'skipped/loss', 'skipped/gradient', 'skipped/update'}
+  assert bad.keys() == good.keys() > flags | {'loss', 'l1', 'grad_norm'}
+  assert {name: bad[name] for name in bad.keys() - flags} == dict.fromkeys(
+    bad.keys() - flags, (0.0, 0.0)
   )
   meter = Meter()
   for sums in (bad, good):
@@ -269,19 +269,19 @@ def test_a_step_that_is_not_finite_counts_for_nothing(fragile_config, cause):
   assert (means['loss'], means['grad_norm']) == (-5.0, 5.0)
 
 
-def test_a_good_step_says_that_it_is_not_skipped(fragile_config):
+def test_a_good_step_is_marked_as_not_skipped(fragile_config):
   ((_, sums),) = follow(fragile_config, GOOD)
   assert sums['skipped/loss'] == (0.0, 1.0)
   assert sums['skipped/gradient'] == (0.0, 1.0)
 
 
 @pytest.mark.parametrize('cause', BAD)
-def test_the_next_step_is_as_if_a_bad_one_had_not_been(fragile_config, cause):
+def test_a_bad_step_does_not_change_the_next_one(fragile_config, cause):
   bad = BAD[cause][0]
-  *_, (found, _) = follow(fragile_config, GOOD, bad, bad, GOOD)
+  *_, (state, _) = follow(fragile_config, GOOD, bad, bad, GOOD)
   *_, (expected, _) = follow(fragile_config, GOOD, GOOD)
-  assert_same_but_for_the_step(found, expected)
-  assert int(found.step) == 4
+  assert_same_but_for_the_step(state, expected)
+  assert int(state.step) == 4
 
 
 def test_the_optimiser_counts_good_steps_alone(fragile_config):
@@ -308,7 +308,7 @@ def test_a_gradient_whose_norm_is_too_large_is_not_finite(fragile_config):
   assert np.isfinite(state.trainable['w']).all()
 
 
-def test_an_update_that_is_too_large_is_not_made(fragile_config):
+def test_an_update_that_is_too_large_is_not_applied(fragile_config):
   tx = optax.sgd(1e38)
   step = jax.jit(loop.make_train_step(nano.BAGEL, tx, fragile_config))
   weights = np.zeros((2, 4), np.float32)
@@ -319,7 +319,7 @@ def test_an_update_that_is_too_large_is_not_made(fragile_config):
   assert sums['skipped/gradient'] == (0.0, 1.0)
 
 
-def test_gradient_norms_are_told_by_part(step_config, monkeypatch):
+def test_gradient_norms_are_logged_by_part(step_config, monkeypatch):
   slopes = {
     'vit/bias': np.array([2.0], np.float32),
     'mot/layers/und/kernel': np.array([2.0, 3.0], np.float32),

@@ -1,4 +1,4 @@
-"""Several devices do what one does."""
+"""Several devices compute the losses of one."""
 
 import functools
 import json
@@ -43,25 +43,25 @@ def compared(store: Path, meshes: tuple[str, ...], *stages: str) -> dict:
   return json.loads(done.stdout)
 
 
-def check(alone: list[dict], found: dict, mesh: str, stage: str) -> None:
-  assert found['parts'] == (1 if stage == 'autoencoder' else PARTS[mesh])
-  for step, expected in zip(found['losses'], alone, strict=True):
+def check(alone: list[dict], losses: dict, mesh: str, stage: str) -> None:
+  assert losses['parts'] == (1 if stage == 'autoencoder' else PARTS[mesh])
+  for step, expected in zip(losses['losses'], alone, strict=True):
     assert step.keys() == expected.keys() >= {'loss', *TERMS[stage]}
     assert step == pytest.approx(expected, rel=1e-5)
-  assert found['gradients_off'] <= 1e-5
+  assert losses['gradients_off'] <= 1e-5
 
 
 def test_losses_and_gradients_do_not_depend_on_the_mesh(store_path):
-  found = compared(store_path, (QUICK,), 'joint')['joint']
-  check(found['alone'], found[QUICK], QUICK, 'joint')
+  losses = compared(store_path, (QUICK,), 'joint')['joint']
+  check(losses['alone'], losses[QUICK], QUICK, 'joint')
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('mesh', PARTS)
 @pytest.mark.parametrize('stage', TERMS)
-def test_nor_on_any_mesh_in_any_stage(store_path, stage, mesh):
-  found = compared(store_path, tuple(PARTS), *TERMS)[stage]
-  check(found['alone'], found[mesh], mesh, stage)
+def test_no_stage_depends_on_the_mesh(store_path, stage, mesh):
+  losses = compared(store_path, tuple(PARTS), *TERMS)[stage]
+  check(losses['alone'], losses[mesh], mesh, stage)
 
 
 def test_every_step_is_another_one(store_path):
@@ -70,5 +70,5 @@ def test_every_step_is_another_one(store_path):
 
 
 def test_a_kernel_runs_on_each_devices_rows_and_heads(store_path):
-  found = compared(store_path, (QUICK,), 'joint')
-  assert found['attention'][QUICK] <= 1e-5
+  losses = compared(store_path, (QUICK,), 'joint')
+  assert losses['attention'][QUICK] <= 1e-5

@@ -1,4 +1,4 @@
-"""Means of losses, the time of steps, and rows that survive a resume."""
+"""Means of losses, times of steps, and rows after a resumption."""
 
 import json
 import struct
@@ -61,7 +61,7 @@ def test_a_row_is_on_disk_when_it_is_written(tmp_path):
   assert json.loads(written) == {'step': 1, 'loss': 2.0}
 
 
-def test_a_clock_tells_where_the_time_went():
+def test_a_clock_measures_steps_and_waiting():
   # Start; then of each step: before and after the data, and its end.
   now = iter([10.0, 10.0, 10.5, 12.0, 12.0, 12.5, 13.0, 13.0, 13.0, 14.0])
   clock = Clock(lambda: next(now))
@@ -117,7 +117,7 @@ def test_tensorboard_has_every_value_of_every_row(tmp_path):
 
 
 def events(path):
-  """Those of a file: a length, its sum, so many bytes, their sum."""
+  """Events of a file: length, checksum, bytes, checksum, repeated."""
   data = path.read_bytes()
   while data:
     (length,) = struct.unpack('<Q', data[:8])
@@ -142,6 +142,6 @@ def test_names_of_terms_are_known_without_computing():
   assert shapes.numbers.shape == (2, 2)
 
 
-def test_a_term_that_is_not_there_is_named():
+def test_a_missing_term_is_named():
   with pytest.raises(KeyError, match='flow'):
     Terms.of(SCALARS)['flow']

@@ -1,4 +1,4 @@
-"""Losses by hand, for a stub whose every answer is known."""
+"""Hand-computed losses of a stub model with known outputs."""
 
 import functools
 import types
@@ -300,7 +300,7 @@ def test_images_of_the_autoencoder_are_counted_beside_those_of_the_vit():
   assert float(objectives.images_in(row, stride=2)) == 2 + 3
 
 
-def test_a_full_buffer_of_images_of_one_patch_is_counted_whole():
+def test_all_images_of_one_patch_in_a_full_buffer_are_counted():
   row = batch(
     vit_visible_from=jnp.asarray([[0, 1, 2]]),
     vit_visible_to=jnp.asarray([[1, 2, 3]]),

@@ -128,7 +128,7 @@ def test_second_moments_are_adams():
 
 
 def trainable_of(config_name: str) -> dict[str, bool]:
-  """Whether each parameter of the tiny model trains under a config."""
+  """Parameter of the tiny model -> whether a config trains it."""
   module = importlib.import_module(config_name)
   config = module.get_config()
   shapes = bagel.abstract_params(presets.tiny())
@@ -166,15 +166,15 @@ def trainable_of(config_name: str) -> dict[str, bool]:
 @pytest.mark.parametrize(
   'package', ['configs', 'configs.small', 'configs.tiny']
 )
-def test_a_stage_trains_what_it_says(package, config, trained, frozen):
+def test_a_stage_trains_the_listed_parameters(package, config, trained, frozen):
   if (package, config) == ('configs.small', 'autoencoder'):
     pytest.skip('weights/small has one')
   trains = trainable_of(f'{package}.{config}')
   for prefix, wanted in [(p, True) for p in trained] + [
     (p, False) for p in frozen
   ]:
-    found = {t for name, t in trains.items() if name.startswith(prefix)}
-    assert found == {wanted}, prefix
+    states = {t for name, t in trains.items() if name.startswith(prefix)}
+    assert states == {wanted}, prefix
 
 
 def test_frozen_parameters_have_no_optimiser_state():
@@ -227,10 +227,10 @@ def test_muon_treats_the_layers_of_a_stack_apart():
 def test_muon_takes_a_convolution_for_the_matrix_that_it_is():
   kernel = jax.random.normal(jax.random.key(0), (3, 3, 2, 5))
   conv, dense = 'autoencoder/encoder/conv_in/kernel', 'vit/kernel'
-  found = first_updates(muon({conv: 1.0}), {conv: kernel})[conv]
+  update = first_updates(muon({conv: 1.0}), {conv: kernel})[conv]
   flat = {dense: kernel.reshape(18, 5)}
   expected = first_updates(muon({dense: 1.0}), flat)[dense]
-  np.testing.assert_allclose(found.reshape(18, 5), expected, atol=1e-6)
+  np.testing.assert_allclose(update.reshape(18, 5), expected, atol=1e-6)
 
 
 def test_muon_leaves_vectors_and_tables_to_adam():
@@ -310,8 +310,8 @@ def test_every_parameter_of_a_model_is_in_one_of_few_parts():
     'vit_pos_embed',
   }
   for part in ('und', 'gen'):
-    found = {name for name in names if optim.part_of(name) == part}
-    assert found == {
+    members = {name for name in names if optim.part_of(name) == part}
+    assert members == {
       name
       for name in names
       if name.startswith((f'mot/layers/{part}/', f'mot/{part}_norm/'))
@@ -334,7 +334,7 @@ def test_gradient_norms_by_hand():
   }
 
 
-def test_one_part_whose_gradient_is_not_finite_shows_in_the_whole():
+def test_a_part_whose_gradient_is_not_finite_shows_in_the_total_norm():
   grads = {'vit/a': jnp.ones(2), 'mot/layers/gen/a': jnp.asarray([jnp.nan])}
   norms = optim.gradient_norms(grads)
   finite = {name: bool(jnp.isfinite(norm)) for name, norm in norms.items()}

@@ -1,4 +1,4 @@
-"""parameters.txt: what a run trains, and what it leaves."""
+"""parameters.txt lists trained and frozen parameters."""
 
 import re
 

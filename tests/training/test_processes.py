@@ -1,4 +1,4 @@
-"""Several processes are one run; killed at any moment, it is the same run."""
+"""A run of several processes, killed and resumed, equals an undisturbed one."""
 
 import itertools
 import random
@@ -36,28 +36,28 @@ def job(nano_runs, shared_path, tmp_path_factory):
 @pytest.fixture(scope='module')
 def undisturbed(job):
   """By number of processes: a run that nothing happened to."""
-  found = {}
+  runs = {}
 
   def get(processes: int) -> Job:
-    if processes not in found:
-      found[processes] = job()
-      found[processes].run(processes)
-    return found[processes]
+    if processes not in runs:
+      runs[processes] = job()
+      runs[processes].run(processes)
+    return runs[processes]
 
   return get
 
 
-def assert_same_losses(found: Job, expected: Job) -> None:
-  assert found.losses().keys() == expected.losses().keys()
-  assert found.losses() == pytest.approx(expected.losses(), rel=1e-5)
-  assert found.examples() == expected.examples()
+def assert_same_losses(actual: Job, expected: Job) -> None:
+  assert actual.losses().keys() == expected.losses().keys()
+  assert actual.losses() == pytest.approx(expected.losses(), rel=1e-5)
+  assert actual.examples() == expected.examples()
 
 
-def assert_same_run(found: Job, expected: Job) -> None:
-  """To the bit."""
-  assert found.losses() == expected.losses()
-  assert found.examples() == expected.examples()
-  arrays = found.saved(STEPS)
+def assert_same_run(actual: Job, expected: Job) -> None:
+  """Asserts that losses, examples and arrays are equal to the bit."""
+  assert actual.losses() == expected.losses()
+  assert actual.examples() == expected.examples()
+  arrays = actual.saved(STEPS)
   for name, array in expected.saved(STEPS).items():
     np.testing.assert_array_equal(arrays[name], array, err_msg=name)
 
@@ -80,7 +80,7 @@ def test_several_processes_have_the_losses_of_one(undisturbed, processes):
 def test_heads_may_lie_on_different_processes(job, undisturbed):
   split = job()
   split.run(2, mesh=(1, 1, 2))
-  # Both processes hold all rows, and tell of them.
+  # Both processes hold and describe all rows.
   assert split.losses() == pytest.approx(undisturbed(1).losses(), rel=1e-5)
 
 
@@ -134,7 +134,7 @@ def test_where_one_process_fails_none_waits_for_it(job):
 
 
 @pytest.mark.slow
-def test_what_one_process_cannot_read_none_takes(job, undisturbed):
+def test_data_that_one_process_cannot_read_stop_all(job, undisturbed):
   damaged = job()
   damaged.run(2, steps=4)
   state = damaged.workdir / 'checkpoints' / '4' / 'data' / 'stream_3.json'

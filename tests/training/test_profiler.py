@@ -1,4 +1,4 @@
-"""The profiler sees the steps that it was asked to, and no others."""
+"""The profiler traces the requested steps, and no others."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from synermedgen_jax.training.record import ProfilerWindow
 
 
 class Result:
-  """What a step gives; it notes when it is waited for."""
+  """Result of a step that records when it is waited for."""
 
   def __init__(self, step, events):
     self.step, self.events = step, events

@@ -1,4 +1,4 @@
-"""What a run tells of itself, by hand: every figure of a row, and the bar."""
+"""Hand-computed figures of a logged row, and the progress bar."""
 
 import json
 import types
@@ -111,14 +111,14 @@ def test_a_row_has_every_figure(tmp_path, time, monkeypatch):
     }
 
 
-def test_utilisation_is_not_told_where_it_is_not_known(tmp_path, time):
+def test_unknown_utilisation_is_not_logged(tmp_path, time):
   with follow(tmp_path, step_utilisation=0.0) as log:
     step_of(2.0, 0.5, time, log, 1, sums())
     assert 'utilisation' not in log.row(1)
 
 
 @pytest.mark.parametrize(('step', 'rate'), [(1, 0.0), (4, 0.3), (10, 0.9)])
-def test_the_learning_rate_is_that_which_the_step_was_made_with(
+def test_the_logged_learning_rate_is_that_of_the_step(
   tmp_path, time, step, rate
 ):
   with follow(tmp_path, start=step - 1) as log:
@@ -165,16 +165,16 @@ def test_terms_are_read_one_step_late_and_none_is_lost(tmp_path, time):
   assert (first['loss'], second['loss']) == (2.0, 8.0)
 
 
-def test_writing_and_what_came_before_it_is_on_no_steps_clock(tmp_path, time):
+def test_time_spent_writing_is_not_part_of_a_step(tmp_path, time):
   with follow(tmp_path) as log:
     step_of(1.0, 0.0, time, log, 1, sums())
     values = log.row(1)
     time.passes(50.0)  # a validation
     log.write(1, values)
     step_of(2.0, 1.0, time, log, 2, sums())
-    found = log.row(2)
-  assert found['step_seconds/p50'] == 2.0
-  assert found['data_wait'] == 0.5
+    row = log.row(2)
+  assert row['step_seconds/p50'] == 2.0
+  assert row['data_wait'] == 0.5
 
 
 def test_rows_are_written_with_their_step(tmp_path, time):
@@ -215,7 +215,7 @@ def test_a_row_of_skipped_steps_alone_has_no_loss(tmp_path, time):
   assert row['tokens_per_second'] == 0.0
 
 
-def test_an_incident_is_of_the_examples_of_its_own_step(tmp_path, time):
+def test_an_incident_lists_the_examples_of_its_step(tmp_path, time):
   with follow(tmp_path) as log:
     log.add(1, sums(bad=True), np.array([[11, -1]]))
     log.add(2, sums(), np.array([[22, 23]]))
@@ -233,17 +233,17 @@ def test_too_many_skipped_steps_end_the_run_a_step_later(tmp_path, time):
       log.add(3, sums(), NUMBERS)
 
 
-def test_the_bar_tells_the_stage_the_step_and_the_loss(tmp_path, time, capfd):
+def test_the_bar_shows_the_stage_the_step_and_the_loss(tmp_path, time, capfd):
   with follow(tmp_path, start=4, steps=10, name='stage1') as log:
     step_of(1.0, 0.0, time, log, 5, sums(0.12345))
     log.row(5)
-  said = capfd.readouterr().err
-  assert said.startswith('\rstage1:  40%')
-  assert ' 5/10 ' in said
-  assert 'loss=0.1235' in said
+  output = capfd.readouterr().err
+  assert output.startswith('\rstage1:  40%')
+  assert ' 5/10 ' in output
+  assert 'loss=0.1235' in output
 
 
-def test_what_went_wrong_is_said_beside_the_bar(tmp_path, time, capfd):
+def test_an_incident_is_printed_above_the_bar(tmp_path, time, capfd):
   with follow(tmp_path) as log:
     step_of(1.0, 0.0, time, log, 1, sums(bad=True))
     log.row(1)
@@ -287,7 +287,7 @@ def test_memory_is_the_most_that_was_held(held):
 
 
 @pytest.mark.parametrize('stats', [None, {}, {'bytes_in_use': 9}])
-def test_a_device_that_does_not_tell_its_memory_has_no_row(held, stats):
+def test_a_device_without_memory_statistics_has_no_row(held, stats):
   held(stats)
   assert memory() == {'memory/host_gib': 3.0}
 

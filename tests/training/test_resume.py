@@ -1,4 +1,4 @@
-"""A run that is killed and resumed is the run that was not."""
+"""A run that is killed and resumed equals an undisturbed one."""
 
 import contextlib
 import dataclasses
@@ -21,6 +21,7 @@ from store_fakes import CANVAS, write_store
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.models import presets
+from synermedgen_jax.slices.store import StoreWriter
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.preemption import Preempted, listening
 
@@ -41,7 +42,7 @@ class Killed(BaseException):
 
 
 def saved(workdir, step):
-  """All leaves of a checkpoint by name, and the data's place."""
+  """All leaves of a checkpoint by name, and the data position."""
   checkpoints = ckpt.manager(workdir / 'checkpoints')
   read = checkpoints.restore(
     step,
@@ -60,17 +61,17 @@ def saved(workdir, step):
 
 
 def rows(workdir):
-  """The metrics, without those that tell the time."""
+  """The metrics, without times."""
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  found = [json.loads(line) for line in lines]
-  for row in found:
+  values = [json.loads(line) for line in lines]
+  for row in values:
     for name in TIMES:
       assert row.pop(name) > 0
-  return found
+  return values
 
 
 class Compiled(logging.Handler):
-  """How often a train or validation step was compiled."""
+  """Counts compilations of train and validation steps."""
 
   def __init__(self):
     super().__init__()
@@ -93,7 +94,7 @@ def counted():
 
 @dataclasses.dataclass
 class Run:
-  """What a run left behind."""
+  """Results of a run."""
 
   workdir: Path
   rows: list
@@ -161,13 +162,13 @@ def test_a_resumed_run_has_the_metrics_of_one_that_was_not_killed(
 
 
 def test_a_resumed_run_is_the_same_to_the_bit(whole, resumed):
-  found, place = saved(resumed.workdir, 4)
+  state, place = saved(resumed.workdir, 4)
   expected, expected_place = saved(whole, 4)
   assert place == expected_place
   for item, leaves in expected.items():
-    assert found[item].keys() == leaves.keys()
+    assert state[item].keys() == leaves.keys()
     for name, leaf in leaves.items():
-      np.testing.assert_array_equal(found[item][name], leaf, err_msg=name)
+      np.testing.assert_array_equal(state[item][name], leaf, err_msg=name)
 
 
 def test_the_second_half_of_a_run_changes_all_that_is_compared(whole):
@@ -188,7 +189,7 @@ def test_steps_compile_once(killed, resumed):
 
 @pytest.fixture
 def train(nano_runs, quick_compiles, monkeypatch):
-  """Joint training as it is, in a workdir."""
+  """Joint training in a workdir, without interruption."""
   monkeypatch.setitem(presets.PRESETS, 'nano', lambda: nano.MODEL)
 
   def train(workdir):
@@ -199,19 +200,19 @@ def train(nano_runs, quick_compiles, monkeypatch):
 
 
 def assert_same_end(workdir, whole):
-  found, place = saved(workdir, 4)
+  state, place = saved(workdir, 4)
   expected, expected_place = saved(whole, 4)
   assert place == expected_place
   for item, leaves in expected.items():
     for name, leaf in leaves.items():
-      np.testing.assert_array_equal(found[item][name], leaf, err_msg=name)
+      np.testing.assert_array_equal(state[item][name], leaf, err_msg=name)
   assert rows(workdir) == rows(whole)
 
 
 @pytest.mark.parametrize(
   'notice_in', [pytest.param(1, marks=pytest.mark.slow), 3]
 )
-def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_later(
+def test_a_preempted_run_saves_its_step_and_resumes_later(
   train, whole, tmp_path, monkeypatch, notice_in
 ):
   to_devices, batches = loop.to_devices, []
@@ -247,7 +248,7 @@ def damage(checkpoint):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_it_taken(
+def test_a_damaged_checkpoint_is_moved_away_and_the_previous_one_used(
   train, whole, tmp_path, capsys
 ):
   workdir = shutil.copytree(whole, tmp_path / 'joint')
@@ -256,13 +257,13 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_it_taken(
   (aside,) = (workdir / 'damaged').iterdir()
   assert aside.name.startswith('4.')
   assert (aside / 'params').is_dir()
-  said = capsys.readouterr().out
-  assert f'{workdir}/checkpoints/4: cannot be read (' in said
-  assert f'Put aside as {aside}; step 2 goes on.' in said
+  output = capsys.readouterr().out
+  assert f'{workdir}/checkpoints/4: cannot be read (' in output
+  assert f'Put aside as {aside}; step 2 goes on.' in output
   assert_same_end(workdir, whole)
 
 
-def test_nothing_begins_anew_where_every_checkpoint_is_damaged(
+def test_a_run_does_not_restart_if_every_checkpoint_is_damaged(
   train, whole, tmp_path
 ):
   workdir = shutil.copytree(whole, tmp_path / 'joint')
@@ -274,7 +275,7 @@ def test_nothing_begins_anew_where_every_checkpoint_is_damaged(
   assert not (workdir / 'damaged').exists()
 
 
-def test_a_notice_before_the_first_step_is_heard(
+def test_a_notice_before_the_first_step_stops_the_run(
   nano_runs, nano_preset, quick_compiles, tmp_path
 ):
   notice = threading.Event()
@@ -302,7 +303,9 @@ def test_every_checkpoint_of_an_autoencoder_has_scaled_latents(
 
 def other_store(path):
   """The nano store without one of its training subjects."""
-  write_store(path, without='case1')
+  write_store(path, finish=False)
+  writer = StoreWriter(str(path), {'canvas': CANVAS})
+  writer.finish(writer.done() - {'case1'})
   return {'store': str(path)}
 
 
@@ -324,7 +327,7 @@ OTHER_DATA = {
 
 
 @pytest.mark.parametrize('what', OTHER_DATA)
-def test_a_run_does_not_go_on_with_other_data(
+def test_a_run_does_not_resume_with_other_data(
   nano_runs, nano_preset, tmp_path, what
 ):
   change, message = OTHER_DATA[what]

@@ -1,21 +1,23 @@
-"""The loop goes on while a checkpoint is written, and it is written whole."""
+"""The loop continues while a checkpoint is written, which is complete."""
 
 import contextlib
 import dataclasses
 import threading
+import types
 
 import grain
 import jax
 import jax.numpy as jnp
 import nano
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.input.streams import BatchIterator
-from synermedgen_jax.training import resuming
+from synermedgen_jax.training import loop, resuming
 from synermedgen_jax.training.saver import Saver
 from synermedgen_jax.training.train_state import TrainState
 
@@ -65,7 +67,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize('small', [NEVER, ALWAYS])
-def test_what_is_saved_is_what_was_then(tmp_path, parts, small):
+def test_a_save_has_the_state_at_its_call(tmp_path, parts, small):
   """The next step takes the state's memory, and the data go on."""
   state, abstract = parts
   held = jax.tree.map(np.array, state)
@@ -76,14 +78,14 @@ def test_what_is_saved_is_what_was_then(tmp_path, parts, small):
     jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)(spent)
     next(iterator.streams[0])
   resumed = numbers(0)
-  step, found = read(tmp_path, abstract, resumed)
+  step, restored = read(tmp_path, abstract, resumed)
   assert step == 3
-  assert_same(dataclasses.replace(held, step=np.int32(3)), found)
+  assert_same(dataclasses.replace(held, step=np.int32(3)), restored)
   assert next(resumed.streams[0]) == 4
 
 
 @pytest.mark.parametrize('small', [NEVER, ALWAYS])
-def test_each_save_is_whole_before_the_next_and_at_the_end(
+def test_each_save_is_complete_before_the_next_and_at_the_end(
   tmp_path, parts, small
 ):
   state, abstract = parts
@@ -112,7 +114,7 @@ def test_the_loop_does_not_wait_for_a_small_state(tmp_path, parts, monkeypatch):
 
 
 @pytest.mark.parametrize('later', ['save', 'wait', 'close'])
-def test_what_went_wrong_in_the_thread_is_told_next(
+def test_an_error_in_the_thread_is_raised_by_the_next_call(
   tmp_path, parts, monkeypatch, later
 ):
   def full(*args, **kwargs):
@@ -127,6 +129,72 @@ def test_what_went_wrong_in_the_thread_is_told_next(
     with pytest.raises(ckpt.CheckpointError, match='the disk is full'):
       getattr(saver, later)(*args)
   saver.close()  # told once
+
+
+@pytest.fixture
+def closed(monkeypatch):
+  """The managers that were closed, in order."""
+  managers, close = [], ocp.CheckpointManager.close
+
+  def closing(self):
+    managers.append(self)
+    close(self)
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'close', closing)
+  return managers
+
+
+class Data:
+  describe = None
+
+  def __iter__(self):
+    return numbers(0)
+
+
+def raising(*args, **kwargs):
+  raise RuntimeError('raised')
+
+
+def test_resuming_closes_the_manager_if_it_fails(
+  tmp_path, parts, closed, monkeypatch
+):
+  state, abstract = parts
+  with opened(tmp_path, NEVER) as saver:
+    saver.save(3, state, numbers(0), nano.MODEL, {})
+  closed.clear()
+  checkpoints = ckpt.manager(tmp_path)
+  monkeypatch.setattr(ckpt, 'restore', raising)
+  with pytest.raises(RuntimeError, match='raised'):
+    resuming.resume(lambda: checkpoints, abstract, numbers(0))
+  assert closed == [checkpoints]
+
+
+@pytest.mark.parametrize('failing', ['create', 'provenance', 'record', None])
+def test_training_closes_the_manager_however_it_ends(
+  tmp_path, parts, closed, monkeypatch, failing
+):
+  state, abstract = parts
+  steps = 1 if failing else 0
+  run = types.SimpleNamespace(
+    config={},
+    data=Data(),
+    mesh=make_mesh((1, 1, 1)),
+    state=abstract,
+    store=None,
+    create=raising if failing == 'create' else lambda: state,
+    loop=loop.LoopConfig(steps=steps, rate=float),
+  )
+  monkeypatch.setattr(loop, 'jit_steps', lambda run: (None, None))
+  keep = raising if failing == 'provenance' else lambda *_: None
+  monkeypatch.setattr(loop.provenance, 'keep', keep)
+  if failing == 'record':
+    monkeypatch.setattr(loop, 'Record', raising)
+  if failing:
+    with pytest.raises(RuntimeError, match='raised'):
+      loop.train(run, tmp_path)
+  else:
+    assert loop.train(run, tmp_path) is state
+  assert len(closed) == 1
 
 
 def test_several_processes_save_in_step(tmp_path, parts, monkeypatch):

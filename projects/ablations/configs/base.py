@@ -1,11 +1,11 @@
-"""Ablation: the base alone. What can it do that was never trained on slices?
+"""Ablation: the base alone, without training on slices.
 
   python -m synermedgen_jax.evaluate \\
       --config=projects/ablations/configs/base.py \\
       --config.store=STORE --config.init_from=weights/small \\
       --workdir=RUNS/SEED/base
 
-No step is made; the config says how slices are shown and synthesised.
+Nothing is trained; the config sets image sizes and sampling.
 
 `run.sh` runs it. Time and result: README.md of the project.
 """

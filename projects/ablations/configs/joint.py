@@ -5,8 +5,8 @@
       --config.store=STORE --config.init_from=weights/small \\
       --config.seed=SEED --workdir=RUNS/SEED/joint
 
-configs/small/joint.py, at the compute of Stage I + II
-(`ablation_steps.py`). Trains everything but the autoencoder.
+configs/small/joint.py, at the compute of Stage I + II (`ablation_steps.py`).
+Trains everything but the autoencoder.
 
 `run.sh` runs it. Time and result: README.md of the project.
 """

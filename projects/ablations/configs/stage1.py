@@ -7,8 +7,8 @@
   python -m synermedgen_jax.evaluate --workdir=RUNS/SEED/stage1 \\
       --parts=understanding,synthesis
 
-configs/small/stage1.py. The `gen` expert is the base's, untouched. The same
-run is where Stage I + II goes on from.
+configs/small/stage1.py. The `gen` expert of the base is unchanged. Stage I + II
+starts from this run.
 
 `run.sh` runs it. Time and result: README.md of the project.
 """

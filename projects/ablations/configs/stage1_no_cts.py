@@ -9,9 +9,9 @@
       --config.store=STORE --config.init_from=RUNS/SEED/stage1_no_cts \\
       --config.seed=SEED --workdir=RUNS/SEED/stage2_no_cts
 
-As many steps as Stage I, which cost the same; the other two tasks keep their
-proportions. They fill rows less well: of `small`, a step has 13 questions
-instead of 16.
+It has as many steps as Stage I, at the same compute; the other two tasks keep
+their proportions. They fill rows less well: with `small`, a step has 13
+questions instead of 16.
 
 `run.sh` runs it. Time and result: README.md of the project.
 """

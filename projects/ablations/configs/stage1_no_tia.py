@@ -9,8 +9,9 @@
       --config.store=STORE --config.init_from=RUNS/SEED/stage1_no_tia \\
       --config.seed=SEED --workdir=RUNS/SEED/stage2_no_tia
 
-At the compute of Stage I; the other two tasks keep their proportions. A row of
-`small` has places for the images of two of them: a step costs a little more.
+It has the compute of Stage I; the other two tasks keep their proportions. A row
+of `small` has room for the images of two questions, so a step needs slightly
+more operations.
 
 `run.sh` runs it. Time and result: README.md of the project.
 """

@@ -9,9 +9,9 @@
       --config.store=STORE --config.init_from=RUNS/SEED/stage1_random \\
       --config.seed=SEED --workdir=RUNS/SEED/stage2_random
 
-Candidates come from a window of K + 1 slices that holds the true one
-(`tasks/cts.py`); one that is longer than any volume is the whole volume. The
-questions of the evaluation are those of every arm, among neighbours.
+Candidates come from a window of K + 1 slices around the true one
+(`tasks/cts.py`), which is longer than any volume. The evaluation asks the same
+questions as for every arm, with neighbours as negatives.
 
 `run.sh` runs it. Time and result: README.md of the project.
 """

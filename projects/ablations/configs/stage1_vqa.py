@@ -16,8 +16,9 @@
       --config.seed=SEED --workdir=RUNS/SEED/stage2_vqa
 
 Is it the alignment of the tasks with generation that helps, or any question
-about medical images? Single slices, no pairs: is there a lesion, which side,
-which organ, how large. As many steps as Stage I, which cost the same.
+about medical images? The questions are about single slices: is there a lesion,
+which side, which organ, how large? As many steps as Stage I, at the same
+compute.
 
 `run.sh` runs it. Time and result: README.md of the project.
 """

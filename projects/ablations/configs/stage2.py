@@ -5,8 +5,8 @@
       --config.store=STORE --config.init_from=RUNS/SEED/stage1 \\
       --config.seed=SEED --workdir=RUNS/SEED/stage2
 
-configs/small/stage2.py. From RUNS/SEED/stage1 it is the reference, Stage I
-+ II; from another Stage I, that one's arm.
+configs/small/stage2.py. From RUNS/SEED/stage1 it is the reference, Stage I +
+II; from another Stage I it is the arm of that one.
 
 `run.sh` runs it. Time and result: README.md of the project.
 """

@@ -5,9 +5,8 @@
       --config.store=STORE --config.init_from=weights/small \\
       --config.seed=SEED --workdir=RUNS/SEED/stage2_only
 
-At equal compute: Stage II's steps and as many more as Stage I's operations
-allow (`ablation_steps.py`), so that what Stage I adds is not only
-longer training. The learning rate decays over all of them.
+It has the compute of Stage I + II (`ablation_steps.py`), so that a benefit of
+Stage I is not one of longer training. The learning rate decays over all steps.
 
 `run.sh` runs it. Time and result: README.md of the project.
 """

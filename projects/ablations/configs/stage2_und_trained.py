@@ -1,4 +1,4 @@
-"""Ablation: Stage II with `und` trained along. Which of the paper's two ways?
+"""Ablation: Stage II with `und` trained too, as the paper's text describes.
 
   python -m synermedgen_jax.main \\
       --config=projects/ablations/configs/stage2_und_trained.py \\
@@ -6,8 +6,8 @@
       --config.seed=SEED --workdir=RUNS/SEED/stage2_und_trained
 
 The paper's figure freezes ViT and `und` in Stage II, its text fine-tunes `und`
-further. Here ViT, connector and `und` train, each at the rate that it has in
-Stage I. A step costs more, so there are fewer (`ablation_steps.py`).
+further. In this arm ViT, connector and `und` train, each at its rate in Stage
+I. A step needs more operations, so there are fewer steps (`ablation_steps.py`).
 
 `run.sh` runs it. Time and result: README.md of the project.
 """

@@ -1,13 +1,13 @@
-"""The base learns what turned one picture into another.
+"""The base learns to name the change between two pictures.
 
   python -m synermedgen_jax.main \\
       --config=projects/small_base/configs/changes.py \\
       --config.init_from=RUN/questions --workdir=RUN/changes
 
-`change`, the shape of TIA, is a coin with four sides for long. So it has most
-of the questions here, when `view` and `style` are known well enough to stay.
-It begins to form when the rate is almost down; `changes_again.py`
-raises it once more.
+`change` has the format of TIA and stays at chance for a long time. So it has
+most of the questions, once `view` and `style` are learned well enough to
+remain. Its accuracy starts to rise when the learning rate has almost decayed;
+`changes_again.py` raises the rate again.
 small: 26 minutes on two CPU cores. Result to expect in training: change 0.43,
 style 0.71 (all four panels), view 0.74.
 """

@@ -1,10 +1,10 @@
-"""The base goes on with changes: the rate of `changes` once more.
+"""The base trains on changes again, from the initial rate of `changes`.
 
   python -m synermedgen_jax.main \\
       --config=projects/small_base/configs/changes_again.py \\
       --config.init_from=RUN/changes --workdir=RUN/changes_again
 
-Other questions, drawn from another seed.
+The questions are drawn from another seed.
 small: 12 minutes on two shared CPU cores. Result to expect on validation
 scenes: change 0.71, style 0.80 (all four panels), view 0.78.
 """

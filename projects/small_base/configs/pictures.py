@@ -1,14 +1,13 @@
-"""The base learns to draw: a view again, in the style that is asked for.
+"""The base learns to draw a view in the style that an instruction names.
 
   python -m synermedgen_jax.main \\
       --config=projects/small_base/configs/pictures.py \\
       --config.init_from=RUN/changes_more --workdir=RUN/pictures
 
 configs/small/stage2.py on drawn scenes: the `gen` expert and its projections
-train, all else is frozen. Most sources show every material, so that a target
-can be drawn from them. Conditions are left out at times, so that guidance
-works. Weight decay keeps the weights small enough for
-Stage II to move them.
+train, all else is frozen. Most sources show every material, so that they
+determine the target. Some conditions are dropped, so that guidance works.
+Weight decay keeps the weights small enough for Stage II to change them.
 small: 38 minutes on one fast CPU core. Result to expect on validation scenes:
 flow loss 0.208.
 """

@@ -1,11 +1,11 @@
-"""The base draws on, at less than half the rate.
+"""The base continues to learn drawing, at less than half the rate.
 
   python -m synermedgen_jax.main \\
       --config=projects/small_base/configs/pictures_more.py \\
       --config.init_from=RUN/pictures --workdir=RUN/pictures_more
 
-Other scenes, drawn from another seed; makes the weights that ship. How well the
-base draws is how well Stage II starts (README.md).
+The scenes are drawn from another seed. The result becomes the shipped weights.
+A base that draws better gives Stage II a better start (README.md).
 small: 37 minutes on one fast CPU core. Result to expect on validation scenes:
 flow loss 0.218.
 """

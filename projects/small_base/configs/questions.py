@@ -1,15 +1,16 @@
-"""The base learns to look: questions about drawn scenes, no synthesis yet.
+"""The base learns to answer questions about views and styles.
 
   python -m synermedgen_jax.main \\
       --config=projects/small_base/configs/questions.py \\
       --config.init_from=RUN/views --workdir=RUN/questions
 
-The task `view` of `views.py` goes on, and the style of each panel joins it. The
-task `change` comes later (`changes.py`): a task at chance would undo those that
-are forming.
+Adds the task `style` to the task `view` of `views.py`. The task `change`
+follows later (`changes.py`): a task at chance would undo tasks that are being
+learned.
 small: 15 minutes on two CPU cores. Result to expect on validation scenes: view
-0.73 (chance 0.25), style 0.81 (all four panels). Time and result are of one run
-of 2,400 steps, the first 600 of which asked `view` alone; as two runs: not run.
+0.73 (chance 0.25), style 0.81 (all four panels). Time and result are those of
+one run of 2,400 steps, the first 600 of which asked `view` alone; not run as
+two runs.
 """
 
 from ml_collections import ConfigDict

@@ -1,15 +1,15 @@
-"""The base learns to compare: which candidate shows the source's view.
+"""The base learns to select the candidate that shows the source's view.
 
   python -m synermedgen_jax.main \\
       --config=projects/small_base/configs/views.py \\
       --config.init_from=RUN/vision --workdir=RUN/views
 
-Among other scenes and among neighbouring views of the same scene, before any
-other question: words would undo the heads that compare. The rate rises slowly,
-since those heads exist from the first step and large updates undo them before
-they are of use (README.md).
+Candidates are other scenes or neighbouring views of the same scene. This task
+comes first, because training on words would undo the heads that compare. The
+rate rises slowly: those heads exist from the first step, and large updates
+would undo them before they are useful (README.md).
 small: 5 minutes on two CPU cores, as the first 600 steps of one run together
-with `questions.py`; as a run of its own: not run.
+with `questions.py`; not run separately.
 """
 
 from ml_collections import ConfigDict
@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
     (r'(vae2llm|llm2vae|time_embedder)/.*', 0.0),
     (r'mot/(layers/gen|gen_norm)/.*', 0.0),
     (r'(vit|connector|embed_tokens|lm_head)/.*', 1.0),
-    # How sharply images are compared: few numbers that have to change a lot.
+    # Sharpness of comparisons: few parameters, which have to change a lot.
     (r'mot/layers/und/[qk]_norm/.*', 5.0),
     (r'mot/(layers/und|und_norm)/.*', 1.0),
   )

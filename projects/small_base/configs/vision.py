@@ -1,16 +1,17 @@
-"""The base's ViT: the same view in another style, and the name of the style.
+"""The base's ViT: contrastive pretraining on views in two styles.
 
   python -m synermedgen_jax.main \\
       --config=projects/small_base/configs/vision.py \\
       --config.init_from=RUN/autoencoder --workdir=RUN/vision
 
-What SigLIP's pretraining is to BAGEL. Each row holds four views of a scene in
-two styles; every view is told from all others of the batch. Contrast alone
-would make the ViT blind to style, so the output layer, as it is, should read
-the style's word off each image. Nothing else of the model trains.
+It corresponds to the pretraining of SigLIP for BAGEL. Each row holds four views
+of a scene in two styles; the loss separates every view from all others of the
+batch. Contrast alone would make the ViT blind to style, so a second loss
+requires that the frozen output layer predicts the style's word from each image.
+Only ViT and connector train.
 small: 25 minutes on two CPU cores. On validation scenes the other style of a
-view is the nearest of 48 in 0.67 of the cases (four of the 48 are views of
-one scene), and 0.95 of the styles are named.
+view is the nearest of 48 in 0.67 of the cases (four of the 48 are views of one
+scene), and 0.95 of the styles are named correctly.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""The tasks about scenes, in the shapes of the medical tasks.
+"""Tasks about scenes, with the formats of the medical tasks.
 
 view    a view, a question, four lettered views -> a letter         (as CTS)
 style   four lettered panels -> each one's style                    (as MI)
@@ -31,12 +31,12 @@ LETTERS = prompts.LETTERS
 STYLE_QUESTION = 'Name the style of each panel.'
 COPY = 'copy {region} {source}'
 
-# How alike the candidates of `view` are, from trivial to hard, and how often.
+# Similarity of the candidates of `view`, from trivial to hard, and frequencies.
 LEVELS = ('same', 'other_scenes', 'apart', 'neighbours')
 SHARES = (0.1, 0.3, 0.25, 0.35)
-# How often the source of `redraw` shows every material of the scene.
+# Share of `redraw` examples whose source shows every material of the scene.
 TELLING = 0.85
-# How far apart views of one scene are that are easily told apart.
+# Distance of views of one scene that are easy to distinguish.
 APART = 5
 
 
@@ -54,7 +54,7 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class Scenes:
-  """Where scenes come from: a range of seeds, apart for every split."""
+  """A range of seeds; the ranges of splits do not overlap."""
 
   first: int
   count: int
@@ -89,12 +89,12 @@ def view(
   rng: np.random.Generator,
   shares: Sequence[float] = SHARES,
 ) -> Example:
-  """Which candidate is the source's view?
+  """Question: which of four candidates shows the view of the source?
 
   Args:
     scenes: the scenes of a split.
     rng: draws scene, views, styles and order.
-    shares: how often the candidates have each of `LEVELS`.
+    shares: frequencies of `LEVELS`, in any unit.
   """
   level = LEVELS[rng.choice(len(LEVELS), p=np.divide(shares, np.sum(shares)))]
   source, target = _draw_pair(rng)
@@ -128,7 +128,7 @@ def style(scenes: Scenes, rng: np.random.Generator) -> Example:
     View(scene, _draw_view(rng), name)
     for scene, name in zip(scenes.draw(rng, n), names, strict=True)
   ]
-  if rng.random() < 0.5:  # Two that are easily mixed up, of one view.
+  if rng.random() < 0.5:  # two similar styles of one view
     group = styles.CONFUSABLE[rng.integers(len(styles.CONFUSABLE))]
     pair = rng.choice(group, 2, replace=False)
     panels[:2] = [dataclasses.replace(panels[0], style=str(s)) for s in pair]
@@ -147,8 +147,8 @@ def style(scenes: Scenes, rng: np.random.Generator) -> Example:
 def change(scenes: Scenes, rng: np.random.Generator) -> Example:
   """One view in two styles, four described changes -> a letter.
 
-  As in TIA, the wrong ones are the reversed change and both directions of
-  another pair, of which one style is mostly shared.
+  As in TIA, the wrong changes are the reversed one and both directions of
+  another pair, which usually shares one style with the true pair.
   """
   scene = scenes.draw(rng)[0]
   index = _draw_view(rng)
@@ -183,8 +183,8 @@ def redraw(
   Args:
     scenes: the scenes of a split.
     rng: draws scene, view, styles and wording.
-    telling: how often the source's style is one of `styles.TELLING`. The other
-      styles hide materials, so a target can only be guessed from them.
+    telling: probability that the source's style is one of `styles.TELLING`. The
+      other styles hide materials, so a target can only be guessed from them.
   """
   scene, index = scenes.draw(rng)[0], _draw_view(rng)
   source, target = _draw_pair(rng)
@@ -196,7 +196,7 @@ def redraw(
 
 
 def copy(scenes: Scenes, rng: np.random.Generator) -> Example:
-  """A view and an instruction -> the very same picture."""
+  """A view and an instruction -> the same picture."""
   scene, index = scenes.draw(rng)[0], _draw_view(rng)
   name = _draw_pair(rng)[0]
   words = _format(COPY, scene, name)
@@ -225,7 +225,7 @@ def pairs(scenes: Scenes, rng: np.random.Generator) -> Example:
       names[i] = str(dye)
   step = int(rng.choice((1, 1, 2, APART)))
   start = int(rng.integers(solids.VIEWS - step * (len(LETTERS) - 1)))
-  # A dye has no name to be told.
+  # A dye has no name that the model could learn.
   named = [name in styles.STYLES for name in names]
   spans = [
     text(name if is_named else 'style', has_loss=is_named)
@@ -249,7 +249,7 @@ def picture(scenes: Scenes, rng: np.random.Generator) -> Example:
 
 
 def every_text() -> Iterator[str]:
-  """Every wording of every kind and style: for the tokenizer."""
+  """All wordings for every kind and style, to train the tokenizer."""
   yield STYLE_QUESTION
   for name in styles.NAMES:
     yield prompts.SHORT.cts[0].format(source=name, target=name)

@@ -1,8 +1,8 @@
-"""Scenes of solids, cut by a moving plane: what a picture is rendered from.
+"""Scenes of solids, and their cuts by a plane, from which pictures are drawn.
 
 A scene is a pile of solids of several materials in a cube of side 2. A view is
 its cut at one height, so neighbouring views differ in detail: outlines swell
-and shrink, small solids come and go. Nothing here is modelled on anything real.
+and shrink, small solids come and go. Nothing is modelled on real objects.
 """
 
 from __future__ import annotations
@@ -14,26 +14,25 @@ import numpy as np
 from jaxtyping import Float
 
 SIDE = 64  # pixels
-VIEWS = 24  # heights at which a scene can be cut
-MATERIALS = 8  # the first is the void around everything
+VIEWS = 24  # number of heights at which a scene is cut
+MATERIALS = 8  # the first is the void around all solids
 KINDS = ('nested', 'scattered', 'woven', 'banded')
 
-_REACH = 0.8  # the highest cut
-_WAVES = 20  # of a texture
-# Views that are kept for the next picture of the same scene.
-_KEPT = 96
+_REACH = 0.8  # height of the highest cut
+_WAVES = 20  # number of waves in a texture
+_KEPT = 96  # scenes and cuts in a cache
 
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-  """What one view of a scene shows, before any style.
+  """One view of a scene, before a style paints it.
 
   Attributes:
-    materials: how much of each material a pixel holds; they add up to 1.
-    shade: a tint of each solid, in about [-1, 1], and 0 in the void.
-    dome: how deep a pixel lies inside its solid, 0 at the rim, 1 amid it.
-    cloud: a coarse texture of mean 0 and variance 1.
-    grain: a fine one.
+    materials: share of each material in a pixel; they add up to 1.
+    shade: tint of each solid, in about [-1, 1]; 0 in the void.
+    dome: depth of a pixel in its solid, 0 at the rim, 1 at the centre.
+    cloud: coarse texture of mean 0 and variance 1.
+    grain: fine texture of mean 0 and variance 1.
   """
 
   materials: Float[np.ndarray, '8 64 64']
@@ -51,12 +50,12 @@ class Waves:
   phase: Float[np.ndarray, ' w']
 
   def at(self, height: float) -> Float[np.ndarray, '64 64']:
-    """Its values on the pixels of the plane at `height`, of variance 1."""
+    """Values on the pixels of the plane at `height`, of variance 1."""
     x = self.frequency[:, :1] * _LINE + (
       self.phase + self.frequency[:, 2] * height
     ).reshape(-1, 1)
     y = self.frequency[:, 1:2] * _LINE
-    # cos(x + y), all waves summed by one product of matrices.
+    # Sums cos(x + y) over all waves with one matrix product.
     left = np.concatenate([np.cos(y), -np.sin(y)])
     right = np.concatenate([np.cos(x), np.sin(x)])
     return (left.T @ right) * np.float32((2 / len(self.phase)) ** 0.5)
@@ -68,11 +67,11 @@ class Scene:
 
   Attributes:
     kind: one of `KINDS`.
-    materials: of each solid.
+    materials: material of each solid.
     center: x, y, z.
     axes: half-axes along its own x and y, and along z.
     turn: cosine and sine of its angle in the plane.
-    drift: how far x and y move from its centre to its top.
+    drift: shift of x and y from its centre to its top.
     boxy: 1 for a box with round corners, 0 for an ellipsoid.
     hollow: the part of its radius that is left as it was before; 0 = solid.
     shade: its tint.
@@ -100,7 +99,7 @@ _LINE = ((np.arange(SIDE, dtype=np.float32) + 0.5) * (2 / SIDE) - 1)[None]
 
 
 def _waves(rng: np.random.Generator, low: float, high: float, n: int) -> Waves:
-  """Waves of `low` to `high` radians per unit of length, any direction."""
+  """Waves of `low` to `high` radians per unit of length, in any direction."""
   direction = rng.normal(size=(n, 3)) * (1, 1, 0.5)
   direction /= np.linalg.norm(direction[:, :2], axis=1, keepdims=True)
   frequency = direction * rng.uniform(low, high, (n, 1))
@@ -109,13 +108,13 @@ def _waves(rng: np.random.Generator, low: float, high: float, n: int) -> Waves:
 
 
 def kind_of(seed: int) -> str:
-  """The kind of the scene of this seed."""
+  """Kind of the scene with this seed."""
   return KINDS[seed % len(KINDS)]
 
 
 @functools.lru_cache(_KEPT)
 def scene(seed: int) -> Scene:
-  """The scene of this seed; the same one every time."""
+  """The scene with this seed; deterministic."""
   rng = np.random.default_rng((seed, 17))
   kind = kind_of(seed)
   parts = _PARTS[kind](rng)
@@ -147,7 +146,7 @@ def _solid(rng, material, x, y, z, a, b, c, *, boxy=0.3, hollow=0.0):
 
 
 def _filling(rng, count: int, radius: float, small: float, large: float):
-  """Solids at random places within `radius`, the larger ones first."""
+  """Solids at random positions within `radius`, the larger ones first."""
   parts = []
   sizes = np.sort(np.exp(rng.uniform(np.log(small), np.log(large), count)))
   for size in sizes[::-1]:
@@ -187,7 +186,7 @@ def _nested(rng):
 
 
 def _scattered(rng):
-  """Loose solids in the void, some of which run through all heights."""
+  """Separate solids in the void, some of which extend over all heights."""
   parts = _filling(rng, rng.integers(10, 17), 0.75, 0.07, 0.4)
   return [(*p[:3], p[3] * 0.3, *p[4:6], 1.5, *p[7:]) for p in parts[:3]] + (
     parts[3:]
@@ -195,7 +194,7 @@ def _scattered(rng):
 
 
 def _woven(rng):
-  """Rods that run through the heights, and rings, in a flat cloth."""
+  """Rods that extend over the heights, and rings, in a flat solid."""
   parts = []
   if rng.random() < 0.7:
     size = rng.uniform(0.6, 0.95, 2)
@@ -219,7 +218,7 @@ def _woven(rng):
 
 
 def _banded(rng):
-  """Bands across a large solid, and small things on them."""
+  """Bands across a large solid, with small solids on them."""
   parts = _nested(rng)[: rng.integers(1, 3)]
   turn = rng.uniform(0, np.pi)
   for offset in np.linspace(-0.6, 0.6, rng.integers(3, 7)):
@@ -241,7 +240,7 @@ _PARTS = {
 
 @functools.lru_cache(_KEPT)
 def cut(seed: int, view: int) -> Cut:
-  """A scene's cut at one of `VIEWS` heights."""
+  """The cut of a scene at one of `VIEWS` heights."""
   if not 0 <= view < VIEWS:
     raise ValueError(f'A scene has views 0 to {VIEWS - 1}, got {view}.')
   s = scene(seed)
@@ -249,7 +248,7 @@ def cut(seed: int, view: int) -> Cut:
   t = (height - s.center[:, 2]) / s.axes[:, 2]
   seen = np.flatnonzero(np.abs(t) < 0.98)
   cover, dome = _cover(s, seen, t[seen].astype(np.float32), height)
-  # What lies later in the list hides what lies before it.
+  # Later solids cover earlier ones.
   weights, through = np.empty_like(cover), np.ones(SIDE**2, np.float32)
   for i in reversed(range(len(seen))):
     np.multiply(cover[i], through, out=weights[i])
@@ -271,13 +270,13 @@ def cut(seed: int, view: int) -> Cut:
 
 
 def _cover(s: Scene, seen: np.ndarray, t: np.ndarray, height: float):
-  """How much of each pixel each solid takes, and the pixel's depth in it.
+  """Share of each pixel that each solid covers, and the pixel's depth in it.
 
   Args:
     s: the scene.
-    seen: the solids that the plane meets.
-    t: where it meets them, -1 at their bottom and 1 at their top.
-    height: of the plane.
+    seen: indices of the solids that the plane intersects.
+    t: height of the plane in each, -1 at the bottom and 1 at the top.
+    height: height of the plane.
 
   Returns:
     (solids, pixels) each, in [0, 1].
@@ -286,8 +285,8 @@ def _cover(s: Scene, seen: np.ndarray, t: np.ndarray, height: float):
   swell = np.where(boxy > 0, (1 - t**4) ** 0.25, (1 - t**2) ** 0.5)
   axes = s.axes[seen, :2] * swell[:, None]
   center = s.center[seen, :2] + s.drift[seen] * t[:, None]
-  # Where a pixel lies on a solid's own axes, in its radii: affine in the bent
-  # plane's x and y.
+  # Positions of pixels along the axes of a solid, in units of its radii. They
+  # are affine in x and y of the warped plane.
   plane = np.ones((3, SIDE**2), np.float32)
   plane[0] = (_LINE + s.warp * s.warp_x.at(height)).ravel()
   plane[1] = (_LINE.T + s.warp * s.warp_y.at(height)).ravel()
@@ -302,7 +301,7 @@ def _cover(s: Scene, seen: np.ndarray, t: np.ndarray, height: float):
   u[square] *= u[square]
   v[square] *= v[square]
   level = u + v  # 1 at the rim
-  # Pixels from the rim, near it: the level grows by its power per radius.
+  # Converts a level near the rim to pixels: its slope is the exponent / radius.
   sharp = axes.min(1) * (SIDE / 2) / np.where(square, 4, 2)
   sharp = np.maximum(sharp, 0.3)[:, None].astype(np.float32)
   cover = np.clip((1 - level) * sharp + 0.5, 0, 1)

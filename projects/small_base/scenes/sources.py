@@ -1,4 +1,4 @@
-"""Endless datasets of examples about scenes, drawn on the fly from a seed."""
+"""Endless datasets of examples about scenes, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPLITS = {
 
 
 class _Build(grain.RandomMapTransform):
-  """A number -> an Example of one task; the generator alone decides which."""
+  """Maps numbers to examples of one task, drawn from the generator alone."""
 
   def __init__(self, draw: Draw, scenes: Scenes):
     self._draw = draw
@@ -33,7 +33,7 @@ class _Build(grain.RandomMapTransform):
 
 
 def source(draw: Draw) -> Callable[[str], ExampleSource]:
-  """The `source` of a task (`synermedgen_jax.tasks.registry.Task`).
+  """Returns the `source` of a task (`synermedgen_jax.tasks.registry.Task`).
 
   Args:
     draw: one of the functions in `questions`.

@@ -1,8 +1,8 @@
-"""Rendering styles: from what a view shows to grey values.
+"""Rendering styles, which map a view to grey values.
 
-A style is a fixed way to paint: a grey value for each material, or edges, or
-depth, and then blur, shading and noise. Its picture of a view is jittered a
-little, the same way every time.
+A style paints a grey value for each material, or edges, or depth, and then adds
+blur, shading and noise. Small random changes of a picture depend on scene, view
+and style only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from projects.small_base.scenes.solids import SIDE, Cut
 
 Grey = Float[np.ndarray, '64 64']
 
-# A grey value per material, the void first, in [0, 1].
+# Grey values in [0, 1] by material, the void first.
 _TABLES = {
   'flat': (0.0, 0.3, 0.45, 0.6, 0.75, 0.9, 0.2, 1.0),
   'frost': (0.0, 0.46, 0.5, 0.54, 1.0, 0.42, 0.08, 0.52),
@@ -35,12 +35,12 @@ def _paint(cut: Cut, table: str | Sequence[float], tint: float = 0.04) -> Grey:
 
 
 def _solid(cut: Cut) -> Grey:
-  """1 where there is something, 0 in the void."""
+  """1 in solids, 0 in the void."""
   return 1 - cut.materials[0]
 
 
 def _edges(image: Grey) -> Grey:
-  """The size of the gradient, in grey values a pixel."""
+  """Size of the gradient, in grey values per pixel."""
   out = np.zeros_like(image)
   out[1:-1] += np.abs(image[2:] - image[:-2])
   out[:, 1:-1] += np.abs(image[:, 2:] - image[:, :-2])
@@ -48,7 +48,7 @@ def _edges(image: Grey) -> Grey:
 
 
 def _slope(image: Grey) -> Grey:
-  """The gradient towards the upper left, from where the light comes."""
+  """Gradient towards the upper left, the direction of the light."""
   out = np.zeros_like(image)
   out[1:-1, 1:-1] = image[2:, 2:] - image[:-2, :-2]
   return out
@@ -72,7 +72,7 @@ def _flat(cut, rng):
 
 
 def _frost(cut, rng):
-  """Behind a dirty glass: blurred, streaked, noisy."""
+  """Blurred, streaked and noisy."""
   image = _blur(_paint(cut, 'frost', 0.01), _SOFT)
   slant = rng.uniform(-0.5, 0.5)
   phase = rng.uniform(0, 6.3)
@@ -111,13 +111,13 @@ def _negative(cut, rng):
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-  """One way to paint.
+  """A rendering style.
 
   Attributes:
-    name: as questions call it.
-    paint: a view to grey values in about [0, 1].
-    noise: standard deviation of what is added at last.
-    shading: how far the light may fall off over the picture.
+    name: its name in questions.
+    paint: maps a view to grey values in about [0, 1].
+    noise: standard deviation of noise, which is added last.
+    shading: largest slope of the brightness over half the picture.
   """
 
   name: str
@@ -126,8 +126,8 @@ class Style:
   shading: float = 0.1
 
 
-# Only `flat` is grey values alone: a small ViT confuses styles that differ in
-# nothing but their grey values (README.md).
+# Only `flat` consists of plain grey values: a small ViT confuses styles that
+# differ in their grey values only (README.md).
 STYLES = {
   style.name: style
   for style in (
@@ -142,11 +142,11 @@ STYLES = {
   )
 }
 NAMES = tuple(STYLES)
-# Those that show each material in a grey value of its own.
+# Styles that show each material in a grey value of its own.
 TELLING = ('flat', 'negative', 'etched')
-# Dyes have no name to learn: each scene has its own grey values.
+# Dyes are not named in questions: each scene has its own grey values.
 DYES = ('dye_1', 'dye_2', 'dye_3')
-# Those that are easily mixed up.
+# Groups of similar styles.
 CONFUSABLE = (('flat', 'depth'), ('relief', 'outline'))
 
 
@@ -166,7 +166,7 @@ def _dye(seed: int, name: str) -> Style:
 
 
 def render(seed: int, view: int, style: str) -> Grey:
-  """A view of a scene as a picture in [-1, 1]; the same one every time."""
+  """A view of a scene as a picture in [-1, 1]; deterministic."""
   if style not in _NUMBERS:
     raise ValueError(
       f'Unknown style {style!r}: expected one of {", ".join(_NUMBERS)}.'

@@ -1,4 +1,4 @@
-"""What the Hopper kernels share: tiles, visits, copies ahead, masks."""
+"""Parts shared by the Hopper kernels: tiles, visits, copies ahead, masks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PER_COLUMN = plgpu.Layout.WGMMA.reduce(0)
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-  """Sizes of one step's tiles, and how many steps are copied ahead.
+  """Sizes of one step's tiles, and the number of steps that are copied ahead.
 
   Each of the two computing warpgroups owns 64 rows: a program owns 128.
 
@@ -46,7 +46,7 @@ class Tiles:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-  """What the kernels share."""
+  """Constants of a call that all kernels use."""
 
   tiles: Tiles
   group: int  # query heads to a key/value head
@@ -109,7 +109,7 @@ def copy_ahead(steps, stages, free, copy):
   """The copying warpgroup: one step's tiles at a time, as slots get free.
 
   Args:
-    steps: how many, known on the device.
+    steps: number of steps, a value on the device.
     stages: slots.
     free: the barriers of the slots.
     copy: (step, slot, wait) starts the copies; it calls `wait(barrier)` for

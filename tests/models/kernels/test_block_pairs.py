@@ -1,4 +1,4 @@
-"""Which pairs of blocks a kernel visits, beside the dense mask."""
+"""Pairs of blocks that a kernel visits, against the dense mask."""
 
 import jax
 import numpy as np
@@ -39,7 +39,7 @@ def layout(pack, in_second=None):
 
 
 def exactly(columns, block_q, block_k):
-  """What every pair of blocks holds, from the dense mask."""
+  """Contents of every pair of blocks, from the dense mask."""
   mask = np.asarray(interval_mask(*columns))
   b, q_len, k_len = mask.shape
   blocks = mask.reshape(b, q_len // block_q, block_q, k_len // block_k, block_k)
@@ -48,7 +48,7 @@ def exactly(columns, block_q, block_k):
 
 
 def cut(columns, multiple):
-  """The first tokens, a whole number of blocks."""
+  """The first tokens, a multiple of `multiple`."""
   length = columns[0].shape[1] // multiple * multiple
   return [column[:, :length] for column in columns]
 
@@ -56,9 +56,9 @@ def cut(columns, multiple):
 def test_by_hand():
   # Two tokens of text, two of an image; then another example.
   pack = [[('causal', 2), ('full', 2)], [('causal', 4)]]
-  found = what_blocks_hold(*layout(pack), block_q=2, block_k=2)
+  blocks = what_blocks_hold(*layout(pack), block_q=2, block_k=2)
   np.testing.assert_array_equal(
-    found[0],
+    blocks[0],
     [
       [PARTLY, NOTHING, NOTHING, NOTHING],
       [WHOLLY, WHOLLY, NOTHING, NOTHING],
@@ -72,20 +72,20 @@ def test_by_hand():
 def test_in_packing_order_it_is_exact(pack, block_q, block_k):
   columns = cut(layout(pack), 4)
   if columns[0].size:
-    found = what_blocks_hold(*columns, block_q=block_q, block_k=block_k)
-    np.testing.assert_array_equal(found, exactly(columns, block_q, block_k))
+    blocks = what_blocks_hold(*columns, block_q=block_q, block_k=block_k)
+    np.testing.assert_array_equal(blocks, exactly(columns, block_q, block_k))
 
 
 @given(span_packs.packs, st.data())
-def test_no_visible_pair_is_ever_left_out(pack, data):
+def test_no_visible_pair_is_left_out(pack, data):
   spans = sum(len(example) for example in pack)
   in_second = data.draw(st.lists(st.booleans(), min_size=spans, max_size=spans))
   columns = cut(layout(pack, in_second), 8)
   if columns[0].size:
-    found = np.asarray(what_blocks_hold(*columns, block_q=8, block_k=4))
+    blocks = np.asarray(what_blocks_hold(*columns, block_q=8, block_k=4))
     wanted = exactly(columns, 8, 4)
-    assert (found >= np.minimum(wanted, PARTLY)).all()
-    np.testing.assert_array_equal(found == WHOLLY, wanted == WHOLLY)
+    assert (blocks >= np.minimum(wanted, PARTLY)).all()
+    np.testing.assert_array_equal(blocks == WHOLLY, wanted == WHOLLY)
 
 
 @pytest.mark.parametrize('two_streams', [False, True])
@@ -103,9 +103,9 @@ def test_few_visited_blocks_hold_nothing(pack, two_streams):
       for latent in LATENTS['synthesis' if example is SYNTHESIS else 'question']
     ]
   columns = cut(layout(pack, in_second), 512)
-  found = np.asarray(what_blocks_hold(*columns, block_q=512, block_k=512))
+  blocks = np.asarray(what_blocks_hold(*columns, block_q=512, block_k=512))
   wanted = exactly(columns, 512, 512)
-  visited, needed = (found != NOTHING).sum(), (wanted != NOTHING).sum()
+  visited, needed = (blocks != NOTHING).sum(), (wanted != NOTHING).sum()
   assert visited <= 1.15 * needed
 
 
@@ -124,9 +124,9 @@ def test_a_list_goes_outer_block_by_outer_block():
   holds = np.array([[[0, 1, 2], [0, 0, 0]], [[1, 0, 0], [0, 0, 1]]])
   pairs = list_pairs(holds)
   count = int(pairs.count)
-  found = [np.asarray(x)[:count].tolist() for x in pairs[:3]]
+  listed = [np.asarray(x)[:count].tolist() for x in pairs[:3]]
   # The second outer block has no partner and is visited all the same.
-  assert found == [[0, 0, 1, 2, 3], [1, 2, 0, 3, 5], [1, 2, 0, 1, 1]]
+  assert listed == [[0, 0, 1, 2, 3], [1, 2, 0, 3, 5], [1, 2, 0, 1, 1]]
 
 
 def test_queries_that_fill_a_block_see_nothing():

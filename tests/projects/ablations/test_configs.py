@@ -1,4 +1,4 @@
-"""Every arm's config loads, can run, and differs from its parent as it says."""
+"""Every arm's config can run and differs from its parent as documented."""
 
 import pkgutil
 import re
@@ -21,20 +21,20 @@ def config(name):
   return nano.config_file(f'{configs.__name__}.{name}')
 
 
-def rates(found):
+def rates(config):
   """Multiplier by parameter, of those that train."""
-  found.init_from = ''
-  scales = build(found, data=False).scales
+  config.init_from = ''
+  scales = build(config, data=False).scales
   return {name: scale for name, scale in scales.items() if scale}
 
 
-def trained(found):
+def trained(config):
   """The parameters that train."""
-  return rates(found).keys()
+  return rates(config).keys()
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_it_passes_the_checks_of_training(name):
+def test_the_config_passes_the_checks_of_training(name):
   assert trained(config(name))
 
 
@@ -91,9 +91,9 @@ def test_und_is_frozen_in_the_reference_and_trains_in_its_arm():
 )
 def test_small_trains_each_part_at_the_rate_of_its_own_stage(name, stage, part):
   def rates_of_part(name):
-    found = nano.config_file(name)
-    of_part = {v for k, v in rates(found).items() if k.startswith(part + '/')}
-    return [found.learning_rate * scale for scale in of_part]
+    config = nano.config_file(name)
+    of_part = {v for k, v in rates(config).items() if k.startswith(part + '/')}
+    return [config.learning_rate * scale for scale in of_part]
 
   expected = rates_of_part(f'configs.small.{stage}')
   assert rates_of_part(name) == pytest.approx(expected, rel=0.03)
@@ -106,7 +106,7 @@ def test_stage_2_alone_differs_in_nothing_but_where_it_starts(name):
 
 
 @pytest.mark.parametrize('name', STAGE1)
-def test_stage_1_says_how_slices_are_synthesised(name):
+def test_stage_1_sets_the_sampling_of_slices(name):
   assert config(name).sampling == config('stage2').sampling
 
 
@@ -116,12 +116,12 @@ def test_gen_is_untouched_by_stage_1():
 
 
 def operations(name):
-  found = config(name)
-  found.init_from = ''
-  return step_operations(found)
+  values = config(name)
+  values.init_from = ''
+  return step_operations(values)
 
 
-def test_a_step_costs_the_same_whatever_stage_1_asks():
+def test_a_step_costs_the_same_for_all_tasks_of_stage_1():
   assert operations('stage1_vqa') == operations('stage1_random')
   assert operations('stage1_no_mi') == operations('stage1')
 

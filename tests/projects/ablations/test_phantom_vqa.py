@@ -1,4 +1,4 @@
-"""The command that asks ordinary questions of phantoms."""
+"""The command that writes ordinary questions about phantoms."""
 
 import collections
 import json
@@ -32,9 +32,9 @@ def root(tmp_path_factory):
     writer = StoreWriter(str(root / 'store'), {'canvas': 64})
     splits = {}
     for files in phantom_cases(root / 'phantoms'):
-      found = ingest(files, Settings(SliceSpec(64)))
-      writer.write_case(found.case, found.volumes, found.mask)
-      splits[found.case.id] = SPLITS[files.subject]
+      ingested = ingest(files, Settings(SliceSpec(64)))
+      writer.write_case(ingested.case, ingested.volumes, ingested.mask)
+      splits[ingested.case.id] = SPLITS[files.subject]
     writer.finish(splits)
     result = ask(root)
   assert result[0] == 0, result[2]
@@ -58,10 +58,10 @@ def rows(root, split):
 
 
 def test_questions_are_of_the_four_kinds_and_balanced(root):
-  found = rows(root, 'train')
-  assert 20 < len(found) <= 80
+  lines = rows(root, 'train')
+  assert 20 < len(lines) <= 80
   asked = collections.Counter()
-  for row in found:
+  for row in lines:
     (human, gpt) = row['conversations']
     question = human['value'].removeprefix('<image>\n')
     assert question in QUESTIONS.values()
@@ -87,11 +87,11 @@ def test_pictures_are_slices_of_the_splits_own_subjects(root):
       )
 
 
-def test_nobody_is_asked_about_test_subjects(root):
+def test_no_question_is_about_a_test_subject(root):
   assert sorted(p.name for p in (root / 'asked').iterdir()) == ['train', 'val']
 
 
-def test_what_is_there_is_kept(root):
+def test_existing_questions_are_kept(root):
   path = root / 'asked' / 'train' / 'vlm.jsonl'
   before = path.read_bytes()
   code, out, err = ask(root)
@@ -110,11 +110,11 @@ def test_a_store_of_something_else_is_refused(root, store_path, tmp_path):
   assert_refused(result, "Case 'case0' of the store is no phantom")
 
 
-def test_phantoms_that_are_not_there_are_refused(root, tmp_path):
+def test_missing_phantoms_are_refused(root, tmp_path):
   result = commands.run(
     'projects.ablations.phantom_vqa',
     f'--phantoms={tmp_path}',
     f'--store={root}/store',
     f'--output={tmp_path}/out',
   )
-  assert_refused(result, 'phantoms.json: is not that of a whole set')
+  assert_refused(result, 'phantoms.json: does not describe a complete set')

@@ -115,7 +115,7 @@ def test_a_second_call_trains_and_evaluates_nothing(repository, short):
   assert log.count('Reusing') == 4
 
 
-def test_a_base_that_is_not_there_is_refused(repository):
+def test_a_missing_base_is_refused(repository):
   done = run(repository, '--short', 'nothing', BASE='nowhere')
   assert done.returncode == 1
   assert done.stderr == (
@@ -135,7 +135,7 @@ def test_options_that_no_arm_can_have_are_refused(repository, short):
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_is_told_with_its_log(repository, short):
+def test_a_failed_run_is_reported_with_its_log(repository, short):
   env, _ = short
   routes = "--config.routes=('whole_body_pet_to_ct',)"
   done = run(repository, '--short', 'failing', *OPTIONS, routes, **env)

@@ -27,8 +27,8 @@ def finding(**values):
   return Finding(**plain | values)
 
 
-def asked(found, image=SHOWN):
-  return dict(vqa.ask(found, image))
+def asked(finding, image=SHOWN):
+  return dict(vqa.ask(finding, image))
 
 
 def test_a_lesion_has_a_side_and_a_size():
@@ -48,7 +48,7 @@ def test_near_the_midline_no_side_is_asked(values):
   assert 'side' not in asked(finding(**values))
 
 
-def test_of_several_lesions_no_size_is_asked():
+def test_several_lesions_have_no_question_about_size():
   assert 'size' not in asked(finding(lesions=2))
 
 

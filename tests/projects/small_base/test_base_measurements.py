@@ -1,4 +1,4 @@
-"""The measurements of the base run, at sizes whose figures mean nothing."""
+"""The measurements of the base run, at sizes too small for real figures."""
 
 import pytest
 from commands import printed
@@ -22,7 +22,7 @@ def test_every_modality_starts_as_a_style_of_its_own(store_path):
 
 
 @pytest.mark.slow
-def test_drawings_lie_below_what_the_autoencoder_can_show():
+def test_drawings_score_below_the_autoencoder():
   heading, *rows = printed('projects.small_base.base_drawings', '--pictures=2')
   assert heading.split() == ['task', 'drawn', 'source', 'ceiling']
   assert [row.split()[0] for row in rows] == ['copy', 'redraw']

@@ -1,4 +1,4 @@
-"""The base from its command: its first losses, as they were when it was made.
+"""The first losses of the base's stages equal the recorded ones.
 
 `weights/small/first_losses.json` holds the losses of the first 50 steps of the
 two stages that begin from initial weights. Another CPU sums in another order,
@@ -59,7 +59,7 @@ def first_losses(stage: str, folder: Path) -> list[float]:
   return losses(config, folder / 'run')
 
 
-def test_the_shipped_weights_are_of_the_preset_and_small():
+def test_the_shipped_weights_have_the_shape_of_the_preset_and_are_small():
   """Configs of `small` start from them, so the shapes have to be the same."""
   assert weights_folder.load_shape(RECORD.parent) == preset('small')
   files = (path.stat().st_size for path in RECORD.parent.iterdir())
@@ -67,33 +67,33 @@ def test_the_shipped_weights_are_of_the_preset_and_small():
 
 
 @pytest.mark.usefixtures('quick_compiles')
-def test_stage_1_starts_from_the_shipped_weights_as_it_did(
+def test_the_first_losses_of_stage_1_from_the_shipped_weights(
   store_path, tmp_path
 ):
   config = importlib.import_module('configs.small.stage1').get_config()
   config.store, config.init_from = str(store_path), str(RECORD.parent)
   config.steps, config.compute.unroll = len(STAGE1), 1  # quick to compile
-  found = losses(config, tmp_path)
-  np.testing.assert_allclose(found, STAGE1, rtol=1e-5)
+  measured = losses(config, tmp_path)
+  np.testing.assert_allclose(measured, STAGE1, rtol=1e-5)
 
 
 @pytest.mark.usefixtures('quick_compiles')
 @pytest.mark.parametrize(
   'stage', [STAGES[0], pytest.param(STAGES[1], marks=pytest.mark.slow)]
 )
-def test_the_first_steps_of_the_base_are_as_they_were(stage, tmp_path):
+def test_the_first_losses_of_the_base(stage, tmp_path):
   expected = json.loads(RECORD.read_text())[stage]
   assert len(expected) == STEPS
-  found = first_losses(stage, tmp_path)
-  np.testing.assert_allclose(found, expected, rtol=TOLERANCE)
+  measured = first_losses(stage, tmp_path)
+  np.testing.assert_allclose(measured, expected, rtol=TOLERANCE)
 
 
 def main() -> None:
   record = {}
   for stage in STAGES:
     with tempfile.TemporaryDirectory() as folder:
-      found = first_losses(stage, Path(folder))
-    record[stage] = [round(loss, 5) for loss in found]
+      measured = first_losses(stage, Path(folder))
+    record[stage] = [round(loss, 5) for loss in measured]
   RECORD.parent.mkdir(parents=True, exist_ok=True)
   RECORD.write_text(json.dumps(record, indent=1) + '\n')
 

@@ -1,4 +1,4 @@
-"""The contrast of the base's ViT: pairs are found, padding counts nothing."""
+"""Contrastive loss of the ViT: pairs match, padding does not count."""
 
 import jax
 import nano

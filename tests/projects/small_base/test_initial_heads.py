@@ -1,4 +1,4 @@
-"""The initial heads: they locate, they compare, the others start small."""
+"""Initial heads locate and compare; all other heads start small."""
 
 import dataclasses
 import functools

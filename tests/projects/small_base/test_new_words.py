@@ -1,4 +1,4 @@
-"""New words start as known ones, no two alike; the shipped weights have it."""
+"""New words start as different known ones, also in the shipped weights."""
 
 import re
 from pathlib import Path
@@ -35,7 +35,7 @@ def vocabulary(seed=0):
 def test_a_new_word_is_the_known_one_and_nothing_else_changes():
   before = vocabulary()
   words = (('CT', 'flat'), ('brain', 'nested'))
-  found = start_as_known(before, project_tokenizer(), words)
+  after = start_as_known(before, project_tokenizer(), words)
   expected = vocabulary()
   rows = expected['embed_tokens']['embedding']
   columns = expected['lm_head']['kernel']
@@ -43,9 +43,9 @@ def test_a_new_word_is_the_known_one_and_nothing_else_changes():
   rows[token('brain')] = rows[token('nested')]
   columns[:, token('CT')] = columns[:, token('flat')]
   columns[:, token('brain')] = columns[:, token('nested')]
-  np.testing.assert_array_equal(found['embed_tokens']['embedding'], rows)
-  np.testing.assert_array_equal(found['lm_head']['kernel'], columns)
-  np.testing.assert_array_equal(found['vit']['kernel'], np.ones(3))
+  np.testing.assert_array_equal(after['embed_tokens']['embedding'], rows)
+  np.testing.assert_array_equal(after['lm_head']['kernel'], columns)
+  np.testing.assert_array_equal(after['vit']['kernel'], np.ones(3))
 
 
 def test_the_parameters_that_were_given_stay_as_they_were():
@@ -58,10 +58,10 @@ def test_the_parameters_that_were_given_stay_as_they_were():
 def test_two_words_may_change_places():
   before = vocabulary()
   words = (('CT', 'flat'), ('flat', 'CT'))
-  found = start_as_known(before, project_tokenizer(), words)
+  after = start_as_known(before, project_tokenizer(), words)
   rows = before['embed_tokens']['embedding']
   np.testing.assert_array_equal(
-    found['embed_tokens']['embedding'][[token('CT'), token('flat')]],
+    after['embed_tokens']['embedding'][[token('CT'), token('flat')]],
     rows[[token('flat'), token('CT')]],
   )
 
@@ -71,14 +71,14 @@ def test_a_word_of_several_tokens_is_named():
     start_as_known(vocabulary(), project_tokenizer(), (('abdomen', 'woven'),))
 
 
-def test_every_name_of_a_route_has_a_start_of_its_own():
+def test_every_name_of_a_route_starts_as_another_known_word():
   starts = dict(WORDS)
   names = {r.source.label for r in ROUTES} | {r.region.label for r in ROUTES}
   assert len(starts) == len(WORDS)
   assert set(starts) == names | {'modality'}
   assert len(set(starts.values())) == len(starts)
-  said = set(re.findall(r'\w+', ' '.join(questions.every_text())))
-  assert set(starts.values()) <= said
+  vocabulary = set(re.findall(r'\w+', ' '.join(questions.every_text())))
+  assert set(starts.values()) <= vocabulary
 
 
 def test_the_shipped_weights_have_them():

@@ -1,4 +1,4 @@
-"""Questions about scenes: one right answer, and nothing medical in them."""
+"""Questions about scenes have one right answer and no medical words."""
 
 import ast
 import itertools
@@ -56,9 +56,9 @@ def test_view_has_one_right_candidate(level):
 def test_style_names_every_panel():
   for seed in range(8):
     example = questions.style(SCENES, np.random.default_rng(seed))
-    said = re.findall(r'([A-D]) (\w+)', example.answer)
-    assert [letter for letter, _ in said] == list(questions.LETTERS)
-    assert [name for _, name in said] == [p.style for p in images(example)]
+    named = re.findall(r'([A-D]) (\w+)', example.answer)
+    assert [letter for letter, _ in named] == list(questions.LETTERS)
+    assert [name for _, name in named] == [p.style for p in images(example)]
 
 
 def test_change_has_one_right_description():
@@ -88,8 +88,8 @@ def test_redraw_and_copy_show_the_same_view():
   assert copied.spans[0].image == copied.spans[3].image
 
 
-def test_sources_that_tell_are_those_from_which_a_target_can_be_drawn():
-  """As often as asked, and never the target's own style."""
+def test_telling_sources_show_all_materials_of_the_target():
+  """Sources have the requested frequency, and never the target's style."""
 
   def styles_of(telling):
     examples = [
@@ -98,10 +98,10 @@ def test_sources_that_tell_are_those_from_which_a_target_can_be_drawn():
     ]
     return [(e.spans[0].image.style, e.spans[3].image.style) for e in examples]
 
-  told = styles_of(1.0)
-  assert {source for source, _ in told} == set(styles.TELLING)
-  assert {target for _, target in told} == set(styles.NAMES)
-  assert all(source != target for source, target in told)
+  always = styles_of(1.0)
+  assert {source for source, _ in always} == set(styles.TELLING)
+  assert {target for _, target in always} == set(styles.NAMES)
+  assert all(source != target for source, target in always)
   assert {source for source, _ in styles_of(0.0)} == set(styles.NAMES)
 
 
@@ -130,9 +130,11 @@ def test_every_word_is_one_token():
 
 def test_no_word_is_medical():
   """No modality, region or route, and no word of the field."""
-  said = {w for t in questions.every_text() for w in re.findall(r'\w+', t)}
-  said |= {*styles.NAMES, *solids.KINDS}
-  words = {word.lower() for word in said}
+  vocabulary = {
+    w for t in questions.every_text() for w in re.findall(r'\w+', t)
+  }
+  vocabulary |= {*styles.NAMES, *solids.KINDS}
+  words = {word.lower() for word in vocabulary}
   medical = {m.value for m in Modality} | {r.value for r in Region}
   medical |= {w.lower() for m in Modality for w in re.findall(r'\w+', m.label)}
   medical |= {w for r in ROUTES for w in r.name.split('_')} - {'to'}

@@ -1,4 +1,4 @@
-"""Scenes: the same by seed, and neighbouring views nearly alike."""
+"""Scenes are deterministic, and neighbouring views are similar."""
 
 import itertools
 

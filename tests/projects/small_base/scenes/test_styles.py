@@ -1,4 +1,4 @@
-"""Styles: pictures in range, the same by name, and told apart."""
+"""Styles: pictures in range, deterministic, and distinguishable."""
 
 import itertools
 
@@ -35,8 +35,8 @@ def test_an_unknown_style_is_refused():
 
 
 @pytest.mark.parametrize('name', styles.NAMES)
-def test_styles_that_tell_have_a_grey_value_for_every_material(name):
-  """Averaged where a pixel is of one material, no two are alike."""
+def test_telling_styles_have_a_grey_value_for_every_material(name):
+  """Mean greys over pixels of one material differ between materials."""
   seen = [[] for _ in range(solids.MATERIALS)]
   for seed, view in itertools.product(range(40), (8, 14)):
     picture = styles.render(seed, view, name)
