@@ -20,7 +20,7 @@ from commands import ROOT, assert_refused
 from synermedgen_jax.core import modalities
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.evaluation import metrics, synthesisers
-from synermedgen_jax.slices import prepare_store, public_datasets
+from synermedgen_jax.slices import public_datasets, workers
 from synermedgen_jax.tasks import registry
 from synermedgen_jax.training import objectives
 
@@ -237,7 +237,7 @@ def test_translate_knows_the_modality(project):
 def test_workers_of_prepare_import_the_modules(tables):
   import extension
 
-  with prepare_store.processes(1, ('extension',)) as pool:
+  with workers.processes(1, ('extension',)) as pool:
     assert pool.submit(str, extension.US).result() == 'us'
 
 
