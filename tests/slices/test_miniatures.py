@@ -5,6 +5,7 @@ the ways that the sets and their copies are known to have.
 """
 
 import dataclasses
+import gzip
 from pathlib import Path
 
 import nibabel as nib
