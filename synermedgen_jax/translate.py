@@ -18,7 +18,11 @@ from pathlib import Path
 
 from absl import flags
 
-from synermedgen_jax.config.command_line import UsageError, run_command
+from synermedgen_jax.config.command_line import (
+  UsageError,
+  define_modules_flag,
+  run_command,
+)
 from synermedgen_jax.config.modules import check_imported, import_modules
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality, Region, Route, find_route
@@ -45,21 +49,25 @@ from synermedgen_jax.training.objectives import OBJECTIVES
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Workdir of a trained Stage II or joint run.'
 )
-_MODULES = flags.DEFINE_list(
-  'modules',
-  [],
-  'Python modules to import, which register the tasks, objectives, modalities '
-  'and metrics of the run. Default: none.',
-)
+_MODULES = define_modules_flag()
 _INPUT = flags.DEFINE_string(
-  'input', None, 'Source volume, a NIfTI or MetaImage file.'
+  'input',
+  None,
+  'Source volume: a NIfTI, MetaImage or NRRD file, or a folder or zip of DICOM '
+  'files.',
+)
+_SERIES = flags.DEFINE_string(
+  'series',
+  '',
+  'DICOM series of an input that holds several: its number, description or '
+  'modality.',
 )
 _SOURCE = flags.DEFINE_string(
   'source', None, 'Modality of the input: ct, cbct, pet, mr, t1, ...'
 )
 _TARGET = flags.DEFINE_string('target', None, 'Modality to synthesise.')
 _REGION = flags.DEFINE_string(
-  'region', None, 'Body region: brain, pelvis or whole_body.'
+  'region', None, f'Body region: {", ".join(Region)}.'
 )
 _OUTPUT = flags.DEFINE_string('output', None, 'NIfTI file to write.')
 _BATCH = flags.DEFINE_integer(
@@ -112,7 +120,7 @@ def _check_run(record: RunRecord, route: Route) -> None:
 
 
 def _read(path: str, route: Route) -> Volume:
-  volume = read_volume(path)
+  volume = read_volume(path, series=_SERIES.value)
   if not _FORCE.value:
     check_units(path, route.source, volume, override=OVERRIDE)
   return volume
