@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import commands
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -115,9 +114,9 @@ def test_a_tpu_slice_by_its_rented_name():
   ],
 )
 def test_a_config_that_cannot_compile_is_one_line(arguments, message):
-  code, _, err = commands.run('compile', *arguments)
-  assert code == 1
-  assert err.splitlines()[-1].startswith(message)
+  done = compile_step(*arguments)
+  assert done.returncode == 1
+  assert done.stderr.splitlines()[-1].startswith(message)
 
 
 @pytest.mark.slow

@@ -107,8 +107,9 @@ def test_the_package_depends_on_the_requirements(wheel):
     ]
     return {str(r).partition(';')[0].strip() for r in added}
 
-  assert metadata.get_all('Provides-Extra') == ['tpu', 'gpu', 'dev']
-  assert extra('tpu') == {'jax[tpu]'}
+  assert metadata.get_all('Provides-Extra') == ['tpu', 'gcs', 'gpu', 'dev']
+  assert extra('tpu') == {'jax[tpu]', 'gcsfs'}
+  assert extra('gcs') == {'gcsfs'}
   assert extra('gpu') == {'jax[cuda12]'}
   assert extra('dev') == {str(r) for r in requirements('requirements-dev.txt')}
 

@@ -245,7 +245,10 @@ def test_any_character_is_printed_in_any_locale(command, environment):
 
 def test_an_interrupt_during_the_imports_is_one_line():
   code = (
-    "import sys, signal; sys.argv = ['-m']; import synermedgen_jax; "
+    # A shell starts background jobs with SIGINT ignored.
+    'import sys, signal; '
+    'signal.signal(signal.SIGINT, signal.default_int_handler); '
+    "sys.argv = ['-m']; import synermedgen_jax; "
     'signal.raise_signal(signal.SIGINT); print(1)'
   )
   done = subprocess.run(

@@ -345,7 +345,7 @@ def test_a_run_is_not_resumed_with_another_config_which_is_not_kept(
   with pytest.raises(ckpt.CheckpointError) as error:
     nano.train(config, workdir)
   assert '\n' not in str(error.value)
-  assert 'resume with the config of its start' in str(error.value)
+  assert 'resume with the config it was begun with' in str(error.value)
   assert contents(workdir) == before
 
 

@@ -21,7 +21,6 @@ from store_fakes import CANVAS, write_store
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.models import presets
-from synermedgen_jax.slices.store import StoreWriter
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.preemption import Preempted, listening
 
@@ -303,9 +302,7 @@ def test_every_checkpoint_of_an_autoencoder_has_scaled_latents(
 
 def other_store(path):
   """The nano store without one of its training subjects."""
-  write_store(path, finish=False)
-  writer = StoreWriter(str(path), {'canvas': CANVAS})
-  writer.finish(writer.done() - {'case1'})
+  write_store(path, without='case1')
   return {'store': str(path)}
 
 
