@@ -5,7 +5,6 @@ the ways that the sets and their copies are known to have.
 """
 
 import dataclasses
-import gzip
 from pathlib import Path
 
 import nibabel as nib
@@ -238,8 +237,10 @@ def another_shape(path: Path) -> None:
   write(path, values(Modality.MR)[:, :-2].astype(np.float32))
 
 
-def not_gzip(path: Path) -> None:
-  path.write_bytes(gzip.decompress(path.read_bytes()))
+def damaged_gzip(path: Path) -> None:
+  packed = bytearray(path.read_bytes())
+  packed[-8:] = bytes(8)  # checksum and length
+  path.write_bytes(bytes(packed))
 
 
 BROKEN = {
@@ -247,7 +248,7 @@ BROKEN = {
   not_numbers: '1 of 3456 voxels are NaN',
   truncated: 'cannot be read, truncated',
   constant: 'is empty, every voxel is 7',
-  not_gzip: 'cannot be read',
+  damaged_gzip: 'cannot be read',
 }
 
 
@@ -293,14 +294,14 @@ def test_contrasts_of_different_shape_are_resampled(tmp_path, name):
 def test_a_file_that_may_not_be_read_is_named(tmp_path, name, monkeypatch):
   """Not by its permissions, which root may ignore."""
   path = lay_out(tmp_path, name)[MINIATURES[name].source]
-  load = nib.load
+  open_ = Path.open
 
-  def refuse(file):
-    if Path(file) == path:
+  def refuse(file, mode):
+    if file == path:
       raise PermissionError(13, 'Permission denied', str(file))
-    return load(file)
+    return open_(file, mode)
 
-  monkeypatch.setattr(volumes_module.nib, 'load', refuse)
+  monkeypatch.setattr(volumes_module.Path, 'open', refuse)
   with pytest.raises(VolumeError, match='Permission denied') as error:
     taken(name, tmp_path)
   assert str(error.value).startswith(f'{path}: ')
