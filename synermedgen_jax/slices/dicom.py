@@ -12,7 +12,6 @@ import dataclasses
 import os
 import re
 import shutil
-import struct
 import tempfile
 import zipfile
 import zlib
@@ -24,24 +23,25 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.config import disable_value_validation
-from pydicom.errors import InvalidDicomError
+from pydicom.uid import (
+  DeflatedExplicitVRLittleEndian,
+  ExplicitVRBigEndian,
+  ExplicitVRLittleEndian,
+  ImplicitVRLittleEndian,
+)
 
 from synermedgen_jax.core.errors import VolumeError
 from synermedgen_jax.slices.dicom_headers import (
+  PARSE_ERRORS,
   Instance,
   RefusedError,
   common,
+  not_a_slice,
   stack,
 )
 from synermedgen_jax.slices.itk import LPS_TO_RAS
 from synermedgen_jax.slices.suv import suv_factor
 
-# SOP classes with one slice per file.
-_SLICES = {
-  '1.2.840.10008.5.1.4.1.1.2': 'CT',
-  '1.2.840.10008.5.1.4.1.1.4': 'MR',
-  '1.2.840.10008.5.1.4.1.1.128': 'PT',
-}
 # Suffixes of other files that exports contain.
 _NOT_DICOM = re.compile(
   r'\.(bmp|csv|db|dll|exe|gif|gz|html?|ico|inf|ini|jpe?g|js|json|log|md|nii|pdf'
@@ -49,18 +49,12 @@ _NOT_DICOM = re.compile(
   re.IGNORECASE,
 )
 _PREAMBLE = 132
-# Errors of pydicom for files with invalid contents.
-_PARSE_ERRORS = (
-  AttributeError,
-  EOFError,
-  IndexError,
-  KeyError,
-  NotImplementedError,
-  OverflowError,
-  TypeError,
-  ValueError,
-  struct.error,
-  zlib.error,
+_UNCOMPRESSED = (
+  '',  # old files without file meta information
+  ImplicitVRLittleEndian,
+  ExplicitVRLittleEndian,
+  DeflatedExplicitVRLittleEndian,
+  ExplicitVRBigEndian,
 )
 _MOST_LISTED = 20
 
@@ -124,7 +118,7 @@ def list_series(path: Path) -> list[Series]:
     VolumeError: it cannot be read, has no DICOM file, or has files that are
       neither DICOM nor of a kind that exports contain.
   """
-  with _unpacked(path) as folder, disable_value_validation():
+  with _unpacked(path) as folder, disable_value_validation(), _refusals(path):
     return _scan(path, folder)
 
 
@@ -143,11 +137,19 @@ def read_series(
       of slices with known values; the message names folder, series and reason.
   """
   with _unpacked(path) as folder, disable_value_validation():
-    chosen = _choose(path, _scan(path, folder), series)
-    try:
+    with _refusals(path):
+      chosen = _choose(path, _scan(path, folder), series)
+    with _refusals(f'{path}: series {chosen}'):
       return _read(chosen)
-    except RefusedError as error:
-      raise VolumeError(f'{path}: series {chosen}: {error}.') from error
+
+
+@contextlib.contextmanager
+def _refusals(where: object) -> Iterator[None]:
+  """Adds the folder or series to the reason of a refusal."""
+  try:
+    yield
+  except RefusedError as error:
+    raise VolumeError(f'{where}: {error}.') from error
 
 
 @contextlib.contextmanager
@@ -269,7 +271,7 @@ def _header(path: Path, file: Path, name: str) -> pydicom.Dataset | None:
     raise VolumeError(
       f'{path}: {name} cannot be read ({error.strerror}).'
     ) from error
-  except (InvalidDicomError, *_PARSE_ERRORS):
+  except PARSE_ERRORS:
     return None
   text = start and not set(start) & set(range(7))
   return pydicom.Dataset() if text else None  # a LICENCE, a README
@@ -283,12 +285,12 @@ def _choose(path: Path, series: Sequence[Series], wanted: str) -> Series:
     state = 'no series' if not matching else f'{len(matching)} series'
     listed = _listed(matching or series, uid=bool(matching))
     raise VolumeError(f'{path}: {state} match {wanted!r}: {listed}.')
-  volumes = [s for s in series if not all(map(_not_a_slice, s.instances))]
+  volumes = [s for s in series if not all(map(not_a_slice, s.instances))]
   if len(volumes) == 1:
     return volumes[0]
   if not volumes:
     reasons = '; '.join(
-      f'{s} ({_not_a_slice(s.instances[0])})' for s in series[:_MOST_LISTED]
+      f'{s} ({not_a_slice(s.instances[0])})' for s in series[:_MOST_LISTED]
     )
     raise VolumeError(f'{path}: holds no CT, MR or PET slices: {reasons}.')
   raise VolumeError(
@@ -303,35 +305,10 @@ def _listed(series: Sequence[Series], *, uid: bool = False) -> str:
   return '; '.join(lines[:_MOST_LISTED] + [f'{more} more'] * (more > 0))
 
 
-def _not_a_slice(instance: Instance) -> str:
-  """The reason why a file is not one slice of CT, MR or PET; '' if it is."""
-  uid = instance.text('SOPClassUID')
-  frames = instance.text('NumberOfFrames')
-  samples = instance.text('SamplesPerPixel')
-  photometric = instance.text('PhotometricInterpretation')
-  if uid not in _SLICES:
-    kind = pydicom.uid.UID(uid).name if uid else 'object without SOPClassUID'
-    enhanced = frames not in ('', '1') or 'Enhanced' in kind
-    advice = '; convert it to NIfTI with dcm2niix' if enhanced else ''
-    return f'{kind}{advice}'
-  if frames not in ('', '0', '1'):
-    return f'{frames} frames in one file; convert it to NIfTI with dcm2niix'
-  if samples not in ('', '1') or not photometric.startswith('MONOCHROME'):
-    return f'colour image, {photometric or "no PhotometricInterpretation"}'
-  if photometric != 'MONOCHROME2':
-    return f'{photometric}, inverted grey values'
-  kinds = instance.text('ImageType').upper().split('\\')
-  if 'LOCALIZER' in kinds or 'SCOUT' in kinds:
-    return 'localiser'
-  if instance.text('Modality') != _SLICES[uid]:
-    return f'Modality {instance.text("Modality")} in a {_SLICES[uid]} object'
-  return ''
-
-
 def _read(series: Series) -> tuple[np.ndarray, np.ndarray]:
   """Values and affine; RefusedError has the reason."""
   instances = series.instances
-  reasons = [(i, _not_a_slice(i)) for i in instances]
+  reasons = [(i, not_a_slice(i)) for i in instances]
   refused = [(i, reason) for i, reason in reasons if reason]
   if refused:
     raise RefusedError(
@@ -382,13 +359,15 @@ def _check_values(slices: Sequence[Instance]) -> float:
 
 def _check_length(instance: Instance, pixels: int) -> None:
   """Compares the length of uncompressed pixels; GDCM accepts fewer."""
-  meta = getattr(instance.header, 'file_meta', {})
-  if meta.get(
-    'TransferSyntaxUID', pydicom.uid.ImplicitVRLittleEndian
-  ).is_compressed:
+  if instance.transfer_syntax not in _UNCOMPRESSED:
     return
-  data = pydicom.dcmread(instance.path, specific_tags=['PixelData'], force=True)
-  length = len(data.get('PixelData', b''))
+  try:
+    data = pydicom.dcmread(
+      instance.path, specific_tags=['PixelData'], force=True
+    )
+    length = len(data.get('PixelData') or b'')
+  except (OSError, *PARSE_ERRORS) as error:
+    raise RefusedError(f'{instance.name}: its pixels are damaged') from error
   expected = pixels * int(instance.number('BitsAllocated')) // 8
   if length not in (expected, expected + 1):  # padded to an even length
     raise RefusedError(
@@ -402,11 +381,10 @@ def _read_pixels(instance: Instance, into: np.ndarray) -> None:
   try:
     image = sitk.ReadImage(str(instance.path), sitk.sitkFloat32, 'GDCMImageIO')
   except RuntimeError as error:
-    meta = getattr(instance.header, 'file_meta', {})
-    syntax = meta.get('TransferSyntaxUID', '')
+    syntax = instance.transfer_syntax
     raise RefusedError(
       f'{instance.name}: its pixels cannot be decoded '
-      f'({syntax.name if syntax else "no transfer syntax"}); the file is '
+      f'({pydicom.uid.UID(syntax).name or "no transfer syntax"}); the file is '
       'truncated, or convert the series to NIfTI with dcm2niix'
     ) from error
   if image.GetSize() != (*into.shape, 1):

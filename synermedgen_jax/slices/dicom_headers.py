@@ -7,6 +7,8 @@ with the number that is wrong.
 from __future__ import annotations
 
 import dataclasses
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +16,29 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from jaxtyping import Float
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
+# Errors of pydicom for files with invalid contents, also on access to a field.
+PARSE_ERRORS = (
+  AttributeError,
+  BytesLengthException,
+  EOFError,
+  IndexError,
+  InvalidDicomError,
+  KeyError,
+  NotImplementedError,
+  OverflowError,
+  TypeError,
+  ValueError,
+  struct.error,
+  zlib.error,
+)
+# SOP classes with one slice per file, and their modality.
+_SLICES = {
+  '1.2.840.10008.5.1.4.1.1.2': 'CT',
+  '1.2.840.10008.5.1.4.1.1.4': 'MR',
+  '1.2.840.10008.5.1.4.1.1.128': 'PT',
+}
 _SAME_MM = 0.1  # exporters round positions
 _TILT_DEGREES = 0.1
 # Fields in which images at one position usually differ.
@@ -47,16 +71,35 @@ class Instance:
   name: str
   header: pydicom.Dataset
 
-  def text(self, keyword: str) -> str:
-    """The value as text, several values separated by \\; '' = missing."""
+  def get(self, keyword: str):
+    """The value as pydicom converts it; None = missing.
+
+    Raises:
+      RefusedError: the bytes of the field are damaged.
+    """
     try:
-      value = self.header.get(keyword)
-    except (ValueError, TypeError):  # pydicom converts on access
-      return 'not valid'
+      return self.header.get(keyword)
+    except PARSE_ERRORS as error:
+      raise RefusedError(f'{self.name}: {keyword} is damaged') from error
+
+  def text(self, keyword: str) -> str:
+    """The value as printable text; '' = missing.
+
+    Several values are separated by \\. Text beyond 200 characters, which only
+    damaged fields have, is cut off.
+    """
+    value = self.get(keyword)
     if value is None:
       return ''
     many = isinstance(value, pydicom.multival.MultiValue)
-    return '\\'.join(map(str, value)) if many else str(value).strip()
+    text = '\\'.join(map(str, value)) if many else str(value)
+    return ''.join(c if c.isprintable() else '?' for c in text.strip()[:200])
+
+  @property
+  def transfer_syntax(self) -> str:
+    """UID of the encoding of the pixels; '' = missing."""
+    meta = getattr(self.header, 'file_meta', pydicom.Dataset())
+    return Instance(self.path, self.name, meta).text('TransferSyntaxUID')
 
   def numbers(self, keyword: str, count: int) -> list[float]:
     """The value as `count` numbers.
@@ -72,7 +115,7 @@ class Instance:
     if len(values) != count or not np.isfinite(values).all():
       number = f'{count} numbers' if count > 1 else 'a number'
       raise RefusedError(
-        f'{self.name}: {keyword} is {text or "missing"}, expected {number}'
+        f'{self.name}: {keyword} is {text[:60] or "missing"}, expected {number}'
       )
     return values
 
@@ -94,6 +137,31 @@ def common(instances: Sequence[Instance], keyword: str) -> str:
       f'{keyword} has {len(values)} values: {listed[:120]}; separate the files'
     )
   return next(iter(values))
+
+
+def not_a_slice(instance: Instance) -> str:
+  """The reason why a file is not one slice of CT, MR or PET; '' if it is."""
+  uid = instance.text('SOPClassUID')
+  frames = instance.text('NumberOfFrames')
+  samples = instance.text('SamplesPerPixel')
+  photometric = instance.text('PhotometricInterpretation')
+  if uid not in _SLICES:
+    kind = pydicom.uid.UID(uid).name if uid else 'object without SOPClassUID'
+    enhanced = frames not in ('', '1') or 'Enhanced' in kind
+    advice = '; convert it to NIfTI with dcm2niix' if enhanced else ''
+    return f'{kind}{advice}'
+  if frames not in ('', '0', '1'):
+    return f'{frames} frames in one file; convert it to NIfTI with dcm2niix'
+  if samples not in ('', '1') or not photometric.startswith('MONOCHROME'):
+    return f'colour image, {photometric or "no PhotometricInterpretation"}'
+  if photometric != 'MONOCHROME2':
+    return f'{photometric}, inverted grey values'
+  kinds = instance.text('ImageType').upper().split('\\')
+  if 'LOCALIZER' in kinds or 'SCOUT' in kinds:
+    return 'localiser'
+  if instance.text('Modality') != _SLICES[uid]:
+    return f'Modality {instance.text("Modality")} in a {_SLICES[uid]} object'
+  return ''
 
 
 def stack(

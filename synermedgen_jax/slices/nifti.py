@@ -27,6 +27,7 @@ _GZIP = b'\x1f\x8b'
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 # Millimetres per unit, by xyzt_units; files without a unit are in mm.
 _MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+_PIECE = 1 << 20
 _MOST_PACKED = 1032  # gzip's largest ratio
 _CODES = range(6)  # of nifti1.h: unknown, scanner, aligned, Talairach, ...
 # Beginnings of other kinds of files, as (offset, bytes, name).
@@ -76,16 +77,37 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     offset = float(header['vox_offset'])
     if offset and not header.single_vox_offset <= offset < 2**40:
       raise VolumeError(f'{path}: its vox_offset is {offset:g}; correct it.')
-    needed = math.prod(shape) * dtype.itemsize
-    if needed > path.stat().st_size * _MOST_PACKED:
-      raise VolumeError(
-        f'{path}: cannot be read, truncated: shape {shape} takes {needed} '
-        'bytes.'
-      )
-    spec = (shape, dtype, header.get_data_offset(), *scaling)
-    voxels = nib.arrayproxy.ArrayProxy(file, spec, mmap=False)
-    data = np.asarray(voxels, np.float32)
+    file.seek(header.get_data_offset())
+    raw = _voxels(path, file, shape, dtype)
+  if scaling == (1, 0):
+    return raw.astype(np.float32, copy=False), affine
+  slope, inter = scaling
+  data = np.empty(shape, np.float32, order='F')
+  for index in range(shape[2]):  # float64, one slice at a time
+    data[:, :, index] = raw[:, :, index] * slope + inter
   return data, affine
+
+
+def _voxels(
+  path: Path, file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype
+) -> np.ndarray:
+  """Reads the stored numbers, in pieces: gzip copies every piece."""
+  needed = math.prod(shape) * dtype.itemsize
+  if needed > path.stat().st_size * _MOST_PACKED:
+    raise VolumeError(
+      f'{path}: cannot be read, truncated: shape {shape} takes {needed} bytes.'
+    )
+  raw = np.empty(shape, dtype, order='F')
+  left = memoryview(raw.reshape(-1, order='F').view(np.uint8))
+  while left and (count := file.readinto(left[:_PIECE])):
+    left = left[count:]
+  if left:
+    raise VolumeError(
+      f'{path}: cannot be read, truncated: {len(left)} of {needed} bytes are '
+      'missing.'
+    )
+  file.read(1)  # the end of a gzip file has a checksum
+  return raw
 
 
 def read_forms(path: Path) -> Forms:

@@ -118,7 +118,7 @@ def _within(item: Instance, keyword: str, limits, unit: str) -> float:
 
 def _radiopharmaceutical(instance: Instance) -> Instance:
   """The single item of the sequence, as an instance of its own."""
-  sequence = instance.header.get('RadiopharmaceuticalInformationSequence')
+  sequence = instance.get('RadiopharmaceuticalInformationSequence')
   if not sequence or len(sequence) != 1:
     raise RefusedError(
       f'RadiopharmaceuticalInformationSequence has {len(sequence or ())} '

@@ -244,12 +244,19 @@ def not_a_volume(path: Path) -> None:
   path.write_bytes(gzip.compress(b'Not a volume.' * 99))
 
 
+def damaged_gzip(path: Path) -> None:
+  packed = bytearray(path.read_bytes())
+  packed[-8:] = bytes(8)  # checksum and length
+  path.write_bytes(bytes(packed))
+
+
 BROKEN = {
   four_dimensional: 'has shape (24, 24, 6, 2)',
   not_numbers: '1 of 3456 voxels are NaN',
   truncated: 'cannot be read, truncated',
   constant: 'is empty, every voxel is 7',
   not_a_volume: 'has no NIfTI header',
+  damaged_gzip: 'cannot be read',
 }
 
 
