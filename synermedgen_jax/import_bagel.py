@@ -109,7 +109,7 @@ def _import(source: Path, output: Path, dtype: np.dtype) -> None:
 
 
 def main() -> None:
-  source, dtype = Path(_SOURCE.value), jnp.dtype(_DTYPE.value)
+  source, dtype = local_path('source', _SOURCE.value), jnp.dtype(_DTYPE.value)
   if _DRY_RUN.value:
     _dry_run(source, dtype)
   elif not _OUTPUT.value:

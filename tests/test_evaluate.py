@@ -135,6 +135,12 @@ def test_all_questions_are_about_test_subjects(workdir):
   # Five pictures a question of CTS, four of MI, two and more of TIA.
   assert [q['task'] for q in asked] == ['cts'] * 6 + ['mi'] * 6 + ['tia'] * 6
   assert len(images) == sum(len(q['images']) for q in asked) >= 6 * (5 + 4 + 2)
+  for question in asked:
+    labels = {'cts': ['', *'ABCD'], 'mi': [*'ABCD'], 'tia': ['first', 'second']}
+    assert question['letters'] == labels[question['task']]
+    options = [line[-2:] for line in question['question'].splitlines()[1:]]
+    letters = [' A', ' B', ' C', ' D'] if question['task'] == 'tia' else []
+    assert options == letters
   slices = shown(images)
   assert {ref.case for ref in slices} == {'case5', 'case6'}
   assert {ref.index for ref in slices} <= set(USABLE)

@@ -20,6 +20,7 @@ from commands import ROOT, assert_refused
 from synermedgen_jax.core import modalities
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.evaluation import metrics, synthesisers
+from synermedgen_jax.evaluation.lines import comparison_lines
 from synermedgen_jax.slices import public_datasets, workers
 from synermedgen_jax.tasks import registry
 from synermedgen_jax.training import objectives
@@ -155,6 +156,15 @@ def test_the_routes_of_the_modality_are_synthesised(measured):
   assert result['synthesis'].keys() == routes
   assert result['synthesis']['pelvis_ct_to_us']['unit'] == 'a.u.'
   assert all(route in out for route in routes)
+
+
+def test_the_routes_of_the_modality_are_compared_apart_from_the_22(project):
+  compared = {line.title: line.routes for line in comparison_lines()}
+  assert compared['SSIM, other routes'] == (
+    'pelvis_ct_to_us',
+    'pelvis_us_to_ct',
+  )
+  assert len(compared['SSIM, 22 routes']) == 22
 
 
 def test_the_metric_has_a_value_a_definition_and_a_column(measured):

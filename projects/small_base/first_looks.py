@@ -23,7 +23,13 @@ from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.slices.store import Case, SliceStore
-from synermedgen_jax.tasks.example import Example, SliceRef, text, vit_image
+from synermedgen_jax.tasks.example import (
+  Example,
+  SliceRef,
+  label,
+  text,
+  vit_image,
+)
 
 _STORE = flags.DEFINE_string('store', None, 'Slice store.', required=True)
 _WEIGHTS = flags.DEFINE_string(
@@ -41,7 +47,7 @@ def _question(
   for letter in questions.LETTERS:
     case = cases[rng.integers(len(cases))]
     index = int(rng.choice(case.usable))
-    spans += [vit_image(SliceRef(case.id, modality, index)), text(letter)]
+    spans += [vit_image(SliceRef(case.id, modality, index)), label(letter)]
   return Example('style', tuple(spans))
 
 
@@ -66,8 +72,8 @@ def main(_) -> None:
     counts[modality.label] = [words[style] for style in styles.NAMES]
   taken = linear_sum_assignment(list(counts.values()), maximize=True)[1]
   rows = [('', *styles.NAMES, 'starts as')]
-  for (label, row), style in zip(counts.items(), taken, strict=True):
-    rows.append((label, *map(str, row), styles.NAMES[style]))
+  for (name, row), style in zip(counts.items(), taken, strict=True):
+    rows.append((name, *map(str, row), styles.NAMES[style]))
   print(align(rows))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from synermedgen_jax.core.modalities import ROUTES
+from synermedgen_jax.core.modalities import ROUTES, all_routes
 from synermedgen_jax.tasks.registry import Task, asked_tasks
 
 
@@ -56,7 +56,15 @@ _ROUTE_LINES = (
 
 def comparison_lines() -> tuple[Line, ...]:
   """The numbers of a comparison: SSIM over routes, then one per asked task."""
-  return (*_ROUTE_LINES, *map(_task_line, asked_tasks()))
+  registered = tuple(r.name for r in all_routes() if r.name not in _ALL)
+  other = Line(
+    'ssim_other',
+    'SSIM, other routes',
+    registered,
+    definition=f'{_SSIM}routes of other modalities or cohorts.',
+  )
+  others = (other,) if registered else ()
+  return (*_ROUTE_LINES, *others, *map(_task_line, asked_tasks()))
 
 
 def _task_line(task: Task) -> Line:

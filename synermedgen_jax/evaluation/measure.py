@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,17 +34,12 @@ from synermedgen_jax.inference.answering import Answerer
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.input.pipeline import slice_reader
 from synermedgen_jax.slices.store import Case, SliceStore
-from synermedgen_jax.tasks import prompts
-from synermedgen_jax.tasks.example import Example, SliceRef
+from synermedgen_jax.tasks.example import Example, ImageRef
 from synermedgen_jax.tasks.pairs import Pool
 from synermedgen_jax.tasks.registry import asked_tasks
 from synermedgen_jax.training.objectives import OBJECTIVES
 
 PARTS = ('understanding', 'synthesis')
-# Text spans that label the image before them.
-_LABELS = (*prompts.LETTERS, prompts.TIA_SOURCE, prompts.TIA_TARGET)
-
-Image = Float[np.ndarray, 'h w']
 
 
 class MeasureError(UserError):
@@ -240,38 +235,35 @@ def _ask(
         subjects.answers_of(record, shown, i)
       )
       if i < settings.pictures:
-        question, labels, shown_images = _picture(example, read)
-        indices = list(range(len(images), len(images) + len(shown_images)))
-        images += shown_images
-        pictured.append(
-          record | {'question': question, 'images': indices, 'letters': labels}
-        )
+        picture, refs = _picture(example)
+        indices = list(range(len(images), len(images) + len(refs)))
+        pictured.append(record | picture | {'images': indices})
+        images += map(read, refs)
   scores = understanding.score(records)
   by_subject = {
     task: {'chance': score['chance'], 'answers': answers_by_task[task]}
     for task, score in scores['understanding'].items()
   }
-  return Answered(scores, by_subject, pictured, np.stack(images))
+  shown = np.stack(images) if images else np.zeros((0, 0, 0), np.float32)
+  return Answered(scores, by_subject, pictured, shown)
 
 
-def _picture(
-  example: Example, read: Callable[[SliceRef], Image]
-) -> tuple[str, list[str], list[Image]]:
-  """A question's text, its images, and the label of each; '' = no label."""
-  lines, labels, images = [], [], []
+def _picture(example: Example) -> tuple[dict[str, Any], list[ImageRef]]:
+  """The texts of a question and the labels of its images, and the images."""
+  question, images, labels = [], [], []
   after_image = False
   for span in example.prompt.spans:
     if span.kind != 'text':
-      images.append(read(span.image))
+      images.append(span.image)
       labels.append('')
-    elif after_image and span.text in _LABELS:
+    elif span.is_label and after_image:
       labels[-1] = span.text
-    elif lines and span.text in prompts.LETTERS:  # of the option before it
-      lines[-1] += f' {span.text}'
+    elif span.is_label and question:
+      question[-1] += f' {span.text}'
     else:
-      lines.append(span.text)
+      question.append(span.text)
     after_image = span.kind != 'text'
-  return '\n'.join(lines), labels, images
+  return {'question': '\n'.join(question), 'letters': labels}, images
 
 
 def _route_pairs(

@@ -10,7 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.tasks.example import Example, SliceRef, text, vit_image
+from synermedgen_jax.tasks.example import (
+  Example,
+  SliceRef,
+  label,
+  text,
+  vit_image,
+)
 from synermedgen_jax.tasks.pairs import Pair, Pool
 from synermedgen_jax.tasks.prompts import LETTERS
 
@@ -57,7 +63,7 @@ def build(pair: Pair, pool: Pool, rng: np.random.Generator) -> Example:
   ]
   for letter, candidate in zip(LETTERS, candidates, strict=True):
     spans.append(vit_image(SliceRef(case.id, route.target, candidate)))
-    spans.append(text(letter))
+    spans.append(label(letter))
   spans.append(text(answer, has_loss=True))
   return Example('cts', tuple(spans), answer, route)
 

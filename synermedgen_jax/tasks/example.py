@@ -52,12 +52,15 @@ class Span:
     image: the slice or picture that an image span shows.
     has_loss: the model learns to produce this span: an answer's tokens, or a
       noised image's velocity.
+    is_label: the text names the span before it, as the letter of a panel or of
+      an option does. Reports show it with that span; the model reads text.
   """
 
   kind: Kind
   text: str = ''
   image: ImageRef | None = None
   has_loss: bool = False
+  is_label: bool = False
 
   def __post_init__(self):
     if self.kind not in ('text', 'vit_image', 'vae_image'):
@@ -70,6 +73,8 @@ class Span:
       )
     if self.kind == 'vit_image' and self.has_loss:
       raise ValueError(f'The model never produces ViT images: got {self}.')
+    if self.is_label and (not is_text or self.has_loss):
+      raise ValueError(f'A label is a text without loss: got {self}.')
 
   @property
   def mode(self) -> Mode:
@@ -82,6 +87,11 @@ class Span:
 def text(words: str, has_loss: bool = False) -> Span:
   """A text span; with `has_loss`, an answer."""
   return Span('text', text=words, has_loss=has_loss)
+
+
+def label(words: str) -> Span:
+  """A text span that names the span before it."""
+  return Span('text', text=words, is_label=True)
 
 
 def vit_image(image: ImageRef) -> Span:

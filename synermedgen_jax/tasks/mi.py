@@ -10,7 +10,13 @@ import numpy as np
 
 from synermedgen_jax.core.modalities import Modality, confusable_groups
 from synermedgen_jax.tasks import prompts
-from synermedgen_jax.tasks.example import Example, SliceRef, text, vit_image
+from synermedgen_jax.tasks.example import (
+  Example,
+  SliceRef,
+  label,
+  text,
+  vit_image,
+)
 from synermedgen_jax.tasks.pairs import Pair, Pool
 from synermedgen_jax.tasks.prompts import LETTERS, Prompts
 
@@ -96,7 +102,7 @@ def ask(
   spans = [text(wordings.draw_mi(rng))]
   for letter, (case, modality, index) in zip(LETTERS, panels, strict=False):
     spans.append(vit_image(SliceRef(case.id, modality, index)))
-    spans.append(text(letter))
+    spans.append(label(letter))
   answer = prompts.mi_answer([modality for _, modality, _ in panels])
   spans.append(text(answer, has_loss=True))
   return Example('mi', tuple(spans), answer)
@@ -115,6 +121,6 @@ def parse_answer(answer: str, n: int = 4) -> list[str]:
   """
   labels = '|'.join(re.escape(modality.label) for modality in Modality)
   given = {}
-  for letter, label in re.findall(rf'\b([{LETTERS}]) ({labels})(?!\S)', answer):
-    given.setdefault(letter, label)
+  for letter, name in re.findall(rf'\b([{LETTERS}]) ({labels})(?!\S)', answer):
+    given.setdefault(letter, name)
   return [given.get(letter, '') for letter in LETTERS[:n]]

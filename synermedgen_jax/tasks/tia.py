@@ -8,7 +8,13 @@ from __future__ import annotations
 import numpy as np
 
 from synermedgen_jax.core.modalities import ROUTES, Route
-from synermedgen_jax.tasks.example import Example, SliceRef, text, vit_image
+from synermedgen_jax.tasks.example import (
+  Example,
+  SliceRef,
+  label,
+  text,
+  vit_image,
+)
 from synermedgen_jax.tasks.pairs import Pair, Pool
 from synermedgen_jax.tasks.prompts import LETTERS, TIA_SOURCE, TIA_TARGET
 
@@ -27,13 +33,13 @@ def build(pair: Pair, pool: Pool, rng: np.random.Generator) -> Example:
   answer = LETTERS[routes.index(route)]
   spans = [
     vit_image(SliceRef(case.id, route.source, index)),
-    text(TIA_SOURCE),
+    label(TIA_SOURCE),
     vit_image(SliceRef(case.id, route.target, index)),
-    text(TIA_TARGET),
+    label(TIA_TARGET),
     text(pool.prompts.draw_tia(rng)),
   ]
   for letter, option in zip(LETTERS, routes, strict=True):
-    spans += [text(pool.prompts.draw_description(option, rng)), text(letter)]
+    spans += [text(pool.prompts.draw_description(option, rng)), label(letter)]
   spans.append(text(answer, has_loss=True))
   return Example('tia', tuple(spans), answer, route)
 

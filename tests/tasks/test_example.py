@@ -36,10 +36,12 @@ def test_mode_follows_kind_and_loss(span, mode):
     {'kind': 'vit_image'},
     {'kind': 'vae_image', 'text': 'words', 'image': REF},
     {'kind': 'vit_image', 'image': REF, 'has_loss': True},
+    {'kind': 'vit_image', 'image': REF, 'is_label': True},
+    {'kind': 'text', 'text': 'A', 'has_loss': True, 'is_label': True},
   ],
 )
 def test_a_span_that_makes_no_sense_is_refused(fields):
-  with pytest.raises(ValueError, match=r'span|ViT'):
+  with pytest.raises(ValueError, match=r'span|ViT|label'):
     Span(**fields)
 
 

@@ -22,6 +22,7 @@ from synermedgen_jax.tasks import prompts
 from synermedgen_jax.tasks.example import (
   Example,
   Span,
+  label,
   text,
   vae_image,
   vit_image,
@@ -115,7 +116,7 @@ def view(
     text(prompts.SHORT.cts[0].format(source=source, target=target)),
   ]
   for letter, candidate in zip(LETTERS, views, strict=True):
-    spans += [vit_image(View(*candidate, target)), text(letter)]
+    spans += [vit_image(View(*candidate, target)), label(letter)]
   spans.append(text(answer, has_loss=True))
   return Example('view', tuple(spans), answer)
 
@@ -135,7 +136,7 @@ def style(scenes: Scenes, rng: np.random.Generator) -> Example:
   panels = [panels[i] for i in rng.permutation(n)]
   spans: list[Span] = [text(STYLE_QUESTION)]
   for letter, panel in zip(LETTERS, panels, strict=True):
-    spans += [vit_image(panel), text(letter)]
+    spans += [vit_image(panel), label(letter)]
   answer = ' '.join(
     f'{letter} {panel.style}'
     for letter, panel in zip(LETTERS, panels, strict=True)
@@ -163,14 +164,14 @@ def change(scenes: Scenes, rng: np.random.Generator) -> Example:
   answer = LETTERS[options.index((source, target))]
   spans: list[Span] = [
     vit_image(View(scene, index, source)),
-    text(prompts.TIA_SOURCE),
+    label(prompts.TIA_SOURCE),
     vit_image(View(scene, index, target)),
-    text(prompts.TIA_TARGET),
+    label(prompts.TIA_TARGET),
     text(prompts.SHORT.tia[0]),
   ]
   for letter, option in zip(LETTERS, options, strict=True):
     template = str(rng.choice(prompts.SHORT.descriptions))
-    spans += [text(_format(template, scene, *option)), text(letter)]
+    spans += [text(_format(template, scene, *option)), label(letter)]
   spans.append(text(answer, has_loss=True))
   return Example('change', tuple(spans), answer)
 
