@@ -56,15 +56,13 @@ _ROUTE_LINES = (
 
 def comparison_lines() -> tuple[Line, ...]:
   """The numbers of a comparison: SSIM over routes, then one per asked task."""
-  registered = tuple(r.name for r in all_routes() if r.name not in _ALL)
   other = Line(
     'ssim_other',
     'SSIM, other routes',
-    registered,
-    definition=f'{_SSIM}routes of other modalities or cohorts.',
+    tuple(r.name for r in all_routes() if r.name not in _ALL),
+    definition=f'{_SSIM}routes of other regions or modalities.',
   )
-  others = (other,) if registered else ()
-  return (*_ROUTE_LINES, *others, *map(_task_line, asked_tasks()))
+  return (*_ROUTE_LINES, other, *map(_task_line, asked_tasks()))
 
 
 def _task_line(task: Task) -> Line:
