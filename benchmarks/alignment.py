@@ -20,7 +20,8 @@ from absl import flags
 from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.core.modalities import Region
 from synermedgen_jax.slices import alignment
-from synermedgen_jax.slices.datasets import csv_cases, folder_cases
+from synermedgen_jax.slices.datasets import folder_cases
+from synermedgen_jax.slices.tables import csv_cases
 from synermedgen_jax.slices.volumes import Volume, read_volume
 from synermedgen_jax.slices.windows import choose_window
 

@@ -3,11 +3,26 @@
 The sizes are so small that the figures themselves mean nothing.
 """
 
+import ast
+import importlib
 import json
 import re
 
 import pytest
-from commands import printed
+from commands import ROOT, printed
+
+
+@pytest.mark.parametrize(
+  'path', sorted((ROOT / 'benchmarks').rglob('*.py')), ids=lambda p: p.stem
+)
+def test_what_a_benchmark_imports_exists(path):
+  """Without running it: its flags would stay defined in this process."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.ImportFrom) and node.module.startswith('synermed'):
+      module = importlib.import_module(node.module)
+      for name in (alias.name for alias in node.names):
+        if not hasattr(module, name):
+          importlib.import_module(f'{node.module}.{name}')
 
 
 @pytest.mark.slow

@@ -12,8 +12,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+import nibabel as nib
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from scipy import fft
 
 from synermedgen_jax.slices.grids import Grid, resample
@@ -87,37 +88,29 @@ def search(
   step = _step(fixed, moving)
   origin = np.minimum(fixed.corners.min(0), moving.corners.min(0))
   a, b = (
-    _binned(volume, window, step, origin)
+    _binned(_averaged(window.clip(volume), step), step, origin)
     for volume, window in zip((fixed, moving), windows, strict=True)
   )
-  # Every orientation fits into this shape.
-  longest = max(b.codes.shape)
-  shape = tuple(
-    fft.next_fast_len(n + longest, real=True) for n in a.codes.shape
+  offset = b.first - a.first
+  overlap = np.minimum(a.codes.shape, offset + b.codes.shape) - np.maximum(
+    offset, 0
   )
-  spectra = fft.rfftn(_indicators(a.codes, a.measured), shape, axes=(1, 2, 3))
-  voxels = min(a.measured.sum(), b.measured.sum())
-
-  def scores(codes, measured) -> Float[np.ndarray, 'x y z']:
-    other = fft.rfftn(_indicators(codes, measured), shape, axes=(1, 2, 3))
-    return _information(spectra, other, shape) / voxels
-
-  zero = tuple((b.first - a.first) % np.array(shape))
-  as_is = scores(b.codes, b.measured)
-  best = np.unravel_index(as_is.argmax(), shape)
-  unmoved = float(as_is[zero])
-  shift = (np.array(zero) - np.array(best)) * step
-  extent = np.array(shape) * step
-  shift = (shift + extent / 2) % extent - extent / 2
-  same = Placement(tuple(shift.tolist()), '', float(as_is[best]), unmoved, step)
+  correlator = _Correlator.of(a, max(b.codes.shape), overlap)
+  first, scores = correlator.scores(b.codes, b.measured, overlap)
+  best = np.unravel_index(scores.argmax(), scores.shape)
+  unmoved = float(scores[tuple(offset - first)])
+  shift = (offset - first - best) * step
+  same = Placement(
+    tuple(shift.tolist()), '', float(scores[best]), unmoved, step
+  )
   other = same
-  if voxels >= _LEAST_VOXELS:
+  if min(a.measured.sum(), b.measured.sum()) >= _LEAST_VOXELS:
     for name, axes, turns in _orientations():
       codes, measured = (
         np.rot90(x, turns, axes) if turns else np.flip(x, axes)
         for x in (b.codes, b.measured)
       )
-      score = float(scores(codes, measured).max())
+      score = float(correlator.scores(codes, measured)[1].max())
       if not other.orientation or score > other.score:
         other = Placement((0.0, 0.0, 0.0), name, score, unmoved, step)
   return same, other
@@ -132,8 +125,27 @@ def _step(fixed: Volume, moving: Volume) -> float:
   return max(_FINEST_MM, (larger / _VOXELS) ** (1 / 3))
 
 
+def _averaged(volume: Volume, step: float) -> Volume:
+  """Averages blocks of voxels if they are much smaller than the grid's.
+
+  Averaging before the filter of `resample` takes a fraction of its time.
+  """
+  counts = np.maximum(step // (2 * volume.spacing), 1).astype(int)
+  shape = np.array(volume.data.shape) // counts
+  if (counts == 1).all() or (shape < 2).any():
+    return volume
+  a, b, c = shape * counts
+  blocks = volume.data[:a, :b, :c].reshape(
+    *(n for pair in zip(shape, counts, strict=True) for n in pair)
+  )
+  affine = volume.affine @ nib.affines.from_matvec(
+    np.diag(counts), (counts - 1) / 2
+  )
+  return Volume(blocks.mean((1, 3, 5), dtype=np.float32), affine)
+
+
 def _binned(
-  volume: Volume, window: Window, step: float, origin: Float[np.ndarray, ' 3']
+  volume: Volume, step: float, origin: Float[np.ndarray, ' 3']
 ) -> _Binned:
   """Samples a volume and sorts its values into bins of equal population.
 
@@ -145,9 +157,7 @@ def _binned(
   affine = np.diag([step, step, step, 1.0])
   affine[:3, 3] = origin + first * step
   shape = np.ceil((high - affine[:3, 3]) / step).astype(int) + 1
-  sampled = resample(
-    window.clip(volume), Grid(tuple(shape.tolist()), affine), fill=np.nan
-  )
+  sampled = resample(volume, Grid(tuple(shape.tolist()), affine), fill=np.nan)
   measured = ~np.isnan(sampled)
   values = sampled[measured]
   lowest = float(values.min(initial=np.inf))
@@ -162,31 +172,99 @@ def _binned(
   return _Binned(codes.astype(np.int32), measured, first)
 
 
-def _indicators(codes, measured) -> Float[np.ndarray, 'bins x y z']:
-  """One array per bin: 1 where a measured voxel has that bin."""
-  return np.stack(
-    [((codes == i) & measured).astype(np.float32) for i in range(_BINS)]
-  )
+@dataclasses.dataclass(frozen=True)
+class _Correlator:
+  """Scores shifts of a volume against a fixed one.
+
+  Only shifts are scored at which half of the smaller volume overlaps along each
+  axis. Transforms can then be shorter than the sum of both volumes.
+
+  Attributes:
+    fixed: the fixed volume.
+    shape: lengths of the transforms.
+    spectra: transforms of the indicators of its bins.
+  """
+
+  fixed: _Binned
+  shape: tuple[int, ...]
+  spectra: Complex[np.ndarray, 'bins x y z']
+
+  @classmethod
+  def of(
+    cls, fixed: _Binned, longest: int, overlap: Int[np.ndarray, ' 3']
+  ) -> _Correlator:
+    """For volumes of at most `longest` voxels along each axis.
+
+    Args:
+      fixed: the fixed volume.
+      longest: most voxels of the other volume along an axis.
+      overlap: least overlap to score; see `scores`.
+    """
+    size = np.array(fixed.codes.shape)
+    lengths = size + longest - np.minimum(_half(size, longest), overlap)
+    shape = tuple(fft.next_fast_len(int(n), real=True) for n in lengths)
+    return cls(fixed, shape, _spectra(fixed.codes, fixed.measured, shape))
+
+  def scores(
+    self, codes, measured, overlap: Int[np.ndarray, ' 3'] | None = None
+  ) -> tuple[Int[np.ndarray, ' 3'], Float[np.ndarray, 'x y z']]:
+    """Scores every shift of the volume with these bins.
+
+    Args:
+      codes: bin of every voxel.
+      measured: voxels inside the volume.
+      overlap: voxels along each axis that shifts may overlap by if that is less
+        than half of the smaller volume; None = half.
+
+    Returns:
+      The first shift, which is the position of the volume's first voxel in the
+      fixed one, and the scores of the shifts from there on.
+    """
+    fixed, size = np.array(self.fixed.codes.shape), np.array(codes.shape)
+    least = _half(fixed, size)
+    if overlap is not None:
+      least = np.minimum(least, overlap)
+    first, last = least - size, fixed - least
+    shifts = np.ix_(
+      *(
+        np.arange(low, high + 1) % length
+        for low, high, length in zip(first, last, self.shape, strict=True)
+      )
+    )
+    spectra = np.conj(_spectra(codes, measured, self.shape))
+    voxels = min(self.fixed.measured.sum(), measured.sum())
+    joint = np.empty((_BINS, _BINS, *(last - first + 1)), np.float32)
+    for i, j in np.ndindex(_BINS, _BINS):
+      counts = fft.irfftn(self.spectra[i] * spectra[j], self.shape)
+      joint[i, j] = counts[shifts]
+    return first, _information(np.maximum(joint, 0)) / voxels
 
 
-def _information(a, b, shape) -> Float[np.ndarray, 'x y z']:
-  """Mutual information times the overlapping voxels, for every shift."""
+def _half(a, b) -> Int[np.ndarray, ' 3']:
+  """Half of the smaller size along each axis, rounded up."""
+  return (np.minimum(a, b) + 1) // 2
+
+
+def _spectra(codes, measured, shape) -> Complex[np.ndarray, 'bins x y z']:
+  """One transform per bin, of the voxels that have it."""
+  indicators = [((codes == i) & measured) for i in range(_BINS)]
+  return fft.rfftn(np.stack(indicators).astype(np.float32), shape, (1, 2, 3))
+
+
+def _information(
+  joint: Float[np.ndarray, 'bins bins x y z'],
+) -> Float[np.ndarray, 'x y z']:
+  """Mutual information times the number of overlapping voxels."""
 
   def entropy_sum(counts: np.ndarray) -> np.ndarray:
     return counts * np.log(np.maximum(counts, 1e-3))
 
-  def correlate(x, y):
-    return np.maximum(fft.irfftn(x * np.conj(y), shape), 0)
-
-  # Sums of bins are marginals: fewer transforms than adding up joint counts.
-  all_a, all_b = a.sum(0), b.sum(0)
-  total = entropy_sum(correlate(all_a, all_b))
-  for i in range(_BINS):
-    total -= entropy_sum(correlate(a[i], all_b))
-    total -= entropy_sum(correlate(all_a, b[i]))
-    for j in range(_BINS):
-      total += entropy_sum(correlate(a[i], b[j]))
-  return total
+  return (
+    entropy_sum(joint).sum((0, 1))
+    - entropy_sum(joint.sum(0)).sum(0)
+    - entropy_sum(joint.sum(1)).sum(0)
+    + entropy_sum(joint.sum((0, 1)))
+  )
 
 
 def _orientations() -> Iterator[tuple[str, tuple[int, ...], int]]:
