@@ -199,13 +199,13 @@ def test_a_missing_reference_is_refused(tmp_path):
 def test_what_is_no_such_file_is_refused(tmp_path):
   path = subject_files.write(tmp_path, 'stage2')
   whole = json.loads(path.read_text())
-  for content, said in (
+  for content, message in (
     ('{', 'cannot be read'),
     (json.dumps(whole | {'version': 9}), 'has version 9'),
     (json.dumps(whole | {'subjects': {}}), "missing or invalid: 'brain.a'"),
   ):
     path.write_text(content)
-    assert_refused(compare(tmp_path), str(path), said)
+    assert_refused(compare(tmp_path), str(path), message)
 
 
 def test_without_a_study_arms_are_the_workdirs_by_name(tmp_path):
@@ -229,7 +229,7 @@ def test_without_a_study_the_reference_has_to_be_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('content', 'said'),
+  ('content', 'message'),
   [
     ('{', 'is not a study'),
     ('{"arm": {}}', "unexpected keyword argument 'arm'"),
@@ -240,8 +240,8 @@ def test_without_a_study_the_reference_has_to_be_named(tmp_path):
     ),
   ],
 )
-def test_a_file_that_is_no_study_is_refused(tmp_path, content, said):
+def test_a_file_that_is_no_study_is_refused(tmp_path, content, message):
   path = tmp_path / 'study.json'
   path.write_text(content)
   result = commands.run('compare', f'--runs={tmp_path}', f'--study={path}')
-  assert_refused(result, str(path), said)
+  assert_refused(result, str(path), message)

@@ -332,16 +332,16 @@ def test_a_synthetic_ct_is_scored_as_synthrad2023_does(nano_runs, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('flags', 'said'),
+  ('flags', 'message'),
   [
     (['--slices=2'], '--synthrad2023: scores need all slices of a volume'),
     ([], 'has no body voxel at least 3 voxels from every face'),
   ],
 )
-def test_synthrad2023_needs_whole_volumes(nano_runs, tmp_path, flags, said):
+def test_synthrad2023_needs_whole_volumes(nano_runs, tmp_path, flags, message):
   workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
   assert_refused(
-    evaluate(workdir, '--parts=synthesis', '--synthrad2023', *flags), said
+    evaluate(workdir, '--parts=synthesis', '--synthrad2023', *flags), message
   )
 
 
@@ -397,10 +397,10 @@ REFUSED = {
 
 @pytest.mark.parametrize('kind', REFUSED)
 def test_what_cannot_be_measured_is_refused(nano_runs, tmp_path, kind):
-  flags, said = REFUSED[kind]
+  flags, message = REFUSED[kind]
   stage = 'autoencoder' if kind == 'autoencoder' else 'stage2'
   workdir = shutil.copytree(nano_runs / stage, tmp_path / stage)
-  assert_refused(evaluate(workdir, *flags), said)
+  assert_refused(evaluate(workdir, *flags), message)
   assert not (workdir / 'evaluation').exists()
 
 

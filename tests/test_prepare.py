@@ -78,7 +78,7 @@ def folder_args(root, *more):
   return '--dataset=folder', f'--root={root}', '--region=pelvis', *more
 
 
-def assert_refused(result, *said):
+def assert_refused(result, *message):
   """A non-zero exit, one `Error:` line that says why, and no traceback."""
   code, _, err = result
   assert code not in (0, None)
@@ -86,7 +86,7 @@ def assert_refused(result, *said):
   assert len(errors) == 1, err
   assert errors[0].startswith('Error: ')
   assert 'Traceback' not in err
-  for words in said:
+  for words in message:
     assert words in errors[0]
 
 
@@ -282,7 +282,7 @@ def test_store_is_not_finished_when_every_subject_is_bad(tmp_path, prepare):
 
 
 @pytest.mark.parametrize(
-  ('args', 'said'),
+  ('args', 'message'),
   [
     (['--dataset=folder', '--root=none', '--region=brain'], 'no such folder'),
     (['--dataset=csv', '--root=none.csv'], 'none.csv: no such file'),
@@ -293,12 +293,12 @@ def test_store_is_not_finished_when_every_subject_is_bad(tmp_path, prepare):
     ),
   ],
 )
-def test_wrong_arguments_are_refused(prepare, args, said):
-  assert_refused(prepare(*args), said)
+def test_wrong_arguments_are_refused(prepare, args, message):
+  assert_refused(prepare(*args), message)
 
 
 @pytest.mark.parametrize(
-  ('flag', 'said'),
+  ('flag', 'message'),
   [
     ('--canvas=0', '--canvas=0: 0 is not a positive integer'),
     ('--canvas=100000', '--canvas=100000: a slice would take 40,000,000,000 b'),
@@ -308,10 +308,10 @@ def test_wrong_arguments_are_refused(prepare, args, said):
   ],
 )
 def test_values_that_cannot_work_are_refused_before_any_work(
-  tmp_path, prepare, flag, said
+  tmp_path, prepare, flag, message
 ):
   args = folder_args(study(tmp_path / 'in', 2), '--holdout', flag)
-  assert_refused(prepare(*args), said)
+  assert_refused(prepare(*args), message)
   assert not (tmp_path / 'store').exists()
 
 

@@ -88,8 +88,8 @@ def _confusion(parts: Sequence[Part], labels: Sequence[str]) -> dict[str, Any]:
   """Counts pairs of a right and a given answer.
 
   Returns:
-    {'truth': the right labels, 'said': the right or given labels and then
-    `UNREAD`, 'counts': one row per label of `truth`, one column per `said`}.
+    {'truth': the right labels, 'given': the right or given labels and then
+    `UNREAD`, 'counts': one row per label of `truth`, one column per `given`}.
   """
   counts = collections.Counter(parts)
   asked = {right for right, _ in counts}
@@ -98,7 +98,7 @@ def _confusion(parts: Sequence[Part], labels: Sequence[str]) -> dict[str, Any]:
   columns = [label for label in labels if label in given]
   return {
     'truth': rows,
-    'said': [*columns, UNREAD],
+    'given': [*columns, UNREAD],
     'counts': [
       [counts[row, column] for column in [*columns, '']] for row in rows
     ],

@@ -247,10 +247,10 @@ def confusion_picture(task: str, confusion: Mapping[str, Any]) -> Figure:
 
   Args:
     task: a name in `tasks.registry`.
-    confusion: {truth, said, counts}, see `understanding.score`.
+    confusion: {truth, given, counts}, see `understanding.score`.
   """
   counts = np.array(confusion['counts'], int)
-  truth, given = confusion['truth'], confusion['said']
+  truth, given = confusion['truth'], confusion['given']
   share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
   figure = Figure(
     figsize=(0.62 * len(given) + 2.4, 0.5 * len(truth) + 1.7),

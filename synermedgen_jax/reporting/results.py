@@ -229,7 +229,7 @@ _SUMMARY = {
   'better_baseline': str,
 }
 _TASK = {'accuracy': float, 'chance': float, 'count': int}
-_CONFUSION = {'truth': list, 'said': list, 'counts': list}
+_CONFUSION = {'truth': list, 'given': list, 'counts': list}
 
 
 def _check_metrics(path: Path, metrics: Mapping[str, Any]) -> None:

@@ -16,9 +16,9 @@ def answers(task, answer, prediction, subjects):
   return {a['subject']: (a['right'], a['asked']) for a in found}
 
 
-@pytest.mark.parametrize(('said', 'right'), [('B', 1), ('A', 0), ('', 0)])
-def test_a_letter_is_right_or_not(said, right):
-  assert answers('cts', 'B', said, ['x'] * 5) == {'x': (right, 1)}
+@pytest.mark.parametrize(('given', 'right'), [('B', 1), ('A', 0), ('', 0)])
+def test_a_letter_is_right_or_not(given, right):
+  assert answers('cts', 'B', given, ['x'] * 5) == {'x': (right, 1)}
 
 
 def test_panels_count_for_whom_they_show():

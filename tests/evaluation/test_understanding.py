@@ -11,9 +11,9 @@ def record(task, answer, prediction):
   return {'task': task, 'answer': answer, 'prediction': prediction}
 
 
-def mi(truth, said):
-  """A question of MI; `said` is modalities, or the words of an answer."""
-  words = said if isinstance(said, str) else prompts.mi_answer(said)
+def mi(truth, given):
+  """A question of MI; `given` is modalities, or the words of an answer."""
+  words = given if isinstance(given, str) else prompts.mi_answer(given)
   return record('mi', prompts.mi_answer(truth), words)
 
 
@@ -44,7 +44,7 @@ def test_an_answer_without_a_letter_is_refused_and_not_matched_by_nothing():
 
 
 def test_letters_are_scored_against_one_in_four():
-  records = [record('tia', 'A', said) for said in ('A', 'A', 'B', '')]
+  records = [record('tia', 'A', given) for given in ('A', 'A', 'B', '')]
   assert understanding.score(records) == {
     'understanding': {'tia': {'accuracy': 0.5, 'chance': 0.25, 'count': 4}}
   }
@@ -85,7 +85,7 @@ def test_the_confusion_has_a_row_per_truth_and_unread_last():
   found = understanding.score(records)['understanding']['mi']
   assert found['confusion'] == {
     'truth': ['CT', 'PET', 'T1 (MRI)'],
-    'said': ['CT', 'PET', 'T1 (MRI)', 'MRI', 'unread'],
+    'given': ['CT', 'PET', 'T1 (MRI)', 'MRI', 'unread'],
     'counts': [[2, 0, 0, 1, 0], [0, 2, 0, 0, 1], [0, 0, 0, 1, 1]],
   }
 

@@ -299,7 +299,7 @@ def test_every_panel_of_mi_says_what_it_was_taken_for():
 
 
 @pytest.mark.parametrize(
-  ('said', 'shown'),
+  ('given', 'shown'),
   [
     ('', '(empty)'),
     ('A ' * 200, 30 * 'A ' + '\n'),
@@ -307,8 +307,8 @@ def test_every_panel_of_mi_says_what_it_was_taken_for():
   ],
   ids=['empty', 'endless', 'markup'],
 )
-def test_any_prediction_is_shown_within_the_picture(said, shown):
-  figure = pictures.understanding_picture([cts(said)])
+def test_any_prediction_is_shown_within_the_picture(given, shown):
+  figure = pictures.understanding_picture([cts(given)])
   figure.draw_without_rendering()
   (words,) = (
     text for text in figure.findobj(Text) if ' model: ' in text.get_text()
@@ -426,7 +426,7 @@ def test_only_wins_are_marked():
 def test_the_confusion_is_coloured_by_share_and_says_counts():
   confusion = {
     'truth': ['CT', 'PET'],
-    'said': ['CT', 'PET', 'unread'],
+    'given': ['CT', 'PET', 'unread'],
     'counts': [[6, 2, 0], [0, 0, 0]],
   }
   figure = charts.confusion_picture('mi', confusion)

@@ -27,7 +27,7 @@ def anatomy(seed=0):
 
 
 def pair(mm, axes='RAS'):
-  """A body, and another contrast of it that is said to lie `mm` off."""
+  """A body, and another contrast of it that is placed `mm` off."""
   body = anatomy()
   other = np.where(body > 0, 1 - 0.7 * body**2, 0).astype(np.float32)
   spacing, origin = (3, 3, 4), np.array((-60, 20, 100))

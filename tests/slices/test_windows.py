@@ -150,7 +150,7 @@ def test_windows_are_read_from_a_flag():
 
 
 @pytest.mark.parametrize(
-  ('text', 'said'),
+  ('text', 'message'),
   [
     ('ct', "'ct': expected modality:low:high"),
     ('ct:0', 'expected modality:low:high'),
@@ -159,8 +159,8 @@ def test_windows_are_read_from_a_flag():
     ('ct:5:5', 'low < high'),
   ],
 )
-def test_a_window_that_makes_no_sense_is_refused(text, said):
-  with pytest.raises(ValueError, match=said):
+def test_a_window_that_makes_no_sense_is_refused(text, message):
+  with pytest.raises(ValueError, match=message):
     parse_windows(text)
 
 
