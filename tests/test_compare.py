@@ -45,10 +45,10 @@ def page(root):
 
 
 def section(page, title):
-  (found,) = re.findall(
+  (actual,) = re.findall(
     rf'^## {re.escape(title)}.*?\n(.*?)(?=^## |\Z)', page, re.M | re.S
   )
-  return found
+  return actual
 
 
 def cells(text, name):

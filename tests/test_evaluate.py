@@ -64,12 +64,12 @@ def shown(images):
 
 
 def test_understanding_has_accuracy_chance_and_count(metrics):
-  found = metrics['understanding']
-  assert found.keys() == {'cts', 'mi', 'tia'}
+  result = metrics['understanding']
+  assert result.keys() == {'cts', 'mi', 'tia'}
   for task, count in (('cts', 6), ('mi', 4 * 6), ('tia', 6)):
-    assert 0 <= found[task]['accuracy'] <= 1
-    assert found[task]['count'] == count
-  assert found['cts']['chance'] == found['tia']['chance'] == 0.25
+    assert 0 <= result[task]['accuracy'] <= 1
+    assert result[task]['count'] == count
+  assert result['cts']['chance'] == result['tia']['chance'] == 0.25
 
 
 def test_modalities_asked_are_those_of_test_subjects(metrics):
@@ -154,8 +154,8 @@ def test_the_accuracy_is_that_of_the_answers_kept(workdir, metrics):
       for question in json.loads(path.read_text())
       if question['task'] == task
     ]
-    found = metrics['understanding'][task]['accuracy']
-    assert found == sum(right) / QUESTIONS
+    result = metrics['understanding'][task]['accuracy']
+    assert result == sum(right) / QUESTIONS
 
 
 @pytest.fixture(scope='module')
@@ -175,15 +175,15 @@ def test_the_means_are_those_of_the_subjects(by_subject, metrics):
 
 def test_the_accuracies_are_those_of_the_subjects(by_subject, metrics):
   assert by_subject['understanding'].keys() == {'cts', 'mi', 'tia'}
-  for task, found in by_subject['understanding'].items():
+  for task, result in by_subject['understanding'].items():
     right, asked = (
-      sum(answer[key] for answer in found['answers'])
+      sum(answer[key] for answer in result['answers'])
       for key in ('right', 'asked')
     )
     score = metrics['understanding'][task]
     assert asked == score['count']
     assert right / asked == pytest.approx(score['accuracy'])
-    assert found['chance'] == score['chance']
+    assert result['chance'] == score['chance']
 
 
 def test_subjects_are_named_with_what_they_were_asked(by_subject, nano_runs):
@@ -200,8 +200,8 @@ def test_subjects_are_named_with_what_they_were_asked(by_subject, nano_runs):
     'store': SliceStore.open(nano_runs / 'store').fingerprint,
   }
   assert by_subject['sampling']['points'] == 2
-  for found in by_subject['understanding'].values():
-    asked = {answer['subject'] for answer in found['answers']}
+  for result in by_subject['understanding'].values():
+    asked = {answer['subject'] for answer in result['answers']}
     assert asked <= by_subject['subjects'].keys()
 
 
@@ -287,10 +287,10 @@ def test_nothing_but_progress_is_on_stderr(nano_runs, tmp_path):
 def test_stage_1_is_asked_and_does_not_synthesise(nano_runs, tmp_path):
   workdir = shutil.copytree(nano_runs / 'stage1', tmp_path / 'stage1')
   assert evaluate(workdir, '--questions=2')[0] == 0
-  found = metrics_of(workdir)
-  assert found['understanding']['cts']['count'] == 2
-  assert found['definition'].keys() == {'understanding'}
-  assert 'synthesis' not in found
+  result = metrics_of(workdir)
+  assert result['understanding']['cts']['count'] == 2
+  assert result['definition'].keys() == {'understanding'}
+  assert 'synthesis' not in result
   assert not (workdir / 'evaluation' / 'panels').exists()
 
 
@@ -320,15 +320,15 @@ def test_a_synthetic_ct_is_scored_as_synthrad2023_does(nano_runs, tmp_path):
   flags = ('--parts=synthesis', f'--store={store}', '--synthrad2023')
   code, out, err = evaluate(workdir, *flags)
   assert code == 0, err
-  found = metrics_of(workdir)
-  assert found['synthrad2023'].keys() == {'brain_mr_to_ct'}
-  score = found['synthrad2023']['brain_mr_to_ct']
+  result = metrics_of(workdir)
+  assert result['synthrad2023'].keys() == {'brain_mr_to_ct'}
+  score = result['synthrad2023']['brain_mr_to_ct']
   # The same voxels and unit as the MAE within the mask.
-  mae = found['synthesis']['brain_mr_to_ct']['mae']
+  mae = result['synthesis']['brain_mr_to_ct']['mae']
   assert score['mae'] == pytest.approx(mae, rel=1e-4)
   assert score['count'] == 1
   assert 'SynthRAD2023: MAE' in out
-  assert '[-1024, 3000]' in found['definition']['synthrad2023']['range']
+  assert '[-1024, 3000]' in result['definition']['synthrad2023']['range']
 
 
 @pytest.mark.parametrize(
@@ -358,19 +358,19 @@ def test_the_split_routes_slices_and_points_are_those_asked(
     '--points=3',
   )
   assert code == 0, err
-  found = metrics_of(workdir)
-  assert found['split'] == 'val'
-  assert found['subjects'] == ['case3', 'case4']
-  assert found['synthesis'].keys() == {'brain_mr_to_ct'}
-  assert found['sampling']['points'] == 3
-  assert found['slices'] == 2
-  assert 'understanding' not in found
+  result = metrics_of(workdir)
+  assert result['split'] == 'val'
+  assert result['subjects'] == ['case3', 'case4']
+  assert result['synthesis'].keys() == {'brain_mr_to_ct'}
+  assert result['sampling']['points'] == 3
+  assert result['slices'] == 2
+  assert 'understanding' not in result
   panel = npz(workdir / 'evaluation' / 'panels' / 'brain_mr_to_ct.npz')
   assert str(panel['case']) == 'case3'
   # The middles of the two halves of slices 1 to 6.
   assert panel['indices'].tolist() == [2, 5]
   # Case 3 is three cases after the one to train on.
-  mean = found['synthesis']['brain_mr_to_ct']['baselines']['mean_target']
+  mean = result['synthesis']['brain_mr_to_ct']['baselines']['mean_target']
   assert mean['mae'] == pytest.approx(3 * 64 * LEVEL, rel=1e-3)
 
 
@@ -421,13 +421,13 @@ def test_a_store_without_training_subjects_has_no_mean_target(
   flags = f'--store={store}', '--parts=synthesis', '--slices=1'
   code, out, err = evaluate(workdir, *flags)
   assert code == 0, err
-  found = metrics_of(workdir)
-  for score in found['synthesis'].values():
+  result = metrics_of(workdir)
+  for score in result['synthesis'].values():
     assert score['baselines'].keys() == {'copy_source', 'ceiling'}
     assert score['win'] == (
       score['ssim'] > score['baselines']['copy_source']['ssim']
     )
-  assert found['summary']['better_baseline'] == 'copy_source'
+  assert result['summary']['better_baseline'] == 'copy_source'
   # Copy, mean and ceiling.
   assert re.search(r'^mean +0\.\d+ +[0-9.]+ +- +0\.\d+', out, re.MULTILINE)
   assert commands.run('report', f'--workdir={workdir}')[0] == 0

@@ -85,10 +85,10 @@ def runs(tmp_path_factory, store_path, quick_compiles):
     stage = command.value('workdir').rpartition('/')[2]
     sizes = SIZES.get(stage if name == 'main' else name, ())
     # The file of the config comes first; the page's own flags come last.
-    told = done(name, arguments[0], *sizes, *arguments[1:])
+    printed = done(name, arguments[0], *sizes, *arguments[1:])
     followed.append(stage if name == 'main' else name)
     if followed[-1] == 'stage1':
-      (run / 'stage1.txt').write_text(told)
+      (run / 'stage1.txt').write_text(printed)
       shutil.rmtree(run / 'BAGEL')
       (run / 'bagel').rename(run / 'away')  # Stage II does without
     if followed[-1] == 'stage2':

@@ -176,8 +176,8 @@ def test_real_crops_are_prepared(tmp_path, prepare, args, cases, slices):
     *more,
   )
   assert code == 0, err
-  found = re.search(r'holdout +(\d+) subjects +(\d+) slices', out)
-  assert found.groups() == (str(cases), str(slices))
+  actual = re.search(r'holdout +(\d+) subjects +(\d+) slices', out)
+  assert actual.groups() == (str(cases), str(slices))
   for case in SliceStore.open(str(tmp_path / 'store')).cases:
     assert case.routes
     for modality, window in case.modalities.items():

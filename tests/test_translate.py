@@ -81,11 +81,11 @@ def test_hu_come_back_where_they_were(
   source = write(tmp_path / 'cbct.nii.gz', head().astype(np.float32), affine)
   code, out, err = translate(nano_runs / 'stage2', source, output)
   assert code == 0, err
-  found = nib.load(output)
-  np.testing.assert_array_equal(found.affine, affine)
+  result = nib.load(output)
+  np.testing.assert_array_equal(result.affine, affine)
   # The model's slices are the volume's own pixels, so only the window cuts.
   np.testing.assert_allclose(
-    found.get_fdata(), head().clip(-1000, 1000), atol=0.01
+    result.get_fdata(), head().clip(-1000, 1000), atol=0.01
   )
   assert out == (
     f'{output}: CT in HU, -1000 to 1000, shape ({CANVAS}, {CANVAS}, 5).\n'
@@ -101,12 +101,12 @@ def test_axial_slices_are_found_in_any_order_of_axes(
   source = write(tmp_path / 'cbct.nii.gz', head().astype(np.float32), affine)
   code, _, err = translate(nano_runs / 'stage2', source, output)
   assert code == 0, err
-  found = nib.load(output)
-  np.testing.assert_array_equal(found.affine, affine)
+  result = nib.load(output)
+  np.testing.assert_array_equal(result.affine, affine)
   # Five pixels lie half a pixel off the centres of a canvas of sixteen: a mean
   # of neighbours along the last axis, whose values differ by little.
   step = head()[0, 0, 1] - head()[0, 0, 0]
-  error = found.get_fdata() - head().clip(-1000, 1000)
+  error = result.get_fdata() - head().clip(-1000, 1000)
   assert np.abs(error).max() <= 0.5 * step + 0.01
 
 
@@ -224,12 +224,12 @@ def test_a_real_volume_keeps_its_grid_and_has_the_scale_asked(
     nano_runs / 'stage2', T1, output, *flags, route=route
   )
   assert code == 0, err
-  found, given = nib.load(output), nib.load(T1)
-  assert found.shape == given.shape == (67, 87, 10)
-  np.testing.assert_allclose(found.affine, given.affine, atol=1e-5)
+  result, given = nib.load(output), nib.load(T1)
+  assert result.shape == given.shape == (67, 87, 10)
+  np.testing.assert_allclose(result.affine, given.affine, atol=1e-5)
   for code_of in ('sform_code', 'qform_code'):
-    assert found.header[code_of] == given.header[code_of]
-  values = found.get_fdata()
+    assert result.header[code_of] == given.header[code_of]
+  values = result.get_fdata()
   assert np.isfinite(values).all()
   assert -20 <= values.min() < values.max() <= 300
   assert 'FLAIR (MRI) in a.u., -20 to 300' in out
@@ -281,10 +281,10 @@ INPUTS = {
 def test_a_bad_input_is_named_and_nothing_is_written(
   nano_runs, tmp_path, output, kind
 ):
-  make, said = INPUTS[kind]
+  make, message = INPUTS[kind]
   source = make(tmp_path / 'source.nii.gz')
-  found = translate(nano_runs / 'stage2', source, output)
-  assert_refused(found, f'Error: {source}: ', said)
+  result = translate(nano_runs / 'stage2', source, output)
+  assert_refused(result, f'Error: {source}: ', message)
   assert not output.parent.exists()
 
 
@@ -299,16 +299,16 @@ ASKED = {
 
 @pytest.mark.parametrize('kind', ASKED)
 def test_what_no_route_makes_is_refused(nano_runs, source, output, kind):
-  route, flags, said = ASKED[kind]
-  found = translate(nano_runs / 'stage2', source, output, *flags, route=route)
-  assert_refused(found, said)
+  route, flags, message = ASKED[kind]
+  result = translate(nano_runs / 'stage2', source, output, *flags, route=route)
+  assert_refused(result, message)
   assert not output.parent.exists()
 
 
 def test_an_output_that_is_not_nifti_is_refused(nano_runs, source, tmp_path):
   output = tmp_path / 'ct.mha'
-  found = translate(nano_runs / 'stage2', source, output)
-  assert_refused(found, f'--output {output}: expected a name ending in .nii')
+  result = translate(nano_runs / 'stage2', source, output)
+  assert_refused(result, f'--output {output}: expected a name ending in .nii')
   assert not output.exists()
 
 
@@ -317,11 +317,11 @@ def test_an_untrained_route_is_refused_before_the_model_is_loaded(
 ):
   with monkeypatch.context() as patch:
     patch.setattr(Trained, 'load', None)
-    found = translate(
+    result = translate(
       nano_runs / 'stage2', source, output, route=('cbct', 'ct', 'brain')
     )
   assert_refused(
-    found,
+    result,
     f'{nano_runs}/stage2: was not trained on brain_cbct_to_ct, only on ',
     'brain_ct_to_mr, brain_mr_to_ct, ',
     'pelvis_cbct_to_ct',
@@ -354,11 +354,11 @@ def test_a_run_that_does_not_know_its_routes_is_used_with_a_note(
 def test_values_of_another_modality_are_refused_unless_forced(
   nano_runs, source, output, copies
 ):
-  found = translate(
+  result = translate(
     nano_runs / 'stage2', source, output, route=('mr', 'ct', 'brain')
   )
   assert_refused(
-    found, f'Error: {source}: as MRI: ', 'possibly a CT', '--force'
+    result, f'Error: {source}: as MRI: ', 'possibly a CT', '--force'
   )
   code, _, err = translate(
     nano_runs / 'stage2',
@@ -395,22 +395,22 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(
   output = path(tmp_path)
   before = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
   monkeypatch.setattr(Trained, 'load', None)
-  found = translate(nano_runs / 'stage2', source, output)
-  assert_refused(found, f'Error: {output}: ', reason)
+  result = translate(nano_runs / 'stage2', source, output)
+  assert_refused(result, f'Error: {output}: ', reason)
   after = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
   assert after == before
 
 
 def test_an_unknown_modality_may_be_one_of_a_project(nano_runs, source, output):
-  found = translate(
+  result = translate(
     nano_runs / 'stage2', source, output, route=('swi', 'ct', 'brain')
   )
-  assert_refused(found, "Unknown modality 'swi'", '--modules')
+  assert_refused(result, "Unknown modality 'swi'", '--modules')
 
 
 def test_a_stage_that_does_not_synthesise_is_refused(nano_runs, source, output):
-  found = translate(nano_runs / 'stage1', source, output)
-  assert_refused(found, 'stage gau does not train synthesis')
+  result = translate(nano_runs / 'stage1', source, output)
+  assert_refused(result, 'stage gau does not train synthesis')
   assert not output.parent.exists()
 
 
@@ -425,9 +425,9 @@ def test_a_failure_leaves_an_earlier_output_and_nothing_else(
     raise OSError('no space left on device')
 
   monkeypatch.setattr(nib, 'save', full)
-  found = translate(nano_runs / 'stage2', source, output)
-  assert found[0] == 1
-  assert found[2].splitlines()[-1] == (
+  result = translate(nano_runs / 'stage2', source, output)
+  assert result[0] == 1
+  assert result[2].splitlines()[-1] == (
     f'Error: {output}: cannot be written (no space left on device).'
   )
   assert [path.name for path in output.parent.iterdir()] == [output.name]

@@ -243,7 +243,7 @@ def train_dataset(
   augment: Augment = _NO_CHANGES,
   packing_bins: int = 16,
   streams: int = 1,
-  here: Sequence[int] | None = None,
+  local_streams: Sequence[int] | None = None,
   threads: int = 2,
 ) -> TrainData:
   """An endless dataset of `PackedBatch`es.
@@ -260,7 +260,7 @@ def train_dataset(
     packing_bins: open rows of a stream's first-fit packer.
     streams: number of streams that fill the batch; each fills its own rows with
       its own examples.
-    here: streams that this process reads; None = all.
+    local_streams: streams that this process reads; None = all.
     threads: reader threads of this process, at least one per stream.
 
   Returns:
@@ -284,8 +284,8 @@ def train_dataset(
   tokens = examples.random_map(tokenise).map_with_index(
     lambda number, features: {**features, 'numbers': np.array([number])}
   )
-  here = range(streams) if here is None else here
-  threads = max(1, threads // len(here))
+  local_streams = range(streams) if local_streams is None else local_streams
+  threads = max(1, threads // len(local_streams))
 
   def packed(stream: int) -> grain.IterDataset:
     features = tokens[stream::streams].to_iter_dataset(
@@ -311,7 +311,7 @@ def train_dataset(
     'route_weights': list(mixture.route_weights),
     'bagel_files': dict(mixture.files),
   }
-  return TrainData(examples, {n: packed(n) for n in here}, layout)
+  return TrainData(examples, {n: packed(n) for n in local_streams}, layout)
 
 
 def _pack(

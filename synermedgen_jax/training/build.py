@@ -57,7 +57,7 @@ from synermedgen_jax.training.config_checks import (
   check_best_is_measured,
   check_start,
   check_store,
-  streams_here,
+  local_streams,
 )
 from synermedgen_jax.training.objectives import ObjectiveConfig
 from synermedgen_jax.training.train_state import (
@@ -183,7 +183,7 @@ def _data(
 ) -> tuple[TrainData, list[PackedBatch]]:
   """The training data, and the batches of the validation."""
   files = config.bagel_files.to_dict()
-  here = streams_here(config, mesh)
+  local = local_streams(config, mesh)
 
   def dataset(split: str, seed: int, route_weights=(), **changes) -> TrainData:
     return train_dataset(
@@ -206,7 +206,7 @@ def _data(
       **changes,
       packing_bins=config.packing_bins,
       streams=config.streams,
-      here=here,
+      local_streams=local,
       threads=config.reader_threads,
     )
 

@@ -232,7 +232,7 @@ def check_store(config: ConfigDict, store: SliceStore) -> None:
     )
 
 
-def streams_here(config: ConfigDict, mesh: Mesh) -> list[int]:
+def local_streams(config: ConfigDict, mesh: Mesh) -> list[int]:
   """The numbers of the streams that this process reads.
 
   Raises:

@@ -33,12 +33,12 @@ def test_cases_of_a_subject_count_once():
     *scores(cases=[('a.1', 'a')], ssim=SSIM | {'model': 0.4}, mae=30.0),
     *scores(cases=[('b.0', 'b')], ssim=SSIM | {'model': 0.9}, mae=70.0),
   ]
-  found = aggregate(rows)['synthesis']['brain_mr_to_ct']
-  assert found['count'] == 2
-  assert found['ssim'] == pytest.approx((0.3 + 0.9) / 2)
-  assert found['mae'] == pytest.approx((20 + 70) / 2)
-  assert found['full_frame']['ssim'] == pytest.approx((0.2 + 0.8) / 2)
-  assert found['baselines']['copy_source']['ssim'] == pytest.approx(0.5)
+  result = aggregate(rows)['synthesis']['brain_mr_to_ct']
+  assert result['count'] == 2
+  assert result['ssim'] == pytest.approx((0.3 + 0.9) / 2)
+  assert result['mae'] == pytest.approx((20 + 70) / 2)
+  assert result['full_frame']['ssim'] == pytest.approx((0.2 + 0.8) / 2)
+  assert result['baselines']['copy_source']['ssim'] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_cases_of_a_subject_count_once():
 )
 def test_a_win_is_above_both_trivial_baselines(copy_source, mean_target, win):
   ssim = SSIM | {'copy_source': copy_source, 'mean_target': mean_target}
-  found = aggregate(scores(ssim=ssim))['synthesis']['brain_mr_to_ct']
-  assert found['win'] == win
+  result = aggregate(scores(ssim=ssim))['synthesis']['brain_mr_to_ct']
+  assert result['win'] == win
 
 
 def test_the_summary_weighs_routes_alike():
@@ -58,8 +58,8 @@ def test_the_summary_weighs_routes_alike():
     *scores('brats_t1_to_t2', two_subjects),
     *scores('whole_body_ct_to_pet', ssim=better_mean),
   ]
-  found = aggregate(rows)
-  assert found['summary'] == {
+  result = aggregate(rows)
+  assert result['summary'] == {
     'routes': 2,
     'wins': 1,
     'mean_ssim': pytest.approx(0.7),
@@ -70,7 +70,7 @@ def test_the_summary_weighs_routes_alike():
     },
     'better_baseline': 'mean_target',
   }
-  units = {name: s['unit'] for name, s in found['synthesis'].items()}
+  units = {name: s['unit'] for name, s in result['synthesis'].items()}
   assert units == {'whole_body_ct_to_pet': 'SUV', 'brats_t1_to_t2': 'a.u.'}
 
 
@@ -82,11 +82,11 @@ def test_routes_come_in_their_own_order_whatever_that_of_the_scores():
 
 def test_the_ceiling_may_be_missing():
   ssim = {k: v for k, v in SSIM.items() if k != 'ceiling'}
-  found = aggregate(scores(ssim=ssim))
-  assert set(found['synthesis']['brain_mr_to_ct']['baselines']) == set(
+  result = aggregate(scores(ssim=ssim))
+  assert set(result['synthesis']['brain_mr_to_ct']['baselines']) == set(
     routes.TRIVIAL
   )
-  assert 'ceiling' not in found['summary']['mean_ssim_baselines']
+  assert 'ceiling' not in result['summary']['mean_ssim_baselines']
 
 
 def without(method, full_frame):

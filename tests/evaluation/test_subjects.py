@@ -11,9 +11,9 @@ from synermedgen_jax.evaluation.subjects import (
 
 def answers(task, answer, prediction, subjects):
   record = {'task': task, 'answer': answer, 'prediction': prediction}
-  found = answers_of(record | {'route': 'r'}, subjects, 7)
-  assert {(a['question'], a['route']) for a in found} == {(7, 'r')}
-  return {a['subject']: (a['right'], a['asked']) for a in found}
+  result = answers_of(record | {'route': 'r'}, subjects, 7)
+  assert {(a['question'], a['route']) for a in result} == {(7, 'r')}
+  return {a['subject']: (a['right'], a['asked']) for a in result}
 
 
 @pytest.mark.parametrize(('given', 'right'), [('B', 1), ('A', 0), ('', 0)])
@@ -22,13 +22,13 @@ def test_a_letter_is_right_or_not(given, right):
 
 
 def test_panels_count_for_whom_they_show():
-  found = answers(
+  result = answers(
     'mi',
     'A CT B PET C T1CE (MRI) D MRI',
     'A CT B CT C T1CE (MRI) D PET',
     ['x', 'y', 'x', 'z'],
   )
-  assert found == {'x': (2, 2), 'y': (0, 1), 'z': (0, 1)}
+  assert result == {'x': (2, 2), 'y': (0, 1), 'z': (0, 1)}
 
 
 def test_cases_of_a_subject_are_averaged_and_the_full_frame_is_left_out():
@@ -38,7 +38,7 @@ def test_cases_of_a_subject_are_averaged_and_the_full_frame_is_left_out():
       'brain_mr_to_ct', case, 'brain.a', method, full_frame, values
     )
 
-  found = synthesis_by_subject(
+  result = synthesis_by_subject(
     [
       row('a1', 'model', 0.4),
       row('a2', 'model', 0.8),
@@ -47,6 +47,6 @@ def test_cases_of_a_subject_are_averaged_and_the_full_frame_is_left_out():
       row('a2', 'copy_source', 0.3),
     ]
   )
-  entry = found['brain_mr_to_ct']['brain.a']
+  entry = result['brain_mr_to_ct']['brain.a']
   assert entry['ssim'] == pytest.approx(0.6)
   assert entry['baselines']['copy_source']['ssim'] == pytest.approx(0.25)

@@ -55,17 +55,17 @@ def test_mi_counts_panels_and_its_chance_is_the_most_frequent_modality():
     mi([CT, CT, CT, PET], [CT, CT, PET, PET]),
     mi([CT, T1, MR, CT], [CT, T1, MR, CT]),
   ]
-  found = understanding.score(records)['understanding']['mi']
-  assert found['accuracy'] == 7 / 8
-  assert found['chance'] == 5 / 8
-  assert found['count'] == 8
-  assert found['exact'] == 0.5
-  assert found['questions'] == 2
+  result = understanding.score(records)['understanding']['mi']
+  assert result['accuracy'] == 7 / 8
+  assert result['chance'] == 5 / 8
+  assert result['count'] == 8
+  assert result['exact'] == 0.5
+  assert result['questions'] == 2
 
 
 def test_a_panel_that_was_not_named_is_wrong():
-  found = understanding.score([mi([CT, PET, T1, MR], 'A CT C T1 (MRI)')])
-  assert found['understanding']['mi']['accuracy'] == 0.5
+  result = understanding.score([mi([CT, PET, T1, MR], 'A CT C T1 (MRI)')])
+  assert result['understanding']['mi']['accuracy'] == 0.5
 
 
 def test_panels_say_what_each_was_taken_for():
@@ -82,8 +82,8 @@ def test_the_confusion_has_a_row_per_truth_and_unread_last():
     mi([CT, PET, PET, T1], 'A CT B PET'),
     record('cts', 'A', 'A'),
   ]
-  found = understanding.score(records)['understanding']['mi']
-  assert found['confusion'] == {
+  result = understanding.score(records)['understanding']['mi']
+  assert result['confusion'] == {
     'truth': ['CT', 'PET', 'T1 (MRI)'],
     'given': ['CT', 'PET', 'T1 (MRI)', 'MRI', 'unread'],
     'counts': [[2, 0, 0, 1, 0], [0, 2, 0, 0, 1], [0, 0, 0, 1, 1]],
@@ -92,8 +92,8 @@ def test_the_confusion_has_a_row_per_truth_and_unread_last():
 
 def test_every_panel_is_counted_once_in_the_confusion():
   records = [mi([CT, PET, T1, MR], [MR, PET, CT, MR])] * 3
-  found = understanding.score(records)['understanding']['mi']
-  assert sum(map(sum, found['confusion']['counts'])) == found['count'] == 12
+  result = understanding.score(records)['understanding']['mi']
+  assert sum(map(sum, result['confusion']['counts'])) == result['count'] == 12
 
 
 def test_tasks_come_in_order_and_those_not_asked_are_left_out():
@@ -131,6 +131,6 @@ def test_every_score_has_a_definition():
   scores = understanding.score(records)['understanding']
   definitions = understanding.definitions(scores)
   assert definitions.keys() == scores.keys() == {'cts', 'mi'}
-  for task, found in scores.items():
+  for task, result in scores.items():
     assert {'task', 'accuracy', 'chance'} <= definitions[task].keys()
-    assert definitions[task].keys() <= found.keys() | {'task'}
+    assert definitions[task].keys() <= result.keys() | {'task'}

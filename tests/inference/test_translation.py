@@ -69,9 +69,9 @@ def linear_field(shape, affine, direction=(0.5, -0.7, 0.6)):
 
 def error(volume, **spec):
   model = trained(SliceSpec(**spec))
-  found = translate(model, volume, CBCT_TO_CT, sampling=SAMPLING, force=True)
-  np.testing.assert_array_equal(found.affine, volume.affine)
-  return found.data - volume.data
+  result = translate(model, volume, CBCT_TO_CT, sampling=SAMPLING, force=True)
+  np.testing.assert_array_equal(result.affine, volume.affine)
+  return result.data - volume.data
 
 
 GEOMETRIES = {
@@ -159,11 +159,11 @@ def test_padding_and_metal_do_not_reach_their_neighbours():
   padded[:, :6] = -3024
   metal[20:24, 20:24] = 20_000
   for volume, same in ((padded, data), (metal, metal.clip(-1000, 1000))):
-    found, expected = (
+    result, expected = (
       error(Volume(x, np.diag([2.0, 2, 3, 1])), canvas=17) + x
       for x in (volume, same)
     )
-    np.testing.assert_allclose(found, expected, atol=ROUNDING_HU)
+    np.testing.assert_allclose(result, expected, atol=ROUNDING_HU)
 
 
 def body(shape=(20, 20, 4)):

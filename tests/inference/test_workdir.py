@@ -35,8 +35,8 @@ def written(tmp_path, monkeypatch):
 @pytest.mark.usefixtures('quick_compiles')
 def test_a_model_is_computed_as_its_run_computed_it(written):
   compute = {'dtype': 'bfloat16', 'remat': 'full', 'attention': '', 'unroll': 2}
-  found = Trained.load(written(compute=compute)).model.compute
-  assert found == workdir.Compute('bfloat16', 'full', None, 2)
+  result = Trained.load(written(compute=compute)).model.compute
+  assert result == workdir.Compute('bfloat16', 'full', None, 2)
 
 
 @pytest.mark.usefixtures('quick_compiles')

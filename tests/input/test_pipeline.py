@@ -103,7 +103,8 @@ def test_streams_share_out_one_sequence(store):
   # Undropped examples fill a row each, so rows can be compared.
   both = take(dataset(store, rows=4), 4)
   parts = [
-    take(dataset(store, rows=4, streams=2, here=[i]), 4) for i in range(2)
+    take(dataset(store, rows=4, streams=2, local_streams=[i]), 4)
+    for i in range(2)
   ]
   assert rows(parts[0]) + rows(parts[1]) == rows(both)
   assert not rows(parts[0]) & rows(parts[1])

@@ -87,7 +87,7 @@ def dataset(store, own=None):
     seed=3,
     packing_bins=4,
     streams=STREAMS,
-    here=own,
+    local_streams=own,
   )
 
 

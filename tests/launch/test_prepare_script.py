@@ -33,7 +33,7 @@ def test_a_job_writes_the_part_of_its_number(node):
 
 
 @pytest.mark.parametrize(
-  ('words', 'job', 'said'),
+  ('words', 'job', 'message'),
   [
     (['--', *FLAGS], JOB, '--parts=N is missing'),
     (['--parts=x', '--', *FLAGS], JOB, '--parts=N is missing'),
@@ -42,5 +42,5 @@ def test_a_job_writes_the_part_of_its_number(node):
     (['--parts=2', '--', *FLAGS], JOB, 'needs --array=1-2'),
   ],
 )
-def test_jobs_that_would_miss_a_part_are_refused(node, words, job, said):
-  assert_refused(node.run(SCRIPT, *words, **job), said)
+def test_jobs_that_would_miss_a_part_are_refused(node, words, job, message):
+  assert_refused(node.run(SCRIPT, *words, **job), message)

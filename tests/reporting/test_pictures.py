@@ -255,8 +255,8 @@ def tia(prediction):
 
 def colors(figure):
   """The colour of every text that is not empty."""
-  found = [text for text in figure.findobj(Text) if text.get_text()]
-  return {text.get_text(): to_hex(text.get_color()).upper() for text in found}
+  result = [text for text in figure.findobj(Text) if text.get_text()]
+  return {text.get_text(): to_hex(text.get_color()).upper() for text in result}
 
 
 def test_questions_are_shown_with_letters_answer_and_prediction():
@@ -275,27 +275,27 @@ def test_questions_are_shown_with_letters_answer_and_prediction():
 
 
 def test_a_wrong_choice_is_red_and_the_right_one_green():
-  found = colors(pictures.understanding_picture([cts('C'), tia('A')]))
-  assert found['B ✓'] == pictures.GREEN
-  assert found['C ✗'] == pictures.RED
-  assert found['four D ✓'] == pictures.GREEN
-  assert found['one A ✗'] == pictures.RED
-  assert found['✗ model: C     right answer: B'] == pictures.RED
-  assert found['two B'] == '#000000'
+  result = colors(pictures.understanding_picture([cts('C'), tia('A')]))
+  assert result['B ✓'] == pictures.GREEN
+  assert result['C ✗'] == pictures.RED
+  assert result['four D ✓'] == pictures.GREEN
+  assert result['one A ✗'] == pictures.RED
+  assert result['✗ model: C     right answer: B'] == pictures.RED
+  assert result['two B'] == '#000000'
 
 
 def test_a_right_choice_has_no_cross():
-  found = colors(pictures.understanding_picture([cts('B'), tia('D')]))
-  assert not any('✗' in text for text in found)
-  assert found['✓ model: B     right answer: B'] == pictures.GREEN
+  result = colors(pictures.understanding_picture([cts('B'), tia('D')]))
+  assert not any('✗' in text for text in result)
+  assert result['✓ model: B     right answer: B'] == pictures.GREEN
 
 
 def test_every_panel_of_mi_says_what_it_was_taken_for():
-  found = colors(pictures.understanding_picture([mi('A CT B MRI D MRI')]))
-  assert found['✓ CT'] == pictures.GREEN
-  assert found['✗ MRI\nis PET'] == pictures.RED
-  assert found['✗ unread\nis T1 (MRI)'] == pictures.RED
-  assert found['✓ MRI'] == pictures.GREEN
+  result = colors(pictures.understanding_picture([mi('A CT B MRI D MRI')]))
+  assert result['✓ CT'] == pictures.GREEN
+  assert result['✗ MRI\nis PET'] == pictures.RED
+  assert result['✗ unread\nis T1 (MRI)'] == pictures.RED
+  assert result['✓ MRI'] == pictures.GREEN
 
 
 @pytest.mark.parametrize(

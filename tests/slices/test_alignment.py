@@ -44,15 +44,15 @@ def offset(*volumes) -> Offset:
 )
 @pytest.mark.parametrize('axes', ['RAS', 'PIL'])
 def test_a_shift_is_found_in_patient_axes(mm, axes):
-  found = offset(*pair(mm, axes))
-  np.testing.assert_allclose(found.mm, mm, atol=1.0)
-  assert found.distance == pytest.approx(np.linalg.norm(mm), abs=1.0)
+  result = offset(*pair(mm, axes))
+  np.testing.assert_allclose(result.mm, mm, atol=1.0)
+  assert result.distance == pytest.approx(np.linalg.norm(mm), abs=1.0)
 
 
 def test_volumes_that_correspond_are_not_moved():
-  found = offset(*pair((0, 0, 0)))
-  assert found.distance == 0
-  np.testing.assert_allclose(found.mm, 0, atol=0.5)
+  result = offset(*pair((0, 0, 0)))
+  assert result.distance == 0
+  np.testing.assert_allclose(result.mm, 0, atol=0.5)
 
 
 def test_what_has_nothing_in_common_is_not_called_shifted():

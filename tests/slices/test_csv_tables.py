@@ -224,11 +224,11 @@ def test_what_was_written_is_read(rows, separator, encoding, end):
   with tempfile.TemporaryDirectory() as folder:
     table = Path(folder, 'table.csv')
     table.write_bytes(end.join([head, *quoted, '']).encode(encoding))
-    found = [
+    result = [
       (row['subject'], row['modality'], row['path'])
       for _, row in read_rows(table)
     ]
-  assert found == rows
+  assert result == rows
 
 
 @settings(max_examples=100, deadline=None)

@@ -35,16 +35,16 @@ SMALL = Volume(
 )
 
 
-def assert_same_voxels(found: Volume, expected: Volume, values=1e-3):
+def assert_same_voxels(result: Volume, expected: Volume, values=1e-3):
   """Every voxel of `expected` is in `found`, at its position to 1e-3 mm."""
   index = np.indices(expected.data.shape).reshape(3, -1)
   world = expected.affine[:3, :3] @ index + expected.affine[:3, 3:]
-  inverse = np.linalg.inv(found.affine)
+  inverse = np.linalg.inv(result.affine)
   place = np.rint(inverse[:3, :3] @ world + inverse[:3, 3:]).astype(int)
-  off = found.affine[:3, :3] @ place + found.affine[:3, 3:] - world
+  off = result.affine[:3, :3] @ place + result.affine[:3, 3:] - world
   assert np.abs(off).max() < 1e-3
-  assert found.data.size == expected.data.size
-  error = np.abs(found.data[tuple(place)] - expected.data.ravel()).max()
+  assert result.data.size == expected.data.size
+  error = np.abs(result.data[tuple(place)] - expected.data.ravel()).max()
   assert error <= values
 
 
@@ -72,9 +72,9 @@ def real(tmp_path_factory):
 @pytest.mark.parametrize('modality', CROPS)
 def test_real_crop_keeps_values_and_positions(real, modality):
   expected = read_volume(REAL / f'{CROPS[modality]}.nii.gz')
-  found = read_volume(real / modality)
-  assert found.data.dtype == np.float32
-  assert_same_voxels(found, expected)
+  result = read_volume(real / modality)
+  assert result.data.dtype == np.float32
+  assert_same_voxels(result, expected)
   if modality == 'PT':
     files = (real / 'PT').iterdir()
     slopes = {str(pydicom.dcmread(p).RescaleSlope) for p in files}
@@ -84,8 +84,8 @@ def test_real_crop_keeps_values_and_positions(real, modality):
 def test_slices_in_reverse_order_of_names_are_sorted(real, tmp_path):
   for index, path in enumerate(sorted((real / 'CT').iterdir())[::-1]):
     shutil.copy(path, tmp_path / f'IM{index:04}')
-  found = read_volume(tmp_path)
-  assert_same_voxels(found, read_volume(REAL / 'ct.nii.gz'))
+  result = read_volume(tmp_path)
+  assert_same_voxels(result, read_volume(REAL / 'ct.nii.gz'))
 
 
 @settings(
@@ -131,8 +131,8 @@ def test_study_with_several_series_lists_them(real):
 
 @pytest.mark.parametrize('series', ['2', 'MR axial', 'mr AXIAL', 'MR', 'mr'])
 def test_series_is_selected_by_number_description_or_modality(real, series):
-  found = read_volume(real, series=series)
-  np.testing.assert_array_equal(found.data, read_volume(real / 'MR').data)
+  result = read_volume(real, series=series)
+  np.testing.assert_array_equal(result.data, read_volume(real / 'MR').data)
 
 
 def test_pet_is_a_name_of_pt(real):
@@ -163,8 +163,8 @@ def test_zip_equals_the_folder(real, tmp_path, inside):
     packed.writestr('DICOMDIR', b'x')
   assert holds_dicom(path)
   refused(path, 'holds 3 series')
-  found = read_volume(path, series='PT')
-  np.testing.assert_array_equal(found.data, read_volume(real / 'PT').data)
+  result = read_volume(path, series='PT')
+  np.testing.assert_array_equal(result.data, read_volume(real / 'PT').data)
 
 
 def test_zip_that_cannot_be_unpacked_is_refused(tmp_path):

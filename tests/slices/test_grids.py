@@ -64,8 +64,8 @@ def test_anterior_is_up_and_patient_right_is_left_however_stored(axes):
 def test_places_end_half_a_voxel_beyond_the_outermost_centres():
   data = np.array([[[10.0], [10.0]], [[0.0], [0.0]]], np.float32)
   volume = Volume(data, affine_of((4, 4, 4)))  # x = 0: 10, x = 4: 0
-  found = to_slices(resample(volume, slice_grid(volume, 4), fill=np.nan))
-  np.testing.assert_allclose(found[0], 4 * [[0, 2.5, 7.5, 10]], atol=1e-5)
+  result = to_slices(resample(volume, slice_grid(volume, 4), fill=np.nan))
+  np.testing.assert_allclose(result[0], 4 * [[0, 2.5, 7.5, 10]], atol=1e-5)
   wider = Grid((6, 1, 1), affine_of((4, 4, 4), (-8, 0, 0)))
   np.testing.assert_array_equal(
     resample(volume, wider, fill=-7)[:, 0, 0], [-7, -7, 10, 0, -7, -7]
@@ -102,13 +102,13 @@ def test_ramp_over_the_world_is_sampled_exactly(volume, axis):
   ramp = world(Grid.of(volume))[..., axis].astype(np.float32)
   volume = Volume(ramp, volume.affine)
   grid = slice_grid(volume, 7 * 4)  # never coarser than the voxels
-  found = resample(volume, grid, fill=np.nan)
+  result = resample(volume, grid, fill=np.nan)
   back = np.linalg.inv(volume.affine)
   index = world(grid) @ back[:3, :3].T + back[:3, 3]
   last = np.array(volume.data.shape) - 1
   within = ((index >= 0) & (index <= last)).all(-1)
   assert within.any()
-  error = np.abs(found - world(grid)[..., axis])[within]
+  error = np.abs(result - world(grid)[..., axis])[within]
   assert error.max() < 2e-3
 
 
@@ -142,7 +142,7 @@ def test_resample_equals_trilinear_interpolation_by_hand():
   affine = affine_of((1, 1, 1), (3, 5, 8))
   affine[:3, :3] = Rotation.from_euler('xyz', [10, 20, 30], True).as_matrix()
   grid = Grid((4, 4, 4), affine)
-  found = resample(volume, grid, fill=np.nan)
+  result = resample(volume, grid, fill=np.nan)
   for place in np.ndindex(*grid.shape):
     at = np.linalg.inv(volume.affine) @ affine @ [*place, 1]
     low = np.floor(at[:3]).astype(int)
@@ -151,24 +151,24 @@ def test_resample_equals_trilinear_interpolation_by_hand():
       * volume.data[corner]
       for corner in itertools.product(*((i, i + 1) for i in low))
     )
-    np.testing.assert_allclose(found[place], expected, atol=1e-4)
+    np.testing.assert_allclose(result[place], expected, atol=1e-4)
 
 
 def test_coarser_grid_does_not_alias():
   stripes = np.zeros((64, 64, 2), np.float32)
   stripes[::2] = 1  # every second column: picking voxels gives 0 or 1
   volume = Volume(stripes, affine_of())
-  found = resample(volume, slice_grid(volume, 20), fill=np.nan)
+  result = resample(volume, slice_grid(volume, 20), fill=np.nan)
   # At the rim the outermost column goes on for ever.
-  np.testing.assert_allclose(found[2:-2], 0.5, atol=0.01)
+  np.testing.assert_allclose(result[2:-2], 0.5, atol=0.01)
 
 
 def test_coarser_grid_does_not_blur_between_slices():
   data = np.zeros((32, 32, 5), np.float32)
   data[:, :, 2] = 1
   volume = Volume(data, affine_of((1, 1, 3)))
-  found = to_slices(resample(volume, slice_grid(volume, 8), fill=np.nan))
-  np.testing.assert_allclose(found.mean((1, 2)), [0, 0, 1, 0, 0], atol=1e-5)
+  result = to_slices(resample(volume, slice_grid(volume, 8), fill=np.nan))
+  np.testing.assert_allclose(result.mean((1, 2)), [0, 0, 1, 0, 0], atol=1e-5)
 
 
 def test_slices_turn_back_into_the_volume():
@@ -191,6 +191,6 @@ def test_planes_lie_as_a_radiologist_looks_at_them(plane, place, axes):
   data = np.zeros((2, 2, 2), np.float32)
   data[1, 1, 1] = 1
   volume = turned(Volume(data, affine_of((2, 2, 2))), axes)
-  found = to_slices(resample(volume, slice_grid(volume, 2, plane), fill=-1))
-  assert found.shape == (2, 2, 2)
-  assert np.argwhere(found > 0.5).tolist() == [list(place)]
+  result = to_slices(resample(volume, slice_grid(volume, 2, plane), fill=-1))
+  assert result.shape == (2, 2, 2)
+  assert np.argwhere(result > 0.5).tolist() == [list(place)]

@@ -563,9 +563,9 @@ def test_every_readable_grid_is_written_back(tmp_path):
   sheared[0, 1] = 0.4
   volume = Volume(COUNT.astype(np.float32), sheared)
   write_volume(tmp_path / 'v.nii', volume)
-  found = read_volume(tmp_path / 'v.nii')
-  np.testing.assert_allclose(found.affine, sheared, atol=1e-6)
-  write_volume(tmp_path / 'w.nii', found, like=tmp_path / 'v.nii')
+  result = read_volume(tmp_path / 'v.nii')
+  np.testing.assert_allclose(result.affine, sheared, atol=1e-6)
+  write_volume(tmp_path / 'w.nii', result, like=tmp_path / 'v.nii')
   np.testing.assert_allclose(
     read_volume(tmp_path / 'w.nii').affine, sheared, atol=1e-6
   )

@@ -49,8 +49,8 @@ def run(case, *, canvas=24, reference=(), required=()):
 def test_pair_on_one_grid_becomes_a_case(tmp_path):
   write(tmp_path / 'p1', 'ct', ct_of(BODY))
   write(tmp_path / 'p1', 'mr', mr_of(BODY))
-  found = run(case_of(tmp_path / 'p1', 'mr', 'ct'))
-  case = found.case
+  result = run(case_of(tmp_path / 'p1', 'mr', 'ct'))
+  case = result.case
   assert (case.id, case.split, case.plane) == ('study.p1', '', 'axial')
   assert case.shape == SHAPE
   assert case.usable == range(10)
@@ -58,31 +58,31 @@ def test_pair_on_one_grid_becomes_a_case(tmp_path):
   assert case.sources == {MR: 'p1/mr.nii.gz', CT: 'p1/ct.nii.gz'}
   np.testing.assert_allclose(case.affine[2], (0, 0, 4, 0))
   np.testing.assert_allclose(
-    found.volumes[CT], np.where(BODY, 0.04, -1), atol=1e-5
+    result.volumes[CT], np.where(BODY, 0.04, -1), atol=1e-5
   )
-  assert (found.mask ^ BODY).mean() < 0.03
+  assert (result.mask ^ BODY).mean() < 0.03
 
 
 def test_a_frame_about_the_body_is_that_of_the_reference(tmp_path):
   write(tmp_path, 'ct', ct_of(disc(SHAPE, 4, (8, 14))))
   write(tmp_path, 'mr', mr_of(BODY))
   settings = Settings(SliceSpec(24, frame='body'), (CT,), most_offset=0.0)
-  found = ingest(case_of(tmp_path, 'ct', 'mr'), settings)
+  result = ingest(case_of(tmp_path, 'ct', 'mr'), settings)
   # A disc of 9 voxels of 2 mm and 2 % at either end.
-  pixel = -found.case.affine[0][0]
+  pixel = -result.case.affine[0][0]
   assert 24 * pixel == pytest.approx(18 * 1.04, abs=1)
-  assert (found.mask[:, 12, 1:-1].mean(1) > 0.8).all()
-  assert not found.mask[:, 0].any()
-  assert found.volumes[MR].shape == SHAPE
+  assert (result.mask[:, 12, 1:-1].mean(1) > 0.8).all()
+  assert not result.mask[:, 0].any()
+  assert result.volumes[MR].shape == SHAPE
 
 
 def test_slices_that_one_modality_does_not_cover_are_not_usable(tmp_path):
   write(tmp_path, 'ct', ct_of(BODY))
   write(tmp_path, 'mr', mr_of(BODY[:4]), origin=(0, 0, 12))  # slices 3 to 6
-  found = run(case_of(tmp_path, 'ct', 'mr'), reference=(CT,))
-  assert found.case.usable == range(3, 7)
-  assert found.mask.any((1, 2)).tolist() == [3 <= z < 7 for z in range(10)]
-  np.testing.assert_array_equal(found.volumes[MR][:3], -1)
+  result = run(case_of(tmp_path, 'ct', 'mr'), reference=(CT,))
+  assert result.case.usable == range(3, 7)
+  assert result.mask.any((1, 2)).tolist() == [3 <= z < 7 for z in range(10)]
+  np.testing.assert_array_equal(result.volumes[MR][:3], -1)
 
 
 def test_usable_is_the_longest_run_with_body(tmp_path):
@@ -171,12 +171,12 @@ def dice(a, b):
   return 2 * (a & b).sum() / (a.sum() + b.sum())
 
 
-def masks(found):
+def masks(result):
   """The body as each modality alone shows it, in the usable slices."""
-  at = slice(found.case.usable.start, found.case.usable.stop)
+  at = slice(result.case.usable.start, result.case.usable.stop)
   return {
-    m: body_mask(m, window.denormalise(found.volumes[m]), window)[at]
-    for m, window in found.case.modalities.items()
+    m: body_mask(m, window.denormalise(result.volumes[m]), window)[at]
+    for m, window in result.case.modalities.items()
   }
 
 
@@ -202,8 +202,8 @@ def leg(subject):
 def test_leg_of_ct_mr_and_pet_on_three_grids_aligns(
   subject, pixel, mr_top, share
 ):
-  found = leg(subject)
-  case = found.case
+  result = leg(subject)
+  case = result.case
   assert case.shape == (10, 128, 128)
   assert case.usable == range(1, 9)
   assert case.modalities[CT] == Window(-1000, 1000)
@@ -212,46 +212,46 @@ def test_leg_of_ct_mr_and_pet_on_three_grids_aligns(
   np.testing.assert_allclose(
     np.array(case.affine)[:3, :3], np.diag([-pixel, -pixel, 3.27]), atol=1e-5
   )
-  area = found.mask.mean((1, 2))
+  area = result.mask.mean((1, 2))
   assert (area[[0, 9]] == 0).all()
   assert (area[1:9] > share[0]).all()
   assert (area[1:9] < share[1]).all()
-  body = masks(found)
+  body = masks(result)
   assert dice(body[CT], body[MR]) > 0.95
   assert dice(body[CT], body[PET]) > 0.85
 
 
 def test_cortical_bone_is_bright_in_ct_and_dark_in_mr_at_one_place():
-  found = leg('STS_035')
-  bone = (found.volumes[CT] > 0.9) & found.mask  # beyond 900 HU
-  mr = (found.volumes[MR] + 1) / 2
+  result = leg('STS_035')
+  bone = (result.volumes[CT] > 0.9) & result.mask  # beyond 900 HU
+  mr = (result.volumes[MR] + 1) / 2
   here = np.median(mr[bone])
-  beside = np.median(mr[np.roll(bone, 6, axis=2) & found.mask])
+  beside = np.median(mr[np.roll(bone, 6, axis=2) & result.mask])
   assert here < 0.12
   assert beside > 2 * here
 
 
 def test_left_leg_has_its_skin_at_the_right_of_the_picture():
-  found = leg('STS_042')
-  columns = found.mask.any((0, 1)).nonzero()[0]
-  full = found.mask[5].sum(0)  # of the left: cut by the crop; right: skin
+  result = leg('STS_042')
+  columns = result.mask.any((0, 1)).nonzero()[0]
+  full = result.mask[5].sum(0)  # of the left: cut by the crop; right: skin
   assert full[columns[0]] > 100
   assert full[columns[-1]] < 30
 
 
 def test_brain_in_four_contrasts_aligns():
   (files,) = folder_cases(DATA / 'openms', dataset='ms', region=Region.BRAIN)
-  found = run(files, canvas=128)
-  assert found.case.usable == range(10)
-  assert len(found.case.routes) == 12
+  result = run(files, canvas=128)
+  assert result.case.usable == range(10)
+  assert len(result.case.routes) == 12
   # 87 pixels of 2 mm on 128: the brain's ellipse fills half the canvas.
-  np.testing.assert_allclose(found.case.affine[0][0], -2 * 87 / 128)
-  assert (np.abs(found.mask.mean((1, 2)) - 0.5) < 0.025).all()
-  body = masks(found)
+  np.testing.assert_allclose(result.case.affine[0][0], -2 * 87 / 128)
+  assert (np.abs(result.mask.mean((1, 2)) - 0.5) < 0.025).all()
+  body = masks(result)
   assert min(dice(body[Modality.T1], other) for other in body.values()) > 0.98
-  t2, flair = found.volumes[Modality.T2], found.volumes[Modality.FLAIR]
-  fluid = (t2 > 0.6) & found.mask  # bright in T2, suppressed in FLAIR
-  assert np.median(flair[fluid]) < np.median(flair[found.mask]) - 0.3
+  t2, flair = result.volumes[Modality.T2], result.volumes[Modality.FLAIR]
+  fluid = (t2 > 0.6) & result.mask  # bright in T2, suppressed in FLAIR
+  assert np.median(flair[fluid]) < np.median(flair[result.mask]) - 0.3
 
 
 def test_chest_ct_as_metaimage_lies_as_stored():
@@ -276,9 +276,9 @@ def test_a_mask_of_the_data_is_the_body(tmp_path):
   outline[:3] = False  # neither are slices that it leaves out
   write(tmp_path / 'p1', 'mask', outline)
   (case,) = folder_cases(tmp_path, dataset='study', region=Region.PELVIS)
-  found = run(case)
-  np.testing.assert_array_equal(found.mask, outline)
-  assert found.case.usable == range(3, 10)
+  result = run(case)
+  np.testing.assert_array_equal(result.mask, outline)
+  assert result.case.usable == range(3, 10)
 
 
 def test_a_window_of_the_settings_holds_for_every_volume(tmp_path):
@@ -286,7 +286,7 @@ def test_a_window_of_the_settings_holds_for_every_volume(tmp_path):
   write(tmp_path / 'p1', 'mr', mr_of(BODY))
   windows = {CT: Window(-200.0, 280.0), MR: Window(0.0, 1600.0)}
   case = case_of(tmp_path / 'p1', 'mr', 'ct')
-  found = ingest(case, Settings(SliceSpec(24, windows=windows)))
-  assert found.case.modalities == windows
-  np.testing.assert_allclose(found.volumes[CT], np.where(BODY, 0, -1))
-  assert found.volumes[MR].max() < 0  # 800 of 1600 is the middle
+  result = ingest(case, Settings(SliceSpec(24, windows=windows)))
+  assert result.case.modalities == windows
+  np.testing.assert_allclose(result.volumes[CT], np.where(BODY, 0, -1))
+  assert result.volumes[MR].max() < 0  # 800 of 1600 is the middle

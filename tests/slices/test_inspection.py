@@ -24,7 +24,7 @@ def values(modality, low, high, *, typical=None):
 
 
 @pytest.mark.parametrize(
-  ('found', 'words'),
+  ('result', 'words'),
   [
     (values(CT, -1024, 2000), None),
     (values(CT, -3024, 3000), None),  # padding outside the bore
@@ -38,11 +38,11 @@ def values(modality, low, high, *, typical=None):
     (values(MR, -3, 4000), None),
   ],
 )
-def test_units_that_look_wrong_are_told(found, words):
+def test_units_that_look_wrong_are_told(result, words):
   if words is None:
-    assert found == []
+    assert result == []
   else:
-    (line,) = found
+    (line,) = result
     assert words in line
 
 
@@ -63,31 +63,31 @@ def pair():
 
 
 def test_a_good_case_has_its_facts_and_pictures(tmp_path):
-  found = inspect(case(tmp_path, **pair()), Settings(SliceSpec(24)))
-  assert found.problems == ()
-  assert found.usable == 8
-  facts = found.volumes[CT]
+  result = inspect(case(tmp_path, **pair()), Settings(SliceSpec(24)))
+  assert result.problems == ()
+  assert result.usable == 8
+  facts = result.volumes[CT]
   assert (facts.shape, facts.axes) == ((24, 24, 8), 'RAS')
   assert facts.spacing == pytest.approx((2, 2, 4))
   assert (facts.low, facts.high) == (-1000, 40)
   assert facts.same_grid
   assert facts.offset is None
-  assert set(found.pictures) == {CT, MR}
-  assert all(p.shape == (128, 128) for p in found.pictures.values())
+  assert set(result.pictures) == {CT, MR}
+  assert all(p.shape == (128, 128) for p in result.pictures.values())
 
 
 def test_everything_wrong_with_a_case_is_told_at_once(tmp_path):
   arrays = pair() | {'cbct': np.zeros((24, 24, 8), np.int16)}
   arrays['ct'] = arrays['ct'] + 1000
-  found = inspect(case(tmp_path, **arrays), Settings(SliceSpec(24)))
-  assert len(found.problems) == 2
-  empty, shifted = found.problems
+  result = inspect(case(tmp_path, **arrays), Settings(SliceSpec(24)))
+  assert len(result.problems) == 2
+  empty, shifted = result.problems
   assert 'cbct.nii.gz: is empty' in empty
   assert shifted.startswith('ct.nii.gz: values from 0 to 1040: no air')
-  assert set(found.volumes) == {CT, MR}
+  assert set(result.volumes) == {CT, MR}
   # A bad case is shown as well.
-  assert set(found.pictures) == {CT, MR}
-  assert all(p.shape == (128, 128) for p in found.pictures.values())
+  assert set(result.pictures) == {CT, MR}
+  assert all(p.shape == (128, 128) for p in result.pictures.values())
 
 
 def test_two_positions_in_one_header_are_noted(tmp_path):
@@ -98,9 +98,9 @@ def test_two_positions_in_one_header_are_noted(tmp_path):
   image.set_qform(other, 1)
   image.set_sform(image.affine, 1)
   nib.save(image, files.files[MR])
-  found = inspect(files, Settings(SliceSpec(24)))
-  assert found.problems == ()
-  assert found.notes == (
+  result = inspect(files, Settings(SliceSpec(24)))
+  assert result.problems == ()
+  assert result.notes == (
     'mr.nii.gz: sform and qform differ by 5.0 mm; the sform is used.',
   )
 
@@ -111,6 +111,6 @@ def test_another_grid_is_a_problem_without_a_reference_alone(tmp_path):
   write_nifti(files.files[MR], arrays['mr'], affine_of((2, 2, 4), (1, 0, 0)))
   (problem,) = inspect(files, Settings(SliceSpec(24))).problems
   assert 'its affine differs from ct.nii.gz' in problem
-  found = inspect(files, Settings(SliceSpec(24), reference=(CT,)))
-  assert found.problems == ()
-  assert [v.same_grid for v in found.volumes.values()] == [True, False]
+  result = inspect(files, Settings(SliceSpec(24), reference=(CT,)))
+  assert result.problems == ()
+  assert [v.same_grid for v in result.volumes.values()] == [True, False]

@@ -198,12 +198,12 @@ def test_a_flat_name_is_taken_apart_as_it_was_put_together(
   subject, modality, separator
 ):
   stem = f'{subject}{separator}{modality}'
-  found = split_name(stem)
+  result = split_name(stem)
   # A subject that ends in the beginning of a longer name, such as x_t2_flair.
-  assert found[1] is not None
-  assert stem.startswith(found[0])
+  assert result[1] is not None
+  assert stem.startswith(result[0])
   if not any(p in subject.lower() for p in ('t1', 't2', 'ct', '-', '_')):
-    assert found == (subject, modality)
+    assert result == (subject, modality)
 
 
 @pytest.mark.parametrize('layout', ['flat', 'bids', 'folder'])

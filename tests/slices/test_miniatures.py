@@ -121,18 +121,18 @@ def taken(name: str, root: Path):
   return ingest(case, Settings(SliceSpec(SIDE)))
 
 
-def expected(found, modality: Modality) -> np.ndarray:
+def expected(result, modality: Modality) -> np.ndarray:
   """The case's slices by hand: voxel [x, y, z] is slice z, row y, column x."""
-  return found.case.modalities[modality].normalise(
+  return result.case.modalities[modality].normalise(
     values(modality).transpose(2, 1, 0)
   )
 
 
-def assert_as_written(found, *, atol=1e-5):
-  assert found.case.usable == range(DEPTH)
-  for modality, slices in found.volumes.items():
-    np.testing.assert_allclose(slices, expected(found, modality), atol=atol)
-  np.testing.assert_allclose(found.case.affine, AFFINE, atol=1e-4)
+def assert_as_written(result, *, atol=1e-5):
+  assert result.case.usable == range(DEPTH)
+  for modality, slices in result.volumes.items():
+    np.testing.assert_allclose(slices, expected(result, modality), atol=atol)
+  np.testing.assert_allclose(result.case.affine, AFFINE, atol=1e-4)
 
 
 @pytest.mark.parametrize('name', MINIATURES)
@@ -155,8 +155,8 @@ def test_the_order_of_axes_on_disk_does_not_matter(tmp_path, name, axes):
   (case,) = find_cases(name, tmp_path)
   # Of two grids, the one named is taken.
   other = next(m for m in case.files if m != MINIATURES[name].source)
-  found = ingest(case, Settings(SliceSpec(SIDE), reference=(other,)))
-  assert_as_written(found, atol=1e-4)
+  result = ingest(case, Settings(SliceSpec(SIDE), reference=(other,)))
+  assert_as_written(result, atol=1e-4)
 
 
 @pytest.mark.parametrize('name', NIFTI_SETS)
@@ -199,11 +199,11 @@ def test_a_z_scored_volume_keeps_its_negative_half(tmp_path, name):
   data = values(source)
   scored = np.where(BODY, (data - data[BODY].mean()) / data[BODY].std(), 0)
   lay_out(tmp_path, name, data=scored.astype(np.float32))
-  found = taken(name, tmp_path)
-  window = found.case.modalities[source]
+  result = taken(name, tmp_path)
+  window = result.case.modalities[source]
   assert window.low < -1 < 1 < window.high
   inside = BODY.transpose(2, 1, 0)
-  shown = window.denormalise(found.volumes[source])[inside]
+  shown = window.denormalise(result.volumes[source])[inside]
   wanted = scored.transpose(2, 1, 0)[inside].clip(window.low, window.high)
   np.testing.assert_allclose(shown, wanted, atol=1e-4)
 
@@ -290,11 +290,11 @@ def test_contrasts_of_different_shape_are_resampled(tmp_path, name):
   # The last rows, which are background, are not there.
   cut = values(other)[:, :-2].astype(np.float32)
   write(paths[other], cut)
-  found = taken(name, tmp_path)
-  assert found.case.shape == (DEPTH, SIDE, SIDE)
+  result = taken(name, tmp_path)
+  assert result.case.shape == (DEPTH, SIDE, SIDE)
   for modality in (other, source):
     np.testing.assert_allclose(
-      found.volumes[modality], expected(found, modality), atol=1e-4
+      result.volumes[modality], expected(result, modality), atol=1e-4
     )
 
 

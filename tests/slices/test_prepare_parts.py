@@ -50,16 +50,16 @@ def case_of(folder, subject, **more):
 @pytest.fixture(scope='module')
 def cases(tmp_path_factory):
   """Subjects of all NAMES, one with a broken file, one that is a copy."""
-  root, found = tmp_path_factory.mktemp('study'), []
+  root, result = tmp_path_factory.mktemp('study'), []
   rng = np.random.default_rng(0)
   for number, name in enumerate((*NAMES, 'bad')):
     folder = root / str(number)
     for modality, low in ((CT, -100), (MR, 100)):
       data = rng.integers(low, low + 900, (8, 8, 3)).astype(np.int16)
       write_nifti(folder / f'{modality}.nii.gz', data, affine_of((2, 2, 3)))
-    found.append(case_of(folder, name))
+    result.append(case_of(folder, name))
   (root / str(len(NAMES)) / 'mr.nii.gz').write_bytes(b'damaged')
-  return [*found, case_of(root / '3', 'twin')]
+  return [*result, case_of(root / '3', 'twin')]
 
 
 @pytest.fixture(autouse=True)
@@ -180,8 +180,8 @@ def test_a_copy_of_another_person_is_refused_and_of_one_patient_kept(cases):
     else c
     for c in twins
   ]
-  found = prepare(persons, new_store(), strict)
-  splits = {case.subject: case.split for case in found.cases}
+  result = prepare(persons, new_store(), strict)
+  splits = {case.subject: case.split for case in result.cases}
   assert splits['a_b'] == splits['twin']
 
 
@@ -189,8 +189,8 @@ def test_splits_are_drawn_from_the_cases_that_remain(cases):
   """Of four subjects, one is bad: each split has one."""
   some = [c for c in cases if c.subject in ('p1', 'ct', 'a_b', 'bad')]
   shares = {'val': 0.25, 'test': 0.25, 'skip_bad': True}
-  found = prepare(some, new_store(), PrepareSettings(PLAIN.ingest, **shares))
-  assert sorted(c.split for c in found.cases) == ['test', 'train', 'val']
+  result = prepare(some, new_store(), PrepareSettings(PLAIN.ingest, **shares))
+  assert sorted(c.split for c in result.cases) == ['test', 'train', 'val']
 
 
 def test_too_few_remaining_cases_lose_no_work(cases):

@@ -104,9 +104,9 @@ def test_brats_of_every_year_and_one_patients_time_points(tmp_path):
     assert case.region is Region.BRAIN
     assert set(case.files) <= four
   assert set(cases['BraTS20_Training_001'].files) == four
-  found = files_of(cases['BraTS-GLI-00005-001'], root)
-  assert found[Modality.T1CE].endswith('BraTS-GLI-00005-001-t1c.nii.gz')
-  assert found[Modality.FLAIR].endswith('BraTS-GLI-00005-001-t2f.nii.gz')
+  result = files_of(cases['BraTS-GLI-00005-001'], root)
+  assert result[Modality.T1CE].endswith('BraTS-GLI-00005-001-t1c.nii.gz')
+  assert result[Modality.FLAIR].endswith('BraTS-GLI-00005-001-t2f.nii.gz')
   assert [cases[f'BraTS-GLI-00005-00{i}'].patient for i in (0, 1)] == [
     'BraTS-GLI-00005'
   ] * 2
@@ -127,11 +127,11 @@ def test_brats_2018_and_2019(tmp_path):
       for contrast, gz in (('t1', '.gz'), ('t1ce', ''), ('seg', '.gz'))
     ),
   )
-  found = {case.subject: case for case in find_cases('brats', tmp_path)}
-  assert {c.subject: c.patient for c in found.values()} == {
+  result = {case.subject: case for case in find_cases('brats', tmp_path)}
+  assert {c.subject: c.patient for c in result.values()} == {
     case.split('/')[1]: patient for case, patient in cases.items()
   }
-  for case in found.values():
+  for case in result.values():
     assert set(case.files) == {Modality.T1, Modality.T1CE}
 
 
@@ -144,9 +144,9 @@ def test_folders_named_like_volumes_hold_them_as_kaggle_unpacks(tmp_path):
     f'__MACOSX/{case}/{case}_t1.nii',
     f'{case}/._{case}_t1.nii',
   )
-  (found,) = find_cases('brats', tmp_path)
-  assert set(found.files) == {Modality.T1, Modality.T2, Modality.FLAIR}
-  assert found.files[Modality.FLAIR].name == 'W39_1998.nii'
+  (result,) = find_cases('brats', tmp_path)
+  assert set(result.files) == {Modality.T1, Modality.T2, Modality.FLAIR}
+  assert result.files[Modality.FLAIR].name == 'W39_1998.nii'
 
 
 def test_every_fault_of_a_public_dataset_is_listed(tmp_path):
@@ -343,10 +343,10 @@ def test_a_metaimage_in_itks_axes_goes_in_where_it_lies(tmp_path):
     path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(image, str(path))
   (case,) = find_cases('synthrad2025', tmp_path)
-  found = ingest(case, Settings(SliceSpec(20)))
-  np.testing.assert_allclose(found.volumes[CT][2, 10, 10], 0.04, atol=1e-4)
-  assert found.volumes[CT][2, 0, 0] == -1
-  assert found.case.usable == range(6)
+  result = ingest(case, Settings(SliceSpec(20)))
+  np.testing.assert_allclose(result.volumes[CT][2, 10, 10], 0.04, atol=1e-4)
+  assert result.volumes[CT][2, 0, 0] == -1
+  assert result.case.usable == range(6)
   # The first pixel: RAS is minus ITK's x and y.
-  affine = np.asarray(found.case.affine)
+  affine = np.asarray(result.case.affine)
   np.testing.assert_allclose(affine[:3, 3], (19, 19, 100), atol=1e-3)

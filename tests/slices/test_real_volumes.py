@@ -35,10 +35,10 @@ def real_files(name):
 def stored(tmp_path, region, files, settings):
   """The one case of a store that was written, closed, and opened again."""
   case = CaseFiles('real', 'p1', region, files)
-  found = ingest(case, settings)
+  result = ingest(case, settings)
   writer = StoreWriter(str(tmp_path / 'store'), settings.slices.to_json())
-  writer.write_case(found.case, found.volumes, found.mask)
-  writer.finish({found.case.id: 'train'})
+  writer.write_case(result.case, result.volumes, result.mask)
+  writer.finish({result.case.id: 'train'})
   store = SliceStore.open(str(tmp_path / 'store'))
   return store, store.cases[0]
 
@@ -85,9 +85,9 @@ def test_a_place_in_the_world_stays_where_it_is(tmp_path, name, plane):
   )
   store, case = stored(tmp_path, region, moved, settings)
   for modality in moved:
-    found = store.read_volume(case.id, modality)
+    result = store.read_volume(case.id, modality)
     low, high = case.modalities[modality].normalise(np.array(UNITS[modality]))
-    ball = np.clip(found - (0.7 * low + 0.3 * high), 0, None)
+    ball = np.clip(result - (0.7 * low + 0.3 * high), 0, None)
     at = centre(ball.transpose(2, 1, 0), np.asarray(case.affine))
     voxels = np.linalg.inv(nib.load(moved[modality]).affine)[:3, :3]
     assert np.abs(voxels @ (at - place)).max() < 0.5, (modality, at, place)
@@ -107,12 +107,12 @@ def test_values_survive_to_half_a_level_of_the_window(
   settings = Settings(SliceSpec(canvas), reference=(modality,), most_offset=0.0)
   store, case = stored(tmp_path, region, files, settings)
   window = case.modalities[modality]
-  found = window.denormalise(store.read_volume(case.id, modality))
+  result = window.denormalise(store.read_volume(case.id, modality))
   # Stored towards left and posterior, as these pictures are.
   volume = read_volume(files[modality]).data.transpose(2, 1, 0)
   rows, columns = volume.shape[1:]
   top, left = (canvas - rows) // 2, (canvas - columns) // 2
-  inner = found[:, top : top + rows, left : left + columns]
+  inner = result[:, top : top + rows, left : left + columns]
   bound = (window.high - window.low) / LEVELS / 2
   error = np.abs(inner - volume.clip(window.low, window.high))
   assert error.max() <= bound * 1.01  # float32 of the units

@@ -34,8 +34,8 @@ def test_every_subject_gets_one_split_and_every_share_a_subject(
 ):
   splits = assign_splits(names(count), val=val, test=test, seed=seed)
   assert sorted(splits) == names(count)
-  found = set(splits.values())
-  assert found == {'train'} | {
+  result = set(splits.values())
+  assert result == {'train'} | {
     name for name, share in (('val', val), ('test', test)) if share
   }
 
@@ -97,10 +97,10 @@ def test_a_person_is_in_one_split_in_whatever_dataset(cases, seed):
   where = {case: dataset for case, (_, dataset) in cases.items()}
   given_splits = {next(iter(cases)): 'test'}
   shares = {'val': 0.0, 'test': 0.0, 'seed': seed}
-  found = assign_case_splits(who, where, given_splits, **shares)
-  assert found.keys() == cases.keys()
+  result = assign_case_splits(who, where, given_splits, **shares)
+  assert result.keys() == cases.keys()
   by_person = collections.defaultdict(set)
-  for case, split in found.items():
+  for case, split in result.items():
     by_person[who[case]].add(split)
   assert all(len(splits) == 1 for splits in by_person.values())
   assert by_person[who[next(iter(cases))]] == {'test'}
@@ -111,8 +111,8 @@ def test_shares_hold_within_each_dataset_over_people():
     f'{d}{i}.{t}': f'{d}{i}' for d in 'ab' for i in range(20) for t in '01'
   }
   where = {case: case[0] for case in who}
-  found = assign_case_splits(who, where, {}, val=0.1, test=0.2, seed=0)
-  counts = collections.Counter((where[c], s) for c, s in found.items())
+  result = assign_case_splits(who, where, {}, val=0.1, test=0.2, seed=0)
+  counts = collections.Counter((where[c], s) for c, s in result.items())
   assert counts == {
     **{(d, 'train'): 28 for d in 'ab'},
     **{(d, 'val'): 4 for d in 'ab'},
@@ -141,10 +141,10 @@ def test_a_volume_of_another_person_is_reported_for_all_but_the_first():
     'a': {'ct': '1', 'mr': 'x'},
     'd': {'ct': '4', 'mr': '5'},
   }
-  found = shared_volumes(checksums, {case: case for case in checksums})
-  assert [*found] == ['b', 'c']
-  assert found['b'].startswith('ct has the same voxels as mr of a;')
-  assert 'of a;' in found['c']
+  result = shared_volumes(checksums, {case: case for case in checksums})
+  assert [*result] == ['b', 'c']
+  assert result['b'].startswith('ct has the same voxels as mr of a;')
+  assert 'of a;' in result['c']
 
 
 def test_cases_of_one_patient_may_share_a_volume():

@@ -65,11 +65,11 @@ def test_arrays_survive_to_half_a_level(finished):
   volumes, mask = make_arrays()
   store = SliceStore.open(str(finished))
   for modality, volume in volumes.items():
-    found = store.read_volume('study.p1', modality)
-    assert found.dtype == np.float32
-    assert np.abs(found - volume).max() <= 1 / 65535 + 1e-7
+    result = store.read_volume('study.p1', modality)
+    assert result.dtype == np.float32
+    assert np.abs(result - volume).max() <= 1 / 65535 + 1e-7
     np.testing.assert_array_equal(
-      store.read_slice('study.p1', modality, 2), found[2]
+      store.read_slice('study.p1', modality, 2), result[2]
     )
   np.testing.assert_array_equal(store.read_mask('study.p1'), mask)
 
@@ -87,8 +87,8 @@ def test_a_store_lives_in_any_key_value_store():
   writer.finish({'study.p1': 'train', 'study.p2': 'test'})
   store = SliceStore.open(path)
   volumes, mask = make_arrays()
-  found = store.read_slice('study.p2', MR, 3)
-  np.testing.assert_allclose(found, volumes[MR][3], atol=1 / 65535)
+  result = store.read_slice('study.p2', MR, 3)
+  np.testing.assert_allclose(result, volumes[MR][3], atol=1 / 65535)
   np.testing.assert_array_equal(store.read_mask('study.p1'), mask)
   assert [c.subject for c in store.split('test')] == ['p2']
 
@@ -101,8 +101,8 @@ def test_a_store_lives_in_any_key_value_store():
   ],
 )
 def test_buckets_are_addressed_as_tensorstore_does(address, spec):
-  found = StoreFiles(address).array('volumes/p/ct')['kvstore']
-  assert found == {**spec, 'path': 'a/b/volumes/p/ct/'}
+  result = StoreFiles(address).array('volumes/p/ct')['kvstore']
+  assert result == {**spec, 'path': 'a/b/volumes/p/ct/'}
 
 
 def test_ends_of_the_window_are_exact_and_beyond_is_clipped(tmp_path):
@@ -111,8 +111,8 @@ def test_ends_of_the_window_are_exact_and_beyond_is_clipped(tmp_path):
   volumes[CT][0, 0, :4] = -1, 1, -1.5, 2
   writer.write_case(make_case(), volumes, mask)
   writer.finish({'study.p1': 'train'})
-  found = SliceStore.open(str(tmp_path / 's')).read_slice('study.p1', CT, 0)
-  np.testing.assert_array_equal(found[0, :4], [-1, 1, -1, 1])
+  result = SliceStore.open(str(tmp_path / 's')).read_slice('study.p1', CT, 0)
+  np.testing.assert_array_equal(result[0, :4], [-1, 1, -1, 1])
 
 
 def test_slice_is_a_chunk_and_volume_is_a_shard(finished):

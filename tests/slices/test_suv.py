@@ -69,8 +69,8 @@ def test_philips_counts_use_the_private_factors():
     (0x70531000, 'DS', '0'),
     (0x70531009, 'DS', '1.5'),
   ]
-  found = suv_factor([pet(activity, Units='CNTS')])
-  assert found == pytest.approx(1.5 * SUV_PER_BQML, rel=1e-4)
+  result = suv_factor([pet(activity, Units='CNTS')])
+  assert result == pytest.approx(1.5 * SUV_PER_BQML, rel=1e-4)
   refused('neither (7053,1000) nor', pet(Units='CNTS'))
   refused('neither (7053,1000) nor', pet(PHILIPS, Units='CNTS'))
 

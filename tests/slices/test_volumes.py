@@ -34,14 +34,14 @@ def test_slope_and_intercept_apply(tmp_path):
 def test_uint16_beyond_int16_stays_positive(tmp_path):
   data = COUNT.astype(np.uint16)
   data[1, 2, 3] = 60000
-  found = read_volume(write_nifti(tmp_path / 'v.nii', data)).data
-  assert found.dtype == np.float32
-  assert found[1, 2, 3] == 60000
+  result = read_volume(write_nifti(tmp_path / 'v.nii', data)).data
+  assert result.dtype == np.float32
+  assert result[1, 2, 3] == 60000
 
 
 def test_negative_values_and_ct_below_minus_1024_are_kept(tmp_path):
-  found = read_volume(write_nifti(tmp_path / 'v.nii', COUNT - 3024)).data
-  assert (found.min(), found.max()) == (-3024, -3001)
+  result = read_volume(write_nifti(tmp_path / 'v.nii', COUNT - 3024)).data
+  assert (result.min(), result.max()) == (-3024, -3001)
 
 
 def test_affine_comes_from_a_qform_alone(tmp_path):
@@ -60,10 +60,10 @@ def test_lps_file_equals_the_same_volume_as_nifti(tmp_path, suffix):
   sitk.WriteImage(image, str(path))
   ras = [[0, -3, 0, -10], [2, 0, 0, -20], [0, 0, 4, 30], [0, 0, 0, 1]]
   same = read_volume(write_nifti(tmp_path / 'v.nii', COUNT, ras))
-  found = read_volume(path)
-  np.testing.assert_array_equal(found.data, COUNT)
-  np.testing.assert_allclose(found.affine, ras)
-  assert same_grid(found, same)
+  result = read_volume(path)
+  np.testing.assert_array_equal(result.data, COUNT)
+  np.testing.assert_allclose(result.affine, ras)
+  assert same_grid(result, same)
 
 
 def test_trailing_axis_of_one_is_dropped(tmp_path):
@@ -180,9 +180,9 @@ def test_grids_that_differ_are_told_apart(spacing, origin, shape):
 def test_written_volume_reads_back(tmp_path, suffix):
   volume = Volume(COUNT - 0.25, affine_of((1, 2, 3), (4, 5, 6)))
   write_volume(tmp_path / f'new/v{suffix}', volume)
-  found = read_volume(tmp_path / f'new/v{suffix}')
-  np.testing.assert_array_equal(found.data, volume.data)
-  assert same_grid(found, volume)
+  result = read_volume(tmp_path / f'new/v{suffix}')
+  np.testing.assert_array_equal(result.data, volume.data)
+  assert same_grid(result, volume)
   assert nib.load(tmp_path / f'new/v{suffix}').get_data_dtype() == np.float32
 
 

@@ -39,8 +39,8 @@ AIR = np.zeros(2, np.float32)
 )
 def test_fixed_windows_hold_for_every_volume(modality, physical, normal):
   window = choose_window(modality, AIR)
-  found = window.normalise(np.array(physical, np.float32))
-  np.testing.assert_allclose(found, normal, atol=1e-6)
+  result = window.normalise(np.array(physical, np.float32))
+  np.testing.assert_allclose(result, normal, atol=1e-6)
 
 
 def values(*parts):
@@ -144,8 +144,8 @@ def test_all_air_has_no_body():
 
 
 def test_windows_are_read_from_a_flag():
-  found = parse_windows('ct:-1000:2000,pet:0:20.5')
-  assert found == {CT: Window(-1000, 2000), PET: Window(0, 20.5)}
+  result = parse_windows('ct:-1000:2000,pet:0:20.5')
+  assert result == {CT: Window(-1000, 2000), PET: Window(0, 20.5)}
   assert parse_windows('') == {}
 
 
@@ -165,6 +165,6 @@ def test_a_window_that_makes_no_sense_is_refused(text, message):
 
 
 def test_windows_of_a_store_stand_over_the_fixed_ones():
-  found = windows_from_json({'ct': {'low': -200.0, 'high': 300.0}})
-  assert found[CT] == Window(-200, 300)
-  assert found[PET] == Window(0, 10)
+  result = windows_from_json({'ct': {'low': -200.0, 'high': 300.0}})
+  assert result[CT] == Window(-200, 300)
+  assert result[PET] == Window(0, 10)

@@ -21,7 +21,7 @@ from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.tasks.registry import TASKS
 from synermedgen_jax.training.build import build
-from synermedgen_jax.training.config_checks import streams_here
+from synermedgen_jax.training.config_checks import local_streams
 
 
 def read_config(arguments):
@@ -35,7 +35,7 @@ def read_config(arguments):
 
 def plan(run) -> dict:
   params = run.state.trainable | run.state.frozen
-  streams_here(ConfigDict(run.config), run.mesh)  # refuses what does not fit
+  local_streams(ConfigDict(run.config), run.mesh)  # refuses what does not fit
   return {
     'mesh': dict(run.mesh.shape),
     'rows': run.rows,

@@ -20,7 +20,7 @@ from synermedgen_jax.training.config_checks import (
   check,
   check_best_is_measured,
   check_store,
-  streams_here,
+  local_streams,
 )
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
@@ -472,4 +472,4 @@ def test_every_route_that_is_missing_is_named(store_path):
 def test_one_process_reads_all_streams(store_path):
   mesh = make_mesh((1, 1, 1), jax.devices()[:1])
   config = nano.config('stage1', store_path, rows=8, streams=4)
-  assert streams_here(config, mesh) == [0, 1, 2, 3]
+  assert local_streams(config, mesh) == [0, 1, 2, 3]

@@ -37,8 +37,8 @@ def rows(table):
 
 
 def total(table):
-  (found,) = re.findall(r'^Total: ([\d,]+) -- ', table, re.MULTILINE)
-  return int(found.replace(',', ''))
+  (result,) = re.findall(r'^Total: ([\d,]+) -- ', table, re.MULTILINE)
+  return int(result.replace(',', ''))
 
 
 def test_each_parameter_is_in_the_table_of_its_kind_with_totals(tmp_path):
