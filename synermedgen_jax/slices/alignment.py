@@ -112,7 +112,12 @@ def estimate_offset(
   grid = _common_grid(fixed, moving)
   if grid is None:
     return None
-  placed, turned = coarse_alignment.search(fixed, moving, windows)
+  fixed, moving = (
+    coarse_alignment.measured_part(volume, window)
+    for volume, window in zip((fixed, moving), windows, strict=True)
+  )
+  grid = _common_grid(fixed, moving) or grid
+  placed, turned = coarse_alignment.search(fixed, moving)
   if max(placed.score, turned.score) < _LEAST_INFORMATION:
     return _near_offset(fixed, moving, windows, grid)
   if turned.score > _TURNED * placed.score:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import nibabel as nib
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
-from scipy import fft
+from scipy import fft, ndimage
 
 from synermedgen_jax.slices.grids import Grid, resample
 from synermedgen_jax.slices.volumes import Volume
@@ -70,15 +70,27 @@ class _Binned:
   first: Int[np.ndarray, ' 3']
 
 
-def search(
-  fixed: Volume, moving: Volume, windows: tuple[Window, Window]
-) -> tuple[Placement, Placement]:
+def measured_part(volume: Volume, window: Window) -> Volume:
+  """The volume in its window, without outer planes of the lowest value alone.
+
+  Such planes are air, or places that were not measured, which resemble air.
+  """
+  volume = window.clip(volume)
+  inside = volume.data > volume.data.min()
+  if not inside.any():
+    return volume
+  (cut,) = ndimage.find_objects(inside.astype(np.uint8))
+  first = [along.start for along in cut]
+  affine = volume.affine @ nib.affines.from_matvec(np.eye(3), first)
+  return Volume(volume.data[cut], affine)
+
+
+def search(fixed: Volume, moving: Volume) -> tuple[Placement, Placement]:
   """Finds the shift, and the orientation, that fit `fixed` best.
 
   Args:
-    fixed: the reference volume.
-    moving: a volume of the same subject, in any position.
-    windows: windows of `fixed` and of `moving`.
+    fixed: `measured_part` of the reference volume.
+    moving: `measured_part` of a volume of the same subject, in any position.
 
   Returns:
     The best placement in the orientation of the file, and the best one among
@@ -88,8 +100,7 @@ def search(
   step = _step(fixed, moving)
   origin = np.minimum(fixed.corners.min(0), moving.corners.min(0))
   a, b = (
-    _binned(_averaged(window.clip(volume), step), step, origin)
-    for volume, window in zip((fixed, moving), windows, strict=True)
+    _binned(_averaged(volume, step), step, origin) for volume in (fixed, moving)
   )
   offset = b.first - a.first
   overlap = np.minimum(a.codes.shape, offset + b.codes.shape) - np.maximum(

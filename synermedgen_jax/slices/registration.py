@@ -40,11 +40,11 @@ def register_rigid(
     RuntimeError: SimpleITK cannot evaluate the metric, for example because the
       volumes do not overlap.
   """
-  start, _ = coarse_alignment.search(fixed, moving, windows)
-  images = [
-    _image(window.clip(volume))
+  fixed, moving = (
+    coarse_alignment.measured_part(volume, window)
     for volume, window in zip((fixed, moving), windows, strict=True)
-  ]
+  )
+  start, _ = coarse_alignment.search(fixed, moving)
   transform = sitk.Euler3DTransform()
   transform.SetCenter((_LPS[:3, :3] @ fixed.corners.mean(0)).tolist())
   # The transform maps points of `fixed` to points of `moving`.
@@ -65,7 +65,7 @@ def register_rigid(
   method.SetSmoothingSigmasPerLevel([4.0, 0.0])
   method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
   method.SetInitialTransform(transform, inPlace=True)
-  method.Execute(*images)
+  method.Execute(_image(fixed), _image(moving))
   rotation = np.asarray(transform.GetMatrix()).reshape(3, 3)
   centre = np.asarray(transform.GetCenter())
   matrix = np.eye(4)

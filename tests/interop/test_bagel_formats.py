@@ -218,7 +218,7 @@ def test_streams_share_out_one_sequence(files):
     ]
 
   whole = targets(10)
-  parts = [targets(5, rows=2, streams=2, here=[i]) for i in range(2)]
+  parts = [targets(5, rows=2, streams=2, local_streams=[i]) for i in range(2)]
   assert sorted(parts[0] + parts[1]) == sorted(whole)
 
 

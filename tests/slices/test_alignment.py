@@ -6,6 +6,7 @@ from scipy import ndimage
 from volume_files import affine_of, turned
 
 from synermedgen_jax.slices.alignment import Offset, estimate_offset
+from synermedgen_jax.slices.coarse_alignment import measured_part
 from synermedgen_jax.slices.volumes import Volume
 from synermedgen_jax.slices.windows import Window
 
@@ -67,6 +68,61 @@ def test_a_single_slice_is_not_moved_along_its_axis():
   lifted = thin.affine.copy()
   lifted[2, 3] += 17 * 4
   assert abs(offset(first, Volume(thin.data, lifted)).mm[2]) <= 2
+
+
+@pytest.mark.parametrize('mm', [(45, 0, 0), (0, 0, -60), (-30, 30, 30)])
+def test_a_far_shift_is_exact_to_a_coarse_voxel(mm):
+  result = offset(*pair(mm))
+  assert not result.orientation
+  np.testing.assert_allclose(result.mm, mm, atol=6)
+
+
+@pytest.mark.parametrize(
+  ('flipped', 'orientation'),
+  [
+    ((0,), 'mirrored left to right'),
+    ((2,), 'mirrored head to foot'),
+    ((0, 1), 'turned by 180° about the head-foot axis'),
+  ],
+)
+def test_another_orientation_is_named(flipped, orientation):
+  first, second = pair((0, 0, 0))
+  for volume in (first, second):  # no symmetric outline
+    volume.data[:14, :16, :18] = 0
+  result = offset(first, Volume(np.flip(second.data, flipped), second.affine))
+  assert result.orientation == orientation
+  assert result.distance == np.inf
+
+
+def test_planes_that_were_not_measured_are_no_air():
+  """Part of a limb: filled up with zeros, and turned, they would fit air."""
+  rng = np.random.default_rng(0)
+  noise = ndimage.gaussian_filter(rng.standard_normal((40, 40, 44)), 3)
+  level = 0.5 + 0.4 * noise / np.abs(noise).max()
+  limb = np.where(np.abs(np.arange(40) - 20) < 13, 1, 0)[:, None, None] * level
+  affine = np.diag([4.0, 4.0, 4.0, 1.0])
+  other = np.where(limb > 0, 1 - limb, 0)
+  other[:, :, :12] = other[:, :, 34:] = 0
+  blurred = ndimage.gaussian_filter(other, 0.5)
+  part = Volume(blurred[5:35].astype(np.float32), affine)
+  placed = part.affine.copy()
+  placed[0, 3] = 5 * 4
+  result = offset(
+    Volume(limb.astype(np.float32), affine), Volume(part.data, placed)
+  )
+  assert result.distance == 0
+
+
+def test_the_measured_part_keeps_its_place():
+  data = np.full((6, 5, 4), -2000.0, np.float32)
+  data[1:4, 2:5, 1] = 0.5
+  affine = affine_of((2, 3, 4), (10, 20, 30))
+  part = measured_part(Volume(data, affine), WINDOW)
+  assert part.data.shape == (3, 3, 1)
+  assert (part.data == 0.5).all()
+  np.testing.assert_allclose(part.affine[:3, 3], (12, 26, 34))
+  constant = measured_part(Volume(np.zeros((3, 3, 3)), affine), WINDOW)
+  assert constant.data.shape == (3, 3, 3)
 
 
 def test_volumes_apart_have_no_offset():
