@@ -14,9 +14,17 @@ synthesis of a Stage I model (zero-shot). With --config, the weights in
 --shift, --text_scale, --image_scale, --interval and --renorm override the
 sampling of the run's config.
 
-Writes WORKDIR/evaluation/: metrics.json with the definition of every number,
-subjects.json with the numbers per subject, and arrays of a few slices for
-`report`. Prints a table of tasks and a table of routes.
+Writes WORKDIR/evaluation/:
+
+* metrics.json: means per task and route, of the model and the baselines, in the
+  body mask and over the full frame; wins; sampling; the definition of every
+  number;
+* subjects.json: the same scores per subject, in the body mask, and every answer
+  (`evaluation/subjects.py`);
+* understanding.json and understanding.npz: texts and images of a few questions;
+* panels/ROUTE.npz: source, synthesis, truth and mask of three slices.
+
+`report` and `compare` read them. Prints a table of tasks and one of routes.
 """
 
 import dataclasses
@@ -38,7 +46,6 @@ from synermedgen_jax.evaluation.measure import (
   Measurements,
   MeasureSettings,
   measure,
-  subject_of,
 )
 from synermedgen_jax.inference.sampling_flags import define_sampling_flags
 from synermedgen_jax.inference.workdir import Trained
@@ -165,7 +172,7 @@ def _write(
       'neighbours': trained.config['neighbours'],
       'store': store.fingerprint,
     },
-    'subjects': {subject_of(case): case.dataset for case in cases},
+    'subjects': {case.person: case.dataset for case in cases},
   }
   if answered := measured.understanding:
     result |= answered.scores

@@ -21,7 +21,7 @@ from synermedgen_jax.evaluation.synthesisers import register_synthesiser
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.public_datasets import register_dataset
 from synermedgen_jax.tasks.example import Example, SliceRef, text, vit_image
-from synermedgen_jax.tasks.registry import Task, register
+from synermedgen_jax.tasks.registry import Task, register_task
 from synermedgen_jax.tasks.scoring import WORDS
 from synermedgen_jax.training.objectives import (
   multimodal_sums,
@@ -77,7 +77,7 @@ def build_same_place(pair, pool, rng):
   return Example('same_place', spans, answer, pair.route)
 
 
-register(
+register_task(
   Task(
     name='same_place',
     kind='question',

@@ -544,6 +544,10 @@ def test_several_sets_go_into_one_store_and_people_into_one_split(
   ]
   splits = [case.split for case in cases]
   assert splits[0] == splits[1] != splits[2] == splits[3]
+  assert [case.person for case in cases[:5]] == [
+    *('more.person0', 'more.person0', 'more.person1', 'more.person1'),
+    'synthrad2023.1PA000',
+  ]
   assert sorted(splits[4:]) == ['test', 'test', 'train', 'train']
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from projects.small_base.contrast import contrast_sums
 from projects.small_base.scenes import questions
 from projects.small_base.scenes.sources import source
-from synermedgen_jax.tasks.registry import Task, register
+from synermedgen_jax.tasks.registry import Task, register_task
 from synermedgen_jax.training.objectives import register_objective
 
 SCENE_TASKS = (
@@ -61,5 +61,5 @@ SCENE_TASKS = (
 )
 
 for _task in SCENE_TASKS:
-  register(_task)
+  register_task(_task)
 register_objective('contrast', contrast_sums, ('contrast', 'caption'))

@@ -31,12 +31,16 @@ class Key(NamedTuple):
 # Heading -> keys.
 KEYS = {
   'Stage': (
-    Key('stage', '', 'Objective: `autoencoder`, `gau`, `ucg` or `joint`.'),
+    Key(
+      'stage',
+      '',
+      'Objective: `autoencoder`, `gau`, `ucg`, `joint` or a registered one.',
+    ),
     Key(
       'modules',
       (),
-      'Python modules that register tasks, objectives, modalities or metrics; '
-      'imported before anything is built.',
+      'Python modules that register tasks, objectives, modalities, routes, '
+      'metrics or models; imported before anything is built.',
     ),
     Key('seed', 0, 'Random seed of parameters, examples, noise and timesteps.'),
   ),
@@ -189,7 +193,11 @@ KEYS = {
     Key('objective', {}, 'Weights of the losses; see the table below.'),
     Key('steps', 20_000, 'Length of the training.', 'steps'),
     Key('optimizer', 'adamw', '`adamw` or `muon`.'),
-    Key('learning_rate', 2e-5, 'Learning rate after the warm-up.'),
+    Key(
+      'learning_rate',
+      2e-5,
+      'Learning rate after the warm-up, before the multipliers of `trainable`.',
+    ),
     Key('warmup', 2000, 'Steps of linear warm-up.', 'steps'),
     Key('decay', 'constant', 'After the warm-up: `constant` or `cosine`.'),
     Key('b1', 0.9, "Decay of AdamW's first moment."),

@@ -14,6 +14,8 @@ write the row as one sequence. A key is visible over
   noised span   [start of its span, end of its span)
   padding       the empty interval [0, 0)
 
+`input/packing.py` sets these numbers from the kinds of spans.
+
 Axis letters of the array annotations, here and in the model: b rows, u und
 tokens, g gen tokens, t tokens of either stream, p ViT patches, n images (in
 attention, key heads), l layers, e width, d width of a head, patch or latent.

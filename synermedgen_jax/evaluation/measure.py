@@ -186,11 +186,6 @@ def _parts_of(stage: str) -> tuple[str, ...]:
   return tuple(part for term, part in parts if term in terms)
 
 
-def subject_of(case: Case) -> str:
-  """DATASET.SUBJECT of a case, unique across datasets."""
-  return f'{case.dataset}.{case.subject}'
-
-
 def _ask(
   trained: Trained,
   store: SliceStore,
@@ -215,7 +210,7 @@ def _ask(
   }
   # With one capacity, all questions share one compiled program.
   capacity = answerer.capacity_for(list(itertools.chain(*asked.values())))
-  subject_by_case = {case.id: subject_of(case) for case in cases}
+  subject_by_case = {case.id: case.person for case in cases}
   records, pictured, images, answers_by_task = [], [], [], {}
   for task, examples in asked.items():
     with tqdm(total=len(examples), desc=f'ask {task}', unit='question') as bar:
@@ -314,7 +309,7 @@ def _synthesise(
     ):
       scores += rows
       if settings.synthrad2023 and item.route.target is Modality.CT:
-        official[item.route.name][subject_of(item.case)].append(
+        official[item.route.name][item.case.person].append(
           protocol.synthrad2023_scores(item, synthesis)
         )
       if item.route.name not in panels:

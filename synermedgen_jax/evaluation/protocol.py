@@ -171,7 +171,7 @@ def score_case(
       yield RouteScore(
         item.route.name,
         item.case.id,
-        f'{item.case.dataset}.{item.case.subject}',
+        item.case.person,
         method,
         full_frame,
         values,

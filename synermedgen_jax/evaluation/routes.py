@@ -2,7 +2,7 @@
 
 Four methods are scored on the same held-out cases:
 
-* `model`: the synthesis.
+* `model`: the synthesis, by the run's model or by one of `synthesisers`.
 * `copy_source`: the unchanged source image, both windows mapped to [-1, 1].
 * `mean_target`: the mean target image of the training subjects, see
   `mean_target_images`.
@@ -29,7 +29,7 @@ from synermedgen_jax.evaluation.metrics import BUILT_IN
 TRIVIAL = ('copy_source', 'mean_target')
 BASELINES = (*TRIVIAL, 'ceiling')
 METHODS = ('model', *BASELINES)
-# A store without training subjects has no mean target.
+# Missing in a store without training subjects, and in results of a project.
 _OPTIONAL = ('mean_target', 'ceiling')
 
 
@@ -40,7 +40,7 @@ class RouteScore:
   Attributes:
     route: name of the route.
     case: id of the case.
-    subject: name of the subject; subjects with several cases count once.
+    subject: `Case.person`; a person with several cases counts once.
     method: one of `METHODS`.
     full_frame: True = scored over the full frame, False = in the body mask.
     values: metric -> value, see `metrics.case_metrics`.

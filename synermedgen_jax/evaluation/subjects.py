@@ -1,6 +1,7 @@
 """Results of `evaluate` per subject, in subjects.json.
 
-metrics.json has the means; bootstrap intervals need the values per subject.
+metrics.json has the means; bootstrap intervals need the values per subject. A
+subject is a person (`Case.person`): the sessions of a patient count as one.
 The format is:
 
   {"version": 1,

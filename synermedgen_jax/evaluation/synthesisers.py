@@ -1,4 +1,8 @@
-"""Models that `evaluate` can score instead of the model of the run."""
+"""Models that `evaluate --synthesiser` scores instead of the model of the run.
+
+Their scores take the row `model` of the results; the baselines of `routes` stay
+beside them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Timesteps of the flow: t = 0 is data, t = 1 is noise."""
+"""Timesteps of the flow: t = 0 is data, t = 1 is noise.
+
+The loss is in `training/objectives.py`, the integration in
+`inference/sampling.py`.
+"""
 
 from __future__ import annotations
 

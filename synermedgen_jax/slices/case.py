@@ -41,6 +41,7 @@ class Case:
     checksums: modality -> `voxel_checksum` of the file.
     transforms: modality -> rows of the (4, 4) matrix that moved the volume onto
       the reference, RAS+ mm; only of volumes that `prepare` registered.
+    patient: name of the person, if several subjects may be one person.
   """
 
   id: str
@@ -56,6 +57,15 @@ class Case:
   split: str = ''
   checksums: Mapping[Modality, str] = dataclasses.field(default_factory=dict)
   transforms: Mapping[Modality, Rows] = dataclasses.field(default_factory=dict)
+  patient: str = ''
+
+  @property
+  def person(self) -> str:
+    """DATASET.PATIENT, or DATASET.SUBJECT if no patient is stated.
+
+    Scores are averaged within a person, and persons are resampled.
+    """
+    return f'{self.dataset}.{self.patient or self.subject}'
 
   @functools.cached_property
   def routes(self) -> tuple[Route, ...]:
@@ -63,10 +73,12 @@ class Case:
     return routes_between(self.region, frozenset(self.modalities))
 
   def to_json(self) -> dict[str, Any]:
+    patient = {'patient': self.patient} if self.patient else {}
     return {
       'id': self.id,
       'dataset': self.dataset,
       'subject': self.subject,
+      **patient,
       'region': self.region.value,
       'split': self.split,
       'modalities': {
@@ -117,6 +129,7 @@ class Case:
         for m, v in stored.items()
         if 'transform' in v
       },
+      patient=row.get('patient', ''),
     )
 
 

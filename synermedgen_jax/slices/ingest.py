@@ -183,6 +183,7 @@ def ingest(
     transforms={
       m: tuple(map(tuple, matrix.tolist())) for m, matrix in transforms.items()
     },
+    patient=files.patient,
   )
   for modality, window in windows.items():
     slices[modality] = window.normalise(slices[modality])

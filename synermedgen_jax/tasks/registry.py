@@ -2,8 +2,8 @@
 
 A task is a row of `TASKS`. Training, evaluation and reports read the row and
 never ask for a task by its name, so a new task is its module and one
-`register(Task(...))`. A project's rows are in a module that `config.modules`
-names.
+`register_task(Task(...))`. A project's rows are in a module that
+`config.modules` names.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Task:
 TASKS: dict[str, Task] = {}
 
 
-def register(task: Task) -> Task:
+def register_task(task: Task) -> Task:
   """Adds a row to the table.
 
   Raises:
@@ -114,7 +114,7 @@ def task_names(shares: Mapping[str, float]) -> tuple[str, ...]:
   return tuple(sorted(name for name, share in shares.items() if share > 0))
 
 
-register(
+register_task(
   Task(
     'cts',
     'question',
@@ -127,7 +127,7 @@ register(
     mirror=True,
   )
 )
-register(
+register_task(
   Task(
     'mi',
     'question',
@@ -138,7 +138,7 @@ register(
     mirror=True,
   )
 )
-register(
+register_task(
   Task(
     'tia',
     'question',
@@ -149,7 +149,7 @@ register(
     mirror=True,
   )
 )
-register(
+register_task(
   Task(
     'synthesis',
     'synthesis',
@@ -159,7 +159,7 @@ register(
     mirror=True,
   )
 )
-register(
+register_task(
   Task(
     'reconstruction',
     'reconstruction',
@@ -170,7 +170,7 @@ register(
   )
 )
 # BAGEL's own formats: `config.bagel_files` names their files.
-register(
+register_task(
   Task(
     'vlm',
     'question',
@@ -178,7 +178,7 @@ register(
     "questions and answers in BAGEL's VLM format",
   )
 )
-register(
+register_task(
   Task(
     'editing',
     'synthesis',

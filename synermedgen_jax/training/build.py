@@ -231,13 +231,13 @@ def _data(
 def _check_best(
   config: ConfigDict,
   model: Bagel,
-  constants: loop.StepConfig,
+  step_config: loop.StepConfig,
   state: TrainState,
   rows: PackedBatch,
 ) -> None:
   """Refuses a `config.best` that the validation does not measure."""
   if config.best:
-    step = loop.make_eval_step(model, constants)
+    step = loop.make_eval_step(model, step_config)
     terms = jax.eval_shape(step, state, rows, 0)
     check_best_is_measured(
       config, {t for t in terms if not t.startswith(loop.OF_TRAINING)}
@@ -333,7 +333,7 @@ def _step_utilisation(
   rows: int,
   model: Bagel,
   tx: optax.GradientTransformation,
-  constants: loop.StepConfig,
+  step_config: loop.StepConfig,
   state: TrainState,
   sample: PackedBatch,
   mesh: Mesh,
@@ -351,6 +351,6 @@ def _step_utilisation(
     lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), sample
   )
   needed = flops.step_flops(
-    model, tx, constants, state, batch, flops.active_blocks(sample)
+    model, tx, step_config, state, batch, flops.active_blocks(sample)
   )
   return sum(needed.values()) / (chip.tflops * 1e12 * mesh.size)

@@ -1,5 +1,9 @@
 """Optimisers and per-parameter learning rates.
 
+The rate of a parameter is the schedule of `config.learning_rate`, times the
+multiplier of the first row of `config.trainable` that matches its name; the
+rows are in `configs/*.py`.
+
 Parameters are flat: {'mot/layers/und/q_proj/kernel': array, ...}.
 """
 

@@ -1,4 +1,9 @@
-"""Resumes a run from its newest readable checkpoint."""
+"""Resumes a run from its newest readable checkpoint.
+
+A checkpoint is readable if all its items decode, their checksums agree, and the
+data can continue from its position. Errors of storage and memory, which may
+pass, are `OutOfReach` and no damage (`checkpoint/orbax_items.py`).
+"""
 
 from __future__ import annotations
 
@@ -23,8 +28,8 @@ def resume(
 ) -> tuple[Any, int, TrainState | None]:
   """Opens the checkpoints of a run and reads the newest readable one.
 
-  Newer, damaged checkpoints are moved into `damaged/`. If no checkpoint can be
-  read, none is moved, because the config may be the cause.
+  Newer, damaged checkpoints are moved into `WORKDIR/damaged/`. If no checkpoint
+  can be read, none is moved, because the config may be the cause.
 
   Args:
     open_manager: opens the run's checkpoints.

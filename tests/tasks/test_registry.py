@@ -10,7 +10,7 @@ from synermedgen_jax.tasks.registry import (
   TASKS,
   Task,
   asked_tasks,
-  register,
+  register_task,
   task_named,
   task_names,
 )
@@ -32,8 +32,8 @@ def test_evaluate_asks_the_three_tasks_of_the_paper():
 
 
 def test_a_task_has_a_name_and_is_asked_if_it_can_be_scored(table):
-  trained_only = register(row('drill', build=lambda *_: None))
-  probe = register(row(build=lambda *_: None, scoring=WORDS))
+  trained_only = register_task(row('drill', build=lambda *_: None))
+  probe = register_task(row(build=lambda *_: None, scoring=WORDS))
   assert task_named('probe') is probe
   assert asked_tasks()[-1] is probe
   assert trained_only not in asked_tasks()
@@ -41,7 +41,7 @@ def test_a_task_has_a_name_and_is_asked_if_it_can_be_scored(table):
 
 def test_a_name_is_taken_once(table):
   with pytest.raises(ValueError, match="Task 'cts' is registered already"):
-    register(dataclasses.replace(TASKS['cts']))
+    register_task(dataclasses.replace(TASKS['cts']))
 
 
 def test_an_unknown_task_lists_the_known_ones_and_the_key_of_modules():
