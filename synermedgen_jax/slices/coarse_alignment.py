@@ -106,7 +106,7 @@ def search(fixed: Volume, moving: Volume) -> tuple[Placement, Placement]:
   overlap = np.minimum(a.codes.shape, offset + b.codes.shape) - np.maximum(
     offset, 0
   )
-  correlator = _Correlator.of(a, max(b.codes.shape), overlap)
+  correlator = _Correlator(a)
   first, scores = correlator.scores(b.codes, b.measured, overlap)
   best = np.unravel_index(scores.argmax(), scores.shape)
   unmoved = float(scores[tuple(offset - first)])
@@ -183,38 +183,17 @@ def _binned(
   return _Binned(codes.astype(np.int32), measured, first)
 
 
-@dataclasses.dataclass(frozen=True)
 class _Correlator:
   """Scores shifts of a volume against a fixed one.
 
   Only shifts are scored at which half of the smaller volume overlaps along each
   axis. Transforms can then be shorter than the sum of both volumes.
-
-  Attributes:
-    fixed: the fixed volume.
-    shape: lengths of the transforms.
-    spectra: transforms of the indicators of its bins.
   """
 
-  fixed: _Binned
-  shape: tuple[int, ...]
-  spectra: Complex[np.ndarray, 'bins x y z']
-
-  @classmethod
-  def of(
-    cls, fixed: _Binned, longest: int, overlap: Int[np.ndarray, ' 3']
-  ) -> _Correlator:
-    """For volumes of at most `longest` voxels along each axis.
-
-    Args:
-      fixed: the fixed volume.
-      longest: most voxels of the other volume along an axis.
-      overlap: least overlap to score; see `scores`.
-    """
-    size = np.array(fixed.codes.shape)
-    lengths = size + longest - np.minimum(_half(size, longest), overlap)
-    shape = tuple(fft.next_fast_len(int(n), real=True) for n in lengths)
-    return cls(fixed, shape, _spectra(fixed.codes, fixed.measured, shape))
+  def __init__(self, fixed: _Binned):
+    self._fixed = fixed
+    # By length, since several orientations have the same lengths.
+    self._spectra: dict[tuple[int, ...], np.ndarray] = {}
 
   def scores(
     self, codes, measured, overlap: Int[np.ndarray, ' 3'] | None = None
@@ -231,29 +210,30 @@ class _Correlator:
       The first shift, which is the position of the volume's first voxel in the
       fixed one, and the scores of the shifts from there on.
     """
-    fixed, size = np.array(self.fixed.codes.shape), np.array(codes.shape)
-    least = _half(fixed, size)
+    fixed, size = np.array(self._fixed.codes.shape), np.array(codes.shape)
+    least = (np.minimum(fixed, size) + 1) // 2
     if overlap is not None:
       least = np.minimum(least, overlap)
     first, last = least - size, fixed - least
+    lengths = tuple(
+      fft.next_fast_len(int(n), real=True) for n in fixed + size - least
+    )
     shifts = np.ix_(
       *(
         np.arange(low, high + 1) % length
-        for low, high, length in zip(first, last, self.shape, strict=True)
+        for low, high, length in zip(first, last, lengths, strict=True)
       )
     )
-    spectra = np.conj(_spectra(codes, measured, self.shape))
-    voxels = min(self.fixed.measured.sum(), measured.sum())
+    if lengths not in self._spectra:
+      self._spectra[lengths] = _spectra(
+        self._fixed.codes, self._fixed.measured, lengths
+      )
+    a, b = self._spectra[lengths], np.conj(_spectra(codes, measured, lengths))
     joint = np.empty((_BINS, _BINS, *(last - first + 1)), np.float32)
     for i, j in np.ndindex(_BINS, _BINS):
-      counts = fft.irfftn(self.spectra[i] * spectra[j], self.shape)
-      joint[i, j] = counts[shifts]
+      joint[i, j] = fft.irfftn(a[i] * b[j], lengths)[shifts]
+    voxels = min(self._fixed.measured.sum(), measured.sum())
     return first, _information(np.maximum(joint, 0)) / voxels
-
-
-def _half(a, b) -> Int[np.ndarray, ' 3']:
-  """Half of the smaller size along each axis, rounded up."""
-  return (np.minimum(a, b) + 1) // 2
 
 
 def _spectra(codes, measured, shape) -> Complex[np.ndarray, 'bins x y z']:
