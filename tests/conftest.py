@@ -9,6 +9,14 @@ import sys
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Without it, one process at a time may compile for TPUs; another one fails.
 os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
+# pytest's processes fill the cores: one thread compiles a program in less time
+# than several spend in all.
+os.environ['XLA_FLAGS'] = ' '.join(
+  (
+    os.environ.get('XLA_FLAGS', ''),
+    '--xla_cpu_parallel_codegen_split_count=1',
+  )
+)
 # LLVM alone compiles fused loops in two thirds of the time, with hardly any
 # optimisation (`quick_compiles`). Jaxlib 0.11 no longer has the flag, and XLA
 # ends the process at a flag that it does not know.
@@ -17,7 +25,7 @@ if tuple(map(int, importlib.metadata.version('jaxlib').split('.')[:2])) < (
   11,
 ):
   os.environ['XLA_FLAGS'] = ' '.join(
-    (os.environ.get('XLA_FLAGS', ''), '--xla_cpu_use_fusion_emitters=false')
+    (os.environ['XLA_FLAGS'], '--xla_cpu_use_fusion_emitters=false')
   )
 
 import hypothesis
