@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from synermedgen_jax.core.sharding import BATCH_AXES, HEAD_AXIS
-from synermedgen_jax.models.kernels import gpu, tpu
+from synermedgen_jax.models.kernels import cpu, gpu, tpu
 
 _MASKED = -1e30  # finite, so that a row that sees nothing gives no NaN
 
@@ -36,47 +36,32 @@ def interval_mask(
 def _dense(query, key, value, order, visible_from, visible_to):
   b, q_len, heads, dim = query.shape
   kv_heads = key.shape[2]
-  grouped = query.reshape(b, q_len, kv_heads, heads // kv_heads, dim)
+  # With heads as leading axes, XLA does not transpose the scores on a CPU.
+  query = (query * dim**-0.5).reshape(b, q_len, kv_heads, -1, dim)
+  query = query.transpose(0, 2, 3, 1, 4).reshape(b, kv_heads, -1, dim)
   scores = jnp.einsum(
-    'bqhgd,bkhd->bhgqk', grouped, key, preferred_element_type=jnp.float32
+    'bnqd,bnkd->bnqk',
+    query,
+    key.swapaxes(1, 2),
+    preferred_element_type=jnp.float32,
   )
   mask = interval_mask(order, visible_from, visible_to)[:, None, None]
-  scores = jnp.where(mask, scores * dim**-0.5, _MASKED)
+  grouped = scores.reshape(b, kv_heads, heads // kv_heads, q_len, -1)
+  scores = jnp.where(mask, grouped, _MASKED).reshape(scores.shape)
   # The values are divided and not the weights, of which there are more.
   top = lax.stop_gradient(scores.max(-1, keepdims=True))
   weights = jnp.exp(scores - top)
   # A query that sees nothing is padding: its output is zero, not a mean.
   total = jnp.where(top > _MASKED, weights.sum(-1, keepdims=True), jnp.inf)
   out = jnp.einsum(
-    'bhgqk,bkhd->bqhgd',
+    'bnqk,bnkd->bnqd',
     weights.astype(value.dtype),
-    value,
+    value.swapaxes(1, 2),
     preferred_element_type=jnp.float32,
   )
-  out = out / jnp.moveaxis(total, 3, 1)
-  return out.astype(value.dtype).reshape(b, q_len, heads, dim)
-
-
-def _chunked(
-  query, key, value, order, visible_from, visible_to, *, chunk: int = 512
-):
-  """Dense over one block of queries at a time: memory linear in length."""
-  b, q_len, heads, dim = query.shape
-  chunks = -(-q_len // chunk)
-  pad = chunks * chunk - q_len
-  query = jnp.pad(query, ((0, 0), (0, pad), (0, 0), (0, 0)))
-  order = jnp.pad(order, ((0, 0), (0, pad)), constant_values=-1)
-  query = query.reshape(b, chunks, chunk, heads, dim).swapaxes(0, 1)
-  order = order.reshape(b, chunks, chunk).swapaxes(0, 1)
-
-  @jax.checkpoint
-  def block(block_query, block_order):
-    return _dense(
-      block_query, key, value, block_order, visible_from, visible_to
-    )
-
-  out = lax.map(lambda block_args: block(*block_args), (query, order))
-  return out.swapaxes(0, 1).reshape(b, chunks * chunk, heads, dim)[:, :q_len]
+  out = (out / total).reshape(b, kv_heads, -1, q_len, dim)
+  out = out.transpose(0, 3, 1, 2, 4).reshape(b, q_len, heads, dim)
+  return out.astype(value.dtype)
 
 
 def _hopper(*args):
@@ -93,22 +78,24 @@ class Implementation:
   Attributes:
     attend: takes the arguments of `interval_attention`, less the name.
     platform: the one it is written for; None = any.
+    per_device: whether XLA cannot divide it over the devices of a mesh.
   """
 
   attend: Callable[..., jax.Array]
   platform: str | None = None
+  per_device: bool = False
 
 
 IMPLEMENTATIONS = {
   'xla': Implementation(_dense),
-  'xla_chunked': Implementation(_chunked),
-  'pallas_tpu': Implementation(tpu.attention, 'tpu'),
-  'pallas_gpu': Implementation(gpu.attention, 'gpu'),
-  'pallas_hopper': Implementation(_hopper, 'gpu'),
+  'xla_blocks': Implementation(cpu.attention, per_device=True),
+  'pallas_tpu': Implementation(tpu.attention, 'tpu', per_device=True),
+  'pallas_gpu': Implementation(gpu.attention, 'gpu', per_device=True),
+  'pallas_hopper': Implementation(_hopper, 'gpu', per_device=True),
 }
 
 # Queries up to which dense attention is faster than the kernels.
-_FEW_QUERIES = {'tpu': 512, 'gpu': 64, 'cpu': 2048}
+_FEW_QUERIES = {'tpu': 512, 'gpu': 64, 'cpu': 512}
 
 
 def preferred(platform: str, queries: int, dtype) -> str:
@@ -124,7 +111,7 @@ def preferred(platform: str, queries: int, dtype) -> str:
   if platform == 'gpu':
     half = jnp.dtype(dtype).itemsize == 2
     return 'pallas_hopper' if half and _is_hopper() else 'pallas_gpu'
-  return 'pallas_tpu' if platform == 'tpu' else 'xla_chunked'
+  return 'pallas_tpu' if platform == 'tpu' else 'xla_blocks'
 
 
 def _is_hopper() -> bool:
@@ -176,16 +163,15 @@ def interval_attention(
       f'{", ".join(IMPLEMENTATIONS)}.'
     )
   chosen = IMPLEMENTATIONS[implementation]
-  if chosen.platform is None:
-    attend = chosen.attend
-  elif chosen.platform == platform:
-    attend = per_device(chosen.attend, heads=key.shape[2])
-  else:
+  if chosen.platform not in (None, platform):
     raise ValueError(
       f'Attention implementation {implementation!r} is for '
       f'{chosen.platform}, and this runs on {platform}: leave it None, or '
-      'take one for any platform, xla or xla_chunked.'
+      'take one for any platform, xla or xla_blocks.'
     )
+  attend = chosen.attend
+  if chosen.per_device:
+    attend = per_device(attend, heads=key.shape[2])
   with jax.named_scope('interval_attention'):
     return attend(query, key, value, order, visible_from, visible_to)
 

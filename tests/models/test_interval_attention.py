@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from synermedgen_jax.models import interval_attention as lib
-from synermedgen_jax.models.kernels import gpu, tpu
+from synermedgen_jax.models.kernels import cpu, gpu, tpu
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
@@ -19,11 +19,9 @@ _in_tiles = functools.partial(tpu.attention, interpret=True)
 _on_gpu = functools.partial(gpu.attention, interpret=True)
 IMPLEMENTATIONS = {
   'xla': lib.IMPLEMENTATIONS['xla'].attend,
-  'xla_chunked': lib.IMPLEMENTATIONS['xla_chunked'].attend,
+  'xla_blocks': cpu.attention,
   # Seven queries in blocks of three: the last one is not full.
-  'small_chunks': functools.partial(
-    lib.IMPLEMENTATIONS['xla_chunked'].attend, chunk=3
-  ),
+  'xla_small_blocks': functools.partial(cpu.attention, block=3),
   'pallas_gpu': functools.partial(_on_gpu, blocks=gpu.Blocks(16, 16)),
   'pallas_gpu_small_blocks': functools.partial(
     _on_gpu, blocks=gpu.Blocks(4, 3)
@@ -252,7 +250,7 @@ def test_heads_that_do_not_divide_are_refused():
 
 def test_an_unknown_implementation_lists_the_known_ones():
   query, key, value, _ = inputs(7, 7, 2, 2)
-  with pytest.raises(ValueError, match=r"'flash'.*xla, xla_chunked"):
+  with pytest.raises(ValueError, match=r"'flash'.*xla, xla_blocks"):
     lib.interval_attention(
       query, key, value, *pack_layout(), implementation='flash'
     )

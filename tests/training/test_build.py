@@ -324,10 +324,10 @@ def test_compute_settings_do_not_change_a_models_shape(
   nano_runs, nano_preset, tmp_path
 ):
   config = nano.stage_config('stage2', nano_runs)
-  config.compute.update(remat='full', attention='xla_chunked')
+  config.compute.update(remat='full', attention='xla_blocks')
   run = build.build(config)
   assert run.model.compute.remat == 'full'
-  assert run.model.compute.attention == 'xla_chunked'
+  assert run.model.compute.attention == 'xla_blocks'
   loop.train(run, tmp_path / 'run')
   rows = [
     json.loads((folder / 'metrics.jsonl').read_text().splitlines()[-1])
