@@ -169,6 +169,11 @@ def _header(path: Path, file: BinaryIO) -> nib.Nifti1Header:
   size = next((s for s in sizes if s in _HEADERS), None)
   if size is None:
     raise VolumeError(f'{path}: cannot be read, it has no NIfTI header.')
+  if len(block) < size:
+    raise VolumeError(
+      f'{path}: cannot be read, truncated: {len(block)} of {size} bytes of its '
+      'header.'
+    )
   magic = block[344:348] if size == 348 else block[4:8]
   if magic[:2] != b'n+':
     kind = (

@@ -279,6 +279,7 @@ def test_gzip_is_recognised_by_content_under_every_name(tmp_path, name, packed):
     (b'version https://git-lfs.github.com/spec/v1\n', 'Git LFS'),
     (b'<!DOCTYPE html>' + bytes(600), 'no NIfTI header'),
     (b'', 'truncated'),
+    (struct.pack('<i', 540) + b'n+2\0' + bytes(400), '408 of 540 bytes'),
   ],
 )
 def test_other_content_under_a_nifti_name_is_named(tmp_path, content, message):
