@@ -67,9 +67,15 @@ def main() -> None:
   most = max(max(case['devices']) for case in cases.values())
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', most)
-  plans, fills = {}, {}
+  plans, fills, planned = {}, {}, {}
   for name, case in cases.items():
-    of_case = plans[name] = {}
+    config = read_config(case['arguments'])
+    # Commands that differ in paths alone have one plan.
+    key = (config.to_json(), *case['devices'])
+    if key in planned:
+      plans[name] = planned[key]
+      continue
+    of_case = plans[name] = planned[key] = {}
     for count in case['devices']:
       config = read_config(case['arguments'])
       try:
