@@ -1,8 +1,11 @@
 """Rigid registration of a volume to another one of its subject.
 
 SimpleITK maximises Mattes mutual information (Mattes et al. 2003, IEEE TMI 22,
-120-128) on two resolutions, starting from the shift of the coarse search. The
-result moves the affine of the volume; its voxels stay as they are.
+120-128) from the shift of the coarse search. The metric counts only points
+inside both volumes, so the search may end far away. It is therefore run in both
+directions, and the motion with the better score of the coarse search is taken,
+or the shift alone if both left the overlap.
+The result moves the affine of the volume; its voxels stay as they are.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from synermedgen_jax.slices.windows import Window
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _BINS = 32
 _SAMPLES = 100_000  # voxels at which the metric is evaluated
+_SMOOTHING_MM = 2.0
+# Least score, relative to that of the start, which is the best of its lattice.
+_LEAST = 0.8
 
 
 def register_rigid(
@@ -40,29 +46,48 @@ def register_rigid(
     RuntimeError: SimpleITK cannot evaluate the metric, for example because the
       volumes do not overlap.
   """
-  fixed, moving = (
+  parts = [
     coarse_alignment.measured_part(volume, window)
     for volume, window in zip((fixed, moving), windows, strict=True)
-  )
-  start, _ = coarse_alignment.search(fixed, moving)
+  ]
+  start = np.eye(4)
+  start[:3, 3] = -np.array(coarse_alignment.search(*parts)[0].mm)
+  back = _maximised(*reversed(parts), np.linalg.inv(start))
+  candidates = [_maximised(*parts, start), np.linalg.inv(back)]
+
+  def score(matrix) -> float:
+    placed, _ = coarse_alignment.search(parts[0], moved(parts[1], matrix))
+    return placed.unmoved
+
+  best = max(candidates, key=score)
+  if score(best) < _LEAST * score(start):
+    best = start
+  # Threads add in any order: the last digits differ between runs.
+  return np.round(best, 6)
+
+
+def _maximised(
+  fixed: Volume, moving: Volume, start: Float[np.ndarray, '4 4']
+) -> Float[np.ndarray, '4 4']:
+  """The motion at a maximum of mutual information, from the shift `start`."""
   transform = sitk.Euler3DTransform()
   transform.SetCenter((_LPS[:3, :3] @ fixed.corners.mean(0)).tolist())
   # The transform maps points of `fixed` to points of `moving`.
-  transform.SetTranslation((_LPS[:3, :3] @ np.array(start.mm)).tolist())
+  transform.SetTranslation((_LPS[:3, :3] @ -start[:3, 3]).tolist())
   method = sitk.ImageRegistrationMethod()
   method.SetMetricAsMattesMutualInformation(_BINS)
   method.SetMetricSamplingStrategy(method.REGULAR)
   method.SetMetricSamplingPercentage(min(1.0, _SAMPLES / fixed.data.size), 1)
   method.SetInterpolator(sitk.sitkLinear)
   method.SetOptimizerAsRegularStepGradientDescent(
-    learningRate=4.0,
+    learningRate=1.0,
     minStep=1e-3,
     numberOfIterations=300,
     relaxationFactor=0.7,
   )
   method.SetOptimizerScalesFromPhysicalShift()
-  method.SetShrinkFactorsPerLevel([2, 1])
-  method.SetSmoothingSigmasPerLevel([4.0, 0.0])
+  method.SetShrinkFactorsPerLevel([1])
+  method.SetSmoothingSigmasPerLevel([_SMOOTHING_MM])
   method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
   method.SetInitialTransform(transform, inPlace=True)
   method.Execute(_image(fixed), _image(moving))
@@ -73,8 +98,7 @@ def register_rigid(
   matrix[:3, 3] = (
     centre + np.asarray(transform.GetTranslation()) - rotation @ centre
   )
-  # Threads add in any order: the last digits differ between runs.
-  return np.round(_LPS @ np.linalg.inv(matrix) @ _LPS, 6)
+  return _LPS @ np.linalg.inv(matrix) @ _LPS
 
 
 def moved(volume: Volume, matrix: Float[np.ndarray, '4 4']) -> Volume:

@@ -1,8 +1,8 @@
 """Interval attention in plain JAX over visible pairs of blocks, for CPUs.
 
 FlashAttention-2 (Dao 2023, arXiv 2307.08691) as a loop over the pairs that
-`block_pairs` lists, with heads as leading axes of every product. Time grows with
-the number of visible pairs, memory with the length.
+`block_pairs` lists, with heads as leading axes of every product. Time grows
+with the number of visible pairs, memory with the length.
 """
 
 from __future__ import annotations
