@@ -79,16 +79,16 @@ def main() -> None:
         seconds['all'] += time.perf_counter() - begun
         tried[name] += 1
         # No overlap at all is refused as well.
-        result = offset is None or offset.distance > _MOST.value
-        reported[name] += result
-        if result == (name == 'as it is'):
+        misaligned = offset is None or offset.distance > _MOST.value
+        reported[name] += misaligned
+        if misaligned == (name == 'as it is'):
           print(f'{case.subject} {fixed}-{moving} {name}: {offset}')
   print(f'{"pair":14} reported of tried')
   for name, count in tried.items():
     print(f'{name:14} {reported[name]:4} of {count:4}')
   altered = sum(tried.values()) - tried['as it is']
-  result = sum(reported.values()) - reported['as it is']
-  print(f'altered: {found / altered:.1%} of {altered} reported')
+  of_altered = sum(reported.values()) - reported['as it is']
+  print(f'altered: {of_altered / altered:.1%} of {altered} reported')
   print(f'{seconds["all"] / sum(tried.values()):.2f} s per check')
 
 

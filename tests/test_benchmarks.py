@@ -8,8 +8,11 @@ import importlib
 import json
 import re
 
+import nibabel as nib
+import numpy as np
 import pytest
 from commands import ROOT, printed
+from scipy import ndimage
 
 
 @pytest.mark.parametrize(
@@ -23,6 +26,26 @@ def test_what_a_benchmark_imports_exists(path):
       for name in (alias.name for alias in node.names):
         if not hasattr(module, name):
           importlib.import_module(f'{node.module}.{name}')
+
+
+def test_alterations_of_aligned_pairs_are_counted(tmp_path):
+  rng = np.random.default_rng(0)
+  ct = np.pad(rng.uniform(-200, 900, (14, 12, 10)), 5, constant_values=-1000)
+  ct = ndimage.gaussian_filter(ct, 1)
+  for name, data in (('ct', ct), ('mr', np.maximum(ct + 900, 0))):
+    image = nib.Nifti1Image(data.astype(np.float32), np.diag([4, 4, 4, 1]))
+    nib.save(image, tmp_path / f'{name}.nii')
+  (tmp_path / 'table.csv').write_text(
+    'subject,modality,path\np,ct,ct.nii\np,mr,mr.nii\n'
+  )
+  lines = printed(
+    'benchmarks.alignment', f'--root={tmp_path}/table.csv', '--mm=24'
+  )
+  assert 'as it is          0 of    1' in lines
+  assert 'moved 24 mm       3 of    3' in lines
+  assert lines[-2].startswith('altered: ')
+  assert lines[-2].endswith(' of 12 reported')
+  assert float(lines[-1].split()[0]) > 0
 
 
 @pytest.mark.slow
