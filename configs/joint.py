@@ -34,6 +34,7 @@ def get_config(model: str = 'bagel_7b') -> ConfigDict:
   # Three pairs and one question of five slices fill a row.
   config.capacity = {'und': 7168, 'gen': 6 * 1024, 'vit': 8 * 784, 'images': 6}
 
+  # Multipliers of config.learning_rate, 2e-5.
   config.trainable = (
     (r'autoencoder/.*', 0.0),
     (r'(vit|latent)_pos_embed', 0.0),

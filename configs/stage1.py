@@ -29,6 +29,7 @@ def get_config(model: str = 'bagel_7b') -> ConfigDict:
   # Two questions of five slices fill a row: 28 x 28 ViT tokens a slice.
   config.capacity = {'und': 10240, 'gen': 0, 'vit': 12 * 784, 'images': 0}
 
+  # Multipliers of config.learning_rate, 2e-5.
   config.trainable = (
     (r'autoencoder/.*', 0.0),
     (r'(vit|latent)_pos_embed', 0.0),

@@ -29,6 +29,7 @@ def get_config(model: str = 'bagel_7b') -> ConfigDict:
   # Four pairs fill a row: a slice is 32 x 32 latent and 28 x 28 ViT tokens.
   config.capacity = {'und': 3456, 'gen': 8 * 1024, 'vit': 4 * 784, 'images': 8}
 
+  # Multipliers of config.learning_rate, 2e-5.
   config.trainable = (
     (r'autoencoder/.*', 0.0),
     (r'(vit|latent)_pos_embed', 0.0),
