@@ -72,7 +72,6 @@ def test_operations_follow_from_the_shapes(stage2):
   assert 0.5 * rough < stage2['flops']['other'] < 2 * rough
 
 
-@pytest.mark.slow
 def test_a_tpu_slice_by_its_rented_name():
   pytest.importorskip(
     'libtpu', reason='compiles for TPUs: requirements-dev.txt'

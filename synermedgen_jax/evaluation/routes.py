@@ -29,7 +29,7 @@ from synermedgen_jax.evaluation.metrics import BUILT_IN
 TRIVIAL = ('copy_source', 'mean_target')
 BASELINES = (*TRIVIAL, 'ceiling')
 METHODS = ('model', *BASELINES)
-# Missing in a store without training subjects, and in results of a project.
+# A store without training subjects has no mean target.
 _OPTIONAL = ('mean_target', 'ceiling')
 
 

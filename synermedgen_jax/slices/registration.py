@@ -59,8 +59,9 @@ def register_rigid(
     placed, _ = coarse_alignment.search(parts[0], moved(parts[1], matrix))
     return placed.unmoved
 
-  best = max(candidates, key=score)
-  if score(best) < _LEAST * score(start):
+  scores = [score(matrix) for matrix in candidates]
+  best = candidates[int(np.argmax(scores))]
+  if max(scores) < _LEAST * score(start):
     best = start
   # Threads add in any order: the last digits differ between runs.
   return np.round(best, 6)

@@ -19,7 +19,7 @@ from synermedgen_jax.planning.topologies import SLICES
     ('v5p-1024', V5P, 512),
   ],
 )
-def test_a_rented_name_has_so_many_chips(name, chip, chips):
+def test_a_slice_has_the_chips_of_its_rented_name(name, chip, chips):
   kind, sides = SLICES[name]
   assert kind == chip
   assert math.prod(sides) == chips

@@ -63,14 +63,15 @@ def assert_same_run(actual: Job, expected: Job) -> None:
 
 
 def test_an_undisturbed_run_sees_other_examples_in_every_step(undisturbed):
-  examples = undisturbed(2).examples()
+  examples = undisturbed(1).examples()
   assert sorted(examples) == list(range(1, STEPS + 1))
   numbers = [n for rows in examples.values() for row in rows for n in row]
   assert len(set(numbers)) == len(numbers) >= 8 * STEPS
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('processes', [2, 4])
+@pytest.mark.parametrize(
+  'processes', [2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_several_processes_have_the_losses_of_one(undisturbed, processes):
   assert_same_losses(undisturbed(processes), undisturbed(1))
 
