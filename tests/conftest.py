@@ -106,3 +106,10 @@ def nano_preset(monkeypatch):
 # How long a case takes says more of the machine's load than of the code.
 hypothesis.settings.register_profile('no_deadline', deadline=None)
 hypothesis.settings.load_profile('no_deadline')
+# About an hour of tests/slices/test_fuzzing.py on two cores.
+hypothesis.settings.register_profile(
+  'fuzz',
+  deadline=None,
+  max_examples=20_000,
+  suppress_health_check=list(hypothesis.HealthCheck),
+)

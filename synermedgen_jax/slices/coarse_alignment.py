@@ -4,7 +4,9 @@ Both volumes are resampled onto a coarse isotropic grid and their values are
 sorted into a few bins. The joint histograms of all shifts at once are
 correlations of the bins, computed by FFT. The score of a shift is the mutual
 information of the overlap, times the share of voxels that overlap: without that
-share, shifts with a small overlap would win by chance.
+share, shifts with a small overlap would win by chance. The best orientations
+are then compared at shifts that are exact to a sixth of a grid voxel, because
+only the orientation of the file has both volumes on one lattice.
 """
 
 from __future__ import annotations
@@ -26,6 +28,11 @@ _VOXELS = 20_000  # of the larger volume on the grid
 _FINEST_MM = 2.0
 # Fewer voxels say too little about the orientation.
 _LEAST_VOXELS = 500
+# Orientations whose score is at least this share of the best are refined.
+_REFINED = 0.75
+_MOST_REFINED = 4
+_REFINEMENTS = (1 / 3, 1 / 6)  # grid voxels
+_FINER = 3  # samples of the moving volume per grid voxel along an axis
 
 _AXES = ('left to right', 'front to back', 'head to foot')
 _ABOUT = ('left-right', 'front-back', 'head-foot')
@@ -62,12 +69,14 @@ class _Binned:
   Attributes:
     codes: bin of every voxel.
     measured: voxels inside the volume.
-    first: index of the first voxel on the common lattice of both volumes.
+    affine: (4, 4), grid indices to RAS+ millimetres.
+    edges: values between the bins.
   """
 
   codes: Int[np.ndarray, 'x y z']
   measured: Bool[np.ndarray, 'x y z']
-  first: Int[np.ndarray, ' 3']
+  affine: Float[np.ndarray, '4 4']
+  edges: Float[np.ndarray, ' edges']
 
 
 def measured_part(volume: Volume, window: Window) -> Volume:
@@ -99,32 +108,96 @@ def search(fixed: Volume, moving: Volume) -> tuple[Placement, Placement]:
   """
   step = _step(fixed, moving)
   origin = np.minimum(fixed.corners.min(0), moving.corners.min(0))
-  a, b = (
-    _binned(_averaged(volume, step), step, origin) for volume in (fixed, moving)
-  )
-  offset = b.first - a.first
+  fine = _sampled(_averaged(moving, step), step / _FINER)
+  a = _binned(_averaged(fixed, step), step, origin)
+  b = _binned(fine, step, origin)
+  correlator = _Correlator(a)
+  offset = np.rint((b.affine - a.affine)[:3, 3] / step).astype(int)
   overlap = np.minimum(a.codes.shape, offset + b.codes.shape) - np.maximum(
     offset, 0
   )
-  correlator = _Correlator(a)
   first, scores = correlator.scores(b.codes, b.measured, overlap)
   best = np.unravel_index(scores.argmax(), scores.shape)
   unmoved = float(scores[tuple(offset - first)])
-  shift = (offset - first - best) * step
-  same = Placement(
-    tuple(shift.tolist()), '', float(scores[best]), unmoved, step
-  )
-  other = same
-  if min(a.measured.sum(), b.measured.sum()) >= _LEAST_VOXELS:
-    for name, axes, turns in _orientations():
-      codes, measured = (
-        np.rot90(x, turns, axes) if turns else np.flip(x, axes)
-        for x in (b.codes, b.measured)
-      )
-      score = float(correlator.scores(codes, measured)[1].max())
-      if not other.orientation or score > other.score:
-        other = Placement((0.0, 0.0, 0.0), name, score, unmoved, step)
-  return same, other
+  shift, score = _refined(a, b, fine, _affine_at(a, first + best))
+  mm = (offset - first - best - shift) * step
+  same = Placement(tuple(mm.tolist()), '', score, unmoved, step)
+  if min(a.measured.sum(), b.measured.sum()) < _LEAST_VOXELS:
+    return same, same
+  coarse = []
+  for name, orientation in _orientations():
+    codes, measured = (
+      nib.orientations.apply_orientation(x, orientation)
+      for x in (b.codes, b.measured)
+    )
+    first, scores = correlator.scores(codes, measured)
+    best = np.unravel_index(scores.argmax(), scores.shape)
+    turn = nib.orientations.inv_ornt_aff(orientation, b.codes.shape)
+    at = _affine_at(a, first + best) @ np.linalg.inv(turn)
+    coarse.append((float(scores[best]), name, at))
+  coarse.sort(key=lambda found: found[0], reverse=True)
+  least = _REFINED * max(same.score, coarse[0][0])
+  found = [
+    (_refined(a, b, fine, at)[1] if value > least else value, name)
+    for value, name, at in coarse[:_MOST_REFINED]
+  ]
+  score, name = max(found)
+  return same, Placement((0.0, 0.0, 0.0), name, score, unmoved, step)
+
+
+def similarity(fixed: Volume, moving: Volume) -> float:
+  """The score of `moving` where it is; arguments as of `search`."""
+  step = _step(fixed, moving)
+  origin = np.minimum(fixed.corners.min(0), moving.corners.min(0))
+  a, b = (_binned(_averaged(v, step), step, origin) for v in (fixed, moving))
+  return _score(a, b, moving)
+
+
+def _affine_at(a: _Binned, first) -> Float[np.ndarray, '4 4']:
+  """The affine of a grid whose first voxel is voxel `first` of another."""
+  return a.affine @ nib.affines.from_matvec(np.eye(3), first)
+
+
+def _refined(
+  a: _Binned,
+  b: _Binned,
+  fine: Volume,
+  affine: Float[np.ndarray, '4 4'],
+) -> tuple[Float[np.ndarray, ' 3'], float]:
+  """The best shift by less than a grid voxel, in grid voxels, and its score.
+
+  Args:
+    a: the fixed volume.
+    b: the moving volume.
+    fine: the moving volume, sampled finely.
+    affine: where the grid of `b` is placed.
+  """
+  step = a.affine[0, 0]
+  to_place = affine @ np.linalg.inv(b.affine) @ fine.affine
+
+  def score(shift) -> float:
+    moved = nib.affines.from_matvec(np.eye(3), shift * step) @ to_place
+    return _score(a, b, Volume(fine.data, moved))
+
+  best, shift = score(np.zeros(3)), np.zeros(3)
+  for length in _REFINEMENTS:
+    for axis in np.eye(3):
+      tried = [shift + length * axis, shift - length * axis]
+      scores = [score(t) for t in tried]
+      if max(scores) > best:
+        best, shift = max(scores), tried[int(np.argmax(scores))]
+  return shift, best
+
+
+def _score(a: _Binned, b: _Binned, moving: Volume) -> float:
+  """The score of a volume, which is that of `b` elsewhere, where it is."""
+  sampled = resample(moving, Grid(a.codes.shape, a.affine), fill=np.nan)
+  both = a.measured & ~np.isnan(sampled)
+  codes = np.searchsorted(b.edges, sampled[both])
+  pairs = np.bincount(a.codes[both] * _BINS + codes, minlength=_BINS**2)
+  joint = pairs.reshape(_BINS, _BINS, 1, 1, 1).astype(np.float32)
+  voxels = min(a.measured.sum(), b.measured.sum())
+  return float(_information(joint)[0, 0, 0] / voxels)
 
 
 def _step(fixed: Volume, moving: Volume) -> float:
@@ -155,6 +228,15 @@ def _averaged(volume: Volume, step: float) -> Volume:
   return Volume(blocks.mean((1, 3, 5), dtype=np.float32), affine)
 
 
+def _sampled(volume: Volume, step: float) -> Volume:
+  """The volume on an isotropic grid along RAS axes."""
+  low, high = volume.corners.min(0), volume.corners.max(0)
+  shape = np.ceil((high - low) / step).astype(int) + 1
+  affine = nib.affines.from_matvec(np.eye(3) * step, low)
+  grid = Grid(tuple(shape.tolist()), affine)
+  return Volume(resample(volume, grid, fill=None), affine)
+
+
 def _binned(
   volume: Volume, step: float, origin: Float[np.ndarray, ' 3']
 ) -> _Binned:
@@ -165,8 +247,7 @@ def _binned(
   """
   low, high = volume.corners.min(0), volume.corners.max(0)
   first = np.floor((low - origin) / step).astype(int)
-  affine = np.diag([step, step, step, 1.0])
-  affine[:3, 3] = origin + first * step
+  affine = nib.affines.from_matvec(np.eye(3) * step, origin + first * step)
   shape = np.ceil((high - affine[:3, 3]) / step).astype(int) + 1
   sampled = resample(volume, Grid(tuple(shape.tolist()), affine), fill=np.nan)
   measured = ~np.isnan(sampled)
@@ -179,8 +260,9 @@ def _binned(
     edges, bins, values = [lowest], _BINS - 1, above
   if len(values):
     edges += np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1]).tolist()
-  codes = np.searchsorted(np.unique(edges), np.nan_to_num(sampled))
-  return _Binned(codes.astype(np.int32), measured, first)
+  edges = np.unique(edges)
+  codes = np.searchsorted(edges, np.nan_to_num(sampled))
+  return _Binned(codes.astype(np.int32), measured, affine, edges)
 
 
 class _Correlator:
@@ -258,12 +340,19 @@ def _information(
   )
 
 
-def _orientations() -> Iterator[tuple[str, tuple[int, ...], int]]:
-  """Yields names with the axes to flip, or to turn by quarter turns."""
+def _orientations() -> Iterator[tuple[str, Int[np.ndarray, '3 2']]]:
+  """Yields names with orientations as nibabel has them."""
+  same = np.array([[0, 1], [1, 1], [2, 1]])
   for axis, name in enumerate(_AXES):
-    yield f'mirrored {name}', (axis,), 0
+    mirrored = same.copy()
+    mirrored[axis, 1] = -1
+    yield f'mirrored {name}', mirrored
   for axis, name in enumerate(_ABOUT):
-    others = tuple(i for i in range(3) if i != axis)
-    yield f'turned by 180° about the {name} axis', others, 0
-    for turns in (1, 3):
-      yield f'turned by 90° about the {name} axis', others, turns
+    others = [i for i in range(3) if i != axis]
+    half = same.copy()
+    half[others, 1] = -1
+    yield f'turned by 180° about the {name} axis', half
+    for sign in (-1, 1):
+      quarter = same.copy()
+      quarter[others] = [[others[1], sign], [others[0], -sign]]
+      yield f'turned by 90° about the {name} axis', quarter

@@ -1,15 +1,17 @@
 """Sampling grids: volumes to slices on a square canvas, and back.
 
-Resampling uses nibabel: linear interpolation, after a Gaussian filter where the
-target grid is coarser, which prevents aliasing. A field that is linear in world
-coordinates is sampled exactly between the outermost voxel centres, and comes
-back exactly at every voxel. World coordinates relate all grids; this module
-does not register volumes.
+Resampling interpolates linearly, after a Gaussian filter where the target grid
+is coarser, which prevents aliasing. A field that is linear in world coordinates
+is sampled exactly between the outermost voxel centres, and comes back exactly
+at every voxel. Grids with parallel axes take one matrix product per axis; for
+others nibabel interpolates in three dimensions. World coordinates relate all
+grids; this module does not register volumes.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import nibabel as nib
 import numpy as np
@@ -20,7 +22,10 @@ from scipy import ndimage
 from synermedgen_jax.slices.volumes import Volume
 
 _ROUNDING = 1e-3  # voxels
+_ON_CENTRE = 1e-6  # voxels
+_OBLIQUE = 1e-6  # share of a step along other axes that counts as none
 _TRUNCATE = 4.0  # radius of the Gaussian in standard deviations, as in SciPy
+_LEAST_SIGMA = 0.04  # voxels; narrower filters change nothing
 
 # Directions of increasing column, row and slice: L(eft), P(osterior), ...
 PLANES = {'axial': 'LPS', 'coronal': 'LIP', 'sagittal': 'PIL'}
@@ -101,14 +106,13 @@ def resample(
     fill: value outside the volume, may be NaN; None = value of the nearest
       voxel. The volume extends half a voxel beyond its outermost voxel centres.
   """
-  # Voxels of the volume per step of the grid, along each axis of the volume.
-  steps = np.linalg.inv(volume.affine)[:3, :3] @ grid.affine[:3, :3]
-  coarser = np.maximum(np.linalg.norm(steps, axis=1), 1.0)
-  # Width at half maximum of the coarser voxel, less that of the source voxel.
-  fwhm = volume.spacing * np.sqrt(coarser**2 - 1.0)
-  if fwhm.max() > 0.1 * volume.spacing.min():
-    volume = _smooth(volume, fwhm)
-  image = nib.Nifti1Image(volume.data, volume.affine)
+  to_voxel = np.linalg.inv(volume.affine) @ grid.affine
+  axes = _parallel_axes(to_voxel)
+  if axes is not None:
+    return _resample_axes(volume.data, to_voxel, axes, grid.shape, fill)
+  image = nib.Nifti1Image(
+    _smooth(volume.data, _sigmas(to_voxel)), volume.affine
+  )
   # `cval` would apply beyond the outermost voxel centres, so rounding could
   # remove a slice that contains them.
   out = processing.resample_from_to(
@@ -116,6 +120,74 @@ def resample(
   )
   data = np.asarray(out.dataobj, np.float32)
   return data if fill is None else np.where(_inside(volume, grid), data, fill)
+
+
+def _parallel_axes(to_voxel: Float[np.ndarray, '4 4']) -> list[int] | None:
+  """The axis of the grid along each axis of the volume; None if oblique."""
+  steps = np.abs(to_voxel[:3, :3])
+  axes = steps.argmax(1)
+  others = steps.copy()
+  others[range(3), axes] = 0
+  if len(set(axes)) < 3 or others.max() > _OBLIQUE * steps.max():
+    return None
+  return axes.tolist()
+
+
+def _resample_axes(
+  data: Float[np.ndarray, 'a b c'],
+  to_voxel: Float[np.ndarray, '4 4'],
+  axes: list[int],
+  shape: tuple[int, int, int],
+  fill: float | None,
+) -> Float[np.ndarray, 'x y z']:
+  """`resample` for parallel axes: one matrix product along each axis."""
+  sigmas = _sigmas(to_voxel)
+  positions = [
+    to_voxel[axis, along] * np.arange(shape[along]) + to_voxel[axis, 3]
+    for axis, along in enumerate(axes)
+  ]
+  # The axis that shrinks most comes first, which leaves least to compute.
+  growth = [len(p) / n for p, n in zip(positions, data.shape, strict=True)]
+  out = data.astype(np.float32, order='K', copy=False)
+  for axis in np.argsort(growth, kind='stable').tolist():
+    weights = _weights(data.shape[axis], positions[axis], sigmas[axis])
+    out = _product(weights, out, axis)
+  out = np.ascontiguousarray(out.transpose(np.argsort(axes)))
+  if np.may_share_memory(out, data):
+    out = out.copy()
+  if fill is not None:
+    for at, along, n in zip(positions, axes, data.shape, strict=True):
+      out.swapaxes(0, along)[~_within(at, n)] = fill
+  return out
+
+
+def _weights(
+  count: int, positions: Float[np.ndarray, ' out'], sigma: float
+) -> Float[np.ndarray, 'out count']:
+  """Matrix of a Gaussian filter, then linear interpolation at `positions`."""
+  filtered = _smooth(np.eye(count, dtype=np.float32), [sigma, 0.0])
+  at = np.clip(positions, 0, count - 1)
+  at = np.where(np.abs(at - at.round()) < _ON_CENTRE, at.round(), at)
+  low = at.astype(int)
+  share = (at - low).astype(np.float32)[:, None]
+  high = np.minimum(low + 1, count - 1)
+  return filtered[low] * (1 - share) + filtered[high] * share
+
+
+def _product(
+  weights: Float[np.ndarray, 'out count'],
+  data: Float[np.ndarray, ...],
+  axis: int,
+) -> Float[np.ndarray, ...]:
+  """The product of a matrix with one axis of a volume of any memory order."""
+  if np.array_equal(weights, np.eye(data.shape[axis])):
+    return data
+  if not data.flags.c_contiguous and data.T.flags.c_contiguous:
+    return _product(weights, data.T, 2 - axis).T
+  data = np.ascontiguousarray(data)
+  if axis == 0:
+    return (weights @ data.reshape(len(data), -1)).reshape(-1, *data.shape[1:])
+  return weights @ data if axis == 1 else data @ weights.T
 
 
 def resample_back(
@@ -176,19 +248,41 @@ def _covered(positions: Float[np.ndarray, ' n'], count: int) -> slice:
   raise ValueError('no position of the canvas is inside the volume.')
 
 
-def _smooth(volume: Volume, fwhm: Float[np.ndarray, ' 3']) -> Volume:
-  """Filters with a Gaussian of these widths at half maximum in mm."""
-  sigma = processing.fwhm2sigma(fwhm / volume.spacing)
-  margin = np.ceil(_TRUNCATE * sigma).astype(int)
-  data = _continued(volume, margin).data
-  for axis in np.flatnonzero(margin):
+def _sigmas(to_voxel: Float[np.ndarray, '4 4']) -> Float[np.ndarray, ' 3']:
+  """Standard deviations of the filter in voxels, for each axis of the volume.
+
+  The width at half maximum is that of the coarser voxel, less that of the
+  source voxel.
+  """
+  coarser = np.maximum(np.linalg.norm(to_voxel[:3, :3], axis=1), 1.0)
+  sigmas = processing.fwhm2sigma(np.sqrt(coarser**2 - 1.0))
+  return np.where(sigmas > _LEAST_SIGMA, sigmas, 0.0)
+
+
+def _smooth(
+  data: Float[np.ndarray, ...], sigmas: Sequence[float]
+) -> Float[np.ndarray, ...]:
+  """Filters each axis with a Gaussian of this standard deviation in voxels.
+
+  A linear field stays as it is, at the ends too.
+  """
+  for axis, sigma in enumerate(sigmas):
+    margin = int(np.ceil(_TRUNCATE * sigma))
+    if not margin:
+      continue
+    pad = [(0, 0)] * data.ndim
+    pad[axis] = (margin, margin)
     data = ndimage.gaussian_filter1d(
-      data, sigma[axis], axis, mode='nearest', truncate=_TRUNCATE
+      np.pad(data, pad, mode='reflect', reflect_type='odd'),
+      sigma,
+      axis,
+      mode='nearest',
+      truncate=_TRUNCATE,
     )
-  inner = tuple(
-    slice(m, m + n) for m, n in zip(margin, volume.data.shape, strict=True)
-  )
-  return Volume(data[inner], volume.affine)
+    inner = [slice(None)] * data.ndim
+    inner[axis] = slice(margin, -margin)
+    data = data[tuple(inner)]
+  return data
 
 
 def _continued(volume: Volume, margin: Int[np.ndarray, ' 3']) -> Volume:
@@ -215,9 +309,15 @@ def _inside(volume: Volume, grid: Grid) -> Bool[np.ndarray, 'x y z']:
   for (a, b, c, first), count in zip(
     to_voxel[:3], volume.data.shape, strict=True
   ):
-    at = a * i + b * j + c * k + first
-    inside &= (at > -0.5 - _ROUNDING) & (at < count - 0.5 + _ROUNDING)
+    inside &= _within(a * i + b * j + c * k + first, count)
   return inside
+
+
+def _within(
+  positions: Float[np.ndarray, ...], count: int
+) -> Bool[np.ndarray, ...]:
+  """Whether positions, in voxels, are inside one of `count` voxels."""
+  return (positions > -0.5 - _ROUNDING) & (positions < count - 0.5 + _ROUNDING)
 
 
 def to_slices(data: Float[np.ndarray, 'x y z']) -> Float[np.ndarray, 'z h w']:

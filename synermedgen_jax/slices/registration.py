@@ -21,7 +21,7 @@ from synermedgen_jax.slices.windows import Window
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _BINS = 32
 _SAMPLES = 100_000  # voxels at which the metric is evaluated
-_SMOOTHING_MM = 2.0
+_SMOOTHING_MM = (2.0, 1.0)  # of each level
 # Least score, relative to that of the start, which is the best of its lattice.
 _LEAST = 0.8
 
@@ -56,8 +56,7 @@ def register_rigid(
   candidates = [_maximised(*parts, start), np.linalg.inv(back)]
 
   def score(matrix) -> float:
-    placed, _ = coarse_alignment.search(parts[0], moved(parts[1], matrix))
-    return placed.unmoved
+    return coarse_alignment.similarity(parts[0], moved(parts[1], matrix))
 
   scores = [score(matrix) for matrix in candidates]
   best = candidates[int(np.argmax(scores))]
@@ -87,8 +86,8 @@ def _maximised(
     relaxationFactor=0.7,
   )
   method.SetOptimizerScalesFromPhysicalShift()
-  method.SetShrinkFactorsPerLevel([1])
-  method.SetSmoothingSigmasPerLevel([_SMOOTHING_MM])
+  method.SetShrinkFactorsPerLevel([1] * len(_SMOOTHING_MM))
+  method.SetSmoothingSigmasPerLevel(_SMOOTHING_MM)
   method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
   method.SetInitialTransform(transform, inPlace=True)
   method.Execute(_image(fixed), _image(moving))

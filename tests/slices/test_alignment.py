@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 from volume_files import affine_of, turned
 
@@ -92,6 +94,50 @@ def test_another_orientation_is_named(flipped, orientation):
   result = offset(first, Volume(np.flip(second.data, flipped), second.affine))
   assert result.orientation == orientation
   assert result.distance == np.inf
+
+
+@settings(max_examples=8)
+@given(
+  turn=st.sampled_from(
+    [
+      ((0,), 'mirrored left to right'),
+      ((1,), 'mirrored front to back'),
+      ((2,), 'mirrored head to foot'),
+      ((0, 1), 'turned by 180° about the head-foot axis'),
+      ((0, 2), 'turned by 180° about the front-back axis'),
+      ((1, 2), 'turned by 180° about the left-right axis'),
+      ((), ''),
+    ]
+  ),
+  mm=st.tuples(*3 * [st.floats(-30, 30)]),
+)
+def test_an_orientation_is_named_at_any_shift(turn, mm):
+  """A nearly symmetric body, at shifts by fractions of any grid's voxel."""
+  flipped, orientation = turn
+  x, y, z = np.indices((64, 64, 40)) - 31.5
+  inside = (x / 25) ** 2 + (y / 20) ** 2 < 1
+  first = np.where(inside, 0.5, 0.0)
+  second = np.where(inside, 0.6, 0.0)
+  for *centre, radius, a, b in (
+    (10, 6, -4, 7, 1.0, 0.3),
+    (-11, -4, -15, 6, 0.1, 0.2),
+    (-3, 9, -9, 5, 0.6, 1.0),
+    (2, -10, -2, 4, 0.8, 0.4),
+  ):
+    ball = sum(
+      (at - middle) ** 2 for at, middle in zip((x, y, z), centre, strict=True)
+    )
+    ball = (ball < radius**2) & inside
+    first[ball], second[ball] = a, b
+  affine = affine_of((2, 2, 3))
+  moved = affine_of((2, 2, 3), mm)
+  result = offset(
+    Volume(first.astype(np.float32), affine),
+    Volume(np.flip(second, flipped).astype(np.float32), moved),
+  )
+  assert result.orientation == orientation
+  if not orientation:
+    np.testing.assert_allclose(result.mm, mm, atol=2.0)
 
 
 def test_planes_that_were_not_measured_are_no_air():

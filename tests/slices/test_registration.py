@@ -30,7 +30,7 @@ def test_a_rigid_motion_is_undone(degrees, mm):
   displaced = moved(moving, motion(degrees, mm, moving.corners.mean(0)))
   matrix = register_rigid(fixed, displaced, (WINDOW, WINDOW))
   np.testing.assert_allclose(
-    moved(displaced, matrix).corners, moving.corners, atol=1.5
+    moved(displaced, matrix).corners, moving.corners, atol=0.5
   )
 
 
