@@ -3,10 +3,11 @@
   python -m benchmarks.input_pipeline --store=runs/demo/store \\
       --root=runs/demo/phantoms/brain
 
-* `prepare` on a case (read, resample, window, mask, alignment, write): slices
-  per second of one process, next to a loop that only reads the same files with
-  nibabel.
-* Random slices: milliseconds from the store and from the `.nii.gz` files.
+* `prepare` on a case (read, resample, window, mask, write), with and without
+  the check of alignment: slices per CPU second, next to a loop that only reads
+  the same files with nibabel.
+* Random slices: milliseconds from the store, one by one and 64 at once, and
+  from the `.nii.gz` files.
 * The training pipeline of each stage with one thread: examples and tokens per
   second, fill of the two streams, and milliseconds of a batch and of its step.
   The batch costs nothing if the step takes longer.
@@ -34,6 +35,7 @@ from synermedgen_jax.slices.datasets import CaseFiles, folder_cases
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.ingest import Settings, ingest
 from synermedgen_jax.slices.store import VERSION, SliceStore, StoreWriter
+from synermedgen_jax.slices.tables import csv_cases
 from synermedgen_jax.tasks.pairs import Pool
 from synermedgen_jax.tasks.registry import TASKS
 from synermedgen_jax.training import loop
@@ -41,14 +43,18 @@ from synermedgen_jax.training.build import build
 
 _STORE = flags.DEFINE_string('store', 'runs/demo/store', 'Slice store.')
 _ROOT = flags.DEFINE_string(
-  'root', 'runs/demo/phantoms/brain', 'Subject folders that the store is from.'
+  'root',
+  'runs/demo/phantoms/brain',
+  'Subject folders that the store is from, or a table of their files.',
 )
 _REGION = flags.DEFINE_string('region', 'brain', 'Region of these subjects.')
 _CASES = flags.DEFINE_integer('cases', 6, 'Number of subjects to prepare.')
+_CANVAS = flags.DEFINE_integer('canvas', 256, 'Canvas of `prepare`.')
 _PAIRS = flags.DEFINE_integer(
   'pairs', 1_000_000, 'Number of pairs of the large manifest.'
 )
-_READS = 200
+_READS = 640
+_AT_ONCE = 64
 _BATCHES = 30
 
 
@@ -57,27 +63,42 @@ def _slices(arrays) -> int:
 
 
 def _prepare(cases: list[CaseFiles]) -> None:
-  start = time.perf_counter()
-  count = 0
+  start, count = time.process_time(), 0
   for case in cases:
     for path in case.files.values():
       count += nib.load(path).get_fdata(dtype=np.float32).shape[2]
-  plain = count / (time.perf_counter() - start)
-  settings = Settings(
-    SliceSpec(64), reference=tuple(sorted(cases[0].files))[:1]
-  )
-  with tempfile.TemporaryDirectory() as folder:
-    writer = StoreWriter(f'{folder}/store', {'canvas': 64})
-    start, written = time.perf_counter(), 0
-    for case in cases:
-      ingested = ingest(case, settings)
-      writer.write_case(ingested.case, ingested.volumes, ingested.mask)
-      written += _slices(ingested.volumes.values())
-    ours = written / (time.perf_counter() - start)
-  print(
-    f'prepare: {ours:,.0f} slices/s a process; nibabel alone, reading only: '
-    f'{plain:,.0f} slices/s; {ours / plain:.2f} of it'
-  )
+  plain = count / (time.process_time() - start)
+  reference = tuple(sorted(cases[0].files))[:1]
+  for most_offset in (0.0, 6.0):
+    settings = Settings(
+      SliceSpec(_CANVAS.value), reference=reference, most_offset=most_offset
+    )
+    with tempfile.TemporaryDirectory() as folder:
+      writer = StoreWriter(f'{folder}/store', {'canvas': _CANVAS.value})
+      start, written = time.process_time(), 0
+      for case in cases:
+        ingested = ingest(case, settings)
+        writer.write_case(ingested.case, ingested.volumes, ingested.mask)
+        written += _slices(ingested.volumes.values())
+      ours = written / (time.process_time() - start)
+    check = 'with' if most_offset else 'without'
+    print(
+      f'prepare, canvas {_CANVAS.value}, {check} the offset check: '
+      f'{ours:,.0f} slices per CPU second; nibabel alone, reading only: '
+      f'{plain:,.0f}; {ours / plain:.2f} of it'
+    )
+
+
+def _opened(store: SliceStore, picks) -> SliceStore:
+  """The store with open arrays, of which none of the slices is in the cache."""
+  store = SliceStore.open(store.path)
+  arrays = {(case.id, modality): index for case, modality, index in picks}
+  taken = {(case.id, modality, index) for case, modality, index in picks}
+  for case_id, modality in arrays:
+    unread = range(store.case(case_id).shape[0])
+    free = (i for i in unread if (case_id, modality, i) not in taken)
+    store.read_slice(case_id, modality, next(free, 0))
+  return store
 
 
 def _random_slices(store: SliceStore, cases: list[CaseFiles]) -> None:
@@ -93,12 +114,18 @@ def _random_slices(store: SliceStore, cases: list[CaseFiles]) -> None:
     names = list(case.modalities)
     modality = names[rng.integers(len(names))]
     picks.append((case, modality, int(rng.integers(case.shape[0]))))
-  # Opened again, with an empty cache.
-  store = SliceStore.open(store.path)
+  store = _opened(store, picks)
   start = time.perf_counter()
   for case, modality, index in picks:
     store.read_slice(case.id, modality, index)
   ours = (time.perf_counter() - start) / len(picks)
+  store = _opened(store, picks)
+  start = time.perf_counter()
+  for first in range(0, len(picks), _AT_ONCE):
+    store.read_slices(
+      [(c.id, m, i) for c, m, i in picks[first : first + _AT_ONCE]]
+    )
+  at_once = (time.perf_counter() - start) / len(picks)
   start = time.perf_counter()
   few = picks[: _READS // 10]
   for case, modality, index in few:
@@ -106,8 +133,9 @@ def _random_slices(store: SliceStore, cases: list[CaseFiles]) -> None:
     np.asarray(image.dataobj[..., min(index, image.shape[2] - 1)])
   files = (time.perf_counter() - start) / len(few)
   print(
-    f'random slice: {1e3 * ours:.2f} ms from the store, {1e3 * files:.1f} ms '
-    f'from .nii.gz: {files / ours:.0f} times faster'
+    f'random slice: {1e3 * ours:.2f} ms from the store, {1e3 * at_once:.2f} ms '
+    f'of {_AT_ONCE} at once, {1e3 * files:.1f} ms from .nii.gz: '
+    f'{files / ours:.0f} and {files / at_once:.0f} times faster'
   )
 
 
@@ -199,8 +227,9 @@ def _peak_memory() -> float:
 
 def main(_) -> None:
   store = SliceStore.open(_STORE.value)
-  cases = folder_cases(
-    Path(_ROOT.value), dataset='bench', region=Region.parse(_REGION.value)
+  root = Path(_ROOT.value)
+  cases = (csv_cases if root.is_file() else folder_cases)(
+    root, dataset='bench', region=Region.parse(_REGION.value)
   )[: _CASES.value]
   _prepare(cases)
   _random_slices(store, cases)

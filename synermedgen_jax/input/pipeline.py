@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import grain.python as grain
 import numpy as np
@@ -102,11 +102,25 @@ class BuildExample(grain.RandomMapTransform):
     return self.task.build(pair, self.pool, rng)
 
 
-def slice_reader(store: SliceStore | None) -> packing.ReadSlice:
-  """Returns a reader of slices in `store` and of pictures, in [-1, 1]."""
+def slice_reader(
+  store: SliceStore | None, ahead: Iterable[ImageRef] = ()
+) -> packing.ReadSlice:
+  """Returns a reader of slices in `store` and of pictures, in [-1, 1].
+
+  Args:
+    store: the slices; None if all images are pictures.
+    ahead: images that will be read; their slices are read now, all at once.
+  """
+  refs = list({ref for ref in ahead if isinstance(ref, SliceRef)})
+  known: dict[SliceRef, np.ndarray] = {}
+  if refs:
+    slices = store.read_slices([(r.case, r.modality, r.index) for r in refs])
+    known = dict(zip(refs, slices, strict=True))
 
   def read(ref: ImageRef) -> np.ndarray:
     if isinstance(ref, SliceRef):
+      if ref in known:
+        return known[ref]
       return store.read_slice(ref.case, ref.modality, ref.index)
     return ref.read()
 
@@ -126,7 +140,7 @@ class Tokenise(grain.RandomMapTransform):
 
   def __init__(
     self,
-    read_slice: packing.ReadSlice,
+    store: SliceStore | None,
     tokenizer: Tokenizer,
     geometry: ImageGeometry,
     capacity: Capacity,
@@ -134,7 +148,7 @@ class Tokenise(grain.RandomMapTransform):
     dropout: Dropout,
     augment: Augment,
   ):
-    self.read_slice = read_slice
+    self.store = store
     self.tokenizer = tokenizer
     self.geometry = geometry
     self.capacity = capacity
@@ -151,11 +165,13 @@ class Tokenise(grain.RandomMapTransform):
     dropped = frozenset()
     if task_named(example.task).kind == 'synthesis':
       dropped = self.dropout.draw(example, rng)
+    kept = [s for i, s in enumerate(example.spans) if i not in dropped]
+    read = slice_reader(self.store, [s.image for s in kept])
     features = packing.tokenise(
       example,
       self.tokenizer,
       self.geometry,
-      self.augment.reader(self.read_slice, example, rng),
+      self.augment.reader(read, example, rng),
       task_id=self.task_names.index(example.task),
       dropped=dropped,
     )
@@ -272,7 +288,7 @@ def train_dataset(
       iterator raises the errors of later examples.
   """
   tokenise = Tokenise(
-    slice_reader(store),
+    store,
     tokenizer,
     geometry,
     capacity,

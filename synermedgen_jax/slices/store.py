@@ -19,11 +19,12 @@ also from `gs://`. Every JSON file is written atomically. A store without
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -333,6 +334,32 @@ class SliceStore:
     """Reads one slice, float32 in [-1, 1]; raises StoreError if it cannot."""
     return _to_float(self._read(case_id, modality.value, index))
 
+  def read_slices(
+    self, slices: Sequence[tuple[str, Modality, int]]
+  ) -> list[Float[np.ndarray, 'h w']]:
+    """Reads slices at once, in less time than one by one.
+
+    Args:
+      slices: id of the case, modality and index of each slice.
+
+    Returns:
+      float32 in [-1, 1].
+
+    Raises:
+      StoreError: a slice cannot be read.
+    """
+    reads = []
+    with ts.Batch() as batch:
+      for case_id, modality, index in slices:
+        with self._named(case_id, modality.value):
+          array = self._array(case_id, modality.value)
+          reads.append(array[index].read(batch=batch))
+    results = []
+    for (case_id, modality, _), read in zip(slices, reads, strict=True):
+      with self._named(case_id, modality.value):
+        results.append(_to_float(read.result()))
+    return results
+
   def read_volume(
     self, case_id: str, modality: Modality
   ) -> Float[np.ndarray, 'z h w']:
@@ -344,8 +371,14 @@ class SliceStore:
     return self._read(case_id, _MASK, slice(None)) > 0
 
   def _read(self, case_id: str, name: str, index) -> np.ndarray:
-    try:
+    with self._named(case_id, name):
       return self._array(case_id, name)[index].read().result()
+
+  @contextlib.contextmanager
+  def _named(self, case_id: str, name: str) -> Iterator[None]:
+    """Turns errors of TensorStore into a StoreError that names the array."""
+    try:
+      yield
     except (ValueError, OSError) as error:
       raise StoreError(
         f'{self.path}: case {case_id!r}, {name}: cannot be read '

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from volume_files import affine_of, turned
@@ -97,6 +97,7 @@ def test_another_orientation_is_named(flipped, orientation):
 
 
 @settings(max_examples=8)
+@example(turn=((), ''), mm=(0.0, 12.0, 0.0))  # beyond a fifth of the body
 @given(
   turn=st.sampled_from(
     [

@@ -74,6 +74,23 @@ def test_arrays_survive_to_half_a_level(finished):
   np.testing.assert_array_equal(store.read_mask('study.p1'), mask)
 
 
+def test_slices_are_read_at_once_in_the_order_asked(finished):
+  store = SliceStore.open(str(finished))
+  asked = [('study.p1', MR, 3), ('study.p1', CT, 0), ('study.p1', MR, 3)]
+  result = store.read_slices(asked)
+  for (case_id, modality, index), slice_ in zip(asked, result, strict=True):
+    np.testing.assert_array_equal(
+      slice_, store.read_slice(case_id, modality, index)
+    )
+  assert store.read_slices([]) == []
+  (finished / 'volumes/study.p1/ct/c/0/0/0').unlink()
+  lost = SliceStore.open(str(finished))
+  with pytest.raises(StoreError, match=r"'study.p1', ct: cannot be read"):
+    lost.read_slices(asked)
+  with pytest.raises(StoreError, match=r"'study.p1', mr: cannot be read"):
+    lost.read_slices([('study.p1', MR, 99)])
+
+
 def test_a_store_lives_in_any_key_value_store():
   """As in a bucket: no folders, no renaming, reads of parts of an object."""
   path = 'memory://a-test-of-stores/s'
