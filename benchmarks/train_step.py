@@ -36,7 +36,7 @@ from synermedgen_jax.models.presets import PRESETS
 from synermedgen_jax.planning.rows import sample_rows_of
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.build import build
-from synermedgen_jax.training.flops import active_blocks, step_flops
+from synermedgen_jax.training.flops import step_flops
 from synermedgen_jax.training.objectives import (
   OBJECTIVES,
   Objective,
@@ -139,7 +139,6 @@ def _measure(stage: str) -> Measurement:
   run = build(_config(stage), data=False)
   batch = sample_rows_of(run, rows=run.rows)
   tokens = sum(int((x.example_ids > 0).sum()) for x in (batch.und, batch.gen))
-  active = active_blocks(batch)
   state, settings = run.create(), run.step
   has_latents = (
     OBJECTIVES[settings.stage].sums is multimodal_sums
@@ -149,7 +148,7 @@ def _measure(stage: str) -> Measurement:
     _register_given_latents(batch, run.model.config)
     settings = dataclasses.replace(settings, stage=_GIVEN)
   operations = sum(
-    step_flops(run.model, run.tx, settings, state, batch, active).values()
+    step_flops(run.model, run.tx, settings, state, batch, batch).values()
   )
   batch = loop.to_devices(batch, batch_sharding(run.mesh))
   step = jax.jit(

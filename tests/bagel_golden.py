@@ -143,7 +143,7 @@ def training_row() -> PackedBatch:
   row = packing.finish_row(
     packing.concatenate_row(examples, _exactly(*examples)), geometry()
   )
-  return packing.to_batch(jax.tree.map(lambda x: x[None], row))
+  return packing.to_batch(jax.tree.map(lambda x: x[None], row), geometry())
 
 
 def question_batch() -> PackedBatch:

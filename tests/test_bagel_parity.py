@@ -158,10 +158,14 @@ def test_the_training_forward_gives_bagels_hidden_states():
 
 
 def test_token_losses_are_bagels():
-  losses, _ = token_losses(
-    golden.model(), golden.params(), hidden()['und'], row().labels
-  )
   has_loss = row().ntp_weight[0] > 0
+  losses, _ = token_losses(
+    golden.model(),
+    golden.params(),
+    hidden()['und'],
+    row().labels,
+    has_loss[None],
+  )
   np.testing.assert_allclose(
     losses[0][has_loss], reference('train_ce'), rtol=1e-4
   )

@@ -179,6 +179,8 @@ def _stacked(batches: Sequence[PackedBatch]) -> PackedBatch:
 
   def field(name):
     values = [getattr(batch, name) for batch in batches]
+    if isinstance(values[0], int):
+      return values[0]
     if isinstance(values[0], Layout):
       return Layout(
         **{n: stack([getattr(v, n) for v in values]) for n in vars(values[0])}

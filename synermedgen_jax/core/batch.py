@@ -82,6 +82,9 @@ class PackedBatch:
       to this patch: those of its own image.
     vae_images: `n` canvases per row in [-1, 1], zero-padded on the right and
       at the bottom.
+    image_patches: ViT patches of every image, if all images have as many and
+      lie one after another from the start of the row; 0 = sizes may differ.
+      Static, so that the ViT attends image by image without a mask.
   """
 
   und: Layout
@@ -99,6 +102,7 @@ class PackedBatch:
   vit_visible_from: Int[Array, 'b p']
   vit_visible_to: Int[Array, 'b p']
   vae_images: Float[Array, 'b n h w c']
+  image_patches: int = flax.struct.field(pytree_node=False, default=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +141,16 @@ class ImageGeometry:
   latent_stride: int
   latent_table: int
   channels: int
+
+  @property
+  def image_patches(self) -> int:
+    """ViT patches of an image."""
+    return (self.vit_side // self.vit_patch) ** 2
+
+  @property
+  def image_latents(self) -> int:
+    """Latent tokens of an image."""
+    return (self.vae_side // self.latent_stride) ** 2
 
   def __post_init__(self):
     for side, step, table in (
@@ -181,4 +195,5 @@ def abstract_batch(
     vit_visible_from=array(vit),
     vit_visible_to=array(vit),
     vae_images=array(capacity.images, side, side, channels, dtype=np.float32),
+    image_patches=geometry.image_patches,
   )

@@ -282,14 +282,14 @@ def measure(
   Args:
     example, tokenizer, geometry, dropped: as in `tokenise`.
   """
-  patches = (geometry.vit_side // geometry.vit_patch) ** 2
-  latents = (geometry.vae_side // geometry.latent_stride) ** 2
   kept = [s for i, s in enumerate(example.spans) if i not in dropped]
   text = sum(len(tokenizer.encode(s.text)) for s in kept if s.kind == 'text')
-  vit = sum(patches for s in kept if s.kind == 'vit_image')
+  vit = sum(geometry.image_patches for s in kept if s.kind == 'vit_image')
   images = sum(s.kind == 'vae_image' for s in kept)
   # Every span has two markers, all of them und tokens.
-  return Capacity(2 * len(kept) + text + vit, images * latents, vit, images)
+  return Capacity(
+    2 * len(kept) + text + vit, images * geometry.image_latents, vit, images
+  )
 
 
 def split_target(
@@ -387,8 +387,7 @@ def finish_row(row: Mapping[str, np.ndarray], geometry: ImageGeometry) -> dict:
 
   order_start = starts('und', 'gen')
   vit_start = starts('vit')
-  latents = (geometry.vae_side // geometry.latent_stride) ** 2
-  image_start = starts('vae_images') * latents
+  image_start = starts('vae_images') * geometry.image_latents
   und, gen, vit = (
     dict(zip(columns, row[name].T, strict=True))
     for name, columns in (('und', UND), ('gen', GEN), ('vit', VIT))
@@ -448,9 +447,15 @@ def pack_rows(
   rows = [
     finish_row(concatenate_row([e], capacity), geometry) for e in examples
   ]
-  return to_batch(jax.tree.map(lambda *parts: np.stack(parts), *rows))
+  return to_batch(jax.tree.map(lambda *parts: np.stack(parts), *rows), geometry)
 
 
-def to_batch(rows: Mapping[str, np.ndarray]) -> PackedBatch:
+def to_batch(
+  rows: Mapping[str, np.ndarray], geometry: ImageGeometry
+) -> PackedBatch:
   """Makes a batch from the stacked results of `finish_row`."""
-  return PackedBatch(**rows)
+  size = rows['vit_visible_to'] - rows['vit_visible_from']
+  alike = (size[rows['vit_visible_to'] > 0] == geometry.image_patches).all()
+  return PackedBatch(
+    **rows, image_patches=geometry.image_patches if alike else 0
+  )

@@ -164,6 +164,11 @@ class Tokenise(grain.RandomMapTransform):
       )
     dropped = frozenset()
     if task_named(example.task).kind == 'synthesis':
+      if any(span.kind == 'text' and span.has_loss for span in example.spans):
+        raise UserError(
+          f'An example of task {example.task!r} has a text with loss, which '
+          'tasks of synthesis do not train: register a task of kind question.'
+        )
       dropped = self.dropout.draw(example, rng)
     kept = [s for i, s in enumerate(example.spans) if i not in dropped]
     read = slice_reader(self.store, [s.image for s in kept])
@@ -352,7 +357,7 @@ def _pack(
     lambda row: (packing.finish_row(row, geometry), _numbers(row))
   )
   return finished.batch(rows, drop_remainder=True).map(
-    lambda batch: (packing.to_batch(batch[0]), batch[1])
+    lambda batch: (packing.to_batch(batch[0], geometry), batch[1])
   )
 
 

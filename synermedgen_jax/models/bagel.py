@@ -164,9 +164,12 @@ class Bagel(nn.Module):
     self.vit_pos_embed = table('vit_pos_embed', c.vit_table)
     self.latent_pos_embed = table('latent_pos_embed', c.latent_table)
 
-  def encode_images(self, patches, positions, visible_from, visible_to):
+  def encode_images(
+    self, patches, positions, visible_from, visible_to, image_patches: int = 0
+  ):
     """ViT patches (b, p, d) to tokens of the und stream (b, p, e)."""
-    x = self.connector(self.vit(patches, positions, visible_from, visible_to))
+    x = self.vit(patches, positions, visible_from, visible_to, image_patches)
+    x = self.connector(x)
     return constrain_rows(x + self.vit_pos_embed[positions].astype(x.dtype))
 
   def embed_und(
@@ -268,6 +271,7 @@ class Bagel(nn.Module):
         batch.vit_positions,
         batch.vit_visible_from,
         batch.vit_visible_to,
+        batch.image_patches,
       )
     streams = {
       'und': _tokens(

@@ -2,7 +2,8 @@
 
 NaViT-style: images of any size lie one after another. Visibility intervals
 keep a patch's attention within its own image (BAGEL,
-modeling/bagel/siglip_navit.py).
+modeling/bagel/siglip_navit.py). Images of one size become rows of their own,
+which need no mask.
 """
 
 from __future__ import annotations
@@ -87,7 +88,16 @@ class ViT(nn.Module):
     positions: Int[Array, 'b p'],
     visible_from: Int[Array, 'b p'],
     visible_to: Int[Array, 'b p'],
+    image_patches: int = 0,
   ) -> Float[Array, 'b p e']:
+    """Encodes the patches of all images.
+
+    Args:
+      patches, positions, visible_from, visible_to: fields `vit_*` of a
+        `PackedBatch`.
+      image_patches: patches of every image, or 0; see `PackedBatch`. Entries
+        after the last whole image are zero.
+    """
     c, dtype = self.config, jnp.dtype(self.compute.dtype)
     table = self.param(
       'position_embedding',
@@ -98,10 +108,20 @@ class ViT(nn.Module):
       patches
     )
     x = constrain_rows(x + table[positions].astype(dtype))
+    rows, length, _ = x.shape
+    if image_patches:
+      whole = length - length % image_patches
+      x = constrain_rows(x[:, :whole].reshape(-1, image_patches, c.hidden))
+      visible_from = jnp.zeros(x.shape[:2], jnp.int32)
+      visible_to = visible_from + image_patches
     order = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
     stack = scanned(
       ViTLayer, self.compute, length=c.layers, in_axes=(nn.broadcast,)
     )
     layers = stack(c, self.compute, name='layers')
     x, _ = layers(x, (order, visible_from, visible_to))
-    return nn.LayerNorm(epsilon=c.norm_eps, dtype=dtype, name='post_norm')(x)
+    x = nn.LayerNorm(epsilon=c.norm_eps, dtype=dtype, name='post_norm')(x)
+    if image_patches:
+      x = x.reshape(rows, whole, c.hidden)
+      x = jnp.pad(x, ((0, 0), (0, length - whole), (0, 0)))
+    return x

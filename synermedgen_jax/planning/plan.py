@@ -112,7 +112,7 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
   memory = compiled.memory_analysis()
   rows = sample_rows_of(run, rows=_SAMPLED_ROWS)
   active = active_blocks(rows)
-  flops = step_flops(run.model, run.tx, run.step, run.state, batch, active)
+  flops = step_flops(run.model, run.tx, run.step, run.state, batch, rows)
   chip = topology.chip
   return Plan(
     topology=topology.name,
@@ -173,9 +173,7 @@ def _images_per_row(batch: PackedBatch, geometry: ImageGeometry) -> float:
   if not batch.latent_index.size:
     firsts = np.diff(batch.vit_visible_from, axis=1, prepend=-1) != 0
     return float((firsts & (batch.vit_visible_to > 0)).sum(axis=1).mean())
-  canvas = (
-    batch.latent_index // (geometry.vae_side // geometry.latent_stride) ** 2
-  )
+  canvas = batch.latent_index // geometry.image_latents
   real = batch.gen.example_ids > 0
   return float(
     np.mean([len(set(c[r])) for c, r in zip(canvas, real, strict=True)])

@@ -33,7 +33,7 @@ class Task:
   Attributes:
     name: the key of `config.tasks`, in metrics and in files.
     kind: 'question': the answer's tokens have a loss. 'synthesis': the noised
-      image has one, and conditions are left out at the rates of
+      image has one, no text has, and conditions are left out at the rates of
       `config.dropout`. 'reconstruction': an image for the autoencoder alone.
     title: full name, for reports.
     definition: the question or the image to make, in words, for reports.

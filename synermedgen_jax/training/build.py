@@ -350,7 +350,5 @@ def _step_utilisation(
   batch = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), sample
   )
-  needed = flops.step_flops(
-    model, tx, step_config, state, batch, flops.active_blocks(sample)
-  )
+  needed = flops.step_flops(model, tx, step_config, state, batch, sample)
   return sum(needed.values()) / (chip.tflops * 1e12 * mesh.size)

@@ -26,20 +26,24 @@ from synermedgen_jax.training.loop import StepConfig, make_train_step
 from synermedgen_jax.training.train_state import TrainState
 
 ATTENTION_SCOPE = 'interval_attention'
+LOGITS_SCOPE = 'lm_head'
 
 
 def count(jaxpr: core.ClosedJaxpr) -> dict[str, float]:
-  """Operations by part: attention's products by model part, and the rest.
+  """Operations by part: attention's products, the logits, and the rest.
 
   Returns:
-    {'attention/vit', 'attention/mot', 'other'} -> operations. Attention is
-    counted dense, as traced, because the mask is data.
+    {'attention/vit', 'attention/mot', 'logits', 'other'} -> operations.
+    Attention is counted dense and logits for all tokens, as traced, because
+    masks and labels are data.
   """
   operations_of = collections.Counter()
   for scope, operations in _products(jaxpr.jaxpr, '', 1.0):
     part = 'other'
     if ATTENTION_SCOPE in scope:
       part = 'attention/vit' if 'vit' in scope else 'attention/mot'
+    elif LOGITS_SCOPE in scope:
+      part = 'logits'
     operations_of[part] += operations
   return dict(operations_of)
 
@@ -96,14 +100,14 @@ def step_flops(
   config: StepConfig,
   state: TrainState,
   batch: PackedBatch,
-  active: dict[str, float],
+  sample: PackedBatch,
 ) -> dict[str, float]:
   """Operations of a training step, without recomputation.
 
   Args:
     model, tx, config: model, optimiser and step constants of the run.
     state, batch: arrays or shapes.
-    active: shares of visible attention blocks, from `active_blocks`.
+    sample: packed rows, whose visible blocks and labels stand for all.
 
   Returns:
     {'attention', 'other'}.
@@ -118,9 +122,15 @@ def step_flops(
   counted = count(jax.make_jaxpr(step)(state, batch))
   attention = sum(
     counted.get(f'attention/{part}', 0.0) * share
-    for part, share in active.items()
+    for part, share in active_blocks(sample).items()
   )
-  return {'attention': attention, 'other': counted.get('other', 0.0)}
+  logits = _labelled_share(sample) * counted.get('logits', 0.0)
+  return {'attention': attention, 'other': counted.get('other', 0.0) + logits}
+
+
+def _labelled_share(batch: PackedBatch) -> float:
+  """Share of the und tokens that have a label."""
+  return float(np.mean(np.asarray(batch.ntp_weight) > 0))
 
 
 def active_blocks(batch: PackedBatch) -> dict[str, float]:
@@ -131,15 +141,21 @@ def active_blocks(batch: PackedBatch) -> dict[str, float]:
       [getattr(batch.und, field), getattr(batch.gen, field)], axis=1
     )
 
-  patches = np.broadcast_to(
-    np.arange(batch.vit_positions.shape[1]), batch.vit_positions.shape
-  )
   return {
     'mot': _share(
       joined('order'), joined('visible_from'), joined('visible_to')
     ),
-    'vit': _share(patches, batch.vit_visible_from, batch.vit_visible_to),
+    'vit': _vit_share(batch),
   }
+
+
+def _vit_share(batch: PackedBatch) -> float:
+  rows, length = batch.vit_positions.shape
+  if batch.image_patches:
+    used = np.asarray(batch.vit_visible_to) > 0
+    return float(used.mean()) if length else 0.0
+  patches = np.broadcast_to(np.arange(length), (rows, length))
+  return _share(patches, batch.vit_visible_from, batch.vit_visible_to)
 
 
 def _share(order, visible_from, visible_to) -> float:

@@ -15,11 +15,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.models.flow import draw_timesteps
+from synermedgen_jax.tasks.registry import task_named
 
 Sums = dict[str, tuple[Array, Array]]  # term -> (sum, count)
 
@@ -37,7 +38,7 @@ class ObjectiveConfig:
       error.
     kl_weight: weight of the autoencoder's KL term, per latent number.
     term_weights: term of a registered objective -> weight; 1 by default.
-    logit_chunk: und tokens whose logits exist at one time.
+    logit_chunk: und tokens of a row whose logits exist at one time.
   """
 
   train_shift: float = 1.0
@@ -47,7 +48,7 @@ class ObjectiveConfig:
   l2_weight: float = 0.0
   kl_weight: float = 1e-6
   term_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
-  logit_chunk: int = 1024
+  logit_chunk: int = 256
 
   def weight(self, term: str) -> float:
     """The weight of a term of the loss."""
@@ -84,46 +85,72 @@ def token_losses(
   params,
   hidden: Float[Array, 'b u e'],
   labels: Int[Array, 'b u'],
+  wanted: Bool[Array, 'b u'],
   *,
-  chunk: int = 1024,
+  chunk: int = 256,
 ) -> tuple[Float[Array, 'b u'], Float[Array, 'b u']]:
-  """Cross-entropy and correctness of every next token.
+  """Cross-entropy and correctness of the next tokens that are wanted.
 
-  The logits of `chunk` places exist at one time and are recomputed in the
-  backward pass, so a vocabulary of 152k never costs rows x tokens x 152k.
+  The wanted tokens of each row come first and are divided into chunks of
+  `chunk` tokens a row. Chunks without a wanted token are skipped; the logits of
+  one chunk exist at a time and are recomputed in the backward pass.
+
+  Args:
+    model: the model.
+    params: its parameters.
+    hidden: final hidden states.
+    labels: next token of each position.
+    wanted: positions that have a label; the results of others are 0.
+    chunk: tokens of a row per chunk.
   """
-
   # Gathered over fsdp once, not chunk by chunk.
   kernel = nn.with_logical_constraint(
     params['lm_head']['kernel'], (None, 'vocab')
   )
   params = {**params, 'lm_head': {'kernel': kernel}}
 
-  def losses(part):
-    part_hidden, part_labels = part
+  def computed(part):
+    part_hidden, part_labels, part_wanted = part
     logits = model.apply({'params': params}, part_hidden, method=Bagel.logits)
     picked = jnp.take_along_axis(logits, part_labels[..., None], -1)[..., 0]
     right = jnp.argmax(logits, axis=-1) == part_labels
-    return jax.nn.logsumexp(logits, axis=-1) - picked, right.astype(jnp.float32)
+    loss = jax.nn.logsumexp(logits, axis=-1) - picked
+    return loss * part_wanted, (right & part_wanted).astype(jnp.float32)
+
+  def skipped(part):
+    return (jnp.zeros(part[1].shape, jnp.float32),) * 2
+
+  def losses(part):
+    return lax.cond(part[2].any(), computed, skipped, part)
 
   b, u = labels.shape
-  if u <= chunk:  # Stored: recomputing a single chunk costs more.
-    return losses((hidden, labels))
-  pad = -u % chunk
-  parts = (
-    jnp.pad(hidden, ((0, 0), (0, pad), (0, 0))).reshape(
-      b, -1, chunk, hidden.shape[-1]
-    ),
-    jnp.pad(labels, ((0, 0), (0, pad))).reshape(b, -1, chunk),
-  )
-  parts = jax.tree.map(lambda x: x.swapaxes(0, 1), parts)
+  chunk = min(chunk, u)
+  first = jnp.argsort(~wanted, axis=1, stable=True)  # of each row's tokens
+  pad = ((0, 0), (0, -u % chunk))
+
+  def chunked(x):
+    x = jax.vmap(lambda row, index: row[index])(x, first)
+    x = jnp.pad(x, pad + ((0, 0),) * (x.ndim - 2))
+    return x.reshape(b, -1, chunk, *x.shape[2:]).swapaxes(0, 1)
+
+  parts = jax.tree.map(chunked, (hidden, labels, wanted))
   out = lax.map(jax.checkpoint(losses), parts)
-  return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(b, -1)[:, :u], out)
+  place = jnp.argsort(first, axis=1)
+
+  def in_place(x):
+    x = x.swapaxes(0, 1).reshape(b, -1)
+    return jnp.take_along_axis(x, place, axis=1)
+
+  return jax.tree.map(in_place, out)
 
 
 def _ntp_sums(model, params, hidden, batch: PackedBatch, tasks, chunk) -> Sums:
   """Per task: the answer tokens' loss and accuracy."""
-  losses, right = token_losses(model, params, hidden, batch.labels, chunk=chunk)
+  if all(task_named(name).kind == 'synthesis' for name in tasks):
+    return {}  # no text has a loss
+  losses, right = token_losses(
+    model, params, hidden, batch.labels, batch.ntp_weight > 0, chunk=chunk
+  )
   sums = {}
   for task_id, task in enumerate(tasks):
     weight = batch.ntp_weight * (batch.task_ids == task_id)
@@ -174,8 +201,8 @@ def multimodal_sums(
 ) -> Sums:
   """Stage I, Stage II and joint training: the losses that the batch has.
 
-  A batch without a gen stream (Stage I) has next-token losses only; a batch
-  without answers (Stage II) has counts of 0 there, and the flow loss.
+  A batch without a gen stream (Stage I) has next-token losses only; tasks of
+  synthesis alone (Stage II) have the flow loss only.
   """
   latents = noise = t = None
   if batch.latent_index.shape[1]:
@@ -199,7 +226,7 @@ def flow_and_text_sums(
   t: Float[Array, 'b g'] | None,
   tasks: Sequence[str],
   *,
-  chunk: int = 1024,
+  chunk: int = 256,
 ) -> Sums:
   """The losses for given latents, noise and timesteps.
 
@@ -208,8 +235,9 @@ def flow_and_text_sums(
     params: its parameters.
     batch: `b` rows with `g` gen tokens each.
     latents, noise, t: values for the gen tokens; None without a gen stream.
-    tasks: names of the run's tasks, in the order of `batch.task_ids`.
-    chunk: und tokens whose logits exist at one time.
+    tasks: names of the run's tasks, in the order of `batch.task_ids`. Tasks of
+      synthesis alone have no next-token losses.
+    chunk: und tokens of a row whose logits exist at one time.
   """
   noised = None
   if latents is not None:

@@ -316,8 +316,12 @@ def test_rows_stack_into_a_batch():
     )
     for name in ('und', 'gen')
   }
-  batch = packing.to_batch(stacked | layouts)
+  batch = packing.to_batch(stacked | layouts, GEOMETRY)
   assert isinstance(batch, PackedBatch)
+  assert batch.image_patches == GEOMETRY.image_patches
+  cut = {**stacked, 'vit_visible_to': stacked['vit_visible_to'].copy()}
+  cut['vit_visible_to'][0, 0] -= 1  # an image of another size
+  assert packing.to_batch(cut | layouts, GEOMETRY).image_patches == 0
   assert batch.token_ids.shape == (2, CAPACITY.und)
   assert batch.gen.order.shape == (2, CAPACITY.gen)
   assert batch.vit_patches.shape == (2, CAPACITY.vit, 4)

@@ -54,6 +54,30 @@ def test_features_do_not_depend_on_neighbours_nor_on_the_place():
     np.testing.assert_allclose(together[place], alone[:count], atol=1e-5)
 
 
+def test_images_of_one_size_go_one_by_one_with_the_same_features():
+  """Three rows of three places for images of four patches, and two more."""
+  rng = np.random.default_rng(1)
+  rows, count, places = 3, 4, 14
+  patches = rng.standard_normal((rows, places, VIT.patch**2)).astype(np.float32)
+  positions = rng.integers(0, VIT.table**2, (rows, places)).astype(np.int32)
+  starts = np.arange(places) // count * count
+  real = np.arange(places) < np.array([[12], [4], [0]])
+  visible_from = np.where(real, starts, 0).astype(np.int32)
+  visible_to = np.where(real, starts + count, 0).astype(np.int32)
+  arguments = patches, positions, visible_from, visible_to
+  call = jax.jit(
+    lambda weights, size: MODEL.apply({'params': weights}, *arguments, size),
+    static_argnums=1,
+  )
+  masked, one_by_one = call(params(), 0), call(params(), count)
+  assert one_by_one.shape == masked.shape == (rows, places, VIT.hidden)
+  np.testing.assert_allclose(one_by_one[real], masked[real], atol=1e-5)
+  assert np.isfinite(one_by_one).all()
+  # Four scores per patch, and not fourteen.
+  scores = str(jax.make_jaxpr(call, static_argnums=1)(params(), count))
+  assert f'{places},{places}]' not in scores
+
+
 def test_padding_is_finite():
   assert np.isfinite(features(params(), *buffer([]))).all()
 

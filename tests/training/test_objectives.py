@@ -139,10 +139,11 @@ def test_a_chunk_at_a_time_is_the_same_loss():
   head = jnp.asarray(rng.standard_normal((3, 5)), jnp.float32)
   labels = jnp.asarray(rng.integers(0, 5, (2, 7)))
   weight = jnp.asarray(rng.standard_normal((2, 7)), jnp.float32)
+  wanted = jnp.asarray([[1, 0, 1, 1, 0, 0, 1], [0, 0, 0, 0, 0, 1, 0]]) > 0
 
   def loss(hidden, head, chunk):
     losses, right = objectives.token_losses(
-      Stub(), {'lm_head': {'kernel': head}}, hidden, labels, chunk=chunk
+      Stub(), {'lm_head': {'kernel': head}}, hidden, labels, wanted, chunk=chunk
     )
     return (losses * weight).sum(), (losses, right)
 
@@ -155,7 +156,10 @@ def test_a_chunk_at_a_time_is_the_same_loss():
   scores = np.asarray(hidden) @ np.asarray(head)
   picked = np.take_along_axis(scores, np.asarray(labels)[..., None], -1)
   expected = np.log(np.exp(scores).sum(-1)) - picked[..., 0]
+  expected = np.where(wanted, expected, 0)
   np.testing.assert_allclose(whole[1][0], expected, atol=1e-5)
+  right = (scores.argmax(-1) == np.asarray(labels)) & np.asarray(wanted)
+  np.testing.assert_array_equal(whole[1][1], right)
   for chunk in (1, 3, 100):
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
@@ -307,6 +311,38 @@ def test_all_images_of_one_patch_in_a_full_buffer_are_counted():
     latent_index=jnp.zeros((1, 0), int),
   )
   assert float(objectives.images_in(row, stride=2)) == 3
+
+
+def test_tokens_without_a_label_cost_no_logits():
+  """Chunks without a label are not computed: their numbers would be NaN."""
+  hidden = jnp.full((1, 6, 2), jnp.nan).at[0, 1].set(0.0).at[0, 4].set(1.0)
+  wanted = jnp.asarray([[0, 1, 0, 0, 1, 0]]) > 0
+
+  def loss(hidden):
+    losses, right = objectives.token_losses(
+      Stub(), HEAD, hidden, jnp.zeros((1, 6), int), wanted, chunk=1
+    )
+    return losses.sum(), (losses, right)
+
+  grads, (losses, right) = jax.jit(jax.grad(loss, has_aux=True))(hidden)
+  np.testing.assert_allclose(losses, [np.log(2) * wanted[0]], rtol=1e-6)
+  np.testing.assert_array_equal(right, wanted)
+  assert np.isfinite(grads).all()
+  assert (np.asarray(grads)[0, [0, 2, 3, 5]] == 0).all()
+
+
+def test_stage_two_has_no_lm_head():
+  """Nothing of the head is traced where no task has a text with loss."""
+  row = batch(**NO_TEXT)
+  params = {'und': jnp.zeros((1, 1, 2))}  # without a head
+  sums = objectives.flow_and_text_sums(
+    Stub(), params, row, None, None, None, ('editing', 'synthesis')
+  )
+  assert sums == {}
+  with pytest.raises(KeyError, match='lm_head'):
+    objectives.flow_and_text_sums(
+      Stub(), params, row, None, None, None, ('mi', 'synthesis')
+    )
 
 
 def test_an_example_without_an_answer_counts_for_no_task():

@@ -31,7 +31,9 @@ def batch(capacity, n=2):
     )
     row = packing.concatenate_row([features], capacity)
     rows.append(packing.finish_row(row, nano.GEOMETRY))
-  return packing.to_batch(jax.tree.map(lambda *x: np.stack(x), *rows))
+  return packing.to_batch(
+    jax.tree.map(lambda *x: np.stack(x), *rows), nano.GEOMETRY
+  )
 
 
 @jax.jit
