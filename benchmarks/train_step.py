@@ -130,6 +130,7 @@ def _register_given_latents(batch: PackedBatch, model: BagelConfig) -> None:
       t,
       tasks,
       chunk=config.logit_chunk,
+      detach_und=config.freeze_und == 'detach',
     )
 
   OBJECTIVES[_GIVEN] = Objective(sums, ('ntp', 'flow'))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int, Shaped
 
@@ -36,14 +37,15 @@ LOGICAL_RULES = (
 def make_mesh(
   shape: Sequence[int], devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """Returns a mesh of `shape` (data, fsdp, tensor).
+  """Returns a mesh of `shape` (data, fsdp, tensor), laid out along the torus.
 
   Args:
     shape: devices along each axis; one -1 takes all remaining devices.
     devices: devices of the mesh; None = all devices of the run.
 
   Raises:
-    ValueError: the product of `shape` is not the number of devices.
+    ValueError: the product of `shape` is not the number of devices, or the data
+      axis does not divide over several TPU slices.
   """
   devices = list(jax.devices() if devices is None else devices)
   sizes = list(shape)
@@ -57,7 +59,33 @@ def make_mesh(
       f'{len(devices)} devices: set config.mesh so that its product is the '
       'number of devices.'
     )
-  return Mesh(np.asarray(devices).reshape(sizes), MESH_AXES)
+  return Mesh(_arranged(sizes, devices), MESH_AXES)
+
+
+def _arranged(
+  sizes: Sequence[int], devices: Sequence[jax.Device]
+) -> np.ndarray:
+  """Devices along the axes, so that neighbours on an axis are connected.
+
+  `data` takes the TPU slices first, which only a slower network connects.
+  """
+  slices = len({getattr(device, 'slice_index', 0) for device in devices})
+  if slices == 1:
+    return mesh_utils.create_device_mesh(
+      sizes, devices, allow_split_physical_axes=True
+    )
+  data, *others = sizes
+  if data % slices:
+    raise ValueError(
+      f'the data axis of mesh {tuple(sizes)} is not a multiple of the {slices} '
+      'slices: set config.mesh so that each slice has whole rows of it.'
+    )
+  return mesh_utils.create_hybrid_device_mesh(
+    (data // slices, *others),
+    (slices, 1, 1),
+    devices,
+    allow_split_physical_axes=True,
+  )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

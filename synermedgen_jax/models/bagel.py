@@ -207,9 +207,12 @@ class Bagel(nn.Module):
     cache: Cache | None = None,
     *,
     return_keys: bool = False,
+    detach_und: bool = False,
   ):
     """The Mixture of Transformers; see `MoT.__call__`."""
-    return self.mot(streams, cache, return_keys=return_keys)
+    return self.mot(
+      streams, cache, return_keys=return_keys, detach_und=detach_und
+    )
 
   def logits(self, hidden: Float[Array, 'b u e']) -> Float[Array, 'b u v']:
     """Next-token logits of und hidden states, float32."""

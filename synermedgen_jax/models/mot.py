@@ -12,6 +12,7 @@ import dataclasses
 import flax.linen as nn
 import flax.struct
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from synermedgen_jax.models import interval_attention
@@ -114,10 +115,17 @@ class Expert(nn.Module):
 
 
 class MoTLayer(nn.Module):
-  """One layer: a carry of streams by expert name, scanned over layers."""
+  """One layer: a carry of streams by expert name, scanned over layers.
+
+  Attributes:
+    config: shape.
+    compute: compute settings.
+    detach_und: the und stream is a constant of the backward pass.
+  """
 
   config: MoTConfig
   compute: Compute
+  detach_und: bool = False
 
   @nn.compact
   def __call__(self, streams: dict[str, Tokens], cache):
@@ -132,6 +140,8 @@ class MoTLayer(nn.Module):
     dtype = jnp.dtype(self.compute.dtype)
     experts = {name: Expert(self.config, dtype, name=name) for name in streams}
     projected = {n: experts[n].project(streams[n]) for n in streams}
+    if self.detach_und:
+      projected['und'] = lax.stop_gradient(projected['und'])
     query, new_keys, new_values = (
       jnp.concatenate(parts, axis=1)
       for parts in zip(*projected.values(), strict=True)
@@ -149,19 +159,38 @@ class MoTLayer(nn.Module):
       values = jnp.concatenate([cache[1], values], axis=1)
       visible_from = jnp.concatenate([cache[2], visible_from], axis=1)
       visible_to = jnp.concatenate([cache[3], visible_to], axis=1)
-    attended = interval_attention.interval_attention(
-      query,
-      keys,
-      values,
-      joined('order'),
-      visible_from,
-      visible_to,
-      implementation=self.compute.attention,
-    )
+
+    def attend(query, order, keys, values):
+      return interval_attention.interval_attention(
+        query,
+        keys,
+        values,
+        order,
+        visible_from,
+        visible_to,
+        implementation=self.compute.attention,
+      )
+
+    order = joined('order')
+    if self.detach_und and len(streams) > 1:
+      # A query without a gradient costs nothing in the backward pass.
+      und = streams['und'].x.shape[1]
+      constant = lax.stop_gradient((keys, values))
+      attended = jnp.concatenate(
+        [
+          attend(query[:, :und], order[:, :und], *constant),
+          attend(query[:, und:], order[:, und:], keys, values),
+        ],
+        axis=1,
+      )
+    else:
+      attended = attend(query, order, keys, values)
     out, start = {}, 0
     for name, tokens in streams.items():
       stop = start + tokens.x.shape[1]
       x = experts[name].finish(tokens.x, attended[:, start:stop])
+      if self.detach_und and name == 'und':
+        x = lax.stop_gradient(x)
       out[name] = tokens.replace(x=constrain_rows(x))
       start = stop
     return out, (new_keys, new_values)
@@ -180,6 +209,7 @@ class MoT(nn.Module):
     cache: Cache | None = None,
     *,
     return_keys: bool = False,
+    detach_und: bool = False,
   ):
     """Runs the experts that have tokens.
 
@@ -188,6 +218,8 @@ class MoT(nn.Module):
       cache: keys and values of earlier tokens.
       return_keys: also return the new tokens' (keys, values), each
         (layers, b, t, kv_heads, head_dim), streams in the order of `EXPERTS`.
+      detach_und: und states are constants of the backward pass (`freeze_und` of
+        BAGEL, modeling/bagel/qwen2_navit.py).
 
     Returns:
       {name: normalised hidden states}, and the keys and values or None.
@@ -207,7 +239,7 @@ class MoT(nn.Module):
       length=self.config.layers,
       in_axes=(cache_axes,),
     )
-    layers = stack(self.config, self.compute, name='layers')
+    layers = stack(self.config, self.compute, detach_und, name='layers')
     streams, new = layers(streams, per_layer)
     hidden = {
       name: RMSNorm(self.config.norm_eps, name=f'{name}_norm')(tokens.x)

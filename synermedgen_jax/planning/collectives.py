@@ -134,12 +134,50 @@ def _trip_count(line: str, bodies: Mapping[str, list[str]]) -> int:
   known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
   if known:
     return int(known[1])
-  condition = re.search(r'condition=%?([\w.\-]+)', line)[1]
+  condition, body = (
+    bodies[re.search(rf'{key}=%?([\w.\-]+)', line)[1]]
+    for key in ('condition', 'body')
+  )
   bounds = re.findall(
-    r'= [su]32\[\]\S* constant\((\d+)\)', '\n'.join(bodies[condition])
+    r'= [su]32\[\]\S* constant\((\d+)\)', '\n'.join(condition)
   )
   # A loop with a bound that depends on data, as in a sort, has no collectives.
-  return int(bounds[0]) if len(bounds) == 1 else 1
+  if len(bounds) != 1:
+    return 1
+  return math.ceil(int(bounds[0]) / _increment(condition, body))
+
+
+def _increment(condition: list[str], body: list[str]) -> int:
+  """What an iteration adds to the counter that the condition compares.
+
+  It is 2 in rings that overlap a product with permutations of an operand
+  (windowed einsum), where an iteration makes two steps. 1 if the body does not
+  say it.
+  """
+  compared = re.search(
+    r'get-tuple-element\([^)]*\), index=(\d+)', '\n'.join(condition)
+  )
+  made = {}
+  for line in body:
+    match = re.match(r'\s*(ROOT )?%?([\w.\-]+) = (.*)', line)
+    if match:
+      made['ROOT' if match[1] else match[2]] = match[3]
+  results = re.search(r' tuple\((.*?)\)', made.get('ROOT', ''))
+  if not compared or not results:
+    return 1
+
+  def names(text: str) -> list[str]:
+    return re.findall(r'%([\w.\-]+)', text)
+
+  def added(name: str) -> int:
+    value = made.get(name, '')
+    constant = re.search(r' constant\((\d+)\)', value)
+    if constant:
+      return int(constant[1])
+    terms = re.search(r' add\((.*?)\)', value)
+    return sum(map(added, names(terms[1]))) if terms else 0
+
+  return added(names(results[1])[int(compared[1])]) or 1
 
 
 def _received(kind: str, shape: str, group: int, start: bool) -> float:

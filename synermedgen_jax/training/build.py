@@ -55,6 +55,7 @@ from synermedgen_jax.training.calibration import calibrate_latents
 from synermedgen_jax.training.config_checks import (
   check,
   check_best_is_measured,
+  check_detached,
   check_start,
   check_store,
   local_streams,
@@ -112,6 +113,7 @@ def build(
     seed=config.seed,
   )
   scales, tx = _optimiser(config, model)
+  check_detached(step.objective, scales)
   state = abstract_state(model, scales, tx, mesh, ema=config.ema > 0)
   used = 0.0
   if data:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -20,7 +21,7 @@ from synermedgen_jax.models.layers import REMAT_POLICIES
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.tasks.registry import TASKS
-from synermedgen_jax.training.objectives import OBJECTIVES
+from synermedgen_jax.training.objectives import OBJECTIVES, ObjectiveConfig
 
 _AT_LEAST = {
   **dict.fromkeys(
@@ -60,6 +61,12 @@ _SHARES = (
   'augment.warp',
 )
 
+
+# Parameters before the gen expert, for `objective.freeze_und`.
+_UND = re.compile(
+  r'(mot/(layers/und|und_norm)|vit|connector|embed_tokens|lm_head)/.*|'
+  r'vit_pos_embed'
+).fullmatch
 
 _DTYPES = ('bfloat16', 'float32')
 
@@ -218,6 +225,26 @@ def check_best_is_measured(config: ConfigDict, terms: set[str]) -> None:
   if config.best and config.best not in known:
     raise ConfigError(
       f'config.best {config.best!r}: expected one of {", ".join(known)}.'
+    )
+
+
+def check_detached(
+  objective: ObjectiveConfig, scales: Mapping[str, float]
+) -> None:
+  """Refuses trainable parameters that a detached und stream leaves as they are.
+
+  Args:
+    objective: weights and constants of the losses.
+    scales: learning-rate multiplier of every parameter.
+  """
+  if objective.freeze_und != 'detach':
+    return
+  trained = [name for name, scale in scales.items() if scale and _UND(name)]
+  if trained:
+    raise ConfigError(
+      "config.objective.freeze_und 'detach': no gradient reaches "
+      f'{trained[0]}; set its multiplier in config.trainable to 0, or '
+      "config.objective.freeze_und=''."
     )
 
 

@@ -39,6 +39,12 @@ class ObjectiveConfig:
     kl_weight: weight of the autoencoder's KL term, per latent number.
     term_weights: term of a registered objective -> weight; 1 by default.
     logit_chunk: und tokens of a row whose logits exist at one time.
+    freeze_und: 'detach': states of und tokens are constants of the backward
+      pass, as with BAGEL's `freeze_und`, which takes less time; nothing before
+      the gen expert may be trainable. '': the gradient of the loss.
+
+  Raises:
+    ValueError: `freeze_und` has another value.
   """
 
   train_shift: float = 1.0
@@ -49,6 +55,13 @@ class ObjectiveConfig:
   kl_weight: float = 1e-6
   term_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
   logit_chunk: int = 256
+  freeze_und: str = ''
+
+  def __post_init__(self):
+    if self.freeze_und not in ('', 'detach'):
+      raise ValueError(
+        f"freeze_und {self.freeze_und!r}: expected 'detach' or ''."
+      )
 
   def weight(self, term: str) -> float:
     """The weight of a term of the loss."""
@@ -213,7 +226,15 @@ def multimodal_sums(
     noise = jax.random.normal(noise_key, latents.shape)
     t = draw_timesteps(t_key, batch.noise_ids, config.train_shift)
   return flow_and_text_sums(
-    model, params, batch, latents, noise, t, tasks, chunk=config.logit_chunk
+    model,
+    params,
+    batch,
+    latents,
+    noise,
+    t,
+    tasks,
+    chunk=config.logit_chunk,
+    detach_und=config.freeze_und == 'detach',
   )
 
 
@@ -227,6 +248,7 @@ def flow_and_text_sums(
   tasks: Sequence[str],
   *,
   chunk: int = 256,
+  detach_und: bool = False,
 ) -> Sums:
   """The losses for given latents, noise and timesteps.
 
@@ -238,12 +260,16 @@ def flow_and_text_sums(
     tasks: names of the run's tasks, in the order of `batch.task_ids`. Tasks of
       synthesis alone have no next-token losses.
     chunk: und tokens of a row whose logits exist at one time.
+    detach_und: as of `MoT.__call__`.
   """
   noised = None
   if latents is not None:
     noised = (1 - t[..., None]) * latents + t[..., None] * noise
   bound = model.bind({'params': params})
-  hidden, _ = bound.backbone(bound.embed_batch(batch, noised, t))
+  streams = bound.embed_batch(batch, noised, t)
+  if detach_und:
+    streams['und'] = lax.stop_gradient(streams['und'])
+  hidden, _ = bound.backbone(streams, detach_und=detach_und)
   sums = _ntp_sums(model, params, hidden['und'], batch, tasks, chunk)
   if latents is not None:
     velocity = bound.velocity(hidden['gen'])

@@ -67,6 +67,51 @@ def test_an_und_stream_alone_needs_no_gen_parameters():
     assert not np.asarray(leaf).any()
 
 
+def test_a_detached_und_stream_is_a_constant_of_the_backward_pass():
+  """As if its keys and values came from a cache."""
+  tokens = streams()
+  aim = jnp.asarray(
+    np.random.default_rng(0).standard_normal(tokens['gen'].x.shape),
+    jnp.float32,
+  )
+  call = jax.jit(MODEL.apply, static_argnames=('return_keys', 'detach_und'))
+  und = tokens['und'].order.shape[1]
+  plain, (keys, values) = call({'params': params()}, tokens, return_keys=True)
+  cache = Cache(
+    keys[:, :, :und],
+    values[:, :, :und],
+    tokens['und'].visible_from,
+    tokens['und'].visible_to,
+  )
+
+  def detached(weights):
+    hidden, _ = call({'params': weights}, tokens, detach_und=True)
+    return (hidden['gen'] * aim).sum(), hidden
+
+  def cached(weights):
+    hidden, _ = call({'params': weights}, {'gen': tokens['gen']}, cache)
+    return (hidden['gen'] * aim).sum()
+
+  gradient, hidden = jax.grad(detached, has_aux=True)(params())
+  expected = jax.grad(cached)(params())
+  for name in ('und', 'gen'):
+    np.testing.assert_allclose(hidden[name], plain[name], **TOLERANCE)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5, rtol=1e-4),
+    gradient['layers']['gen'],
+    expected['layers']['gen'],
+  )
+  for leaf in jax.tree.leaves(gradient['layers']['und']):
+    assert not np.asarray(leaf).any()
+  # The gradient of the loss is another one: und tokens see the clean image.
+  whole = jax.grad(
+    lambda w: (call({'params': w}, tokens)[0]['gen'] * aim).sum()
+  )(params())['layers']['gen']['v_proj']['kernel']
+  assert np.abs(whole - gradient['layers']['gen']['v_proj']['kernel']).max() > (
+    1e-3
+  )
+
+
 def test_the_experts_have_weights_of_their_own():
   layers = params()['layers']
   shapes = {

@@ -161,5 +161,31 @@ def test_a_loop_sends_at_every_turn(stated, turns):
   assert (collective.count, collective.bytes) == (turns, turns * 16)
 
 
+def test_a_ring_of_two_steps_an_iteration_turns_half_as_often():
+  """The counter is the loop's second value; the body adds one to it twice."""
+  line = '%w = (f32[4], u32[]) while(%t), condition=%until, body=%ring'
+  until = (
+    '%until (p: (f32[4], u32[])) -> pred[] {',
+    '  %n = u32[]{:T(128)} constant(15)',
+    '  %i = u32[]{:T(128)} get-tuple-element(%p), index=1',
+    '  ROOT %less = pred[] compare(%i, %n), direction=LT',
+    '}',
+  )
+  ring = (
+    '%ring (p: (f32[4], u32[])) -> (f32[4], u32[]) {',
+    '  %one = u32[]{:T(128)} constant(1)',
+    '  %i = u32[]{:T(128)} get-tuple-element(%p), index=1',
+    '  %x = f32[4] get-tuple-element(%p), index=0',
+    '  %sent = f32[4] collective-permute(%x), '
+    'source_target_pairs={{0,1},{1,0}}',
+    '  %j = u32[]{:T(128)} add(%i, %one)',
+    '  %k = u32[]{:T(128)} add(%one, %j)',
+    '  ROOT %out = (f32[4], u32[]) tuple(%sent, /*index=1*/%k), metadata={}',
+    '}',
+  )
+  (collective,) = collectives(program(line, *until, *ring), MESH)
+  assert (collective.count, collective.bytes) == (8, 8 * 16)
+
+
 def test_a_computation_that_nobody_calls_sends_nothing():
   assert collectives(program('%a = f32[] constant(0)', *BODY), MESH) == []

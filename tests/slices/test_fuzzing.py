@@ -21,6 +21,7 @@ from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.slices import layouts
 from synermedgen_jax.slices.datasets import list_folder
+from synermedgen_jax.slices.ingest import check_modalities
 from synermedgen_jax.slices.prepare_store import PrepareSettings, prepare
 from synermedgen_jax.slices.store import SliceStore, StoreError
 from synermedgen_jax.slices.tables import list_table
@@ -194,7 +195,10 @@ def test_a_folder(intact, tmp_path_factory, read, files):
   else:
     assert listing.cases or listing.faults
     for case in listing.cases:
-      assert len(case.files) > 1
+      assert case.files
+      if len(case.files) == 1:
+        with pytest.raises(UserError, match='needs both modalities'):
+          check_modalities(case, PLAIN.ingest)
 
 
 @pytest.fixture(scope='module')
