@@ -20,15 +20,14 @@ implementation that runs on this device:
 """
 
 import functools
-import json
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from benchmarks.measuring import append_record
 from benchmarks.shapes import synthesis_row
 from synermedgen_jax.models.interval_attention import (
   IMPLEMENTATIONS,
@@ -162,8 +161,8 @@ def _measure(attend, qkv, upstream, layout) -> dict:
   gradients, out = jax.block_until_ready(both(qkv, upstream, layout))
   return {
     'temp_bytes': memory,
-    'forward_s': _seconds(forward, qkv, layout),
-    'both_s': _seconds(both, qkv, upstream, layout),
+    'forward_seconds': _seconds(forward, qkv, layout),
+    'seconds': _seconds(both, qkv, upstream, layout),
     'values': (out, *gradients),
   }
 
@@ -222,9 +221,12 @@ def main(argv):
         'implementation': name,
         'device': device,
         'dtype': _DTYPE.value,
-        'tokens': length,
-        'heads': [heads, kv_heads],
-        'dim': _DIM.value,
+        'shapes': {
+          'tokens': length,
+          'heads': heads,
+          'kv_heads': kv_heads,
+          'dim': _DIM.value,
+        },
         'visible_pairs': pairs,
       }
       try:
@@ -234,25 +236,23 @@ def main(argv):
       values = record.pop('values', None)
       if expected and values:
         record['errors'] = _relative_errors(values, expected)
-      if 'both_s' in record:
-        dense = dense or record['both_s']
+      if 'seconds' in record:
+        dense = dense or record['seconds']
         flops = 14 * pairs * heads * _DIM.value
-        record['tflops'] = flops / record['both_s'] / 1e12
-        record['to_dense'] = record['both_s'] / dense
+        record['tflops'] = flops / record['seconds'] / 1e12
+        record['to_dense'] = record['seconds'] / dense
       _print(record, share)
-      if _OUTPUT.value:
-        Path(_OUTPUT.value).parent.mkdir(parents=True, exist_ok=True)
-        with open(_OUTPUT.value, 'a') as file:
-          file.write(json.dumps(record) + '\n')
+      append_record(_OUTPUT.value, record)
 
 
 def _print(record: dict, share: float) -> None:
   nan = float('nan')
   errors = ' '.join(f'{e:.1e}' for e in record.get('errors', ()))
   print(
-    f'{record["tokens"]:>7} {share:>7.1%}  {record["implementation"]:<28} '
-    f'{1e3 * record.get("forward_s", nan):>9.3f} '
-    f'{1e3 * record.get("both_s", nan):>9.3f} '
+    f'{record["shapes"]["tokens"]:>7} {share:>7.1%}  '
+    f'{record["implementation"]:<28} '
+    f'{1e3 * record.get("forward_seconds", nan):>9.3f} '
+    f'{1e3 * record.get("seconds", nan):>9.3f} '
     f'{record.get("temp_bytes", nan) / 1e6:>6.0f} MB '
     f'{record.get("tflops", nan):>8.1f} {record.get("to_dense", nan):>9.2f}  '
     f'{errors}{record.get("error", "")}',

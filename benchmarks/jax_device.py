@@ -19,6 +19,15 @@ def peak_gb() -> float:
   return process_peak_gb()
 
 
+def product_rate(dtype: str) -> float:
+  """Operations per second of a product of two large matrices, on one device."""
+  side = 2048 if jax.default_backend() == 'cpu' else 8192
+  x = jax.random.normal(jax.random.key(0), (side, side), dtype)
+  product = jax.jit(lambda x: x @ x)
+  times = seconds(lambda: product(x), repeats=10, warmups=1)
+  return 2 * side**3 / times.wall
+
+
 def description() -> dict[str, str | int]:
   """Keys of a record that describe the devices."""
   return {

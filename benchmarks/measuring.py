@@ -56,9 +56,21 @@ def process_peak_gb() -> float:
 
 
 def append_record(path: str, record: dict[str, Any]) -> None:
-  """Appends one JSON line; an empty path writes nothing."""
+  """Adds a record to a file, which is complete after every call.
+
+  Args:
+    path: a file of JSON lines, or of a list if its suffix is .json; '' = none.
+    record: JSON values.
+  """
   if not path:
     return
-  Path(path).parent.mkdir(parents=True, exist_ok=True)
-  with Path(path).open('a', encoding='utf-8') as file:
-    file.write(json.dumps(record) + '\n')
+  file = Path(path)
+  file.parent.mkdir(parents=True, exist_ok=True)
+  if file.suffix == '.json':
+    records = json.loads(file.read_text()) if file.is_file() else []
+    temporary = file.with_suffix('.tmp')
+    temporary.write_text(json.dumps([*records, record], indent=1) + '\n')
+    temporary.replace(file)
+  else:
+    with file.open('a', encoding='utf-8') as lines:
+      lines.write(json.dumps(record) + '\n')

@@ -17,8 +17,9 @@ from absl import app, flags
 
 from benchmarks import jax_device, shapes
 from benchmarks.measuring import append_record
+from synermedgen_jax.config.model import compute_of
 from synermedgen_jax.inference.sampling import sample
-from synermedgen_jax.models.bagel import Bagel, init_params
+from synermedgen_jax.models.bagel import Bagel, BagelConfig, init_params
 
 _MODEL = flags.DEFINE_string('model', 'small', 'A preset, or medium.')
 _POINTS = flags.DEFINE_integer(
@@ -33,18 +34,19 @@ _OUTPUT = flags.DEFINE_string(
 )
 
 
-def _parameters(shape):
+def _parameters(shape: BagelConfig, dtype: str):
   """Random parameters in the compute dtype, as inference keeps them."""
 
   @jax.jit
   def init(key):
     params = nn.unbox(init_params(shape, key))
-    return jax.tree.map(lambda x: x.astype(shape.dtype), params)
+    return jax.tree.map(lambda x: x.astype(dtype), params)
 
   return init(jax.random.key(0))
 
 
-def _record(shape, params, batch: int) -> dict:
+def _record(model: Bagel, params, batch: int) -> dict:
+  shape = model.config
   config = shapes.sampling_config(_POINTS.value)
   prompts = shapes.sampling_prompts(_MODEL.value, shape, batch, config)
   prompts = jax.device_put(prompts)
@@ -54,7 +56,6 @@ def _record(shape, params, batch: int) -> dict:
       (batch, count, shape.latent_dim), np.float32
     )
   )
-  model = Bagel(shape)
 
   @jax.jit
   def encode(params):
@@ -74,7 +75,7 @@ def _record(shape, params, batch: int) -> dict:
     'benchmark': 'sampling',
     'implementation': 'jax',
     'model': _MODEL.value,
-    'dtype': shape.dtype,
+    'dtype': model.compute.dtype,
     'shapes': {
       'batch': batch,
       'points': _POINTS.value,
@@ -92,9 +93,10 @@ def _record(shape, params, batch: int) -> dict:
 
 def main(_) -> None:
   shape = shapes.model_shape(_MODEL.value)
-  params = _parameters(shape)
+  model = Bagel(shape, compute_of(shapes.stage_config('stage2', _MODEL.value)))
+  params = _parameters(shape, model.compute.dtype)
   for batch in map(int, _BATCH.value):
-    record = _record(shape, params, batch)
+    record = _record(model, params, batch)
     print(json.dumps(record), flush=True)
     append_record(_OUTPUT.value, record)
 

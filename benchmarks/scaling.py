@@ -44,9 +44,9 @@ compiler. **No step has been run on a TPU**: times assume 40 % utilisation of
 the peak bfloat16 rate.
 
 The model is BAGEL-7B-MoT, with two experts of 7 B parameters each, AdamW and an
-averaged copy in float32, frozen weights in bfloat16, and every layer recomputed
-in the backward pass. Rows are packed from the tasks of the stage: slices of 392
-x 392 for the ViT (784 tokens) and of 512 x 512 for the autoencoder (1,024).
+averaged copy in float32, and frozen weights in bfloat16. Rows are packed from
+the tasks of the stage: slices of 392 x 392 for the ViT (784 tokens) and of
+512 x 512 for the autoencoder (1,024).
 
 """
 
@@ -64,6 +64,7 @@ def _case(stage: str, topology: str, long: bool) -> tuple[str, list[str]]:
     f'--config.rows={chips}',
   ]
   if long:
+    command.append('--config.compute.remat=full')
     command += [f'--config.capacity.{k}={n}' for k, n in _LONG[stage].items()]
   return f'{stage} {topology} {"long" if long else "config"}', command
 
@@ -113,6 +114,7 @@ def _memory(plans: dict[str, dict]) -> str:
         topology,
         ' x '.join(str(n) for n in p['mesh'].values()),
         f'{capacity["und"]:,} + {capacity["gen"]:,}',
+        p['remat'],
         f'{state / 2**30:.1f}',
         f'{p["temporary_bytes"] / 2**30:.1f}',
         f'{p["peak_bytes"] / 2**30:.1f}',
@@ -120,7 +122,7 @@ def _memory(plans: dict[str, dict]) -> str:
         f'{p["compile_seconds"]:.0f}',
       ]
     )
-  head = 'stage|slice|mesh|tokens per row, und + gen|state|temporaries'
+  head = 'stage|slice|mesh|tokens per row, und + gen|remat|state|temporaries'
   head += '|peak|limit|compile s'
   return _table(head.split('|'), rows)
 
@@ -190,15 +192,17 @@ def main(_) -> None:
   )
   page = (
     _HEAD
-    + '## Memory per chip, GB\n\n'
+    + '## Memory per chip, GiB\n\n'
     + _memory(plans)
     + '\n\n*State* is parameters, optimiser and averaged copy; *peak* is the '
-    + 'most memory in use at one time.\n\n## Work and speed\n\n'
+    + 'most memory in use at one time. *Remat* is `config.compute.remat`: '
+    + '`full` recomputes every layer in the backward pass, `dots` keeps matrix '
+    + 'products.\n\n## Work and speed\n\n'
     + _speed(plans)
     + f'\n\n{chips}. Operations are those of the whole step without '
     + 'recomputation; attention counts active blocks of 512 x 512. Images are '
     + 'slices for the ViT in Stage I, sources and targets in Stage II.\n\n'
-    + '## Data received per chip and step, GB\n\n'
+    + '## Data received per chip and step, GiB\n\n'
     + _messages(plans)
     + '\n\nThe columns of the experts contain messages that the compiler '
     + 'attributes to one. In Stage I, `gen` is frozen and does not run, so it '

@@ -107,7 +107,7 @@ def stage_config(stage: str, model: str) -> ConfigDict:
   """`configs/STAGE.py` with the rows and the recipe of the benchmark."""
   config = stages.stage_config(stage, model)
   if model == 'medium':
-    config.compute.update(dtype='float32', remat='none')
+    config.compute.update(dtype='float32', remat='none', unroll=8)
   if case := ROWS.get((model, stage)):
     config.image = dict(case.image)
     config.capacity = dataclasses.asdict(case.capacity)

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks import jax_device, shapes, stages
+from benchmarks import jax_device, profiles, shapes, stages
 from benchmarks.measuring import Seconds, append_record
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.core.sharding import LOGICAL_RULES, batch_sharding
@@ -70,6 +70,9 @@ _PEAK = flags.DEFINE_float(
 _OUTPUT = flags.DEFINE_string(
   'output', '', 'File to append one JSON object per stage to.'
 )
+_PROFILE = flags.DEFINE_bool(
+  'profile', False, 'Trace a step; record the operations that take longest.'
+)
 _GIVEN = 'given_latents'  # the objective of --latents=given
 
 
@@ -84,6 +87,7 @@ class Measurement:
     operations: floating-point operations of the step.
     peak_gb: peak memory so far, earlier stages included.
     config: config of the stage.
+    profile: operations that take longest, of `profiles.top_operations`.
   """
 
   compile_seconds: float
@@ -92,6 +96,7 @@ class Measurement:
   operations: float
   peak_gb: float
   config: dict
+  profile: list[dict]
 
 
 def _config(stage: str):
@@ -101,15 +106,6 @@ def _config(stage: str):
   if _REMAT.value != 'config':
     config.compute.remat = _REMAT.value
   return config
-
-
-def _product_rate(dtype: str) -> float:
-  """Operations per second of a matrix product, on one device."""
-  side = 2048 if jax.default_backend() == 'cpu' else 8192
-  x = jax.random.normal(jax.random.key(0), (side, side), dtype)
-  product = jax.jit(lambda x: x @ x)
-  times = jax_device.seconds(lambda: product(x), repeats=10, warmups=1)
-  return 2 * side**3 / times.wall
 
 
 def _register_given_latents(batch: PackedBatch, model: BagelConfig) -> None:
@@ -175,6 +171,7 @@ def _measure(stage: str) -> Measurement:
     operations,
     jax_device.peak_gb(),
     run.config,
+    profiles.top_operations(update) if _PROFILE.value else [],
   )
 
 
@@ -201,6 +198,7 @@ def _record(stage: str, step: Measurement, rate: float) -> dict:
     'peak_rate': rate,
     'mfu': step.operations / step.seconds.wall / rate,
     'peak_gb': step.peak_gb,
+    **({'profile': step.profile} if step.profile else {}),
     **jax_device.description(),
   }
 
@@ -209,7 +207,7 @@ def main(_) -> None:
   if _MODEL.value == 'medium':
     PRESETS['medium'] = shapes.medium
   dtype = _config(_STAGES.value[0]).compute.dtype
-  each = _PEAK.value * 1e12 or _product_rate(dtype)
+  each = _PEAK.value * 1e12 or jax_device.product_rate(dtype)
   rate = each * jax.device_count()
   device = jax.devices()[0]
   source = 'the given peak is' if _PEAK.value else 'a matrix product reaches'

@@ -6,13 +6,21 @@ The sizes are so small that the figures themselves mean nothing.
 import ast
 import importlib
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from commands import ROOT, printed
 from scipy import ndimage
+
+from benchmarks import gpu_tables
+
+PATH = os.environ['PATH']
 
 
 @pytest.mark.parametrize(
@@ -111,14 +119,14 @@ def test_attention_is_timed_and_compared_at_every_length(tmp_path):
     f'--output={output}',
   )
   records = [json.loads(line) for line in output.read_text().splitlines()]
-  timed = [(r['tokens'], r['implementation']) for r in records]
+  timed = [(r['shapes']['tokens'], r['implementation']) for r in records]
   names = list(dict.fromkeys(name for _, name in timed))
   assert names[0] == 'xla'
   assert timed == [(length, name) for length in (128, 256) for name in names]
   for record in records:
     assert 'error' not in record
-    assert record['forward_s'] > 0
-    assert record['both_s'] > 0
+    assert record['forward_seconds'] > 0
+    assert record['seconds'] > 0
     # The output and the gradients of query, key and value.
     assert len(record['errors']) == 4
     assert max(record['errors']) < 1e-5
@@ -141,3 +149,80 @@ def test_saves_and_the_idle_loop_are_timed():
   assert share == pytest.approx(100 * blocked / taken, abs=2)
   (idle,) = re.findall(r'^the loop around an idle step: ([\d.]+) ms', loop)
   assert float(idle) > 0
+
+
+@pytest.mark.slow
+def test_the_gpu_check_in_small_on_a_cpu(tmp_path):
+  """As on a GPU, with tiny shapes; PyTorch's parts where it is installed."""
+  done = subprocess.run(
+    ['bash', 'launch/gpu_check.sh', '--small', f'--output={tmp_path}'],
+    cwd=ROOT,
+    env={**os.environ, 'PATH': f'{Path(sys.executable).parent}:{PATH}'},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stdout + done.stderr
+  records = json.loads((tmp_path / 'cpu.json').read_text())
+  ours = [r['benchmark'] for r in records if 'jax' in r]
+  assert ours == ['peak', 'step', 'sampling', 'step']
+  assert {r['benchmark'] for r in records} == {*ours, 'attention'}
+  assert len(records[-1]['profile']) > 5
+  for title in (
+    'Attention, forward',
+    'Training step',
+    'Sampling',
+    'Operations',
+  ):
+    assert title in done.stdout
+
+
+def test_tables_compare_with_the_faster_of_the_rivals():
+  shapes = {'tokens': 4096}
+  common = {'benchmark': 'attention', 'shapes': shapes}
+  flex = {**common, 'torch': '2.11', 'implementation': 'torch_flex'}
+  table = gpu_tables.attention(
+    [
+      {**common, 'implementation': 'pallas', 'seconds': 0.002, 'tflops': 400},
+      {**flex, 'seconds': 0.004, 'errors': [1e-3]},
+      {**flex, 'seconds': 0.003},
+      {**common, 'implementation': 'cudnn', 'error': 'ValueError: no mask'},
+    ]
+  )
+  head, _, *rows = [line.split('|')[1:-1] for line in table.splitlines()]
+  cells = [[cell.strip() for cell in row] for row in rows]
+  assert [c.strip() for c in head][5] == 'x torch'
+  assert cells[0][:6] == ['4,096', 'pallas', '', '2.000', '400.0', '1.50']
+  assert [row[5] for row in cells[1:]] == ['', '', '']
+  assert cells[3][7] == 'ValueError: no mask'
+  assert len({len(line) for line in table.splitlines()}) == 1
+
+
+def test_steps_are_compared_with_the_rival_without_recomputation():
+  ours = {
+    'benchmark': 'step',
+    'model': 'base_1b',
+    'stage': 'stage1',
+    'implementation': 'jax',
+    'remat': 'dots',
+    'seconds': 0.2,
+    'tokens_per_second': 40_000.0,
+    'mfu': 0.5,
+    'peak_gb': 60.0,
+  }
+  rival = {**ours, 'torch': '2.11', 'implementation': 'torch'}
+  rival |= {'remat': 'none', 'seconds': 0.3}
+  rival.pop('mfu')
+  slow = {**rival, 'remat': 'full', 'seconds': 9.0}
+  rows = gpu_tables.steps([ours, slow, rival]).splitlines()[2:]
+  cells = [[cell.strip() for cell in row.split('|')[1:-1]] for row in rows]
+  assert cells[0][2:] == [
+    'jax',
+    'dots',
+    '200.0',
+    '40,000',
+    '50.0',
+    '60.0',
+    '1.50',
+  ]
+  assert cells[1][-1] == cells[2][-1] == ''

@@ -54,9 +54,10 @@ KEYS = {
     Key('compute.dtype', 'bfloat16', '`bfloat16` or `float32`.'),
     Key(
       'compute.remat',
-      'full',
+      '',
       'Recomputation in the backward pass: `full` recomputes every layer, '
-      '`dots` keeps matrix products, `none` keeps everything.',
+      '`dots` keeps matrix products, `none` keeps everything; empty is `dots` '
+      'for `bagel_7b` on v5p chips, and `full` otherwise.',
     ),
     Key(
       'compute.attention',

@@ -27,6 +27,7 @@ def compute_of(config: Mapping[str, Any]) -> Compute:
   """
   settings = dict(config['compute'])
   settings['attention'] = settings.get('attention') or None
+  settings['remat'] = settings.get('remat') or 'full'
   try:
     return Compute(**settings)
   except TypeError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from synermedgen_jax.core.chips import Chip
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.mot import MoTConfig
@@ -145,6 +146,22 @@ PRESETS = {
   'base_1b': base_1b,
   'bagel_7b': bagel_7b,
 }
+
+
+# (preset, chip) whose memory holds the matrix products of all layers, with the
+# rows of the configs (docs/scaling.md).
+_HOLDS_PRODUCTS = {('bagel_7b', 'v5p')}
+
+
+def remat(name: str, chip: Chip | None) -> str:
+  """The recomputation that a preset needs; see `layers.REMAT_POLICIES`.
+
+  Args:
+    name: a preset, or another model.
+    chip: the chip that it trains on, if it is known.
+  """
+  holds = chip is not None and (name, chip.name) in _HOLDS_PRODUCTS
+  return 'dots' if holds else 'full'
 
 
 def preset(name: str) -> BagelConfig:

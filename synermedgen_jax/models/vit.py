@@ -12,6 +12,7 @@ import dataclasses
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from synermedgen_jax.models.compute import Compute
@@ -75,6 +76,13 @@ class ViTLayer(nn.Module):
     return constrain_rows(x), None
 
 
+def _in_rows(x: Float[Array, 'b p e'], length: int) -> Float[Array, 'c q e']:
+  """The same patches in rows of another length."""
+  # libtpu fails to fuse some of these reshapes with their neighbours.
+  x = lax.optimization_barrier(x).reshape(-1, length, x.shape[-1])
+  return constrain_rows(lax.optimization_barrier(x))
+
+
 class ViT(nn.Module):
   """Patches to features; one scanned stack."""
 
@@ -108,10 +116,10 @@ class ViT(nn.Module):
       patches
     )
     x = constrain_rows(x + table[positions].astype(dtype))
-    rows, length, _ = x.shape
+    length = x.shape[1]
     if image_patches:
       whole = length - length % image_patches
-      x = constrain_rows(x[:, :whole].reshape(-1, image_patches, c.hidden))
+      x = _in_rows(x[:, :whole], image_patches)
       visible_from = jnp.zeros(x.shape[:2], jnp.int32)
       visible_to = visible_from + image_patches
     order = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
@@ -122,6 +130,6 @@ class ViT(nn.Module):
     x, _ = layers(x, (order, visible_from, visible_to))
     x = nn.LayerNorm(epsilon=c.norm_eps, dtype=dtype, name='post_norm')(x)
     if image_patches:
-      x = x.reshape(rows, whole, c.hidden)
+      x = _in_rows(x, whole)
       x = jnp.pad(x, ((0, 0), (0, length - whole), (0, 0)))
     return x

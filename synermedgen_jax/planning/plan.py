@@ -42,6 +42,7 @@ class Plan:
 
   Attributes:
     topology, stage, model: their names.
+    remat: recomputation, a name in `layers.REMAT_POLICIES`.
     devices: number of devices.
     mesh: axis -> size.
     rows: rows per step, over all devices.
@@ -66,6 +67,7 @@ class Plan:
   topology: str
   stage: str
   model: str
+  remat: str
   devices: int
   mesh: dict[str, int]
   rows: int
@@ -118,6 +120,7 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
     topology=topology.name,
     stage=run.step.stage,
     model=run.config['model'],
+    remat=run.model.compute.remat,
     devices=run.mesh.size,
     mesh=dict(run.mesh.shape),
     rows=run.rows,

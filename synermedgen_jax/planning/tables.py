@@ -25,7 +25,7 @@ def describe(plan: Plan) -> str:
     f'{plan.stage} of {plan.model} on {plan.topology}: {plan.devices} devices, '
     f'mesh {mesh}, {plan.rows} rows per step.',
     f'A row: {plan.capacity}; filled: {fill}.',
-    f'Compiled in {plan.compile_seconds:.0f} s.',
+    f'Recomputation: {plan.remat}. Compiled in {plan.compile_seconds:.0f} s.',
     '',
     'Memory per device',
     *[f'  {label:<34} {in_bytes(n):>12}' for label, n in _memory(plan)],

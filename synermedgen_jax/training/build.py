@@ -46,6 +46,7 @@ from synermedgen_jax.input.pipeline import Dropout, Mixture, train_dataset
 from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.input.tokenizer import PROJECT, Tokenizer, load_tokenizer
 from synermedgen_jax.interop import bagel_formats
+from synermedgen_jax.models import presets
 from synermedgen_jax.models.bagel import Bagel, abstract_params
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.prompts import PROMPTS
@@ -96,7 +97,7 @@ def build(
   config.tokenizer, tokenizer = _tokenizer(config, needed=data)
   with key_errors('mesh'):
     mesh = make_mesh(config.mesh, devices)
-  _resolve_rows(config, mesh)
+  _resolve(config, mesh)
   check(config, shape, tokenizer, mesh)
   model = Bagel(shape, compute_of(config))
   geometry = made_of(config, 'image', shape.image_geometry)
@@ -156,14 +157,22 @@ def _tokenizer(config: ConfigDict, *, needed: bool) -> tuple[str, Tokenizer]:
   return choose_tokenizer(config)
 
 
-def _resolve_rows(config: ConfigDict, mesh: Mesh) -> None:
-  """-1 becomes one row per device of data and fsdp, one stream per row."""
+def _resolve(config: ConfigDict, mesh: Mesh) -> None:
+  """Replaces values that stand for a choice by device.
+
+  Rows of -1 become one row per device of data and fsdp, streams of -1 one per
+  row, and an empty `compute.remat` that of the preset.
+  """
   if config.rows == -1:
     config.rows = 1
     for axis in BATCH_AXES:
       config.rows *= mesh.shape[axis]
   if config.streams == -1:
     config.streams = config.rows
+  if not config.compute.remat:
+    config.compute.remat = presets.remat(
+      config.model, chip_of(mesh.devices.flat[0])
+    )
 
 
 def _store(config: ConfigDict) -> SliceStore | None:

@@ -9,6 +9,7 @@ project adds one with `register_objective`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import flax.linen as nn
@@ -105,8 +106,8 @@ def token_losses(
   """Cross-entropy and correctness of the next tokens that are wanted.
 
   The wanted tokens of each row come first and are divided into chunks of
-  `chunk` tokens a row. Chunks without a wanted token are skipped; the logits of
-  one chunk exist at a time and are recomputed in the backward pass.
+  `chunk` tokens a row. If one chunk holds them all, it alone is computed. The
+  logits of one chunk exist at a time and are recomputed in the backward pass.
 
   Args:
     model: the model.
@@ -122,7 +123,8 @@ def token_losses(
   )
   params = {**params, 'lm_head': {'kernel': kernel}}
 
-  def computed(part):
+  @jax.checkpoint
+  def losses(part):
     part_hidden, part_labels, part_wanted = part
     logits = model.apply({'params': params}, part_hidden, method=Bagel.logits)
     picked = jnp.take_along_axis(logits, part_labels[..., None], -1)[..., 0]
@@ -130,15 +132,18 @@ def token_losses(
     loss = jax.nn.logsumexp(logits, axis=-1) - picked
     return loss * part_wanted, (right & part_wanted).astype(jnp.float32)
 
-  def skipped(part):
-    return (jnp.zeros(part[1].shape, jnp.float32),) * 2
-
-  def losses(part):
-    return lax.cond(part[2].any(), computed, skipped, part)
+  def first_alone(parts):
+    found = losses(jax.tree.map(lambda x: x[0], parts))
+    rest = jnp.zeros((parts[1].shape[0] - 1, *parts[1].shape[1:]))
+    return jax.tree.map(lambda x: jnp.concatenate([x[None], rest]), found)
 
   b, u = labels.shape
   chunk = min(chunk, u)
-  first = jnp.argsort(~wanted, axis=1, stable=True)  # of each row's tokens
+  # The new place of every token, and the token of every place.
+  before = jnp.cumsum(wanted, axis=1) - 1
+  after = wanted.sum(1, keepdims=True) + jnp.cumsum(~wanted, axis=1) - 1
+  place = jnp.where(wanted, before, after)
+  first = jax.vmap(lambda p: jnp.zeros_like(p).at[p].set(jnp.arange(u)))(place)
   pad = ((0, 0), (0, -u % chunk))
 
   def chunked(x):
@@ -147,8 +152,15 @@ def token_losses(
     return x.reshape(b, -1, chunk, *x.shape[2:]).swapaxes(0, 1)
 
   parts = jax.tree.map(chunked, (hidden, labels, wanted))
-  out = lax.map(jax.checkpoint(losses), parts)
-  place = jnp.argsort(first, axis=1)
+  if u == chunk:
+    out = first_alone(parts)
+  else:
+    out = lax.cond(
+      wanted.sum(1).max() <= chunk,
+      first_alone,
+      functools.partial(lax.map, losses),
+      parts,
+    )
 
   def in_place(x):
     x = x.swapaxes(0, 1).reshape(b, -1)

@@ -9,6 +9,7 @@ PLAN = Plan(
   topology='v5p-8',
   stage='ucg',
   model='bagel_7b',
+  remat='full',
   devices=4,
   mesh={'data': 1, 'fsdp': 4, 'tensor': 1},
   rows=4,

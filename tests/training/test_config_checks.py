@@ -19,9 +19,11 @@ from synermedgen_jax.training import build
 from synermedgen_jax.training.config_checks import (
   check,
   check_best_is_measured,
+  check_detached,
   check_store,
   local_streams,
 )
+from synermedgen_jax.training.objectives import ObjectiveConfig
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
@@ -44,6 +46,10 @@ BAD = {
   'model of nothing': (
     {'model': 'init_from'},
     r"config\.model 'init_from' needs config\.init_from: .*",
+  ),
+  'freeze_und': (
+    {'objective': {'freeze_und': True}},
+    r"config\.objective: freeze_und True: expected 'detach' or ''\.",
   ),
   'stage': (
     {'stage': 'vqa'},
@@ -436,6 +442,21 @@ def test_a_metric_that_validation_makes_may_be_the_best(store_path):
   )
   config.best = ''
   check_best_is_measured(config, {'loss'})
+
+
+def test_nothing_before_a_detached_stream_is_trained():
+  detached = ObjectiveConfig(freeze_und='detach')
+  gen = {'mot/layers/gen/q_proj/kernel': 1.0, 'vae2llm/kernel': 0.5}
+  frozen = {'mot/layers/und/q_proj/kernel': 0.0, 'vit/post_norm/scale': 0.0}
+  check_detached(detached, gen | frozen)
+  for name in (
+    *frozen,
+    *('mot/und_norm/scale', 'connector/fc1/kernel', 'lm_head/kernel'),
+    *('embed_tokens/embedding', 'vit_pos_embed'),
+  ):
+    with pytest.raises(ConfigError, match=rf"'detach': no grad.* {name}; set"):
+      check_detached(detached, gen | frozen | {name: 0.1})
+    check_detached(ObjectiveConfig(), gen | {name: 0.1})
 
 
 def test_a_route_counts_where_a_subject_to_train_on_has_it(store_path):

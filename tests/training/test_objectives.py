@@ -58,7 +58,7 @@ class Stub:
     streams = {'und': params['und']}
     return streams if latents is None else streams | {'gen': latents}
 
-  def backbone(self, params, streams):
+  def backbone(self, params, streams, detach_und):
     return streams, None
 
   def moments(self, params, images):
@@ -314,13 +314,13 @@ def test_all_images_of_one_patch_in_a_full_buffer_are_counted():
 
 
 def test_tokens_without_a_label_cost_no_logits():
-  """Chunks without a label are not computed: their numbers would be NaN."""
+  """Other chunks than the first are not computed: they would be NaN."""
   hidden = jnp.full((1, 6, 2), jnp.nan).at[0, 1].set(0.0).at[0, 4].set(1.0)
   wanted = jnp.asarray([[0, 1, 0, 0, 1, 0]]) > 0
 
   def loss(hidden):
     losses, right = objectives.token_losses(
-      Stub(), HEAD, hidden, jnp.zeros((1, 6), int), wanted, chunk=1
+      Stub(), HEAD, hidden, jnp.zeros((1, 6), int), wanted, chunk=2
     )
     return losses.sum(), (losses, right)
 

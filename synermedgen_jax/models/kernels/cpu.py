@@ -48,6 +48,13 @@ def attention(
   b, q_len, heads, dim = query.shape
   kv_heads = key.shape[2]
   group = heads // kv_heads
+  # In packing order, visible pairs lie together and fill fewer blocks.
+  queries = jnp.argsort(order, axis=1)
+  keys = jnp.lexsort((visible_to, visible_from), axis=1)
+  query, order = _take(query, queries), _take(order, queries)
+  key, value, visible_from, visible_to = (
+    _take(x, keys) for x in (key, value, visible_from, visible_to)
+  )
 
   def filled(x, filling=0):
     widths = [(0, 0)] * x.ndim
@@ -79,7 +86,13 @@ def attention(
   )
   out = out.reshape(b, -1, kv_heads, group, block, dim)
   out = out.transpose(0, 1, 4, 2, 3, 5).reshape(b, -1, heads, dim)
-  return out[:, :q_len].astype(value.dtype)
+  out = out[:, :q_len].astype(value.dtype)
+  return _take(out, jnp.argsort(queries, axis=1))
+
+
+def _take(x, index):
+  """Entries of each row by index."""
+  return jax.vmap(lambda row, indices: row[indices])(x, index)
 
 
 @jax.custom_vjp
@@ -153,8 +166,7 @@ def _scores(query, key, mask: _Mask, q, k):
   order = mask.order[q][:, None]
   visible = (mask.visible_from[k] <= order) & (order < mask.visible_to[k])
   scores = _product('nqd,nkd->nqk', query, key)
-  block = visible.shape[0]
-  grouped = scores.reshape(scores.shape[0], -1, block, block)
+  grouped = scores.reshape(scores.shape[0], -1, *visible.shape)
   return jnp.where(visible, grouped, _MASKED).reshape(scores.shape)
 
 
