@@ -36,7 +36,7 @@ from synermedgen_jax.models.presets import PRESETS
 from synermedgen_jax.planning.rows import sample_rows_of
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.build import build
-from synermedgen_jax.training.flops import step_flops
+from synermedgen_jax.training.flops import needed_shares, step_flops
 from synermedgen_jax.training.objectives import (
   OBJECTIVES,
   Objective,
@@ -145,7 +145,9 @@ def _measure(stage: str) -> Measurement:
     _register_given_latents(batch, run.model.config)
     settings = dataclasses.replace(settings, stage=_GIVEN)
   operations = sum(
-    step_flops(run.model, run.tx, settings, state, batch, batch).values()
+    step_flops(
+      run.model, run.tx, settings, state, batch, needed_shares(batch)
+    ).values()
   )
   batch = loop.to_devices(batch, batch_sharding(run.mesh))
   step = jax.jit(

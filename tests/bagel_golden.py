@@ -93,7 +93,7 @@ def words(name: str) -> str:
 @functools.cache
 def geometry():
   config = model().config
-  side = max(max(image(i).shape[:2]) for i in range(5))
+  side = max(max(image(i).shape[:2]) for i in (2, 4))  # those for the VAE
   return config.image_geometry(vit_side=config.vit.patch, vae_side=side)
 
 

@@ -16,6 +16,7 @@ from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.inference.answering import decode
 from synermedgen_jax.inference.sampling import sample
+from synermedgen_jax.models.autoencoder import space_to_depth
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.models.flow import shift_timestep
 from synermedgen_jax.models.interval_attention import interval_mask
@@ -138,7 +139,32 @@ def test_timesteps_are_the_shifted_sigmoid():
 
 @functools.cache
 def latents():
-  return call(row(), method=Bagel.row_latents)
+  """BAGEL's clean latents; it pads the images of a batch to one size."""
+  patch = golden.model().config.latent_patch
+  shapes = reference('train_patchified_vae_latent_shapes')
+  rows = []
+  for grid, (height, width) in zip(
+    golden.to_picture(reference('train_padded_latent')), shapes, strict=True
+  ):
+    own = jnp.asarray(grid[None, : height * patch, : width * patch])
+    rows.append(space_to_depth(own, patch).reshape(height * width, -1))
+  return jnp.concatenate(rows)[None]
+
+
+def test_the_latents_of_a_row_are_those_of_each_image_alone():
+  ours = call(row(), method=Bagel.row_latents)[0]
+  start = 0
+  for number in (2, 4):
+    alone = call(golden.image(number)[None], method=Bagel.encode_latents)
+    alone = alone.reshape(-1, alone.shape[-1])
+    stop = start + len(alone)
+    np.testing.assert_allclose(ours[start:stop], alone, rtol=0, atol=1e-5)
+    start = stop
+  assert start == ours.shape[0]
+  if (
+    len(np.unique(reference('train_patchified_vae_latent_shapes'), axis=0)) == 1
+  ):
+    np.testing.assert_allclose(ours, latents()[0], rtol=0, atol=1e-4)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from synermedgen_jax.training.build import batch_shapes, build
 from synermedgen_jax.training.flops import step_flops
 
-_DENSE = {'mot': 1.0, 'vit': 1.0}
+_DENSE = {'mot': 1.0, 'vit': 1.0, 'logits': 1.0}
 
 
 def step_operations(config: ConfigDict) -> float:

@@ -85,6 +85,9 @@ class PackedBatch:
     image_patches: ViT patches of every image, if all images have as many and
       lie one after another from the start of the row; 0 = sizes may differ.
       Static, so that the ViT attends image by image without a mask.
+    image_latents: latent tokens of every image, if all images fill their
+      canvas; 0 = some may be smaller. Static, so that the autoencoder needs no
+      mask.
   """
 
   und: Layout
@@ -103,6 +106,7 @@ class PackedBatch:
   vit_visible_to: Int[Array, 'b p']
   vae_images: Float[Array, 'b n h w c']
   image_patches: int = flax.struct.field(pytree_node=False, default=0)
+  image_latents: int = flax.struct.field(pytree_node=False, default=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,4 +200,5 @@ def abstract_batch(
     vit_visible_to=array(vit),
     vae_images=array(capacity.images, side, side, channels, dtype=np.float32),
     image_patches=geometry.image_patches,
+    image_latents=geometry.image_latents,
   )

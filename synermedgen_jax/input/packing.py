@@ -456,6 +456,16 @@ def to_batch(
   """Makes a batch from the stacked results of `finish_row`."""
   size = rows['vit_visible_to'] - rows['vit_visible_from']
   alike = (size[rows['vit_visible_to'] > 0] == geometry.image_patches).all()
+  # A token for every latent of every canvas that is used.
+  used = rows['gen'].example_ids > 0
+  latents = geometry.image_latents
+  canvases = rows['latent_index'] // latents
+  full = all(
+    len(np.unique(row[real])) * latents == real.sum()
+    for row, real in zip(canvases, used, strict=True)
+  )
   return PackedBatch(
-    **rows, image_patches=geometry.image_patches if alike else 0
+    **rows,
+    image_patches=geometry.image_patches if alike else 0,
+    image_latents=latents if full else 0,
   )

@@ -3,6 +3,10 @@
 ResNet blocks with GroupNorm and SiLU, one attention block in the middle
 (BAGEL, modeling/autoencoder.py). `space_to_depth` folds pixels into channels
 before the first convolution, which makes small models cheap; FLUX has 1.
+
+A canvas may be larger than its image. With `valid`, norms and attention leave
+out the rest and convolutions see zeros there, as beyond the border of the image
+alone: its latents do not depend on the canvas.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +52,21 @@ def _conv(features: int, dtype, name=None, *, kernel=3, stride=1):
   )
 
 
-def _norm(config: AutoencoderConfig, dtype, name):
-  return nn.GroupNorm(config.norm_groups, epsilon=1e-6, dtype=dtype, name=name)
+def _norm(config: AutoencoderConfig, dtype, name, x, valid=None):
+  """GroupNorm over the valid places of each canvas."""
+  norm = nn.GroupNorm(config.norm_groups, epsilon=1e-6, dtype=dtype, name=name)
+  return norm(
+    x, mask=None if valid is None else jnp.broadcast_to(valid, x.shape)
+  )
+
+
+def _zero_outside(x, valid):
+  """Canvases with zeros outside their images, as a convolution pads."""
+  return x if valid is None else jnp.where(valid, x, 0)
+
+
+def _halved(valid):
+  return None if valid is None else valid[:, ::2, ::2]
 
 
 class ResnetBlock(nn.Module):
@@ -60,11 +77,11 @@ class ResnetBlock(nn.Module):
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, x):
-    y = nn.silu(_norm(self.config, self.dtype, 'norm1')(x))
-    y = _conv(self.features, self.dtype, 'conv1')(y)
-    y = nn.silu(_norm(self.config, self.dtype, 'norm2')(y))
-    y = _conv(self.features, self.dtype, 'conv2')(y)
+  def __call__(self, x, valid=None):
+    y = nn.silu(_norm(self.config, self.dtype, 'norm1', x, valid))
+    y = _conv(self.features, self.dtype, 'conv1')(_zero_outside(y, valid))
+    y = nn.silu(_norm(self.config, self.dtype, 'norm2', y, valid))
+    y = _conv(self.features, self.dtype, 'conv2')(_zero_outside(y, valid))
     if x.shape[-1] != self.features:
       x = _conv(self.features, self.dtype, 'nin_shortcut', kernel=1)(x)
     return x + y
@@ -77,14 +94,16 @@ class AttentionBlock(nn.Module):
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x, valid=None):
     b, h, w, c = x.shape
-    y = _norm(self.config, self.dtype, 'norm')(x)
+    y = _norm(self.config, self.dtype, 'norm', x, valid)
     query, key, value = (
       _conv(c, self.dtype, name, kernel=1)(y).reshape(b, h * w, 1, c)
       for name in ('q', 'k', 'v')
     )
-    y = jax.nn.dot_product_attention(query, key, value).reshape(b, h, w, c)
+    mask = None if valid is None else valid.reshape(b, 1, 1, h * w)
+    y = jax.nn.dot_product_attention(query, key, value, mask=mask)
+    y = y.reshape(b, h, w, c)
     return x + _conv(c, self.dtype, 'proj_out', kernel=1)(y)
 
 
@@ -95,11 +114,13 @@ class Middle(nn.Module):
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x, valid=None):
     features = x.shape[-1]
-    x = ResnetBlock(self.config, features, self.dtype, name='block_1')(x)
-    x = AttentionBlock(self.config, self.dtype, name='attn_1')(x)
-    return ResnetBlock(self.config, features, self.dtype, name='block_2')(x)
+    x = ResnetBlock(self.config, features, self.dtype, name='block_1')(x, valid)
+    x = AttentionBlock(self.config, self.dtype, name='attn_1')(x, valid)
+    return ResnetBlock(self.config, features, self.dtype, name='block_2')(
+      x, valid
+    )
 
 
 class Encoder(nn.Module):
@@ -109,22 +130,27 @@ class Encoder(nn.Module):
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x, valid=None):
     c = self.config
     x = space_to_depth(x, c.space_to_depth)
-    x = _conv(c.ch, self.dtype, 'conv_in')(x)
+    if valid is not None:
+      valid = valid[:, :: c.space_to_depth, :: c.space_to_depth, None]
+    x = _conv(c.ch, self.dtype, 'conv_in')(_zero_outside(x, valid))
     for level, mult in enumerate(c.ch_mult):
       for block in range(c.num_res_blocks):
         x = ResnetBlock(
           c, c.ch * mult, self.dtype, name=f'down_{level}_block_{block}'
-        )(x)
+        )(x, valid)
       if level != len(c.ch_mult) - 1:
         x = _conv(
           x.shape[-1], self.dtype, f'down_{level}_downsample', stride=2
-        )(x)
-    x = Middle(c, self.dtype, name='mid')(x)
-    x = nn.silu(_norm(c, self.dtype, 'norm_out')(x))
-    return _conv(2 * c.z_channels, self.dtype, 'conv_out')(x)
+        )(_zero_outside(x, valid))
+        valid = _halved(valid)
+    x = Middle(c, self.dtype, name='mid')(x, valid)
+    x = nn.silu(_norm(c, self.dtype, 'norm_out', x, valid))
+    return _conv(2 * c.z_channels, self.dtype, 'conv_out')(
+      _zero_outside(x, valid)
+    )
 
 
 class Decoder(nn.Module):
@@ -146,7 +172,7 @@ class Decoder(nn.Module):
       if level:
         x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
         x = _conv(x.shape[-1], self.dtype, f'up_{level}_upsample')(x)
-    x = nn.silu(_norm(c, self.dtype, 'norm_out')(x))
+    x = nn.silu(_norm(c, self.dtype, 'norm_out', x))
     x = _conv(c.channels * c.space_to_depth**2, self.dtype, 'conv_out')(x)
     return depth_to_space(x, c.space_to_depth)
 
@@ -173,17 +199,32 @@ class Autoencoder(nn.Module):
     self.latent_scale = constant('latent_scale', c.scale_factor)
 
   def moments(
-    self, images: Float[Array, 'b h w c']
+    self,
+    images: Float[Array, 'b h w c'],
+    valid: Bool[Array, 'b h w'] | None = None,
   ) -> tuple[Float[Array, 'b y x z'], Float[Array, 'b y x z']]:
-    """Mean and log-variance of the posterior, before shift and scale."""
+    """Mean and log-variance of the posterior, before shift and scale.
+
+    Args:
+      images: canvases, with the image in the upper left corner.
+      valid: pixels of the image, in whole latents; None = all.
+    """
     mean, logvar = jnp.split(
-      self.encoder(images).astype(jnp.float32), 2, axis=-1
+      self.encoder(images, valid).astype(jnp.float32), 2, axis=-1
     )
     return mean, jnp.clip(logvar, -30.0, 20.0)
 
-  def encode(self, images: Float[Array, 'b h w c']) -> Float[Array, 'b y x z']:
-    """The posterior mean as the latent that the MoT reads and writes."""
-    mean, _ = self.moments(images)
+  def encode(
+    self,
+    images: Float[Array, 'b h w c'],
+    valid: Bool[Array, 'b h w'] | None = None,
+  ) -> Float[Array, 'b y x z']:
+    """The posterior mean as the latent that the MoT reads and writes.
+
+    Args:
+      images, valid: as of `moments`.
+    """
+    mean, _ = self.moments(images, valid)
     return (mean - self.latent_shift) * self.latent_scale
 
   def decode(self, latents: Float[Array, 'b y x z']) -> Float[Array, 'b h w c']:

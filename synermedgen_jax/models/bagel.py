@@ -13,7 +13,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from synermedgen_jax.core.batch import (
   Capacity,
@@ -223,11 +223,17 @@ class Bagel(nn.Module):
     return self.llm2vae(hidden).astype(jnp.float32)
 
   def encode_latents(
-    self, images: Float[Array, 'n h w c']
+    self,
+    images: Float[Array, 'n h w c'],
+    valid: Bool[Array, 'n h w'] | None = None,
   ) -> Float[Array, 'n y x d']:
-    """Canvases to grids of clean latent tokens (scaled and shifted)."""
+    """Canvases to grids of clean latent tokens (scaled and shifted).
+
+    Args:
+      images, valid: as of `Autoencoder.moments`.
+    """
     return space_to_depth(
-      self.autoencoder.encode(images), self.config.latent_patch
+      self.autoencoder.encode(images, valid), self.config.latent_patch
     )
 
   def decode_latents(
@@ -248,9 +254,14 @@ class Bagel(nn.Module):
 
   def row_latents(self, batch: PackedBatch) -> Float[Array, 'b g d']:
     """The clean latent of every token of the gen stream."""
-    b, n = batch.vae_images.shape[:2]
-    images = batch.vae_images.reshape(b * n, *batch.vae_images.shape[2:])
-    grid = self.encode_latents(images)
+    b, n, h, w, _ = batch.vae_images.shape
+    images = batch.vae_images.reshape(b * n, h, w, -1)
+    valid = None
+    if not batch.image_latents:
+      stride = self.config.latent_stride
+      valid = _seen(batch, h // stride, w // stride)
+      valid = valid.repeat(stride, 1).repeat(stride, 2)
+    grid = self.encode_latents(images, valid)
     tokens = grid.reshape(b, -1, grid.shape[-1])
     return _take(tokens, batch.latent_index)
 
@@ -297,6 +308,18 @@ class Bagel(nn.Module):
     noised = (1 - t[..., None]) * latents + t[..., None] * noise
     hidden, _ = self.backbone(self.embed_batch(batch, noised, t))
     return self.logits(hidden['und']), self.velocity(hidden['gen'])
+
+
+def _seen(batch: PackedBatch, rows: int, columns: int) -> Bool[Array, 'n y x']:
+  """The latents of every canvas that have a token; all, if none has one."""
+  b, n = batch.vae_images.shape[:2]
+  real = batch.gen.example_ids > 0
+  seen = jnp.zeros((b, n * rows * columns), bool)
+  seen = jax.vmap(lambda row, index, on: row.at[index].max(on))(
+    seen, batch.latent_index, real
+  )
+  seen = seen.reshape(b * n, rows, columns)
+  return seen | ~seen.any((1, 2), keepdims=True)
 
 
 def _take(

@@ -21,7 +21,7 @@ from synermedgen_jax.planning import collectives as hlo
 from synermedgen_jax.planning.rows import sample_rows_of
 from synermedgen_jax.planning.topologies import Topology
 from synermedgen_jax.training.build import batch_shapes, build
-from synermedgen_jax.training.flops import active_blocks, step_flops
+from synermedgen_jax.training.flops import needed_shares, step_flops
 from synermedgen_jax.training.loop import Run, jit_steps
 
 # Assumed share of the peak FLOP rate, for step times.
@@ -113,8 +113,8 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
   seconds = time.monotonic() - start
   memory = compiled.memory_analysis()
   rows = sample_rows_of(run, rows=_SAMPLED_ROWS)
-  active = active_blocks(rows)
-  flops = step_flops(run.model, run.tx, run.step, run.state, batch, rows)
+  shares = needed_shares(rows)
+  flops = step_flops(run.model, run.tx, run.step, run.state, batch, shares)
   chip = topology.chip
   return Plan(
     topology=topology.name,
@@ -136,7 +136,7 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
     peak_bytes=memory.peak_memory_in_bytes,
     limit_bytes=chip and int(chip.memory_gb * 2**30),
     flops=flops,
-    active_blocks=active,
+    active_blocks={part: shares[part] for part in ('mot', 'vit')},
     collectives=hlo.collectives(compiled.as_text(), run.mesh),
     step_seconds=chip
     and sum(flops.values())

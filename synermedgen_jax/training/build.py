@@ -361,5 +361,7 @@ def _step_utilisation(
   batch = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), sample
   )
-  needed = flops.step_flops(model, tx, step_config, state, batch, sample)
+  needed = flops.step_flops(
+    model, tx, step_config, state, batch, flops.needed_shares(sample)
+  )
   return sum(needed.values()) / (chip.tflops * 1e12 * mesh.size)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
@@ -100,14 +100,15 @@ def step_flops(
   config: StepConfig,
   state: TrainState,
   batch: PackedBatch,
-  sample: PackedBatch,
+  shares: Mapping[str, float],
 ) -> dict[str, float]:
   """Operations of a training step, without recomputation.
 
   Args:
     model, tx, config: model, optimiser and step constants of the run.
     state, batch: arrays or shapes.
-    sample: packed rows, whose visible blocks and labels stand for all.
+    shares: shares of attention and logits that are needed, from
+      `needed_shares`.
 
   Returns:
     {'attention', 'other'}.
@@ -121,16 +122,22 @@ def step_flops(
   )
   counted = count(jax.make_jaxpr(step)(state, batch))
   attention = sum(
-    counted.get(f'attention/{part}', 0.0) * share
-    for part, share in active_blocks(sample).items()
+    counted.get(f'attention/{part}', 0.0) * shares[part]
+    for part in ('vit', 'mot')
   )
-  logits = _labelled_share(sample) * counted.get('logits', 0.0)
+  logits = shares['logits'] * counted.get('logits', 0.0)
   return {'attention': attention, 'other': counted.get('other', 0.0) + logits}
 
 
-def _labelled_share(batch: PackedBatch) -> float:
-  """Share of the und tokens that have a label."""
-  return float(np.mean(np.asarray(batch.ntp_weight) > 0))
+def needed_shares(batch: PackedBatch) -> dict[str, float]:
+  """Shares of what `count` counts in full that a batch needs.
+
+  Returns:
+    'mot' and 'vit': attention blocks that hold a visible pair. 'logits': und
+    tokens with a label.
+  """
+  labelled = float(np.mean(np.asarray(batch.ntp_weight) > 0))
+  return {**active_blocks(batch), 'logits': labelled}
 
 
 def active_blocks(batch: PackedBatch) -> dict[str, float]:

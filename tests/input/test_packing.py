@@ -322,6 +322,10 @@ def test_rows_stack_into_a_batch():
   cut = {**stacked, 'vit_visible_to': stacked['vit_visible_to'].copy()}
   cut['vit_visible_to'][0, 0] -= 1  # an image of another size
   assert packing.to_batch(cut | layouts, GEOMETRY).image_patches == 0
+  assert batch.image_latents == GEOMETRY.image_latents
+  partial = jax.tree.map(np.copy, layouts)
+  partial['gen'].example_ids[0, 0] = 0  # an image that is smaller
+  assert packing.to_batch(stacked | partial, GEOMETRY).image_latents == 0
   assert batch.token_ids.shape == (2, CAPACITY.und)
   assert batch.gen.order.shape == (2, CAPACITY.gen)
   assert batch.vit_patches.shape == (2, CAPACITY.vit, 4)

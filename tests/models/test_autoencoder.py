@@ -103,6 +103,25 @@ def test_pictures_of_a_batch_do_not_mix():
   assert np.abs(changed[1] - plain[1]).max() > 1e-3
 
 
+@pytest.mark.parametrize('name', CONFIGS)
+def test_latents_do_not_depend_on_the_canvas(name):
+  """Alone, and on a larger canvas beside another image, with noise around."""
+  step = CONFIGS[name].downsample
+  canvases = pictures(name, 4 * step)
+  sizes = [(3 * step, 2 * step), (4 * step, 4 * step)]
+  valid = np.zeros(canvases.shape[:3], bool)
+  for canvas, (height, width) in zip(valid, sizes, strict=True):
+    canvas[:height, :width] = True
+  encode = compiled(name, 'encode')
+  together = encode(canvases, jnp.asarray(valid))
+  for number, (height, width) in enumerate(sizes):
+    alone = encode(canvases[number : number + 1, :height, :width])[0]
+    np.testing.assert_allclose(
+      together[number, : height // step, : width // step], alone, atol=1e-5
+    )
+  assert np.abs(encode(canvases)[0, :3, :2] - together[0, :3, :2]).max() > 1e-3
+
+
 def test_folding_puts_rows_before_columns_before_channels():
   x = jnp.arange(32.0).reshape(1, 4, 4, 2)
   folded = lib.space_to_depth(x, 2)

@@ -1,5 +1,6 @@
 """The parts of the model combined: positions of tokens in the two streams."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -59,6 +60,7 @@ def batch(**fields) -> PackedBatch:
     'vae_images': jnp.asarray(
       rng.uniform(-1, 1, (1, 2, SIDE, SIDE, 1)), jnp.float32
     ),
+    'image_latents': 9,
   }
   return PackedBatch(**plain | fields)
 
@@ -86,6 +88,38 @@ def test_latents_are_taken_from_their_canvas_row_and_column():
   assert grids.shape == (2, 3, 3, BAGEL.latent_dim)
   expected = np.stack([grids[1, 0, 0], grids[0, 1, 1], grids[1, 2, 2]])
   np.testing.assert_allclose(rows[0], expected, atol=1e-5)
+
+
+def test_latents_of_a_smaller_image_do_not_depend_on_its_canvas():
+  """The first image has 2 x 1 latents, the second fills its canvas."""
+  index = [0, 3, *range(9, 18), 0]
+  count = len(index)
+  real = jnp.asarray([[1] * (count - 1) + [0]])
+  b = batch(
+    gen=dataclasses.replace(layout(count), example_ids=real),
+    latent_index=jnp.asarray([index]),
+    latent_positions=real * 0,
+    noise_ids=real * 0,
+    image_latents=0,
+  )
+  rows = call(b, method='row_latents')[0]
+  stride = BAGEL.latent_stride
+  small = b.vae_images[0, :1, : 2 * stride, :stride]
+  alone = call(small, method='encode_latents').reshape(2, -1)
+  np.testing.assert_allclose(rows[:2], alone, atol=1e-5)
+  whole = call(b.vae_images[0, 1:], method='encode_latents').reshape(9, -1)
+  np.testing.assert_allclose(rows[2:11], whole, atol=1e-5)
+  assert np.isfinite(rows).all()
+  plain = call(b.replace(image_latents=9), method='row_latents')[0]
+  assert np.abs(plain[:2] - alone).max() > 1e-3
+
+
+def test_latents_of_a_canvas_without_an_image_are_finite():
+  b = batch(
+    gen=dataclasses.replace(layout(3), example_ids=jnp.zeros((1, 3), int)),
+    image_latents=0,
+  )
+  assert np.isfinite(call(b, method='row_latents')).all()
 
 
 def test_a_latent_token_is_its_value_its_time_and_its_place():

@@ -421,11 +421,12 @@ def utilisation(monkeypatch):
   """Utilisation of four chips at a step per second, and the counted rows."""
   calls = []
 
-  def step_flops(model, tx, constants, state, batch, sample):
-    calls.append((batch, sample))
+  def step_flops(model, tx, constants, state, batch, shares):
+    calls.append((batch, shares))
     return {'attention': 2e12, 'other': 6e12}
 
   monkeypatch.setattr(build.flops, 'step_flops', step_flops)
+  monkeypatch.setattr(build.flops, 'needed_shares', lambda rows: {'mot': 0.5})
   mesh = types.SimpleNamespace(devices=np.array(jax.devices()[:1]), size=4)
   # Two of the eight rows are on this process.
   rows = {'und': np.zeros((2, 96), np.int32), 'vit': np.zeros((2, 20, 64))}
@@ -440,13 +441,13 @@ def utilisation(monkeypatch):
 
 def test_a_steps_utilisation_by_hand(utilisation):
   # 8e12 operations, of 4 chips with 50e12 a second each.
-  share, ((batch, sample),) = utilisation(Chip('c', 'C', 16, 50))
+  share, ((batch, shares),) = utilisation(Chip('c', 'C', 16, 50))
   assert share == pytest.approx(0.04)
   assert {name: x.shape for name, x in batch.items()} == {
     'und': (8, 96),
     'vit': (8, 20, 64),
   }
-  assert {name: len(x) for name, x in sample.items()} == {'und': 2, 'vit': 2}
+  assert shares == {'mot': 0.5}
 
 
 def test_the_utilisation_of_a_chip_that_is_not_listed_is_not_known(utilisation):
