@@ -205,6 +205,8 @@ def list_folder(root: Path, *, dataset: str, region: Region) -> Listing:
           continue
         problems = [_no_volume(folder)]
       case, more = assign_files(case, entries)
+      if not (case.files or problems or more):  # masks and labels alone
+        problems = [_no_volume(folder)]
     except (UserError, OSError) as error:
       problems, more = [str(error)], []
     cases.append(case)

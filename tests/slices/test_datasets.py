@@ -103,6 +103,7 @@ def test_a_modality_may_be_a_folder_or_a_zip_of_dicom(tmp_path):
     ([], 'holds no subject folders with volumes. It holds no file'),
     (['ct.nii'], 'holds no subject folders .* First files: ct.nii'),
     (['a/ct.nii', 'b/readme.txt'], 'b: holds no volume'),
+    (['a/ct.nii', 'b/mask.nii', 'b/a_seg.nii'], 'b: holds no volume'),
     (['a/dwi.nii'], r"a/dwi.nii: Unknown modality 'dwi': .* bssfp, lge\.$"),
     (['a/CT_1.nii'], 'a/CT_1.nii: Unknown modality .*; rename it if it is ct'),
     (['a/ct.mha', 'a/ct.nii.gz'], 'a/ct.nii.gz: ct.mha has the same mod'),
