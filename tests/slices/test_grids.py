@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from volume_files import affine_of, turned
 
+from synermedgen_jax.slices import grids
 from synermedgen_jax.slices.grids import (
   Grid,
   from_slices,
@@ -131,6 +132,35 @@ def test_marked_place_keeps_its_world_coordinates(canvas):
   centre = (world(grid) * weight[..., None]).sum((0, 1, 2)) / weight.sum()
   expected = (-31 + 22 * 1.5, 12 + 12 * 1.5, 77 + 9 * 3)
   np.testing.assert_allclose(centre, expected, atol=0.1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+  axes=st.sampled_from(ORIENTATIONS),
+  order=st.sampled_from('CF'),
+  steps=st.tuples(*3 * [st.floats(0.4, 4)]),
+  first=st.tuples(*3 * [st.floats(-6, 6)]),
+  shape=st.tuples(*3 * [st.integers(1, 9)]),
+  fill=st.sampled_from([None, -7.0, np.nan]),
+)
+def test_axis_by_axis_is_the_same_as_in_three_dimensions(
+  axes, order, steps, first, shape, fill
+):
+  """Finer, coarser, beyond the volume, and in any order in memory."""
+  rng = np.random.default_rng(0)
+  data = rng.normal(size=(7, 5, 6)).astype(np.float32)
+  volume = turned(Volume(data, affine_of((2, 3, 4), (1, 2, 3))), axes)
+  volume = Volume(np.asarray(volume.data, order=order), volume.affine)
+  before = volume.data.copy()
+  grid = Grid(shape, affine_of(np.multiply(steps, (2, 3, 4)), first))
+  apart = resample(volume, grid, fill=fill)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(grids, '_parallel_axes', lambda to_voxel: None)
+    together = resample(volume, grid, fill=fill)
+  np.testing.assert_allclose(apart, together, atol=2e-5)
+  assert apart.dtype == np.float32
+  assert not np.shares_memory(apart, volume.data)
+  np.testing.assert_array_equal(volume.data, before)
 
 
 def test_resample_equals_trilinear_interpolation_by_hand():
