@@ -7,33 +7,24 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tables import table
+
 Record = dict[str, Any]
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-  """Lines of a Markdown table with aligned columns."""
-  rows = [head, *rows]
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  lines = [
-    '| ' + ' | '.join(c.ljust(w) for c, w in zip(r, widths, strict=True)) + ' |'
-    for r in rows
-  ]
-  rule = '|' + '|'.join('-' * (w + 2) for w in widths) + '|'
-  return '\n'.join([lines[0], rule, *lines[1:]])
 
 
 def _number(value: float | None, scale: float = 1.0, digits: int = 2) -> str:
   return '' if value is None else f'{value * scale:,.{digits}f}'
 
 
-def _ratio(theirs: Record | None, ours: Record, key: str) -> str:
-  if not theirs or key not in theirs or not ours.get(key):
+def _faster(record: Record, rival: Record | None) -> str:
+  """The rival's time divided by that of our record; '' for its own records."""
+  if _torch(record) or not rival or 'seconds' not in record:
     return ''
-  return f'{theirs[key] / ours[key]:.2f}'
+  return f'{rival["seconds"] / record["seconds"]:.2f}'
 
 
 def _torch(record: Record) -> bool:
@@ -54,9 +45,7 @@ def attention(records: Sequence[Record]) -> str:
       _number(r.get('forward_seconds'), 1e3, 3),
       _number(r.get('seconds'), 1e3, 3),
       _number(r.get('tflops'), 1, 1),
-      ''
-      if _torch(r)
-      else _ratio(flex.get(r['shapes']['tokens']), r, 'seconds'),
+      _faster(r, flex.get(r['shapes']['tokens'])),
       ' '.join(f'{e:.0e}' for e in r.get('errors', ())),
       r.get('error', '')[:60],
     ]
@@ -80,9 +69,7 @@ def steps(records: Sequence[Record]) -> str:
       _number(r['tokens_per_second'], 1, 0),
       _number(r.get('mfu'), 100, 1),
       _number(r['peak_gb'], 1, 1),
-      ''
-      if _torch(r)
-      else _ratio(rivals.get((r['stage'], 'none')), r, 'seconds'),
+      _faster(r, rivals.get((r['stage'], 'none'))),
     ]
     for r in sorted(records, key=lambda r: r['stage'])
   ]
@@ -101,9 +88,7 @@ def sampling(records: Sequence[Record]) -> str:
       r['implementation'],
       _number(r['seconds']),
       _number(r['peak_gb'], 1, 1),
-      ''
-      if _torch(r)
-      else _ratio(rivals.get(r['shapes']['batch']), r, 'seconds'),
+      _faster(r, rivals.get(r['shapes']['batch'])),
     ]
     for r in sorted(records, key=lambda r: r['shapes']['batch'])
   ]

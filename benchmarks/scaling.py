@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import app, flags
 from tqdm import tqdm
 
+from benchmarks.tables import table
 from synermedgen_jax.planning.topologies import SLICES
 
 _ROOT = Path(__file__).parents[1]
@@ -92,16 +93,6 @@ def _compile_all(results: Path) -> dict[str, dict]:
   return {name: plans[name] for name, _ in cases}
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-  """A Markdown table, aligned so that it can be read as text."""
-  widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-  lines = [head, ['-' * w for w in widths], *rows]
-  return '\n'.join(
-    '| ' + ' | '.join(c.ljust(w) for c, w in zip(r, widths, strict=True)) + ' |'
-    for r in lines
-  )
-
-
 def _memory(plans: dict[str, dict]) -> str:
   rows = []
   for name, p in plans.items():
@@ -124,7 +115,7 @@ def _memory(plans: dict[str, dict]) -> str:
     )
   head = 'stage|slice|mesh|tokens per row, und + gen|remat|state|temporaries'
   head += '|peak|limit|compile s'
-  return _table(head.split('|'), rows)
+  return table(head.split('|'), rows)
 
 
 def _speed(plans: dict[str, dict]) -> str:
@@ -150,7 +141,7 @@ def _speed(plans: dict[str, dict]) -> str:
     )
   head = 'stage|slice|tokens per row x rows|fill %|active blocks %'
   head += '|PFLOP, attention + rest|s per step|tokens/s|images/s'
-  return _table(head.split('|'), rows)
+  return table(head.split('|'), rows)
 
 
 def _messages(plans: dict[str, dict]) -> str:
@@ -180,7 +171,7 @@ def _messages(plans: dict[str, dict]) -> str:
       ]
     )
   head = ['stage', 'slice', 'tokens per row', *(f'{k}, {a}' for k, a in kinds)]
-  return _table([*head, 'for und', 'for gen'], rows)
+  return table([*head, 'for und', 'for gen'], rows)
 
 
 def main(_) -> None:

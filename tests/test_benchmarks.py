@@ -177,6 +177,25 @@ def test_the_gpu_check_in_small_on_a_cpu(tmp_path):
     assert title in done.stdout
 
 
+@pytest.mark.slow
+def test_both_sides_of_a_comparison_run_in_turn(tmp_path):
+  pytest.importorskip('torch')
+  output = tmp_path / 'runs.jsonl'
+  lines = printed(
+    'benchmarks.against_torch',
+    '--cases=tiny/stage2',
+    '--rounds=2',
+    '--steps=1',
+    f'--output={output}',
+  )
+  runs = [json.loads(line) for line in output.read_text().splitlines()]
+  assert [r['implementation'] for r in runs] == ['jax', 'torch'] * 2
+  assert runs[0]['shapes']['tokens'] == runs[1]['shapes']['tokens']
+  name, ours, theirs, faster, *_ = lines[-1].split()
+  assert name == 'tiny/stage2'
+  assert min(map(float, (ours, theirs, faster.rstrip('x')))) > 0
+
+
 def test_tables_compare_with_the_faster_of_the_rivals():
   shapes = {'tokens': 4096}
   common = {'benchmark': 'attention', 'shapes': shapes}

@@ -34,6 +34,7 @@ from synermedgen_jax.models.layers import (
   linear,
   named,
   sincos_table,
+  take_in_rows,
   timestep_features,
 )
 from synermedgen_jax.models.mot import Cache, MoT, MoTConfig, Tokens
@@ -187,7 +188,7 @@ class Bagel(nn.Module):
     )
     if vit_tokens is None:
       return x
-    patches = _take(vit_tokens, jnp.maximum(vit_index, 0))
+    patches = take_in_rows(vit_tokens, jnp.maximum(vit_index, 0))
     return constrain_rows(jnp.where((vit_index >= 0)[..., None], patches, x))
 
   def embed_latents(
@@ -263,7 +264,7 @@ class Bagel(nn.Module):
       valid = valid.repeat(stride, 1).repeat(stride, 2)
     grid = self.encode_latents(images, valid)
     tokens = grid.reshape(b, -1, grid.shape[-1])
-    return _take(tokens, batch.latent_index)
+    return take_in_rows(tokens, batch.latent_index)
 
   def embed_batch(
     self,
@@ -315,18 +316,9 @@ def _seen(batch: PackedBatch, rows: int, columns: int) -> Bool[Array, 'n y x']:
   b, n = batch.vae_images.shape[:2]
   real = batch.gen.example_ids > 0
   seen = jnp.zeros((b, n * rows * columns), bool)
-  seen = jax.vmap(lambda row, index, on: row.at[index].max(on))(
-    seen, batch.latent_index, real
-  )
+  seen = seen.at[jnp.arange(b)[:, None], batch.latent_index].max(real)
   seen = seen.reshape(b * n, rows, columns)
   return seen | ~seen.any((1, 2), keepdims=True)
-
-
-def _take(
-  tokens: Float[Array, 'b p e'], index: Int[Array, 'b t']
-) -> Float[Array, 'b t e']:
-  """Tokens by index within their row."""
-  return jax.vmap(lambda row, indices: row[indices])(tokens, index)
 
 
 def _tokens(x, layout) -> Tokens:

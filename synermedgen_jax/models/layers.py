@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from synermedgen_jax.models.compute import Compute
 
@@ -68,6 +68,13 @@ def constrain_rows(x: Float[Array, 'b t e']) -> Float[Array, 'b t e']:
   all-gathers of whole batches.
   """
   return nn.with_logical_constraint(x, ('batch', 'length', None))
+
+
+def take_in_rows(
+  x: Shaped[Array, 'b t *d'], index: Int[Array, 'b q']
+) -> Shaped[Array, 'b q *d']:
+  """Entries of each row by their index within it."""
+  return jax.vmap(lambda row, indices: row[indices])(x, index)
 
 
 def _flat_dot_general(x, kernel, dimension_numbers, **options) -> jax.Array:

@@ -159,32 +159,15 @@ class MoTLayer(nn.Module):
       values = jnp.concatenate([cache[1], values], axis=1)
       visible_from = jnp.concatenate([cache[2], visible_from], axis=1)
       visible_to = jnp.concatenate([cache[3], visible_to], axis=1)
-
-    def attend(query, order, keys, values):
-      return interval_attention.interval_attention(
-        query,
-        keys,
-        values,
-        order,
-        visible_from,
-        visible_to,
-        implementation=self.compute.attention,
-      )
-
-    order = joined('order')
-    if self.detach_und and len(streams) > 1:
-      # A query without a gradient costs nothing in the backward pass.
-      und = streams['und'].x.shape[1]
-      constant = lax.stop_gradient((keys, values))
-      attended = jnp.concatenate(
-        [
-          attend(query[:, :und], order[:, :und], *constant),
-          attend(query[:, und:], order[:, und:], keys, values),
-        ],
-        axis=1,
-      )
-    else:
-      attended = attend(query, order, keys, values)
+    attended = self._attend(
+      query,
+      keys,
+      values,
+      joined('order'),
+      visible_from,
+      visible_to,
+      constant=streams['und'].x.shape[1] if self.detach_und else 0,
+    )
     out, start = {}, 0
     for name, tokens in streams.items():
       stop = start + tokens.x.shape[1]
@@ -194,6 +177,32 @@ class MoTLayer(nn.Module):
       out[name] = tokens.replace(x=constrain_rows(x))
       start = stop
     return out, (new_keys, new_values)
+
+  def _attend(self, query, key, value, order, *visible, constant: int):
+    """Attention; the first `constant` queries have no gradient.
+
+    They are attended to apart, so that they cost nothing in the backward pass.
+    """
+
+    def attend(query, key, value, order):
+      return interval_attention.interval_attention(
+        query,
+        key,
+        value,
+        order,
+        *visible,
+        implementation=self.compute.attention,
+      )
+
+    if not constant:
+      return attend(query, key, value, order)
+    first = attend(
+      query[:, :constant],
+      *lax.stop_gradient((key, value)),
+      order[:, :constant],
+    )
+    rest = attend(query[:, constant:], key, value, order[:, constant:])
+    return jnp.concatenate([first, rest], axis=1)
 
 
 class MoT(nn.Module):

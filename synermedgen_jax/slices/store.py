@@ -23,7 +23,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +39,7 @@ from synermedgen_jax.slices.store_files import (
   StoreError,
   StoreFiles,
   case_key,
+  difference,
   to_json_line,
 )
 
@@ -80,7 +80,7 @@ class StoreWriter:
     if stored != wanted:
       raise StoreError(
         f'{path}: was started with other settings '
-        f'({_difference(stored, wanted)}); choose another --store or delete it.'
+        f'({difference(stored, wanted)}); choose another --store or delete it.'
       )
 
   @property
@@ -99,7 +99,7 @@ class StoreWriter:
     if stored != wanted:
       raise StoreError(
         f'{self.path}: was finished with other splits '
-        f'({_difference(stored, wanted)}); choose another --store or delete it.'
+        f'({difference(stored, wanted)}); choose another --store or delete it.'
       )
 
   def done(self, ids: Iterable[str]) -> set[str]:
@@ -214,16 +214,6 @@ class StoreWriter:
       'splits': dict(settings or {}),
     }
     self._files.write('store.json', to_json_line(finished))
-
-
-def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-  """The keys whose values differ, with both values, shortened."""
-  return ', '.join(
-    f'{key}: {reprlib.repr(stored.get(key))} in the store, '
-    f'{reprlib.repr(wanted.get(key))} now'
-    for key in sorted({*stored, *wanted})
-    if stored.get(key) != wanted.get(key)
-  )
 
 
 def _parse_line(line: bytes) -> Any:

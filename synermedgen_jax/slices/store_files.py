@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ class StoreError(UserError):
 def to_json_line(value: Any) -> bytes:
   """JSON with sorted keys and a final newline: equal values, equal bytes."""
   return (json.dumps(value, sort_keys=True) + '\n').encode()
+
+
+def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+  """The keys whose values differ, with both values, shortened."""
+  return ', '.join(
+    f'{key}: {reprlib.repr(stored.get(key))} in the store, '
+    f'{reprlib.repr(wanted.get(key))} now'
+    for key in sorted({*stored, *wanted})
+    if stored.get(key) != wanted.get(key)
+  )
 
 
 def case_key(case_id: str) -> str:

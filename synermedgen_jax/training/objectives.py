@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.models.flow import draw_timesteps
+from synermedgen_jax.models.layers import take_in_rows
 from synermedgen_jax.tasks.registry import task_named
 
 Sums = dict[str, tuple[Array, Array]]  # term -> (sum, count)
@@ -139,15 +140,11 @@ def token_losses(
 
   b, u = labels.shape
   chunk = min(chunk, u)
-  # The new place of every token, and the token of every place.
-  before = jnp.cumsum(wanted, axis=1) - 1
-  after = wanted.sum(1, keepdims=True) + jnp.cumsum(~wanted, axis=1) - 1
-  place = jnp.where(wanted, before, after)
-  first = jax.vmap(lambda p: jnp.zeros_like(p).at[p].set(jnp.arange(u)))(place)
+  place, token = _wanted_first(wanted)
   pad = ((0, 0), (0, -u % chunk))
 
   def chunked(x):
-    x = jax.vmap(lambda row, index: row[index])(x, first)
+    x = take_in_rows(x, token)
     x = jnp.pad(x, pad + ((0, 0),) * (x.ndim - 2))
     return x.reshape(b, -1, chunk, *x.shape[2:]).swapaxes(0, 1)
 
@@ -162,11 +159,24 @@ def token_losses(
       parts,
     )
 
-  def in_place(x):
-    x = x.swapaxes(0, 1).reshape(b, -1)
-    return jnp.take_along_axis(x, place, axis=1)
+  return jax.tree.map(
+    lambda x: take_in_rows(x.swapaxes(0, 1).reshape(b, -1), place), out
+  )
 
-  return jax.tree.map(in_place, out)
+
+def _wanted_first(
+  wanted: Bool[Array, 'b u'],
+) -> tuple[Int[Array, 'b u'], Int[Array, 'b u']]:
+  """An order with the wanted tokens of each row first.
+
+  Returns:
+    The place of every token, and the token of every place.
+  """
+  before = jnp.cumsum(wanted, axis=1) - 1
+  after = wanted.sum(1, keepdims=True) + jnp.cumsum(~wanted, axis=1) - 1
+  place = jnp.where(wanted, before, after)
+  rows, tokens = (jnp.arange(n) for n in wanted.shape)
+  return place, jnp.zeros_like(place).at[rows[:, None], place].set(tokens)
 
 
 def _ntp_sums(model, params, hidden, batch: PackedBatch, tasks, chunk) -> Sums:
@@ -279,8 +289,6 @@ def flow_and_text_sums(
     noised = (1 - t[..., None]) * latents + t[..., None] * noise
   bound = model.bind({'params': params})
   streams = bound.embed_batch(batch, noised, t)
-  if detach_und:
-    streams['und'] = lax.stop_gradient(streams['und'])
   hidden, _ = bound.backbone(streams, detach_und=detach_und)
   sums = _ntp_sums(model, params, hidden['und'], batch, tasks, chunk)
   if latents is not None:

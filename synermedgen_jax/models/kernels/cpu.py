@@ -20,6 +20,7 @@ from synermedgen_jax.models.kernels.block_pairs import (
   list_pairs,
   what_blocks_hold,
 )
+from synermedgen_jax.models.layers import take_in_rows
 
 BLOCK = 128
 _MASKED = -1e30
@@ -51,9 +52,9 @@ def attention(
   # In packing order, visible pairs lie together and fill fewer blocks.
   queries = jnp.argsort(order, axis=1)
   keys = jnp.lexsort((visible_to, visible_from), axis=1)
-  query, order = _take(query, queries), _take(order, queries)
+  query, order = take_in_rows(query, queries), take_in_rows(order, queries)
   key, value, visible_from, visible_to = (
-    _take(x, keys) for x in (key, value, visible_from, visible_to)
+    take_in_rows(x, keys) for x in (key, value, visible_from, visible_to)
   )
 
   def filled(x, filling=0):
@@ -87,12 +88,7 @@ def attention(
   out = out.reshape(b, -1, kv_heads, group, block, dim)
   out = out.transpose(0, 1, 4, 2, 3, 5).reshape(b, -1, heads, dim)
   out = out[:, :q_len].astype(value.dtype)
-  return _take(out, jnp.argsort(queries, axis=1))
-
-
-def _take(x, index):
-  """Entries of each row by index."""
-  return jax.vmap(lambda row, indices: row[indices])(x, index)
+  return take_in_rows(out, jnp.argsort(queries, axis=1))
 
 
 @jax.custom_vjp
