@@ -30,6 +30,7 @@ from absl import app, flags
 from benchmarks import stages
 from synermedgen_jax.core.modalities import Region
 from synermedgen_jax.core.sharding import batch_sharding
+from synermedgen_jax.core.size import parse_size
 from synermedgen_jax.input.pipeline import example_dataset
 from synermedgen_jax.slices.datasets import CaseFiles, folder_cases
 from synermedgen_jax.slices.framing import SliceSpec
@@ -49,7 +50,7 @@ _ROOT = flags.DEFINE_string(
 )
 _REGION = flags.DEFINE_string('region', 'brain', 'Region of these subjects.')
 _CASES = flags.DEFINE_integer('cases', 6, 'Number of subjects to prepare.')
-_CANVAS = flags.DEFINE_integer('canvas', 256, 'Canvas of `prepare`.')
+_CANVAS = flags.DEFINE_string('canvas', '256', 'Canvas of `prepare`.')
 _PAIRS = flags.DEFINE_integer(
   'pairs', 1_000_000, 'Number of pairs of the large manifest.'
 )
@@ -71,10 +72,12 @@ def _prepare(cases: list[CaseFiles]) -> None:
   reference = tuple(sorted(cases[0].files))[:1]
   for most_offset in (0.0, 6.0):
     settings = Settings(
-      SliceSpec(_CANVAS.value), reference=reference, most_offset=most_offset
+      SliceSpec(parse_size(_CANVAS.value)),
+      reference=reference,
+      most_offset=most_offset,
     )
     with tempfile.TemporaryDirectory() as folder:
-      writer = StoreWriter(f'{folder}/store', {'canvas': _CANVAS.value})
+      writer = StoreWriter(f'{folder}/store', settings.slices.to_json())
       start, written = time.process_time(), 0
       for case in cases:
         ingested = ingest(case, settings)

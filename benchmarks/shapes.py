@@ -19,6 +19,7 @@ from synermedgen_jax.config.defaults import BAGEL_SAMPLING
 from synermedgen_jax.config.sampling import Context, Guidance, SamplingConfig
 from synermedgen_jax.core.batch import Capacity, PackedBatch
 from synermedgen_jax.core.modalities import ROUTES
+from synermedgen_jax.core.size import Size
 from synermedgen_jax.inference import sampling
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
@@ -38,12 +39,12 @@ class Rows:
   """The rows of a batch.
 
   Attributes:
-    image: sides in pixels for the ViT and for the autoencoder.
+    image: heights and widths in pixels for the ViT and the autoencoder.
     capacity: capacity of a row.
     rows: rows per step.
   """
 
-  image: dict[str, int]
+  image: dict[str, Size]
   capacity: Capacity
   rows: int = 1
 
@@ -52,19 +53,23 @@ class Rows:
 ROWS = {
   # 14 ViT slices of 24 x 24 tokens.
   ('base_1b', 'stage1'): Rows(
-    {'vit_side': 336, 'vae_side': 512}, Capacity(8576, 0, 14 * 576, 0)
+    {'vit_size': (336, 336), 'vae_size': (512, 512)},
+    Capacity(8576, 0, 14 * 576, 0),
   ),
   # Four pairs: 24 x 24 ViT tokens and 2 x 32 x 32 latent tokens each.
   ('base_1b', 'stage2'): Rows(
-    {'vit_side': 336, 'vae_side': 512}, Capacity(2560, 8192, 4 * 576, 8)
+    {'vit_size': (336, 336), 'vae_size': (512, 512)},
+    Capacity(2560, 8192, 4 * 576, 8),
   ),
   # Two questions of five slices of 14 x 14 tokens.
   ('medium', 'stage1'): Rows(
-    {'vit_side': 224, 'vae_side': 256}, Capacity(2176, 0, 10 * 196, 0)
+    {'vit_size': (224, 224), 'vae_size': (256, 256)},
+    Capacity(2176, 0, 10 * 196, 0),
   ),
   # Two pairs: 14 x 14 ViT tokens and 2 x 16 x 16 latent tokens each.
   ('medium', 'stage2'): Rows(
-    {'vit_side': 224, 'vae_side': 256}, Capacity(480, 1024, 2 * 196, 4)
+    {'vit_size': (224, 224), 'vae_size': (256, 256)},
+    Capacity(480, 1024, 2 * 196, 4),
   ),
 }
 
@@ -156,7 +161,7 @@ def sampling_prompts(
     context: sampling.prompt_capacity(examples, tokenizer, geometry, context)
     for context in config.guidance.contexts
   }
-  blank = np.zeros((geometry.vae_side,) * 2, np.float32)
+  blank = np.zeros(geometry.vae_size, np.float32)
   return sampling.pack_prompts(
     examples, tokenizer, geometry, lambda _: blank, capacities
   )

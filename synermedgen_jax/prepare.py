@@ -34,6 +34,7 @@ from synermedgen_jax.config.command_line import UsageError, run_command
 from synermedgen_jax.config.modules import import_modules
 from synermedgen_jax.core.errors import naming
 from synermedgen_jax.core.modalities import Modality, Region
+from synermedgen_jax.core.size import parse_size
 from synermedgen_jax.slices import drafts, ingest, inspection, tables
 from synermedgen_jax.slices.datasets import Fault, Listing
 from synermedgen_jax.slices.framing import FRAMES, SliceSpec
@@ -97,8 +98,11 @@ _FRAME = flags.DEFINE_enum(
   'Content that fills the canvas: the field of view of the volume, or the '
   'body.',
 )
-_CANVAS = flags.DEFINE_integer(
-  'canvas', 256, 'Pixels per side of a slice.', lower_bound=1
+_CANVAS = flags.DEFINE_string(
+  'canvas',
+  '256',
+  'Height and width of a slice in pixels, such as 400x256; one number for a '
+  'square.',
 )
 _REFERENCE = flags.DEFINE_list(
   'reference',
@@ -186,7 +190,11 @@ def _ingest_settings() -> ingest.Settings:
   except ValueError as error:
     raise UsageError(f'--windows: {error}') from None
   try:
-    slices = SliceSpec(_CANVAS.value, _PLANE.value, _FRAME.value, windows)
+    canvas = parse_size(_CANVAS.value)
+  except ValueError as error:
+    raise UsageError(f'--canvas={error}') from None
+  try:
+    slices = SliceSpec(canvas, _PLANE.value, _FRAME.value, windows)
   except ValueError as error:
     raise UsageError(f'--{error}') from None
   try:

@@ -93,8 +93,11 @@ def words(name: str) -> str:
 @functools.cache
 def geometry():
   config = model().config
-  side = max(max(image(i).shape[:2]) for i in (2, 4))  # those for the VAE
-  return config.image_geometry(vit_side=config.vit.patch, vae_side=side)
+  sides = [image(i).shape[:2] for i in (2, 4)]  # those for the VAE
+  return config.image_geometry(
+    vit_size=(config.vit.patch, config.vit.patch),
+    vae_size=np.max(sides, axis=0).tolist(),
+  )
 
 
 # The names of the task ids in `training_row`.

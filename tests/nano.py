@@ -53,7 +53,7 @@ MODEL = BagelConfig(
 )
 COMPUTE = Compute(dtype='float32')
 BAGEL = Bagel(MODEL, COMPUTE)
-IMAGE = {'vit_side': CANVAS, 'vae_side': CANVAS}
+IMAGE = {'vit_size': (CANVAS, CANVAS), 'vae_size': (CANVAS, CANVAS)}
 GEOMETRY = MODEL.image_geometry(**IMAGE)
 # One synthesis a row; a question takes most of a row.
 CAPACITY = Capacity(und=96, gen=8, vit=20, images=2)

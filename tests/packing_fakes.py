@@ -10,10 +10,10 @@ from synermedgen_jax.tasks.example import Example, SliceRef
 
 # Four ViT patches and four latent tokens a slice, in larger position tables.
 GEOMETRY = ImageGeometry(
-  vit_side=4,
+  vit_size=(4, 4),
   vit_patch=2,
   vit_table=3,
-  vae_side=4,
+  vae_size=(4, 4),
   latent_stride=2,
   latent_table=5,
   channels=1,

@@ -219,8 +219,8 @@ def weights_flags(nano_runs):
     '--config.model=init_from',
     f'--config.init_from={nano_runs}/stage2',
     f'--config.store={nano_runs}/store',
-    '--config.image.vit_side=16',
-    '--config.image.vae_side=16',
+    '--config.image.vit_size=16,16',
+    '--config.image.vae_size=16,16',
   )
 
 

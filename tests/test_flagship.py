@@ -23,8 +23,8 @@ from synermedgen_jax.input.tokenizer import project_tokenizer
 PAGE = ROOT / 'docs' / 'train_bagel.md'
 # A slice is 4 x 4 ViT tokens and 2 x 2 latent tokens.
 STAGE1 = (
-  f'--config.image.vit_side={CANVAS}',
-  f'--config.image.vae_side={CANVAS}',
+  f'--config.image.vit_size={CANVAS},{CANVAS}',
+  f'--config.image.vae_size={CANVAS},{CANVAS}',
   '--config.capacity.und=320',
   '--config.capacity.vit=96',
   '--config.packing_bins=2',

@@ -106,8 +106,8 @@ def test_an_example_that_no_row_holds_is_refused(store_path, tmp_path):
     '--config.model=nano',
     '--config.from_scratch',
     f'--config.store={store_path}',
-    '--config.image.vit_side=16',
-    '--config.image.vae_side=16',
+    '--config.image.vit_size=16,16',
+    '--config.image.vae_size=16,16',
     '--config.capacity.und=20',
     f'--workdir={tmp_path}',
   )

@@ -120,7 +120,7 @@ def test_folder_becomes_a_finished_store_split_by_subject(tmp_path, prepare):
   assert re.search(r'clinic +test +2 subjects +12 slices', out)
   store = SliceStore.open(str(tmp_path / 'store'))
   assert [len(store.split(s)) for s in ('train', 'val', 'test')] == [3, 1, 2]
-  assert store.slices.canvas == 16
+  assert store.slices.canvas == (16, 16)
   assert store.cases[0].id == 'clinic.s00'
 
 
@@ -300,7 +300,7 @@ def test_wrong_arguments_are_refused(prepare, args, message):
 @pytest.mark.parametrize(
   ('flag', 'message'),
   [
-    ('--canvas=0', '--canvas=0: 0 is not a positive integer'),
+    ('--canvas=0', '--canvas=0: expected HEIGHTxWIDTH in pixels'),
     ('--canvas=100000', '--canvas=100000: a slice would take 40,000,000,000 b'),
     ('--part=3', "--part: '3': expected K/N"),
     ('--part=5/4', '--part: part 5/4: expected K/N'),
@@ -400,7 +400,7 @@ def test_other_settings_and_too_few_subjects_are_refused(tmp_path, prepare):
   assert prepare(*folder_args(root, '--canvas=16'))[0] == 0
   assert_refused(
     prepare(*folder_args(root, '--canvas=32')),
-    'canvas: 16 in the store, 32 now',
+    'canvas: [16, 16] in the store, [32, 32] now',
   )
   shutil.rmtree(root / 's02')
   assert_refused(prepare(*folder_args(root)), '2 subject(s) cannot be split')

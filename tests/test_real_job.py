@@ -17,6 +17,10 @@ SUBJECTS = (
 )
 
 
+# Slices of 32 x 64 pixels, shown to the model at a quarter of that.
+IMAGE = {'vit_size': (8, 16), 'vae_size': (8, 16)}
+
+
 def write_table(path):
   lines = ['subject,dataset,region,split,modality,path']
   for subject, dataset, region, split, modalities in SUBJECTS:
@@ -35,7 +39,7 @@ def trained(tmp_path, nano_preset, quick_compiles):
     '--dataset=csv',
     f'--root={tmp_path / "table.csv"}',
     '--reference=ct,t1',
-    '--canvas=32',
+    '--canvas=32x64',
     f'--store={tmp_path / "store"}',
     '--workers=1',
   )
@@ -44,7 +48,7 @@ def trained(tmp_path, nano_preset, quick_compiles):
   for stage in ('autoencoder', 'stage1', 'stage2'):
     workdir = tmp_path / stage
     config = nano.config(
-      stage, tmp_path / 'store', init_from=start, val_every=0
+      stage, tmp_path / 'store', init_from=start, val_every=0, image=IMAGE
     )
     nano.train(config, workdir)
     start = str(workdir)

@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
     (r'pelvis_.*', 3.0),
     (r'whole_body_.*', 2.0),
   )
-  config.image = {'vit_side': 64, 'vae_side': 64}
+  config.image = {'vit_size': (64, 64), 'vae_size': (64, 64)}
   config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
   config.augment = {'mirror': 0.5, 'warp': 0.6, 'noise': 0.1}
   # A question of TIA (73 tokens) and a pair to synthesise fill a row.

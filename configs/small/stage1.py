@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
   config.prompts = 'short'
 
   config.tasks = {'cts': 0.25, 'mi': 0.25, 'tia': 0.5, 'vlm': 0.0}
-  config.image = {'vit_side': 64, 'vae_side': 64}
+  config.image = {'vit_size': (64, 64), 'vae_size': (64, 64)}
   config.augment = {'mirror': 0.5, 'warp': 0.0, 'noise': 0.1}
   # A question of TIA (73 tokens) and another one (55) fill a row.
   config.capacity = {'und': 128, 'gen': 0, 'vit': 28, 'images': 0}

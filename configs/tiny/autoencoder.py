@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
   config.prompts = 'short'
 
   config.tasks = {'reconstruction': 1.0}
-  config.image = {'vit_side': 64, 'vae_side': 64}
+  config.image = {'vit_size': (64, 64), 'vae_size': (64, 64)}
   config.capacity = {'und': 8, 'gen': 4 * 64, 'vit': 0, 'images': 4}
   config.rows = config.streams = 1
   config.packing_bins = 4

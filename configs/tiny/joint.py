@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     'vlm': 0.0,
     'editing': 0.0,
   }
-  config.image = {'vit_side': 64, 'vae_side': 64}
+  config.image = {'vit_size': (64, 64), 'vae_size': (64, 64)}
   config.capacity = {'und': 80, 'gen': 128, 'vit': 20, 'images': 2}
   config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
   config.rows = 8

@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
   config.prompts = 'short'
 
   config.tasks = {'cts': 0.4, 'mi': 0.1, 'tia': 0.5}
-  config.image = {'vit_side': 64, 'vae_side': 64}
+  config.image = {'vit_size': (64, 64), 'vae_size': (64, 64)}
   config.capacity = {'und': 80, 'gen': 0, 'vit': 20, 'images': 0}
   config.rows = 20
   config.streams = 4

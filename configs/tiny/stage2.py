@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
   config.prompts = 'short'
 
   config.tasks = {'synthesis': 1.0}
-  config.image = {'vit_side': 64, 'vae_side': 64}
+  config.image = {'vit_size': (64, 64), 'vae_size': (64, 64)}
   config.capacity = {'und': 24, 'gen': 128, 'vit': 4, 'images': 2}
   config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
   config.rows = 8

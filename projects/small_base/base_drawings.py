@@ -40,18 +40,19 @@ _PICTURES = flags.DEFINE_integer(
 def _draw(model: Bagel, params, examples) -> np.ndarray:
   """Pictures that the base draws for the examples, (n, h, w)."""
   tokenizer = project_tokenizer()
-  geometry = model.config.image_geometry(vit_side=SIDE, vae_side=SIDE)
+  geometry = model.config.image_geometry(
+    vit_size=(SIDE, SIDE), vae_size=(SIDE, SIDE)
+  )
   capacity = prompt_capacity(examples, tokenizer, geometry, 'full')
   prompts = pack_prompts(
     examples, tokenizer, geometry, lambda ref: ref.read(), {'full': capacity}
   )
-  side = geometry.vae_side // geometry.latent_stride
-  shape = (len(examples), side * side, model.config.latent_dim)
+  shape = (len(examples), geometry.image_latents, model.config.latent_dim)
   noise = jax.random.normal(jax.random.key(0), shape)
   latents = sample(
     model, params, prompts, noise, SamplingConfig(points=2, shift=3.0)
   )
-  grid = latents.reshape(len(examples), side, side, -1)
+  grid = latents.reshape(len(examples), *geometry.latent_grid, -1)
   return _decode(model, params, grid)
 
 

@@ -58,7 +58,7 @@ def main(_) -> None:
     Bagel(shape, Compute(dtype='float32')),
     params,
     project_tokenizer(),
-    shape.image_geometry(vit_side=64, vae_side=64),
+    shape.image_geometry(vit_size=(64, 64), vae_size=(64, 64)),
     slice_reader(store),
   )
   rng = np.random.default_rng(0)

@@ -127,9 +127,17 @@ KEYS = {
       'Largest distance between the negatives of CTS and the true slice.',
       'slices',
     ),
-    Key('image.vit_side', 392, 'Side of an image for the ViT.', 'pixels'),
     Key(
-      'image.vae_side', 512, 'Side of an image for the autoencoder.', 'pixels'
+      'image.vit_size',
+      (392, 392),
+      'Height and width of an image for the ViT.',
+      'pixels',
+    ),
+    Key(
+      'image.vae_size',
+      (512, 512),
+      'Height and width of an image for the autoencoder.',
+      'pixels',
     ),
     Key('dropout.text', 0.1, 'Rate at which the instruction is dropped.'),
     Key(

@@ -30,6 +30,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from synermedgen_jax.core.size import Size
+
 # ShapeDtypeStruct replaces arrays when a step is compiled without data.
 Array = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
@@ -121,27 +123,27 @@ class Capacity:
 
 @dataclasses.dataclass(frozen=True)
 class ImageGeometry:
-  """Image and patch sizes that turn a square slice into tokens.
+  """Image and patch sizes that turn a slice into tokens.
 
   Attributes:
-    vit_side: side of the ViT's input, pixels.
+    vit_size: height and width of the ViT's input, pixels.
     vit_patch: side of a ViT patch, pixels.
     vit_table: side of the ViT position tables, patches.
-    vae_side: side of the VAE canvas, pixels.
+    vae_size: height and width of the VAE canvas, pixels.
     latent_stride: side of a latent token, pixels (VAE downsampling x latent
       patch).
     latent_table: side of the latent position table, latent tokens.
     channels: image channels; a grey slice is repeated.
 
   Raises:
-    ValueError: a side is not a multiple of its patch or stride, or gives more
-      tokens than its position table.
+    ValueError: a size is not two sides, or a side is not a positive multiple of
+      its patch or stride, or gives more tokens than its position table.
   """
 
-  vit_side: int
+  vit_size: Size
   vit_patch: int
   vit_table: int
-  vae_side: int
+  vae_size: Size
   latent_stride: int
   latent_table: int
   channels: int
@@ -149,25 +151,40 @@ class ImageGeometry:
   @property
   def image_patches(self) -> int:
     """ViT patches of an image."""
-    return (self.vit_side // self.vit_patch) ** 2
+    height, width = self.vit_size
+    return height // self.vit_patch * (width // self.vit_patch)
+
+  @property
+  def latent_grid(self) -> Size:
+    """Rows and columns of an image's latent tokens."""
+    height, width = self.vae_size
+    return height // self.latent_stride, width // self.latent_stride
 
   @property
   def image_latents(self) -> int:
     """Latent tokens of an image."""
-    return (self.vae_side // self.latent_stride) ** 2
+    rows, columns = self.latent_grid
+    return rows * columns
 
   def __post_init__(self):
-    for side, step, table in (
-      (self.vit_side, self.vit_patch, self.vit_table),
-      (self.vae_side, self.latent_stride, self.latent_table),
+    for name, size, step, table in (
+      ('vit_size', self.vit_size, self.vit_patch, self.vit_table),
+      ('vae_size', self.vae_size, self.latent_stride, self.latent_table),
     ):
-      if side % step:
-        raise ValueError(f'Image side {side} is not a multiple of {step}.')
-      if side // step > table:
+      if len(size) != 2:
         raise ValueError(
-          f'{side // step} tokens per side exceed the position table of '
-          f'{table}.'
+          f'{name} {size}: expected height and width, as in (392, 392).'
         )
+      for side in size:
+        if side < 1 or side % step:
+          raise ValueError(
+            f'{name} {size}: {side} is not a positive multiple of {step}.'
+          )
+        if side // step > table:
+          raise ValueError(
+            f'{name} {size}: {side // step} tokens per side exceed the '
+            f'position table of {table}.'
+          )
 
 
 def abstract_batch(
@@ -182,7 +199,7 @@ def abstract_batch(
     return Layout(*[array(tokens)] * len(dataclasses.fields(Layout)))
 
   und, gen, vit = capacity.und, capacity.gen, capacity.vit
-  side, channels = geometry.vae_side, geometry.channels
+  channels = geometry.channels
   return PackedBatch(
     und=layout(und),
     token_ids=array(und),
@@ -198,7 +215,9 @@ def abstract_batch(
     vit_positions=array(vit),
     vit_visible_from=array(vit),
     vit_visible_to=array(vit),
-    vae_images=array(capacity.images, side, side, channels, dtype=np.float32),
+    vae_images=array(
+      capacity.images, *geometry.vae_size, channels, dtype=np.float32
+    ),
     image_patches=geometry.image_patches,
     image_latents=geometry.image_latents,
   )

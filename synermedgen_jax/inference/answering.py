@@ -138,7 +138,7 @@ class Answerer:
     model: its shape and how it is computed.
     params: its parameters.
     tokenizer: encodes prompts and decodes answers.
-    geometry: sides of the ViT and VAE images, patch sizes.
+    geometry: sizes of the ViT and VAE images, patch sizes.
     read_slice: returns the pixels of a slice, in [-1, 1].
     batch_size: questions per batch.
     max_tokens: maximum length of an answer in tokens.

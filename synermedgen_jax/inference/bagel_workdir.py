@@ -142,8 +142,8 @@ def _run_config(model: BagelConfig, dtype: np.dtype) -> dict[str, Any]:
     'tokenizer': '',  # the files in tokenizer/
     'prompts': 'paper',
     'image': {
-      'vit_side': patches * model.vit.patch,
-      'vae_side': latents * model.latent_stride,
+      'vit_size': [patches * model.vit.patch] * 2,
+      'vae_size': [latents * model.latent_stride] * 2,
     },
     'neighbours': 3,
     'sampling': BAGEL_SAMPLING,

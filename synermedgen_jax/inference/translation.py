@@ -15,6 +15,7 @@ from tqdm import tqdm
 from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Route
+from synermedgen_jax.core.size import size_text
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.slices import grids
 from synermedgen_jax.slices.units import check_units
@@ -101,8 +102,8 @@ def translate(
   if not measured.any():
     raise VolumeError(
       f'a volume of shape {volume.data.shape} is narrower than a pixel of its '
-      f'{trained.slices.plane} slices of {grid.shape[0]} pixels per side; crop '
-      'its longer sides.'
+      f'{trained.slices.plane} slices of '
+      f'{size_text(trained.slices.canvas)} pixels; crop its longer sides.'
     )
   sampled = np.where(measured, sampled, np.float32(source.low))
   slices = source.normalise(grids.to_slices(sampled))

@@ -16,13 +16,14 @@ from jaxtyping import Array, Float, Int
 from synermedgen_jax.config.sampling import Context, SamplingConfig
 from synermedgen_jax.core.batch import Capacity, ImageGeometry
 from synermedgen_jax.core.modalities import Route, all_routes
+from synermedgen_jax.core.size import Size
 from synermedgen_jax.inference.sampling import (
   Prompt,
   pack_prompts,
   prompt_capacity,
   sample,
 )
-from synermedgen_jax.input import packing
+from synermedgen_jax.input.pixels import from_pixels, to_pixels
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.tasks import synthesis
@@ -40,7 +41,7 @@ class Synthesiser:
     model: its shape and how it is computed.
     params: its parameters.
     tokenizer: encodes prompts.
-    geometry: sides of the ViT and VAE images, patch sizes.
+    geometry: sizes of the ViT and VAE images, patch sizes.
     sampling: timesteps and guidance.
     prompts: the wordings that the model was trained with.
     batch_size: maximum number of slices per batch; results do not depend on
@@ -65,11 +66,11 @@ class Synthesiser:
   ) -> Slices:
     """Synthesises slices of the route's target from slices of its source.
 
-    Slices are resized to the model's side and back.
+    Slices are fitted to the model's images and back; see `input.pixels`.
 
     Args:
       route: source -> target.
-      slices: square slices in [-1, 1], of any side.
+      slices: slices in [-1, 1], of any height and width.
       seed: random seed of the noise, which depends only on the seed and the
         index of the slice.
       progress: called after each batch with its number of slices, such as
@@ -77,11 +78,8 @@ class Synthesiser:
 
     Returns:
       Slices of the same shape, float32 in [-1, 1].
-
-    Raises:
-      ValueError: the slices are not square.
     """
-    slices = _checked(slices)
+    slices = np.asarray(slices, np.float32)
     prompt = self._prompt(route)
 
     def run(indices):
@@ -93,7 +91,13 @@ class Synthesiser:
         self._capacities,
       )
       return _sample_pictures(
-        self.model, self.params, prompts, seed, indices, self.sampling
+        self.model,
+        self.params,
+        prompts,
+        seed,
+        indices,
+        self.geometry.latent_grid,
+        self.sampling,
       )
 
     return self._run(run, slices, progress)
@@ -106,13 +110,13 @@ class Synthesiser:
   ) -> Slices:
     """Encodes and decodes slices: the upper bound of synthesis quality.
 
-    Arguments, result and errors are those of `synthesise`.
+    Arguments and result are those of `synthesise`.
     """
-    slices = _checked(slices)
+    slices = np.asarray(slices, np.float32)
 
     def run(indices):
       images = [
-        packing.to_pixels(slices[i], self.geometry.vae_side, self.geometry)
+        to_pixels(slices[i], self.geometry.vae_size, self.geometry.channels)
         for i in indices
       ]
       return _autoencode(self.model, self.params, np.stack(images))
@@ -125,7 +129,7 @@ class Synthesiser:
     for indices, count in self._batches(len(slices)):
       images = np.asarray(run(indices))[:count]
       for index, image in zip(indices, images, strict=False):
-        out[index] = packing.resize(image, slices.shape[-1])
+        out[index] = from_pixels(image, slices.shape[1:])
       if progress:
         progress(count)
     return np.clip(out, -1.0, 1.0)
@@ -158,15 +162,6 @@ class Synthesiser:
     }
 
 
-def _checked(slices: Slices) -> Slices:
-  if slices.ndim != 3 or slices.shape[1] != slices.shape[2]:
-    raise ValueError(
-      f'Slices must have shape (z, side, side), got {slices.shape}; resample '
-      'them first.'
-    )
-  return np.asarray(slices, np.float32)
-
-
 def _at(prompt: Example, index: int) -> Example:
   """The prompt with its images at slice `index`."""
   spans = tuple(
@@ -178,26 +173,24 @@ def _at(prompt: Example, index: int) -> Example:
   return dataclasses.replace(prompt, spans=spans)
 
 
-@functools.partial(jax.jit, static_argnames=('model', 'config'))
+@functools.partial(jax.jit, static_argnames=('model', 'grid', 'config'))
 def _sample_pictures(
   model: Bagel,
   params,
   prompts: Mapping[Context, Prompt],
   seed: int,
   indices: Int[Array, ' b'],
+  grid: Size,
   config: SamplingConfig,
-) -> Float[Array, 'b side side']:
+) -> Float[Array, 'b h w']:
   """Samples latents from seeded noise and decodes them, one image per row."""
-  tokens = prompts['full'].target.latent_index.shape[1]
   key = jax.random.key(seed)
-  shape = (tokens, model.config.latent_dim)
+  shape = (math.prod(grid), model.config.latent_dim)
   noise = jax.vmap(
     lambda index: jax.random.normal(jax.random.fold_in(key, index), shape)
   )(indices)
   latents = sample(model, params, prompts, noise, config)
-  side = math.isqrt(tokens)
-  grid = latents.reshape(len(indices), side, side, -1)
-  return _grey(model, params, grid)
+  return _grey(model, params, latents.reshape(len(indices), *grid, -1))
 
 
 @functools.partial(jax.jit, static_argnames=('model',))

@@ -76,10 +76,11 @@ class RunRecord:
     try:
       record = json.loads(path.read_bytes())
       config = record['config']
+      config['image'] = _sizes(config['image'])
       routes = record.get('routes')
       return cls(
         config,
-        SliceSpec.from_json({**record, 'canvas': config['image']['vae_side']}),
+        SliceSpec.from_json({**record, 'canvas': config['image']['vae_size']}),
         None if routes is None else tuple(routes),
       )
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -96,7 +97,7 @@ class Trained:
     model: its shape and how it is computed.
     params: its parameters; their moving average if the run kept one.
     tokenizer: the tokenizer that the model was trained with.
-    geometry: sides of the ViT and VAE images, patch sizes.
+    geometry: sizes of the ViT and VAE images, patch sizes.
     config: config of the stage, as plain values.
     slices: canvas, plane, frame and windows of the training slices.
     routes: as in `RunRecord`.
@@ -162,11 +163,11 @@ class Trained:
     params = initial_params(config)
     with key_errors('image'):
       geometry = shape.image_geometry(**config.image)
-    slices = SliceSpec(geometry.vae_side)
+    slices = SliceSpec(geometry.vae_size)
     if config.store:
       with key_errors('store'):
         store = SliceStore.open(config.store)
-      slices = dataclasses.replace(store.slices, canvas=geometry.vae_side)
+      slices = dataclasses.replace(store.slices, canvas=geometry.vae_size)
     compute = _compute(config, params)
     return cls(
       Bagel(shape, compute),
@@ -213,6 +214,15 @@ class Trained:
       self.prompts,
       batch_size=batch_size,
     )
+
+
+def _sizes(image: Mapping[str, Any]) -> dict[str, Any]:
+  """The key `image` of a config; older runs name the sides of squares."""
+  sides = {'vit_side': 'vit_size', 'vae_side': 'vae_size'}
+  return {
+    sides.get(key, key): [value] * 2 if key in sides else value
+    for key, value in image.items()
+  }
 
 
 def _compute(config: Mapping[str, Any] | ConfigDict, params: Any) -> Compute:

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from PIL import Image
 
 from synermedgen_jax.core.batch import (
   Capacity,
@@ -21,13 +20,11 @@ from synermedgen_jax.core.batch import (
   Layout,
   PackedBatch,
 )
+from synermedgen_jax.input.pixels import patchify, to_pixels
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.tasks.example import Example, ImageRef, Span
 
-ReadSlice = Callable[[ImageRef], Float[np.ndarray, 'side side *channels']]
-
-# Weights of red, green and blue (ITU-R BT.601).
-_LUMINANCE = np.asarray([0.299, 0.587, 0.114], np.float32)
+ReadSlice = Callable[[ImageRef], Float[np.ndarray, 'h w *channels']]
 
 # Columns of the integer features, which have one row per token.
 LAYOUT = ('positions', 'order', 'visible_from', 'visible_to', 'example_ids')
@@ -39,48 +36,8 @@ VIT = ('vit_positions', 'vit_visible_from', 'vit_visible_to', 'example_ids')
 OPEN = np.iinfo(np.int32).max
 
 
-def resize(
-  image: Float[np.ndarray, 'h w *c'], side: int
-) -> Float[np.ndarray, '{side} {side} *c']:
-  """Resizes a square image in [-1, 1], bicubic and anti-aliased."""
-  if image.shape[:2] == (side, side):
-    return image
-  if image.ndim == 3:
-    channels = [resize(channel, side) for channel in np.moveaxis(image, -1, 0)]
-    return np.stack(channels, axis=-1)
-  resized = Image.fromarray(image).resize(
-    (side, side), Image.Resampling.BICUBIC
-  )
-  return np.clip(np.asarray(resized, np.float32), -1.0, 1.0)
-
-
-def to_pixels(
-  image: Float[np.ndarray, 'h w *c'], side: int, geometry: ImageGeometry
-) -> Float[np.ndarray, '{side} {side} channels']:
-  """Converts a square image to the side and channels of the model.
-
-  A colour image becomes grey if the model has another number of channels; a
-  grey image is repeated along the channels.
-  """
-  if image.ndim == 3 and image.shape[-1] != geometry.channels:
-    image = image @ _LUMINANCE
-  pixels = resize(image, side)
-  if pixels.ndim == 2:
-    pixels = np.repeat(pixels[..., None], geometry.channels, axis=-1)
-  return pixels
-
-
-def patchify(
-  image: Float[np.ndarray, 'h w c'], patch: int
-) -> Float[np.ndarray, 'p d']:
-  """Patches, row by row, each flattened as (row, column, channel)."""
-  h, w, c = image.shape
-  blocks = image.reshape(h // patch, patch, w // patch, patch, c)
-  return blocks.transpose(0, 2, 1, 3, 4).reshape(-1, patch * patch * c)
-
-
 def grid_positions(height: int, width: int, table: int) -> np.ndarray:
-  """Indices of a grid in the corner of a `table` x `table` position table."""
+  """Indices of a grid in the corner of a position table of `table` columns."""
   return (np.arange(height)[:, None] * table + np.arange(width)).ravel()
 
 
@@ -150,11 +107,11 @@ class RowBuilder:
     """Adds the latent tokens of an image in [-1, 1] between two markers."""
     g, t = self.geometry, self.tokenizer
     height, width = (side // g.latent_stride for side in pixels.shape[:2])
-    grid = g.vae_side // g.latent_stride
     # Latent patches are numbered over the full canvas, including its padding.
-    latents = len(self.images) * grid**2 + grid_positions(height, width, grid)
-    padding = [(0, g.vae_side - side) for side in pixels.shape[:2]]
-    self.images.append(np.pad(pixels, [*padding, (0, 0)]))
+    first = len(self.images) * g.image_latents
+    latents = first + grid_positions(height, width, g.latent_grid[1])
+    padding = np.subtract(g.vae_size, pixels.shape[:2])
+    self.images.append(np.pad(pixels, [*((0, n) for n in padding), (0, 0)]))
     self.noised += noised
     last = self.order + len(latents) + 1
     span = {
@@ -211,7 +168,7 @@ class RowBuilder:
       return rows
 
     dim = g.vit_patch**2 * g.channels
-    shape = (0, g.vae_side, g.vae_side, g.channels)
+    shape = (0, *g.vae_size, g.channels)
     return {
       'und': table('und', UND),
       'gen': table('gen', GEN),
@@ -260,11 +217,11 @@ def tokenise(
       row.add_text(span)
     elif span.kind == 'vit_image':
       row.add_vit_image(
-        to_pixels(read_slice(span.image), geometry.vit_side, geometry)
+        to_pixels(read_slice(span.image), geometry.vit_size, geometry.channels)
       )
     else:
       row.add_vae_image(
-        to_pixels(read_slice(span.image), geometry.vae_side, geometry),
+        to_pixels(read_slice(span.image), geometry.vae_size, geometry.channels),
         span.has_loss,
       )
   return row.features()

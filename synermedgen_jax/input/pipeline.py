@@ -324,7 +324,10 @@ def train_dataset(
     'seed': seed,
     'store': f'fingerprint {store.fingerprint}' if store else '',
     'tokenizer': f'fingerprint {tokenizer.fingerprint}',
-    'image': {'vit_side': geometry.vit_side, 'vae_side': geometry.vae_side},
+    'image': {
+      'vit_size': list(geometry.vit_size),
+      'vae_size': list(geometry.vae_size),
+    },
     'tasks': dict(mixture.tasks),
     'prompts': f'fingerprint {mixture.prompts.fingerprint}',
     'neighbours': mixture.neighbours,

@@ -1,7 +1,4 @@
-"""Converts encoded pictures to values in [-1, 1] and back.
-
-Pictures are padded to a square with black, the value of air in a slice.
-"""
+"""Converts encoded pictures to values in [-1, 1] and back."""
 
 from __future__ import annotations
 
@@ -36,8 +33,8 @@ class PictureFile:
   path: Path
   where: str
 
-  def read(self) -> Float[np.ndarray, 'side side *channels']:
-    """Reads a square float32 image in [-1, 1], grey or with three channels.
+  def read(self) -> Float[np.ndarray, 'h w *channels']:
+    """Reads a float32 image in [-1, 1], grey or with three channels.
 
     Raises:
       FormatError: the file is missing or not a picture.
@@ -63,8 +60,8 @@ class PictureBytes:
   data: bytes = dataclasses.field(repr=False)
   where: str
 
-  def read(self) -> Float[np.ndarray, 'side side *channels']:
-    """Decodes a square float32 image in [-1, 1], grey or with three channels.
+  def read(self) -> Float[np.ndarray, 'h w *channels']:
+    """Decodes a float32 image in [-1, 1], grey or with three channels.
 
     Raises:
       FormatError: the bytes are not a picture.
@@ -81,7 +78,7 @@ def _decode(file: BinaryIO, where: str) -> np.ndarray:
     raise FormatError(
       f'{where} cannot be read as {", ".join(_FORMATS)}: {reason}.'
     ) from None
-  return letterbox(values * np.float32(2) - np.float32(1))
+  return values * np.float32(2) - np.float32(1)
 
 
 def _values(image: Image.Image) -> np.ndarray:
@@ -98,17 +95,6 @@ def _values(image: Image.Image) -> np.ndarray:
   else:
     image = image.convert('RGB')
   return np.asarray(image, np.float32) / np.float32(255)
-
-
-def letterbox(
-  image: Float[np.ndarray, 'h w *channels'],
-) -> Float[np.ndarray, 'side side *channels']:
-  """Pads an image in [-1, 1] to a square with black (-1) on both sides."""
-  height, width = image.shape[:2]
-  missing = [max(height, width) - side for side in (height, width)]
-  padding = [(n // 2, n - n // 2) for n in missing]
-  padding += [(0, 0)] * (image.ndim - 2)
-  return np.pad(image, padding, constant_values=-1.0)
 
 
 def encode_png(image: Float[np.ndarray, 'h w *channels']) -> bytes:

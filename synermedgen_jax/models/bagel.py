@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -71,13 +72,19 @@ class BagelConfig:
     """Numbers per latent token."""
     return self.latent_patch**2 * self.autoencoder.z_channels
 
-  def image_geometry(self, *, vit_side: int, vae_side: int) -> ImageGeometry:
-    """The token grids of square slices with these sides, in pixels."""
+  def image_geometry(
+    self, *, vit_size: Sequence[int], vae_size: Sequence[int]
+  ) -> ImageGeometry:
+    """The token grids of images with these heights and widths, in pixels.
+
+    Raises:
+      ValueError: a size does not fit; see `ImageGeometry`.
+    """
     return ImageGeometry(
-      vit_side=vit_side,
+      vit_size=tuple(vit_size),
       vit_patch=self.vit.patch,
       vit_table=self.vit_table,
-      vae_side=vae_side,
+      vae_size=tuple(vae_size),
       latent_stride=self.latent_stride,
       latent_table=self.latent_table,
       channels=self.autoencoder.channels,
@@ -352,7 +359,7 @@ def abstract_params(config: BagelConfig):
 def _example_batch(config: BagelConfig) -> PackedBatch:
   """The smallest batch that touches every parameter."""
   geometry = config.image_geometry(
-    vit_side=config.vit.patch, vae_side=config.latent_stride
+    vit_size=(config.vit.patch,) * 2, vae_size=(config.latent_stride,) * 2
   )
   shapes = abstract_batch(1, Capacity(und=1, gen=1, vit=1, images=1), geometry)
   return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

@@ -33,7 +33,7 @@ class Case:
     region: body region, which selects the routes.
     modalities: modality -> window that is mapped to [-1, 1].
     sources: modality -> file that it was read from.
-    shape: (slices, canvas, canvas).
+    shape: (slices, height, width).
     affine: rows of the (4, 4) matrix from (column, row, slice) to RAS+ mm.
     plane: slice plane, 'axial', 'coronal' or 'sagittal'.
     usable: slices that show the body in every modality.

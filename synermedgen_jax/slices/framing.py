@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Float
 
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.core.size import Size, size_text
 from synermedgen_jax.slices.grids import Grid, resample, slice_grid, to_slices
 from synermedgen_jax.slices.volumes import Volume
 from synermedgen_jax.slices.windows import (
@@ -22,7 +24,7 @@ from synermedgen_jax.slices.windows import (
 )
 
 FRAMES = ('volume', 'body')
-_MARGIN = 0.02  # on each side of the body, as a share of its longer side
+_MARGIN = 0.02  # on each side of the body, as a share of the side
 _MOST_CANVAS = 4096
 _DETECTION = 128  # pixels per side of the slices that are segmented
 
@@ -32,17 +34,17 @@ class SliceSpec:
   """Settings that turn the volumes of a store or a run into slices.
 
   Attributes:
-    canvas: pixels per side of a slice.
+    canvas: height and width of a slice in pixels.
     plane: slice plane, a name in `grids.PLANES`.
     frame: content that fills the canvas, one of `FRAMES`: 'volume' (the field
       of view) or 'body'.
     windows: windows of the modalities that use one for all volumes.
 
   Raises:
-    UserError: the canvas is below 1 or above 4096.
+    UserError: a side of the canvas is below 1 or above 4096.
   """
 
-  canvas: int
+  canvas: Size
   plane: str = 'axial'
   frame: str = 'volume'
   windows: Mapping[Modality, Window] = dataclasses.field(
@@ -50,11 +52,11 @@ class SliceSpec:
   )
 
   def __post_init__(self):
-    if not 1 <= self.canvas <= _MOST_CANVAS:
+    if not all(1 <= side <= _MOST_CANVAS for side in self.canvas):
       raise UserError(
-        f'canvas={self.canvas}: a slice would take '
-        f'{4 * self.canvas**2:,} bytes of memory (float32); expected 1 to '
-        f'{_MOST_CANVAS} pixels.'
+        f'canvas={size_text(self.canvas)}: a slice would take '
+        f'{4 * math.prod(self.canvas):,} bytes of memory (float32); expected 1 '
+        f'to {_MOST_CANVAS} pixels per side.'
       )
 
   @classmethod
@@ -64,8 +66,9 @@ class SliceSpec:
     Raises:
       ValueError, KeyError, TypeError: the record is malformed.
     """
+    canvas = record['canvas']  # older stores name the side of a square
     return cls(
-      record['canvas'],
+      (canvas, canvas) if isinstance(canvas, int) else tuple(canvas),
       record.get('plane', 'axial'),
       record.get('frame', 'volume'),
       windows_from_json(record.get('windows', {})),
@@ -77,7 +80,7 @@ class SliceSpec:
       m.value: dataclasses.asdict(w) for m, w in sorted(self.windows.items())
     }
     return {
-      'canvas': self.canvas,
+      'canvas': list(self.canvas),
       'plane': self.plane,
       'frame': self.frame,
       'windows': windows,
@@ -90,31 +93,34 @@ class SliceSpec:
   def grid(self, volume: Volume, modality: Modality, window: Window) -> Grid:
     """The grid of a volume's slices.
 
-    Frame 'volume' gives `grids.slice_grid`. Frame 'body' centres the canvas on
-    the bounding square of the body over all slices plus a margin of 2 %, but
-    never exceeds the field of view. Slice positions are the volume's own. If
-    the segmentation is empty, 'body' gives the same grid as 'volume'.
+    Frame 'volume' gives `grids.slice_grid`. Frame 'body' fits the canvas
+    closely around the bounding box of the body over all slices plus a margin of
+    2 % on each side, but its pixels are never larger than those of frame
+    'volume'. Slice positions are the volume's own. If the segmentation is
+    empty, 'body' gives the same grid as 'volume'.
 
     Args:
       volume: the volume.
       modality: its modality, which selects the segmentation threshold.
       window: its window.
     """
+    whole = slice_grid(volume, self.canvas, self.plane)
     if self.frame == 'volume':
-      return slice_grid(volume, self.canvas, self.plane)
-    full = slice_grid(volume, _DETECTION, self.plane)
+      return whole
+    full = slice_grid(volume, (_DETECTION, _DETECTION), self.plane)
     slices = to_slices(resample(window.clip(volume), full, fill=window.low))
     body = body_mask(modality, slices, window).any(0)
     if not body.any():
-      return slice_grid(volume, self.canvas, self.plane)
+      return whole
     columns, rows = (np.flatnonzero(body.any(axis)) for axis in (0, 1))
     # One extra pixel at either end: the mask loses thin tips.
     first = np.array([columns[0], rows[0]]) - 1.5
     last = np.array([columns[-1], rows[-1]]) + 1.5
-    side = min((last - first).max() * (1 + 2 * _MARGIN), _DETECTION)
-    step = side / self.canvas
-    to_full = np.diag([step, step, 1.0, 1.0])
-    to_full[:2, 3] = (first + last) / 2 - (self.canvas - 1) / 2 * step
-    return Grid(
-      (self.canvas, self.canvas, full.shape[2]), full.affine @ to_full
+    pixels = np.array(whole.shape[:2])
+    most = np.linalg.norm(whole.affine[:3, 0]) / np.linalg.norm(
+      full.affine[:3, 0]
     )
+    step = min(((last - first) * (1 + 2 * _MARGIN) / pixels).max(), most)
+    to_full = np.diag([step, step, 1.0, 1.0])
+    to_full[:2, 3] = (first + last) / 2 - (pixels - 1) / 2 * step
+    return Grid(whole.shape, full.affine @ to_full)

@@ -1,4 +1,4 @@
-"""Sampling grids: volumes to slices on a square canvas, and back.
+"""Sampling grids: volumes to slices on a canvas, and back.
 
 Resampling interpolates linearly, after a Gaussian filter where the target grid
 is coarser, which prevents aliasing. A field that is linear in world coordinates
@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from nibabel import processing
 from scipy import ndimage
 
+from synermedgen_jax.core.size import Size
 from synermedgen_jax.slices.volumes import Volume
 
 _ROUNDING = 1e-3  # voxels
@@ -55,18 +56,18 @@ class Grid:
     return cls(volume.data.shape, volume.affine)
 
 
-def slice_grid(volume: Volume, canvas: int, plane: str = 'axial') -> Grid:
-  """The grid of a volume's slices on a square canvas.
+def slice_grid(volume: Volume, canvas: Size, plane: str = 'axial') -> Grid:
+  """The grid of a volume's slices on a canvas with square pixels.
 
   Axes are (column, row, slice) in radiological convention: in axial slices,
   columns run to the patient's left, rows to posterior and slices to superior
-  (`PLANES` lists all planes). Slice positions are the volume's own; its longer
-  in-plane side fills the canvas.
+  (`PLANES` lists all planes). Slice positions are the volume's own. The canvas
+  is centred on the field of view, which fills its height, its width or both.
 
   Args:
     volume: gives the field of view and the slice positions; oblique axes count
       as the nearest anatomical ones.
-    canvas: pixels per side.
+    canvas: height and width in pixels.
     plane: a name in `PLANES`.
   """
   ornt = nib.orientations.ornt_transform(
@@ -78,21 +79,22 @@ def slice_grid(volume: Volume, canvas: int, plane: str = 'axial') -> Grid:
   shape = shape[np.argsort(ornt[:, 0])]
   spacing = np.linalg.norm(affine[:3, :3], axis=0)
   extent = shape * spacing
-  pixel = extent[:2].max() / canvas
+  pixels = np.array(canvas[::-1])  # columns, rows
+  pixel = (extent[:2] / pixels).max()
   # The field of view begins half a voxel before the first centre.
   step = np.array([pixel / spacing[0], pixel / spacing[1], 1.0])
   first = np.array(
     [
-      *((shape[:2] - 1) / 2 - (canvas - 1) / 2 * step[:2]),
+      *((shape[:2] - 1) / 2 - (pixels - 1) / 2 * step[:2]),
       0.0,
     ]
   )
   # Between two pixels, a volume narrower than a pixel would not be sampled.
-  first[:2] += np.where(extent[:2] < pixel, (1 - canvas % 2) * step[:2] / 2, 0)
+  first[:2] += np.where(extent[:2] < pixel, (1 - pixels % 2) * step[:2] / 2, 0)
   to_volume = np.eye(4)
   to_volume[:3, :3] = np.diag(step)
   to_volume[:3, 3] = first
-  return Grid((canvas, canvas, int(shape[2])), affine @ to_volume)
+  return Grid((*canvas[::-1], int(shape[2])), affine @ to_volume)
 
 
 def resample(

@@ -27,7 +27,7 @@ from synermedgen_jax.slices.volumes import (
   same_grid,
 )
 
-_PICTURE = 128  # pixels per side
+_PICTURE = 128  # pixels of the longer side
 _FORMS_MM = 1.0
 
 
@@ -116,14 +116,15 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
         f'{offset.relative_to(files.files[reference].name)}.'
       )
   usable, checksums = 0, {}
-  pictures = _middle_slices(volumes, reference, settings.slices)
+  spec = _small(settings.slices)
+  pictures = _middle_slices(volumes, reference, spec)
   if len(volumes) == len(files.files):
     try:
       ingested = ingest(
         files,
         dataclasses.replace(
           settings,
-          slices=dataclasses.replace(settings.slices, canvas=_PICTURE),
+          slices=spec,
           most_offset=0.0,
           check_units=False,
         ),
@@ -144,6 +145,13 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
   )
 
 
+def _small(spec: SliceSpec) -> SliceSpec:
+  """The settings with a canvas of the same shape, at most `_PICTURE` pixels."""
+  scale = _PICTURE / max(spec.canvas)
+  height, width = (max(round(scale * side), 1) for side in spec.canvas)
+  return dataclasses.replace(spec, canvas=(height, width))
+
+
 def _middle_slices(
   volumes: Mapping[Modality, Volume],
   reference: Modality | None,
@@ -152,10 +160,10 @@ def _middle_slices(
   """The middle slice of the reference in every volume, in [-1, 1]."""
   if reference is None:
     return {}
-  full = slice_grid(volumes[reference], _PICTURE, spec.plane)
+  full = slice_grid(volumes[reference], spec.canvas, spec.plane)
   to_middle = np.eye(4)
   to_middle[2, 3] = full.shape[2] // 2
-  grid = Grid((_PICTURE, _PICTURE, 1), full.affine @ to_middle)
+  grid = Grid((*full.shape[:2], 1), full.affine @ to_middle)
   pictures = {}
   for modality, volume in volumes.items():
     try:

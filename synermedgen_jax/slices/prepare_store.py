@@ -1,7 +1,7 @@
 """Writes the slice store of a list of cases, in parallel processes.
 
     cases = folder_cases(Path('study'), dataset='study', region=Region.BRAIN)
-    settings = PrepareSettings(Settings(SliceSpec(canvas=256)))
+    settings = PrepareSettings(Settings(SliceSpec(canvas=(256, 256))))
     store = prepare(cases, 'runs/store', settings)
 
 After an interruption, the same call resumes where it stopped. On a finished

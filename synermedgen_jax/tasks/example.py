@@ -35,8 +35,8 @@ class SliceRef:
 class Picture(Protocol):
   """An image that is no slice of a store, and reads itself."""
 
-  def read(self) -> Float[np.ndarray, 'side side *channels']:
-    """A square in [-1, 1], grey or of three channels."""
+  def read(self) -> Float[np.ndarray, 'h w *channels']:
+    """An image in [-1, 1], grey or of three channels."""
 
 
 ImageRef = SliceRef | Picture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from clu.parameter_overview import count_parameters
 
 from synermedgen_jax.checkpoint.weights_folder import holds_weights
+from synermedgen_jax.core.size import size_text
 from synermedgen_jax.models.interval_attention import preferred
 from synermedgen_jax.training.loop import Run
 
@@ -21,7 +22,8 @@ def introduce(run: Run) -> str:
     'data': config['store'] or 'no store, files only',
     'recipe': _recipe(config),
     'batch': f'{run.rows} rows of {_tokens(run):,} tokens; images '
-    f'{run.geometry.vit_side} (ViT) and {run.geometry.vae_side} (VAE) pixels',
+    f'{size_text(run.geometry.vit_size)} (ViT) and '
+    f'{size_text(run.geometry.vae_size)} (VAE) pixels',
     'attention': _attention(run),
   }
   return '\n'.join(

@@ -62,7 +62,7 @@ def keep(
     with writing(workdir / FOLDER):
       vocab_files.copy(name, workdir / FOLDER)
   versions = {name: metadata.version(name) for name in PACKAGES}
-  slices = SliceSpec(config['image']['vae_side'])
+  slices = SliceSpec(tuple(config['image']['vae_size']))
   if store:
     slices = dataclasses.replace(store.slices, canvas=slices.canvas)
   record = {

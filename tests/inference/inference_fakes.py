@@ -47,7 +47,7 @@ CONFIG = BagelConfig(
 COMPUTE = Compute(dtype='float32')
 MODEL = Bagel(CONFIG, COMPUTE)
 # Four ViT patches and four latent tokens a slice.
-GEOMETRY = CONFIG.image_geometry(vit_side=8, vae_side=8)
+GEOMETRY = CONFIG.image_geometry(vit_size=(8, 8), vae_size=(8, 8))
 ROUTE = ROUTES[0]
 
 

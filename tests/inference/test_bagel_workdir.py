@@ -281,8 +281,8 @@ def test_inference_reads_an_imported_workdir(tmp_path, output):
     tokenizer.project_tokenizer().encode('a CT')
   )
   # As far as the tiny model's position tables reach.
-  assert trained.geometry.vit_side == 32
-  assert trained.geometry.vae_side == 64
+  assert trained.geometry.vit_size == (32, 32)
+  assert trained.geometry.vae_size == (64, 64)
   sampling = trained.synthesiser().sampling
   assert (sampling.points, sampling.shift) == (50, 3.0)
   assert sampling.guidance.renorm == 'text_channel'

@@ -86,7 +86,7 @@ GEOMETRIES = {
 SHAPES = {'wide': (30, 21, 9), 'odd': (17, 29, 8), 'single': (23, 18, 1)}
 
 
-@pytest.mark.parametrize('canvas', [11, 32])
+@pytest.mark.parametrize('canvas', [(11, 11), (32, 32), (24, 13)])
 @pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize('affine', GEOMETRIES.values(), ids=GEOMETRIES)
 def test_a_linear_field_comes_back_at_every_voxel(affine, shape, canvas):
@@ -103,7 +103,7 @@ def test_a_linear_field_comes_back_at_every_voxel(affine, shape, canvas):
   shear=st.floats(-0.2, 0.2),
   shape=st.tuples(*[st.integers(12, 24)] * 3),
   direction=st.tuples(*[st.floats(0.1, 1)] * 3),
-  canvas=st.integers(16, 50),
+  canvas=st.tuples(*[st.integers(16, 50)] * 2),
   plane=st.sampled_from(list(PLANES)),
 )
 def test_a_linear_field_comes_back_in_any_geometry(
@@ -125,7 +125,7 @@ def test_in_the_frame_of_the_body_the_rest_is_air(name, canvas):
   body[12:26, 10:22] = True
   field = np.where(body, volume.data / 3, -1000).astype(np.float32)
   source = Volume(field, volume.affine)
-  spec = {'canvas': canvas, 'frame': 'body'}
+  spec = {'canvas': (canvas, canvas), 'frame': 'body'}
   made = error(source, **spec) + field
   inside = np.zeros(shape, bool)
   inside[15:23, 13:19] = True  # further from the air than the filter reaches
@@ -141,14 +141,14 @@ def test_in_the_frame_of_the_body_the_rest_is_air(name, canvas):
 def test_tissue_up_to_the_edge_is_not_mixed_with_air(rows, canvas):
   data = np.full((128, rows, 2), 60, np.float32)
   data[60:68, 40:60] = 300
-  away = error(Volume(data, np.diag([1.0, 1, 3, 1])), canvas=canvas)
+  away = error(Volume(data, np.diag([1.0, 1, 3, 1])), canvas=(canvas, canvas))
   for edge in (away[:9], away[-9:], away[:, :9], away[:, -9:]):
     assert np.abs(edge).max() < ROUNDING_HU
 
 
 def test_a_volume_narrower_than_a_pixel_comes_back():
   volume = linear_field((1, 40, 9), np.diag([1.0, 2, 3, 1]))
-  assert np.abs(error(volume, canvas=8)).max() < ROUNDING_HU
+  assert np.abs(error(volume, canvas=(8, 8))).max() < ROUNDING_HU
 
 
 def test_padding_and_metal_do_not_reach_their_neighbours():
@@ -160,7 +160,7 @@ def test_padding_and_metal_do_not_reach_their_neighbours():
   metal[20:24, 20:24] = 20_000
   for volume, same in ((padded, data), (metal, metal.clip(-1000, 1000))):
     result, expected = (
-      error(Volume(x, np.diag([2.0, 2, 3, 1])), canvas=17) + x
+      error(Volume(x, np.diag([2.0, 2, 3, 1])), canvas=(17, 17)) + x
       for x in (volume, same)
     )
     np.testing.assert_allclose(result, expected, atol=ROUNDING_HU)
@@ -173,7 +173,7 @@ def body(shape=(20, 20, 4)):
 
 
 def run(data, route=CBCT_TO_CT, routes=None, **options):
-  model = trained(SliceSpec(16), routes)
+  model = trained(SliceSpec((16, 16)), routes)
   volume = Volume(np.asarray(data, np.float32), np.eye(4))
   return translate(model, volume, route, sampling=SAMPLING, **options)
 

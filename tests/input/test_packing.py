@@ -10,6 +10,7 @@ from packing_fakes import (
   GEOMETRY,
   SPANS,
   Letters,
+  example,
   finished_row,
   tokenise,
 )
@@ -268,12 +269,33 @@ def test_a_canvas_that_is_not_full_keeps_its_own_grid():
   )
 
 
-def test_patches_run_by_rows_with_channels_innermost():
-  pixels = np.arange(16, dtype=np.float32).reshape(2, 4, 2)
-  assert_table(
-    packing.patchify(pixels, 2),
-    [[0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]],
+def test_an_image_that_is_higher_than_wide_has_a_grid_of_its_own():
+  """Three rows of two ViT patches; two rows of one latent token."""
+  geometry = dataclasses.replace(GEOMETRY, vit_size=(6, 4), vae_size=(4, 2))
+  pixels = np.arange(24, dtype=np.float32).reshape(6, 4) / 24
+  features = packing.tokenise(
+    example('vit', 'clean', 'noised'), Letters(), geometry, lambda ref: pixels
   )
+  assert columns(features['vit'], packing.VIT, 'vit_positions') == [
+    [0, 1, 3, 4, 6, 7]
+  ]
+  np.testing.assert_allclose(
+    features['vit_patches'][2] * 24, [8, 9, 12, 13], atol=1e-5
+  )
+  latents, places = columns(
+    features['gen'], packing.GEN, 'latent_index', 'latent_positions'
+  )
+  assert latents == [0, 1, 2, 3]
+  assert places == [0, 5, 0, 5]
+  assert features['vae_images'].shape == (2, 4, 2, 1)
+  sizes = packing.measure(
+    example('vit', 'clean', 'noised'), Letters(), geometry
+  )
+  assert (sizes.vit, sizes.gen) == (6, 4)
+  batch = packing.pack_rows(
+    [features], Capacity(und=12, gen=4, vit=6, images=2), geometry
+  )
+  assert (batch.image_patches, batch.image_latents) == (6, 2)
 
 
 def test_grey_slices_are_repeated_over_the_channels():
@@ -286,15 +308,6 @@ def test_grey_slices_are_repeated_over_the_channels():
   np.testing.assert_array_equal(
     features['vae_images'][0], np.stack([np.eye(4)] * 3, axis=-1)
   )
-
-
-def test_resizing_keeps_a_flat_slice_and_the_range():
-  flat = np.full((6, 6), 0.25, np.float32)
-  np.testing.assert_allclose(packing.resize(flat, 4), 0.25, atol=1e-6)
-  step = np.where(np.arange(8) < 4, -1.0, 1.0).astype(np.float32)
-  larger = packing.resize(np.tile(step, (8, 1)), 20)
-  assert larger.shape == (20, 20)
-  assert (larger.min(), larger.max()) == (-1.0, 1.0)
 
 
 def test_rows_stack_into_a_batch():

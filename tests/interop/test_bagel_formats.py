@@ -14,7 +14,7 @@ import pytest
 from packing_fakes import GEOMETRY, Letters
 
 from synermedgen_jax.core.batch import Capacity
-from synermedgen_jax.input import packing, pipeline
+from synermedgen_jax.input import pipeline
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.interop import bagel_formats
 from synermedgen_jax.interop.editing_parquet import SCHEMA
@@ -240,20 +240,6 @@ def test_conditions_of_edits_are_dropped_and_those_of_talks_not(files):
     assert (words == 1).all()
 
 
-def test_colour_stays_for_a_model_that_has_it():
-  colour = np.zeros((4, 4, 3), np.float32)
-  colour[:, :2, 0] = 1
-  three = nano.MODEL.image_geometry(**nano.IMAGE)
-  three = type(three)(**(vars(three) | {'channels': 3}))
-  np.testing.assert_array_equal(packing.to_pixels(colour, 4, three), colour)
-  small = packing.to_pixels(colour, 2, three)
-  assert small.shape == (2, 2, 3)
-  assert small[0, 0, 0] > 0.9
-  assert (small[..., 1:] == 0).all()
-  grey = packing.to_pixels(colour[..., 0], 4, three)
-  np.testing.assert_array_equal(grey, np.repeat(colour[..., :1], 3, axis=-1))
-
-
 @pytest.mark.parametrize(
   ('task', 'values', 'split', 'reason'),
   [
@@ -300,8 +286,8 @@ def test_a_damaged_row_is_reported_when_it_is_read(
 def train(tmp_path, files, workdir, **values):
   """`main` for a little joint training without a slice store."""
   options = {
-    'image.vit_side': nano.CANVAS,
-    'image.vae_side': nano.CANVAS,
+    'image.vit_size': (nano.CANVAS, nano.CANVAS),
+    'image.vae_size': (nano.CANVAS, nano.CANVAS),
     'capacity.und': nano.CAPACITY.und,
     'capacity.gen': nano.CAPACITY.gen,
     'capacity.vit': nano.CAPACITY.vit,

@@ -71,14 +71,19 @@ def test_tiny_is_tiny():
 )
 def test_tables_reach_the_largest_slice(name, vit_side, vae_side, stride):
   config = presets.preset(name)
-  geometry = config.image_geometry(vit_side=vit_side, vae_side=vae_side)
+  geometry = config.image_geometry(
+    vit_size=(vit_side,) * 2, vae_size=(vae_side,) * 2
+  )
   assert geometry.latent_stride == stride
   assert geometry.vit_patch == config.vit.patch
   with pytest.raises(ValueError, match='exceed the position table'):
-    config.image_geometry(vit_side=vit_side, vae_side=vae_side + stride)
+    config.image_geometry(
+      vit_size=(vit_side,) * 2, vae_size=(vae_side, vae_side + stride)
+    )
   with pytest.raises(ValueError, match='exceed the position table'):
     config.image_geometry(
-      vit_side=vit_side + config.vit.patch, vae_side=vae_side
+      vit_size=(vit_side + config.vit.patch, vit_side),
+      vae_size=(vae_side, vae_side),
     )
 
 

@@ -97,7 +97,7 @@ def brats(tmp_path_factory):
     files[modality] = folder / f'{modality}.nii.gz'
   ingested = ingest(
     CaseFiles(cohort, 'brats_002', Region.BRAIN, files),
-    Settings(SliceSpec(64), most_offset=0),
+    Settings(SliceSpec((64, 64)), most_offset=0),
     volumes,
   )
   anatomy = cohorts.render_anatomy(cohort, seed, subject)

@@ -394,7 +394,7 @@ def test_only_geometry_modality_and_subject_reach_the_store(real):
     Region.WHOLE_BODY,
     {Modality.CT: real / 'CT', Modality.PET: real / 'PT'},
   )
-  spec = SliceSpec(canvas=32)
+  spec = SliceSpec((32, 32))
   case = ingest(files, Settings(spec, (Modality.CT,))).case
   text = json.dumps(case.to_json())
   assert PATIENT not in text

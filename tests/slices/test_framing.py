@@ -26,7 +26,7 @@ def ct(*boxes, shape=(60, 40, 3), spacing=(2.0, 2.0, 5.0)) -> Volume:
 BOX = np.s_[10:34, 6:18, :]
 
 
-def framed(volume, canvas=26, **options):
+def framed(volume, canvas=(26, 26), **options):
   return SliceSpec(canvas, frame='body', **options).grid(volume, CT, WINDOW)
 
 
@@ -39,7 +39,7 @@ def body_of(volume, grid):
 
 def test_the_body_fills_the_canvas_and_lies_in_its_middle():
   volume = ct(BOX)
-  grid = framed(volume, 104)
+  grid = framed(volume, (104, 104))
   pixel = np.linalg.norm(grid.affine[:3, 0])
   # The longer side, a pixel of 128 that show 120 mm at either end, and 2 %.
   assert 104 * pixel == pytest.approx((48 + 2 * 120 / 128) * 1.04, abs=2)
@@ -50,8 +50,23 @@ def test_the_body_fills_the_canvas_and_lies_in_its_middle():
   assert 2 * (bottom - top) == pytest.approx(right - left, abs=5)
 
 
+def test_a_body_twice_as_wide_as_high_fills_a_canvas_of_its_shape():
+  """24 mm high and 48 mm wide; a pixel of the detection is more of the 24."""
+  volume = ct(BOX)
+  grid = framed(volume, (52, 104))
+  assert grid.shape == (104, 52, 3)
+  pixel = (24 + 2 * 120 / 128) * 1.04 / 52
+  np.testing.assert_allclose(
+    np.linalg.norm(grid.affine[:3, :2], axis=0), pixel, atol=0.01
+  )
+  left, right, top, bottom = body_of(volume, grid)
+  for first, last, side, mm in ((left, right, 104, 48), (top, bottom, 52, 24)):
+    assert abs(first - (side - last)) <= 3
+    assert last - first == pytest.approx(mm / pixel, abs=2)
+
+
 def test_slices_stay_those_of_the_volume():
-  grid, whole = framed(ct(BOX)), slice_grid(ct(BOX), 26)
+  grid, whole = framed(ct(BOX)), slice_grid(ct(BOX), (26, 26))
   assert grid.shape == whole.shape
   np.testing.assert_array_equal(grid.affine[:3, 2], whole.affine[:3, 2])
   assert grid.affine[2, 3] == whole.affine[2, 3]
@@ -59,7 +74,7 @@ def test_slices_stay_those_of_the_volume():
 
 def test_one_frame_holds_the_body_of_every_slice():
   volume = ct(np.s_[10:22, 6:18, 0], np.s_[40:52, 6:18, 2])
-  left, right, *_ = body_of(volume, framed(volume, 52))
+  left, right, *_ = body_of(volume, framed(volume, (52, 52)))
   assert 0 <= left <= 4
   assert 48 <= right <= 52
 
@@ -82,10 +97,12 @@ def test_the_plane_is_that_which_is_asked_for():
 
 @pytest.mark.parametrize('boxes', [(), (np.s_[:, :, :],), (np.s_[:, 5:15, :],)])
 def test_a_frame_is_never_wider_than_the_volume(boxes):
-  grid, whole = framed(ct(*boxes)), slice_grid(ct(), 26)
+  grid, whole = framed(ct(*boxes)), slice_grid(ct(), (26, 26))
   np.testing.assert_allclose(grid.affine[:3, :3], whole.affine[:3, :3])
 
 
 def test_the_whole_volume_is_the_default():
-  grid = SliceSpec(26).grid(ct(BOX), CT, WINDOW)
-  np.testing.assert_array_equal(grid.affine, slice_grid(ct(BOX), 26).affine)
+  grid = SliceSpec((26, 26)).grid(ct(BOX), CT, WINDOW)
+  np.testing.assert_array_equal(
+    grid.affine, slice_grid(ct(BOX), (26, 26)).affine
+  )

@@ -39,7 +39,7 @@ def labelled():
 @pytest.mark.parametrize('axes', ORIENTATIONS)
 def test_anterior_is_up_and_patient_right_is_left_however_stored(axes):
   volume = turned(labelled(), axes)
-  grid = slice_grid(volume, 5)
+  grid = slice_grid(volume, (5, 5))
   slices = to_slices(resample(volume, grid, fill=-1))
   expected = [
     [
@@ -65,7 +65,7 @@ def test_anterior_is_up_and_patient_right_is_left_however_stored(axes):
 def test_places_end_half_a_voxel_beyond_the_outermost_centres():
   data = np.array([[[10.0], [10.0]], [[0.0], [0.0]]], np.float32)
   volume = Volume(data, affine_of((4, 4, 4)))  # x = 0: 10, x = 4: 0
-  result = to_slices(resample(volume, slice_grid(volume, 4), fill=np.nan))
+  result = to_slices(resample(volume, slice_grid(volume, (4, 4)), fill=np.nan))
   np.testing.assert_allclose(result[0], 4 * [[0, 2.5, 7.5, 10]], atol=1e-5)
   wider = Grid((6, 1, 1), affine_of((4, 4, 4), (-8, 0, 0)))
   np.testing.assert_array_equal(
@@ -102,7 +102,7 @@ def test_ramp_over_the_world_is_sampled_exactly(volume, axis):
   """World coordinates survive: a voxel's value is where it lies."""
   ramp = world(Grid.of(volume))[..., axis].astype(np.float32)
   volume = Volume(ramp, volume.affine)
-  grid = slice_grid(volume, 7 * 4)  # never coarser than the voxels
+  grid = slice_grid(volume, (7 * 4, 7 * 4))  # never coarser than the voxels
   result = resample(volume, grid, fill=np.nan)
   back = np.linalg.inv(volume.affine)
   index = world(grid) @ back[:3, :3].T + back[:3, 3]
@@ -116,7 +116,7 @@ def test_ramp_over_the_world_is_sampled_exactly(volume, axis):
 @settings(max_examples=30, deadline=None)
 @given(volume=geometries())
 def test_no_slice_is_lost_to_rounding(volume):
-  grid = slice_grid(volume, 13)
+  grid = slice_grid(volume, (13, 13))
   inside = np.isfinite(to_slices(resample(volume, grid, fill=np.nan)))
   assert len(inside) in volume.data.shape
   assert inside[:, 6, 6].all()
@@ -127,7 +127,7 @@ def test_marked_place_keeps_its_world_coordinates(canvas):
   data = np.zeros((40, 30, 20), np.float32)
   data[21:24, 11:14, 8:11] = 1
   volume = turned(Volume(data, affine_of((1.5, 1.5, 3), (-31, 12, 77))), 'SPL')
-  grid = slice_grid(volume, canvas)
+  grid = slice_grid(volume, (canvas, canvas))
   weight = resample(volume, grid, fill=0)
   centre = (world(grid) * weight[..., None]).sum((0, 1, 2)) / weight.sum()
   expected = (-31 + 22 * 1.5, 12 + 12 * 1.5, 77 + 9 * 3)
@@ -188,7 +188,7 @@ def test_coarser_grid_does_not_alias():
   stripes = np.zeros((64, 64, 2), np.float32)
   stripes[::2] = 1  # every second column: picking voxels gives 0 or 1
   volume = Volume(stripes, affine_of())
-  result = resample(volume, slice_grid(volume, 20), fill=np.nan)
+  result = resample(volume, slice_grid(volume, (20, 20)), fill=np.nan)
   # At the rim the outermost column goes on for ever.
   np.testing.assert_allclose(result[2:-2], 0.5, atol=0.01)
 
@@ -197,7 +197,7 @@ def test_coarser_grid_does_not_blur_between_slices():
   data = np.zeros((32, 32, 5), np.float32)
   data[:, :, 2] = 1
   volume = Volume(data, affine_of((1, 1, 3)))
-  result = to_slices(resample(volume, slice_grid(volume, 8), fill=np.nan))
+  result = to_slices(resample(volume, slice_grid(volume, (8, 8)), fill=np.nan))
   np.testing.assert_allclose(result.mean((1, 2)), [0, 0, 1, 0, 0], atol=1e-5)
 
 
@@ -221,6 +221,8 @@ def test_planes_lie_as_a_radiologist_looks_at_them(plane, place, axes):
   data = np.zeros((2, 2, 2), np.float32)
   data[1, 1, 1] = 1
   volume = turned(Volume(data, affine_of((2, 2, 2))), axes)
-  result = to_slices(resample(volume, slice_grid(volume, 2, plane), fill=-1))
+  result = to_slices(
+    resample(volume, slice_grid(volume, (2, 2), plane), fill=-1)
+  )
   assert result.shape == (2, 2, 2)
   assert np.argwhere(result > 0.5).tolist() == [list(place)]

@@ -43,7 +43,9 @@ def case_of(folder, *names, region=Region.PELVIS):
 
 
 def run(case, *, canvas=24, reference=(), required=()):
-  return ingest(case, Settings(SliceSpec(canvas), reference, required))
+  return ingest(
+    case, Settings(SliceSpec((canvas, canvas)), reference, required)
+  )
 
 
 def test_pair_on_one_grid_becomes_a_case(tmp_path):
@@ -66,7 +68,7 @@ def test_pair_on_one_grid_becomes_a_case(tmp_path):
 def test_a_frame_about_the_body_is_that_of_the_reference(tmp_path):
   write(tmp_path, 'ct', ct_of(disc(SHAPE, 4, (8, 14))))
   write(tmp_path, 'mr', mr_of(BODY))
-  settings = Settings(SliceSpec(24, frame='body'), (CT,), most_offset=0.0)
+  settings = Settings(SliceSpec((24, 24), frame='body'), (CT,), most_offset=0.0)
   result = ingest(case_of(tmp_path, 'ct', 'mr'), settings)
   # A disc of 9 voxels of 2 mm and 2 % at either end.
   pixel = -result.case.affine[0][0]
@@ -261,7 +263,9 @@ def test_chest_ct_as_metaimage_lies_as_stored():
   np.testing.assert_allclose(
     volume.affine[:3, 3], (152.461, 148.986, -1312), atol=1e-3
   )
-  slices = to_slices(resample(volume, slice_grid(volume, 78), fill=np.nan))
+  slices = to_slices(
+    resample(volume, slice_grid(volume, (78, 78)), fill=np.nan)
+  )
   # Stored along left and posterior; 21 columns of margin shift it by a half.
   stored = volume.data.transpose(2, 1, 0)
   np.testing.assert_allclose(
@@ -286,7 +290,7 @@ def test_a_window_of_the_settings_holds_for_every_volume(tmp_path):
   write(tmp_path / 'p1', 'mr', mr_of(BODY))
   windows = {CT: Window(-200.0, 280.0), MR: Window(0.0, 1600.0)}
   case = case_of(tmp_path / 'p1', 'mr', 'ct')
-  result = ingest(case, Settings(SliceSpec(24, windows=windows)))
+  result = ingest(case, Settings(SliceSpec((24, 24), windows=windows)))
   assert result.case.modalities == windows
   np.testing.assert_allclose(result.volumes[CT], np.where(BODY, 0, -1))
   assert result.volumes[MR].max() < 0  # 800 of 1600 is the middle

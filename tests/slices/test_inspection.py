@@ -63,7 +63,7 @@ def pair():
 
 
 def test_a_good_case_has_its_facts_and_pictures(tmp_path):
-  result = inspect(case(tmp_path, **pair()), Settings(SliceSpec(24)))
+  result = inspect(case(tmp_path, **pair()), Settings(SliceSpec((24, 24))))
   assert result.problems == ()
   assert result.usable == 8
   facts = result.volumes[CT]
@@ -79,7 +79,7 @@ def test_a_good_case_has_its_facts_and_pictures(tmp_path):
 def test_everything_wrong_with_a_case_is_told_at_once(tmp_path):
   arrays = pair() | {'cbct': np.zeros((24, 24, 8), np.int16)}
   arrays['ct'] = arrays['ct'] + 1000
-  result = inspect(case(tmp_path, **arrays), Settings(SliceSpec(24)))
+  result = inspect(case(tmp_path, **arrays), Settings(SliceSpec((24, 24))))
   assert len(result.problems) == 2
   empty, shifted = result.problems
   assert 'cbct.nii.gz: is empty' in empty
@@ -98,7 +98,7 @@ def test_two_positions_in_one_header_are_noted(tmp_path):
   image.set_qform(other, 1)
   image.set_sform(image.affine, 1)
   nib.save(image, files.files[MR])
-  result = inspect(files, Settings(SliceSpec(24)))
+  result = inspect(files, Settings(SliceSpec((24, 24))))
   assert result.problems == ()
   assert result.notes == (
     'mr.nii.gz: sform and qform differ by 5.0 mm; the sform is used.',
@@ -109,8 +109,8 @@ def test_another_grid_is_a_problem_without_a_reference_alone(tmp_path):
   arrays = pair()
   files = case(tmp_path, **arrays)
   write_nifti(files.files[MR], arrays['mr'], affine_of((2, 2, 4), (1, 0, 0)))
-  (problem,) = inspect(files, Settings(SliceSpec(24))).problems
+  (problem,) = inspect(files, Settings(SliceSpec((24, 24)))).problems
   assert 'its affine differs from ct.nii.gz' in problem
-  result = inspect(files, Settings(SliceSpec(24), reference=(CT,)))
+  result = inspect(files, Settings(SliceSpec((24, 24)), reference=(CT,)))
   assert result.problems == ()
   assert [v.same_grid for v in result.volumes.values()] == [True, False]

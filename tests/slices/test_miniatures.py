@@ -118,7 +118,7 @@ def lay_out(root: Path, name: str, **changed) -> dict[Modality, Path]:
 
 def taken(name: str, root: Path):
   (case,) = find_cases(name, root)
-  return ingest(case, Settings(SliceSpec(SIDE)))
+  return ingest(case, Settings(SliceSpec((SIDE, SIDE))))
 
 
 def expected(result, modality: Modality) -> np.ndarray:
@@ -155,7 +155,7 @@ def test_the_order_of_axes_on_disk_does_not_matter(tmp_path, name, axes):
   (case,) = find_cases(name, tmp_path)
   # Of two grids, the one named is taken.
   other = next(m for m in case.files if m != MINIATURES[name].source)
-  result = ingest(case, Settings(SliceSpec(SIDE), reference=(other,)))
+  result = ingest(case, Settings(SliceSpec((SIDE, SIDE)), reference=(other,)))
   assert_as_written(result, atol=1e-4)
 
 

@@ -33,7 +33,7 @@ NAMES = (
 SKIPPED = 'study.bad'
 SHARED = 'study.twin'
 PLAIN = PrepareSettings(
-  Settings(SliceSpec(8), most_offset=0.0, check_units=False),
+  Settings(SliceSpec((8, 8)), most_offset=0.0, check_units=False),
   dataset='study',
   skip_bad=True,
 )

@@ -343,7 +343,7 @@ def test_a_metaimage_in_itks_axes_goes_in_where_it_lies(tmp_path):
     path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(image, str(path))
   (case,) = find_cases('synthrad2025', tmp_path)
-  result = ingest(case, Settings(SliceSpec(20)))
+  result = ingest(case, Settings(SliceSpec((20, 20))))
   np.testing.assert_allclose(result.volumes[CT][2, 10, 10], 0.04, atol=1e-4)
   assert result.volumes[CT][2, 0, 0] == -1
   assert result.case.usable == range(6)

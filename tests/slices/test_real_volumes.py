@@ -78,7 +78,7 @@ def test_a_place_in_the_world_stays_where_it_is(tmp_path, name, plane):
       tmp_path / path.name, data.astype(np.float32), own.affine
     )
   settings = Settings(
-    SliceSpec(64, plane),
+    SliceSpec((64, 64), plane),
     reference=(reference,),
     most_offset=0.0,
     check_units=False,  # neither air nor a table: a ball in a body
@@ -104,7 +104,9 @@ def test_values_survive_to_half_a_level_of_the_window(
   The canvas has the volume's own pixels, so nothing is interpolated.
   """
   region, files = real_files(name)
-  settings = Settings(SliceSpec(canvas), reference=(modality,), most_offset=0.0)
+  settings = Settings(
+    SliceSpec((canvas, canvas)), reference=(modality,), most_offset=0.0
+  )
   store, case = stored(tmp_path, region, files, settings)
   window = case.modalities[modality]
   result = window.denormalise(store.read_volume(case.id, modality))

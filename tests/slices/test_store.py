@@ -159,7 +159,7 @@ def test_cases_come_sorted_and_by_split(tmp_path):
   assert [c.subject for c in store.cases] == ['p1', 'p2', 'p3']
   assert [c.subject for c in store.split('test')] == ['p3']
   assert store.split('holdout') == ()
-  assert store.slices.canvas == 6
+  assert store.slices.canvas == (6, 6)
 
 
 def test_two_stores_of_the_same_cases_have_the_same_manifest(tmp_path):

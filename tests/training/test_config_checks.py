@@ -129,7 +129,7 @@ BAD = {
     r'config\.mesh: mesh \(3, 1, 1\) .* does not fit \d+ devices: .*',
   ),
   'image': (
-    {'image': {'vit_side': 12}},
+    {'image': {'vit_size': (12, 12)}},
     r'config\.image: Image side 12 is not a multiple of 8\.',
   ),
   'rows': ({'rows': 0}, r'config\.rows 0: must be at least 1\.'),

@@ -313,8 +313,8 @@ OTHER_DATA = {
     r'config\.neighbours 3, which is 5 now',
   ),
   'image': (
-    lambda _: {'image': {'vit_side': 8, 'vae_side': CANVAS}},
-    r"config\.image \{'vit_side': 16, .*, which is \{'vit_side': 8, .* now",
+    lambda _: {'image': {'vit_size': (8, 16), 'vae_size': (CANVAS, CANVAS)}},
+    r"config\.image \{'vit_size': \[16, .*, which is \{'vit_size': \[8, 16\]",
   ),
   'bagel_files': (
     lambda path: {'bagel_files': {'vlm': f'{path}.jsonl'}},

@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
   config.modules = ('projects.small_base.tasks',)
   config.tasks = {'view': 1.0}
   config.prompts = 'short'
-  config.image = {'vit_side': 64, 'vae_side': 64}
+  config.image = {'vit_size': (64, 64), 'vae_size': (64, 64)}
   config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
   config.mesh = (-1, 1, 1)
   config.capacity = {'und': 224, 'gen': 0, 'vit': 80, 'images': 0}

@@ -32,7 +32,7 @@ def root(tmp_path_factory):
     writer = StoreWriter(str(root / 'store'), {'canvas': 64})
     splits = {}
     for files in phantom_cases(root / 'phantoms'):
-      ingested = ingest(files, Settings(SliceSpec(64)))
+      ingested = ingest(files, Settings(SliceSpec((64, 64))))
       writer.write_case(ingested.case, ingested.volumes, ingested.mask)
       splits[ingested.case.id] = SPLITS[files.subject]
     writer.finish(splits)

@@ -11,8 +11,8 @@ from launch_fakes import ROOT
 
 # The nano store's slices are 16 pixels wide.
 OPTIONS = (
-  '--config.image.vit_side=16',
-  '--config.image.vae_side=16',
+  '--config.image.vit_size=16,16',
+  '--config.image.vae_size=16,16',
   '--config.rows=2',
   '--config.streams=2',
   '--config.packing_bins=2',
