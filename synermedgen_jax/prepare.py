@@ -316,6 +316,8 @@ def _check(folder: Path) -> None:
   with naming(page):
     page.write_text(inspection_page(facts, settings.most_offset), 'utf-8')
   print(summary(facts))
+  if advice := inspection.canvas_advice(facts, settings.slices):
+    print(advice)
   print(page)
   if any(case.problems for case in facts):
     sys.exit(1)

@@ -4,6 +4,10 @@ The tolerances are fixed: a difference above them is a bug.
 """
 
 import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import bagel_golden as golden
 import jax
@@ -160,11 +164,37 @@ def test_the_latents_of_a_row_are_those_of_each_image_alone():
     stop = start + len(alone)
     np.testing.assert_allclose(ours[start:stop], alone, rtol=0, atol=1e-5)
     start = stop
+    if f'alone_{number}' in golden.arrays():
+      theirs = reference(f'alone_{number}')
+      np.testing.assert_allclose(alone, theirs, rtol=0, atol=1e-5)
   assert start == ours.shape[0]
   if (
     len(np.unique(reference('train_patchified_vae_latent_shapes'), axis=0)) == 1
   ):
     np.testing.assert_allclose(ours, latents()[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_images_higher_or_wider_than_others_agree_as_well(tmp_path):
+  """Every test of this file, with the images of `golden_shapes.npz`.
+
+  ViT images of 32 x 28, 20 x 32 and 28 x 32 pixels, VAE images of 24 x 16 and
+  16 x 24; `alone_2` and `alone_4` are BAGEL's latents of each image alone.
+  """
+  for path in golden.DIRECTORY.iterdir():
+    if path.suffix != '.npz':
+      (tmp_path / path.name).symlink_to(path)
+  shapes = Path(__file__).parent / 'data' / 'bagel_tiny' / 'golden_shapes.npz'
+  (tmp_path / 'golden.npz').symlink_to(shapes)
+  done = subprocess.run(
+    [sys.executable, '-m', 'pytest', '-m', 'not slow', __file__],
+    env={**os.environ, 'BAGEL_GOLDEN_DIR': str(tmp_path)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stdout
+  assert 'skipped' not in done.stdout
 
 
 @functools.cache

@@ -70,14 +70,7 @@ def slice_grid(volume: Volume, canvas: Size, plane: str = 'axial') -> Grid:
     canvas: height and width in pixels.
     plane: a name in `PLANES`.
   """
-  ornt = nib.orientations.ornt_transform(
-    nib.io_orientation(volume.affine),
-    nib.orientations.axcodes2ornt(PLANES[plane]),
-  )
-  shape = np.asarray(volume.data.shape)
-  affine = volume.affine @ nib.orientations.inv_ornt_aff(ornt, shape)
-  shape = shape[np.argsort(ornt[:, 0])]
-  spacing = np.linalg.norm(affine[:3, :3], axis=0)
+  shape, affine, spacing = _in_plane(volume, plane)
   extent = shape * spacing
   pixels = np.array(canvas[::-1])  # columns, rows
   pixel = (extent[:2] / pixels).max()
@@ -95,6 +88,25 @@ def slice_grid(volume: Volume, canvas: Size, plane: str = 'axial') -> Grid:
   to_volume[:3, :3] = np.diag(step)
   to_volume[:3, 3] = first
   return Grid((*canvas[::-1], int(shape[2])), affine @ to_volume)
+
+
+def field_of_view(volume: Volume, plane: str) -> tuple[float, float]:
+  """Height and width in mm of a volume's slices in a plane of `PLANES`."""
+  shape, _, spacing = _in_plane(volume, plane)
+  width, height, _ = (shape * spacing).tolist()
+  return height, width
+
+
+def _in_plane(volume: Volume, plane: str):
+  """Shape, affine and spacing of a volume along (column, row, slice)."""
+  ornt = nib.orientations.ornt_transform(
+    nib.io_orientation(volume.affine),
+    nib.orientations.axcodes2ornt(PLANES[plane]),
+  )
+  shape = np.asarray(volume.data.shape)
+  affine = volume.affine @ nib.orientations.inv_ornt_aff(ornt, shape)
+  shape = shape[np.argsort(ornt[:, 0])]
+  return shape, affine, np.linalg.norm(affine[:3, :3], axis=0)
 
 
 def resample(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import nibabel as nib
@@ -11,10 +12,17 @@ from jaxtyping import Float
 
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.core.size import size_text
 from synermedgen_jax.slices.alignment import Offset, estimate_offset
 from synermedgen_jax.slices.datasets import CaseFiles, Fault
 from synermedgen_jax.slices.framing import SliceSpec
-from synermedgen_jax.slices.grids import Grid, resample, slice_grid, to_slices
+from synermedgen_jax.slices.grids import (
+  Grid,
+  field_of_view,
+  resample,
+  slice_grid,
+  to_slices,
+)
 from synermedgen_jax.slices.ingest import Settings, ingest
 from synermedgen_jax.slices.nifti import forms_differ_mm
 from synermedgen_jax.slices.splits import shared_volumes
@@ -29,6 +37,8 @@ from synermedgen_jax.slices.volumes import (
 
 _PICTURE = 128  # pixels of the longer side
 _FORMS_MM = 1.0
+_PADDING = 0.1  # share of a canvas that is worth a line
+_STRIDE = 16  # pixels per latent token of BAGEL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +80,8 @@ class CaseFacts:
     pictures: middle slice of each modality on one grid, in [-1, 1].
     checksums: checksum of the voxels of each modality, if all are usable.
     notes: one line per doubtful finding that `prepare` accepts.
+    extent: height and width in mm of the slices of the reference; None without
+      a readable volume.
   """
 
   id: str
@@ -79,6 +91,7 @@ class CaseFacts:
   pictures: Mapping[Modality, Float[np.ndarray, 'h w']]
   checksums: Mapping[Modality, str] = dataclasses.field(default_factory=dict)
   notes: tuple[str, ...] = ()
+  extent: tuple[float, float] | None = None
 
   @property
   def distance(self) -> float:
@@ -140,8 +153,43 @@ def inspect(files: CaseFiles, settings: Settings) -> CaseFacts:
     *_differing_forms(files),
     *_pet_against_mr(files, volumes, reference, settings),
   )
+  extent = None
+  if reference is not None:
+    extent = field_of_view(volumes[reference], settings.slices.plane)
   return CaseFacts(
-    files.id, facts, tuple(problems), usable, pictures, checksums, notes
+    files.id, facts, tuple(problems), usable, pictures, checksums, notes, extent
+  )
+
+
+def canvas_advice(cases: Sequence[CaseFacts], spec: SliceSpec) -> str:
+  """A line if a canvas of another shape would spare a tenth of its pixels.
+
+  Args:
+    cases: results of `inspect`.
+    spec: the settings of the slices.
+
+  Returns:
+    The line; '' if the canvas fits, or if it shows the body alone.
+  """
+  extents = [case.extent for case in cases if case.extent]
+  if not extents or spec.frame == 'body':
+    return ''
+  height, width = np.median(extents, axis=0)
+  rows, columns = spec.canvas
+  pixel = max(height / rows, width / columns)
+  padding = 1 - height * width / (pixel**2 * rows * columns)
+  if padding < _PADDING:
+    return ''
+  longer = max(rows, columns)
+  scale = longer / max(height, width)
+  sides = (
+    min(math.ceil(scale * side / _STRIDE) * _STRIDE, longer)
+    for side in (height, width)
+  )
+  return (
+    f'{spec.plane} slices are {height:.0f} x {width:.0f} mm (height x width, '
+    f'median): {padding:.0%} of a canvas of {size_text(spec.canvas)} is '
+    f'padding; --canvas={size_text(tuple(sides))} fits them.'
   )
 
 

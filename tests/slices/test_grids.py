@@ -12,6 +12,7 @@ from volume_files import affine_of, turned
 from synermedgen_jax.slices import grids
 from synermedgen_jax.slices.grids import (
   Grid,
+  field_of_view,
   from_slices,
   resample,
   slice_grid,
@@ -226,3 +227,31 @@ def test_planes_lie_as_a_radiologist_looks_at_them(plane, place, axes):
   )
   assert result.shape == (2, 2, 2)
   assert np.argwhere(result > 0.5).tolist() == [list(place)]
+
+
+@pytest.mark.parametrize(
+  ('plane', 'expected'),
+  [('axial', (60, 20)), ('coronal', (200, 20)), ('sagittal', (200, 60))],
+)
+def test_the_field_of_view_is_height_by_width(plane, expected):
+  volume = Volume(np.zeros((10, 20, 40), np.float32), affine_of((2, 3, 5)))
+  assert field_of_view(volume, plane) == pytest.approx(expected)
+  assert field_of_view(turned(volume, 'PIR'), plane) == pytest.approx(expected)
+
+
+def test_a_canvas_of_the_volumes_shape_has_no_padding():
+  """Coronal slices 200 mm high and 20 mm wide on 40 x 4 pixels of 5 mm."""
+  volume = Volume(np.zeros((10, 20, 40), np.float32), affine_of((2, 3, 5)))
+  grid = slice_grid(volume, (40, 4), 'coronal')
+  assert grid.shape == (4, 40, 20)
+  np.testing.assert_allclose(
+    np.linalg.norm(grid.affine[:3, :3], axis=0), [5, 5, 3]
+  )
+  assert np.isfinite(resample(volume, grid, fill=np.nan)).all()
+  wider = slice_grid(volume, (40, 10), 'coronal')
+  sampled = to_slices(resample(volume, wider, fill=np.nan))
+  assert np.isfinite(sampled).any((0, 1)).tolist() == [
+    *[False] * 3,
+    *[True] * 4,
+    *[False] * 3,
+  ]

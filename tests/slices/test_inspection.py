@@ -1,5 +1,7 @@
 """Volumes that look wrong are told by what is wrong with them."""
 
+import dataclasses
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,7 +11,12 @@ from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.ingest import Settings
-from synermedgen_jax.slices.inspection import inspect, suspicious_units
+from synermedgen_jax.slices.inspection import (
+  CaseFacts,
+  canvas_advice,
+  inspect,
+  suspicious_units,
+)
 from synermedgen_jax.slices.volumes import Volume
 
 CT, PET, MR = Modality.CT, Modality.PET, Modality.MR
@@ -114,3 +121,17 @@ def test_another_grid_is_a_problem_without_a_reference_alone(tmp_path):
   result = inspect(files, Settings(SliceSpec((24, 24)), reference=(CT,)))
   assert result.problems == ()
   assert [v.same_grid for v in result.volumes.values()] == [True, False]
+
+
+def test_a_canvas_of_another_shape_is_advised():
+  """120 mm high and 60 mm wide: half of a square is padding."""
+  facts = [CaseFacts('a', {}, (), 0, {}, extent=(120.0, 60.0))]
+  spec = SliceSpec((256, 256), plane='coronal')
+  assert canvas_advice(facts, spec) == (
+    'coronal slices are 120 x 60 mm (height x width, median): 50% of a canvas '
+    'of 256 is padding; --canvas=256x128 fits them.'
+  )
+  fits = dataclasses.replace(spec, canvas=(256, 128))
+  assert canvas_advice(facts, fits) == ''
+  assert canvas_advice([CaseFacts('a', {}, (), 0, {})], spec) == ''
+  assert canvas_advice(facts, dataclasses.replace(spec, frame='body')) == ''
