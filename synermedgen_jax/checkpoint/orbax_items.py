@@ -9,6 +9,7 @@ else. Items of a step: `params`, `ema`, `optimizer`, `data`, `model`,
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import math
@@ -36,8 +37,6 @@ from synermedgen_jax.checkpoint.data_position import (
   DataSave,
 )
 from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.models.bagel import BagelConfig
-from synermedgen_jax.models.shape_json import model_to_json
 
 
 class CheckpointError(UserError):
@@ -250,7 +249,7 @@ def save(
   ema: Any,
   optimizer: Any,
   data: DataSave,
-  model: BagelConfig,
+  model: Any,
   metrics: Mapping[str, float] | None = None,
 ) -> None:
   """Starts writing a checkpoint. It appears once it is complete.
@@ -260,7 +259,7 @@ def save(
     step: number of steps done.
     params, ema, optimizer: trees of arrays (`ema` may be empty).
     data: position of the data.
-    model: the model's shape.
+    model: the model's shape, a dataclass.
     metrics: values of the metric that selects the best checkpoint, if measured.
 
   Raises:
@@ -270,7 +269,7 @@ def save(
     'params': ocp.args.StandardSave(params),
     'optimizer': ocp.args.StandardSave(optimizer),
     'data': data,
-    'model': ocp.args.JsonSave(model_to_json(model)),
+    'model': ocp.args.JsonSave(dataclasses.asdict(model)),
   }
   if ema:
     args['ema'] = ocp.args.StandardSave(ema)

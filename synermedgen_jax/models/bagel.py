@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -229,6 +230,21 @@ class Bagel(nn.Module):
   def velocity(self, hidden: Float[Array, 'b g e']) -> Float[Array, 'b g d']:
     """The predicted velocity (noise - data) of latent tokens, float32."""
     return self.llm2vae(hidden).astype(jnp.float32)
+
+  @nn.nowrap
+  def initial_params(self, key: jax.Array) -> Any:
+    """Random parameters; see `init_params`."""
+    return init_params(self.config, key)
+
+  @nn.nowrap
+  def abstract_params(self) -> Any:
+    """Shapes of the parameters; see `abstract_params`."""
+    return abstract_params(self.config)
+
+  @nn.nowrap
+  def initial_memory(self) -> dict[str, Array]:
+    """Nothing is carried from step to step beside the parameters."""
+    return {}
 
   def encode_latents(
     self,

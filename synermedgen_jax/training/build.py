@@ -47,7 +47,7 @@ from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.input.tokenizer import PROJECT, Tokenizer, load_tokenizer
 from synermedgen_jax.interop import bagel_formats
 from synermedgen_jax.models import presets
-from synermedgen_jax.models.bagel import Bagel, abstract_params
+from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.tasks.registry import task_names
@@ -278,7 +278,7 @@ def _optimiser(
   config: ConfigDict, model: Bagel
 ) -> tuple[dict[str, float], optax.GradientTransformation]:
   """The learning-rate multiplier of every parameter, and the optimiser."""
-  names = trees.flatten(nn.unbox(abstract_params(model.config))).keys()
+  names = trees.flatten(nn.unbox(model.abstract_params())).keys()
   rate = _learning_rate(config)
   try:
     scales = optim.multipliers(names, tuple(map(tuple, config.trainable)))

@@ -34,7 +34,6 @@ from synermedgen_jax.training.metrics_log import Meter, Terms
 from synermedgen_jax.training.objectives import (
   OBJECTIVES,
   ObjectiveConfig,
-  images_in,
   total,
 )
 from synermedgen_jax.training.optim import gradient_norms
@@ -80,8 +79,8 @@ def make_train_step(
 
   def step(state: TrainState, batch: PackedBatch):
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-    grads, sums = jax.grad(loss, has_aux=True)(
-      state.trainable, state.frozen, batch, key
+    grads, (sums, memory) = jax.grad(loss, has_aux=True)(
+      state.trainable, state.frozen, state.memory, batch, key
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
@@ -99,20 +98,25 @@ def make_train_step(
       'update': ~jnp.isfinite(optax.tree.norm(updates)),
     }
     fine = ~functools.reduce(jnp.logical_or, bad.values())
-    trainable, opt_state, ema, sums = jax.tree.map(
+    trainable, opt_state, ema, memory, sums = jax.tree.map(
       lambda new, old: jnp.where(fine, new, old),
-      (trainable, opt_state, ema, sums),
+      (trainable, opt_state, ema, memory, sums),
       (
         state.trainable,
         state.opt_state,
         state.ema,
+        state.memory,
         jax.tree.map(jnp.zeros_like, sums),
       ),
     )
     for part, is_bad in bad.items():
       sums[f'skipped/{part}'] = (is_bad.astype(jnp.float32), jnp.ones(()))
     return state.replace(
-      step=state.step + 1, trainable=trainable, opt_state=opt_state, ema=ema
+      step=state.step + 1,
+      trainable=trainable,
+      opt_state=opt_state,
+      ema=ema,
+      memory=memory,
     ), Terms.of(sums)
 
   return step
@@ -125,7 +129,8 @@ def make_eval_step(model: Bagel, config: StepConfig):
   def step(state: TrainState, batch: PackedBatch, index: jax.Array):
     key = jax.random.fold_in(jax.random.key(config.seed + 1), index)
     trainable = state.ema or state.trainable
-    return Terms.of(loss(trainable, state.frozen, batch, key)[1])
+    _, (sums, _) = loss(trainable, state.frozen, state.memory, batch, key)
+    return Terms.of(sums)
 
   return step
 
@@ -133,19 +138,16 @@ def make_eval_step(model: Bagel, config: StepConfig):
 def _loss_function(model: Bagel, config: StepConfig):
   objective = OBJECTIVES[config.stage]
 
-  def loss(trainable, frozen, batch, key):
+  def loss(trainable, frozen, memory, batch, key):
     params = unflatten({**trainable, **frozen})
-    sums = objective.sums(
-      model, params, batch, key, config.objective, config.tasks
-    )
+    arguments = (model, params, batch, key, config.objective, config.tasks)
+    if objective.carries:
+      sums, memory = objective.sums(*arguments, memory)
+    else:
+      sums = objective.sums(*arguments)
     value = total(sums, config.objective, objective.terms)
-    for name, layout in (('und', batch.und), ('gen', batch.gen)):
-      used = (layout.example_ids > 0).sum().astype(jnp.float32)
-      sums[f'fill/{name}'] = (used, jnp.float32(layout.example_ids.size))
-      sums[f'tokens/{name}'] = (used, jnp.ones(()))
-    images = images_in(batch, model.config.latent_stride)
-    sums['images'] = (images, jnp.ones(()))
-    return value, {'loss': (value, jnp.ones(())), **sums}
+    sums = {'loss': (value, jnp.ones(())), **sums}
+    return value, (sums | objective.statistics(model, batch), memory)
 
   return loss
 

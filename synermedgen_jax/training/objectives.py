@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -76,23 +77,6 @@ class ObjectiveConfig:
       'kl': self.kl_weight,
     }
     return own.get(term, self.term_weights.get(term, 1.0))
-
-
-@dataclasses.dataclass(frozen=True)
-class Objective:
-  """The loss of one stage.
-
-  Attributes:
-    sums: (model, params, batch, key, config, tasks) -> `Sums`: a `Bagel`, its
-      parameters, a `PackedBatch`, the step's random key, an `ObjectiveConfig`,
-      and the names of the run's tasks in the order of their ids.
-    terms: the terms that add up to the loss; 'ntp' stands for all 'ntp/TASK'.
-      The other terms of `sums` are logged only. A stage with 'ntp' trains
-      understanding, one with 'flow' synthesis.
-  """
-
-  sums: Callable[..., Sums]
-  terms: Collection[str]
 
 
 def token_losses(
@@ -358,24 +342,62 @@ def total(
   )
 
 
+def packed_statistics(model: Bagel, batch: PackedBatch) -> Sums:
+  """Tokens of each stream, their share of the row, and images."""
+  sums = {}
+  for name, layout in (('und', batch.und), ('gen', batch.gen)):
+    used = (layout.example_ids > 0).sum().astype(jnp.float32)
+    sums[f'fill/{name}'] = (used, jnp.float32(layout.example_ids.size))
+    sums[f'tokens/{name}'] = (used, jnp.ones(()))
+  images = images_in(batch, model.config.latent_stride)
+  return sums | {'images': (images, jnp.ones(()))}
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """The loss of one stage.
+
+  Attributes:
+    sums: (model, params, batch, key, config, tasks) -> `Sums`: a `Bagel`, its
+      parameters, a `PackedBatch`, the step's random key, an `ObjectiveConfig`,
+      and the names of the run's tasks in the order of their ids.
+    terms: the terms that add up to the loss; 'ntp' stands for all 'ntp/TASK'.
+      The other terms of `sums` are logged only. A stage with 'ntp' trains
+      understanding, one with 'flow' synthesis.
+    statistics: (model, batch) -> `Sums` that describe a batch, logged only.
+    carries: `sums` also takes `TrainState.memory`, and returns it changed
+      beside the sums.
+  """
+
+  sums: Callable[..., Any]
+  terms: Collection[str]
+  statistics: Callable[..., Sums] = packed_statistics
+  carries: bool = False
+
+
 OBJECTIVES: dict[str, Objective] = {}
 
 
 def register_objective(
-  stage: str, sums: Callable[..., Sums], terms: Collection[str]
+  stage: str,
+  sums: Callable[..., Any],
+  terms: Collection[str],
+  *,
+  statistics: Callable[..., Sums] = packed_statistics,
+  carries: bool = False,
 ) -> Objective:
   """Adds a stage, for `config.stage`.
 
   Args:
     stage: its name.
-    sums, terms: as `Objective` has them.
+    sums, terms, statistics, carries: as `Objective` has them.
 
   Raises:
     ValueError: the name is taken.
   """
   if stage in OBJECTIVES:
     raise ValueError(f'Stage {stage!r} is registered already.')
-  OBJECTIVES[stage] = Objective(sums, terms)
+  OBJECTIVES[stage] = Objective(sums, terms, statistics, carries)
   return OBJECTIVES[stage]
 
 

@@ -18,6 +18,7 @@ from etils.epath import Path
 from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.core.trees import flatten, unflatten
 from synermedgen_jax.input.streams import BatchIterator
+from synermedgen_jax.training.saver import optimizer_items
 from synermedgen_jax.training.train_state import TrainState
 
 
@@ -85,7 +86,7 @@ def _restore(
     step,
     params=abstract.params,
     ema=unflatten(abstract.ema),
-    optimizer={'opt_state': abstract.opt_state},
+    optimizer=optimizer_items(abstract),
     data=iterator,
   )
   flat = flatten(read['params'])
@@ -94,5 +95,6 @@ def _restore(
     trainable={name: flat[name] for name in abstract.trainable},
     frozen={name: flat[name] for name in abstract.frozen},
     opt_state=read['optimizer']['opt_state'],
+    memory=read['optimizer'].get('memory', {}),
     ema=flatten(read['ema']) if abstract.ema else {},
   )

@@ -18,7 +18,6 @@ from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.checkpoint.data_position import DataSave
 from synermedgen_jax.core.trees import unflatten
 from synermedgen_jax.input.streams import BatchIterator
-from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.training.train_state import TrainState
 
 # States with fewer bytes are copied on their devices, which have room for two.
@@ -45,7 +44,7 @@ class Saver:
     step: int,
     state: TrainState,
     iterator: BatchIterator,
-    model: BagelConfig,
+    model: Any,
     metrics: Mapping[str, float],
   ) -> None:
     """Starts to save a checkpoint; returns before it is complete.
@@ -100,11 +99,17 @@ class Saver:
       step,
       params=state.params,
       ema=unflatten(state.ema),
-      optimizer={'opt_state': state.opt_state},
+      optimizer=optimizer_items(state),
       data=place,
       model=model,
       metrics=metrics,
     )
+
+
+def optimizer_items(state: TrainState) -> dict[str, Any]:
+  """What a checkpoint keeps beside parameters: optimiser state and memory."""
+  memory = {'memory': state.memory} if state.memory else {}
+  return {'opt_state': state.opt_state, **memory}
 
 
 @jax.jit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import flax.struct
@@ -16,12 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from synermedgen_jax.core.sharding import LOGICAL_RULES, param_shardings
 from synermedgen_jax.core.trees import Flat, flatten, unflatten
-from synermedgen_jax.models.bagel import (
-  Bagel,
-  BagelConfig,
-  abstract_params,
-  init_params,
-)
+from synermedgen_jax.models.compute import Compute
 
 
 @flax.struct.dataclass
@@ -34,6 +29,8 @@ class TrainState:
     frozen: the others, in the compute dtype, without optimiser state.
     opt_state: state of the optimiser.
     ema: exponential moving average of `trainable`; empty if the run has none.
+    memory: arrays that the objective carries from step to step, such as a pool
+      of images; empty if it carries none.
   """
 
   step: jax.Array
@@ -41,6 +38,7 @@ class TrainState:
   frozen: Flat
   opt_state: Any
   ema: Flat
+  memory: Flat = flax.struct.field(default_factory=dict)
 
   @property
   def params(self):
@@ -48,8 +46,29 @@ class TrainState:
     return unflatten({**self.trainable, **self.frozen})
 
 
+class Model(Protocol):
+  """What the loop trains: a `Bagel`, or a system of `baselines`.
+
+  Attributes:
+    config: its shape, a dataclass.
+    compute: how it is computed.
+  """
+
+  config: Any
+  compute: Compute
+
+  def initial_params(self, key: jax.Array) -> Any:
+    """Random float32 parameters, boxed with the names of their axes."""
+
+  def abstract_params(self) -> Any:
+    """Shapes of `initial_params`."""
+
+  def initial_memory(self) -> Flat:
+    """`TrainState.memory` before the first step."""
+
+
 def create_state(
-  model: Bagel,
+  model: Model,
   scales: Mapping[str, float],
   tx: optax.GradientTransformation,
   mesh: Mesh,
@@ -76,11 +95,11 @@ def create_state(
   with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
     if initial is None:
       init = jax.jit(
-        lambda key: create(init_params(model.config, key)),
+        lambda key: create(model.initial_params(key)),
         out_shardings=shardings,
       )
       return init(jax.random.key(seed)), shardings
-    by_name = _param_shardings(model.config, mesh)
+    by_name = _param_shardings(model, mesh)
     placed = unflatten(
       {n: _place(x, by_name[n]) for n, x in flatten(initial).items()}
     )
@@ -93,13 +112,13 @@ def _place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
   return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
 
-def _param_shardings(model: BagelConfig, mesh: Mesh) -> dict[str, Any]:
+def _param_shardings(model: Model, mesh: Mesh) -> dict[str, Any]:
   """Sharding of every parameter."""
-  return flatten(param_shardings(abstract_params(model), mesh))
+  return flatten(param_shardings(model.abstract_params(), mesh))
 
 
 def abstract_state(
-  model: Bagel,
+  model: Model,
   scales: Mapping[str, float],
   tx: optax.GradientTransformation,
   mesh: Mesh,
@@ -107,11 +126,11 @@ def abstract_state(
   ema: bool,
 ) -> TrainState:
   """Shapes, dtypes and shardings of a state."""
-  by_name = _param_shardings(model.config, mesh)
+  by_name = _param_shardings(model, mesh)
   replicated = NamedSharding(mesh, PartitionSpec())
   shapes = jax.eval_shape(
     functools.partial(_state_of, model, scales, tx, ema),
-    abstract_params(model.config),
+    model.abstract_params(),
   )
   return jax.tree_util.tree_map_with_path(
     # Moments and averages are sharded like their parameter.
@@ -124,7 +143,7 @@ def abstract_state(
   )
 
 
-def _state_of(model: Bagel, scales, tx, ema: bool, params) -> TrainState:
+def _state_of(model: Model, scales, tx, ema: bool, params) -> TrainState:
   """The state that training starts from, with these parameters."""
   dtype = model.compute.dtype
   flat = flatten(nn.unbox(params))
@@ -139,4 +158,5 @@ def _state_of(model: Bagel, scales, tx, ema: bool, params) -> TrainState:
     opt_state=tx.init(trainable),
     # A copy: the step donates its buffers one by one.
     ema=jax.tree.map(jnp.copy, trainable) if ema else {},
+    memory=model.initial_memory(),
   )

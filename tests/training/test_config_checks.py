@@ -130,7 +130,7 @@ BAD = {
   ),
   'image': (
     {'image': {'vit_size': (12, 12)}},
-    r'config\.image: Image side 12 is not a multiple of 8\.',
+    r'config\.image: vit_size \(12, 12\): 12 is not a positive multiple of 8\.',
   ),
   'rows': ({'rows': 0}, r'config\.rows 0: must be at least 1\.'),
   'log_every': ({'log_every': 0}, r'config\.log_every 0: must be .*'),
