@@ -111,6 +111,23 @@ def load_model(
   return model_from_json(read['model']), params
 
 
+def load_params(directory: str | Path, *, use_ema: bool = True) -> Any:
+  """The newest parameters of a run, whatever its model.
+
+  Args:
+    directory: the `checkpoints` directory of a run.
+    use_ema: use the averaged parameters if the run kept them.
+
+  Raises:
+    CheckpointError, OutOfReach: as of `load_model`.
+  """
+  read = _load(
+    directory, 'newest', ('params', 'ema') if use_ema else ('params',)
+  )
+  params = read['params']
+  return _overlay(params, read['ema']) if read.get('ema') else params
+
+
 def _load(
   directory: str | Path, which: str, items: Sequence[str]
 ) -> Mapping[str, Any]:

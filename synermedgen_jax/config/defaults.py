@@ -7,6 +7,7 @@ from this table (`python -m synermedgen_jax.reporting.config_reference`).
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -201,14 +202,19 @@ KEYS = {
     ),
     Key('objective', {}, 'Weights of the losses; see the table below.'),
     Key('steps', 20_000, 'Length of the training.', 'steps'),
-    Key('optimizer', 'adamw', '`adamw` or `muon`.'),
+    Key('optimizer', 'adamw', '`adamw`, `muon` or `sgd`.'),
     Key(
       'learning_rate',
       2e-5,
       'Learning rate after the warm-up, before the multipliers of `trainable`.',
     ),
     Key('warmup', 2000, 'Steps of linear warm-up.', 'steps'),
-    Key('decay', 'constant', 'After the warm-up: `constant` or `cosine`.'),
+    Key(
+      'decay',
+      'constant',
+      'After the warm-up: `constant`, `cosine`, `poly`, or `linear` over the '
+      'second half of the steps.',
+    ),
     Key('b1', 0.9, "Decay of AdamW's first moment."),
     Key('b2', 0.95, "Decay of AdamW's second moment."),
     Key('eps', 1e-15, "AdamW's epsilon."),
@@ -272,16 +278,58 @@ KEYS = {
 }
 
 
+# Keys of a system of the arena (configs/baselines/*.py) beside `_SHARED`.
+SYSTEM_KEYS = (
+  Key('stage', '', 'System: a name of `baselines/registry.py`.'),
+  Key('model', 'published', 'Preset of its networks: `published` or `small`.'),
+  Key(
+    'scope',
+    'route',
+    'What one training serves: `route` (the one of `routes`), `pair` (both '
+    'directions of it, for systems that learn them together), or `all` routes, '
+    'with the modalities as further channels.',
+  ),
+  Key('size', (256, 256), 'Height and width of an image.', 'pixels'),
+  Key(
+    'modalities',
+    (),
+    'Modalities of the routes; empty for those that the store has.',
+  ),
+)
+_SHARED = (
+  *('modules', 'seed', 'compute.dtype', 'init_from', 'init_step', 'store'),
+  *('routes', 'route_weights', 'augment.mirror', 'augment.warp', 'rows'),
+  *('streams', 'reader_threads', 'mesh', 'trainable', 'steps', 'optimizer'),
+  *('learning_rate', 'warmup', 'decay', 'b1', 'b2', 'eps', 'weight_decay'),
+  *('clip', 'ema', 'max_bad_steps', 'log_every', 'val_every', 'val_batches'),
+  *('checkpoint_every', 'keep', 'keep_every', 'best'),
+  *('profile.start', 'profile.steps'),
+)
+
+
 def default_config() -> ConfigDict:
   """Every key at its default; configs/*.py set those of a stage."""
+  return _config_of([key for keys in KEYS.values() for key in keys])
+
+
+def system_config() -> ConfigDict:
+  """The keys of a system of the arena, without averages or warm-up."""
+  shared = [k for keys in KEYS.values() for k in keys if k.name in _SHARED]
+  config = _config_of([*SYSTEM_KEYS, *shared])
+  config.compute.dtype = 'float32'
+  config.update(rows=1, warmup=0, ema=0.0, eps=1e-8, clip=1e9)
+  config.trainable = (('.*', 1.0),)
+  return config
+
+
+def _config_of(keys: Iterable[Key]) -> ConfigDict:
   values: dict[str, Any] = {}
-  for keys in KEYS.values():
-    for key in keys:
-      *parents, name = key.name.split('.')
-      node = values
-      for parent in parents:
-        node = node.setdefault(parent, {})
-      node[name] = copy.deepcopy(key.default)
+  for key in keys:
+    *parents, name = key.name.split('.')
+    node = values
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[name] = copy.deepcopy(key.default)
   return ConfigDict(values)
 
 

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint import weights_folder
 from synermedgen_jax.config.errors import ConfigError, key_errors
+from synermedgen_jax.core.size import Size
 from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.presets import preset
@@ -32,6 +33,12 @@ def compute_of(config: Mapping[str, Any]) -> Compute:
     return Compute(**settings)
   except TypeError as error:
     raise ConfigError(f'config.compute: {error}') from None
+
+
+def image_size(config: Mapping[str, Any]) -> Size:
+  """Height and width of the images that a run synthesises."""
+  size = config['size'] if 'size' in config else config['image']['vae_size']
+  return tuple(size)
 
 
 def model_shape(config: ConfigDict) -> BagelConfig:

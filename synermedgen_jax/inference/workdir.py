@@ -20,6 +20,7 @@ from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.config.errors import ConfigError, key_errors
 from synermedgen_jax.config.model import (
   compute_of,
+  image_size,
   initial_params,
   model_shape,
 )
@@ -76,11 +77,12 @@ class RunRecord:
     try:
       record = json.loads(path.read_bytes())
       config = record['config']
-      config['image'] = _sizes(config['image'])
+      if 'image' in config:
+        config['image'] = _sizes(config['image'])
       routes = record.get('routes')
       return cls(
         config,
-        SliceSpec.from_json({**record, 'canvas': config['image']['vae_size']}),
+        SliceSpec.from_json({**record, 'canvas': image_size(config)}),
         None if routes is None else tuple(routes),
       )
     except (ValueError, KeyError, TypeError, AttributeError):

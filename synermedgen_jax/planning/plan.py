@@ -22,7 +22,7 @@ from synermedgen_jax.planning.rows import sample_rows_of
 from synermedgen_jax.planning.topologies import Topology
 from synermedgen_jax.training.build import batch_shapes, build
 from synermedgen_jax.training.flops import needed_shares, step_flops
-from synermedgen_jax.training.loop import Run, jit_steps
+from synermedgen_jax.training.loop import BagelRun, jit_steps
 
 # Assumed share of the peak FLOP rate, for step times.
 UTILISATION = 0.4
@@ -145,7 +145,7 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
   )
 
 
-def _compile(run: Run, batch: PackedBatch) -> jax.stages.Compiled:
+def _compile(run: BagelRun, batch: PackedBatch) -> jax.stages.Compiled:
   step, _ = jit_steps(run)
   with jax.set_mesh(run.mesh), nn.logical_axis_rules(LOGICAL_RULES):
     lowered = step.lower(run.state, batch)

@@ -25,7 +25,7 @@ from synermedgen_jax.tasks.example import Example
 from synermedgen_jax.tasks.pairs import Pool
 from synermedgen_jax.tasks.prompts import PROMPTS, Prompts
 from synermedgen_jax.tasks.registry import TASKS, task_names
-from synermedgen_jax.training.loop import Run
+from synermedgen_jax.training.loop import BagelRun
 
 _SLICES = 32
 
@@ -78,7 +78,7 @@ def sample_rows(
   return next(iter(dataset))
 
 
-def sample_rows_of(run: Run, *, rows: int) -> PackedBatch:
+def sample_rows_of(run: BagelRun, *, rows: int) -> PackedBatch:
   """Packs `rows` rows like those that a run trains on."""
   return sample_rows(
     run.config['tasks'],

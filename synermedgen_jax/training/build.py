@@ -10,15 +10,14 @@ frozen dataclasses and arguments.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 
-import flax.linen as nn
 import jax
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from synermedgen_jax.baselines.registry import SYSTEMS
 from synermedgen_jax.config.errors import ConfigError, key_errors, made_of
 from synermedgen_jax.config.model import (
   compute_of,
@@ -27,7 +26,6 @@ from synermedgen_jax.config.model import (
 )
 from synermedgen_jax.config.modules import import_modules
 from synermedgen_jax.config.tokenizer import choose_tokenizer
-from synermedgen_jax.core import trees
 from synermedgen_jax.core.batch import (
   Capacity,
   ImageGeometry,
@@ -51,7 +49,8 @@ from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.tasks.registry import task_names
-from synermedgen_jax.training import flops, loop, optim
+from synermedgen_jax.training import flops, loop
+from synermedgen_jax.training.build_system import build_system
 from synermedgen_jax.training.calibration import calibrate_latents
 from synermedgen_jax.training.config_checks import (
   check,
@@ -62,6 +61,7 @@ from synermedgen_jax.training.config_checks import (
   local_streams,
 )
 from synermedgen_jax.training.objectives import ObjectiveConfig
+from synermedgen_jax.training.settings import loop_config, optimiser
 from synermedgen_jax.training.train_state import (
   TrainState,
   abstract_state,
@@ -75,11 +75,11 @@ def build(
   devices: Sequence[jax.Device] | None = None,
   data: bool = True,
 ) -> loop.Run:
-  """Builds a stage, and refuses what cannot run before anything compiles.
+  """Builds a run, and refuses what cannot run before anything compiles.
 
   Args:
-    config: config of a stage, such as `configs.stage1.get_config()`; not
-      changed.
+    config: config of a stage, such as `configs.stage1.get_config()`, or of a
+      system of the arena; not changed.
     devices: devices of the mesh; None = all devices of this machine.
     data: open the store and read the first rows. False is for planning: it
       needs no store, no `init_from` and no tokenizer (the project's is used).
@@ -91,6 +91,8 @@ def build(
   config = config.copy_and_resolve_references()
   with key_errors('modules'):
     import_modules(config.modules)
+  if config.stage in SYSTEMS:
+    return build_system(config, devices)
   if data:
     check_start(config)
   shape = model_shape(config)
@@ -113,7 +115,7 @@ def build(
     ema_decay=config.ema,
     seed=config.seed,
   )
-  scales, tx = _optimiser(config, model)
+  scales, tx = optimiser(config, model)
   check_detached(step.objective, scales)
   state = abstract_state(model, scales, tx, mesh, ema=config.ema > 0)
   used = 0.0
@@ -121,7 +123,7 @@ def build(
     first = next(iter(rows))
     _check_best(config, model, step, state, first)
     used = _step_utilisation(config.rows, model, tx, step, state, first, mesh)
-  return loop.Run(
+  return loop.BagelRun(
     config=config.to_dict(),
     model=model,
     tokenizer=tokenizer,
@@ -135,14 +137,14 @@ def build(
     create=functools.partial(_first_state, config, model, scales, tx, mesh),
     complete=functools.partial(_complete, config.stage, model, rows, mesh),
     step=step,
-    loop=_loop_config(config, used),
+    loop=loop_config(config, used),
     store=store,
     data=rows,
     val=val,
   )
 
 
-def batch_shapes(run: loop.Run) -> PackedBatch:
+def batch_shapes(run: loop.BagelRun) -> PackedBatch:
   """A batch of the run as shapes, split over its mesh."""
   rows = batch_sharding(run.mesh)
   return jax.tree.map(
@@ -253,59 +255,6 @@ def _check_best(
     check_best_is_measured(
       config, {t for t in terms if not t.startswith(loop.OF_TRAINING)}
     )
-
-
-def _loop_config(
-  config: ConfigDict, step_utilisation: float
-) -> loop.LoopConfig:
-  return loop.LoopConfig(
-    steps=config.steps,
-    rate=_learning_rate(config),
-    log_every=config.log_every,
-    checkpoint_every=config.checkpoint_every,
-    val_every=config.val_every,
-    keep=config.keep,
-    keep_every=config.keep_every,
-    best=config.best,
-    max_bad_steps=config.max_bad_steps,
-    profile_start=config.profile.start,
-    profile_steps=config.profile.steps,
-    step_utilisation=step_utilisation,
-  )
-
-
-def _optimiser(
-  config: ConfigDict, model: Bagel
-) -> tuple[dict[str, float], optax.GradientTransformation]:
-  """The learning-rate multiplier of every parameter, and the optimiser."""
-  names = trees.flatten(nn.unbox(model.abstract_params())).keys()
-  rate = _learning_rate(config)
-  try:
-    scales = optim.multipliers(names, tuple(map(tuple, config.trainable)))
-    return scales, optim.optimizer(
-      rate,
-      scales,
-      name=config.optimizer,
-      b1=config.b1,
-      b2=config.b2,
-      eps=config.eps,
-      weight_decay=config.weight_decay,
-      clip=config.clip,
-    )
-  except re.error as error:
-    raise ConfigError(f'config.trainable: {error}.') from None
-  except ValueError as error:
-    raise ConfigError(str(error)) from None
-
-
-def _learning_rate(config: ConfigDict) -> optax.Schedule:
-  """The learning rate by step."""
-  try:
-    return optim.schedule(
-      config.learning_rate, config.warmup, config.steps, config.decay
-    )
-  except ValueError as error:
-    raise ConfigError(str(error)) from None
 
 
 def _first_state(

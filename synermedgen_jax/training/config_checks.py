@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from synermedgen_jax.baselines.registry import SYSTEMS
 from synermedgen_jax.config.errors import ConfigError, key_errors
 from synermedgen_jax.config.sampling import SamplingConfig
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Route
 from synermedgen_jax.core.sharding import batch_sharding, rows_here
 from synermedgen_jax.input.streams import streams_of
 from synermedgen_jax.input.tokenizer import Tokenizer
@@ -106,6 +108,7 @@ def check(
       f'config.stage {config.stage!r}: expected one of {", ".join(OBJECTIVES)}.'
     )
   _check_ranges(config)
+  _check_tasks(config)
   _check_names(config)
   _check_route_weights(config)
   _check_checkpoints(config)
@@ -132,8 +135,45 @@ def check(
     )
 
 
+def check_system(config: ConfigDict, routes: Sequence[Route]) -> None:
+  """Refuses contradictions of the config of a system of the arena.
+
+  Args:
+    config: with rows and streams resolved.
+    routes: the routes that it trains.
+
+  Raises:
+    ConfigError: one line naming the key.
+  """
+  system = SYSTEMS[config.stage]
+  scopes = ('pair',) if system.pair else ('route', 'all')
+  if config.scope not in scopes:
+    raise ConfigError(
+      f'config.scope {config.scope!r}: {config.stage} is trained per '
+      f'{" or ".join(scopes)}.'
+    )
+  if config.scope == 'route' and len(routes) != 1:
+    raise ConfigError(
+      f"config.routes: config.scope 'route' needs the name of one route, got "
+      f'{len(routes)}.'
+    )
+  if config.scope == 'pair' and (
+    len(routes) != 2 or routes[0] != routes[1].reverse
+  ):
+    raise ConfigError(
+      f"config.routes: config.scope 'pair' needs the two directions of a pair, "
+      f'got {", ".join(r.name for r in routes) or "none"}.'
+    )
+  _check_ranges(config)
+  _check_names(config)
+  _check_route_weights(config)
+  _check_checkpoints(config)
+
+
 def _check_ranges(config: ConfigDict) -> None:
   for key, least in _AT_LEAST.items():
+    if not _has(config, key):
+      continue
     value = _value(config, key)
     if value < least:
       raise ConfigError(f'config.{key} {value}: must be at least {least}.')
@@ -143,7 +183,7 @@ def _check_ranges(config: ConfigDict) -> None:
     )
   if not config.clip > 0:
     raise ConfigError(f'config.clip {config.clip}: must be above 0.')
-  for key in _SHARES:
+  for key in filter(functools.partial(_has, config), _SHARES):
     value = _value(config, key)
     if not 0 <= value <= 1:
       raise ConfigError(f'config.{key} {value}: must be from 0 to 1.')
@@ -152,6 +192,9 @@ def _check_ranges(config: ConfigDict) -> None:
       f'config.val_batches {config.val_batches}: must be at least 1, or set '
       'config.val_every=0.'
     )
+
+
+def _check_tasks(config: ConfigDict) -> None:
   if any(share < 0 for share in config.tasks.values()):
     raise ConfigError('config.tasks: a share is below 0.')
   if not any(share > 0 for share in config.tasks.values()):
@@ -167,6 +210,8 @@ def _check_names(config: ConfigDict) -> None:
     ('compute.remat', REMAT_POLICIES),
     ('compute.attention', IMPLEMENTATIONS),
   ):
+    if not _has(config, key):
+      continue
     value = _value(config, key)
     given = {value} - {''} if isinstance(value, str) else set(value)
     unknown = sorted(given - set(known))
@@ -269,6 +314,12 @@ def local_streams(config: ConfigDict, mesh: Mesh) -> list[int]:
     return streams_of(
       rows_here(batch_sharding(mesh), config.rows), config.rows, config.streams
     )
+
+
+def _has(config: ConfigDict, key: str) -> bool:
+  """Whether the config has a key; a system has no keys of texts and tokens."""
+  first, _, rest = key.partition('.')
+  return first in config and (not rest or rest in config[first])
 
 
 def _value(config: ConfigDict, key: str):

@@ -7,15 +7,40 @@ from clu.parameter_overview import count_parameters
 from synermedgen_jax.checkpoint.weights_folder import holds_weights
 from synermedgen_jax.core.size import size_text
 from synermedgen_jax.models.interval_attention import preferred
-from synermedgen_jax.training.loop import Run
+from synermedgen_jax.training.loop import BagelRun, Run
 
 
 def introduce(run: Run) -> str:
   """Returns the summary; one line each for model, weights, tokenizer, ..."""
-  config, devices = run.config, run.mesh.devices.flat
+  devices = run.mesh.devices.flat
   trained = count_parameters(run.state.trainable)
   frozen = count_parameters(run.state.frozen)
-  lines = {
+  lines = _stage(run) if isinstance(run, BagelRun) else _system(run)
+  return '\n'.join(
+    [
+      f'Stage {run.config["stage"]} on {run.mesh.size} {devices[0].platform} '
+      f'device(s): {trained / 1e6:.2f} M parameters train, '
+      f'{frozen / 1e6:.2f} M are frozen.',
+      *(f'  {name:<10} {text}' for name, text in lines.items()),
+    ]
+  )
+
+
+def _system(run: Run) -> dict[str, str]:
+  config = run.config
+  return {
+    'system': f'{run.model.title}, preset {config["model"]}',
+    'data': config['store'],
+    'routes': f'{config["scope"]}: {", ".join(config["modalities"])}',
+    'recipe': _recipe(config),
+    'batch': f'{run.rows} pairs of {size_text(config["size"])} pixels',
+    'departures': '; '.join(run.model.departures) or 'none',
+  }
+
+
+def _stage(run: BagelRun) -> dict[str, str]:
+  config = run.config
+  return {
     'model': config['model'],
     'weights': _weights(config),
     'tokenizer': f'{_tokenizer(config)}, {run.tokenizer.vocab_size:,} tokens',
@@ -26,14 +51,6 @@ def introduce(run: Run) -> str:
     f'{size_text(run.geometry.vae_size)} (VAE) pixels',
     'attention': _attention(run),
   }
-  return '\n'.join(
-    [
-      f'Stage {config["stage"]} on {run.mesh.size} {devices[0].platform} '
-      f'device(s): {trained / 1e6:.2f} M parameters train, '
-      f'{frozen / 1e6:.2f} M are frozen.',
-      *(f'  {name:<10} {text}' for name, text in lines.items()),
-    ]
-  )
 
 
 def _weights(config) -> str:
@@ -59,11 +76,11 @@ def _recipe(config) -> str:
   )
 
 
-def _tokens(run: Run) -> int:
+def _tokens(run: BagelRun) -> int:
   return run.capacity.und + run.capacity.gen
 
 
-def _attention(run: Run) -> str:
+def _attention(run: BagelRun) -> str:
   """The implementation of each transformer that the stage runs."""
   compute = run.config['compute']
   platform = run.mesh.devices.flat[0].platform

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -18,7 +18,7 @@ from etils.epath import Path
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from synermedgen_jax.checkpoint import orbax_items as ckpt
-from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
+from synermedgen_jax.core.batch import Capacity, ImageGeometry
 from synermedgen_jax.core.sharding import (
   LOGICAL_RULES,
   batch_sharding,
@@ -27,7 +27,6 @@ from synermedgen_jax.core.sharding import (
 from synermedgen_jax.core.trees import unflatten
 from synermedgen_jax.input.streams import BatchIterator, TrainData
 from synermedgen_jax.input.tokenizer import Tokenizer
-from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.training import provenance, resuming
 from synermedgen_jax.training.metrics_log import Meter, Terms
@@ -41,7 +40,9 @@ from synermedgen_jax.training.parameter_table import write_parameter_table
 from synermedgen_jax.training.preemption import Preempted
 from synermedgen_jax.training.record import ProfilerWindow, Record
 from synermedgen_jax.training.saver import Saver
-from synermedgen_jax.training.train_state import TrainState
+from synermedgen_jax.training.train_state import Model, TrainState
+
+T = TypeVar('T')
 
 # Prefixes of terms that a validation leaves out.
 OF_TRAINING = ('fill/', 'tokens/', 'images')
@@ -67,8 +68,8 @@ class StepConfig:
 
 
 def make_train_step(
-  model: Bagel, tx: optax.GradientTransformation, config: StepConfig
-) -> Callable[[TrainState, PackedBatch], tuple[TrainState, Terms]]:
+  model: Model, tx: optax.GradientTransformation, config: StepConfig
+) -> Callable[[TrainState, Any], tuple[TrainState, Terms]]:
   """The update: (state, batch) -> (state, its terms).
 
   Where the loss, a gradient or an update is not finite, the step changes
@@ -77,7 +78,7 @@ def make_train_step(
   """
   loss = _loss_function(model, config)
 
-  def step(state: TrainState, batch: PackedBatch):
+  def step(state: TrainState, batch):
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     grads, (sums, memory) = jax.grad(loss, has_aux=True)(
       state.trainable, state.frozen, state.memory, batch, key
@@ -122,11 +123,11 @@ def make_train_step(
   return step
 
 
-def make_eval_step(model: Bagel, config: StepConfig):
+def make_eval_step(model: Model, config: StepConfig):
   """The losses of a batch under fixed noise, no update."""
   loss = _loss_function(model, config)
 
-  def step(state: TrainState, batch: PackedBatch, index: jax.Array):
+  def step(state: TrainState, batch, index: jax.Array):
     key = jax.random.fold_in(jax.random.key(config.seed + 1), index)
     trainable = state.ema or state.trainable
     _, (sums, _) = loss(trainable, state.frozen, state.memory, batch, key)
@@ -135,7 +136,7 @@ def make_eval_step(model: Bagel, config: StepConfig):
   return step
 
 
-def _loss_function(model: Bagel, config: StepConfig):
+def _loss_function(model: Model, config: StepConfig):
   objective = OBJECTIVES[config.stage]
 
   def loss(trainable, frozen, memory, batch, key):
@@ -201,16 +202,13 @@ class LoopConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A stage, ready to train: its model, data, optimiser and settings.
+  """A model, ready to train: its data, optimiser and settings.
 
   `training.build.build` returns it for a config.
 
   Attributes:
     config: resolved config as plain values, as in `config.json`.
     model: the model, with its shape and compute settings.
-    tokenizer: text to token ids.
-    geometry: sizes that map slices to tokens.
-    capacity: numbers of tokens and images that fit in a row.
     rows: rows of a batch, over all devices.
     mesh: mesh of all devices.
     scales: learning-rate multiplier per parameter; 0 = frozen.
@@ -226,10 +224,7 @@ class Run:
   """
 
   config: Mapping[str, Any]
-  model: Bagel
-  tokenizer: Tokenizer
-  geometry: ImageGeometry
-  capacity: Capacity
+  model: Model
   rows: int
   mesh: Mesh
   scales: Mapping[str, float]
@@ -241,7 +236,22 @@ class Run:
   loop: LoopConfig
   store: SliceStore | None
   data: TrainData | None
-  val: Sequence[PackedBatch]
+  val: Sequence[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class BagelRun(Run):
+  """A stage of SynerMedGen.
+
+  Attributes:
+    tokenizer: text to token ids.
+    geometry: sizes that map slices to tokens.
+    capacity: numbers of tokens and images that fit in a row.
+  """
+
+  tokenizer: Tokenizer
+  geometry: ImageGeometry
+  capacity: Capacity
 
 
 def train(
@@ -365,7 +375,7 @@ def jit_steps(run: Run) -> tuple[Callable, Callable]:
   return train_step, eval_step
 
 
-def to_devices(batch: PackedBatch, sharding: NamedSharding) -> PackedBatch:
+def to_devices(batch: T, sharding: NamedSharding) -> T:
   """This process's rows as part of the global batch."""
   return jax.tree.map(lambda x: place_rows(np.asarray(x), sharding), batch)
 

@@ -75,7 +75,12 @@ def part_of(name: str) -> str:
 def schedule(
   learning_rate: float, warmup: int, steps: int, decay: str
 ) -> optax.Schedule:
-  """Linear warm-up, then `constant` or `cosine` down to zero."""
+  """Linear warm-up, then a decay by name.
+
+  `cosine` ends at zero. `linear` is constant for the first half of the steps
+  and then goes down to zero, as in pix2pix and CycleGAN. `poly` is nnU-Net's
+  (1 - step / steps)^0.9, without a warm-up.
+  """
   if decay == 'constant':
     return optax.join_schedules(
       [
@@ -88,8 +93,20 @@ def schedule(
     return optax.warmup_cosine_decay_schedule(
       0.0, learning_rate, warmup, max(steps, warmup + 1)
     )
+  if decay == 'linear':
+    return optax.join_schedules(
+      [
+        optax.linear_schedule(0.0, learning_rate, max(warmup, 1)),
+        optax.constant_schedule(learning_rate),
+        optax.linear_schedule(learning_rate, 0.0, max(steps - steps // 2, 1)),
+      ],
+      [warmup, max(steps // 2, warmup)],
+    )
+  if decay == 'poly':
+    return optax.polynomial_schedule(learning_rate, 0.0, 0.9, max(steps, 1))
   raise ValueError(
-    f'Unknown config.decay {decay!r}: expected constant or cosine.'
+    f'Unknown config.decay {decay!r}: expected constant, cosine, linear or '
+    'poly.'
   )
 
 
@@ -104,16 +121,18 @@ def optimizer(
   weight_decay: float,
   clip: float,
 ) -> optax.GradientTransformation:
-  """A global clip, AdamW or Muon, and a multiplier per parameter.
+  """A global clip, AdamW, Muon or SGD, and a multiplier per parameter.
 
   Args:
     rate: learning rate by step.
     scales: learning-rate multiplier per parameter; 0 = frozen.
     name: 'adamw', which BAGEL is trained with; or 'muon', which
       orthogonalises the updates of matrices and convolutions (their RMS
-      matched to AdamW's, arXiv 2502.16982) and leaves the rest to AdamW.
+      matched to AdamW's, arXiv 2502.16982) and leaves the rest to AdamW; or
+      'sgd', with Nesterov's momentum `b1`.
     b1, b2, eps: constants of AdamW.
-    weight_decay: applied to matrices only; with Muon, to its matrices.
+    weight_decay: applied to matrices only; with Muon, to its matrices; with
+      SGD, added to the gradient of all parameters, as in PyTorch.
     clip: largest global gradient norm.
 
   Raises:
@@ -141,9 +160,14 @@ def optimizer(
       },
       consistent_rms=0.2,
     )
+  elif name == 'sgd':
+    core = optax.chain(
+      optax.add_decayed_weights(weight_decay),
+      optax.sgd(rate, momentum=b1, nesterov=True),
+    )
   else:
     raise ValueError(
-      f'Unknown config.optimizer {name!r}: expected adamw or muon.'
+      f'Unknown config.optimizer {name!r}: expected adamw, muon or sgd.'
     )
 
   def scale(updates):

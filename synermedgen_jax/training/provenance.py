@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from etils.epath import Path
 
+from synermedgen_jax.config.model import image_size
 from synermedgen_jax.config.tokenizer import FOLDER
 from synermedgen_jax.input import vocab_files
 from synermedgen_jax.input.tokenizer import PROJECT
@@ -57,12 +58,12 @@ def keep(
   """
   if jax.process_index() > 0:
     return
-  name = config['tokenizer']
+  name = config.get('tokenizer', PROJECT)  # systems of the arena have none
   if name != PROJECT and not vocab_files.holds_tokenizer(workdir / FOLDER):
     with writing(workdir / FOLDER):
       vocab_files.copy(name, workdir / FOLDER)
   versions = {name: metadata.version(name) for name in PACKAGES}
-  slices = SliceSpec(tuple(config['image']['vae_size']))
+  slices = SliceSpec(image_size(config))
   if store:
     slices = dataclasses.replace(store.slices, canvas=slices.canvas)
   record = {
@@ -87,7 +88,7 @@ def trained_routes(
   None = not known: without a store or with BAGEL's files of edits, whose
   modalities are not declared, or if the run does not train synthesis.
   """
-  tasks = config['tasks']
+  tasks = config.get('tasks', {'synthesis': 1.0})
   if store is None or not tasks.get('synthesis') or tasks.get('editing'):
     return None
   held = {route.name for case in store.split('train') for route in case.routes}

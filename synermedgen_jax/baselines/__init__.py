@@ -1,0 +1,1 @@
+"""Published systems of image translation, trained on the same slices."""

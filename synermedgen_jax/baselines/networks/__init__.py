@@ -1,0 +1,1 @@
+"""Networks of the baselines: images (b, h, w, c) in [-1, 1] to images."""

@@ -1,0 +1,220 @@
+"""The regression U-Net, in nnU-Net's style.
+
+The 2-D networks of nnU-Net (MIC-DKFZ/dynamic-network-architectures,
+architectures/unet.py, PlainConvUNet and ResidualEncoderUNet) with one linear
+output channel, without deep supervision, as aehrc/nnsyn regresses images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from synermedgen_jax.baselines.networks.blocks import (
+  InstanceNorm,
+  conv,
+  conv_transpose,
+  require_sides,
+)
+
+_SLOPE = 0.01
+
+_leaky_relu = functools.partial(jax.nn.leaky_relu, negative_slope=_SLOPE)
+_GAIN = 2 / (1 + _SLOPE**2)
+_HE = nn.initializers.variance_scaling(_GAIN, 'fan_in', 'normal')
+# PyTorch takes the output channels of a transposed convolution for its fan-in.
+_HE_TRANSPOSED = nn.initializers.variance_scaling(_GAIN, 'fan_out', 'normal')
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetConfig:
+  """The shape of the U-Net.
+
+  Attributes:
+    stages: resolutions; nnU-Net halves the sides until 4 pixels are left, in 7
+      stages from 256 pixels, in 5 from 64.
+    width: channels of the first stage; each stage doubles them.
+    widest: channels never exceed this number.
+    residual: residual blocks in the encoder and one convolution a stage in the
+      decoder (nnU-Net's ResEnc-L), else two convolutions a stage in both.
+  """
+
+  stages: int = 7
+  width: int = 32
+  widest: int = 512
+  residual: bool = False
+
+  @property
+  def widths(self) -> tuple[int, ...]:
+    """Channels of each stage, from the finest."""
+    return tuple(
+      min(self.width * 2**stage, self.widest) for stage in range(self.stages)
+    )
+
+
+class ConvNorm(nn.Module):
+  """A convolution and an InstanceNorm with scale and shift."""
+
+  features: int
+  dtype: jnp.dtype
+  kernel: int = 3
+  stride: int = 1
+  bias: bool = True
+  scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+  @nn.compact
+  def __call__(self, x):
+    x = conv(
+      self.features,
+      self.kernel,
+      stride=self.stride,
+      bias=self.bias,
+      init=_HE,
+      dtype=self.dtype,
+      name='conv',
+    )(x)
+    return InstanceNorm(
+      affine=True, scale_init=self.scale_init, dtype=self.dtype, name='norm'
+    )(x)
+
+
+class Stage(nn.Module):
+  """Convolutions at one resolution, the first of them strided."""
+
+  features: int
+  convs: int
+  dtype: jnp.dtype
+  stride: int = 1
+
+  @nn.compact
+  def __call__(self, x):
+    for number in range(self.convs):
+      stride = self.stride if number == 0 else 1
+      x = ConvNorm(
+        self.features, self.dtype, stride=stride, name=f'conv_{number}'
+      )(x)
+      x = _leaky_relu(x)
+    return x
+
+
+class ResidualBlock(nn.Module):
+  """Two convolutions and a shortcut, as in ResNet-D.
+
+  The shortcut is pooled where the block is strided, and projected where the
+  number of channels changes. The block starts as its shortcut: the last norm's
+  scale is 0.
+  """
+
+  features: int
+  dtype: jnp.dtype
+  stride: int = 1
+
+  @nn.compact
+  def __call__(self, x):
+    y = ConvNorm(self.features, self.dtype, stride=self.stride, name='conv_0')(
+      x
+    )
+    y = ConvNorm(
+      self.features,
+      self.dtype,
+      scale_init=nn.initializers.zeros,
+      name='conv_1',
+    )(_leaky_relu(y))
+    if self.stride > 1:
+      window = (self.stride, self.stride)
+      x = nn.avg_pool(x, window, strides=window)
+    if x.shape[-1] != self.features:
+      x = ConvNorm(
+        self.features, self.dtype, kernel=1, bias=False, name='shortcut'
+      )(x)
+    return _leaky_relu(x + y)
+
+
+class ResidualStage(nn.Module):
+  """Residual blocks at one resolution, the first of them strided."""
+
+  features: int
+  depth: int
+  dtype: jnp.dtype
+  stride: int = 1
+
+  @nn.compact
+  def __call__(self, x):
+    for number in range(self.depth):
+      stride = self.stride if number == 0 else 1
+      x = ResidualBlock(
+        self.features, self.dtype, stride, name=f'block_{number}'
+      )(x)
+    return x
+
+
+def _depth(stage: int) -> int:
+  """Residual blocks of a stage of ResEnc-L."""
+  return (1, 3, 4)[stage] if stage < 3 else 6
+
+
+class UNet(nn.Module):
+  """Images and condition planes to images of one channel.
+
+  Attributes:
+    config: the shape of the network.
+    dtype: of the computation; parameters, norms and output are float32.
+  """
+
+  config: UNetConfig
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w 1']:
+    """Predicts images.
+
+    Args:
+      x: any number of channels.
+
+    Returns:
+      Images, not bounded.
+
+    Raises:
+      ValueError: if the strides do not divide the sides, or if the lowest
+        stage were one pixel, which InstanceNorm makes constant.
+    """
+    c = self.config
+    downsample = 2 ** (c.stages - 1)
+    require_sides(x, downsample, 2 * downsample)
+    skips = self._encoded(x)
+    x = skips.pop()
+    for stage in reversed(range(c.stages - 1)):
+      x = conv_transpose(
+        c.widths[stage],
+        2,
+        init=_HE_TRANSPOSED,
+        dtype=self.dtype,
+        name=f'upsample_{stage}',
+      )(x)
+      x = jnp.concatenate([x, skips.pop()], axis=-1)
+      convs = 1 if c.residual else 2
+      x = Stage(c.widths[stage], convs, self.dtype, name=f'up_{stage}')(x)
+    x = conv(1, 1, init=_HE, dtype=self.dtype, name='out')(x)
+    return x.astype(jnp.float32)
+
+  def _encoded(self, x):
+    """Features of every stage, from the finest."""
+    c = self.config
+    if c.residual:
+      x = Stage(c.width, 1, self.dtype, name='stem')(x)
+    features = []
+    for stage, width in enumerate(c.widths):
+      stride, name = 1 if stage == 0 else 2, f'down_{stage}'
+      if c.residual:
+        x = ResidualStage(width, _depth(stage), self.dtype, stride, name=name)(
+          x
+        )
+      else:
+        x = Stage(width, 2, self.dtype, stride, name=name)(x)
+      features.append(x)
+    return features

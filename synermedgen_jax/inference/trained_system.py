@@ -1,0 +1,178 @@
+"""Loads a trained system of the arena, with the interface of `Trained`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils.epath import Path
+from jaxtyping import Float
+
+from synermedgen_jax.baselines.registry import make_system
+from synermedgen_jax.baselines.system import System
+from synermedgen_jax.checkpoint import model as saved_model
+from synermedgen_jax.core.modalities import Route
+from synermedgen_jax.inference.workdir import RunRecord, WorkdirError
+from synermedgen_jax.input.pixels import from_pixels, to_pixels
+from synermedgen_jax.slices.framing import SliceSpec
+
+Slices = Float[np.ndarray, 'z h w']
+
+
+@dataclasses.dataclass(frozen=True)
+class SystemSampling:
+  """Settings of a system's synthesis, in the place of `SamplingConfig`."""
+
+  system: str
+
+
+@dataclasses.dataclass(frozen=True)
+class SystemSynthesiser:
+  """A system that synthesises slices in batches of equal shape.
+
+  Attributes:
+    system: networks and how they synthesise.
+    params: their parameters.
+    batch_size: slices per batch; results do not depend on it.
+  """
+
+  system: System
+  params: Any
+  batch_size: int = 16
+
+  @property
+  def sampling(self) -> SystemSampling:
+    return SystemSampling(self.system.title)
+
+  def synthesise(
+    self,
+    route: Route,
+    slices: Slices,
+    *,
+    seed: int = 0,
+    progress: Callable[[int], object] | None = None,
+  ) -> Slices:
+    """Synthesises slices of the route's target from slices of its source.
+
+    Args:
+      route: source -> target, one of the trained routes.
+      slices: slices in [-1, 1], of any height and width.
+      seed: random seed, if the system samples.
+      progress: called after each batch with its number of slices.
+
+    Returns:
+      Slices of the same shape, float32 in [-1, 1].
+    """
+    names = self.system.config.setting.modalities
+    ends = [names.index(m.value) for m in (route.source, route.target)]
+    key = jax.random.key(seed)
+
+    def run(images, indices):
+      keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
+      ids = (np.full(len(images), end, np.int32) for end in ends)
+      return _synthesise(self.system, self.params, images, *ids, keys)
+
+    return self._run(run, slices, progress)
+
+  def reconstruct(
+    self,
+    slices: Slices,
+    *,
+    progress: Callable[[int], object] | None = None,
+  ) -> Slices:
+    """Fits slices to the images of the system and back: its upper bound.
+
+    Arguments and result are those of `synthesise`.
+    """
+    return self._run(lambda images, _: images, slices, progress)
+
+  def _run(self, run, slices, progress) -> Slices:
+    slices = np.asarray(slices, np.float32)
+    size = self.system.config.setting.size
+    out = np.empty(slices.shape, np.float32)
+    for indices, count in self._batches(len(slices)):
+      images = np.stack([to_pixels(slices[i], size, 1) for i in indices])
+      made = np.asarray(run(images, indices), np.float32)[:count, ..., 0]
+      for index, image in zip(indices, made, strict=False):
+        out[index] = from_pixels(image, slices.shape[1:])
+      if progress:
+        progress(count)
+    return np.clip(out, -1.0, 1.0)
+
+  def _batches(self, total: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Indices of each batch, the last one repeated, and the distinct ones."""
+    size = min(self.batch_size, 1 << (total - 1).bit_length())
+    for start in range(0, total, size):
+      indices = np.arange(start, start + size)
+      yield np.minimum(indices, total - 1), min(size, total - start)
+
+
+@functools.partial(jax.jit, static_argnames=('system',))
+def _synthesise(system: System, params, source, source_ids, target_ids, keys):
+  return system.synthesise(params, source, source_ids, target_ids, keys)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedSystem:
+  """A trained system with everything that inference needs.
+
+  Attributes:
+    system: networks and how they synthesise.
+    params: parameters of the networks that synthesis uses.
+    config: config of the run, as plain values.
+    slices: canvas, plane, frame and windows of the training slices.
+    routes: names of the routes that it was trained on.
+  """
+
+  system: System
+  params: Any
+  config: Mapping[str, Any]
+  slices: SliceSpec
+  routes: tuple[str, ...] | None
+
+  @classmethod
+  def load(cls, workdir: str | Path) -> TrainedSystem:
+    """Loads the newest checkpoint of a workdir.
+
+    Raises:
+      WorkdirError: the workdir has no valid config.json.
+      CheckpointError: the workdir has no complete checkpoint.
+    """
+    workdir = Path(workdir)
+    record = RunRecord.load(workdir)
+    try:
+      system = make_system(record.config)
+    except (KeyError, TypeError, ValueError) as error:
+      raise WorkdirError(f'{workdir}/config.json: {error}.') from None
+    params = saved_model.load_params(workdir / 'checkpoints')
+    params = {name: params[name] for name in system.used}
+    return cls(
+      system,
+      jax.tree.map(jax.numpy.asarray, params),
+      record.config,
+      record.slices,
+      record.routes,
+    )
+
+  def synthesiser(
+    self, sampling: Any = None, *, batch_size: int = 16
+  ) -> SystemSynthesiser:
+    """A `SystemSynthesiser` with these networks; `sampling` has no effect."""
+    del sampling
+    return SystemSynthesiser(self.system, self.params, batch_size)
+
+
+def is_system(workdir: str | Path) -> bool:
+  """Whether a workdir is that of a system of the arena."""
+  path = Path(workdir) / 'config.json'
+  if not path.is_file():
+    return False
+  try:
+    return 'scope' in json.loads(path.read_bytes())['config']
+  except (ValueError, KeyError, TypeError):
+    return False  # `RunRecord.load` says what is wrong
