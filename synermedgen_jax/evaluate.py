@@ -39,15 +39,15 @@ from synermedgen_jax.config.command_line import (
   run_command,
 )
 from synermedgen_jax.config.modules import check_imported, import_modules
-from synermedgen_jax.core import files
-from synermedgen_jax.evaluation import metrics, routes, subjects, understanding
+from synermedgen_jax.evaluation import routes, understanding
 from synermedgen_jax.evaluation.measure import (
   MeasureError,
-  Measurements,
   MeasureSettings,
   measure,
 )
+from synermedgen_jax.evaluation.results import Measurements, write_results
 from synermedgen_jax.inference.sampling_flags import define_sampling_flags
+from synermedgen_jax.inference.trained_system import load_system
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.slices.splits import SPLITS
 from synermedgen_jax.slices.store import Case, SliceStore
@@ -125,7 +125,7 @@ def _with_sampling(
   settings: MeasureSettings, trained: Trained
 ) -> MeasureSettings:
   """Adds the sampling of the run, with the overrides of the flags."""
-  if not trained.config['sampling']:
+  if not trained.config.get('sampling'):
     return settings
   return dataclasses.replace(settings, sampling=_SAMPLING(trained.sampling))
 
@@ -154,65 +154,35 @@ def _write(
   cases: tuple[Case, ...],
   measured: Measurements,
 ) -> None:
-  """Writes WORKDIR/evaluation, metrics.json last, and prints the tables."""
-  out = workdir / 'evaluation'
-  result = {
+  """Writes WORKDIR/evaluation and prints the tables."""
+  settings = {
     'split': _SPLIT.value,
-    'store': store.path,
-    'subjects': sorted({c.id for c in cases}),
-    'definition': {},
+    'slices': _SLICES.value,
+    'questions': _QUESTIONS.value,
+    'seed': _SEED.value,
+    'neighbours': trained.config.get('neighbours', 3),
   }
-  by_subject = {
-    'version': subjects.VERSION,
-    'settings': {
-      'split': _SPLIT.value,
-      'slices': _SLICES.value,
-      'questions': _QUESTIONS.value,
-      'seed': _SEED.value,
-      'neighbours': trained.config['neighbours'],
-      'store': store.fingerprint,
-    },
-    'subjects': {case.person: case.dataset for case in cases},
-  }
+  result = write_results(workdir, store, cases, measured, settings)
   if answered := measured.understanding:
-    result |= answered.scores
-    result['definition']['understanding'] = understanding.definitions(
-      answered.scores['understanding']
-    )
-    by_subject['understanding'] = answered.by_subject
-    files.write_npz(out / 'understanding.npz', {'images': answered.images})
-    files.write_json(out / 'understanding.json', answered.pictured)
     print('\n' + understanding.understanding_table(answered.scores))
   if synthesised := measured.synthesis:
-    result |= synthesised.scores
-    result['sampling'] = synthesised.sampling
-    result['slices'] = _SLICES.value or 'all usable'
-    result['definition']['synthesis'] = metrics.definitions()
-    if synthesised.synthrad2023:
-      result['synthrad2023'] = synthesised.synthrad2023
-      result['definition']['synthrad2023'] = metrics.SYNTHRAD2023
-    by_subject['synthesis'] = synthesised.by_subject
-    by_subject['sampling'] = synthesised.sampling
-    for route, arrays in synthesised.panels.items():
-      files.write_npz(out / 'panels' / f'{route}.npz', arrays)
     print('\n' + routes.route_table(result))
     for route, score in synthesised.synthrad2023.items():
       print(
         f'{route} by SynthRAD2023: MAE {score["mae"]:.1f} HU, PSNR '
         f'{score["psnr"]:.2f} dB, SSIM {score["ssim"]:.4f}'
       )
-  files.write_json(workdir / subjects.FILE, by_subject)
-  files.write_json(out / 'metrics.json', result)
-  print(f'\nMetrics: {out / "metrics.json"}')
+  print(f'\nMetrics: {workdir / "evaluation" / "metrics.json"}')
 
 
 def main() -> None:
   config = _CONFIG.value
   import_modules((*_MODULES.value, *(config.modules if config else ())))
   settings = _settings()
-  trained = (
-    Trained.from_config(config) if config else Trained.load(_WORKDIR.value)
-  )
+  if config:
+    trained = Trained.from_config(config)
+  else:
+    trained = load_system(_WORKDIR.value) or Trained.load(_WORKDIR.value)
   check_imported(trained.config.get('modules', ()), _WORKDIR.value)
   settings = _with_sampling(settings, trained)
   store, cases = _held_out(trained)

@@ -21,12 +21,21 @@ import pytest
 from doc_commands import Command
 from doc_pages import ROOT
 
-from synermedgen_jax.config.defaults import default_config
+from synermedgen_jax.baselines.registry import SYSTEMS
+from synermedgen_jax.baselines.system import Setting
+from synermedgen_jax.config.defaults import default_config, system_config
+from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.presets import PRESETS
 from synermedgen_jax.reporting import config_reference
 from synermedgen_jax.training.config_checks import check_start
 from synermedgen_jax.training.objectives import ObjectiveConfig
 
+SETTING = Setting(
+  (256, 256),
+  ('ct', 'mr'),
+  conditioned=False,
+  autoencoder=AutoencoderConfig(3, 128, (1, 2, 4, 4), 2, 16),
+)
 PAGES = doc_pages.pages()
 # Options of sbatch, gcloud, pip and absl in prose.
 OTHERS = {'signal', 'requeue', 'verbosity'}
@@ -100,7 +109,10 @@ def test_a_command_names_a_script_and_its_options(command):
 @each([c for c in OF_MODULES if c.value('config')])
 def test_a_config_exists_and_has_the_keys(command):
   config = doc_commands.config_of(command)
-  if config is not None:
+  if config is not None and config.stage in SYSTEMS:
+    # `preset` refuses an unknown model.
+    SYSTEMS[config.stage].preset(config.model, SETTING)
+  elif config is not None:
     assert config.model in (*PRESETS, 'init_from')
 
 
@@ -148,7 +160,7 @@ def leaves() -> set[str]:
   objective = {
     f'objective.{f.name}' for f in dataclasses.fields(ObjectiveConfig)
   }
-  return {*names(default_config()), *objective}
+  return {*names(default_config()), *names(system_config()), *objective}
 
 
 def known_keys() -> set[str]:

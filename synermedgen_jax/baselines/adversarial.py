@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -20,6 +22,37 @@ def logistic(logits: Float[Array, ...], real: bool) -> Float[Array, ...]:
 def least_squares(values: Float[Array, ...], real: bool) -> Float[Array, ...]:
   """Squared error from 1 (real) or 0 (fake), as of LSGAN (arXiv 1611.04076)."""
   return jnp.square(values - float(real))
+
+
+def softplus(logits: Float[Array, ...], real: bool) -> Float[Array, ...]:
+  """The non-saturating loss of DDGAN; equal to `logistic`."""
+  return jax.nn.softplus(-logits if real else logits)
+
+
+def penalty(
+  judge: Callable[[Array], Array],
+  real: Float[Array, 'b h w c'],
+  key: jax.Array,
+  *,
+  share: float = 0.1,
+) -> Float[Array, ' b']:
+  """The squared gradient of a critic at real images (R1, arXiv 1801.04406).
+
+  Args:
+    judge: images to a logit each.
+    real: the images.
+    key: decides, with probability `share`, whether the penalty applies; else it
+      is zero and costs nothing.
+    share: of the steps with a penalty.
+  """
+
+  def norms():
+    gradient = jax.grad(lambda image: judge(image).sum())(real)
+    return jnp.square(gradient).sum((1, 2, 3))
+
+  return jax.lax.cond(
+    jax.random.bernoulli(key, share), norms, lambda: jnp.zeros(len(real))
+  )
 
 
 def new_pool(size: int, shape: tuple[int, ...]) -> Flat:

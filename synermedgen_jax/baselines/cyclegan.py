@@ -84,8 +84,8 @@ class CycleGAN(System):
     return {
       'to_first': generator(keys[0], x)['params'],
       'to_second': generator(keys[1], x)['params'],
-      'critic_first': critic(keys[2], x, train=False)['params'],
-      'critic_second': critic(keys[3], x, train=False)['params'],
+      'critic_first': critic(keys[2], x)['params'],
+      'critic_second': critic(keys[3], x)['params'],
     }
 
   def initial_memory(self):
@@ -106,7 +106,7 @@ class CycleGAN(System):
     def judged(name, image, *, train_critic):
       critic = params[f'critic_{name}']
       critic = critic if train_critic else constant(critic)
-      return self._critic().apply({'params': critic}, image, train=True)
+      return self._critic().apply({'params': critic}, image)
 
     terms = dict.fromkeys(self.weights, 0.0)
     pools = {}

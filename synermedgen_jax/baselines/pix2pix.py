@@ -43,7 +43,8 @@ class Pix2Pix(System):
   weights: ClassVar = {'adversarial': 1.0, 'l1': 100.0, 'critic': 1.0}
   departures = (
     SIMULTANEOUS,
-    'test: no dropout; batch normalisation takes the statistics of each image',
+    'test: no dropout',
+    'batch normalisation takes the statistics of each image in any batch',
     "augmentation is the run's, not a crop of 286 pixels",
   )
 
@@ -72,9 +73,9 @@ class Pix2Pix(System):
       'generator': self._generator().init(
         keys[0], self.example(1 + planes), train=False
       )['params'],
-      'critic': self._critic().init(
-        keys[1], self.example(2 + planes), train=False
-      )['params'],
+      'critic': self._critic().init(keys[1], self.example(2 + planes))[
+        'params'
+      ],
     }
 
   def sums(self, params, batch, key):
@@ -85,7 +86,7 @@ class Pix2Pix(System):
 
     def judged(critic, image):
       x = jnp.concatenate([told, image], axis=-1)
-      return self._critic().apply({'params': critic}, x, train=True)
+      return self._critic().apply({'params': critic}, x)
 
     critic = params['critic']
     adversarial = logistic(judged(constant(critic), fake), real=True)

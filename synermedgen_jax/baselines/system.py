@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from synermedgen_jax.baselines.pair_data import PairBatch
 from synermedgen_jax.core.size import Size
 from synermedgen_jax.core.trees import Flat
+from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.compute import Compute
 
 Sums = dict[str, tuple[Array, Array]]  # term -> (sum, count)
@@ -34,11 +35,13 @@ class Setting:
     modalities: names of the modalities of its routes, sorted.
     conditioned: the networks are told source and target, because one network
       serves several routes.
+    autoencoder: shape of the frozen autoencoder, for systems in its latents.
   """
 
   size: Size
   modalities: tuple[str, ...]
   conditioned: bool
+  autoencoder: AutoencoderConfig | None = None
 
   @property
   def planes(self) -> int:
@@ -59,6 +62,7 @@ class System:
     weights: term of the loss -> weight.
     departures: differences from the published program, one line each.
     used: networks that synthesis needs.
+    frozen: networks that are not trained.
     carries: `sums` takes and returns `TrainState.memory`.
   """
 
@@ -71,6 +75,7 @@ class System:
   weights: ClassVar[Mapping[str, float]]
   departures: ClassVar[tuple[str, ...]] = ()
   used: ClassVar[tuple[str, ...]] = ('generator',)
+  frozen: ClassVar[tuple[str, ...]] = ()
   carries: ClassVar[bool] = False
 
   @classmethod
@@ -137,13 +142,30 @@ class System:
     target_ids: Int[Array, ' b'],
   ) -> Float[Array, 'b h w d']:
     """An image with the planes that tell source and target, if any."""
-    if not self.config.setting.conditioned:
+    condition = self.condition(source_ids, target_ids)
+    if condition is None:
       return image
-    count = len(self.config.setting.modalities)
-    hot = [jax.nn.one_hot(ids, count) for ids in (source_ids, target_ids)]
-    planes = jnp.concatenate(hot, axis=-1)[:, None, None]
+    planes = condition[:, None, None]
     shape = (*image.shape[:3], planes.shape[-1])
     return jnp.concatenate([image, jnp.broadcast_to(planes, shape)], axis=-1)
+
+  def condition(
+    self, source_ids: Int[Array, ' b'], target_ids: Int[Array, ' b']
+  ) -> Float[Array, 'b k'] | None:
+    """Source and target as two one-hot vectors; None = not conditioned.
+
+    For networks that begin with an instance normalisation, which removes
+    constant planes.
+    """
+    if not self.config.setting.conditioned:
+      return None
+    count = len(self.config.setting.modalities)
+    hot = [jax.nn.one_hot(ids, count) for ids in (source_ids, target_ids)]
+    return jnp.concatenate(hot, axis=-1)
+
+  def example_condition(self) -> Float[Array, '1 k'] | None:
+    """A condition, to initialise a network."""
+    return self.condition(*2 * [jnp.zeros(1, jnp.int32)])
 
   def example(self, channels: int = 1) -> Float[Array, '1 h w c']:
     """Zeros of the shape of an image, to initialise a network."""

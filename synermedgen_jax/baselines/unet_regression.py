@@ -54,12 +54,14 @@ class UNetRegression(System):
     return UNet(self.config.generator, self.dtype)
 
   def init_networks(self, keys):
-    x = self.example(1 + self.config.setting.planes)
-    return {'generator': self._generator().init(keys[0], x)['params']}
+    x = self.example(), self.example_condition()
+    return {'generator': self._generator().init(keys[0], *x)['params']}
 
   def _predict(self, params, source, source_ids, target_ids):
-    x = self.told(source, source_ids, target_ids)
-    return self._generator().apply({'params': params['generator']}, x)
+    condition = self.condition(source_ids, target_ids)
+    return self._generator().apply(
+      {'params': params['generator']}, source, condition
+    )
 
   def sums(self, params, batch, key):
     del key

@@ -111,11 +111,23 @@ def load_model(
   return model_from_json(read['model']), params
 
 
-def load_params(directory: str | Path, *, use_ema: bool = True) -> Any:
-  """The newest parameters of a run, whatever its model.
+def load_json(directory: str | Path, which: str = 'newest') -> dict[str, Any]:
+  """Shape of a checkpoint's model as JSON, whatever model it is.
+
+  Raises:
+    CheckpointError, OutOfReach: as of `load_model`.
+  """
+  return _load(directory, which, ())['model']
+
+
+def load_params(
+  directory: str | Path, *, which: str = 'newest', use_ema: bool = True
+) -> Any:
+  """The parameters of a checkpoint, whatever its model.
 
   Args:
     directory: the `checkpoints` directory of a run.
+    which: 'newest', 'best', or a step number.
     use_ema: use the averaged parameters if the run kept them.
 
   Raises:

@@ -295,6 +295,11 @@ SYSTEM_KEYS = (
     (),
     'Modalities of the routes; empty for those that the store has.',
   ),
+  Key(
+    'autoencoder',
+    {},
+    'Shape of the frozen autoencoder; read from `init_from`.',
+  ),
 )
 _SHARED = (
   *('modules', 'seed', 'compute.dtype', 'init_from', 'init_step', 'store'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,6 +87,21 @@ def initial_params(config: ConfigDict) -> Any:
       return weights_folder.load_weights(config.init_from)[1]
     folder, which = _init_from(config)
     return saved_model.load_model(folder, which=which)[1]
+
+
+def saved_config(config: ConfigDict) -> Mapping[str, Any]:
+  """The shape that `config.init_from` holds, of whatever model, as JSON."""
+  if weights_folder.holds_weights(config.init_from):
+    return dataclasses.asdict(weights_folder.load_shape(config.init_from))
+  return saved_model.load_json(*_init_from(config))
+
+
+def saved_params(config: ConfigDict) -> Any:
+  """The parameters that `config.init_from` holds, of whatever model, nested."""
+  if weights_folder.holds_weights(config.init_from):
+    return weights_folder.load_weights(config.init_from)[1]
+  folder, which = _init_from(config)
+  return saved_model.load_params(folder, which=which)
 
 
 def _init_from(config: ConfigDict) -> tuple[Path, str]:

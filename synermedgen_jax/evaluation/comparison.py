@@ -15,6 +15,8 @@ from synermedgen_jax.evaluation.lines import Line, comparison_lines
 from synermedgen_jax.evaluation.routes import BASELINES
 from synermedgen_jax.evaluation.subjects import FILE, Subjects, read_subjects
 
+_OF_MODELS = ('questions', 'seed', 'neighbours')  # settings of `evaluate` alone
+
 
 class ComparisonError(UserError):
   """The runs cannot be compared; one line that names them."""
@@ -168,17 +170,32 @@ def _sums_of_arms(
   for arm, by_seed in sums_of_arms.items():
     for seed, sums in by_seed.items():
       run = runs[arm][seed]
-      if run.settings != expected.settings or not _same(sums.counts, counts):
+      if _settings_differ(run, expected) or not _same(sums.counts, counts):
         raise ComparisonError(
           f'{run.path}: subjects, routes, slices, questions, seed or store '
           f'differ from {expected.path}; evaluate both with the same options.'
         )
-      if line.routes and run.sampling != expected.sampling:
+      if line.routes and _sampling_differs(run, expected):
         raise ComparisonError(
           f'{run.path}: sampled with {run.sampling}, but {expected.path} with '
           f'{expected.sampling}; evaluate both with the same options.'
         )
   return sums_of_arms
+
+
+def _settings_differ(a: Subjects, b: Subjects) -> bool:
+  """Whether settings differ; other systems lack those of a model."""
+  keys = {*a.settings, *b.settings}
+  for run in (a, b):
+    if 'synthesiser' in run.sampling:
+      keys -= {*_OF_MODELS} - run.settings.keys()
+  return any(a.settings.get(key) != b.settings.get(key) for key in keys)
+
+
+def _sampling_differs(a: Subjects, b: Subjects) -> bool:
+  """Whether two runs sampled differently; other systems have no sampling."""
+  others = 'synthesiser' in {*a.sampling, *b.sampling}
+  return not others and a.sampling != b.sampling
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:

@@ -12,22 +12,21 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from tqdm import tqdm
 
+from synermedgen_jax.baselines.registry import SYSTEMS
 from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Modality
-from synermedgen_jax.evaluation import (
-  protocol,
-  routes,
-  subjects,
-  understanding,
+from synermedgen_jax.evaluation import protocol, subjects, understanding
+from synermedgen_jax.evaluation.results import (
+  Answered,
+  Measurements,
+  Synthesised,
 )
 from synermedgen_jax.evaluation.synthesisers import SYNTHESISERS
 from synermedgen_jax.inference.answering import Answerer
@@ -95,53 +94,6 @@ class MeasureSettings:
       )
 
 
-@dataclasses.dataclass(frozen=True)
-class Answered:
-  """Results of the understanding tasks.
-
-  Attributes:
-    scores: result of `understanding.score`.
-    by_subject: task -> {chance, answers}, see `evaluation.subjects`.
-    pictured: the first few questions of each task with their predictions; the
-      value of `images` is a list of indices into `images`.
-    images: slices of the questions in `pictured`, in [-1, 1].
-  """
-
-  scores: Mapping[str, Any]
-  by_subject: Mapping[str, Any]
-  pictured: Sequence[Mapping[str, Any]]
-  images: Float[np.ndarray, 'n h w']
-
-
-@dataclasses.dataclass(frozen=True)
-class Synthesised:
-  """Results of synthesis.
-
-  Attributes:
-    scores: result of `routes.aggregate`.
-    by_subject: route -> subject -> scores, see `evaluation.subjects`.
-    sampling: timesteps and guidance as plain values, or {'synthesiser': name}.
-    panels: route -> arrays of a few slices of its first subject.
-    synthrad2023: route to CT -> SynthRAD2023's mae in HU, psnr in dB and ssim,
-      means over subjects, and the count of subjects; empty unless the settings
-      ask for it.
-  """
-
-  scores: Mapping[str, Any]
-  by_subject: Mapping[str, Any]
-  sampling: Mapping[str, Any]
-  panels: Mapping[str, Mapping[str, np.ndarray]]
-  synthrad2023: Mapping[str, Mapping[str, float]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Measurements:
-  """Results of `measure`; a part that was not measured is None."""
-
-  understanding: Answered | None
-  synthesis: Synthesised | None
-
-
 def measure(
   trained: Trained,
   store: SliceStore,
@@ -170,6 +122,8 @@ def measure(
     )
   items = []
   if 'synthesis' in parts:
+    if trained.config['stage'] in SYSTEMS and not settings.routes:
+      settings = dataclasses.replace(settings, routes=trained.routes)
     items = _route_pairs(store, cases, settings)
   answered = synthesised = None
   if 'understanding' in parts:
@@ -181,6 +135,8 @@ def measure(
 
 def _parts_of(stage: str) -> tuple[str, ...]:
   """The parts that a stage trains."""
+  if stage in SYSTEMS:
+    return ('synthesis',)
   terms = OBJECTIVES[stage].terms if stage in OBJECTIVES else ()
   parts = zip(('ntp', 'flow'), PARTS, strict=True)
   return tuple(part for term, part in parts if term in terms)
@@ -294,8 +250,6 @@ def _synthesise(
   if settings.synthesiser:
     model = SYNTHESISERS[settings.synthesiser](trained, store)
     sampling = {'synthesiser': settings.synthesiser}
-  scores, panels = [], {}
-  official = defaultdict(lambda: defaultdict(list))  # route, subject -> scores
   total = sum(len(item.indices) for item in items)
   with tqdm(total=total, desc='synthesise', unit='slice') as bar:
 
@@ -304,33 +258,8 @@ def _synthesise(
         route, source, seed=settings.seed, progress=bar.update
       )
 
-    for item, synthesis, rows in protocol.score_routes(
-      store, items, synthesise, own.reconstruct
-    ):
-      scores += rows
-      if settings.synthrad2023 and item.route.target is Modality.CT:
-        official[item.route.name][item.case.person].append(
-          protocol.synthrad2023_scores(item, synthesis)
-        )
-      if item.route.name not in panels:
-        panels[item.route.name] = protocol.panel(item, synthesis)
-  return Synthesised(
-    routes.aggregate(scores),
-    subjects.synthesis_by_subject(scores),
-    sampling,
-    panels,
-    {route: _mean_over_subjects(cases) for route, cases in official.items()},
-  )
-
-
-def _mean_over_subjects(
-  cases: Mapping[str, Sequence[Mapping[str, float]]],
-) -> dict[str, float]:
-  """Means over the cases of a subject, then over subjects; their count."""
-  means = {
-    name: float(
-      np.mean([np.mean([s[name] for s in scores]) for scores in cases.values()])
+    return Synthesised.gather(
+      protocol.score_routes(store, items, synthesise, own.reconstruct),
+      sampling,
+      synthrad2023=settings.synthrad2023,
     )
-    for name in ('mae', 'psnr', 'ssim')
-  }
-  return means | {'count': len(cases)}

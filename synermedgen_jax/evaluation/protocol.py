@@ -222,12 +222,16 @@ def panel(item: RouteCase, synthesis: Images, count: int = 3) -> dict:
   }
 
 
+# A pair, its synthesised slices in [-1, 1], and the scores of all methods.
+Scored = tuple[RouteCase, Images, list[RouteScore]]
+
+
 def score_routes(
   store: SliceStore,
   pairs: Iterable[RoutePair],
   synthesise: Callable[[Route, Images], Images],
   reconstruct: Callable[[Images], Images],
-) -> Iterator[tuple[RouteCase, Images, list[RouteScore]]]:
+) -> Iterator[Scored]:
   """Synthesises each pair and scores the model and the baselines on it.
 
   The volumes of one case are in memory at a time.
@@ -243,20 +247,41 @@ def score_routes(
   Yields:
     The pair, its synthesised slices, and the scores of all methods.
   """
-  means = MeanTargets(store)
-  for _, of_case in itertools.groupby(pairs, key=lambda pair: pair.case.id):
+  scored = score_outputs(
+    store, pairs, lambda item: synthesise(item.route, item.source)
+  )
+  for _, of_case in itertools.groupby(scored, key=lambda s: s[0].case.id):
     ceilings: dict[Modality, Images] = {}
-    for pair in of_case:
-      item = RouteCase.read(store, pair)
-      synthesis = synthesise(item.route, item.source)
+    for item, synthesis, rows in of_case:
       target = item.route.target
       if target not in ceilings:
         ceilings[target] = reconstruct(item.truth)
-      predictions = {
-        'model': synthesis,
-        'copy_source': item.source,
-        'mean_target': means.predict(item),
-        'ceiling': ceilings[target],
-      }
-      predictions = {k: v for k, v in predictions.items() if v is not None}
-      yield item, synthesis, list(score_case(item, predictions))
+      ceiling = score_case(item, {'ceiling': ceilings[target]})
+      yield item, synthesis, [*rows, *ceiling]
+
+
+def score_outputs(
+  store: SliceStore,
+  pairs: Iterable[RoutePair],
+  output: Callable[[RouteCase], Images],
+) -> Iterator[Scored]:
+  """Scores outputs and the baselines that need no model.
+
+  Args:
+    store, pairs: as in `score_routes`.
+    output: pair -> synthesised slices in [-1, 1].
+
+  Yields:
+    As `score_routes`, without `ceiling`.
+  """
+  means = MeanTargets(store)
+  for pair in pairs:
+    item = RouteCase.read(store, pair)
+    synthesis = output(item)
+    predictions = {
+      'model': synthesis,
+      'copy_source': item.source,
+      'mean_target': means.predict(item),
+    }
+    predictions = {k: v for k, v in predictions.items() if v is not None}
+    yield item, synthesis, list(score_case(item, predictions))

@@ -150,7 +150,7 @@ class TrainedSystem:
     except (KeyError, TypeError, ValueError) as error:
       raise WorkdirError(f'{workdir}/config.json: {error}.') from None
     params = saved_model.load_params(workdir / 'checkpoints')
-    params = {name: params[name] for name in system.used}
+    params = {name: params[name] for name in system.used if name in params}
     return cls(
       system,
       jax.tree.map(jax.numpy.asarray, params),
@@ -158,6 +158,18 @@ class TrainedSystem:
       record.slices,
       record.routes,
     )
+
+  @property
+  def title(self) -> str:
+    return self.system.title
+
+  @property
+  def paired(self) -> bool:
+    return self.system.paired
+
+  @property
+  def departures(self) -> tuple[str, ...]:
+    return self.system.departures
 
   def synthesiser(
     self, sampling: Any = None, *, batch_size: int = 16
@@ -167,9 +179,104 @@ class TrainedSystem:
     return SystemSynthesiser(self.system, self.params, batch_size)
 
 
-def is_system(workdir: str | Path) -> bool:
-  """Whether a workdir is that of a system of the arena."""
-  path = Path(workdir) / 'config.json'
+@dataclasses.dataclass(frozen=True)
+class TrainedPairs:
+  """A system that is trained on each pair of modalities: one run per pair.
+
+  Attributes:
+    runs: the runs; together they have the routes of the system.
+  """
+
+  runs: tuple[TrainedSystem, ...]
+
+  @classmethod
+  def load(cls, folder: str | Path) -> TrainedPairs:
+    """Loads every run below a folder; raises the errors of `TrainedSystem`."""
+    return cls(tuple(map(TrainedSystem.load, _workdirs(Path(folder)))))
+
+  @property
+  def config(self) -> Mapping[str, Any]:
+    """Config of the first run; the others differ in routes."""
+    return self.runs[0].config
+
+  @property
+  def slices(self) -> SliceSpec:
+    return self.runs[0].slices
+
+  @property
+  def title(self) -> str:
+    return self.runs[0].title
+
+  @property
+  def paired(self) -> bool:
+    return self.runs[0].paired
+
+  @property
+  def departures(self) -> tuple[str, ...]:
+    return self.runs[0].departures
+
+  @property
+  def routes(self) -> tuple[str, ...]:
+    return tuple(sorted(name for run in self.runs for name in run.routes))
+
+  def synthesiser(
+    self, sampling: Any = None, *, batch_size: int = 16
+  ) -> PairsSynthesiser:
+    """A synthesiser of the routes of all runs."""
+    return PairsSynthesiser(
+      {
+        name: run.synthesiser(sampling, batch_size=batch_size)
+        for run in self.runs
+        for name in run.routes
+      }
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class PairsSynthesiser:
+  """Synthesises each route with the run that was trained on it.
+
+  Attributes:
+    of_route: name of the route -> its synthesiser.
+  """
+
+  of_route: Mapping[str, SystemSynthesiser]
+
+  @property
+  def sampling(self) -> SystemSampling:
+    return next(iter(self.of_route.values())).sampling
+
+  def synthesise(self, route: Route, slices: Slices, **options) -> Slices:
+    """As `SystemSynthesiser.synthesise`."""
+    return self.of_route[route.name].synthesise(route, slices, **options)
+
+  def reconstruct(self, slices: Slices, **options) -> Slices:
+    """As `SystemSynthesiser.reconstruct`."""
+    first = next(iter(self.of_route.values()))
+    return first.reconstruct(slices, **options)
+
+
+def load_system(folder: str | Path) -> TrainedSystem | TrainedPairs | None:
+  """The system whose workdir, or folder of workdirs, this is; None if neither.
+
+  Raises:
+    WorkdirError, CheckpointError: as of `TrainedSystem.load`.
+  """
+  folder = Path(folder)
+  if _names_system(folder):
+    return TrainedSystem.load(folder)
+  return TrainedPairs.load(folder) if _workdirs(folder) else None
+
+
+def _workdirs(folder: Path) -> list[Path]:
+  """The workdirs of systems in a folder."""
+  if not folder.is_dir():
+    return []
+  return [path for path in sorted(folder.iterdir()) if _names_system(path)]
+
+
+def _names_system(workdir: Path) -> bool:
+  path = workdir / 'config.json'
   if not path.is_file():
     return False
   try:

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.evaluation.results import EXTERNAL
 from synermedgen_jax.reporting.pictures import (
   BLUE,
   GREEN,
@@ -35,6 +36,7 @@ STAGE_TITLES = {
   'gau': 'Stage I, understanding',
   'ucg': 'Stage II, synthesis',
   'joint': 'Joint training',
+  EXTERNAL: 'Outputs of another system',
 }
 _PARTS = {
   'l1': ('absolute error', BLUE),

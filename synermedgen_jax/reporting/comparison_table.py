@@ -182,9 +182,9 @@ def _definitions(comparison: Comparison, study: Study) -> Iterator[str]:
     yield f'**Published**: {study.published} "–": no figure.'
   asked = comparison.settings
   yield (
-    f'**Measured on** up to {asked.get("questions")} questions per task and '
+    f'**Measured on** up to {asked.get("questions", 0)} questions per task and '
     f'{asked.get("slices") or "all usable"} slices per case; random seed '
-    f'{asked.get("seed")} of question sampling and diffusion noise.'
+    f'{asked.get("seed", "none")} of question sampling and diffusion noise.'
   )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from synermedgen_jax.config.defaults import KEYS, Key
+from synermedgen_jax.config.defaults import KEYS, SYSTEM_KEYS, Key
 from synermedgen_jax.training.objectives import ObjectiveConfig
 
 PAGE = Path('docs/reference.md')
@@ -43,6 +43,10 @@ def tables() -> str:
   """Formats the config keys as Markdown, one table per section."""
   parts = [f'### {heading}\n\n{_table(keys)}' for heading, keys in KEYS.items()]
   parts.append(f'### Weights of the losses\n\n{_table(_objective_keys())}')
+  parts.append(
+    '### Systems of the arena\n\nConfigs in `configs/baselines` have these '
+    f'keys beside those above that apply to them.\n\n{_table(SYSTEM_KEYS)}'
+  )
   return '\n\n'.join(parts)
 
 

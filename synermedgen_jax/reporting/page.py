@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synermedgen_jax.core.modalities import ROUTES, ROUTES_BY_NAME
+from synermedgen_jax.evaluation.results import EXTERNAL
 from synermedgen_jax.evaluation.routes import BASELINES, added_metrics
 from synermedgen_jax.reporting.charts import stage_title
 from synermedgen_jax.reporting.markup import (
@@ -131,6 +132,8 @@ def _missing(
   evaluation: Evaluation | None,
 ) -> Iterator[Sequence[str]]:
   """Yields a note per missing part, with the command that computes it."""
+  if stages[-1].config['stage'] == EXTERNAL:
+    return
   yield from ((line,) for line in missing)
   for stage in stages:
     if not stage.rows:
@@ -283,6 +286,8 @@ def _understanding(
 def _training(
   stages: Sequence[Stage], pictures: Mapping[str, bytes]
 ) -> Iterator[Html]:
+  if stages[-1].config['stage'] == EXTERNAL:
+    return
   yield tag('h2', 'Training')
   rows = []
   for stage in stages:
@@ -313,7 +318,7 @@ def _settings(
     yield tag('h2', f'Definitions: {part}')
     yield facts(metrics_of_part)
   yield tag('h2', 'Settings')
-  names = ('sampling', 'split', 'slices', 'store', 'subjects')
+  names = ('sampling', 'outputs', 'split', 'slices', 'store', 'subjects')
   measured = {name: metrics[name] for name in names if name in metrics}
   if measured:
     yield tag('h3', 'Evaluation')

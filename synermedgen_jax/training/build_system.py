@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -14,9 +15,11 @@ from synermedgen_jax.baselines.pair_data import PairBatch, pair_dataset
 from synermedgen_jax.baselines.registry import SYSTEMS, make_system
 from synermedgen_jax.baselines.system import Sums, System
 from synermedgen_jax.config.errors import ConfigError, key_errors, made_of
+from synermedgen_jax.config.model import saved_config, saved_params
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Route
 from synermedgen_jax.core.sharding import BATCH_AXES, make_mesh
+from synermedgen_jax.core.trees import flatten, unflatten
 from synermedgen_jax.input.augment import Augment
 from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.slices.store import SliceStore
@@ -59,8 +62,13 @@ def build_system(
   routes = _routes(config, store)
   check_system(config, routes)
   config.modalities = config.modalities or _modalities(routes)
+  config.autoencoder = _autoencoder(config)
   with key_errors('model'):
     system = make_system(config)
+  config.trainable = (
+    *((f'{name}/.*', 0.0) for name in _frozen(system)),
+    *config.trainable,
+  )
   rows, val = _data(config, system, store, routes, mesh)
   scales, tx = optimiser(config, system)
   ema = config.ema > 0
@@ -73,7 +81,13 @@ def build_system(
     tx=tx,
     state=abstract_state(system, scales, tx, mesh, ema=ema),
     create=lambda: create_state(
-      system, scales, tx, mesh, seed=config.seed, ema=ema
+      system,
+      scales,
+      tx,
+      mesh,
+      seed=config.seed,
+      ema=ema,
+      initial=_initial_params(config, system),
     )[0],
     complete=lambda state: state,
     step=loop.StepConfig(
@@ -87,6 +101,43 @@ def build_system(
     data=rows,
     val=val,
   )
+
+
+def _autoencoder(config: ConfigDict) -> dict[str, Any]:
+  """The shape of the autoencoder in `config.init_from`; {} without one."""
+  if not config.init_from:
+    return {}
+  with key_errors('init_from'):
+    saved = saved_config(config)
+  return dict(saved.get('autoencoder', {}))
+
+
+def _frozen(system: System) -> list[str]:
+  return [name for name in system.frozen if name in system.abstract_params()]
+
+
+def _initial_params(config: ConfigDict, system: System) -> Any:
+  """Random parameters, and those of `config.init_from` by the same name.
+
+  None without `config.init_from`.
+
+  Raises:
+    ConfigError: it has no parameter of the system, or one of another shape.
+  """
+  if not config.init_from:
+    return None
+  with key_errors('init_from'):
+    known = flatten(saved_params(config))
+  random = flatten(system.initial_params(jax.random.key(config.seed)))
+  shared = sorted(known.keys() & random.keys())
+  other = [n for n in shared if known[n].shape != random[n].shape]
+  if not shared or other:
+    what = f'{other[0]} of another shape' if other else 'none of its parameters'
+    raise ConfigError(
+      f'config.init_from {config.init_from}: {config.stage} with the model '
+      f'{config.model!r} finds {what} in it.'
+    )
+  return unflatten(random | {name: known[name] for name in shared})
 
 
 def _routes(config: ConfigDict, store: SliceStore) -> list[Route]:

@@ -20,34 +20,17 @@ _EPSILON = 1e-5
 leaky_relu = functools.partial(jax.nn.leaky_relu, negative_slope=0.2)
 
 
-class BatchNorm(nn.Module):
-  """Batch normalisation without running statistics, with scale and shift.
-
-  In training, statistics are those of the batch. At test they are those of each
-  image: this is what the published programs do, which test a batch of one image
-  in training mode, and it does not depend on the batch size.
-
-  Attributes:
-    train: statistics of the batch, else of each image.
-    dtype: of the result; statistics are float32.
-  """
-
-  train: bool
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
-    around_one = nn.initializers.normal(0.02)
-    scale = self.param(
-      'scale', lambda *args: 1 + around_one(*args), (x.shape[-1],)
-    )
-    bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],))
-    axes = (0, 1, 2) if self.train else (1, 2)
-    return (_standardised(x, axes) * scale + bias).astype(self.dtype)
+def _around_one(key, shape, dtype=jnp.float32):
+  return 1 + nn.initializers.normal(0.02)(key, shape, dtype)
 
 
 class InstanceNorm(nn.Module):
   """Normalisation of each channel of each image.
+
+  It removes constant planes, and with them a condition that was concatenated
+  to the image. A condition therefore comes after it, as scale and shift
+  (conditional instance normalisation, arXiv 1610.07629), which start at one and
+  zero.
 
   Attributes:
     affine: learn a scale and a shift.
@@ -60,18 +43,47 @@ class InstanceNorm(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
-    y = _standardised(x, (1, 2))
+  def __call__(
+    self,
+    x: Float[Array, 'b h w c'],
+    condition: Float[Array, 'b k'] | None = None,
+  ) -> Float[Array, 'b h w c']:
+    y = _standardised(x)
     if self.affine:
       y *= self.param('scale', self.scale_init, (x.shape[-1],))
       y += self.param('bias', nn.initializers.zeros, (x.shape[-1],))
+    if condition is not None:
+      told = nn.Dense(
+        2 * x.shape[-1],
+        kernel_init=nn.initializers.zeros,
+        use_bias=False,
+        name='condition',
+      )(condition.astype(jnp.float32))
+      scale, shift = jnp.split(told[:, None, None], 2, axis=-1)
+      y = y * (1 + scale) + shift
     return y.astype(self.dtype)
 
 
-def _standardised(x, axes):
+def batch_norm(
+  *,
+  scale_init: nn.initializers.Initializer = _around_one,
+  dtype: jnp.dtype = jnp.float32,
+  name: str | None = None,
+) -> InstanceNorm:
+  """Batch normalisation of a batch of one image, with scale and shift.
+
+  The published programs train and test with one image per batch, in training
+  mode: statistics are those of the image. Larger batches here keep them.
+  """
+  return InstanceNorm(
+    affine=True, scale_init=scale_init, dtype=dtype, name=name
+  )
+
+
+def _standardised(x):
   x = x.astype(jnp.float32)
-  mean = x.mean(axes, keepdims=True)
-  variance = jnp.square(x - mean).mean(axes, keepdims=True)
+  mean = x.mean((1, 2), keepdims=True)
+  variance = jnp.square(x - mean).mean((1, 2), keepdims=True)
   return (x - mean) * jax.lax.rsqrt(variance + _EPSILON)
 
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from synermedgen_jax.baselines.networks.blocks import (
-  BatchNorm,
   InstanceNorm,
+  batch_norm,
   conv,
   leaky_relu,
   require_sides,
@@ -26,7 +26,8 @@ class PatchGAN(nn.Module):
   """Images to one logit per patch.
 
   Attributes:
-    norm: 'batch' (with scale and shift) or 'instance' (without).
+    norm: 'batch' (with scale and shift) or 'instance' (without); both take the
+      statistics of each image.
     channels: those of the first convolution.
     dtype: of the computation; parameters, norms and output are float32.
   """
@@ -36,14 +37,11 @@ class PatchGAN(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(
-    self, x: Float[Array, 'b h w c'], train: bool
-  ) -> Float[Array, 'b y x 1']:
+  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b y x 1']:
     """Judges patches.
 
     Args:
       x: images, with their condition as further channels if there is one.
-      train: BatchNorm takes statistics of the batch, else of each image.
 
     Returns:
       Logits; y = h / 8 - 2, x = w / 8 - 2. Neighbours are 8 pixels apart.
@@ -58,21 +56,21 @@ class PatchGAN(nn.Module):
         4,
         stride=stride,
         pad=1,
-        # BatchNorm has a shift of its own.
+        # Batch normalisation has a shift of its own.
         bias=number == 0 or self.norm == 'instance',
         dtype=self.dtype,
         name=f'conv_{number}',
       )(x)
       if number:
-        x = self._normalised(x, train, f'norm_{number}')
+        x = self._normalised(x, f'norm_{number}')
       x = leaky_relu(x)
     x = conv(1, 4, pad=1, dtype=self.dtype, name='out')(x)
     return x.astype(jnp.float32)
 
-  def _normalised(self, x, train, name):
+  def _normalised(self, x, name):
     match self.norm:
       case 'batch':
-        return BatchNorm(train, self.dtype, name=name)(x)
+        return batch_norm(dtype=self.dtype, name=name)(x)
       case 'instance':
         return InstanceNorm(dtype=self.dtype, name=name)(x)
     raise ValueError(f"norm is 'batch' or 'instance', not {self.norm!r}")

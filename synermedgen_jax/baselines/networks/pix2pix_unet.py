@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from synermedgen_jax.baselines.networks.blocks import (
-  BatchNorm,
+  batch_norm,
   conv,
   conv_transpose,
   leaky_relu,
@@ -73,8 +73,7 @@ class Pix2PixUNet(nn.Module):
 
     Args:
       x: any number of channels.
-      train: statistics of the batch and dropout, which takes the random key
-        'dropout'; else statistics of each image and no dropout.
+      train: dropout, which takes the random key 'dropout'.
 
     Returns:
       Images in [-1, 1].
@@ -84,13 +83,13 @@ class Pix2PixUNet(nn.Module):
     """
     c = self.config
     require_sides(x, 2**c.levels)
-    skips = self._encoded(x, train)
+    skips = self._encoded(x)
     x = skips.pop()
     for level in reversed(range(1, c.levels)):
       x = conv_transpose(
         c.widths[level - 1], 4, bias=False, dtype=self.dtype, name=f'up_{level}'
       )(jax.nn.relu(x))
-      x = BatchNorm(train, self.dtype, name=f'up_norm_{level}')(x)
+      x = batch_norm(dtype=self.dtype, name=f'up_norm_{level}')(x)
       if level in c.dropout_levels:
         x = nn.Dropout(0.5, deterministic=not train)(x)
       x = jnp.concatenate([skips.pop(), x], axis=-1)
@@ -99,7 +98,7 @@ class Pix2PixUNet(nn.Module):
     )
     return jnp.tanh(x.astype(jnp.float32))
 
-  def _encoded(self, x, train):
+  def _encoded(self, x):
     """Features of every level, from the finest, before their activation."""
     c = self.config
     features = []
@@ -115,6 +114,6 @@ class Pix2PixUNet(nn.Module):
         name=f'down_{level}',
       )(x)
       if 0 < level < c.levels - 1:
-        x = BatchNorm(train, self.dtype, name=f'down_norm_{level}')(x)
+        x = batch_norm(dtype=self.dtype, name=f'down_norm_{level}')(x)
       features.append(x)
     return features

@@ -68,7 +68,7 @@ class ConvNorm(nn.Module):
   scale_init: nn.initializers.Initializer = nn.initializers.ones
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x, condition=None):
     x = conv(
       self.features,
       self.kernel,
@@ -80,7 +80,7 @@ class ConvNorm(nn.Module):
     )(x)
     return InstanceNorm(
       affine=True, scale_init=self.scale_init, dtype=self.dtype, name='norm'
-    )(x)
+    )(x, condition)
 
 
 class Stage(nn.Module):
@@ -92,12 +92,12 @@ class Stage(nn.Module):
   stride: int = 1
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x, condition=None):
     for number in range(self.convs):
       stride = self.stride if number == 0 else 1
       x = ConvNorm(
         self.features, self.dtype, stride=stride, name=f'conv_{number}'
-      )(x)
+      )(x, condition)
       x = _leaky_relu(x)
     return x
 
@@ -159,7 +159,7 @@ def _depth(stage: int) -> int:
 
 
 class UNet(nn.Module):
-  """Images and condition planes to images of one channel.
+  """Images to images of one channel.
 
   Attributes:
     config: the shape of the network.
@@ -170,11 +170,16 @@ class UNet(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w 1']:
+  def __call__(
+    self,
+    x: Float[Array, 'b h w c'],
+    condition: Float[Array, 'b k'] | None = None,
+  ) -> Float[Array, 'b h w 1']:
     """Predicts images.
 
     Args:
       x: any number of channels.
+      condition: scales and shifts the norms of all plain stages.
 
     Returns:
       Images, not bounded.
@@ -186,7 +191,7 @@ class UNet(nn.Module):
     c = self.config
     downsample = 2 ** (c.stages - 1)
     require_sides(x, downsample, 2 * downsample)
-    skips = self._encoded(x)
+    skips = self._encoded(x, condition)
     x = skips.pop()
     for stage in reversed(range(c.stages - 1)):
       x = conv_transpose(
@@ -198,15 +203,17 @@ class UNet(nn.Module):
       )(x)
       x = jnp.concatenate([x, skips.pop()], axis=-1)
       convs = 1 if c.residual else 2
-      x = Stage(c.widths[stage], convs, self.dtype, name=f'up_{stage}')(x)
+      x = Stage(c.widths[stage], convs, self.dtype, name=f'up_{stage}')(
+        x, condition
+      )
     x = conv(1, 1, init=_HE, dtype=self.dtype, name='out')(x)
     return x.astype(jnp.float32)
 
-  def _encoded(self, x):
+  def _encoded(self, x, condition):
     """Features of every stage, from the finest."""
     c = self.config
     if c.residual:
-      x = Stage(c.width, 1, self.dtype, name='stem')(x)
+      x = Stage(c.width, 1, self.dtype, name='stem')(x, condition)
     features = []
     for stage, width in enumerate(c.widths):
       stride, name = 1 if stage == 0 else 2, f'down_{stage}'
@@ -215,6 +222,6 @@ class UNet(nn.Module):
           x
         )
       else:
-        x = Stage(width, 2, self.dtype, stride, name=name)(x)
+        x = Stage(width, 2, self.dtype, stride, name=name)(x, condition)
       features.append(x)
     return features

@@ -1,0 +1,227 @@
+"""Trains systems under one budget and ranks them on the same slices.
+
+  python -m synermedgen_jax.arena --store=runs/demo/store --run=runs/arena \\
+      --systems=synermedgen,unet,pix2pix,cyclegan --budget=images:24000
+
+Prints what every system will cost, then trains and evaluates one after the
+other. The same command resumes. The budget is a number of pairs of slices that
+a system is trained to translate, or a number of operations of training, which
+is shared by the two stages of SynerMedGen, and by the pairs of modalities of a
+system that is trained per pair.
+
+Workdirs are RUN/SEED/SYSTEM, as `compare` reads them. Writes:
+
+* RUN/arena.md, RUN/arena.json: the table of all systems, and one of all routes;
+* RUN/arena.html: the same slices for all systems, one row per route.
+"""
+
+import dataclasses
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from synermedgen_jax.config.command_line import (
+  UsageError,
+  local_path,
+  run_command,
+)
+from synermedgen_jax.core import files
+from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.evaluation.standings import standings
+from synermedgen_jax.evaluation.subjects import FILE, read_subjects
+from synermedgen_jax.inference.trained_system import load_system
+from synermedgen_jax.inference.workdir import Trained
+from synermedgen_jax.planning.arena import (
+  OURS,
+  ArenaError,
+  Budget,
+  Training,
+  known,
+  trainings,
+)
+from synermedgen_jax.reporting.arena_page import arena_page
+from synermedgen_jax.reporting.arena_table import Entry, costs, markdown, record
+from synermedgen_jax.slices.store import SliceStore
+
+_STORE = flags.DEFINE_string('store', None, 'Folder of the slice store.')
+_RUN = flags.DEFINE_string('run', None, 'Folder of the arena.')
+_SYSTEMS = flags.DEFINE_list(
+  'systems',
+  ['synermedgen', 'unet', 'pix2pix', 'cyclegan'],
+  'Systems to train, in this order.',
+)
+_BUDGET = flags.DEFINE_string(
+  'budget', 'images:24000', 'images:NUMBER or operations:NUMBER.'
+)
+_SEEDS = flags.DEFINE_integer(
+  'seeds',
+  1,
+  'Trainings of each system, with the seeds 0, 1, ...',
+  lower_bound=1,
+)
+_SLICES = flags.DEFINE_integer(
+  'slices', 6, 'Slices per case to evaluate; 0 = all usable.', lower_bound=0
+)
+_CONFIGS = flags.DEFINE_string(
+  'configs', 'configs/small', 'Folder with a config for each system.'
+)
+_SPLIT = flags.DEFINE_string('split', 'test', 'Split of the subjects.')
+_ANNOUNCE = flags.DEFINE_bool('announce', False, 'Print the costs and stop.')
+_RATE = 30e9  # operations per second that two CPU cores reach in training
+_TIMED = 16  # slices
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+  """A system with one seed: its folder and its trainings."""
+
+  system: str
+  folder: Path
+  trainings: Sequence[Training]
+
+  @property
+  def workdir(self) -> Path:
+    """What `evaluate` measures."""
+    last = self.trainings[-1].workdir
+    return last if self.system == OURS else self.folder
+
+
+def _candidates(store: SliceStore, run: Path) -> Iterator[Candidate]:
+  try:
+    budget = Budget.parse(_BUDGET.value)
+  except ValueError as error:
+    raise UsageError(f'--budget={error}') from None
+  for system in known(_SYSTEMS.value):
+    for seed in range(_SEEDS.value):
+      folder = run / str(seed) / system
+      yield Candidate(
+        system,
+        folder,
+        trainings(
+          system, store, folder, budget, seed=seed, configs=_CONFIGS.value
+        ),
+      )
+
+
+def _train(candidate: Candidate) -> None:
+  """Trains what is not finished, each run in a process of its own."""
+  for training in candidate.trainings:
+    if _steps_of(training.workdir) < training.steps:
+      _call('synermedgen_jax.main', training.flags)
+  if not (candidate.folder / FILE).is_file():
+    _call(
+      'synermedgen_jax.evaluate',
+      [
+        f'--workdir={candidate.workdir}',
+        '--parts=synthesis',
+        f'--slices={_SLICES.value}',
+        f'--split={_SPLIT.value}',
+        f'--store={_STORE.value}',
+      ],
+    )
+    if candidate.workdir != candidate.folder:
+      _link(candidate.workdir / 'evaluation', candidate.folder / 'evaluation')
+
+
+def _link(source: Path, target: Path) -> None:
+  """Shows the results of the last stage where `compare` reads them."""
+  target.unlink(missing_ok=True)
+  target.symlink_to(source.resolve(), target_is_directory=True)
+
+
+def _call(module: str, arguments: Sequence[str]) -> None:
+  print(f'\n$ python -m {module} {" ".join(arguments)}', flush=True)
+  done = subprocess.run([sys.executable, '-m', module, *arguments], check=False)
+  if done.returncode:
+    raise ArenaError(
+      f'{module} ended with status {done.returncode}; the same command resumes.'
+    )
+
+
+def _steps_of(workdir: Path) -> int:
+  """The newest step that a run has saved."""
+  saved = (workdir / 'checkpoints').glob('*')
+  return max((int(p.name) for p in saved if p.name.isdecimal()), default=0)
+
+
+def _seconds_per_slice(candidate: Candidate, store: SliceStore) -> float:
+  """Time of the second of two syntheses of `_TIMED` slices."""
+  trained = load_system(candidate.workdir) or Trained.load(candidate.workdir)
+  route = ROUTES_BY_NAME[trained.routes[0]]
+  case = next(c for c in store.split(_SPLIT.value) if route in c.routes)
+  slices = store.read(case.id, route.source)[case.usable.start :][:_TIMED]
+  synthesiser = trained.synthesiser(batch_size=_TIMED)
+  for _ in range(2):
+    start = time.perf_counter()
+    synthesiser.synthesise(route, np.asarray(slices))
+  return (time.perf_counter() - start) / len(slices)
+
+
+def _entry(candidates: Sequence[Candidate], store: SliceStore) -> Entry:
+  """The facts of a system, from its first seed."""
+  first = candidates[0]
+  trained = load_system(first.workdir)
+  parts = first.trainings
+  return Entry(
+    system=first.system,
+    title=trained.title if trained else 'SynerMedGen (this library)',
+    scope=trained.config['scope'] if trained else 'all',
+    paired=trained.paired if trained else True,
+    departures=trained.departures if trained else (),
+    trained=sum({t.config: t.trained * len(parts) for t in parts}.values())
+    if trained
+    else max(t.trained for t in parts),
+    used=sum(t.used for t in parts) if trained else parts[-1].used,
+    images=sum(t.images for t in parts),
+    operations=sum(t.operations for t in parts),
+    seconds=_seconds_per_slice(first, store),
+  )
+
+
+def main() -> None:
+  run = local_path('run', _RUN.value)
+  store = SliceStore.open(_STORE.value)
+  candidates = list(_candidates(store, run))
+  print(costs([(c.system, c.folder, c.trainings) for c in candidates], _RATE))
+  if _ANNOUNCE.value:
+    return
+  for candidate in candidates:
+    _train(candidate)
+  by_system = {
+    system: [c for c in candidates if c.system == system]
+    for system in known(_SYSTEMS.value)
+  }
+  runs = {
+    system: {
+      c.folder.parent.name: read_subjects(c.folder / FILE) for c in group
+    }
+    for system, group in by_system.items()
+  }
+  reference = OURS if OURS in runs else next(iter(runs))
+  table = standings(runs, reference=reference)
+  entries = {s: _entry(group, store) for s, group in by_system.items()}
+  settings = {
+    'budget': _BUDGET.value,
+    'seeds': _SEEDS.value,
+    'slices': _SLICES.value or 'all usable',
+    'split': _SPLIT.value,
+    'subjects': len(next(iter(runs[reference].values())).subjects),
+    'reference': reference,
+  }
+  text = markdown(table, entries, settings)
+  files.write_text(run / 'arena.md', text)
+  files.write_json(run / 'arena.json', record(table, entries, settings))
+  files.write_text(
+    run / 'arena.html',
+    arena_page({s: g[0].folder for s, g in by_system.items()}, table, entries),
+  )
+  print(f'\n{text}\n{run / "arena.html"}')
+
+
+if __name__ == '__main__':
+  run_command(main, required=['store', 'run'])

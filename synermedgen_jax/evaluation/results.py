@@ -1,0 +1,180 @@
+"""Results of an evaluation, and the files in WORKDIR/evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils.epath import Path
+from jaxtyping import Float
+
+from synermedgen_jax.core import files
+from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.evaluation import (
+  metrics,
+  protocol,
+  routes,
+  subjects,
+  understanding,
+)
+from synermedgen_jax.slices.store import Case, SliceStore
+
+# The stage in config.json of a workdir with scores of outputs made elsewhere.
+EXTERNAL = 'external'
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+  """Results of the understanding tasks.
+
+  Attributes:
+    scores: result of `understanding.score`.
+    by_subject: task -> {chance, answers}, see `evaluation.subjects`.
+    pictured: the first few questions of each task with their predictions; the
+      value of `images` is a list of indices into `images`.
+    images: slices of the questions in `pictured`, in [-1, 1].
+  """
+
+  scores: Mapping[str, Any]
+  by_subject: Mapping[str, Any]
+  pictured: Sequence[Mapping[str, Any]]
+  images: Float[np.ndarray, 'n h w']
+
+
+@dataclasses.dataclass(frozen=True)
+class Synthesised:
+  """Results of synthesis.
+
+  Attributes:
+    scores: result of `routes.aggregate`.
+    by_subject: route -> subject -> scores, see `evaluation.subjects`.
+    sampling: timesteps and guidance as plain values, or {'synthesiser': name}.
+    panels: route -> arrays of a few slices of its first subject.
+    synthrad2023: route to CT -> SynthRAD2023's mae in HU, psnr in dB and ssim,
+      means over subjects, and the count of subjects; empty unless the settings
+      ask for it.
+  """
+
+  scores: Mapping[str, Any]
+  by_subject: Mapping[str, Any]
+  sampling: Mapping[str, Any]
+  panels: Mapping[str, Mapping[str, np.ndarray]]
+  synthrad2023: Mapping[str, Mapping[str, float]]
+
+  @classmethod
+  def gather(
+    cls,
+    scored: Iterable[protocol.Scored],
+    sampling: Mapping[str, Any],
+    *,
+    synthrad2023: bool = False,
+  ) -> Synthesised:
+    """Aggregates scored pairs.
+
+    Args:
+      scored: results of `protocol.score_routes` or `protocol.score_outputs`.
+      sampling: see the attribute.
+      synthrad2023: also score synthetic CTs by the formulas of SynthRAD2023;
+        the pairs then need all usable slices.
+    """
+    scores, panels = [], {}
+    official = defaultdict(lambda: defaultdict(list))
+    for item, synthesis, rows in scored:
+      scores += rows
+      if synthrad2023 and item.route.target is Modality.CT:
+        official[item.route.name][item.case.person].append(
+          protocol.synthrad2023_scores(item, synthesis)
+        )
+      if item.route.name not in panels:
+        panels[item.route.name] = protocol.panel(item, synthesis)
+    return cls(
+      routes.aggregate(scores),
+      subjects.synthesis_by_subject(scores),
+      sampling,
+      panels,
+      {route: _mean_over_subjects(cases) for route, cases in official.items()},
+    )
+
+
+def _mean_over_subjects(
+  cases: Mapping[str, Sequence[Mapping[str, float]]],
+) -> dict[str, float]:
+  """Means over the cases of a subject, then over subjects; their count."""
+  means = {
+    name: float(
+      np.mean([np.mean([s[name] for s in scores]) for scores in cases.values()])
+    )
+    for name in ('mae', 'psnr', 'ssim')
+  }
+  return means | {'count': len(cases)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurements:
+  """Results of `measure`; a part that was not measured is None."""
+
+  understanding: Answered | None
+  synthesis: Synthesised | None
+
+
+def write_results(
+  workdir: Path,
+  store: SliceStore,
+  cases: Sequence[Case],
+  measured: Measurements,
+  settings: Mapping[str, Any],
+  **about: Any,
+) -> dict[str, Any]:
+  """Writes WORKDIR/evaluation, metrics.json last.
+
+  Args:
+    workdir: folder of the run.
+    store: the store of the cases.
+    cases: the measured cases.
+    measured: the results.
+    settings: `settings` of subjects.json without the store, among them split
+      and slices.
+    **about: further keys of metrics.json, as JSON values.
+
+  Returns:
+    The content of metrics.json.
+  """
+  out = workdir / 'evaluation'
+  result = {
+    'split': settings['split'],
+    'store': store.path,
+    'subjects': sorted({c.id for c in cases}),
+    **about,
+    'definition': {},
+  }
+  by_subject = {
+    'version': subjects.VERSION,
+    'settings': {**settings, 'store': store.fingerprint},
+    'subjects': {case.person: case.dataset for case in cases},
+  }
+  if answered := measured.understanding:
+    result |= answered.scores
+    result['definition']['understanding'] = understanding.definitions(
+      answered.scores['understanding']
+    )
+    by_subject['understanding'] = answered.by_subject
+    files.write_npz(out / 'understanding.npz', {'images': answered.images})
+    files.write_json(out / 'understanding.json', answered.pictured)
+  if synthesised := measured.synthesis:
+    result |= synthesised.scores
+    result['sampling'] = synthesised.sampling
+    result['slices'] = settings['slices'] or 'all usable'
+    result['definition']['synthesis'] = metrics.definitions()
+    if synthesised.synthrad2023:
+      result['synthrad2023'] = synthesised.synthrad2023
+      result['definition']['synthrad2023'] = metrics.SYNTHRAD2023
+    by_subject['synthesis'] = synthesised.by_subject
+    by_subject['sampling'] = synthesised.sampling
+    for route, arrays in synthesised.panels.items():
+      files.write_npz(out / 'panels' / f'{route}.npz', arrays)
+  files.write_json(workdir / subjects.FILE, by_subject)
+  files.write_json(out / 'metrics.json', result)
+  return result

@@ -1,0 +1,249 @@
+"""The trainings of an arena: which systems, on which routes, for how long."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import runpy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import jax
+from ml_collections import ConfigDict
+
+from synermedgen_jax.baselines.registry import SYSTEMS
+from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.training import flops
+from synermedgen_jax.training.build import build
+from synermedgen_jax.training.loop import BagelRun, Run, make_train_step
+
+OURS = 'synermedgen'
+STAGES = ('stage1', 'stage2')
+
+
+class ArenaError(UserError):
+  """An arena that cannot run; one line that says what to change."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+  """What every system may use, over all of its routes and stages.
+
+  Attributes:
+    kind: 'images' (pairs of slices that a system translates in training) or
+      'operations' (of training, two per multiplication and addition).
+    amount: their number.
+  """
+
+  kind: Literal['images', 'operations']
+  amount: float
+
+  @classmethod
+  def parse(cls, text: str) -> Budget:
+    """Reads 'images:24000' or 'operations:1.6e13'.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    kind, _, amount = text.partition(':')
+    try:
+      number = float(amount)
+    except ValueError:
+      number = math.nan
+    if kind not in ('images', 'operations') or not 0 < number < math.inf:
+      raise ValueError(
+        f'{text!r}: expected images:NUMBER or operations:NUMBER.'
+      )
+    return cls(kind, number)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """One run of `main` for a system.
+
+  Attributes:
+    config: file of the config.
+    overrides: values that differ from the file.
+    workdir: folder of the run.
+    steps: length.
+    images: pairs of slices that it translates in training.
+    operations: of all steps.
+    trained: parameters that it trains.
+    used: parameters that synthesis uses.
+  """
+
+  config: str
+  overrides: dict[str, object]
+  workdir: Path
+  steps: int
+  images: float
+  operations: float
+  trained: int
+  used: int
+
+  @property
+  def flags(self) -> list[str]:
+    """The flags of `main`."""
+    return [
+      f'--config={self.config}',
+      *(f'--config.{key}={value}' for key, value in self.overrides.items()),
+      f'--config.steps={self.steps}',
+      f'--workdir={self.workdir}',
+    ]
+
+
+def trainings(
+  system: str,
+  store: SliceStore,
+  folder: Path,
+  budget: Budget,
+  *,
+  seed: int,
+  configs: str = 'configs/small',
+) -> list[Training]:
+  """The trainings of a system, in order.
+
+  A system of pairs is trained on each pair of the store, with an equal share of
+  the budget. SynerMedGen's Stage I is as long as its config says, and counts
+  towards a budget of operations.
+
+  Args:
+    system: a name of `baselines.registry.SYSTEMS`, or `OURS`.
+    store: the slices.
+    folder: of the system's runs.
+    budget: what the system may use.
+    seed: random seed.
+    configs: folder of the configs.
+
+  Raises:
+    ArenaError: the budget is used up before the system translates an image.
+  """
+  shared = {'store': store.path, 'seed': seed}
+  if system == OURS:
+    return _stages(folder, budget, shared, configs)
+  file = f'{configs}/{system}.py'
+  if not SYSTEMS[system].pair:
+    return [_sized(file, shared, folder, budget)]
+  pairs = list(_pairs(store))
+  share = dataclasses.replace(budget, amount=budget.amount / len(pairs))
+  return [
+    _sized(file, shared | {'routes': routes}, folder / routes[0], share)
+    for routes in pairs
+  ]
+
+
+def _pairs(store: SliceStore) -> Iterator[tuple[str, str]]:
+  """The two directions of every pair of modalities of the store."""
+  routes = {r for case in store.split('train') for r in case.routes}
+  for route in sorted(routes, key=lambda r: r.name):
+    if route.name < route.reverse.name:
+      yield route.name, route.reverse.name
+
+
+def _stages(
+  folder: Path, budget: Budget, shared: dict, configs: str
+) -> list[Training]:
+  first = _training(f'{configs}/stage1.py', shared, folder / 'stage1', None)
+  rest = budget
+  if budget.kind == 'operations':
+    rest = dataclasses.replace(budget, amount=budget.amount - first.operations)
+  second = _sized(
+    f'{configs}/stage2.py',
+    # The shape is known before Stage I has run.
+    shared | {'init_from': str(folder / 'stage1')},
+    folder / 'stage2',
+    rest,
+    build_with={'init_from': 'weights/small'},
+  )
+  return [dataclasses.replace(first, images=0.0), second]
+
+
+def _sized(
+  file: str, overrides: dict, workdir: Path, budget: Budget, build_with=None
+) -> Training:
+  one = _training(file, overrides, workdir, 1, build_with)
+  each = one.images if budget.kind == 'images' else one.operations
+  steps = int(budget.amount // each)
+  if steps < 1:
+    raise ArenaError(
+      f'--budget: {workdir} needs {each:.3g} {budget.kind} for its first step, '
+      f'and {budget.amount:.3g} are left.'
+    )
+  return dataclasses.replace(
+    one,
+    steps=steps,
+    images=steps * one.images,
+    operations=steps * one.operations,
+  )
+
+
+def _training(
+  file: str, overrides: dict, workdir: Path, steps: int | None, build_with=None
+) -> Training:
+  """A training of `steps` steps, by default as long as its config says."""
+  config: ConfigDict = runpy.run_path(file)['get_config']()
+  with config.unlocked():
+    config.update(overrides | (build_with or {}))
+  config.val_every = 0
+  steps = steps or config.steps
+  run = build(config)
+  images, used = _pairs_per_step(run), run.state.trainable | run.state.frozen
+  if not isinstance(run, BagelRun):
+    used = {
+      name: x
+      for name, x in used.items()
+      if name.split('/')[0] in run.model.used
+    }
+  return Training(
+    config=file,
+    overrides=overrides,
+    workdir=workdir,
+    steps=steps,
+    images=steps * images,
+    operations=steps * _operations(run),
+    trained=_size(run.state.trainable),
+    used=_size(used),
+  )
+
+
+def _pairs_per_step(run: Run) -> float:
+  if isinstance(run, BagelRun):
+    return run.rows * run.capacity.images / 2
+  return float(run.rows)
+
+
+def _operations(run: Run) -> float:
+  """Operations of a training step."""
+  batch = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), next(iter(run.data))
+  )
+  if isinstance(run, BagelRun):
+    shares = flops.needed_shares(next(iter(run.data)))
+    return sum(
+      flops.step_flops(
+        run.model, run.tx, run.step, run.state, batch, shares
+      ).values()
+    )
+  step = make_train_step(run.model, run.tx, run.step)
+  return sum(flops.count(jax.make_jaxpr(step)(run.state, batch)).values())
+
+
+def _size(params) -> int:
+  return sum(math.prod(x.shape) for x in params.values())
+
+
+def known(systems: Sequence[str]) -> list[str]:
+  """The names of systems, checked.
+
+  Raises:
+    ArenaError: a name is unknown.
+  """
+  every = [OURS, *SYSTEMS]
+  if unknown := [name for name in systems if name not in every]:
+    raise ArenaError(
+      f'--systems: unknown {", ".join(unknown)}; expected some of '
+      f'{", ".join(every)}.'
+    )
+  return list(dict.fromkeys(systems))

@@ -1,0 +1,79 @@
+"""The page of an arena: the same slices for all systems, one row per route."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.evaluation.standings import Standing
+from synermedgen_jax.reporting.arena_table import Entry
+from synermedgen_jax.reporting.markup import document, picture, tag
+from synermedgen_jax.reporting.pictures import STYLE, route_title, to_png
+
+_SIDE = 1.7  # inches
+
+
+def arena_page(
+  folders: Mapping[str, Path],
+  table: Mapping[str, Standing],
+  entries: Mapping[str, Entry],
+) -> str:
+  """An HTML page with a picture for every route.
+
+  Args:
+    folders: system -> folder with the `evaluation` of one seed.
+    table: system -> standing, best first.
+    entries: facts of the systems.
+  """
+  routes = next(iter(table.values())).routes
+  systems = [name for name in table if name in folders]
+  sections = [
+    tag('h1', 'Arena'),
+    tag(
+      'p',
+      'The middle slice of the first subject of each route: source, truth, and '
+      'the synthesis of every system, best mean SSIM first. Numbers are mean '
+      'SSIMs of the route.',
+      cls='soft',
+    ),
+  ]
+  for route in routes:
+    images, names = [], []
+    for name in systems:
+      path = folders[name] / 'evaluation' / 'panels' / f'{route}.npz'
+      with np.load(path) as panel:
+        middle = len(panel['truth']) // 2
+        if not images:
+          images += [panel['source'][middle], panel['truth'][middle]]
+          names += ['source', 'truth']
+        images.append(panel['synthesis'][middle])
+      names.append(
+        f'{entries[name].title}\n{table[name].routes[route]["ssim"]:.3f}'
+      )
+    title = route_title(ROUTES_BY_NAME[route])
+    sections += [tag('h2', title), picture(title, to_png(_row(images, names)))]
+  return document('Arena', sections)
+
+
+@mpl.rc_context(STYLE)
+def _row(images: list[np.ndarray], names: list[str]) -> Figure:
+  height, width = images[0].shape
+  figure = Figure(
+    figsize=(_SIDE * len(images), _SIDE * height / width + 0.5),
+    layout='constrained',
+  )
+  for ax, image, name in zip(
+    figure.subplots(1, len(images), squeeze=False)[0],
+    images,
+    names,
+    strict=True,
+  ):
+    ax.imshow(image, cmap='gray', vmin=-1, vmax=1)
+    ax.set_title(name, fontsize=7)
+    ax.set_axis_off()
+  return figure

@@ -1,0 +1,216 @@
+"""The tables of an arena, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Modality
+from synermedgen_jax.evaluation.standings import Standing
+from synermedgen_jax.planning.arena import Training
+
+_BASELINES = {
+  'copy_source': 'copy of the source',
+  'mean_target': 'mean target of the training subjects',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """Facts of a system, beside its scores.
+
+  Attributes:
+    system: its name.
+    title: its name in tables.
+    scope: what one training serves: 'route', 'pair' or 'all'.
+    paired: it learns from pairs of one subject.
+    departures: differences from the published program.
+    trained, used: parameters, of all trainings together.
+    images: pairs of slices that it translates in training.
+    operations: of training.
+    seconds: per slice, of synthesis in batches.
+  """
+
+  system: str
+  title: str
+  scope: str
+  paired: bool
+  departures: Sequence[str]
+  trained: int
+  used: int
+  images: float
+  operations: float
+  seconds: float
+
+
+def costs(
+  candidates: Sequence[tuple[str, Path, Sequence[Training]]], rate: float
+) -> str:
+  """What the trainings will cost, before they start.
+
+  Args:
+    candidates: (system, folder, trainings).
+    rate: operations per second, for the estimate of the time.
+  """
+  rows = [('system', 'folder', 'runs', 'steps', 'pairs', 'TFLOP', 'hours')]
+  total = 0.0
+  for system, folder, parts in candidates:
+    operations = sum(t.operations for t in parts)
+    total += operations
+    rows.append(
+      (
+        system,
+        str(folder),
+        str(len(parts)),
+        f'{sum(t.steps for t in parts):,}',
+        f'{sum(t.images for t in parts):,.0f}',
+        f'{operations / 1e12:.1f}',
+        f'{operations / rate / 3600:.2f}',
+      )
+    )
+  rows.append(
+    ('total', *[''] * 4, f'{total / 1e12:.1f}', f'{total / rate / 3600:.2f}')
+  )
+  return (
+    _aligned(rows)
+    + f'\nHours are those of training at {rate / 1e9:.0f} GFLOP/s.'
+  )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return '\n'.join(
+    '  '.join(
+      cell.ljust(width) if i < 2 else cell.rjust(width)
+      for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ).rstrip()
+    for row in rows
+  )
+
+
+def markdown(
+  table: Mapping[str, Standing],
+  entries: Mapping[str, Entry],
+  settings: Mapping[str, Any],
+) -> str:
+  """The page with both tables and the definitions.
+
+  Args:
+    table: system -> standing, best first; with the trivial baselines.
+    entries: facts of the trained systems.
+    settings: budget, seeds, slices, split, subjects and reference.
+  """
+  reference = _title(settings['reference'], entries)
+  routes = next(iter(table.values())).routes
+  parts = [
+    '# Arena\n',
+    f'{len(routes)} routes, {settings["subjects"]} subjects of split '
+    f'`{settings["split"]}`, slices per case: {settings["slices"]}; budget '
+    f'{settings["budget"]}, {settings["seeds"]} seed(s). Written by '
+    '`python -m synermedgen_jax.arena`.\n',
+    '## Systems\n',
+    _rows(
+      [
+        (
+          *('rank', 'system', 'SSIM (95 %)', f'less {reference} (95 %)'),
+          *('wins', 'PSNR, dB', 'MAE to CT, HU', 'scope', 'data'),
+          *('parameters trained / used', 'pairs seen', 'TFLOP', 's / slice'),
+        ),
+        *(_system(name, s, entries.get(name)) for name, s in table.items()),
+      ]
+    ),
+    '## SSIM by route\n',
+    _rows(
+      [
+        ('route', *(_title(name, entries) for name in table)),
+        *(
+          (route, *(_best(route, name, table) for name in table))
+          for route in routes
+        ),
+      ]
+    ),
+    '## Departures from the published programs\n',
+    *(
+      f'* **{entry.title}**: {"; ".join(entry.departures)}.'
+      for entry in entries.values()
+      if entry.departures
+    ),
+    '\n## Definitions\n',
+    '* SSIM, PSNR and MAE are those of `evaluate`: 2-D, in the body mask, both '
+    "images clipped to the target's window; mean over the slices of a subject, "
+    'over subjects, and over routes. MAE is averaged over the routes to CT.',
+    '* Intervals: bootstrap over subjects; differences are paired.',
+    '* A route is won by the system with the highest mean SSIM.',
+    '* Parameters, pairs and operations are those of all trainings of a system '
+    'together; two operations per multiplication and addition.',
+    '* Seconds per slice are those of batches of 16, on the machine that wrote '
+    'this page.',
+  ]
+  return '\n'.join(parts) + '\n'
+
+
+def _system(name: str, s: Standing, entry: Entry | None) -> tuple[str, ...]:
+  to_ct = [
+    scores['mae']
+    for route, scores in s.routes.items()
+    if ROUTES_BY_NAME[route].target is Modality.CT
+  ]
+  cells = (
+    str(s.rank),
+    entry.title if entry else _BASELINES[name],
+    f'{s.scores["ssim"]:.3f} ({s.interval[0]:.3f}–{s.interval[1]:.3f})',
+    '–'
+    if s.difference is None
+    else '{:+.3f} ({:+.3f} to {:+.3f})'.format(*s.difference),
+    str(s.wins),
+    f'{s.scores["psnr"]:.1f}',
+    f'{sum(to_ct) / len(to_ct):.0f}' if to_ct else '–',
+  )
+  if entry is None:
+    return (*cells, *['–'] * 6)
+  return (
+    *cells,
+    entry.scope,
+    'paired' if entry.paired else 'unpaired',
+    f'{entry.trained / 1e6:.2f} M / {entry.used / 1e6:.2f} M',
+    f'{entry.images:,.0f}',
+    f'{entry.operations / 1e12:.1f}',
+    f'{entry.seconds:.3f}',
+  )
+
+
+def _best(route: str, name: str, table: Mapping[str, Standing]) -> str:
+  """The SSIM of a system on a route, bold if no system has a higher one."""
+  value = table[name].routes[route]['ssim']
+  best = max(s.routes[route]['ssim'] for s in table.values())
+  return f'**{value:.3f}**' if value >= best else f'{value:.3f}'
+
+
+def _title(name: str, entries: Mapping[str, Entry]) -> str:
+  return entries[name].title if name in entries else _BASELINES[name]
+
+
+def _rows(rows: Sequence[Sequence[str]]) -> str:
+  head, *body = rows
+  lines = [head, ['---'] * len(head), *body]
+  return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
+
+
+def record(
+  table: Mapping[str, Standing],
+  entries: Mapping[str, Entry],
+  settings: Mapping[str, Any],
+) -> dict[str, Any]:
+  """The content of arena.json."""
+  return {
+    'settings': dict(settings),
+    'systems': {
+      name: dataclasses.asdict(standing)
+      | (
+        {'facts': dataclasses.asdict(entries[name])} if name in entries else {}
+      )
+      for name, standing in table.items()
+    },
+  }
