@@ -154,7 +154,8 @@ def _seconds_per_slice(candidate: Candidate, store: SliceStore) -> float:
   trained = load_system(candidate.workdir) or Trained.load(candidate.workdir)
   route = ROUTES_BY_NAME[trained.routes[0]]
   case = next(c for c in store.split(_SPLIT.value) if route in c.routes)
-  slices = store.read(case.id, route.source)[case.usable.start :][:_TIMED]
+  volume = store.read_volume(case.id, route.source)
+  slices = volume[case.usable.start :][:_TIMED]
   synthesiser = trained.synthesiser(batch_size=_TIMED)
   for _ in range(2):
     start = time.perf_counter()

@@ -39,7 +39,7 @@ from synermedgen_jax.config.command_line import (
   run_command,
 )
 from synermedgen_jax.config.modules import check_imported, import_modules
-from synermedgen_jax.evaluation import routes, understanding
+from synermedgen_jax.evaluation import official, routes, understanding
 from synermedgen_jax.evaluation.measure import (
   MeasureError,
   MeasureSettings,
@@ -91,11 +91,11 @@ _SYNTHESISER = flags.DEFINE_string(
   'Name of a registered model to score instead of the model of the run. Its '
   'results replace those of the run in WORKDIR/evaluation.',
 )
-_SYNTHRAD2023 = flags.DEFINE_bool(
-  'synthrad2023',
-  False,
-  'Also score synthetic CTs with the formulas of the SynthRAD2023 challenge; '
-  'needs --slices=0.',
+_SCORE = flags.DEFINE_list(
+  'score',
+  [],
+  f'Official scores to add: {", ".join(official.OFFICIAL)}. They need '
+  '--slices=0.',
 )
 _BATCH = flags.DEFINE_integer(
   'batch_size', 16, 'Questions or slices per batch.', lower_bound=1
@@ -115,7 +115,7 @@ def _settings() -> MeasureSettings:
       batch_size=_BATCH.value,
       seed=_SEED.value,
       synthesiser=_SYNTHESISER.value,
-      synthrad2023=_SYNTHRAD2023.value,
+      score=tuple(_SCORE.value),
     )
   except MeasureError as error:
     raise UsageError(f'--{error}') from None
@@ -167,11 +167,8 @@ def _write(
     print('\n' + understanding.understanding_table(answered.scores))
   if synthesised := measured.synthesis:
     print('\n' + routes.route_table(result))
-    for route, score in synthesised.synthrad2023.items():
-      print(
-        f'{route} by SynthRAD2023: MAE {score["mae"]:.1f} HU, PSNR '
-        f'{score["psnr"]:.2f} dB, SSIM {score["ssim"]:.4f}'
-      )
+    for line in official.lines(synthesised.official):
+      print(line)
   print(f'\nMetrics: {workdir / "evaluation" / "metrics.json"}')
 
 

@@ -30,8 +30,9 @@ from synermedgen_jax.config.command_line import (
 from synermedgen_jax.config.modules import import_modules
 from synermedgen_jax.core import files
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.evaluation import official
 from synermedgen_jax.evaluation.external import Scored, ScoreSettings, score
-from synermedgen_jax.evaluation.output_files import CROPS
+from synermedgen_jax.evaluation.output_files import CROPS, OutputError
 from synermedgen_jax.evaluation.results import (
   EXTERNAL,
   Measurements,
@@ -80,21 +81,32 @@ _FORCE = flags.DEFINE_bool(
   'Accept values that appear to be in another unit, and images that appear '
   'turned or mirrored.',
 )
+_SCORE = flags.DEFINE_list(
+  'score',
+  [],
+  f'Official scores to add: {", ".join(official.OFFICIAL)}. They need '
+  '--slices=0 and no --partial.',
+)
 _MODULES = define_modules_flag()
 
 
 def _settings() -> ScoreSettings:
   if unknown := sorted(set(_ROUTES.value) - ROUTES_BY_NAME.keys()):
     raise UsageError(f'--routes: unknown {", ".join(unknown)}.')
-  return ScoreSettings(
-    local_path('outputs', _OUTPUTS.value),
-    name=_NAME.value,
-    routes=tuple(_ROUTES.value),
-    slices=_SLICES.value,
-    crop=_CROP.value or '',
-    partial=_PARTIAL.value,
-    force=_FORCE.value,
-  )
+  outputs = local_path('outputs', _OUTPUTS.value)
+  try:
+    return ScoreSettings(
+      outputs,
+      name=_NAME.value,
+      routes=tuple(_ROUTES.value),
+      slices=_SLICES.value,
+      crop=_CROP.value or '',
+      partial=_PARTIAL.value,
+      force=_FORCE.value,
+      score=tuple(_SCORE.value),
+    )
+  except OutputError as error:
+    raise UsageError(f'--{error}') from None
 
 
 def _check_workdir(workdir: Path) -> None:
@@ -134,6 +146,8 @@ def _write(workdir: Path, store: SliceStore, cases, scored: Scored) -> None:
     workdir / 'config.json', {'config': config, 'versions': versions}
   )
   print('\n' + route_table(result))
+  for line in official.lines(scored.synthesis.official):
+    print(line)
   print('\n' + '\n'.join(_lines(scored)))
   print(f'\nMetrics: {workdir / "evaluation" / "metrics.json"}')
 

@@ -50,7 +50,8 @@ class Pix2Pix(System):
 
   @classmethod
   def preset(cls, name: str, setting: Setting) -> Pix2PixConfig:
-    levels = int(math.log2(math.gcd(*setting.size)))
+    divisor = math.gcd(*setting.size)
+    levels = (divisor & -divisor).bit_length() - 1  # halvings of both sides
     match name:
       case 'published':
         return Pix2PixConfig(setting, Pix2PixUNetConfig(min(levels, 8)))

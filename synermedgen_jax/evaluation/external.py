@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from synermedgen_jax.core.size import Size, size_text
 from synermedgen_jax.evaluation import protocol
+from synermedgen_jax.evaluation.official import OFFICIAL
 from synermedgen_jax.evaluation.output_files import (
   PICTURES,
   OutputError,
@@ -68,6 +69,10 @@ class ScoreSettings:
     crop: 'source' or 'target': box to which images were cropped; '' = none.
     partial: score the slices that have an output, instead of refusing.
     force: accept values and orientations that appear wrong.
+    score: official scores to add, keys of `OFFICIAL`.
+
+  Raises:
+    OutputError: `score` has an unknown name, or not all slices are scored.
   """
 
   outputs: str | Path
@@ -77,6 +82,19 @@ class ScoreSettings:
   crop: str = ''
   partial: bool = False
   force: bool = False
+  score: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    if unknown := sorted(set(self.score) - OFFICIAL.keys()):
+      raise OutputError(
+        f'score: unknown {", ".join(unknown)}; expected some of '
+        f'{", ".join(OFFICIAL)}.'
+      )
+    if self.score and (self.slices or self.partial):
+      raise OutputError(
+        'score: official scores need all slices of a volume; set slices to 0 '
+        'and partial to False.'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +125,7 @@ def score(
 
   Raises:
     OutputError, VolumeError, FormatError: an output is missing or refused.
+    OfficialError: an official score does not apply.
   """
   pairs = list(
     protocol.route_pairs(cases, slices=settings.slices, routes=settings.routes)
@@ -115,11 +134,14 @@ def score(
     raise OutputError(
       f'{store.path}: no subject of the split has a requested route.'
     )
+  protocol.check_official(store, pairs, settings.score)
   outputs = ExternalOutputs(store, pairs, settings)
   scored = protocol.score_outputs(store, outputs.pairs(), outputs.read)
   # No bar appears before a quick refusal.
   bar = tqdm(scored, 'score', len(pairs), unit='volume', delay=0.5)
-  synthesis = Synthesised.gather(iter(bar), {'synthesiser': settings.name})
+  synthesis = Synthesised.gather(
+    iter(bar), {'synthesiser': settings.name}, official=settings.score
+  )
   total = sum(len(pair.indices) for pair in pairs)
   slices = settings.slices
   if len(outputs.scored) < total:

@@ -21,8 +21,9 @@ from tqdm import tqdm
 from synermedgen_jax.baselines.registry import SYSTEMS
 from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Modality
+from synermedgen_jax.core.modalities import ROUTES_BY_NAME
 from synermedgen_jax.evaluation import protocol, subjects, understanding
+from synermedgen_jax.evaluation.official import OFFICIAL
 from synermedgen_jax.evaluation.results import (
   Answered,
   Measurements,
@@ -58,12 +59,12 @@ class MeasureSettings:
     batch_size: questions or slices per batch.
     seed: random seed of question sampling and diffusion noise.
     synthesiser: a key of `SYNTHESISERS`; '' = the model of the run.
-    synthrad2023: also score synthetic CTs by the formulas of SynthRAD2023.
+    score: official scores to add, keys of `OFFICIAL`.
     pictures: number of questions per task whose images are returned.
 
   Raises:
-    MeasureError: a field has an unknown name, or `synthrad2023` is set
-      without `slices=0`.
+    MeasureError: a field has an unknown name, or `score` has names and
+      `slices` is not 0.
   """
 
   parts: tuple[str, ...] = ()
@@ -74,7 +75,7 @@ class MeasureSettings:
   batch_size: int = 16
   seed: int = 0
   synthesiser: str = ''
-  synthrad2023: bool = False
+  score: tuple[str, ...] = ()
   pictures: int = 6
 
   def __post_init__(self):
@@ -82,15 +83,16 @@ class MeasureSettings:
       ('parts', self.parts, PARTS),
       ('routes', self.routes, ROUTES_BY_NAME),
       ('synthesiser', {self.synthesiser} - {''}, SYNTHESISERS),
+      ('score', self.score, OFFICIAL),
     ):
       if unknown := sorted(set(given) - set(known)):
         raise MeasureError(
           f'{field}: unknown {", ".join(unknown)}; expected some of '
           f'{", ".join(known)}.'
         )
-    if self.synthrad2023 and self.slices:
+    if self.score and self.slices:
       raise MeasureError(
-        'synthrad2023: scores need all slices of a volume; set slices to 0.'
+        'score: official scores need all slices of a volume; set slices to 0.'
       )
 
 
@@ -112,6 +114,7 @@ def measure(
   Raises:
     MeasureError: the stage trains neither part, or no case has a requested
       route.
+    OfficialError: an official score does not apply.
   """
   settings = settings or MeasureSettings()
   parts = settings.parts or _parts_of(trained.config['stage'])
@@ -228,14 +231,7 @@ def _route_pairs(
     raise MeasureError(
       f'{store.path}: no subject of the split has a requested route.'
     )
-  to_ct = {p.case.id: p.case for p in pairs if p.route.target is Modality.CT}
-  for case in to_ct.values() if settings.synthrad2023 else ():
-    inside = store.read_mask(case.id)[case.usable.start : case.usable.stop]
-    if not inside[3:-3, 3:-3, 3:-3].any():
-      raise MeasureError(
-        f'synthrad2023: case {case.id} has no body voxel at least 3 '
-        'voxels from every face; choose other routes.'
-      )
+  protocol.check_official(store, pairs, settings.score)
   return pairs
 
 
@@ -261,5 +257,5 @@ def _synthesise(
     return Synthesised.gather(
       protocol.score_routes(store, items, synthesise, own.reconstruct),
       sampling,
-      synthrad2023=settings.synthrad2023,
+      official=settings.score,
     )

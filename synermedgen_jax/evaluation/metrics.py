@@ -2,8 +2,7 @@
 
 Publications differ in range, mask and dimension, so every result file states
 the definitions of its numbers. `METRICS` has one row per metric; projects add
-rows with `register_metric`. `synthrad2023` follows the SynthRAD2023 challenge,
-for comparison with its papers.
+rows with `register_metric`. The scores of challenges are in `official`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import dm_pix
 import jax
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import ndimage
 
 WINDOW = 11  # pixels; Gaussian of sigma 1.5, truncated at 3.5 sigma
 _RADIUS = WINDOW // 2
@@ -214,7 +212,7 @@ def _masked_error(images: CaseImages, mask: Mask) -> np.ndarray:
 
 
 def _case_psnr(images: CaseImages, mask: Mask) -> float:
-  return _psnr(np.mean(_masked_error(images, mask) ** 2), 1.0)
+  return psnr_of(np.mean(_masked_error(images, mask) ** 2), 1.0)
 
 
 def _mae(images: CaseImages, mask: Mask) -> float:
@@ -260,77 +258,11 @@ register_metric(
 BUILT_IN = tuple(METRICS)
 
 
-def _psnr(mse: float, data_range: float) -> float:
-  return float(10 * np.log10(1 / max(mse / data_range**2, _MIN_MSE)))
-
-
-# Definition of `protocol.synthrad2023_scores` in result files.
-SYNTHRAD2023 = {
-  'range': 'HU, clipped to the window of the store; PSNR and SSIM also to '
-  '[-1024, 3000]',
-  'mask': 'the body mask of a case',
-  'dimension': '3-D, all usable slices of a case on the grid of the store',
-  'window': 'SSIM: uniform, 7 x 7 x 7 voxels, sample covariance',
-  'unit': 'mae in HU, psnr in dB, ssim at most 1',
-  'source': 'Huijben et al. 2024, Medical Image Analysis 97, 103276; the '
-  'challenge scores on the grid of the published volumes',
-}
-
-
-def synthrad2023(
-  gt: Float[np.ndarray, 'z y x'],
-  pred: Float[np.ndarray, 'z y x'],
-  mask: Bool[np.ndarray, 'z y x'],
-) -> dict[str, float]:
-  """MAE, PSNR and SSIM of a synthetic CT as SynthRAD2023 defines them.
-
-  MAE does not clip values; PSNR and SSIM clip them to [-1024, 3000] HU and use
-  that range. SSIM is 3-D with a uniform window of 7 voxels and sample
-  covariance. Voxels outside the mask are first set to the lowest value, and
-  the mean is over mask voxels at least 3 voxels from every face. Source:
-  Huijben et al. 2024, Medical Image Analysis 97, 103276.
+def psnr_of(mse: float, data_range: float) -> float:
+  """PSNR in dB, at most 100.
 
   Args:
-    gt: acquired CT in HU.
-    pred: synthetic CT in HU.
-    mask: body mask.
-
-  Returns:
-    mae in HU, psnr in dB, ssim.
-
-  Raises:
-    ValueError: no mask voxel is at least 3 voxels from every face.
+    mse: mean squared error, in the squared unit of `data_range`.
+    data_range: largest minus smallest possible value.
   """
-  low, high = -1024.0, 3000.0
-  inside = (slice(3, -3),) * 3
-  if not mask[inside].any():
-    raise ValueError(
-      f'The mask, shape {mask.shape}, has no voxel at least 3 voxels from '
-      'every face.'
-    )
-  gt, pred = gt.astype(np.float64), pred.astype(np.float64)
-  mae = np.abs(gt - pred)[mask].mean()
-  gt, pred = (
-    np.where(mask, np.clip(volume, low, high) - low, 0) for volume in (gt, pred)
-  )
-  values = _uniform_ssim(gt, pred, data_range=high - low)
-  return {
-    'mae': float(mae),
-    'psnr': _psnr(np.mean((gt - pred)[mask] ** 2), high - low),
-    'ssim': float(values[inside][mask[inside]].mean()),
-  }
-
-
-def _uniform_ssim(
-  x: np.ndarray, y: np.ndarray, *, data_range: float, window: int = 7
-) -> np.ndarray:
-  """SSIM at every voxel, with a uniform window."""
-  mean = functools.partial(ndimage.uniform_filter, size=window)
-  unbiased = window**x.ndim / (window**x.ndim - 1)
-  mean_x, mean_y = mean(x), mean(y)
-  var_x = unbiased * (mean(x * x) - mean_x**2)
-  var_y = unbiased * (mean(y * y) - mean_y**2)
-  cov = unbiased * (mean(x * y) - mean_x * mean_y)
-  c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-  luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-  return luminance * (2 * cov + c2) / (var_x + var_y + c2)
+  return float(10 * np.log10(1 / max(mse / data_range**2, _MIN_MSE)))

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from synermedgen_jax.core.modalities import Modality, Route
-from synermedgen_jax.evaluation.metrics import case_metrics, synthrad2023
+from synermedgen_jax.evaluation.metrics import case_metrics
+from synermedgen_jax.evaluation.official import OFFICIAL, OfficialError
 from synermedgen_jax.evaluation.routes import (
   MeanTarget,
   RouteScore,
@@ -178,24 +179,68 @@ def score_case(
       )
 
 
-def synthrad2023_scores(item: RouteCase, synthesis: Images) -> dict[str, float]:
-  """Scores a synthetic CT as SynthRAD2023 does, on the grid of the store.
+def official_scores(
+  item: RouteCase, synthesis: Images, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+  """Computes official scores of a synthesis, on the grid of the store.
 
   Args:
-    item: a pair with all its usable slices; its target is CT.
+    item: a pair with all its usable slices.
     synthesis: the synthesised slices in [-1, 1].
+    names: keys of `OFFICIAL`.
 
   Returns:
-    mae in HU, psnr in dB, ssim.
+    Score -> metric -> value, of the scores that apply to the route.
 
   Raises:
-    ValueError: no body voxel is at least 3 voxels from every face.
+    OfficialError: the case cannot be scored, see `check_official`.
   """
   window = item.case.modalities[item.route.target]
-  truth, prediction = (
-    window.denormalise(np.clip(x, -1, 1)) for x in (item.truth, synthesis)
+  prediction, truth = (
+    window.denormalise(np.clip(x, -1, 1)) for x in (synthesis, item.truth)
   )
-  return synthrad2023(truth, prediction, item.mask)
+  return {
+    name: OFFICIAL[name].function(prediction, truth, item.mask)
+    for name in names
+    if OFFICIAL[name].applies(item.route)
+  }
+
+
+def check_official(
+  store: SliceStore, pairs: Sequence[RoutePair], names: Sequence[str]
+) -> None:
+  """Refuses official scores that pairs cannot have.
+
+  Args:
+    store: the store of the pairs.
+    pairs: the pairs, with all usable slices.
+    names: keys of `OFFICIAL`.
+
+  Raises:
+    OfficialError: a score applies to no route, or a case cannot be scored.
+  """
+  for name in names:
+    official = OFFICIAL[name]
+    scored = {
+      (pair.case.id, pair.route.target): pair
+      for pair in pairs
+      if official.applies(pair.route)
+    }
+    if not scored:
+      regions = ' or '.join(region.label for region in official.regions)
+      raise OfficialError(
+        f'{name}: no route has a target of {official.title}, which scores '
+        f'{", ".join(t.label for t in official.targets)}'
+        f'{f" of the {regions}" if regions else ""}; choose other routes.'
+      )
+    for (case_id, target), pair in scored.items():
+      truth = store.read_volume(case_id, target)[pair.indices]
+      mask = store.read_mask(case_id)[pair.indices]
+      window = pair.case.modalities[target]
+      if reason := official.refusal(window.denormalise(truth), mask):
+        raise OfficialError(
+          f'{name}: case {case_id} {reason}; choose other routes.'
+        )
 
 
 def panel(item: RouteCase, synthesis: Images, count: int = 3) -> dict:

@@ -12,7 +12,6 @@ from etils.epath import Path
 from jaxtyping import Float
 
 from synermedgen_jax.core import files
-from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.evaluation import (
   metrics,
   protocol,
@@ -20,6 +19,7 @@ from synermedgen_jax.evaluation import (
   subjects,
   understanding,
 )
+from synermedgen_jax.evaluation.official import OFFICIAL
 from synermedgen_jax.slices.store import Case, SliceStore
 
 # The stage in config.json of a workdir with scores of outputs made elsewhere.
@@ -53,16 +53,15 @@ class Synthesised:
     by_subject: route -> subject -> scores, see `evaluation.subjects`.
     sampling: timesteps and guidance as plain values, or {'synthesiser': name}.
     panels: route -> arrays of a few slices of its first subject.
-    synthrad2023: route to CT -> SynthRAD2023's mae in HU, psnr in dB and ssim,
-      means over subjects, and the count of subjects; empty unless the settings
-      ask for it.
+    official: official score -> route -> its metrics, means over subjects, and
+      the count of subjects.
   """
 
   scores: Mapping[str, Any]
   by_subject: Mapping[str, Any]
   sampling: Mapping[str, Any]
   panels: Mapping[str, Mapping[str, np.ndarray]]
-  synthrad2023: Mapping[str, Mapping[str, float]]
+  official: Mapping[str, Mapping[str, Mapping[str, float]]]
 
   @classmethod
   def gather(
@@ -70,24 +69,23 @@ class Synthesised:
     scored: Iterable[protocol.Scored],
     sampling: Mapping[str, Any],
     *,
-    synthrad2023: bool = False,
+    official: Sequence[str] = (),
   ) -> Synthesised:
     """Aggregates scored pairs.
 
     Args:
       scored: results of `protocol.score_routes` or `protocol.score_outputs`.
       sampling: see the attribute.
-      synthrad2023: also score synthetic CTs by the formulas of SynthRAD2023;
-        the pairs then need all usable slices.
+      official: official scores to add, keys of `OFFICIAL`; the pairs then need
+        all usable slices.
     """
     scores, panels = [], {}
-    official = defaultdict(lambda: defaultdict(list))
+    cases = {name: defaultdict(lambda: defaultdict(list)) for name in official}
     for item, synthesis, rows in scored:
       scores += rows
-      if synthrad2023 and item.route.target is Modality.CT:
-        official[item.route.name][item.case.person].append(
-          protocol.synthrad2023_scores(item, synthesis)
-        )
+      values = protocol.official_scores(item, synthesis, official)
+      for name, metrics_of_case in values.items():
+        cases[name][item.route.name][item.case.person].append(metrics_of_case)
       if item.route.name not in panels:
         panels[item.route.name] = protocol.panel(item, synthesis)
     return cls(
@@ -95,7 +93,10 @@ class Synthesised:
       subjects.synthesis_by_subject(scores),
       sampling,
       panels,
-      {route: _mean_over_subjects(cases) for route, cases in official.items()},
+      {
+        name: {route: _mean_over_subjects(c) for route, c in by_route.items()}
+        for name, by_route in cases.items()
+      },
     )
 
 
@@ -103,11 +104,12 @@ def _mean_over_subjects(
   cases: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> dict[str, float]:
   """Means over the cases of a subject, then over subjects; their count."""
+  names = next(iter(cases.values()))[0]
   means = {
     name: float(
       np.mean([np.mean([s[name] for s in scores]) for scores in cases.values()])
     )
-    for name in ('mae', 'psnr', 'ssim')
+    for name in names
   }
   return means | {'count': len(cases)}
 
@@ -168,9 +170,9 @@ def write_results(
     result['sampling'] = synthesised.sampling
     result['slices'] = settings['slices'] or 'all usable'
     result['definition']['synthesis'] = metrics.definitions()
-    if synthesised.synthrad2023:
-      result['synthrad2023'] = synthesised.synthrad2023
-      result['definition']['synthrad2023'] = metrics.SYNTHRAD2023
+    for name, by_route in synthesised.official.items():
+      result[name] = by_route
+      result['definition'][name] = OFFICIAL[name].definition
     by_subject['synthesis'] = synthesised.by_subject
     by_subject['sampling'] = synthesised.sampling
     for route, arrays in synthesised.panels.items():

@@ -65,6 +65,8 @@ def build_system(
   config.autoencoder = _autoencoder(config)
   with key_errors('model'):
     system = make_system(config)
+  with key_errors('size'):
+    system.abstract_params()
   config.trainable = (
     *((f'{name}/.*', 0.0) for name in _frozen(system)),
     *config.trainable,

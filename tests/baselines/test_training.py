@@ -1,0 +1,149 @@
+"""Systems are trained by the loop of all runs: checkpoints and checks."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from etils.epath import Path
+from store_fakes import CANVAS
+from test_pair_data import two_subjects
+
+from synermedgen_jax.config.defaults import system_config
+from synermedgen_jax.config.errors import ConfigError
+from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.core.trees import flatten
+from synermedgen_jax.inference.trained_system import (
+  TrainedPairs,
+  TrainedSystem,
+  load_system,
+)
+from synermedgen_jax.training import loop
+from synermedgen_jax.training.build import build
+from synermedgen_jax.training.introduction import introduce
+
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+BOTH = ('brain_mr_to_ct', 'brain_ct_to_mr')
+
+
+def config(stage, store, **values):
+  config = system_config()
+  config.stage = stage
+  config.model = 'small'
+  config.store = str(store)
+  config.size = (24, 24)
+  config.rows = 2
+  config.learning_rate = 1e-3
+  config.steps = config.checkpoint_every = config.log_every = 2
+  config.val_every = 0
+  config.routes = BOTH if stage == 'cyclegan' else BOTH[:1]
+  config.scope = 'pair' if stage == 'cyclegan' else 'route'
+  config.update(values)
+  return config
+
+
+@pytest.fixture(scope='module')
+def store(tmp_path_factory):
+  return two_subjects(tmp_path_factory.mktemp('pairs')).path
+
+
+def train(config, workdir):
+  return loop.train(build(config), Path(workdir))
+
+
+def test_a_resumed_run_equals_one_that_was_not_interrupted(store, tmp_path):
+  """Parameters, moments and the pool of earlier images."""
+  whole = train(config('cyclegan', store, steps=4), tmp_path / 'whole')
+  train(config('cyclegan', store, steps=2), tmp_path / 'halves')
+  halves = train(config('cyclegan', store, steps=4), tmp_path / 'halves')
+  assert int(halves.memory['first']['count']) == 8
+  jax.tree.map(np.testing.assert_array_equal, halves, whole)
+
+
+def test_a_workdir_synthesises_and_names_its_routes(store, tmp_path):
+  state = train(config('unet', store), tmp_path / 'unet')
+  trained = load_system(tmp_path / 'unet')
+  assert isinstance(trained, TrainedSystem)
+  assert trained.routes == BOTH[:1]
+  assert trained.slices.canvas == (24, 24)
+  slices = np.linspace(-1, 1, 3 * CANVAS**2, dtype=np.float32)
+  slices = slices.reshape(3, CANVAS, CANVAS)
+  route = ROUTES_BY_NAME[BOTH[0]]
+  made = trained.synthesiser(batch_size=2).synthesise(route, slices)
+  assert made.shape == slices.shape
+  # The batch size changes nothing.
+  other = trained.synthesiser(batch_size=4).synthesise(route, slices)
+  np.testing.assert_allclose(made, other, atol=1e-5)
+  saved = flatten(trained.params)
+  assert saved.keys() == flatten(state.params).keys()
+  for name, value in saved.items():
+    np.testing.assert_array_equal(value, flatten(state.params)[name])
+
+
+def test_a_folder_of_pairs_is_one_system(store, tmp_path):
+  train(config('cyclegan', store), tmp_path / 'gan' / BOTH[0])
+  trained = load_system(tmp_path / 'gan')
+  assert isinstance(trained, TrainedPairs)
+  assert trained.routes == tuple(sorted(BOTH))
+  slices = np.zeros((1, CANVAS, CANVAS), np.float32)
+  there, back = (
+    trained.synthesiser().synthesise(ROUTES_BY_NAME[name], slices)
+    for name in BOTH
+  )
+  assert np.abs(there - back).max() > 1e-4
+
+
+def test_a_folder_without_a_system_is_none(tmp_path):
+  assert load_system(tmp_path / 'nowhere') is None
+  (tmp_path / 'config.json').write_text(
+    json.dumps({'config': {'stage': 'ucg'}})
+  )
+  assert load_system(tmp_path) is None
+
+
+def test_a_later_stage_starts_from_the_parameters_of_an_earlier_one(
+  store, tmp_path
+):
+  size = {'size': (32, 32)}
+  first = train(
+    config('resvit', store, model='small_cnn', **size), tmp_path / 'cnn'
+  )
+  run = build(config('resvit', store, init_from=str(tmp_path / 'cnn'), **size))
+  start = flatten(run.create().params)
+  known = flatten(first.params)
+  assert known.keys() < start.keys()
+  for name, value in known.items():
+    np.testing.assert_array_equal(start[name], value)
+
+
+@pytest.mark.parametrize(
+  ('stage', 'values', 'message'),
+  [
+    ('unet', {'scope': 'pair'}, "scope 'pair': unet is trained per route or"),
+    ('cyclegan', {'scope': 'all'}, "scope 'all': cyclegan is trained per pair"),
+    ('unet', {'routes': BOTH}, "scope 'route' needs the name of one route"),
+    ('cyclegan', {'routes': BOTH[:1]}, "'pair' needs the two directions"),
+    (
+      'unet',
+      {'model': 'huge'},
+      r"config\.model: unknown preset 'huge' of unet",
+    ),
+    ('unet', {'rows': 0}, r'config\.rows 0: must be at least 1'),
+    ('unet', {'decay': 'sudden'}, r"Unknown config\.decay 'sudden'"),
+    ('unet', {'routes': ('pelvis_mr_to_ct',)}, r'config\.routes: no subject'),
+    ('bbdm', {}, r"config\.model: 'small' of bbdm works in latents: name the"),
+    ('unet', {'size': (24, 20)}, r'config\.size: images of 24 x 20 pixels'),
+  ],
+)
+def test_a_wrong_config_is_refused_in_a_line_that_names_the_key(
+  store, stage, values, message
+):
+  with pytest.raises(ConfigError, match=message):
+    build(config(stage, store, **values))
+
+
+def test_an_introduction_names_the_system_and_its_departures(store):
+  text = introduce(build(config('pix2pix', store)))
+  assert 'pix2pix, preset small' in text
+  assert 'departures all networks are updated at once' in text
+  assert '2 pairs of 24 pixels' in text

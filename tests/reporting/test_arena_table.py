@@ -1,0 +1,109 @@
+"""The tables of an arena from hand-made standings."""
+
+import json
+from pathlib import Path
+
+from synermedgen_jax.evaluation.standings import Standing
+from synermedgen_jax.planning.arena import Training
+from synermedgen_jax.reporting.arena_table import (
+  Entry,
+  costs,
+  markdown,
+  record,
+)
+
+
+def standing(ssim, *, rank, wins, difference=None):
+  routes = {
+    'brain_mr_to_ct': {'ssim': ssim, 'psnr': 20.0, 'mae': 100.0},
+    'brain_ct_to_mr': {'ssim': ssim - 0.1, 'psnr': 22.0, 'mae': 7.0},
+  }
+  scores = {'ssim': ssim - 0.05, 'psnr': 21.0, 'mae': 53.5}
+  return Standing(
+    scores, (ssim - 0.1, ssim), difference, rank, wins, routes, {'0': ssim}
+  )
+
+
+TABLE = {
+  'unet': standing(0.8, rank=1, wins=2, difference=(0.1, 0.05, 0.15)),
+  'synermedgen': standing(0.7, rank=2, wins=0),
+  'copy_source': standing(0.2, rank=3, wins=0, difference=(-0.5, -0.6, -0.4)),
+}
+ENTRIES = {
+  name: Entry(
+    system=name,
+    title=title,
+    scope='all',
+    paired=True,
+    departures=departures,
+    trained=2_010_000,
+    used=1_000_000,
+    images=24_000,
+    operations=2.16e13,
+    seconds=0.0123,
+  )
+  for name, title, departures in (
+    ('unet', 'U-Net', ('2-D slices', 'no patches')),
+    ('synermedgen', 'Ours', ()),
+  )
+}
+SETTINGS = {
+  'budget': 'images:24000',
+  'seeds': 1,
+  'slices': 6,
+  'split': 'test',
+  'subjects': 24,
+  'reference': 'synermedgen',
+}
+
+
+def rows(page, start):
+  """The cells of the table after a heading."""
+  lines = page.partition(f'## {start}\n')[2].strip().splitlines()
+  table = [line for line in lines if line.startswith('|')]
+  return [[cell.strip() for cell in line[1:-1].split('|')] for line in table]
+
+
+def test_a_row_has_every_fact_of_a_system():
+  head, _, unet, ours, copy, *_ = rows(
+    markdown(TABLE, ENTRIES, SETTINGS), 'Systems'
+  )
+  assert head[3] == 'less Ours (95 %)'
+  assert unet == [
+    *('1', 'U-Net', '0.750 (0.700–0.800)', '+0.100 (+0.050 to +0.150)', '2'),
+    # The MAE of the route to CT alone, in HU.
+    *('21.0', '100', 'all', 'paired', '2.01 M / 1.00 M', '24,000', '21.6'),
+    '0.012',
+  ]
+  assert ours[3] == '–'
+  assert copy[1] == 'copy of the source'
+  assert copy[-6:] == ['–'] * 6
+
+
+def test_the_best_system_of_a_route_is_bold():
+  table = rows(markdown(TABLE, ENTRIES, SETTINGS), 'SSIM by route')
+  assert ['brain_ct_to_mr', '**0.700**', '0.600', '0.100'] in table
+
+
+def test_departures_are_listed_by_system():
+  page = markdown(TABLE, ENTRIES, SETTINGS)
+  assert '* **U-Net**: 2-D slices; no patches.' in page
+  assert '* **Ours**' not in page
+
+
+def test_the_record_is_json_with_all_facts():
+  read = json.loads(json.dumps(record(TABLE, ENTRIES, SETTINGS)))
+  assert read['systems']['unet']['facts']['operations'] == 2.16e13
+  assert 'facts' not in read['systems']['copy_source']
+
+
+def test_costs_are_summed_and_aligned():
+  training = Training('c.py', {}, Path('w'), 100, 1600.0, 5.4e13, 10, 5)
+  text = costs([('unet', Path('runs/0/unet'), [training, training])], 30e9)
+  head, unet, total, note = text.splitlines()
+  assert unet.split() == [
+    *('unet', 'runs/0/unet', '2', '200', '3,200', '108.0', '1.00')
+  ]
+  assert total.split() == ['total', '108.0', '1.00']
+  assert len(head) == len(unet) == len(total)
+  assert '30 GFLOP/s' in note
