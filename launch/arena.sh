@@ -4,7 +4,7 @@
 # Usage: bash launch/arena.sh [store, runs/demo/store by default]
 #          [directory, runs/arena by default] [options of synermedgen_jax.arena]
 # The demo makes the store: bash launch/demo.sh
-# bash launch/arena.sh runs/demo/store runs/arena --announce: only the costs.
+# The option --announce prints the costs and stops.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 store="${1:-runs/demo/store}"

@@ -16,6 +16,7 @@ Workdirs are RUN/SEED/SYSTEM, as `compare` reads them. Writes:
 """
 
 import dataclasses
+import json
 import subprocess
 import sys
 import time
@@ -31,7 +32,6 @@ from synermedgen_jax.config.command_line import (
   run_command,
 )
 from synermedgen_jax.core import files
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME
 from synermedgen_jax.evaluation.standings import standings
 from synermedgen_jax.evaluation.subjects import FILE, read_subjects
 from synermedgen_jax.inference.trained_system import load_system
@@ -108,12 +108,13 @@ def _candidates(store: SliceStore, run: Path) -> Iterator[Candidate]:
       )
 
 
-def _train(candidate: Candidate) -> None:
+def _train(candidate: Candidate, store: SliceStore) -> None:
   """Trains what is not finished, each run in a process of its own."""
   for training in candidate.trainings:
+    _check_same(training)
     if _steps_of(training.workdir) < training.steps:
       _call('synermedgen_jax.main', training.flags)
-  if not (candidate.folder / FILE).is_file():
+  if not _is_evaluated(candidate, store):
     _call(
       'synermedgen_jax.evaluate',
       [
@@ -125,13 +126,45 @@ def _train(candidate: Candidate) -> None:
       ],
     )
     if candidate.workdir != candidate.folder:
-      _link(candidate.workdir / 'evaluation', candidate.folder / 'evaluation')
+      # `compare` reads the results in the folder of the system.
+      link = candidate.folder / 'evaluation'
+      link.unlink(missing_ok=True)
+      link.symlink_to(Path(candidate.workdir.name, 'evaluation'))
 
 
-def _link(source: Path, target: Path) -> None:
-  """Shows the results of the last stage where `compare` reads them."""
-  target.unlink(missing_ok=True)
-  target.symlink_to(source.resolve(), target_is_directory=True)
+def _check_same(training: Training) -> None:
+  """Refuses a workdir that was trained for another budget or on other data.
+
+  A finished run is not trained on: its learning rate has come to its end.
+  """
+  path = training.workdir / 'config.json'
+  if not path.is_file():
+    return
+  config = json.loads(path.read_bytes())['config']
+  wanted = {**training.overrides, 'steps': training.steps}
+  for key, value in wanted.items():
+    there = config[key]
+    if isinstance(value, tuple):
+      there = tuple(there)
+    if there != value:
+      raise ArenaError(
+        f'{training.workdir}: was trained with {key} {there!r}, which is '
+        f'{value!r} now; name another --run.'
+      )
+
+
+def _is_evaluated(candidate: Candidate, store: SliceStore) -> bool:
+  """Whether the results are those of these subjects and slices."""
+  path = candidate.folder / FILE
+  if not path.is_file():
+    return False
+  settings = read_subjects(path).settings
+  wanted = {
+    'split': _SPLIT.value,
+    'slices': _SLICES.value,
+    'store': store.fingerprint,
+  }
+  return all(settings[key] == value for key, value in wanted.items())
 
 
 def _call(module: str, arguments: Sequence[str]) -> None:
@@ -152,8 +185,8 @@ def _steps_of(workdir: Path) -> int:
 def _seconds_per_slice(candidate: Candidate, store: SliceStore) -> float:
   """Time of the second of two syntheses of `_TIMED` slices."""
   trained = load_system(candidate.workdir) or Trained.load(candidate.workdir)
-  route = ROUTES_BY_NAME[trained.routes[0]]
-  case = next(c for c in store.split(_SPLIT.value) if route in c.routes)
+  case = store.split(_SPLIT.value)[0]
+  route = next(r for r in case.routes if r.name in trained.routes)
   volume = store.read_volume(case.id, route.source)
   slices = volume[case.usable.start :][:_TIMED]
   synthesiser = trained.synthesiser(batch_size=_TIMED)
@@ -192,7 +225,7 @@ def main() -> None:
   if _ANNOUNCE.value:
     return
   for candidate in candidates:
-    _train(candidate)
+    _train(candidate, store)
   by_system = {
     system: [c for c in candidates if c.system == system]
     for system in known(_SYSTEMS.value)

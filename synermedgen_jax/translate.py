@@ -27,6 +27,11 @@ from synermedgen_jax.config.modules import check_imported, import_modules
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality, Region, Route, find_route
 from synermedgen_jax.inference.sampling_flags import define_sampling_flags
+from synermedgen_jax.inference.trained_system import (
+  TrainedPairs,
+  TrainedSystem,
+  load_system,
+)
 from synermedgen_jax.inference.translation import (
   OVERRIDE,
   check_route,
@@ -119,6 +124,15 @@ def _check_run(record: RunRecord, route: Route) -> None:
     check_route(record.routes, route, _WORKDIR.value)
 
 
+def _check_system(system: TrainedSystem | TrainedPairs, route: Route) -> None:
+  """Refuses a route that a system was not trained on; --force cannot help."""
+  if route.name not in system.routes:
+    raise WorkdirError(
+      f'{_WORKDIR.value}: {system.title} was not trained on {route.name}, only '
+      f'on {", ".join(system.routes)}.'
+    )
+
+
 def _read(path: str, route: Route) -> Volume:
   volume = read_volume(path, series=_SERIES.value)
   if not _FORCE.value:
@@ -128,10 +142,14 @@ def _read(path: str, route: Route) -> Volume:
 
 def main() -> None:
   import_modules(_MODULES.value)
-  record = RunRecord.load(_WORKDIR.value)
-  check_imported(record.config.get('modules', ()), _WORKDIR.value)
   route = _route()
-  _check_run(record, route)
+  system = load_system(_WORKDIR.value)
+  if system:
+    _check_system(system, route)
+  else:
+    record = RunRecord.load(_WORKDIR.value)
+    check_imported(record.config.get('modules', ()), _WORKDIR.value)
+    _check_run(record, route)
   # MR has no unit, so flags set its scale.
   mr_window = Window(_LOW.value, _HIGH.value)
   output = Path(_OUTPUT.value)
@@ -141,12 +159,12 @@ def main() -> None:
     )
   volume = _read(_INPUT.value, route)
   check_writable(output, like=_INPUT.value, inputs=[_INPUT.value])
-  trained = Trained.load(_WORKDIR.value)
+  trained = system or Trained.load(_WORKDIR.value)
   synthetic = translate(
     trained,
     volume,
     route,
-    sampling=_SAMPLING(trained.sampling),
+    sampling=None if system else _SAMPLING(trained.sampling),
     mr_window=mr_window,
     seed=_SEED.value,
     batch_size=_BATCH.value,

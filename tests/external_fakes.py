@@ -28,19 +28,20 @@ _SPLITS = {'brain.b0': 'train', CASE: 'test', 'brain.b2': 'test'}
 _CENTRE, _RADII = (11.0, 12.0), (9.5, 7.5)
 
 
-def _head(seed: int) -> np.ndarray:
-  z, y, x = np.indices(SHAPE)
+def _head(seed: int, shape: tuple[int, int, int]) -> np.ndarray:
+  z, y, x = np.indices(shape)
   inside = np.hypot((y - _CENTRE[0]) / _RADII[0], (x - _CENTRE[1]) / _RADII[1])
   rng = np.random.default_rng(seed)
-  texture = ndimage.gaussian_filter(rng.normal(size=SHAPE), (1, 2, 2))
+  texture = ndimage.gaussian_filter(rng.normal(size=shape), (1, 2, 2))
   texture *= 0.2 / texture.std()
   slope = 0.03 * (y - _CENTRE[0]) + 0.02 * (x - _CENTRE[1]) + 0.05 * z
   values = np.clip(texture + slope, -0.9, 0.9)
   return np.where(inside <= 1, values, -1).astype(np.float32)
 
 
-def write_store(path) -> SliceStore:
-  """A training and two test subjects with CT and MR."""
+def write_store(path, depth: int = SHAPE[0]) -> SliceStore:
+  """A training and two test subjects with CT and MR, `depth` slices each."""
+  shape = (depth, *SHAPE[1:])
   writer = StoreWriter(str(path), {'canvas': list(SHAPE[1:])})
   for number, case_id in enumerate(_SPLITS):
     case = Case(
@@ -50,12 +51,12 @@ def write_store(path) -> SliceStore:
       region=Region.BRAIN,
       modalities=WINDOWS,
       sources=dict.fromkeys(WINDOWS, ''),
-      shape=SHAPE,
+      shape=shape,
       affine=tuple(map(tuple, AFFINE.tolist())),
       plane='axial',
-      usable=USABLE,
+      usable=range(1, depth - 1),
     )
-    head = _head(number)
+    head = _head(number, shape)
     # The source is darker and blurred; black stays black.
     body = head > -1
     source = np.where(body, ndimage.gaussian_filter(head, (0, 1, 1)) / 2, -1)

@@ -294,7 +294,7 @@ def test_stage_1_is_asked_and_does_not_synthesise(nano_runs, tmp_path):
   assert not (workdir / 'evaluation' / 'panels').exists()
 
 
-def test_a_synthetic_ct_is_scored_as_synthrad2023_does(nano_runs, tmp_path):
+def test_a_synthetic_ct_has_official_scores(nano_runs, tmp_path):
   store = tmp_path / 'store'
   writer = StoreWriter(str(store), {'canvas': CANVAS})
   windows = {Modality.CT: Window(-1000, 1000), Modality.MR: Window(0, 1)}
@@ -317,32 +317,50 @@ def test_a_synthetic_ct_is_scored_as_synthrad2023_does(nano_runs, tmp_path):
     writer.write_case(case, volumes, np.ones(shape, bool))
   writer.finish({'train': 'train', 'test': 'test'})
   workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
-  flags = ('--parts=synthesis', f'--store={store}', '--synthrad2023')
+  names = 'synthrad2023,synthrad2025'
+  flags = ('--parts=synthesis', f'--store={store}', f'--score={names}')
   code, out, err = evaluate(workdir, *flags)
   assert code == 0, err
   result = metrics_of(workdir)
-  assert result['synthrad2023'].keys() == {'brain_mr_to_ct'}
-  score = result['synthrad2023']['brain_mr_to_ct']
   # The same voxels and unit as the MAE within the mask.
   mae = result['synthesis']['brain_mr_to_ct']['mae']
-  assert score['mae'] == pytest.approx(mae, rel=1e-4)
-  assert score['count'] == 1
-  assert 'SynthRAD2023: MAE' in out
-  assert '[-1024, 3000]' in result['definition']['synthrad2023']['range']
+  for year, high in (('2023', 3000), ('2025', 3071)):
+    scores = result[f'synthrad{year}']
+    assert scores.keys() == {'brain_mr_to_ct'}
+    assert scores['brain_mr_to_ct']['mae'] == pytest.approx(mae, rel=1e-4)
+    assert scores['brain_mr_to_ct']['count'] == 1
+    assert f'brain_mr_to_ct by SynthRAD{year}: MAE' in out
+    stated = result['definition'][f'synthrad{year}']['range']
+    assert f'[-1024, {high}]' in stated
 
 
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
-    (['--slices=2'], '--synthrad2023: scores need all slices of a volume'),
-    ([], 'has no body voxel at least 3 voxels from every face'),
+    (
+      ['--parts=synthesis', '--score=synthrad2023', '--slices=2'],
+      '--score: official scores need all slices of a volume',
+    ),
+    (
+      ['--parts=synthesis', '--score=synthrad2023'],
+      'has no body voxel at least 3 voxels from every face',
+    ),
+    (
+      ['--parts=synthesis', '--score=brasyn', '--routes=brain_mr_to_ct'],
+      'brasyn: no route has a target of BraSyn',
+    ),
+    (
+      ['--parts=understanding', '--score=brasyn'],
+      'score: official scores need synthesis',
+    ),
+    (['--score=synthrad'], '--score: unknown synthrad; expected some of'),
   ],
 )
-def test_synthrad2023_needs_whole_volumes(nano_runs, tmp_path, flags, message):
+def test_official_scores_that_do_not_apply_are_refused(
+  nano_runs, tmp_path, flags, message
+):
   workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
-  assert_refused(
-    evaluate(workdir, '--parts=synthesis', '--synthrad2023', *flags), message
-  )
+  assert_refused(evaluate(workdir, *flags), message)
 
 
 def test_the_split_routes_slices_and_points_are_those_asked(

@@ -253,3 +253,36 @@ def test_the_workdir_of_a_run_is_refused(store, tmp_path):
   (tmp_path / 'config.json').write_text(json.dumps(record))
   refused = score(store, tmp_path, tmp_path)
   assert_refused(refused, f'--workdir: {tmp_path} holds a run')
+
+
+def test_outputs_have_official_scores(tmp_path):
+  store = write_store(tmp_path / 'store', depth=10)
+  volumes = {k: hounsfield(v) for k, v in truths(store).items()}
+  write_volumes(tmp_path / 'volumes', volumes)
+  flags = {'score': 'synthrad2023,synthrad2025'}
+  code, out, err = score(store, tmp_path / 'volumes', tmp_path / 'out', **flags)
+  assert code == 0, err
+  metrics = read(tmp_path / 'out', 'metrics.json')
+  assert metrics['synthrad2023'][ROUTE]['ssim'] == pytest.approx(1, abs=1e-6)
+  assert metrics['synthrad2025'][ROUTE]['ms_ssim'] == pytest.approx(1, abs=1e-6)
+  assert metrics['synthrad2025'][ROUTE]['count'] == 2
+  assert 'five scales' in metrics['definition']['synthrad2025']['window']
+  assert f'{ROUTE} by SynthRAD2025: MAE 0.0 HU' in out
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    ({'score': 'mae'}, '--score: unknown mae; expected some of synthrad2023'),
+    ({'score': 'synthrad2023', 'slices': 2}, '--score: official scores need'),
+    ({'score': 'synthrad2023', 'partial': True}, '--score: official scores'),
+    ({'score': 'synthrad2023'}, 'brain.b1 has no body voxel at least 3'),
+    ({'score': 'brasyn'}, 'brasyn: no route has a target of BraSyn'),
+  ],
+)
+def test_official_scores_that_outputs_cannot_have_are_refused(
+  store, tmp_path, flags, message
+):
+  refused = score(store, tmp_path, tmp_path / 'out', **flags)
+  assert_refused(refused, message)
+  assert not (tmp_path / 'out').exists()

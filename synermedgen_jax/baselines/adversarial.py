@@ -50,9 +50,10 @@ def penalty(
     gradient = jax.grad(lambda image: judge(image).sum())(real)
     return jnp.square(gradient).sum((1, 2, 3))
 
-  return jax.lax.cond(
-    jax.random.bernoulli(key, share), norms, lambda: jnp.zeros(len(real))
-  )
+  with jax.named_scope(f'share={share}'):  # read by `training.flops`
+    return jax.lax.cond(
+      jax.random.bernoulli(key, share), norms, lambda: jnp.zeros(len(real))
+    )
 
 
 def new_pool(size: int, shape: tuple[int, ...]) -> Flat:

@@ -39,15 +39,23 @@ class BBDM(System):
   """A network that predicts the way from a noised bridge to the target."""
 
   config: BBDMConfig
-  title = 'BBDM'
   weights: ClassVar = {'bridge': 1.0}
-  departures = (
-    "latents of this project's KL autoencoder, not of a VQGAN",
-    'a constant learning rate; the loss of accumulated batches is a mean',
-    'an average of the parameters from the first step',
-  )
   frozen = ('autoencoder',)
   used = ('generator', 'autoencoder')
+
+  @property
+  def title(self) -> str:
+    place = 'latents' if self.config.autoencoder else 'pixels'
+    return f'BBDM in {place}'
+
+  @property
+  def departures(self) -> tuple[str, ...]:
+    latents = "latents of this project's KL autoencoder, not of a VQGAN"
+    return (
+      *((latents,) if self.config.autoencoder else ()),
+      'a constant learning rate; the loss of accumulated batches is a mean',
+      'an average of the parameters from the first step',
+    )
 
   @classmethod
   def preset(cls, name: str, setting: Setting) -> BBDMConfig:

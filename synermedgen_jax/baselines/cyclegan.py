@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from synermedgen_jax.baselines.adversarial import (
   exchange,
@@ -130,8 +131,10 @@ class CycleGAN(System):
 
   def synthesise(self, params, source, source_ids, target_ids, keys):
     del source_ids, keys
-    to_first, to_second = (
-      self._generator().apply({'params': params[name]}, source)
-      for name in self.used
+
+    def to(name):
+      return self._generator().apply({'params': params[name]}, source)
+
+    return lax.cond(
+      target_ids[0] == 0, lambda: to('to_first'), lambda: to('to_second')
     )
-    return jnp.where(target_ids[:, None, None, None] == 0, to_first, to_second)

@@ -45,6 +45,8 @@ class ResViTGAN(System):
     'batch normalisation takes the statistics of each image in any batch',
   )
 
+  stages: ClassVar = {'_cnn': 2 / 3, '': 1 / 3}
+
   @classmethod
   def preset(cls, name: str, setting: Setting) -> ResViTGANConfig:
     small = ResViTConfig(

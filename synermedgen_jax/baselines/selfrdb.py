@@ -54,7 +54,9 @@ class SelfRDB(System):
     'two recursions always, and gradients through the second alone',
     "the critic's real pairs are drawn from the posterior, not independently",
     'the gradient penalty applies with probability 0.1, not in every 10th step',
-    'the rate decays once, not with a period of 100 steps',
+    'the rate decays once, to zero, not with a period of 100 steps',
+    'L1 is a sum over the pixels of an image and a mean over a batch',
+    'the penalty is on the gradient at the earlier image of a pair',
   )
 
   @classmethod

@@ -61,6 +61,7 @@ class SynDiff(System):
     SIMULTANEOUS,
     'the gradient penalty applies with probability 0.1, not in every 10th step',
     'critics are averaged as well, which has no effect',
+    'the rate ends at zero',
   )
   used = ('denoiser_first', 'denoiser_second')
 
@@ -131,14 +132,14 @@ class SynDiff(System):
     return self._generator().apply({'params': params[f'to_{name}']}, image)
 
   def _cycle_terms(self, critic, real, fake):
-    def judged(critic, image):
-      values = self._patch_critic().apply({'params': critic}, image)
-      return values.mean((1, 2, 3))
+    def loss(critic, image, real):
+      patches = self._patch_critic().apply({'params': critic}, image)
+      return softplus(patches, real=real).mean((1, 2, 3))
 
     return {
-      'cycle_adversarial': softplus(judged(constant(critic), fake), real=True),
-      'critic': softplus(judged(critic, real), real=True)
-      + softplus(judged(critic, constant(fake)), real=False),
+      'cycle_adversarial': loss(constant(critic), fake, real=True),
+      'critic': loss(critic, real, real=True)
+      + loss(critic, constant(fake), real=False),
     }
 
   def _diffusion_terms(self, params, name, x0, pseudo, key):

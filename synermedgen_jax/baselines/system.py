@@ -23,6 +23,7 @@ from synermedgen_jax.models.compute import Compute
 
 Sums = dict[str, tuple[Array, Array]]  # term -> (sum, count)
 
+_INITIAL = 2**31 - 1
 SIMULTANEOUS = 'all networks are updated at once, not one after the other'
 
 
@@ -64,6 +65,8 @@ class System:
     used: networks that synthesis needs.
     frozen: networks that are not trained.
     carries: `sums` takes and returns `TrainState.memory`.
+    stages: suffixes of the presets that are trained one after the other, and
+      their shares of a budget.
   """
 
   config: Any
@@ -77,6 +80,7 @@ class System:
   used: ClassVar[tuple[str, ...]] = ('generator',)
   frozen: ClassVar[tuple[str, ...]] = ()
   carries: ClassVar[bool] = False
+  stages: ClassVar[Mapping[str, float]] = {'': 1.0}
 
   @classmethod
   def preset(cls, name: str, setting: Setting) -> Any:
@@ -114,14 +118,18 @@ class System:
     Args:
       params: parameters of the networks in `used`.
       source: images in [-1, 1].
-      source_ids, target_ids: modalities, as in `PairBatch`.
+      source_ids, target_ids: modalities, as in `PairBatch`; all images have
+        one route.
       keys: a random key per image, if the system samples.
     """
     raise NotImplementedError
 
   def initial_params(self, key: jax.Array) -> Any:
     """Random float32 parameters of all networks."""
-    return self.init_networks(jax.random.split(key, 8))
+    # Steps fold their number into the same key.
+    return self.init_networks(
+      jax.random.split(jax.random.fold_in(key, _INITIAL), 8)
+    )
 
   def abstract_params(self) -> Any:
     """Shapes of the parameters."""

@@ -133,9 +133,8 @@ def load_params(
   Raises:
     CheckpointError, OutOfReach: as of `load_model`.
   """
-  read = _load(
-    directory, 'newest', ('params', 'ema') if use_ema else ('params',)
-  )
+  items = ('params', 'ema') if use_ema else ('params',)
+  read = _load(directory, which, items)
   params = read['params']
   return _overlay(params, read['ema']) if read.get('ema') else params
 

@@ -293,12 +293,12 @@ SYSTEM_KEYS = (
   Key(
     'modalities',
     (),
-    'Modalities of the routes; empty for those that the store has.',
+    'Modalities of the routes; written by the run.',
   ),
   Key(
     'autoencoder',
     {},
-    'Shape of the frozen autoencoder; read from `init_from`.',
+    'Shape of the frozen autoencoder of `init_from`; written by the run.',
   ),
 )
 _SHARED = (

@@ -112,8 +112,8 @@ def measure(
     settings: None = the defaults.
 
   Raises:
-    MeasureError: the stage trains neither part, or no case has a requested
-      route.
+    MeasureError: the stage trains neither part, no case has a requested route,
+      or official scores are requested without synthesis.
     OfficialError: an official score does not apply.
   """
   settings = settings or MeasureSettings()
@@ -123,10 +123,14 @@ def measure(
       f'config.stage: {trained.config["stage"]} trains neither understanding '
       'nor synthesis; measure a later stage.'
     )
+  if settings.score and 'synthesis' not in parts:
+    raise MeasureError(
+      'score: official scores need synthesis; add it to the parts.'
+    )
   items = []
+  if trained.config['stage'] in SYSTEMS:
+    settings = _of_system(trained, settings, parts)
   if 'synthesis' in parts:
-    if trained.config['stage'] in SYSTEMS and not settings.routes:
-      settings = dataclasses.replace(settings, routes=trained.routes)
     items = _route_pairs(store, cases, settings)
   answered = synthesised = None
   if 'understanding' in parts:
@@ -134,6 +138,22 @@ def measure(
   if 'synthesis' in parts:
     synthesised = _synthesise(trained, store, items, settings)
   return Measurements(answered, synthesised)
+
+
+def _of_system(
+  trained: Trained, settings: MeasureSettings, parts: Sequence[str]
+) -> MeasureSettings:
+  """The settings for a system of the arena: its own routes by default."""
+  if 'understanding' in parts:
+    raise MeasureError(
+      f'parts: the system {trained.config["stage"]} answers no questions.'
+    )
+  if other := sorted(set(settings.routes) - set(trained.routes)):
+    raise MeasureError(
+      f'routes: {trained.config["stage"]} was not trained on '
+      f'{", ".join(other)}, only on {", ".join(trained.routes)}.'
+    )
+  return dataclasses.replace(settings, routes=settings.routes or trained.routes)
 
 
 def _parts_of(stage: str) -> tuple[str, ...]:

@@ -50,9 +50,9 @@ class OfficialError(UserError):
 
 
 def synthrad2023(
-  synthesis: Float[np.ndarray, 'z h w'],
-  truth: Float[np.ndarray, 'z h w'],
-  mask: Bool[np.ndarray, 'z h w'],
+  synthesis: Volume,
+  truth: Volume,
+  mask: Mask,
 ) -> dict[str, float]:
   """MAE, PSNR and SSIM of a synthetic CT as SynthRAD2023 defines them.
 
@@ -87,9 +87,9 @@ def synthrad2023(
 
 
 def synthrad2025(
-  synthesis: Float[np.ndarray, 'z h w'],
-  truth: Float[np.ndarray, 'z h w'],
-  mask: Bool[np.ndarray, 'z h w'],
+  synthesis: Volume,
+  truth: Volume,
+  mask: Mask,
   *,
   high: float = 3071.0,
 ) -> dict[str, float]:
@@ -134,9 +134,9 @@ def synthrad2025(
 
 
 def brasyn(
-  synthesis: Float[np.ndarray, 'z h w'],
-  truth: Float[np.ndarray, 'z h w'],
-  mask: Bool[np.ndarray, 'z h w'],
+  synthesis: Volume,
+  truth: Volume,
+  mask: Mask,
 ) -> dict[str, float]:
   """SSIM of a synthetic MR as BraSyn defines it.
 
@@ -296,7 +296,7 @@ def _extend(volume: np.ndarray) -> np.ndarray:
   return np.pad(volume, [(n // 2, n - n // 2) for n in missing], mode='edge')
 
 
-def _halve(volume: Volume) -> Volume:
+def _halve(volume: Volume) -> Float[np.ndarray, '_ _ _']:
   """The mean of each voxel of even index and those before it; zeros outside."""
   return ndimage.uniform_filter(volume, 2, mode='constant')[::2, ::2, ::2]
 
@@ -386,8 +386,8 @@ OFFICIAL: Mapping[str, Official] = {
       'dimension': _GRID,
       'window': 'MS-SSIM: uniform, 7 x 7 x 7 voxels, sample covariance, at '
       'five scales with exponents 0.0448, 0.2856, 0.3001, 0.2363, 0.1333 of '
-      'the whole SSIM; an axis of fewer than 97 voxels is extended to 97 by its '
-      'outermost ones',
+      'the whole SSIM; an axis of fewer than 97 voxels is extended to 97 by '
+      'its outermost ones',
       'unit': 'mae in HU, psnr in dB, at most 100, ms_ssim at most 1',
       'source': 'SynthRAD2025/evaluation, image_metrics.py; the challenge '
       'scores on the grid of the published volumes',
@@ -404,8 +404,8 @@ OFFICIAL: Mapping[str, Official] = {
       'range': 'clipped to the window of the store; then each volume to its '
       'own 0.5th and 99.5th percentile, at least 0, mapped to [0, 1]',
       'mask': 'the body mask of a case; 0 outside, mean over all voxels, '
-      'outside the mask too. The challenge scores the tumour and its complement '
-      'instead, which a store does not have',
+      'outside the mask too; the challenge scores the tumour and its '
+      'complement instead, which a store does not have',
       'dimension': f'{_GRID}; the score depends on the share of background '
       'in it, and the challenge has 240 x 240 x 155 voxels',
       'window': 'Gaussian, sigma 1.5, 11 x 11 x 11 voxels, population '

@@ -77,7 +77,9 @@ def standings(
     for system, by_seed in runs.items()
   }
   for row in _ROWS:
-    tables[row] = {'': _table(first, routes, people, baseline=row)}
+    table = _table(first, routes, people, baseline=row)
+    if np.isfinite(table).any((1, 2)).all():  # every route has the row
+      tables[row] = {'': table}
   mean = {s: np.mean(list(t.values()), axis=0) for s, t in tables.items()}
   drawn = {s: _over_routes(table[..., 0], weights) for s, table in mean.items()}
   by_route = {s: np.nanmean(table, axis=1) for s, table in mean.items()}
@@ -148,7 +150,9 @@ def _table(
   table = np.full((len(routes), len(people), len(BUILT_IN)), np.nan)
   for i, route in enumerate(routes):
     for person, entry in evaluation.synthesis[route].items():
-      values = entry['baselines'][baseline] if baseline else entry
+      values = entry['baselines'].get(baseline) if baseline else entry
+      if values is None:  # no training subject has the route
+        continue
       table[i, people.index(person)] = [values[name] for name in BUILT_IN]
   return table
 

@@ -169,7 +169,15 @@ class TrainedSystem:
 
   @property
   def departures(self) -> tuple[str, ...]:
-    return self.system.departures
+    """Those of the system, and the preset where it is not the published one."""
+    preset = self.config['model']
+    if preset.startswith('published'):
+      return self.system.departures
+    return (
+      *self.system.departures,
+      f'preset {preset}: other networks, {self.config["optimizer"]}, rate '
+      f'{self.config["learning_rate"]:g}, {self.config["rows"]} pairs a step',
+    )
 
   def synthesiser(
     self, sampling: Any = None, *, batch_size: int = 16
@@ -263,23 +271,32 @@ def load_system(folder: str | Path) -> TrainedSystem | TrainedPairs | None:
     WorkdirError, CheckpointError: as of `TrainedSystem.load`.
   """
   folder = Path(folder)
-  if _names_system(folder):
+  if _scope(folder):
     return TrainedSystem.load(folder)
-  return TrainedPairs.load(folder) if _workdirs(folder) else None
+  workdirs = _workdirs(folder)
+  if not workdirs:
+    return None
+  if {_scope(path) for path in workdirs} != {'pair'}:
+    raise WorkdirError(
+      f'{folder}: holds the workdirs of several systems; name one of '
+      f'{", ".join(path.name for path in workdirs)}.'
+    )
+  return TrainedPairs.load(folder)
 
 
 def _workdirs(folder: Path) -> list[Path]:
   """The workdirs of systems in a folder."""
   if not folder.is_dir():
     return []
-  return [path for path in sorted(folder.iterdir()) if _names_system(path)]
+  return [path for path in sorted(folder.iterdir()) if _scope(path)]
 
 
-def _names_system(workdir: Path) -> bool:
+def _scope(workdir: Path) -> str:
+  """The scope of a system's workdir; '' if it is not one."""
   path = workdir / 'config.json'
   if not path.is_file():
-    return False
+    return ''
   try:
-    return 'scope' in json.loads(path.read_bytes())['config']
-  except (ValueError, KeyError, TypeError):
-    return False  # `RunRecord.load` says what is wrong
+    return json.loads(path.read_bytes())['config'].get('scope', '')
+  except (ValueError, KeyError, TypeError, AttributeError):
+    return ''  # `RunRecord.load` says what is wrong

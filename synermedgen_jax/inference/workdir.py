@@ -82,7 +82,7 @@ class RunRecord:
       routes = record.get('routes')
       return cls(
         config,
-        SliceSpec.from_json({**record, 'canvas': image_size(config)}),
+        SliceSpec.from_json({'canvas': image_size(config), **record}),
         None if routes is None else tuple(routes),
       )
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -169,7 +169,7 @@ class Trained:
     if config.store:
       with key_errors('store'):
         store = SliceStore.open(config.store)
-      slices = dataclasses.replace(store.slices, canvas=geometry.vae_size)
+      slices = store.slices
     compute = _compute(config, params)
     return cls(
       Bagel(shape, compute),

@@ -40,6 +40,10 @@ class Budget:
   kind: Literal['images', 'operations']
   amount: float
 
+  def times(self, share: float) -> Budget:
+    """A share of the budget."""
+    return dataclasses.replace(self, amount=self.amount * share)
+
   @classmethod
   def parse(cls, text: str) -> Budget:
     """Reads 'images:24000' or 'operations:1.6e13'.
@@ -124,14 +128,33 @@ def trainings(
   if system == OURS:
     return _stages(folder, budget, shared, configs)
   file = f'{configs}/{system}.py'
-  if not SYSTEMS[system].pair:
-    return [_sized(file, shared, folder, budget)]
-  pairs = list(_pairs(store))
-  share = dataclasses.replace(budget, amount=budget.amount / len(pairs))
-  return [
-    _sized(file, shared | {'routes': routes}, folder / routes[0], share)
-    for routes in pairs
-  ]
+  if SYSTEMS[system].pair:
+    pairs = list(_pairs(store))
+    share = budget.times(1 / len(pairs))
+    return [
+      _sized(file, shared | {'routes': routes}, folder / routes[0], share)
+      for routes in pairs
+    ]
+  return list(_one_after_the_other(system, file, shared, folder, budget))
+
+
+def _one_after_the_other(
+  system: str, file: str, shared: dict, folder: Path, budget: Budget
+) -> Iterator[Training]:
+  """The stages of a system; the last one has the system's folder."""
+  start: dict[str, object] = {}
+  for suffix, share in SYSTEMS[system].stages.items():
+    workdir = folder / suffix.removeprefix('_') if suffix else folder
+    model = {'model': f'small{suffix}'} if suffix else {}
+    yield _sized(
+      file,
+      shared | model | start,
+      workdir,
+      budget.times(share),
+      # The shape is known before the earlier stage has run.
+      {'init_from': ''} if start else None,
+    )
+    start = {'init_from': str(workdir)}
 
 
 def _pairs(store: SliceStore) -> Iterator[tuple[str, str]]:
@@ -148,7 +171,7 @@ def _stages(
   first = _training(f'{configs}/stage1.py', shared, folder / 'stage1', None)
   rest = budget
   if budget.kind == 'operations':
-    rest = dataclasses.replace(budget, amount=budget.amount - first.operations)
+    rest = Budget(budget.kind, budget.amount - first.operations)
   second = _sized(
     f'{configs}/stage2.py',
     # The shape is known before Stage I has run.
@@ -211,7 +234,7 @@ def _training(
 def _pairs_per_step(run: Run) -> float:
   if isinstance(run, BagelRun):
     return run.rows * run.capacity.images / 2
-  return float(run.rows)
+  return run.rows * (2.0 if run.model.pair else 1.0)  # both directions
 
 
 def _operations(run: Run) -> float:

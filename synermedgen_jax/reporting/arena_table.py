@@ -144,7 +144,9 @@ def markdown(
     '* Intervals: bootstrap over subjects; differences are paired.',
     '* A route is won by the system with the highest mean SSIM.',
     '* Parameters, pairs and operations are those of all trainings of a system '
-    'together; two operations per multiplication and addition.',
+    'together; two operations per multiplication and addition. SynerMedGen '
+    'sees further slices in Stage I. What made the weights that it starts '
+    "from, and BBDM's autoencoder, is not counted.",
     '* Seconds per slice are those of batches of 16, on the machine that wrote '
     'this page.',
   ]

@@ -25,6 +25,7 @@ from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.config_checks import (
+  check_best_is_measured,
   check_store,
   check_system,
   local_streams,
@@ -61,7 +62,7 @@ def build_system(
   check_store(config, store)
   routes = _routes(config, store)
   check_system(config, routes)
-  config.modalities = config.modalities or _modalities(routes)
+  config.modalities = _modalities(routes)
   config.autoencoder = _autoencoder(config)
   with key_errors('model'):
     system = make_system(config)
@@ -74,6 +75,9 @@ def build_system(
   rows, val = _data(config, system, store, routes, mesh)
   scales, tx = optimiser(config, system)
   ema = config.ema > 0
+  with key_errors('rows'):
+    terms = _terms(system, next(iter(rows)))
+  check_best_is_measured(config, {'loss', *terms})
   return loop.Run(
     config=config.to_dict(),
     model=system,
@@ -111,7 +115,18 @@ def _autoencoder(config: ConfigDict) -> dict[str, Any]:
     return {}
   with key_errors('init_from'):
     saved = saved_config(config)
-  return dict(saved.get('autoencoder', {}))
+  return dict(saved.get('autoencoder') or {})
+
+
+def _terms(system: System, batch: PairBatch) -> list[str]:
+  """The terms of the loss; ValueError if a network refuses the batch."""
+  memory = (system.initial_memory(),) if system.carries else ()
+  sums = jax.eval_shape(
+    lambda params, key: system.sums(params, batch, key, *memory),
+    system.abstract_params(),
+    jax.random.key(0),
+  )
+  return list(sums[0] if system.carries else sums)
 
 
 def _frozen(system: System) -> list[str]:

@@ -2,7 +2,9 @@
 
 Counts matrix products and convolutions, two operations per multiplication and
 addition; the remaining operations are about one per cent. The body of a scan is
-multiplied by its length; XLA's own count takes it once.
+multiplied by its length; XLA's own count takes it once. A conditional counts
+all branches, times the share of the steps in which it runs, if its scope says
+so.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Mapping
 
 import jax
@@ -25,6 +28,8 @@ from synermedgen_jax.models.kernels.tpu import Blocks
 from synermedgen_jax.training.loop import StepConfig, make_train_step
 from synermedgen_jax.training.train_state import TrainState
 
+# Scope of a conditional that runs in a share of the steps.
+_SHARE = re.compile(r'share=([0-9.]+)')
 ATTENTION_SCOPE = 'interval_attention'
 LOGITS_SCOPE = 'lm_head'
 
@@ -63,6 +68,8 @@ def _products(
       raise ValueError('A loop of unknown length cannot be counted.')
     else:
       turns = eqn.params['length'] if name == 'scan' else 1
+      if name == 'cond' and (share := _SHARE.search(inside)):
+        turns, inside = float(share[1]), inside.replace(share[0], '')
       for inner in _inner_jaxprs(eqn):
         yield from _products(inner, inside, times * turns)
 

@@ -40,7 +40,8 @@ class ObjectiveConfig:
     l2_weight: weight of the autoencoder's squared error, beside its absolute
       error.
     kl_weight: weight of the autoencoder's KL term, per latent number.
-    term_weights: term of a registered objective -> weight; 1 by default.
+    term_weights: term -> weight, in place of those above; the terms of a
+      registered objective have 1 by default.
     logit_chunk: und tokens of a row whose logits exist at one time.
     freeze_und: 'detach': states of und tokens are constants of the backward
       pass, as with BAGEL's `freeze_und`, which takes less time; nothing before
@@ -76,7 +77,7 @@ class ObjectiveConfig:
       'l2': self.l2_weight,
       'kl': self.kl_weight,
     }
-    return own.get(term, self.term_weights.get(term, 1.0))
+    return self.term_weights.get(term, own.get(term, 1.0))
 
 
 def token_losses(

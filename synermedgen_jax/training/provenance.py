@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import platform
@@ -63,9 +62,8 @@ def keep(
     with writing(workdir / FOLDER):
       vocab_files.copy(name, workdir / FOLDER)
   versions = {name: metadata.version(name) for name in PACKAGES}
-  slices = SliceSpec(image_size(config))
-  if store:
-    slices = dataclasses.replace(store.slices, canvas=slices.canvas)
+  # Slices are fitted from the store's canvas to the model's images.
+  slices = store.slices if store else SliceSpec(image_size(config))
   record = {
     'config': config,
     **slices.to_json(),
