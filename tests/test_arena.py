@@ -68,6 +68,25 @@ def test_systems_are_trained_once_and_ranked(tmp_path, store_path, configs):
   assert '| pix2pix |' in again
 
 
+def test_a_run_of_another_budget_is_not_trained_on(
+  tmp_path, store_path, configs
+):
+  workdir = tmp_path / 'arena' / '0' / 'unet'
+  workdir.mkdir(parents=True)
+  trained = {'store': str(store_path), 'seed': 0, 'steps': 7}
+  (workdir / 'config.json').write_text(json.dumps({'config': trained}))
+  code, _, err = run(
+    'arena',
+    f'--store={store_path}',
+    f'--run={tmp_path / "arena"}',
+    f'--configs={configs}',
+    '--systems=unet',
+    '--budget=images:8',
+  )
+  assert code
+  assert 'was trained with steps 7, which is 4 now; name another --run' in err
+
+
 @pytest.mark.parametrize(
   ('flag', 'message'),
   [

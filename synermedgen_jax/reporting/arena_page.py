@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,9 +53,8 @@ def arena_page(
           images += [panel['source'][middle], panel['truth'][middle]]
           names += ['source', 'truth']
         images.append(panel['synthesis'][middle])
-      names.append(
-        f'{entries[name].title}\n{table[name].routes[route]["ssim"]:.3f}'
-      )
+      ssim = table[name].routes[route]['ssim']
+      names.append(f'{textwrap.fill(entries[name].title, 22)}\n{ssim:.3f}')
     title = route_title(ROUTES_BY_NAME[route])
     sections += [tag('h2', title), picture(title, to_png(_row(images, names)))]
   return document('Arena', sections)
@@ -64,7 +64,7 @@ def arena_page(
 def _row(images: list[np.ndarray], names: list[str]) -> Figure:
   height, width = images[0].shape
   figure = Figure(
-    figsize=(_SIDE * len(images), _SIDE * height / width + 0.5),
+    figsize=(_SIDE * len(images), _SIDE * height / width + 0.7),
     layout='constrained',
   )
   for ax, image, name in zip(

@@ -198,6 +198,13 @@ def test_each_term_reaches_its_own_networks_alone(name):
 
 
 @pytest.mark.parametrize('name', SYSTEMS)
+def test_every_term_has_the_weight_that_the_system_states(name):
+  weights = ObjectiveConfig(term_weights=SYSTEMS[name].weights)
+  for term, weight in SYSTEMS[name].weights.items():
+    assert weights.weight(term) == weight > 0
+
+
+@pytest.mark.parametrize('name', SYSTEMS)
 def test_one_image_or_a_batch_is_the_same_at_test(name):
   model, batch = system(name), pair()
   params = model.initial_params(jax.random.key(0))

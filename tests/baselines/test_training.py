@@ -3,22 +3,31 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils.epath import Path
 from store_fakes import CANVAS
 from test_pair_data import two_subjects
 
+from synermedgen_jax.baselines.adversarial import penalty
 from synermedgen_jax.config.defaults import system_config
 from synermedgen_jax.config.errors import ConfigError
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME
 from synermedgen_jax.core.trees import flatten
+from synermedgen_jax.evaluation.measure import (
+  MeasureError,
+  MeasureSettings,
+  measure,
+)
 from synermedgen_jax.inference.trained_system import (
   TrainedPairs,
   TrainedSystem,
   load_system,
 )
-from synermedgen_jax.training import loop
+from synermedgen_jax.inference.workdir import WorkdirError
+from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.training import flops, loop
 from synermedgen_jax.training.build import build
 from synermedgen_jax.training.introduction import introduce
 
@@ -99,6 +108,39 @@ def test_a_folder_without_a_system_is_none(tmp_path):
     json.dumps({'config': {'stage': 'ucg'}})
   )
   assert load_system(tmp_path) is None
+
+
+def test_a_folder_of_several_systems_is_refused(store, tmp_path):
+  for stage in ('unet', 'resvit'):
+    record = {'config': {'stage': stage, 'scope': 'route'}}
+    (tmp_path / stage).mkdir()
+    (tmp_path / stage / 'config.json').write_text(json.dumps(record))
+  with pytest.raises(WorkdirError, match='several systems; name one of resvit'):
+    load_system(tmp_path)
+
+
+def test_a_system_is_measured_on_its_own_routes_alone(store, tmp_path):
+  train(config('unet', store), tmp_path / 'unet')
+  trained, slices = load_system(tmp_path / 'unet'), SliceStore.open(str(store))
+  for settings, message in (
+    (MeasureSettings(routes=BOTH), 'routes: unet was not trained on brain_ct'),
+    (MeasureSettings(parts=('understanding',)), 'unet answers no questions'),
+  ):
+    with pytest.raises(MeasureError, match=message):
+      measure(trained, slices, slices.split('train'), settings)
+
+
+def test_a_penalty_counts_with_its_share_of_the_steps():
+  x = jnp.ones((2, 8, 8, 8))
+  plain = flops.count(jax.make_jaxpr(lambda x: x @ x)(x))['other']
+
+  def squares(image):
+    return (image @ image).sum((1, 2, 3))
+
+  jaxpr = jax.make_jaxpr(lambda x, key: penalty(squares, x, key))
+  inside = flops.count(jaxpr(x, jax.random.key(0)))['other']
+  # A product forward and two backward, in a tenth of the steps.
+  assert inside == pytest.approx(0.1 * 3 * plain)
 
 
 def test_a_later_stage_starts_from_the_parameters_of_an_earlier_one(

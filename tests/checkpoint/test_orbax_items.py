@@ -374,10 +374,9 @@ def test_a_checkpoint_is_selected_by_name_or_number(measured, which, step):
   selected = saved_model.find_step(checkpoints, which)
   checkpoints.close()
   assert (selected, newest) == (step, 8)
-  assert_equal(
-    saved_model.load_model(measured, which=which)[1],
-    params(step) | average(step),
-  )
+  expected = params(step) | average(step)
+  assert_equal(saved_model.load_model(measured, which=which)[1], expected)
+  assert_equal(saved_model.load_params(measured, which=which), expected)
 
 
 @pytest.mark.parametrize('which', ['3', 'oldest', '', '-2', '2.0'])

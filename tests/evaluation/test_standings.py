@@ -91,6 +91,16 @@ def test_seeds_are_averaged_within_a_subject():
   assert table['ours'].seeds == pytest.approx({'0': 0.7, '1': 0.5})
 
 
+def test_a_row_that_a_route_lacks_is_left_out():
+  """A route without training subjects has no mean target."""
+  lacking = evaluation(OURS)
+  del lacking.synthesis['pelvis_mr_to_ct']['pelvis.q']['baselines'][
+    'mean_target'
+  ]
+  table = standings({'ours': {'0': lacking}}, reference='ours')
+  assert set(table) == {'ours', 'copy_source'}
+
+
 @pytest.mark.parametrize(
   ('other', 'message'),
   [
