@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures('quick_compiles')
 del build_system
 
 SIDE = 32
-STEPS = {'bbdm': 400, 'syndiff': 300, 'selfrdb': 200}
+STEPS = {'cyclegan': 80, 'bbdm': 400, 'syndiff': 300, 'selfrdb': 200}
 NAMES = ('ct', 'mr')
 # Terms of the loss that train critics.
 CRITIC_TERMS = {'critic', 'penalty'}

@@ -74,7 +74,7 @@ def test_a_workdir_synthesises_and_names_its_routes(store, tmp_path):
   trained = load_system(tmp_path / 'unet')
   assert isinstance(trained, TrainedSystem)
   assert trained.routes == BOTH[:1]
-  assert trained.slices.canvas == (24, 24)
+  assert trained.slices.canvas == (CANVAS, CANVAS)  # of the store
   slices = np.linspace(-1, 1, 3 * CANVAS**2, dtype=np.float32)
   slices = slices.reshape(3, CANVAS, CANVAS)
   route = ROUTES_BY_NAME[BOTH[0]]

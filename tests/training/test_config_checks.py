@@ -162,12 +162,12 @@ BAD = {
     r'llm2vae/kernel, lm_head/kernel: add one\.',
   ),
   'optimiser': (
-    {'optimizer': 'sgd'},
-    r"Unknown config\.optimizer 'sgd': expected adamw or muon\.",
+    {'optimizer': 'lion'},
+    r"Unknown config\.optimizer 'lion': expected adamw, muon or sgd\.",
   ),
   'decay': (
-    {'decay': 'linear'},
-    r"Unknown config\.decay 'linear': expected constant or cosine\.",
+    {'decay': 'step'},
+    r"Unknown config\.decay 'step': expected constant, cosine, .* poly\.",
   ),
 }
 

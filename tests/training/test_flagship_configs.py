@@ -23,7 +23,12 @@ FLAGSHIPS = {
   for stage in STAGES
   for model in MODELS
 }
-DOCUMENTED = doc_commands.plans()
+# Systems of the arena have no rows of tokens to fill.
+DOCUMENTED = {
+  name: arguments
+  for name, arguments in doc_commands.plans().items()
+  if 'capacity' in doc_commands.parse_config(arguments)
+}
 
 
 def devices_of(arguments):

@@ -83,9 +83,49 @@ def test_a_cosine_falls_to_zero_at_the_last_step():
 
 def test_an_unknown_decay_is_refused():
   with pytest.raises(
-    ValueError, match=r"'linear': expected constant or cosine"
+    ValueError, match=r"'step': expected constant, cosine, linear or poly"
   ):
-    optim.schedule(1.0, 0, 10, 'linear')
+    optim.schedule(1.0, 0, 10, 'step')
+
+
+def test_linear_is_constant_for_half_of_the_steps():
+  rate = optim.schedule(2.0, 0, 8, 'linear')
+  np.testing.assert_allclose(
+    [rate(step) for step in range(9)],
+    [2, 2, 2, 2, 2, 1.5, 1, 0.5, 0],
+    atol=1e-6,
+  )
+
+
+def test_poly_is_nnunets():
+  rate = optim.schedule(2.0, 0, 10, 'poly')
+  np.testing.assert_allclose(
+    [rate(step) for step in (0, 4, 10)], [2, 2 * 0.6**0.9, 0], rtol=1e-5
+  )
+
+
+def test_sgd_has_nesterovs_momentum_and_decays_the_weights():
+  """Two steps by hand: v = 0.9 v + g, update = -rate (g + 0.9 v)."""
+  tx = optim.optimizer(
+    optax.constant_schedule(0.1),
+    {'a': 1.0},
+    name='sgd',
+    b1=0.9,
+    b2=0.0,
+    eps=0.0,
+    weight_decay=0.5,
+    clip=1e9,
+  )
+  params, state = {'a': jnp.asarray([2.0])}, None
+  state = tx.init(params)
+  expected, velocity = 2.0, 0.0
+  for gradient in (1.0, -3.0):
+    updates, state = tx.update({'a': jnp.asarray([gradient])}, state, params)
+    params = optax.apply_updates(params, updates)
+    total = gradient + 0.5 * expected
+    velocity = 0.9 * velocity + total
+    expected -= 0.1 * (total + 0.9 * velocity)
+    np.testing.assert_allclose(params['a'], [expected], rtol=1e-6)
 
 
 def test_multipliers_scale_updates():
@@ -259,11 +299,11 @@ def test_muon_obeys_the_multipliers():
 
 
 def test_an_unknown_optimiser_is_named():
-  with pytest.raises(ValueError, match="'sgd': expected adamw or muon"):
+  with pytest.raises(ValueError, match="'lion': expected adamw, muon or sgd"):
     optim.optimizer(
       optax.constant_schedule(0.1),
       {},
-      name='sgd',
+      name='lion',
       b1=0.9,
       b2=0.95,
       eps=1e-8,
