@@ -2,6 +2,7 @@
 
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -400,7 +401,7 @@ def transposed(x, kernel, pad, output_pad):
 def test_transposed_convolutions_are_aligned_as_pytorchs(
   kernel, pad, output_pad
 ):
-  layer = blocks.conv_transpose(1, kernel, bias=False)
+  layer = blocks.ConvTranspose(1, kernel, bias=False)
   x = images((1, 3, 5, 1))
   weights = images((kernel, kernel, 1, 1), seed=2)
   output = layer.apply({'params': {'kernel': weights}}, x)[0, ..., 0]
@@ -409,6 +410,40 @@ def test_transposed_convolutions_are_aligned_as_pytorchs(
   flipped = np.asarray(weights)[::-1, ::-1, 0, 0]
   expected = transposed(np.asarray(x)[0, ..., 0], flipped, pad, output_pad)
   np.testing.assert_allclose(output, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('kernel', [2, 3, 4])
+def test_a_transposed_convolution_is_that_of_flax(kernel):
+  pad = (kernel // 2, (kernel + 1) // 2)
+  expected = nn.ConvTranspose(5, (kernel, kernel), (2, 2), padding=(pad, pad))
+  assert_same_layers(blocks.ConvTranspose(5, kernel), expected)
+
+
+def test_a_halving_convolution_is_that_of_flax():
+  layer = blocks.conv(5, 4, stride=2, pad=1)
+  assert isinstance(layer, blocks.HalvingConv)
+  ones = ((1, 1), (1, 1))
+  assert_same_layers(layer, nn.Conv(5, (4, 4), (2, 2), padding=ones))
+
+
+def assert_same_layers(layer, expected):
+  """Asserts equal outputs and gradients, with the same parameters."""
+  x = images((2, 6, 4, 3))
+  variables = expected.init(jax.random.key(1), x)
+  variables['params']['bias'] += jnp.arange(5.0)
+  weight = images(expected.apply(variables, x).shape, seed=3)
+
+  def total(layer):
+    return lambda v, x: (layer.apply(v, x) * weight).sum()
+
+  np.testing.assert_allclose(
+    layer.apply(variables, x), expected.apply(variables, x), atol=1e-5
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+    jax.grad(total(layer), (0, 1))(variables, x),
+    jax.grad(total(expected), (0, 1))(variables, x),
+  )
 
 
 def test_norms_standardise_each_channel():

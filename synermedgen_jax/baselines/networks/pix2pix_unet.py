@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from synermedgen_jax.baselines.networks.blocks import (
+  ConvTranspose,
   batch_norm,
   conv,
-  conv_transpose,
   leaky_relu,
   require_sides,
 )
@@ -86,14 +86,14 @@ class Pix2PixUNet(nn.Module):
     skips = self._encoded(x)
     x = skips.pop()
     for level in reversed(range(1, c.levels)):
-      x = conv_transpose(
+      x = ConvTranspose(
         c.widths[level - 1], 4, bias=False, dtype=self.dtype, name=f'up_{level}'
       )(jax.nn.relu(x))
       x = batch_norm(dtype=self.dtype, name=f'up_norm_{level}')(x)
       if level in c.dropout_levels:
         x = nn.Dropout(0.5, deterministic=not train)(x)
       x = jnp.concatenate([skips.pop(), x], axis=-1)
-    x = conv_transpose(c.out_channels, 4, dtype=self.dtype, name='up_0')(
+    x = ConvTranspose(c.out_channels, 4, dtype=self.dtype, name='up_0')(
       jax.nn.relu(x)
     )
     return jnp.tanh(x.astype(jnp.float32))

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from synermedgen_jax.baselines.networks.blocks import (
+  ConvTranspose,
   InstanceNorm,
   conv,
-  conv_transpose,
   reflect_pad,
   require_sides,
 )
@@ -84,7 +84,7 @@ class ResnetGenerator(nn.Module):
       x = ResnetBlock(dtype, name=f'block_{number}')(x)
     for level in (1, 0):
       features, name = self.width * 2**level, f'up_{level}'
-      x = norm_relu(conv_transpose(features, 3, dtype=dtype, name=name)(x))
+      x = norm_relu(ConvTranspose(features, 3, dtype=dtype, name=name)(x))
     x = conv(self.out_channels, 7, pad=0, dtype=dtype, name='out')(
       reflect_pad(x, 3)
     )

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from synermedgen_jax.baselines.networks.blocks import (
+  ConvTranspose,
   batch_norm,
   conv,
-  conv_transpose,
   reflect_pad,
   require_sides,
 )
@@ -99,7 +99,7 @@ class UpConvNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    x = conv_transpose(
+    x = ConvTranspose(
       self.features,
       3,
       bias=False,

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from synermedgen_jax.baselines.networks.blocks import (
+  ConvTranspose,
   InstanceNorm,
   conv,
-  conv_transpose,
   require_sides,
 )
 
@@ -194,7 +194,7 @@ class UNet(nn.Module):
     skips = self._encoded(x, condition)
     x = skips.pop()
     for stage in reversed(range(c.stages - 1)):
-      x = conv_transpose(
+      x = ConvTranspose(
         c.widths[stage],
         2,
         init=_HE_TRANSPOSED,
