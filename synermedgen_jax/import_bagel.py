@@ -4,12 +4,19 @@
   python -m synermedgen_jax.import_bagel --source=DIR --output=RUN/bagel
   python -m synermedgen_jax.main --config=configs/stage1.py \\
       --config.init_from=RUN/bagel --config.store=STORE --workdir=RUN/stage1
+  python -m synermedgen_jax.import_bagel --layout=unimedvl --source=UNIMEDVL \\
+      --output=RUN/unimedvl
 
 Reads `ema.safetensors` (or shards with an index), `ae.safetensors`, the JSON
 configs and the tokenizer's files. Missing keys, unknown keys and shapes that
 differ from the configs are reported before any weight is read. The weights are
 converted block by block. `--dry_run` reads only headers and prints the table of
 keys and parameters.
+
+--layout=unimedvl reads the files of UniMedVL: `ema.safetensors`, or else
+`ema_bf16.safetensors` or `model.safetensors`, and no `config.json`. Copies of
+the autoencoder in that file have to equal `ae.safetensors`. The workdir samples
+as UniMedVL does.
 
 To train a model of another size than BAGEL-7B-MoT, use
 --config=configs/stage1.py:init_from and set image sides and capacities. The
@@ -34,9 +41,16 @@ from synermedgen_jax.config.tokenizer import FOLDER
 from synermedgen_jax.inference import bagel_workdir
 from synermedgen_jax.input import vocab_files
 from synermedgen_jax.interop import bagel_configs, bagel_weights
+from synermedgen_jax.interop.layouts import LAYOUTS, Layout
 from synermedgen_jax.models.bagel import BagelConfig
 
 _SOURCE = flags.DEFINE_string('source', None, "Folder of BAGEL's files.")
+_LAYOUT = flags.DEFINE_enum(
+  'layout',
+  'bagel',
+  ['bagel', 'unimedvl'],
+  'Program whose file names, model options and settings of sampling apply.',
+)
 _OUTPUT = flags.DEFINE_string(
   'output',
   None,
@@ -85,20 +99,22 @@ def _print_table(
   )
 
 
-def _dry_run(source: Path, dtype: np.dtype) -> None:
-  model = bagel_configs.bagel_config(source)
-  matches = bagel_weights.match(source, model, header_only=True)
+def _dry_run(source: Path, dtype: np.dtype, layout: Layout) -> None:
+  model = bagel_configs.bagel_config(source, layout)
+  matches = bagel_weights.match(source, model, layout, header_only=True)
   _print_table(matches, model, dtype)
 
 
-def _import(source: Path, output: Path, dtype: np.dtype) -> None:
+def _import(
+  source: Path, output: Path, dtype: np.dtype, layout: Layout
+) -> None:
   with tqdm(desc='import', unit='B', unit_scale=True, delay=0.5) as bar:
 
     def progress(done: int, total: int) -> None:
       bar.total = total
       bar.update(done)
 
-    params = bagel_workdir.import_bagel(source, output, dtype, progress)
+    params = bagel_workdir.import_bagel(source, output, dtype, progress, layout)
   numbers = sum(array.size for array in params.values())
   print(
     f'{output}: {numbers / 1e6:.2f} M numbers in {dtype.name}; start a run '
@@ -110,12 +126,13 @@ def _import(source: Path, output: Path, dtype: np.dtype) -> None:
 
 def main() -> None:
   source, dtype = local_path('source', _SOURCE.value), jnp.dtype(_DTYPE.value)
+  layout = LAYOUTS[_LAYOUT.value]
   if _DRY_RUN.value:
-    _dry_run(source, dtype)
+    _dry_run(source, dtype, layout)
   elif not _OUTPUT.value:
     raise UsageError('--output: name a new folder, or use --dry_run.')
   else:
-    _import(source, local_path('output', _OUTPUT.value), dtype)
+    _import(source, local_path('output', _OUTPUT.value), dtype, layout)
 
 
 if __name__ == '__main__':

@@ -41,6 +41,21 @@ def with_tokenizer(folder: Path) -> Path:
   return folder
 
 
+def as_unimedvl(folder: Path) -> Path:
+  """Arranges files as UniMedVL does: no config.json, a copy of the VAE."""
+  (folder / 'config.json').unlink()
+  autoencoder = load_file(folder / 'ae.safetensors')
+
+  def edit(weights):
+    for name, side in (('vit', 70), ('latent', 64)):
+      key = f'{name}_pos_embed.pos_embed'
+      weights[key] = np.resize(weights[key], (side**2, weights[key].shape[1]))
+    weights.update({f'vae_model.{k}': v for k, v in autoencoder.items()})
+
+  edit_weights(folder / 'ema.safetensors', edit)
+  return folder
+
+
 def change(path: Path, **values) -> None:
   """Sets options of a JSON file."""
   path.write_text(json.dumps(json.loads(path.read_text()) | values))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,47 @@ from synermedgen_jax.inference.workdir import WorkdirError
 from synermedgen_jax.input import tokenizer, vocab_files
 from synermedgen_jax.input.tokenizer import PROJECT
 from synermedgen_jax.interop import bagel_configs, bagel_weights, tensor_files
+from synermedgen_jax.interop.layouts import BAGEL, UNIMEDVL, Layout
 from synermedgen_jax.models.bagel import BagelConfig
 
-# Side of BAGEL's ViT and VAE inputs when it edits an image, in pixels.
-_VIT_SIDE, _VAE_SIDE = 518, 512
 Progress = Callable[[int, int], object]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Editing:
+  """How a program edits an image by default.
+
+  Attributes:
+    vit_side: side of the ViT's input, in pixels.
+    vae_side: side of the VAE's input, in pixels.
+    sampling: `config.sampling`.
+  """
+
+  vit_side: int
+  vae_side: int
+  sampling: Mapping[str, Any]
+
+
+_EDITING = {
+  BAGEL.name: _Editing(518, 512, BAGEL_SAMPLING),
+  # UniMedVL keeps the size of its input, and enlarges a ViT image to 387, which
+  # it rounds to 392; 256 is the canvas that `prepare` writes by default.
+  UNIMEDVL.name: _Editing(
+    392,
+    256,
+    {
+      'points': 50,
+      'shift': 3.0,
+      'guidance': {
+        'text': 4.0,
+        'image': 2.0,
+        'interval': (0.0, 1.0),
+        'renorm': 'text_channel',
+        'renorm_min': 0.0,
+      },
+    },
+  ),
+}
 
 
 def import_bagel(
@@ -31,6 +68,7 @@ def import_bagel(
   output: Path,
   dtype: np.dtype,
   progress: Progress = lambda done, total: None,
+  layout: Layout = BAGEL,
 ) -> dict[str, LazyArray]:
   """Writes BAGEL's files as a workdir for training or inference.
 
@@ -40,6 +78,8 @@ def import_bagel(
       source has a tokenizer, `tokenizer/`. It is removed after an error.
     dtype: dtype of the weights and of the computation.
     progress: called with the bytes written so far and the total.
+    layout: how the files are arranged; also selects the settings of sampling
+      in the workdir's config.
 
   Returns:
     The parameters by name.
@@ -48,15 +88,15 @@ def import_bagel(
     BagelError, TensorFileError: a file of the source is missing or invalid.
     WorkdirError: `output` is not empty.
   """
-  model = bagel_configs.bagel_config(source)
-  matches = bagel_weights.match(source, model)
+  model = bagel_configs.bagel_config(source, layout)
+  matches = bagel_weights.match(source, model, layout)
   params = bagel_weights.parameters(matches, model, dtype)
   total = sum(array.nbytes for array in params.values())
   with _new_folder(output):
     if vocab_files.holds_tokenizer(source):
       vocab_files.copy(source, output / FOLDER)
     record = {
-      'config': _run_config(model, dtype),
+      'config': _run_config(model, dtype, _EDITING[layout.name]),
       'source': str(source),
       'versions': {},  # those of BAGEL's training are not known
     }
@@ -123,10 +163,13 @@ def _new_folder(path: Path) -> Iterator[None]:
     raise
 
 
-def _run_config(model: BagelConfig, dtype: np.dtype) -> dict[str, Any]:
+def _run_config(
+  model: BagelConfig, dtype: np.dtype, editing: _Editing
+) -> dict[str, Any]:
   """The part of a run's config that `evaluate` and `translate` read."""
-  patches = min(_VIT_SIDE // model.vit.patch, model.vit_table, model.vit.table)
-  latents = min(_VAE_SIDE // model.latent_stride, model.latent_table)
+  side = editing.vit_side // model.vit.patch
+  patches = min(side, model.vit_table, model.vit.table)
+  latents = min(editing.vae_side // model.latent_stride, model.latent_table)
   return {
     'stage': 'joint',  # BAGEL is trained for both parts
     'model': 'init_from',
@@ -146,7 +189,7 @@ def _run_config(model: BagelConfig, dtype: np.dtype) -> dict[str, Any]:
       'vae_size': [latents * model.latent_stride] * 2,
     },
     'neighbours': 3,
-    'sampling': BAGEL_SAMPLING,
+    'sampling': editing.sampling,
   }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.interop.layouts import BAGEL, Layout
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.bagel import BagelConfig
 from synermedgen_jax.models.mot import MoTConfig
@@ -34,22 +35,28 @@ class BagelError(UserError):
   """Files of a model that this project or BAGEL does not support; one line."""
 
 
-def bagel_config(directory: str | Path) -> BagelConfig:
+def bagel_config(directory: str | Path, layout: Layout = BAGEL) -> BagelConfig:
   """Reads the shape of the model in a directory of BAGEL's files.
 
   Args:
-    directory: holds `llm_config.json`, `vit_config.json` and `config.json`.
-      Without an `ae_config.json`, the autoencoder is that of FLUX.
+    directory: holds `llm_config.json`, `vit_config.json` and, if the layout
+      needs it, `config.json`. Without an `ae_config.json`, the autoencoder is
+      that of FLUX.
+    layout: its options replace those of the files.
 
   Raises:
     BagelError: a file or an option is missing, or an option is not supported or
       contradicts another one; the message names it.
   """
   directory = Path(directory)
-  names = ['llm_config', 'vit_config', 'config']
+  names = ['llm_config', 'vit_config']
+  if layout.needs_config:
+    names.append('config')
   if (directory / 'ae_config.json').is_file():
     names.append('ae_config')
   files = {name: _read_json(directory / f'{name}.json') for name in names}
+  for name, options in layout.options.items():
+    files[name] = files.get(name, {}) | options
   try:
     return _parse(files)
   except BagelError as error:

@@ -5,8 +5,9 @@ Both directions are lazy: at most one block of a parameter is in memory.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from synermedgen_jax.interop.key_table import (
   autoencoder_table,
   bagel_table,
 )
+from synermedgen_jax.interop.layouts import BAGEL, Layout
 from synermedgen_jax.models.bagel import BagelConfig, abstract_params
 
 # Parameters of ours that are numbers in BAGEL's ae_config.json.
@@ -29,63 +31,173 @@ _CONSTANTS = {
   'autoencoder/latent_scale': 'scale_factor',
   'autoencoder/latent_shift': 'shift_factor',
 }
-# Options that give the sizes of the position tables.
+# Options that give the sizes of the position tables: (option, file).
 _SIDES = {
-  'vit_pos_embed.pos_embed': 'vit_max_num_patch_per_side of config.json',
-  'latent_pos_embed.pos_embed': 'max_latent_size of config.json',
+  'vit_pos_embed.pos_embed': ('vit_max_num_patch_per_side', 'config'),
+  'latent_pos_embed.pos_embed': ('max_latent_size', 'config'),
   'vit_model.vision_model.embeddings.position_embedding.weight': (
-    'image_size of vit_config.json'
+    'image_size',
+    'vit_config',
   ),
 }
+# Prefix of the keys of a batch norm of latents, which UniMedVL's program adds
+# to a model whose autoencoder it trains (codes/modeling/unimedvl/bagel.py).
+_LATENT_NORM = 'vae_batch_norm'
 Match = tuple[Entry, list[LazyArray]]
 
 
 def match(
-  directory: str | Path, config: BagelConfig, *, header_only: bool = False
+  directory: str | Path,
+  config: BagelConfig,
+  layout: Layout = BAGEL,
+  *,
+  header_only: bool = False,
 ) -> list[Match]:
-  """Matches the rows of both key tables to tensors; reads no tensor data.
+  """Matches the rows of both key tables to tensors.
+
+  No tensor data is read, except where the weights repeat the autoencoder: a
+  copy has to equal its tensor in `ae.safetensors`, both in the narrower of
+  their two dtypes.
 
   Args:
     directory: folder of BAGEL's files.
     config: shape of the model, from `bagel_config`.
-    header_only: accept files that end after their headers.
+    layout: names of the files and prefix of copies.
+    header_only: accept files that end after their headers, and compare only
+      names and shapes of copies.
 
   Raises:
-    BagelError: keys are missing or unknown, or their shapes differ from the
-      config; the message names all of them.
+    BagelError: keys are missing or unknown, their shapes differ from the
+      config, or a copy differs; the message names all of them.
     TensorFileError: a file is damaged; the message names it.
   """
   directory = Path(directory)
   shapes, tables = param_shapes(config), _tables(config)
   _check_table(tables, shapes)
-  matches, problems = [], []
-  for file, table in tables.items():
-    tensors = _open(directory, file, header_only=header_only)
+  weights, autoencoder = (
+    _open(directory, files, indices, header_only=header_only)
+    for files, indices in (
+      (layout.weights, layout.indices),
+      (('ae.safetensors',), ('ae.safetensors.index.json',)),
+    )
+  )
+  extra = tuple(filter(None, (_LATENT_NORM, layout.copies)))
+  problems = _extra_problems(weights, autoencoder, layout, header_only)
+  matches = []
+  for file, table in zip((weights, autoencoder), tables.values(), strict=True):
     keys = {key for entry in table for key in entry.keys}
-    for problem, wrong in (
-      ('lacks', keys - set(tensors)),
-      ('has unknown', set(tensors) - keys),
-    ):
-      if wrong:
-        problems.append(f'{file} {problem} {", ".join(sorted(wrong))}')
+    unknown = {k for k in set(file.tensors) - keys if not k.startswith(extra)}
+    problems += file.listed('lacks', keys - set(file.tensors))
+    problems += file.listed('has unknown', unknown)
     for entry in table:
       expected = entry.source_shape(shapes[entry.ours])
-      problems += [
-        _shape_problem(key, tensors[key].shape, expected)
-        for key in entry.keys
-        if key in tensors and tensors[key].shape != expected
-      ]
-      matches.append((entry, [tensors.get(key) for key in entry.keys]))
+      problems += _tensor_problems(entry, file, expected, layout)
+      matches.append((entry, [file.tensors.get(key) for key in entry.keys]))
   if problems:
     raise BagelError(f'{directory}: {"; ".join(sorted(problems))}.')
   return matches
 
 
-def _shape_problem(key: str, shape, expected) -> str:
-  option = 'the JSON files'
+@dataclasses.dataclass(frozen=True)
+class _File:
+  """Tensors of a file or of its shards, by key, and the name of the file."""
+
+  name: str
+  tensors: dict[str, LazyArray]
+
+  def listed(self, problem: str, keys: Iterable[str], why: str = '') -> list:
+    """One line about these keys; none if there are no keys."""
+    keys = sorted(keys)
+    return [f'{self.name} {problem} {", ".join(keys)}{why}'] if keys else []
+
+
+def _open(
+  directory: Path,
+  names: Sequence[str],
+  indices: Sequence[str],
+  *,
+  header_only: bool,
+) -> _File:
+  """The first of these files that exists, or of these indices of shards."""
+  for name in (*names, *indices):
+    if (directory / name).is_file():
+      read = (
+        tensor_files.read_sharded
+        if name in indices
+        else tensor_files.read_tensors
+      )
+      return _File(name, read(directory / name, header_only=header_only))
+  raise BagelError(
+    f'{directory}: has no {" or ".join(names)} and no {" or ".join(indices)}.'
+  )
+
+
+def _extra_problems(
+  weights: _File, autoencoder: _File, layout: Layout, header_only: bool
+) -> list[str]:
+  """What is wrong with keys that no table has: a latent norm, or copies."""
+  norm = {key for key in weights.tensors if key.startswith(_LATENT_NORM)}
+  copies = {
+    key: autoencoder.tensors.get(key.removeprefix(layout.copies))
+    for key in weights.tensors
+    if layout.copies and key.startswith(layout.copies)
+  }
+  unknown = {key for key, original in copies.items() if original is None}
+  different = {
+    key
+    for key, original in copies.items()
+    if original is not None
+    and not _equal(weights.tensors[key], original, shape_only=header_only)
+  }
+  return [
+    *weights.listed(
+      'has',
+      norm,
+      f', and {_LATENT_NORM}, of a model trained with enable_e2e_vae, is not '
+      'supported',
+    ),
+    *weights.listed('has', unknown, f', which {autoencoder.name} lacks'),
+    *weights.listed(
+      'has', different, f', which differ from {autoencoder.name}'
+    ),
+  ]
+
+
+def _equal(copy: LazyArray, original: LazyArray, *, shape_only: bool) -> bool:
+  """Whether two tensors are equal in the narrower of their dtypes."""
+  if copy.shape != original.shape:
+    return False
+  dtype = min(copy.dtype, original.dtype, key=lambda dtype: dtype.itemsize)
+  return shape_only or all(
+    np.array_equal(copy.read(i).astype(dtype), original.read(i).astype(dtype))
+    for i in copy.blocks()
+  )
+
+
+def _tensor_problems(
+  entry: Entry, file: _File, expected: tuple[int, ...], layout: Layout
+) -> list[str]:
+  """What is wrong with the tensors of a row of a table."""
+  problems = []
+  for key in entry.keys:
+    tensor = file.tensors.get(key)
+    if tensor is None:
+      continue  # listed as missing
+    if tensor.shape != expected:
+      problems.append(_shape_problem(key, tensor.shape, expected, layout))
+    if tensor.dtype.kind == 'i':
+      problems.append(f'{key} has dtype {tensor.dtype}; weights are floats')
+  return problems
+
+
+def _shape_problem(key: str, shape, expected, layout: Layout) -> str:
+  origin = 'the JSON files'
   if key in _SIDES and shape[1:] == expected[1:]:
-    option = _SIDES[key]
-  return f'{key} has shape {shape}; expected {expected} from {option}'
+    option, file = _SIDES[key]
+    origin = f'{option} of {file}.json'
+    if option in layout.options.get(file, {}):
+      origin = f'{option} of the layout {layout.name}'
+  return f'{key} has shape {shape}; expected {expected} from {origin}'
 
 
 def _tables(config: BagelConfig) -> dict[str, list[Entry]]:
@@ -101,21 +213,6 @@ def _check_table(tables: Mapping[str, list[Entry]], params) -> None:
   wrong = set(params) ^ (known | set(_CONSTANTS))
   if wrong:
     raise BagelError(f'BAGEL has no such model: {", ".join(sorted(wrong))}.')
-
-
-def _open(directory: Path, file: str, *, header_only: bool):
-  """Reads the tensors of a file or of its shards."""
-  if (directory / file).is_file():
-    return tensor_files.read_tensors(directory / file, header_only=header_only)
-  indices = [f'{file}.index.json']
-  if file == 'ema.safetensors':
-    indices.append('model.safetensors.index.json')
-  for name in indices:
-    if (directory / name).is_file():
-      return tensor_files.read_sharded(
-        directory / name, header_only=header_only
-      )
-  raise BagelError(f'{directory}: has no {file} and no {" or ".join(indices)}.')
 
 
 @functools.cache

@@ -26,6 +26,7 @@ DTYPES = {
   'F32': np.dtype('float32'),
   'F16': np.dtype('float16'),
   'BF16': jnp.dtype('bfloat16'),
+  'I64': np.dtype('int64'),  # of counters and indices beside the weights
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_HEADER = 100 * 2**20

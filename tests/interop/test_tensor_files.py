@@ -92,7 +92,7 @@ def _write_header(path, header):
 @pytest.mark.parametrize(
   ('entry', 'message'),
   [
-    ({'dtype': 'I64', 'shape': [1], 'data_offsets': [0, 8]}, 'k has dtype I64'),
+    ({'dtype': 'U64', 'shape': [1], 'data_offsets': [0, 8]}, 'k has dtype U64'),
     (
       {'dtype': 'F32', 'shape': [3], 'data_offsets': [0, 8]},
       'wrong offsets of k',
