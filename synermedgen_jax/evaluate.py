@@ -12,7 +12,8 @@ synthesises every route and scores it and its baselines. --parts also measures
 synthesis of a Stage I model (zero-shot). With --config, the weights in
 `config.init_from` are measured and WORKDIR only receives the results. --points,
 --shift, --text_scale, --image_scale, --interval and --renorm override the
-sampling of the run's config.
+sampling of the run's config. With --describe_first, the model writes a text
+about each source slice before it synthesises.
 
 Writes WORKDIR/evaluation/:
 
@@ -33,6 +34,7 @@ from absl import flags
 from etils.epath import Path
 from ml_collections import config_flags
 
+from synermedgen_jax.baselines.registry import SYSTEMS
 from synermedgen_jax.config.command_line import (
   UsageError,
   define_modules_flag,
@@ -44,6 +46,7 @@ from synermedgen_jax.evaluation.measure import (
   MeasureError,
   MeasureSettings,
   measure,
+  measured_parts,
 )
 from synermedgen_jax.evaluation.results import Measurements, write_results
 from synermedgen_jax.inference.sampling_flags import define_sampling_flags
@@ -124,10 +127,21 @@ def _settings() -> MeasureSettings:
 def _with_sampling(
   settings: MeasureSettings, trained: Trained
 ) -> MeasureSettings:
-  """Adds the sampling of the run, with the overrides of the flags."""
-  if not trained.config.get('sampling'):
-    return settings
-  return dataclasses.replace(settings, sampling=_SAMPLING(trained.sampling))
+  """Adds the sampling of the run, with the overrides of the flags.
+
+  Refuses such flags where they have no effect.
+  """
+  stage = trained.config['stage']
+  if stage in SYSTEMS:
+    _SAMPLING.refuse(f'{trained.title} samples as it was trained')
+  elif 'synthesis' not in measured_parts(trained, settings):
+    _SAMPLING.refuse('no slice is synthesised')
+  elif settings.synthesiser:
+    _SAMPLING.refuse(f'{settings.synthesiser} synthesises in its own way')
+  else:
+    sampling = _SAMPLING.apply(trained.sampling)
+    return dataclasses.replace(settings, sampling=sampling)
+  return settings
 
 
 def _held_out(trained: Trained) -> tuple[SliceStore, tuple[Case, ...]]:

@@ -10,7 +10,8 @@ of its modality, are refused before the model is loaded; --force accepts both.
 The output has the shape and affine of the input. Its unit is HU for CT and
 CBCT, SUV for PET, and for MR values from --low to --high. --points, --shift,
 --text_scale, --image_scale, --interval and --renorm override the sampling of
-the run's config.
+the run's config. With --describe_first, the model writes a text about each
+source slice before it synthesises.
 """
 
 import sys
@@ -146,6 +147,7 @@ def main() -> None:
   system = load_system(_WORKDIR.value)
   if system:
     _check_system(system, route)
+    _SAMPLING.refuse(f'{system.title} samples as it was trained')
   else:
     record = RunRecord.load(_WORKDIR.value)
     check_imported(record.config.get('modules', ()), _WORKDIR.value)
@@ -164,7 +166,7 @@ def main() -> None:
     trained,
     volume,
     route,
-    sampling=None if system else _SAMPLING(trained.sampling),
+    sampling=None if system else _SAMPLING.apply(trained.sampling),
     mr_window=mr_window,
     seed=_SEED.value,
     batch_size=_BATCH.value,

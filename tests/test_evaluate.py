@@ -11,6 +11,7 @@ from commands import ROOT, assert_refused
 from store_fakes import CANVAS, USABLE, slice_of
 
 from synermedgen_jax.core.modalities import Modality, Region
+from synermedgen_jax.evaluation.synthesisers import SYNTHESISERS
 from synermedgen_jax.slices.store import Case, SliceStore, StoreWriter
 from synermedgen_jax.slices.windows import Window
 
@@ -390,6 +391,41 @@ def test_the_split_routes_slices_and_points_are_those_asked(
   # Case 3 is three cases after the one to train on.
   mean = result['synthesis']['brain_mr_to_ct']['baselines']['mean_target']
   assert mean['mae'] == pytest.approx(3 * 64 * LEVEL, rel=1e-3)
+
+
+def test_a_model_may_describe_the_source_first(nano_runs, tmp_path):
+  workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
+  flags = '--parts=synthesis', '--routes=brain_mr_to_ct', '--slices=1'
+  scores = []
+  for more in ([], ['--describe_first', '--describe_tokens=5']):
+    code, _, err = evaluate(workdir, *flags, *more)
+    assert code == 0, err
+    result = metrics_of(workdir)
+    scores.append(result['synthesis']['brain_mr_to_ct']['mae'])
+    assert result['sampling']['describe_tokens'] == (5 if more else 0)
+  assert np.isfinite(scores).all()
+  assert scores[0] != scores[1]
+
+
+IDLE = {
+  'no synthesis': (['--parts=understanding'], 'since no slice is synthesised'),
+  'another model': (
+    ['--parts=synthesis', '--synthesiser=copies_of_a_test'],
+    'since copies_of_a_test synthesises in its own way',
+  ),
+}
+
+
+@pytest.mark.parametrize('kind', IDLE)
+def test_a_flag_of_sampling_without_effect_is_refused(
+  nano_runs, tmp_path, monkeypatch, kind
+):
+  monkeypatch.setitem(SYNTHESISERS, 'copies_of_a_test', None)
+  workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
+  flags, why = IDLE[kind]
+  result = evaluate(workdir, *flags, '--shift=2')
+  assert_refused(result, f'--shift: has no effect, {why}; leave it out.')
+  assert not (workdir / 'evaluation').exists()
 
 
 def without(store, split, path):

@@ -171,6 +171,7 @@ def test_every_setting_of_sampling_can_be_asked_for(runs):
       'renorm': 'channel',
       'renorm_min': 0.0,
     },
+    'describe_tokens': 0,
   }
 
 

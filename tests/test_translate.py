@@ -250,6 +250,30 @@ def test_a_model_makes_hu_and_a_seed_fixes_them(nano_runs, source, tmp_path):
   assert (made[0] != made[2]).any()
 
 
+def test_a_text_about_the_source_changes_the_output(
+  nano_runs, source, tmp_path
+):
+  made = []
+  for name, flags in (
+    ('plain', []),
+    ('described', ['--describe_first', '--describe_tokens=5']),
+  ):
+    output = tmp_path / f'{name}.nii'
+    code, _, err = translate(nano_runs / 'stage2', source, output, *flags)
+    assert code == 0, err
+    made.append(nib.load(output).get_fdata())
+  assert np.isfinite(made[1]).all()
+  assert (made[0] != made[1]).any()
+
+
+def test_a_length_without_a_text_is_refused(nano_runs, source, output):
+  result = translate(
+    nano_runs / 'stage2', source, output, '--describe_tokens=5'
+  )
+  assert_refused(result, '--describe_tokens: has no effect without')
+  assert not output.parent.exists()
+
+
 def nan(path):
   data = head().astype(np.float32)
   data[1, 2, 3] = np.nan

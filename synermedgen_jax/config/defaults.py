@@ -254,6 +254,13 @@ KEYS = {
     Key(
       'sampling.guidance.renorm_min', 0.0, 'Smallest factor of that scaling.'
     ),
+    Key(
+      'sampling.describe_tokens',
+      0,
+      'Largest length of a text that the model first writes about the source '
+      'and reads after the instruction; 0 for none.',
+      'tokens',
+    ),
   ),
   'Logs and checkpoints': (
     Key('log_every', 50, 'Interval of the rows of metrics.jsonl.', 'steps'),

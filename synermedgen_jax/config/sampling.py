@@ -1,4 +1,4 @@
-"""How images are sampled: timesteps and guidance (`config.sampling`)."""
+"""How images are sampled: timesteps, guidance, context (`config.sampling`)."""
 
 from __future__ import annotations
 
@@ -61,24 +61,32 @@ class Guidance:
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-  """Timesteps and guidance of sampling.
+  """Timesteps, guidance and context of sampling.
 
   Attributes:
     points: number of timesteps from 1 to 0, both included; there is one Euler
       step fewer.
     shift: values above 1 place more timesteps near noise.
     guidance: scales, interval and renormalisation.
+    describe_tokens: largest length, in tokens, of the text that the model
+      first writes about the source image and the instruction, and then reads
+      after the instruction; 0 = no text.
   """
 
   points: int
   shift: float
   guidance: Guidance = Guidance()
+  describe_tokens: int = 0
 
   def __post_init__(self):
     if self.points < 2:
       raise UserError(f'points {self.points}: must be at least 2.')
     if not self.shift > 0:
       raise UserError(f'shift {self.shift}: must be above 0.')
+    if self.describe_tokens < 0:
+      raise UserError(
+        f'describe_tokens {self.describe_tokens}: must be at least 0.'
+      )
 
   @classmethod
   def from_config(cls, values: Mapping[str, Any]) -> SamplingConfig:

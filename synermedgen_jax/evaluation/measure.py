@@ -117,7 +117,7 @@ def measure(
     OfficialError: an official score does not apply.
   """
   settings = settings or MeasureSettings()
-  parts = settings.parts or _parts_of(trained.config['stage'])
+  parts = measured_parts(trained, settings)
   if not parts:
     raise MeasureError(
       f'config.stage: {trained.config["stage"]} trains neither understanding '
@@ -156,8 +156,13 @@ def _of_system(
   return dataclasses.replace(settings, routes=settings.routes or trained.routes)
 
 
-def _parts_of(stage: str) -> tuple[str, ...]:
-  """The parts that a stage trains."""
+def measured_parts(
+  trained: Trained, settings: MeasureSettings
+) -> tuple[str, ...]:
+  """The parts that `measure` measures: by default those of the stage."""
+  stage = trained.config['stage']
+  if settings.parts:
+    return settings.parts
   if stage in SYSTEMS:
     return ('synthesis',)
   terms = OBJECTIVES[stage].terms if stage in OBJECTIVES else ()

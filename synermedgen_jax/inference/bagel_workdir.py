@@ -58,6 +58,7 @@ _EDITING = {
         'renorm': 'text_channel',
         'renorm_min': 0.0,
       },
+      'describe_tokens': 800,
     },
   ),
 }

@@ -1,10 +1,10 @@
-"""Flags that set the timesteps and the guidance of synthesis."""
+"""Flags that set the timesteps, the guidance and the context of synthesis."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import get_args
+from collections.abc import Mapping
+from typing import Any, get_args
 
 from absl import flags
 
@@ -13,15 +13,85 @@ from synermedgen_jax.core.errors import UserError
 
 flags.disclaim_key_flags()  # they belong to the command that defines them
 
+# UniMedVL's limit, codes/interactive_image_generator.py.
+_DESCRIBE_TOKENS = 800
 
-def define_sampling_flags() -> Callable[[SamplingConfig], SamplingConfig]:
-  """Defines the flags. A flag that is not set keeps the value of the run.
 
-  Returns:
-    A function that applies the flags to a `SamplingConfig`. It raises
-    UserError if a flag has an invalid value.
+@dataclasses.dataclass(frozen=True)
+class SamplingFlags:
+  """The flags of sampling. A flag that is not given is None.
+
+  Attributes:
+    timesteps: field of `SamplingConfig` -> flag.
+    guidance: field of `Guidance` -> flag.
+    describe_first: whether the model first describes the source.
+    describe_tokens: largest length of that text.
   """
-  given = {
+
+  timesteps: Mapping[str, flags.FlagHolder[Any]]
+  guidance: Mapping[str, flags.FlagHolder[Any]]
+  describe_first: flags.FlagHolder[bool | None]
+  describe_tokens: flags.FlagHolder[int | None]
+
+  def apply(self, sampling: SamplingConfig) -> SamplingConfig:
+    """The settings of a run, with those of the flags in their place.
+
+    Raises:
+      UserError: a flag has an invalid value, or no effect.
+    """
+    changes = _given(self.guidance)
+    if 'interval' in changes:
+      changes['interval'] = _interval(changes['interval'])
+    return dataclasses.replace(
+      sampling,
+      **_given(self.timesteps),
+      guidance=dataclasses.replace(sampling.guidance, **changes),
+      describe_tokens=self._describe_tokens(sampling),
+    )
+
+  def _describe_tokens(self, sampling: SamplingConfig) -> int:
+    first, tokens = self.describe_first.value, self.describe_tokens.value
+    if first is None:
+      first = bool(sampling.describe_tokens)
+    if tokens is not None and not first:
+      raise UserError(
+        '--describe_tokens: has no effect without --describe_first; add that '
+        'flag.'
+      )
+    if not first:
+      return 0
+    return tokens or sampling.describe_tokens or _DESCRIBE_TOKENS
+
+  def refuse(self, why: str) -> None:
+    """Refuses every flag that is given.
+
+    Args:
+      why: the reason why none has an effect, as the end of a sentence.
+
+    Raises:
+      UserError: naming the flags.
+    """
+    holders = (
+      *self.timesteps.values(),
+      *self.guidance.values(),
+      self.describe_first,
+      self.describe_tokens,
+    )
+    given = [f'--{h.name}' for h in holders if h.value is not None]
+    if given:
+      raise UserError(
+        f'{", ".join(given)}: {"have" if given[1:] else "has"} no effect, '
+        f'since {why}; leave {"them" if given[1:] else "it"} out.'
+      )
+
+
+def _given(holders: Mapping[str, flags.FlagHolder[Any]]) -> dict[str, Any]:
+  return {k: h.value for k, h in holders.items() if h.value is not None}
+
+
+def define_sampling_flags() -> SamplingFlags:
+  """Defines the flags. A flag that is not given keeps the value of the run."""
+  timesteps = {
     'points': flags.DEFINE_integer(
       'points',
       None,
@@ -63,19 +133,24 @@ def define_sampling_flags() -> Callable[[SamplingConfig], SamplingConfig]:
       'Default: config.sampling of the run.',
     ),
   }
-
-  def change(sampling: SamplingConfig) -> SamplingConfig:
-    values = {k: f.value for k, f in given.items() if f.value is not None}
-    changes = {k: f.value for k, f in guidance.items() if f.value is not None}
-    if 'interval' in changes:
-      changes['interval'] = _interval(changes['interval'])
-    return dataclasses.replace(
-      sampling,
-      **values,
-      guidance=dataclasses.replace(sampling.guidance, **changes),
-    )
-
-  return change
+  return SamplingFlags(
+    timesteps,
+    guidance,
+    flags.DEFINE_bool(
+      'describe_first',
+      None,
+      'The model first writes a text about the source slice and the '
+      'instruction, and reads it after the instruction. Default: '
+      'config.sampling of the run; no text, except in imports of UniMedVL.',
+    ),
+    flags.DEFINE_integer(
+      'describe_tokens',
+      None,
+      'Largest length of that text in tokens. Default: config.sampling of the '
+      f'run, or {_DESCRIBE_TOKENS}.',
+      lower_bound=1,
+    ),
+  )
 
 
 def _interval(words: list[str]) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,12 +17,15 @@ from synermedgen_jax.config.sampling import Context, SamplingConfig
 from synermedgen_jax.core.batch import Capacity, ImageGeometry
 from synermedgen_jax.core.modalities import Route, all_routes
 from synermedgen_jax.core.size import Size
+from synermedgen_jax.inference import describing
+from synermedgen_jax.inference.answering import Answerer
 from synermedgen_jax.inference.sampling import (
   Prompt,
   pack_prompts,
   prompt_capacity,
   sample,
 )
+from synermedgen_jax.input.packing import ReadSlice
 from synermedgen_jax.input.pixels import from_pixels, to_pixels
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.bagel import Bagel
@@ -42,7 +45,8 @@ class Synthesiser:
     params: its parameters.
     tokenizer: encodes prompts.
     geometry: sizes of the ViT and VAE images, patch sizes.
-    sampling: timesteps and guidance.
+    sampling: timesteps, guidance, and whether the model first describes the
+      source.
     prompts: the wordings that the model was trained with.
     batch_size: maximum number of slices per batch; results do not depend on
       it.
@@ -82,13 +86,19 @@ class Synthesiser:
     slices = np.asarray(slices, np.float32)
     prompt = self._prompt(route)
 
+    def read(ref):
+      return slices[ref.index]
+
     def run(indices):
+      examples = [_at(prompt, i) for i in indices]
+      capacities = self._capacities
+      if self.sampling.describe_tokens:
+        examples = self._described(examples, read)
+        capacities = describing.widened(
+          capacities, examples, self.tokenizer, self.geometry
+        )
       prompts = pack_prompts(
-        [_at(prompt, i) for i in indices],
-        self.tokenizer,
-        self.geometry,
-        lambda ref: slices[ref.index],
-        self._capacities,
+        examples, self.tokenizer, self.geometry, read, capacities
       )
       return _sample_pictures(
         self.model,
@@ -151,6 +161,26 @@ class Synthesiser:
       SliceRef('', modality, 0) for modality in (route.source, route.target)
     )
     return synthesis.prompt(route, source, target, self.prompts)
+
+  def _described(
+    self, prompts: Sequence[Example], read_slice: ReadSlice
+  ) -> list[Example]:
+    """The prompts, each with the model's description of its source."""
+    answerer = Answerer(
+      self.model,
+      self.params,
+      self.tokenizer,
+      self.geometry,
+      read_slice,
+      batch_size=len(prompts),
+      max_tokens=self.sampling.describe_tokens,
+    )
+    routes = [describing.question(self._prompt(r)) for r in all_routes()]
+    texts = answerer.answer(
+      [describing.question(prompt) for prompt in prompts],
+      capacity=answerer.capacity_for(routes),
+    )
+    return list(map(describing.described, prompts, texts))
 
   @functools.cached_property
   def _capacities(self) -> Mapping[Context, Capacity]:

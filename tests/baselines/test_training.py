@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import assert_refused, run
 from etils.epath import Path
 from store_fakes import CANVAS
 from test_pair_data import two_subjects
@@ -128,6 +129,26 @@ def test_a_system_is_measured_on_its_own_routes_alone(store, tmp_path):
   ):
     with pytest.raises(MeasureError, match=message):
       measure(trained, slices, slices.split('train'), settings)
+
+
+@pytest.mark.parametrize('flag', ['--points=3', '--describe_first'])
+def test_a_flag_of_sampling_is_refused_for_a_system(store, tmp_path, flag):
+  workdir = tmp_path / 'unet'
+  train(config('unet', store), workdir)
+  why = f'{flag.partition("=")[0]}: has no effect, since U-Net regression'
+  assert_refused(run('evaluate', f'--workdir={workdir}', flag), why)
+  assert not (workdir / 'evaluation').exists()
+  translated = run(
+    'translate',
+    f'--workdir={workdir}',
+    '--input=mr.nii.gz',
+    '--source=mr',
+    '--target=ct',
+    '--region=brain',
+    f'--output={tmp_path}/ct.nii.gz',
+    flag,
+  )
+  assert_refused(translated, why)
 
 
 def test_a_penalty_counts_with_its_share_of_the_steps():

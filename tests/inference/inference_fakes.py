@@ -78,6 +78,29 @@ def params(config: BagelConfig = CONFIG):
   return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
+def rigged(text_to_say: str, *, ends: bool = True):
+  """A model whose next token is a matter of the last one alone.
+
+  The layers add nothing, so a token's hidden state is its embedding.
+  """
+  tokenizer = Ascii()
+  weights = jax.tree.map(lambda leaf: leaf, params())
+  und = weights['mot']['layers']['und']
+  for kernel in (und['o_proj'], und['mlp']['down_proj']):
+    kernel['kernel'] = np.zeros_like(kernel['kernel'])
+  weights['mot']['und_norm'] = {'scale': np.ones(8, np.float32)}
+  says = [tokenizer.im_start, *tokenizer.encode(text_to_say)]
+  following = [*says[1:], tokenizer.im_end if ends else says[1]]
+  embedding = np.zeros((128, 8), np.float32)
+  head = np.zeros((8, 128), np.float32)
+  for i, (token, after) in enumerate(zip(says, following, strict=True)):
+    embedding[token, i] = 1.0
+    head[i, after] = 1.0
+  weights['embed_tokens'] = {'embedding': embedding}
+  weights['lm_head'] = {'kernel': head}
+  return weights
+
+
 def slices(count: int, side: int = 8, seed: int = 0) -> np.ndarray:
   rng = np.random.default_rng(seed)
   return rng.uniform(-1, 1, (count, side, side)).astype(np.float32)

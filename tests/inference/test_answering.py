@@ -32,28 +32,6 @@ def run(prompts, weights, max_tokens=6):
   return np.asarray(ids).tolist()
 
 
-def rigged(text_to_say: str, *, ends: bool = True):
-  """A model whose next token is a matter of the last one alone.
-
-  The layers add nothing, so a token's hidden state is its embedding.
-  """
-  weights = jax.tree.map(lambda leaf: leaf, fakes.params())
-  und = weights['mot']['layers']['und']
-  for kernel in (und['o_proj'], und['mlp']['down_proj']):
-    kernel['kernel'] = np.zeros_like(kernel['kernel'])
-  weights['mot']['und_norm'] = {'scale': np.ones(8, np.float32)}
-  says = [TOKENIZER.im_start, *TOKENIZER.encode(text_to_say)]
-  following = [*says[1:], TOKENIZER.im_end if ends else says[1]]
-  embedding = np.zeros((128, 8), np.float32)
-  head = np.zeros((8, 128), np.float32)
-  for i, (token, after) in enumerate(zip(says, following, strict=True)):
-    embedding[token, i] = 1.0
-    head[i, after] = 1.0
-  weights['embed_tokens'] = {'embedding': embedding}
-  weights['lm_head'] = {'kernel': head}
-  return weights
-
-
 def answerer(weights, **settings) -> Answerer:
   return Answerer(
     fakes.MODEL,
@@ -123,16 +101,16 @@ def test_questions_of_one_capacity_share_a_program_with_equal_answers():
 
 
 def test_a_rigged_model_answers_the_rigged_text():
-  answers = answerer(rigged('CT B')).answer(QUESTIONS)
+  answers = answerer(fakes.rigged('CT B')).answer(QUESTIONS)
   assert answers == ['CT B'] * 3
 
 
 def test_an_answer_stops_at_im_end_and_is_filled_up_with_it():
-  assert run(QUESTIONS[:1], rigged('CT')) == [[67, 84, 2, 2, 2, 2]]
+  assert run(QUESTIONS[:1], fakes.rigged('CT')) == [[67, 84, 2, 2, 2, 2]]
 
 
 def test_an_endless_answer_is_cut_off():
-  weights = rigged('CT', ends=False)
+  weights = fakes.rigged('CT', ends=False)
   assert run(QUESTIONS[:1], weights, max_tokens=5) == [[67, 84, 67, 84, 67]]
   answers = answerer(weights, max_tokens=5).answer(QUESTIONS)
   assert answers == ['CTCTC'] * 3

@@ -216,6 +216,7 @@ def test_the_workdir_samples_as_unimedvl(tmp_path):
   assert (guidance.text, guidance.image) == (4.0, 2.0)
   assert guidance.interval == (0.0, 1.0)
   assert guidance.renorm == 'text_channel'
+  assert sampling.describe_tokens == 800
   # The canvas of a store by default; the tiny ViT's table ends at 8 patches.
   assert trained.geometry.vae_size == (256, 256)
   assert trained.geometry.vit_size == (32, 32)
