@@ -26,9 +26,19 @@ Writes WORKDIR/evaluation/:
 * panels/ROUTE.npz: source, synthesis, truth and mask of three slices.
 
 `report` and `compare` read them. Prints a table of tasks and one of routes.
+
+  python -m synermedgen_jax.evaluate --workdir=RUN/stage1 \\
+      --questions_file=QUESTIONS.jsonl --images=IMAGES
+
+With --questions_file, only the questions of that file are asked, without a
+store: those of SynerMedGen's release, of a reference image and four options
+(`interop/choice_jsonl.py`). Prints accuracy per pair of modalities and a
+confusion table; WORKDIR/evaluation/questions/ gets them as metrics.json, and
+every answer as answers.json.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from absl import flags
 from etils.epath import Path
@@ -38,10 +48,16 @@ from synermedgen_jax.baselines.registry import SYSTEMS
 from synermedgen_jax.config.command_line import (
   UsageError,
   define_modules_flag,
+  local_path,
   run_command,
 )
 from synermedgen_jax.config.modules import check_imported, import_modules
-from synermedgen_jax.evaluation import official, routes, understanding
+from synermedgen_jax.evaluation import (
+  choices,
+  official,
+  routes,
+  understanding,
+)
 from synermedgen_jax.evaluation.measure import (
   MeasureError,
   MeasureSettings,
@@ -52,6 +68,7 @@ from synermedgen_jax.evaluation.results import Measurements, write_results
 from synermedgen_jax.inference.sampling_flags import define_sampling_flags
 from synermedgen_jax.inference.trained_system import load_system
 from synermedgen_jax.inference.workdir import Trained
+from synermedgen_jax.interop.choice_jsonl import Choice, read_choices
 from synermedgen_jax.slices.splits import SPLITS
 from synermedgen_jax.slices.store import Case, SliceStore
 
@@ -77,6 +94,18 @@ _PARTS = flags.DEFINE_list(
 )
 _QUESTIONS = flags.DEFINE_integer(
   'questions', 256, 'Maximum number of questions per task.', lower_bound=1
+)
+_QUESTIONS_FILE = flags.DEFINE_string(
+  'questions_file',
+  '',
+  'JSONL file of questions with a reference image and four options, to ask '
+  'instead of those of the tasks.',
+)
+_IMAGES = flags.DEFINE_string(
+  'images',
+  '',
+  'Folder that the paths in --questions_file are relative to. Default: the '
+  'folder of that file.',
 )
 _SLICES = flags.DEFINE_integer(
   'slices',
@@ -106,6 +135,46 @@ _BATCH = flags.DEFINE_integer(
 _SEED = flags.DEFINE_integer(
   'seed', 0, 'Random seed of question sampling and diffusion noise.'
 )
+
+
+# Flags of questions and slices from a store.
+_OF_STORE = (
+  *(_STORE, _SPLIT, _PARTS, _QUESTIONS, _SLICES, _ROUTES),
+  *(_SYNTHESISER, _SCORE, _SEED),
+)
+
+
+def _questions() -> list[Choice]:
+  """The questions of --questions_file; [] without it."""
+  if not _QUESTIONS_FILE.value:
+    if _IMAGES.value:
+      raise UsageError('--images: has no effect without --questions_file.')
+    return []
+  _SAMPLING.refuse('--questions_file synthesises no slice')
+  if given := [f'--{flag.name}' for flag in _OF_STORE if flag.present]:
+    raise UsageError(
+      f'{", ".join(given)}: not for --questions_file, which asks all questions '
+      'of the file and reads no store; leave out one or the other.'
+    )
+  return read_choices(
+    local_path('questions_file', _QUESTIONS_FILE.value),
+    local_path('images', _IMAGES.value) if _IMAGES.value else None,
+  )
+
+
+def _ask(trained: Trained, questions: Sequence[Choice]) -> None:
+  """Asks the questions of a file, prints and writes the scores."""
+  if trained.config['stage'] in SYSTEMS:
+    raise UsageError(
+      f'--questions_file: {trained.title} answers no questions; name a run of '
+      'Stage I or of joint training.'
+    )
+  records = choices.ask(trained, questions, batch_size=_BATCH.value)
+  scores = choices.score(records)
+  path = choices.write(
+    Path(_WORKDIR.value), _QUESTIONS_FILE.value, records, scores
+  )
+  print(f'\n{choices.table(scores)}\n\nMetrics: {path}')
 
 
 def _settings() -> MeasureSettings:
@@ -190,11 +259,15 @@ def main() -> None:
   config = _CONFIG.value
   import_modules((*_MODULES.value, *(config.modules if config else ())))
   settings = _settings()
+  questions = _questions()
   if config:
     trained = Trained.from_config(config)
   else:
     trained = load_system(_WORKDIR.value) or Trained.load(_WORKDIR.value)
   check_imported(trained.config.get('modules', ()), _WORKDIR.value)
+  if questions:
+    _ask(trained, questions)
+    return
   settings = _with_sampling(settings, trained)
   store, cases = _held_out(trained)
   measured = measure(trained, store, cases, settings)

@@ -12,6 +12,9 @@ from store_fakes import CANVAS, USABLE, slice_of
 
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.evaluation.synthesisers import SYNTHESISERS
+from synermedgen_jax.inference.answering import Answerer
+from synermedgen_jax.inference.workdir import Trained
+from synermedgen_jax.interop.image_files import encode_png
 from synermedgen_jax.slices.store import Case, SliceStore, StoreWriter
 from synermedgen_jax.slices.windows import Window
 
@@ -426,6 +429,127 @@ def test_a_flag_of_sampling_without_effect_is_refused(
   result = evaluate(workdir, *flags, '--shift=2')
   assert_refused(result, f'--shift: has no effect, {why}; leave it out.')
   assert not (workdir / 'evaluation').exists()
+
+
+def questions_file(folder, count=3):
+  """Questions about pictures, whose right letters are A, B, C, ..."""
+  (folder / 'pictures').mkdir(parents=True)
+  rng = np.random.default_rng(0)
+  names = [f'pictures/{i}.png' for i in range(5)]
+  for name in names:
+    (folder / name).write_bytes(encode_png(rng.uniform(-1, 1, (20, 24))))
+  lines = []
+  for number, letter in enumerate('ABCD'[:count]):
+    turns = [
+      {'from': 'human', 'value': '<image> Which one? [A,B,C,D]'},
+      {'from': 'gpt', 'value': letter},
+    ]
+    row = {'image': names, 'conversations': turns, 'id': number}
+    if number:
+      row['pair'] = {'src': 't1', 'tgt': 't2'}
+    lines.append(json.dumps(row) + '\n')
+  path = folder / 'questions.jsonl'
+  path.write_text(''.join(lines))
+  return path
+
+
+def test_questions_of_a_file_are_scored_without_a_store(
+  nano_runs, tmp_path, monkeypatch
+):
+  workdir = shutil.copytree(nano_runs / 'stage1', tmp_path / 'stage1')
+  monkeypatch.setattr(SliceStore, 'open', None)
+  asked = []
+
+  def answer(self, examples, *, progress):
+    asked.extend(examples)
+    return ['Option B.', 'B', 'no idea']
+
+  monkeypatch.setattr(Answerer, 'answer', answer)
+  path = questions_file(tmp_path / 'data')
+  code, out, err = evaluate(workdir, f'--questions_file={path}')
+  assert code == 0, err
+  assert [len(example.prompt.spans) for example in asked] == [6] * 3
+  folder = workdir / 'evaluation' / 'questions'
+  metrics = json.loads((folder / 'metrics.json').read_text())
+  assert metrics['file'] == str(path)
+  assert metrics['questions']['accuracy'] == pytest.approx(1 / 3)
+  assert metrics['questions']['confusion'] == {
+    'truth': ['A', 'B', 'C'],
+    'given': ['A', 'B', 'C', 'unread'],
+    'counts': [[0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]],
+  }
+  assert metrics['pairs']['t1->t2'] == {
+    'accuracy': 0.5,
+    'chance': 0.25,
+    'count': 2,
+  }
+  assert 'accuracy' in metrics['definition']
+  answers = json.loads((folder / 'answers.json').read_text())
+  assert answers[0] == {
+    'line': 1,
+    'id': 0,
+    'pair': 'not stated',
+    'answer': 'A',
+    'given': 'B',
+    'prediction': 'Option B.',
+  }
+  assert re.search(r'^t1->t2 +0\.500 +0\.250 +2$', out, re.MULTILINE)
+  assert re.search(r'^all +0\.333 +0\.250 +3$', out, re.MULTILINE)
+  assert not (workdir / 'evaluation' / 'metrics.json').exists()
+
+
+def test_a_model_answers_the_questions_of_a_file(nano_runs, tmp_path):
+  workdir = shutil.copytree(nano_runs / 'stage1', tmp_path / 'stage1')
+  path = questions_file(tmp_path / 'data').rename(tmp_path / 'moved.jsonl')
+  code, _, err = evaluate(
+    workdir,
+    f'--questions_file={path}',
+    f'--images={tmp_path / "data"}',
+    '--batch_size=2',
+  )
+  assert code == 0, err
+  folder = workdir / 'evaluation' / 'questions'
+  answers = json.loads((folder / 'answers.json').read_text())
+  assert [answer['answer'] for answer in answers] == ['A', 'B', 'C']
+  assert all(isinstance(answer['prediction'], str) for answer in answers)
+
+
+def test_a_missing_picture_is_refused_before_the_model_is_loaded(
+  nano_runs, tmp_path, monkeypatch
+):
+  path = questions_file(tmp_path / 'data')
+  (tmp_path / 'data' / 'pictures' / '3.png').unlink()
+  monkeypatch.setattr(Trained, 'load', None)
+  assert_refused(
+    evaluate(nano_runs / 'stage1', f'--questions_file={path}'),
+    f'Error: {path}: line 1: no such picture ',
+    'pictures/3.png',
+  )
+
+
+IDLE_WITH_FILE = {
+  'points': (['--points=3'], '--points: has no effect, since --questions_file'),
+  'of a store': (
+    ['--split=val', '--questions=5'],
+    '--split, --questions: not for --questions_file',
+  ),
+}
+
+
+@pytest.mark.parametrize('kind', IDLE_WITH_FILE)
+def test_a_flag_without_effect_on_a_file_is_refused(nano_runs, tmp_path, kind):
+  flags, message = IDLE_WITH_FILE[kind]
+  path = questions_file(tmp_path / 'data')
+  assert_refused(
+    evaluate(nano_runs / 'stage1', f'--questions_file={path}', *flags), message
+  )
+
+
+def test_a_folder_of_images_needs_a_file_of_questions(nano_runs, tmp_path):
+  assert_refused(
+    evaluate(nano_runs / 'stage1', f'--images={tmp_path}'),
+    '--images: has no effect without --questions_file',
+  )
 
 
 def without(store, split, path):

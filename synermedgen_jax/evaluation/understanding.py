@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from synermedgen_jax.evaluation.routes import align
-from synermedgen_jax.tasks.registry import Task, asked_tasks, task_named
+from synermedgen_jax.tasks.registry import asked_tasks, task_named
+from synermedgen_jax.tasks.scoring import Scoring
 
 UNREAD = 'unread'
 
@@ -62,25 +63,36 @@ def score(records: Iterable[Record]) -> dict[str, Any]:
     by_task[record['task']].append(parts_of(record))
   return {
     'understanding': {
-      task.name: _score_task(task, by_task[task.name])
+      task.name: score_questions(task.scoring, by_task[task.name])
       for task in asked_tasks()
       if by_task[task.name]
     }
   }
 
 
-def _score_task(task: Task, questions: Sequence[Sequence[Part]]):
+def score_questions(
+  scoring: Scoring, questions: Sequence[Sequence[Part]]
+) -> dict[str, Any]:
+  """Scores of the questions of one task.
+
+  Args:
+    scoring: how the task is scored.
+    questions: (right, given) of every part of every question.
+
+  Returns:
+    {accuracy, chance, count, ...} as in `score`.
+  """
   parts = [part for question in questions for part in question]
   score: dict[str, Any] = {
     'accuracy': sum(right == given for right, given in parts) / len(parts),
-    'chance': task.scoring.chance([right for right, _ in parts]),
+    'chance': scoring.chance([right for right, _ in parts]),
     'count': len(parts),
   }
   if len(parts) > len(questions):
     exact = sum(all(r == g for r, g in question) for question in questions)
     score |= {'exact': exact / len(questions), 'questions': len(questions)}
-  if task.scoring.labels:
-    score['confusion'] = _confusion(parts, task.scoring.labels())
+  if scoring.labels:
+    score['confusion'] = _confusion(parts, scoring.labels())
   return score
 
 

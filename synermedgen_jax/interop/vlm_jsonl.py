@@ -113,6 +113,11 @@ def parse_line(data: str | bytes, where: str, images: Path) -> Example:
     row = json.loads(data)
   except ValueError as error:
     raise FormatError(f'{where}: is not JSON: {error}.') from None
+  return parse_row(row, where, images)
+
+
+def parse_row(row: Any, where: str, images: Path) -> Example:
+  """Converts a decoded line; arguments and errors are those of `parse_line`."""
   paths, turns = _check_row(row, where)
   spans = []
   shown = 0

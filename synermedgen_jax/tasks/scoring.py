@@ -16,6 +16,7 @@ from synermedgen_jax.tasks import mi
 from synermedgen_jax.tasks.prompts import LETTERS
 
 _LETTER = re.compile(rf'\s*([{LETTERS}])\b')
+_LETTERS = re.compile(rf'\b([{LETTERS}])\b')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,20 @@ def read_letter(answer: str) -> tuple[str]:
   return (match.group(1) if match else '',)
 
 
+def letters_in(answer: str) -> list[str]:
+  """The capital letters of options that stand alone, as in 'Option B'.
+
+  An answer that is one letter counts in lower case, too.
+  """
+  bare = answer.strip().upper()
+  return [bare] if bare in set(LETTERS) else _LETTERS.findall(answer)
+
+
+def read_last_letter(answer: str) -> tuple[str]:
+  """The last of `letters_in`; '' where there is none."""
+  return (*letters_in(answer)[-1:], '')[:1]
+
+
 def read_words(answer: str) -> tuple[str]:
   """The whole answer, without the spaces around it."""
   return (answer.strip(),)
@@ -99,6 +114,17 @@ PANELS = Scoring(
   unit='panels',
   per_image=True,
   labels=lambda: [modality.label for modality in Modality],
+)
+CHOICE = Scoring(
+  read_last_letter,
+  one_in(len(LETTERS)),
+  {
+    'accuracy': 'share of questions whose answer gives the right letter: the '
+    f'last of {", ".join(LETTERS)} that stands alone as a capital, or an '
+    'answer of one letter in either case',
+    'chance': f'1 in {len(LETTERS)}',
+  },
+  labels=lambda: LETTERS,
 )
 WORDS = Scoring(
   read_words,

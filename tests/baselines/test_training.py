@@ -151,6 +151,20 @@ def test_a_flag_of_sampling_is_refused_for_a_system(store, tmp_path, flag):
   assert_refused(translated, why)
 
 
+def test_a_system_answers_no_questions_of_a_file(store, tmp_path):
+  workdir, file = tmp_path / 'unet', tmp_path / 'questions.jsonl'
+  train(config('unet', store), workdir)
+  turns = [{'from': 'human', 'value': '?'}, {'from': 'gpt', 'value': 'A'}]
+  file.write_text(
+    json.dumps({'image': [file.name] * 5, 'conversations': turns})
+  )
+  assert_refused(
+    run('evaluate', f'--workdir={workdir}', f'--questions_file={file}'),
+    '--questions_file: U-Net regression',
+    'answers no questions',
+  )
+
+
 def test_a_penalty_counts_with_its_share_of_the_steps():
   x = jnp.ones((2, 8, 8, 8))
   plain = flops.count(jax.make_jaxpr(lambda x: x @ x)(x))['other']
