@@ -320,6 +320,46 @@ def _myops(root: Path) -> Listing:
   return _gather(root, _MYOPS, read)
 
 
+# STS_001/CT_image.nii.gz; STS_035/ct.nii.gz in tests/data.
+_IBSI = r'/(STS_\d+)/(?:(CT|MR_T1|PET)_image|(ct|mr|pet))\.nii(?:\.gz)?$'
+_IBSI_MODALITIES = {
+  'CT': Modality.CT,
+  'MR_T1': Modality.MR,
+  'PET': Modality.PET,
+}
+_IBSI_PAIRS = {
+  Modality.MR: Region.PELVIS,
+  Modality.PET: Region.WHOLE_BODY,
+}
+
+
+def _ibsi_sts(root: Path) -> Listing:
+  """Reads CT, T1 MR and FDG-PET of sarcoma patients, as two cases of a person.
+
+  MR-CT is a case of the pelvis and PET-CT one of the whole body, since they
+  have grids of their own. The masks in the set outline tumours, not bodies.
+  """
+
+  def read(match: re.Match, path: Path):
+    patient, image, crop = match.groups()
+    case = CaseFiles('ibsi_sts', patient, Region.PELVIS, {}, patient=patient)
+    return case, _IBSI_MODALITIES[image] if image else Modality(crop)
+
+  people = _gather(root, _IBSI, read)
+  cases = [
+    dataclasses.replace(
+      person,
+      subject=f'{person.subject}_{modality}',
+      region=region,
+      files={m: person.files[m] for m in (Modality.CT, modality)},
+    )
+    for person in people.cases
+    for modality, region in _IBSI_PAIRS.items()
+    if {Modality.CT, modality} <= person.files.keys()
+  ]
+  return Listing(cases, people.faults)
+
+
 PUBLIC_DATASETS: dict[str, PublicDataset] = {}
 
 
@@ -352,3 +392,4 @@ register_dataset('synthrad2025', _synthrad('synthrad2025', ('.mha',), 2))
 register_dataset('brats', _brats, reference=(Modality.T1,))
 register_dataset('autopet', _autopet, reference=(Modality.CT,))
 register_dataset('myops', _myops, reference=(Modality.LGE, Modality.BSSFP))
+register_dataset('ibsi_sts', _ibsi_sts, reference=(Modality.MR, Modality.CT))

@@ -72,6 +72,12 @@ MINIATURES = {
       Modality.LGE: 'train25/myops_training_101_DE.nii.gz',
     }
   ),
+  'ibsi_sts': Miniature(
+    {
+      Modality.MR: 'nifti/STS_001/MR_T1_image.nii.gz',
+      Modality.CT: 'nifti/STS_001/CT_image.nii.gz',
+    }
+  ),
 }
 NIFTI_SETS = [name for name in MINIATURES if name != 'synthrad2025']
 
@@ -281,7 +287,7 @@ def test_contrasts_of_different_shape_are_named(tmp_path, name):
     taken(name, tmp_path)
 
 
-@pytest.mark.parametrize('name', ['brats', 'autopet', 'myops'])
+@pytest.mark.parametrize('name', ['brats', 'autopet', 'myops', 'ibsi_sts'])
 def test_contrasts_of_different_shape_are_resampled(tmp_path, name):
   paths = lay_out(tmp_path, name)
   source = MINIATURES[name].source

@@ -268,7 +268,46 @@ def test_myops_of_both_editions(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'name', ['synthrad2023', 'synthrad2025', 'brats', 'autopet', 'myops']
+  'names',
+  [
+    ('CT_image.nii.gz', 'MR_T1_image.nii.gz', 'PET_image.nii.gz'),
+    ('ct.nii.gz', 'mr.nii.gz', 'pet.nii.gz'),  # in tests/data
+  ],
+)
+def test_a_sarcoma_patient_is_two_cases_of_one_person(tmp_path, names):
+  ct, mr, pet = names
+  root = lay_out(
+    tmp_path,
+    *(f'STS_001/{name}' for name in names),
+    'STS_001/CT_mask.nii.gz',  # of the tumour
+    f'STS_003/{ct}',
+    f'STS_003/{pet}',
+    f'STS_004/{mr}',  # alone: no pair
+  )
+  mr_ct, pet_ct, other = find_cases('ibsi_sts', root)
+  assert [c.id for c in (mr_ct, pet_ct, other)] == [
+    'ibsi_sts.STS_001_mr',
+    'ibsi_sts.STS_001_pet',
+    'ibsi_sts.STS_003_pet',
+  ]
+  assert files_of(mr_ct, root) == {
+    CT: f'STS_001/{ct}',
+    MR: f'STS_001/{mr}',
+  }
+  assert files_of(pet_ct, root) == {
+    CT: f'STS_001/{ct}',
+    PET: f'STS_001/{pet}',
+  }
+  assert (mr_ct.region, pet_ct.region) == (Region.PELVIS, Region.WHOLE_BODY)
+  assert mr_ct.patient == pet_ct.patient != other.patient
+  assert mr_ct.mask is pet_ct.mask is None
+  # The first of them that a case has defines its grid.
+  assert mr_ct.reference == pet_ct.reference == (MR, CT)
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['synthrad2023', 'synthrad2025', 'brats', 'autopet', 'myops', 'ibsi_sts'],
 )
 def test_a_folder_of_something_else_is_refused(tmp_path, name):
   lay_out(tmp_path, 'a/ct.nii.gz', 'a/mr.nii.gz')
