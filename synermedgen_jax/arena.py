@@ -119,7 +119,6 @@ def _train(candidate: Candidate, store: SliceStore) -> None:
       'synermedgen_jax.evaluate',
       [
         f'--workdir={candidate.workdir}',
-        '--parts=synthesis',
         f'--slices={_SLICES.value}',
         f'--split={_SPLIT.value}',
         f'--store={_STORE.value}',

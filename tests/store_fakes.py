@@ -57,14 +57,15 @@ def slice_of(pixel) -> SliceRef:
 
 
 def write_store(path, *, finish: bool = True, without: str = '') -> None:
-  """Eight cases, three of them to train on; `without` is left out."""
+  """Eight cases, three of them to train on; without a case or a split."""
   writer = StoreWriter(str(path), {'canvas': CANVAS})
   cases = [_case(number) for number in range(len(_CASES))]
   for number, case in enumerate(cases):
     volumes = {m: _volume(number, m) for m in case.modalities}
     writer.write_case(case, volumes, np.ones(case.shape, bool))
   if finish:
-    writer.finish({c.id: c.split for c in cases if c.id != without})
+    kept = [c for c in cases if without not in (c.id, c.split)]
+    writer.finish({c.id: c.split for c in kept})
 
 
 def cases_of(store: SliceStore, split: str) -> set[str]:

@@ -111,7 +111,8 @@ def trainings(
 
   A system of pairs is trained on each pair of the store, with an equal share of
   the budget. SynerMedGen's Stage I is as long as its config says, and counts
-  towards a budget of operations.
+  towards a budget of operations. Nothing is validated on a store without
+  validation subjects.
 
   Args:
     system: a name of `baselines.registry.SYSTEMS`, or `OURS`.
@@ -125,6 +126,8 @@ def trainings(
     ArenaError: the budget is used up before the system translates an image.
   """
   shared = {'store': store.path, 'seed': seed}
+  if not store.split('val'):
+    shared['val_every'] = 0
   if system == OURS:
     return _stages(folder, budget, shared, configs)
   file = f'{configs}/{system}.py'
