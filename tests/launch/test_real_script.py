@@ -4,8 +4,10 @@ Python writes down how it is called. Git is real, with a local repository in
 place of the public one. The slow test runs all commands on the crops.
 """
 
+import json
 import shutil
 import subprocess
+import sys
 
 import pytest
 from launch_fakes import ROOT, Stage, assert_refused
@@ -174,3 +176,57 @@ def test_a_folder_without_patients_is_named(
 
 def test_a_region_without_a_folder_is_refused(box):
   assert_refused(box.run(SCRIPT, REGION='pelvis'), 'REGION=pelvis: needs a')
+
+
+SHORT = """
+import importlib
+
+def get_config(*model):
+  module = importlib.import_module('configs.small.{name}')
+  config = module.get_config(*model)
+  config.steps = 2
+  config.val_every = 0
+  return config
+"""
+
+
+@pytest.mark.slow
+def test_the_crops_pass_from_files_to_the_arena_and_the_report(box):
+  """All commands, with two steps of each stage."""
+  python = box.root / '.venv' / 'bin' / 'python'
+  python.unlink()
+  python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+  python.chmod(0o755)
+  (box.root / 'weights').symlink_to(ROOT / 'weights')
+  for name in ('stage1', 'stage2', 'unet'):
+    config = box.root / 'short' / f'{name}.py'
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(SHORT.format(name=name))
+  command = (
+    *('bash', box.root / SCRIPT, CROPS, 'out', '--configs=short'),
+    *('--systems=synermedgen,unet', '--budget=images:32', '--slices=2'),
+  )
+  env = {**box.env, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
+  env['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+  done = subprocess.run(
+    command, env=env, capture_output=True, text=True, timeout=550
+  )
+  assert done.returncode == 0, done.stderr
+  out = box.root / 'out'
+  manifest = (out / 'store' / 'manifest.jsonl').read_text().splitlines()
+  cases = [json.loads(line) for line in manifest]
+  assert len(cases) == 4
+  # All cases of a person have the same split.
+  splits = {(case['patient'], case['split']) for case in cases}
+  assert sorted(split for _, split in splits) == ['test', 'train']
+  systems = json.loads((out / 'arena' / 'arena.json').read_text())['systems']
+  assert {'synermedgen', 'unet', 'copy_source'} <= set(systems)
+  for system in systems.values():
+    assert set(system['routes']) == {
+      *('whole_body_ct_to_pet', 'whole_body_pet_to_ct'),
+      *('pelvis_ct_to_mr', 'pelvis_mr_to_ct'),
+    }
+  stage2 = out / 'arena' / '0' / 'synermedgen' / 'stage2'
+  metrics = json.loads((stage2 / 'evaluation' / 'metrics.json').read_text())
+  assert set(metrics['understanding']) == {'cts', 'mi', 'tia'}
+  assert (stage2 / 'report' / 'index.html').stat().st_size > 10_000
