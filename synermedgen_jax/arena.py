@@ -6,8 +6,9 @@
 Prints what every system will cost, then trains and evaluates one after the
 other. The same command resumes. The budget is a number of pairs of slices that
 a system is trained to translate, or a number of operations of training, which
-is shared by the two stages of SynerMedGen, and by the pairs of modalities of a
-system that is trained per pair.
+is shared by the stages of SynerMedGen, and by the pairs of modalities of a
+system that is trained per pair. Systems named as_... are variants of
+SynerMedGen by one setting (docs/baselines.md).
 
 Workdirs are RUN/SEED/SYSTEM, as `compare` reads them. Writes:
 
@@ -38,6 +39,7 @@ from synermedgen_jax.inference.trained_system import load_system
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.planning.arena import (
   OURS,
+  OWN,
   ArenaError,
   Budget,
   Training,
@@ -88,7 +90,7 @@ class Candidate:
   def workdir(self) -> Path:
     """What `evaluate` measures."""
     last = self.trainings[-1].workdir
-    return last if self.system == OURS else self.folder
+    return last if self.system in OWN else self.folder
 
 
 def _candidates(store: SliceStore, run: Path) -> Iterator[Candidate]:
@@ -199,13 +201,14 @@ def _entry(candidates: Sequence[Candidate], store: SliceStore) -> Entry:
   """The facts of a system, from its first seed."""
   first = candidates[0]
   trained = load_system(first.workdir)
+  facts = trained or OWN[first.system]
   parts = first.trainings
   return Entry(
     system=first.system,
-    title=trained.title if trained else 'SynerMedGen (this library)',
+    title=facts.title,
     scope=trained.config['scope'] if trained else 'all',
     paired=trained.paired if trained else True,
-    departures=trained.departures if trained else (),
+    departures=facts.departures,
     trained=sum({t.config: t.trained * len(parts) for t in parts}.values())
     if trained
     else max(t.trained for t in parts),

@@ -27,9 +27,9 @@ from synermedgen_jax.models.interval_attention import interval_mask
 from synermedgen_jax.training.objectives import (
   ObjectiveConfig,
   flow_and_text_sums,
-  token_losses,
   total,
 )
+from synermedgen_jax.training.token_losses import token_losses
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 

@@ -35,7 +35,8 @@ KEYS = {
     Key(
       'stage',
       '',
-      'Objective: `autoencoder`, `gau`, `ucg`, `joint` or a registered one.',
+      'Objective: `autoencoder`, `quantiser`, `gau`, `ucg`, `joint` or a '
+      'registered one.',
     ),
     Key(
       'modules',
@@ -51,6 +52,19 @@ KEYS = {
       '',
       'Shape: a preset of `models/presets.py`, or `init_from` for the shape '
       'that `init_from` holds.',
+    ),
+    Key(
+      'experts',
+      'mot',
+      '`mot`: `und` runs on text and ViT tokens, `gen` on latent tokens. '
+      '`shared`: `und` runs on all (docs/baselines.md), and `gen` of '
+      '`init_from` is left out.',
+    ),
+    Key(
+      'generation',
+      'flow',
+      '`flow`: rectified flow of latents. `masked`, `autoregressive`: codes of '
+      'latents, after the stage `quantiser` (docs/baselines.md).',
     ),
     Key('compute.dtype', 'bfloat16', '`bfloat16` or `float32`.'),
     Key(
@@ -232,7 +246,8 @@ KEYS = {
     Key(
       'sampling.points',
       50,
-      'Timesteps from noise to image, both ends included.',
+      'Timesteps from noise to image, both ends included; of masked codes, '
+      'from all hidden to none.',
       'timesteps',
     ),
     Key('sampling.shift', 3.0, 'Shift of the timesteps.'),

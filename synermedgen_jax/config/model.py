@@ -6,16 +6,26 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from etils.epath import Path
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint import weights_folder
 from synermedgen_jax.config.errors import ConfigError, key_errors
 from synermedgen_jax.core.size import Size
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.core.trees import flatten, unflatten
+from synermedgen_jax.models.bagel import (
+  BagelConfig,
+  abstract_params,
+  init_params,
+)
 from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.presets import preset
+
+# Parameters that the stage 'quantiser' adds to a model of the flow.
+_NEW_CODES = ('quantiser/', 'llm2code/')
 
 
 def compute_of(config: Mapping[str, Any]) -> Compute:
@@ -45,7 +55,8 @@ def image_size(config: Mapping[str, Any]) -> Size:
 def model_shape(config: ConfigDict) -> BagelConfig:
   """The shape of `config.model`, which `config.init_from` must share.
 
-  The model 'init_from' is whatever `config.init_from` holds.
+  The model 'init_from' is whatever `config.init_from` holds. `config.experts`
+  and `config.generation` may differ from it, if it has the parameters.
 
   Raises:
     ConfigError: naming the key that is wrong.
@@ -54,28 +65,60 @@ def model_shape(config: ConfigDict) -> BagelConfig:
     raise ConfigError(
       "config.model 'init_from' needs config.init_from: name a workdir."
     )
-  if not config.init_from:
-    with key_errors('model'):
-      return preset(config.model)
-  with key_errors('init_from'):
-    if weights_folder.holds_weights(config.init_from):
-      saved = weights_folder.load_shape(config.init_from)
-    else:
-      saved = saved_model.load_shape(*_init_from(config))
-  if config.model == 'init_from':
-    return saved
+  saved = None
+  if config.init_from:
+    with key_errors('init_from'):
+      if weights_folder.holds_weights(config.init_from):
+        saved = weights_folder.load_shape(config.init_from)
+      else:
+        saved = saved_model.load_shape(*_init_from(config))
   with key_errors('model'):
-    model = preset(config.model)
-  if saved != model:
+    model = saved if config.model == 'init_from' else preset(config.model)
+  model = _variant(config, model)
+  if saved and _variant(config, saved) != model:
     raise ConfigError(
       f'config.init_from {config.init_from} holds a model of another shape '
       f'than config.model {config.model!r}.'
     )
+  if saved and (lacking := _lacking(config, saved, model)):
+    raise ConfigError(
+      f'config.init_from {config.init_from} lacks {lacking[0]}, which '
+      f'config.experts {config.experts!r} with config.generation '
+      f'{config.generation!r} needs; start from another run.'
+    )
   return model
 
 
-def initial_params(config: ConfigDict) -> Any:
+def _variant(config: ConfigDict, model: BagelConfig) -> BagelConfig:
+  """The model with `config.experts` and `config.generation`."""
+  with key_errors('experts'):
+    llm = dataclasses.replace(model.llm, experts=config.experts)
+  with key_errors('generation'):
+    return dataclasses.replace(model, llm=llm, generation=config.generation)
+
+
+def _lacking(
+  config: ConfigDict, saved: BagelConfig, model: BagelConfig
+) -> list[str]:
+  """Parameters of `model` that are neither saved nor new in the stage."""
+  if saved == model:
+    return []
+  new = _NEW_CODES if config.stage == 'quantiser' else ()
+  known = _names(saved)
+  return [n for n in _names(model) if n not in known and not n.startswith(new)]
+
+
+def _names(model: BagelConfig) -> list[str]:
+  return list(flatten(nn.unbox(abstract_params(model))))
+
+
+def initial_params(config: ConfigDict, model: BagelConfig) -> Any:
   """The parameters that a run starts from, nested; None for random ones.
+
+  Args:
+    config: config of a stage.
+    model: its `model_shape`. Parameters that only `config.init_from` has are
+      left out; those that it lacks are random.
 
   Raises:
     ConfigError: naming the key that is wrong.
@@ -84,9 +127,21 @@ def initial_params(config: ConfigDict) -> Any:
     return None
   with key_errors('init_from'):
     if weights_folder.holds_weights(config.init_from):
-      return weights_folder.load_weights(config.init_from)[1]
-    folder, which = _init_from(config)
-    return saved_model.load_model(folder, which=which)[1]
+      saved, params = weights_folder.load_weights(config.init_from)
+    else:
+      folder, which = _init_from(config)
+      saved, params = saved_model.load_model(folder, which=which)
+  if saved == model:
+    return params
+  flat, names = flatten(params), _names(model)
+
+  @jax.jit  # parameters that are not returned are not computed
+  def new(key: jax.Array) -> dict[str, jax.Array]:
+    random = flatten(nn.unbox(init_params(model, key)))
+    return {name: random[name] for name in names if name not in flat}
+
+  flat |= new(jax.random.key(config.seed))
+  return unflatten({name: flat[name] for name in names})
 
 
 def saved_config(config: ConfigDict) -> Mapping[str, Any]:

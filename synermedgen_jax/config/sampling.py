@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.models.flow import shift_timestep
@@ -58,14 +58,21 @@ class Guidance:
       *(('no_images',) if self.image > 1.0 else ()),
     )
 
+  def acts(self, t: Float[np.ndarray, ' n']) -> Bool[np.ndarray, ' n']:
+    """Whether timesteps are guided."""
+    low, high = np.float32(self.interval)
+    return (t > low) & (t <= high)
+
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
   """Timesteps, guidance and context of sampling.
 
+  Autoregressive codes have a step per token, whatever `points` and `shift` say.
+
   Attributes:
-    points: number of timesteps from 1 to 0, both included; there is one Euler
-      step fewer.
+    points: number of timesteps from 1 to 0, both included; there is one step
+      fewer, of Euler's method or of unmasking codes.
     shift: values above 1 place more timesteps near noise.
     guidance: scales, interval and renormalisation.
     describe_tokens: largest length, in tokens, of the text that the model

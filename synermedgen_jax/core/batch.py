@@ -11,7 +11,8 @@ write the row as one sequence. A key is visible over
 
   causal token  [its own order, end of its example)
   full span     [start of its span, end of its example)
-  noised span   [start of its span, end of its span)
+  noised span   [start of its span, end of its span), or from its own order
+                where codes are generated one after the other
   padding       the empty interval [0, 0)
 
 `input/packing.py` sets these numbers from the kinds of spans.
@@ -134,6 +135,7 @@ class ImageGeometry:
       patch).
     latent_table: side of the latent position table, latent tokens.
     channels: image channels; a grey slice is repeated.
+    causal_targets: a token of a noised image sees those before it alone.
 
   Raises:
     ValueError: a size is not two sides, or a side is not a positive multiple of
@@ -147,6 +149,7 @@ class ImageGeometry:
   latent_stride: int
   latent_table: int
   channels: int
+  causal_targets: bool = False
 
   @property
   def image_patches(self) -> int:

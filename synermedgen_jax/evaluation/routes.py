@@ -7,7 +7,7 @@ Four methods are scored on the same held-out cases:
 * `mean_target`: the mean target image of the training subjects, see
   `mean_target_images`.
 * `ceiling`: the truth through the autoencoder, the upper bound of a synthesis
-  in its latent space.
+  in its latent space; for a model of codes, through its codes too.
 
 A route is a win if the model's SSIM exceeds that of `copy_source` and of
 `mean_target`, if the store has training subjects.

@@ -34,6 +34,8 @@ class Standing:
     wins: routes on which it has the highest SSIM.
     routes: route -> metric -> mean over subjects.
     seeds: seed -> mean SSIM.
+    ceiling: mean SSIM of the truth through the system's autoencoder, codes or
+      resizing; None if it was not measured on every route.
   """
 
   scores: Mapping[str, float]
@@ -43,6 +45,7 @@ class Standing:
   wins: int
   routes: Mapping[str, Mapping[str, float]]
   seeds: Mapping[str, float]
+  ceiling: float | None
 
 
 def standings(
@@ -108,6 +111,7 @@ def standings(
         for name, table in tables[system].items()
         if name
       },
+      ceiling=_ceiling(runs.get(system), routes, people),
     )
     for system in order
   }
@@ -155,6 +159,23 @@ def _table(
         continue
       table[i, people.index(person)] = [values[name] for name in BUILT_IN]
   return table
+
+
+def _ceiling(
+  by_seed: Mapping[str, Subjects] | None,
+  routes: Sequence[str],
+  people: Sequence[str],
+) -> float | None:
+  """The mean ceiling of a system; None for the trivial baselines."""
+  if by_seed is None:
+    return None
+  ssim = [
+    _table(evaluation, routes, people, baseline='ceiling')[..., 0]
+    for evaluation in by_seed.values()
+  ]
+  if not all(np.isfinite(table).any(1).all() for table in ssim):
+    return None
+  return float(np.mean([np.nanmean(table, axis=1) for table in ssim]))
 
 
 def _over_routes(

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -173,8 +172,7 @@ def integrate(
     The latents at t = 0.
   """
   times = config.timesteps
-  low, high = np.float32(config.guidance.interval)
-  guided = (times > low) & (times <= high)
+  guided = config.guidance.acts(times)
 
   def step(latents, inputs):
     t, dt, guided = inputs
@@ -206,7 +204,29 @@ def sample(
     Clean latent tokens in the order of the gen stream: the grid of one image
     in row-major order. `Bagel.decode_latents` decodes such a grid.
   """
-  targets = {c: prompts[c].target for c in config.guidance.contexts}
+  velocity = predictor(model, params, prompts, config.guidance, Bagel.velocity)
+  return integrate(velocity, noise, config)
+
+
+def predictor(
+  model: Bagel,
+  params,
+  prompts: Mapping[Context, Prompt],
+  guidance: Guidance,
+  head: Callable[..., Float[Array, 'b g o']],
+) -> Callable[..., Float[Array, 'b g o']]:
+  """Runs the prompts, and returns a function that predicts their targets.
+
+  Args:
+    model, params, prompts: as of `sample`.
+    guidance: scales and renormalisation.
+    head: method of `Bagel` that maps hidden states to predictions.
+
+  Returns:
+    (latents, t, guided) -> prediction, zero at padding; t is a scalar or
+    (b, g), `guided` a bool scalar.
+  """
+  targets = {c: prompts[c].target for c in guidance.contexts}
   caches = {c: prefill(model, params, prompts[c].conditions) for c in targets}
   real = targets['full'].gen.example_ids[..., None] > 0
 
@@ -216,18 +236,16 @@ def sample(
       {'params': params},
       target,
       latents,
-      jnp.full(latents.shape[:2], t),
+      jnp.broadcast_to(t, latents.shape[:2]),
       method=Bagel.embed_batch,
     )
     hidden, _ = model.apply(
       {'params': params}, streams, caches[context], method=Bagel.backbone
     )
-    predicted = model.apply(
-      {'params': params}, hidden['gen'], method=Bagel.velocity
-    )
+    predicted = model.apply({'params': params}, hidden['gen'], method=head)
     return jnp.where(real, predicted, 0.0)
 
-  def velocity(latents, t, guided):
+  def predict(latents, t, guided):
     full = under('full', latents, t)
     others = [c for c in targets if c != 'full']
     if not others:
@@ -235,8 +253,8 @@ def sample(
 
     def with_guidance(_):
       dropped = {c: under(c, latents, t) for c in others}
-      return guide({'full': full, **dropped}, config.guidance)
+      return guide({'full': full, **dropped}, guidance)
 
     return lax.cond(guided, with_guidance, lambda _: full, None)
 
-  return integrate(velocity, noise, config)
+  return predict

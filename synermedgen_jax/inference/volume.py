@@ -19,6 +19,7 @@ from synermedgen_jax.core.modalities import Route, all_routes
 from synermedgen_jax.core.size import Size
 from synermedgen_jax.inference import describing
 from synermedgen_jax.inference.answering import Answerer
+from synermedgen_jax.inference.code_sampling import generate_codes
 from synermedgen_jax.inference.sampling import (
   Prompt,
   pack_prompts,
@@ -120,6 +121,8 @@ class Synthesiser:
   ) -> Slices:
     """Encodes and decodes slices: the upper bound of synthesis quality.
 
+    A model of codes encodes them to codes.
+
     Arguments and result are those of `synthesise`.
     """
     slices = np.asarray(slices, np.float32)
@@ -213,7 +216,13 @@ def _sample_pictures(
   grid: Size,
   config: SamplingConfig,
 ) -> Float[Array, 'b h w']:
-  """Samples latents from seeded noise and decodes them, one image per row."""
+  """Generates latents and decodes them, one image per row.
+
+  A flow starts from seeded noise; codes are the most probable ones.
+  """
+  if model.config.generation != 'flow':
+    latents = generate_codes(model, params, prompts, config)
+    return _grey(model, params, latents.reshape(len(indices), *grid, -1))
   key = jax.random.key(seed)
   shape = (math.prod(grid), model.config.latent_dim)
   noise = jax.vmap(
@@ -227,8 +236,8 @@ def _sample_pictures(
 def _autoencode(
   model: Bagel, params, images: Float[Array, 'b h w c']
 ) -> Float[Array, 'b h w']:
-  grid = model.apply({'params': params}, images, method=Bagel.encode_latents)
-  return _grey(model, params, grid)
+  decoded = model.apply({'params': params}, images, method=Bagel.reconstruct)
+  return jnp.mean(decoded, axis=-1)
 
 
 def _grey(model, params, grid):

@@ -162,7 +162,7 @@ class Trained:
       )
     shape = model_shape(config)
     _, tokenizer = choose_tokenizer(config)
-    params = initial_params(config)
+    params = initial_params(config, shape)
     with key_errors('image'):
       geometry = shape.image_geometry(**config.image)
     slices = SliceSpec(geometry.vae_size)

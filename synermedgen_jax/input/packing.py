@@ -114,21 +114,24 @@ class RowBuilder:
     self.images.append(np.pad(pixels, [*((0, n) for n in padding), (0, 0)]))
     self.noised += noised
     last = self.order + len(latents) + 1
+    markers, inner = [self.order, last], np.arange(self.order + 1, last)
+    causal = noised and g.causal_targets
     span = {
       'positions': self.position,
-      'visible_from': self.order,
       'visible_to': last + 1 if noised else OPEN,
     }
     self._add_und(
       **span,
-      order=[self.order, last],
+      order=markers,
+      visible_from=markers if causal else self.order,
       token_ids=[t.vision_start, t.vision_end],
     )
     self._add(
       'gen',
       GEN,
       **span,
-      order=np.arange(self.order + 1, last),
+      order=inner,
+      visible_from=inner if causal else self.order,
       example_ids=1,
       latent_index=latents,
       latent_positions=grid_positions(height, width, g.latent_table),

@@ -29,6 +29,7 @@ from synermedgen_jax.models.autoencoder import (
   depth_to_space,
   space_to_depth,
 )
+from synermedgen_jax.models.codes import CODES, GENERATIONS, Quantiser
 from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.layers import (
   RMSNorm,
@@ -53,6 +54,11 @@ class BagelConfig:
     latent_table: side of the latent position table, in tokens.
     vit_table: side of the position table added after the connector, in patches.
     connector_norm: RMS-normalise the connector's output. Not in BAGEL.
+    generation: how images are generated, one of `codes.GENERATIONS`. BAGEL has
+      'flow'.
+
+  Raises:
+    ValueError: `generation` has another value.
   """
 
   llm: MoTConfig
@@ -62,6 +68,13 @@ class BagelConfig:
   latent_table: int = 64
   vit_table: int = 70
   connector_norm: bool = False
+  generation: str = 'flow'
+
+  def __post_init__(self):
+    if self.generation not in GENERATIONS:
+      raise ValueError(
+        f'{self.generation!r}: expected one of {", ".join(GENERATIONS)}.'
+      )
 
   @property
   def latent_stride(self) -> int:
@@ -89,6 +102,7 @@ class BagelConfig:
       latent_stride=self.latent_stride,
       latent_table=self.latent_table,
       channels=self.autoencoder.channels,
+      causal_targets=self.generation == 'autoregressive',
     )
 
 
@@ -158,10 +172,14 @@ class Bagel(nn.Module):
     self.autoencoder = Autoencoder(c.autoencoder, dtype)
     self.time_embedder = TimestepEmbedder(width, dtype)
     self.vae2llm = linear(width, (None, 'embed'), dtype=dtype)
-    # Zero, so that the first predicted velocity is zero.
-    self.llm2vae = linear(
-      c.latent_dim, ('embed', None), dtype=dtype, init=nn.initializers.zeros
-    )
+    if c.generation == 'flow':
+      # Zero, so that the first predicted velocity is zero.
+      self.llm2vae = linear(
+        c.latent_dim, ('embed', None), dtype=dtype, init=nn.initializers.zeros
+      )
+    else:
+      self.quantiser = Quantiser(c.latent_dim)
+      self.llm2code = linear(CODES, ('embed', 'vocab'), dtype=dtype)
 
     def table(name, side):
       values = sincos_table(side, width)
@@ -231,6 +249,24 @@ class Bagel(nn.Module):
     """The predicted velocity (noise - data) of latent tokens, float32."""
     return self.llm2vae(hidden).astype(jnp.float32)
 
+  def code_logits(self, hidden: Float[Array, 'b g e']) -> Float[Array, 'b g k']:
+    """Logits of the codes of latent tokens, float32."""
+    return self.llm2code(hidden).astype(jnp.float32)
+
+  def codes(self, latents: Float[Array, 'b g d']) -> Int[Array, 'b g']:
+    """The codes of latent tokens."""
+    return self.quantiser.codes(latents)
+
+  def code_latents(self, codes: Int[Array, 'b g']) -> Float[Array, 'b g d']:
+    """Latent tokens of codes."""
+    return self.quantiser.from_codes(codes)
+
+  def quantise(self, latents: Float[Array, '*t d']) -> Float[Array, '*t d']:
+    """Latent tokens as the model can generate them: unchanged by a flow."""
+    if self.config.generation == 'flow':
+      return latents
+    return self.quantiser(latents)
+
   @nn.nowrap
   def initial_params(self, key: jax.Array) -> Any:
     """Random parameters; see `init_params`."""
@@ -267,6 +303,10 @@ class Bagel(nn.Module):
     return self.autoencoder.decode(
       depth_to_space(tokens, self.config.latent_patch)
     )
+
+  def reconstruct(self, images: Float[Array, 'n h w c']):
+    """Canvases through the autoencoder and, if there are any, codes."""
+    return self.decode_latents(self.quantise(self.encode_latents(images)))
 
   def moments(self, images: Float[Array, 'n h w c']):
     """The autoencoder's posterior mean and log-variance."""
@@ -327,11 +367,15 @@ class Bagel(nn.Module):
     """Runs every part once; initialises the parameters."""
     latents = self.row_latents(batch)
     self.decode_latents(
-      latents.reshape(latents.shape[0], 1, -1, self.config.latent_dim)
+      self.quantise(latents).reshape(
+        latents.shape[0], 1, -1, self.config.latent_dim
+      )
     )
     noised = (1 - t[..., None]) * latents + t[..., None] * noise
     hidden, _ = self.backbone(self.embed_batch(batch, noised, t))
-    return self.logits(hidden['und']), self.velocity(hidden['gen'])
+    flow = self.config.generation == 'flow'
+    predict = self.velocity if flow else self.code_logits
+    return self.logits(hidden['und']), predict(hidden['gen'])
 
 
 def _seen(batch: PackedBatch, rows: int, columns: int) -> Bool[Array, 'n y x']:

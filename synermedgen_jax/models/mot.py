@@ -3,11 +3,16 @@
 Every layer holds two sets of weights, `und` for text and ViT tokens and `gen`
 for latent tokens. Each expert runs on its own stream; attention runs on both
 streams together, and on cached keys where there are any.
+
+With `experts='shared'` the model is dense: `und` runs on both streams, and
+there is no `gen`. A token needs as many operations as with two experts.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import flax.linen as nn
 import flax.struct
@@ -26,14 +31,28 @@ from synermedgen_jax.models.layers import (
   scanned,
 )
 
+T = TypeVar('T')
+
 # The order of the streams wherever they are joined. A scan sorts the keys of a
 # dict, so the order of insertion would not last.
 EXPERTS = ('und', 'gen')
+# `MoTConfig.experts` -> the expert of each stream.
+EXPERT_OF = {
+  'mot': {'und': 'und', 'gen': 'gen'},
+  'shared': {'und': 'und', 'gen': 'und'},
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class MoTConfig:
-  """The shape of the language model (Qwen2.5's terms)."""
+  """The shape of the language model (Qwen2.5's terms).
+
+  `experts` is a key of `EXPERT_OF`: 'mot' is BAGEL's, 'shared' a dense model,
+  as JanusFlow and Show-o2 have.
+
+  Raises:
+    ValueError: `experts` has another value.
+  """
 
   hidden: int
   layers: int
@@ -45,6 +64,13 @@ class MoTConfig:
   norm_eps: float = 1e-6
   rope_theta: float = 1e6
   qk_norm: bool = True
+  experts: str = 'mot'
+
+  def __post_init__(self):
+    if self.experts not in EXPERT_OF:
+      raise ValueError(
+        f'{self.experts!r}: expected one of {", ".join(EXPERT_OF)}.'
+      )
 
 
 @flax.struct.dataclass
@@ -138,7 +164,9 @@ class MoTLayer(nn.Module):
     """
     streams = {name: streams[name] for name in EXPERTS if name in streams}
     dtype = jnp.dtype(self.compute.dtype)
-    experts = {name: Expert(self.config, dtype, name=name) for name in streams}
+    experts = _by_stream(
+      self.config, streams, lambda e: Expert(self.config, dtype, name=e)
+    )
     projected = {n: experts[n].project(streams[n]) for n in streams}
     if self.detach_und:
       projected['und'] = lax.stop_gradient(projected['und'])
@@ -205,6 +233,15 @@ class MoTLayer(nn.Module):
     return jnp.concatenate([first, rest], axis=1)
 
 
+def _by_stream(
+  config: MoTConfig, streams: Iterable[str], make: Callable[[str], T]
+) -> dict[str, T]:
+  """{stream: make(expert)}; streams with the same expert share the result."""
+  expert_of = EXPERT_OF[config.experts]
+  made = {e: make(e) for e in dict.fromkeys(map(expert_of.get, streams))}
+  return {name: made[expert_of[name]] for name in streams}
+
+
 class MoT(nn.Module):
   """The scanned stack of layers and each expert's final norm."""
 
@@ -250,8 +287,10 @@ class MoT(nn.Module):
     )
     layers = stack(self.config, self.compute, detach_und, name='layers')
     streams, new = layers(streams, per_layer)
-    hidden = {
-      name: RMSNorm(self.config.norm_eps, name=f'{name}_norm')(tokens.x)
-      for name, tokens in streams.items()
-    }
+    norms = _by_stream(
+      self.config,
+      streams,
+      lambda e: RMSNorm(self.config.norm_eps, name=f'{e}_norm'),
+    )
+    hidden = {name: norms[name](tokens.x) for name, tokens in streams.items()}
     return hidden, (new if return_keys else None)

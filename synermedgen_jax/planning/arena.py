@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import runpy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,11 +20,60 @@ from synermedgen_jax.training.build import build
 from synermedgen_jax.training.loop import BagelRun, Run, make_train_step
 
 OURS = 'synermedgen'
-STAGES = ('stage1', 'stage2')
 
 
 class ArenaError(UserError):
   """An arena that cannot run; one line that says what to change."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+  """A system made of this library's stages: SynerMedGen, or a variant of it.
+
+  Attributes:
+    title: name in tables.
+    stages: folder -> config, in the order of training. The last one is sized
+      by the budget, the others have the length of their config.
+    departures: differences from the programs that the title compares it with.
+  """
+
+  title: str
+  stages: Mapping[str, str]
+  departures: tuple[str, ...] = ()
+
+
+_OF_CODES = (
+  'SynerMedGen with codes: experts, ViT and stages are those of SynerMedGen, '
+  'the codes those of its autoencoder',
+  'quantiser and head of codes start from random weights, `gen` from one that '
+  'was pretrained with a flow',
+  'the source is an image of latents, not of codes',
+  'the most probable codes, without a draw',
+)
+OWN = {
+  OURS: Own(
+    'SynerMedGen (this library)', {'stage1': 'stage1', 'stage2': 'stage2'}
+  ),
+  'as_janusflow': Own(
+    'dense rectified flow (as JanusFlow, Show-o2)',
+    {'stage1': 'stage1', 'stage2': 'as_janusflow'},
+    (
+      'SynerMedGen with shared experts: ViT, autoencoder, flow and stages are '
+      'those of SynerMedGen',
+      'starts without the pretrained `gen` that SynerMedGen starts from',
+    ),
+  ),
+  'as_showo': Own(
+    'masked discrete diffusion (as Show-o)',
+    {'stage1': 'stage1', 'quantiser': 'quantiser', 'stage2': 'as_showo'},
+    _OF_CODES,
+  ),
+  'as_januspro': Own(
+    'autoregressive codes (as Janus-Pro)',
+    {'stage1': 'stage1', 'quantiser': 'quantiser', 'stage2': 'as_januspro'},
+    _OF_CODES,
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +159,12 @@ def trainings(
   """The trainings of a system, in order.
 
   A system of pairs is trained on each pair of the store, with an equal share of
-  the budget. SynerMedGen's Stage I is as long as its config says, and counts
-  towards a budget of operations. Nothing is validated on a store without
-  validation subjects.
+  the budget. The first stages of SynerMedGen and its variants are as long as
+  their configs say, and count towards a budget of operations. Nothing is
+  validated on a store without validation subjects.
 
   Args:
-    system: a name of `baselines.registry.SYSTEMS`, or `OURS`.
+    system: a name of `baselines.registry.SYSTEMS`, or of `OWN`.
     store: the slices.
     folder: of the system's runs.
     budget: what the system may use.
@@ -128,8 +177,8 @@ def trainings(
   shared = {'store': store.path, 'seed': seed}
   if not store.split('val'):
     shared['val_every'] = 0
-  if system == OURS:
-    return _stages(folder, budget, shared, configs)
+  if system in OWN:
+    return _stages(OWN[system].stages, folder, budget, shared, configs)
   file = f'{configs}/{system}.py'
   if SYSTEMS[system].pair:
     pairs = list(_pairs(store))
@@ -169,21 +218,34 @@ def _pairs(store: SliceStore) -> Iterator[tuple[str, str]]:
 
 
 def _stages(
-  folder: Path, budget: Budget, shared: dict, configs: str
+  stages: Mapping[str, str],
+  folder: Path,
+  budget: Budget,
+  shared: dict,
+  configs: str,
 ) -> list[Training]:
-  first = _training(f'{configs}/stage1.py', shared, folder / 'stage1', None)
-  rest = budget
-  if budget.kind == 'operations':
-    rest = Budget(budget.kind, budget.amount - first.operations)
-  second = _sized(
-    f'{configs}/stage2.py',
-    # The shape is known before Stage I has run.
-    shared | {'init_from': str(folder / 'stage1')},
-    folder / 'stage2',
-    rest,
-    build_with={'init_from': 'weights/small'},
-  )
-  return [dataclasses.replace(first, images=0.0), second]
+  """One stage after the other; each starts from the one before it."""
+  *earlier, last = stages
+  parts, start, build_with = [], {}, {}
+  for name in earlier:
+    part = _training(
+      f'{configs}/{stages[name]}.py',
+      shared | start,
+      folder / name,
+      None,
+      build_with,
+    )
+    parts.append(dataclasses.replace(part, images=0.0))
+    start = {'init_from': str(folder / name)}
+    # The shape is known before the stage has run.
+    build_with = {'init_from': '', 'from_scratch': True}
+    if budget.kind == 'operations':
+      budget = Budget(budget.kind, budget.amount - part.operations)
+  file = f'{configs}/{stages[last]}.py'
+  return [
+    *parts,
+    _sized(file, shared | start, folder / last, budget, build_with),
+  ]
 
 
 def _sized(
@@ -266,7 +328,7 @@ def known(systems: Sequence[str]) -> list[str]:
   Raises:
     ArenaError: a name is unknown.
   """
-  every = [OURS, *SYSTEMS]
+  every = [*OWN, *SYSTEMS]
   if unknown := [name for name in systems if name not in every]:
     raise ArenaError(
       f'--systems: unknown {", ".join(unknown)}; expected some of '

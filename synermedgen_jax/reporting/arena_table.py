@@ -115,7 +115,7 @@ def markdown(
       [
         (
           *('rank', 'system', 'SSIM (95 %)', f'less {reference} (95 %)'),
-          *('wins', 'PSNR, dB', 'MAE to CT, HU', 'scope', 'data'),
+          *('ceiling', 'wins', 'PSNR, dB', 'MAE to CT, HU', 'scope', 'data'),
           *('parameters trained / used', 'pairs seen', 'TFLOP', 's / slice'),
         ),
         *(_system(name, s, entries.get(name)) for name, s in table.items()),
@@ -142,6 +142,9 @@ def markdown(
     "images clipped to the target's window; mean over the slices of a subject, "
     'over subjects, and over routes. MAE is averaged over the routes to CT.',
     '* Intervals: bootstrap over subjects; differences are paired.',
+    '* The ceiling is the SSIM of the truth through the autoencoder and the '
+    'codes of a system, or through its size of images: what it reaches with '
+    'perfect latents or codes.',
     '* A route is won by the system with the highest mean SSIM.',
     '* Parameters, pairs and operations are those of all trainings of a system '
     'together; two operations per multiplication and addition. SynerMedGen '
@@ -166,6 +169,7 @@ def _system(name: str, s: Standing, entry: Entry | None) -> tuple[str, ...]:
     '–'
     if s.difference is None
     else '{:+.3f} ({:+.3f} to {:+.3f})'.format(*s.difference),
+    '–' if s.ceiling is None else f'{s.ceiling:.3f}',
     str(s.wins),
     f'{s.scores["psnr"]:.1f}',
     f'{sum(to_ct) / len(to_ct):.0f}' if to_ct else '–',

@@ -33,6 +33,7 @@ from synermedgen_jax.tasks.registry import TASKS
 
 STAGE_TITLES = {
   'autoencoder': 'Stage 0, autoencoder',
+  'quantiser': 'Quantiser of codes',
   'gau': 'Stage I, understanding',
   'ucg': 'Stage II, synthesis',
   'joint': 'Joint training',
@@ -42,6 +43,7 @@ _PARTS = {
   'l1': ('absolute error', BLUE),
   'kl': ('KL', ORANGE),
   'flow': ('flow', RED),
+  'codes': ('codes', RED),
 }
 _TASK_COLORS = (BLUE, ORANGE, GREEN, SKY, GREY)
 _BARS = {

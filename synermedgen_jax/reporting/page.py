@@ -192,7 +192,8 @@ def _synthesis(
     'In the body mask; mean over the cases of a subject, then over subjects. '
     'n: number of subjects. copy: the unchanged source. mean: the mean target '
     'image of the training subjects. ceiling: the truth through the '
-    'autoencoder. win: the SSIM is above that of copy and of mean.',
+    'autoencoder and, for a model of codes, its codes. win: the SSIM is above '
+    'that of copy and of mean.',
     cls='soft',
   )
   yield picture('SSIM per route', pictures['route_bars'])

@@ -272,7 +272,7 @@ def _first_state(
     mesh,
     seed=config.seed,
     ema=config.ema > 0,
-    initial=initial_params(config),
+    initial=initial_params(config, model.config),
   )[0]
 
 

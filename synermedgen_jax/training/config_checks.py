@@ -74,13 +74,15 @@ _DTYPES = ('bfloat16', 'float32')
 
 
 def check_start(config: ConfigDict) -> None:
-  """Refuses a stage of the language model that starts from no weights.
+  """Refuses a stage that continues from weights and starts from none.
 
   Raises:
     ConfigError: one line naming the key.
   """
   stage = OBJECTIVES.get(config.stage)
-  continues = stage is not None and {'ntp', 'flow'} & set(stage.terms)
+  continues = stage is not None and (
+    {'ntp', 'flow'} & set(stage.terms) or config.stage == 'quantiser'
+  )
   if continues and not (config.init_from or config.from_scratch):
     raise ConfigError(
       f'config.init_from is empty and stage {config.stage!r} continues from '
@@ -107,6 +109,7 @@ def check(
     raise ConfigError(
       f'config.stage {config.stage!r}: expected one of {", ".join(OBJECTIVES)}.'
     )
+  _check_generation(config)
   _check_ranges(config)
   _check_tasks(config)
   _check_names(config)
@@ -132,6 +135,22 @@ def check(
     raise ConfigError(
       f'config.rows {config.rows} is not divisible by the {devices} devices '
       f'of the data and fsdp axes of config.mesh {tuple(config.mesh)}.'
+    )
+
+
+def _check_generation(config: ConfigDict) -> None:
+  """Refuses a stage whose loss lacks what `config.generation` predicts."""
+  terms = OBJECTIVES[config.stage].terms
+  if config.generation == 'flow':
+    if config.stage == 'quantiser':
+      raise ConfigError(
+        "config.generation 'flow': has no quantiser to train; set 'masked' or "
+        "'autoregressive'."
+      )
+  elif 'flow' in terms and 'codes' not in terms:
+    raise ConfigError(
+      f'config.generation {config.generation!r}: the loss of stage '
+      f"{config.stage!r} lacks the term 'codes'; register it with the term."
     )
 
 

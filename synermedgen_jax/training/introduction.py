@@ -41,7 +41,8 @@ def _system(run: Run) -> dict[str, str]:
 def _stage(run: BagelRun) -> dict[str, str]:
   config = run.config
   return {
-    'model': config['model'],
+    'model': f'{config["model"]}, experts {config["experts"]}, '
+    f'generation {config["generation"]}',
     'weights': _weights(config),
     'tokenizer': f'{_tokenizer(config)}, {run.tokenizer.vocab_size:,} tokens',
     'data': config['store'] or 'no store, files only',
@@ -85,7 +86,7 @@ def _attention(run: BagelRun) -> str:
   compute = run.config['compute']
   platform = run.mesh.devices.flat[0].platform
   queries = {'language model': _tokens(run), 'ViT': run.capacity.vit}
-  if run.config['stage'] == 'autoencoder':
+  if run.config['stage'] in ('autoencoder', 'quantiser'):
     queries = {}
   names = [
     f'{compute["attention"] or preferred(platform, n, compute["dtype"])} '

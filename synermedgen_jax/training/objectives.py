@@ -9,23 +9,27 @@ project adds one with `register_objective`.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.models.codes import draw_hidden, shift_right, with_hidden
 from synermedgen_jax.models.flow import draw_timesteps
-from synermedgen_jax.models.layers import take_in_rows
 from synermedgen_jax.tasks.registry import task_named
-
-Sums = dict[str, tuple[Array, Array]]  # term -> (sum, count)
+from synermedgen_jax.training.image_losses import (
+  Sums,
+  autoencoder_sums,
+  images_in,
+  quantiser_sums,
+)
+from synermedgen_jax.training.token_losses import token_losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,90 +82,6 @@ class ObjectiveConfig:
       'kl': self.kl_weight,
     }
     return self.term_weights.get(term, own.get(term, 1.0))
-
-
-def token_losses(
-  model: Bagel,
-  params,
-  hidden: Float[Array, 'b u e'],
-  labels: Int[Array, 'b u'],
-  wanted: Bool[Array, 'b u'],
-  *,
-  chunk: int = 256,
-) -> tuple[Float[Array, 'b u'], Float[Array, 'b u']]:
-  """Cross-entropy and correctness of the next tokens that are wanted.
-
-  The wanted tokens of each row come first and are divided into chunks of
-  `chunk` tokens a row. If one chunk holds them all, it alone is computed. The
-  logits of one chunk exist at a time and are recomputed in the backward pass.
-
-  Args:
-    model: the model.
-    params: its parameters.
-    hidden: final hidden states.
-    labels: next token of each position.
-    wanted: positions that have a label; the results of others are 0.
-    chunk: tokens of a row per chunk.
-  """
-  # Gathered over fsdp once, not chunk by chunk.
-  kernel = nn.with_logical_constraint(
-    params['lm_head']['kernel'], (None, 'vocab')
-  )
-  params = {**params, 'lm_head': {'kernel': kernel}}
-
-  @jax.checkpoint
-  def losses(part):
-    part_hidden, part_labels, part_wanted = part
-    logits = model.apply({'params': params}, part_hidden, method=Bagel.logits)
-    picked = jnp.take_along_axis(logits, part_labels[..., None], -1)[..., 0]
-    right = jnp.argmax(logits, axis=-1) == part_labels
-    loss = jax.nn.logsumexp(logits, axis=-1) - picked
-    return loss * part_wanted, (right & part_wanted).astype(jnp.float32)
-
-  def first_alone(parts):
-    found = losses(jax.tree.map(lambda x: x[0], parts))
-    rest = jnp.zeros((parts[1].shape[0] - 1, *parts[1].shape[1:]))
-    return jax.tree.map(lambda x: jnp.concatenate([x[None], rest]), found)
-
-  b, u = labels.shape
-  chunk = min(chunk, u)
-  place, token = _wanted_first(wanted)
-  pad = ((0, 0), (0, -u % chunk))
-
-  def chunked(x):
-    x = take_in_rows(x, token)
-    x = jnp.pad(x, pad + ((0, 0),) * (x.ndim - 2))
-    return x.reshape(b, -1, chunk, *x.shape[2:]).swapaxes(0, 1)
-
-  parts = jax.tree.map(chunked, (hidden, labels, wanted))
-  if u == chunk:
-    out = first_alone(parts)
-  else:
-    out = lax.cond(
-      wanted.sum(1).max() <= chunk,
-      first_alone,
-      functools.partial(lax.map, losses),
-      parts,
-    )
-
-  return jax.tree.map(
-    lambda x: take_in_rows(x.swapaxes(0, 1).reshape(b, -1), place), out
-  )
-
-
-def _wanted_first(
-  wanted: Bool[Array, 'b u'],
-) -> tuple[Int[Array, 'b u'], Int[Array, 'b u']]:
-  """An order with the wanted tokens of each row first.
-
-  Returns:
-    The place of every token, and the token of every place.
-  """
-  before = jnp.cumsum(wanted, axis=1) - 1
-  after = wanted.sum(1, keepdims=True) + jnp.cumsum(~wanted, axis=1) - 1
-  place = jnp.where(wanted, before, after)
-  rows, tokens = (jnp.arange(n) for n in wanted.shape)
-  return place, jnp.zeros_like(place).at[rows[:, None], place].set(tokens)
 
 
 def _ntp_sums(model, params, hidden, batch: PackedBatch, tasks, chunk) -> Sums:
@@ -222,26 +142,26 @@ def multimodal_sums(
   """Stage I, Stage II and joint training: the losses that the batch has.
 
   A batch without a gen stream (Stage I) has next-token losses only; tasks of
-  synthesis alone (Stage II) have the flow loss only.
+  synthesis alone (Stage II) have the loss of the flow or of the codes only.
   """
+  options = {
+    'chunk': config.logit_chunk,
+    'detach_und': config.freeze_und == 'detach',
+  }
   latents = noise = t = None
   if batch.latent_index.shape[1]:
     # The autoencoder is frozen in every stage that has a language model.
     bound = model.bind({'params': params})
     latents = lax.stop_gradient(bound.row_latents(batch))
+    if model.config.generation != 'flow':
+      return code_and_text_sums(
+        model, params, batch, latents, key, tasks, **options
+      )
     noise_key, t_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, latents.shape)
     t = draw_timesteps(t_key, batch.noise_ids, config.train_shift)
   return flow_and_text_sums(
-    model,
-    params,
-    batch,
-    latents,
-    noise,
-    t,
-    tasks,
-    chunk=config.logit_chunk,
-    detach_und=config.freeze_und == 'detach',
+    model, params, batch, latents, noise, t, tasks, **options
   )
 
 
@@ -282,47 +202,45 @@ def flow_and_text_sums(
   return sums
 
 
-def autoencoder_sums(
+def code_and_text_sums(
   model: Bagel,
   params,
   batch: PackedBatch,
+  latents: Float[Array, 'b g d'],
   key: jax.Array,
-  config: ObjectiveConfig,
   tasks: Sequence[str],
+  *,
+  chunk: int = 256,
+  detach_und: bool = False,
 ) -> Sums:
-  """Stage 0: errors of the reconstruction and the posterior's KL."""
-  del config, tasks
-  b, n = batch.vae_images.shape[:2]
-  images = batch.vae_images.reshape(b * n, *batch.vae_images.shape[2:])
+  """The losses of a model of codes: cross-entropy of hidden or next codes.
+
+  Args:
+    key: random key of the codes that are hidden.
+    model, params, batch, latents, tasks, chunk, detach_und: as of
+      `flow_and_text_sums`.
+  """
   bound = model.bind({'params': params})
-  mean, logvar = bound.moments(images)
-  z = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
-  decoded = bound.decode_raw(z)
-  kl = 0.5 * (mean**2 + jnp.exp(logvar) - 1.0 - logvar)
-  used = _used_canvases(batch, model.config.latent_stride).reshape(-1)
-  error = decoded - images
-  terms = {'l1': jnp.abs(error), 'l2': jnp.square(error), 'kl': kl}
-  return {
-    name: ((term.mean((1, 2, 3)) * used).sum(), used.sum())
-    for name, term in terms.items()
+  target = batch.noise_ids > 0
+  known = lax.stop_gradient(bound.quantise(latents))
+  if model.config.generation == 'masked':
+    wanted = hidden_codes = draw_hidden(key, batch.noise_ids)
+  else:
+    wanted = target
+    known, hidden_codes = shift_right(known, batch.noise_ids)
+  shown = jnp.where(target[..., None], known, latents)
+  streams = bound.embed_batch(batch, *with_hidden(shown, hidden_codes))
+  hidden, _ = bound.backbone(streams, detach_und=detach_und)
+  sums = _ntp_sums(model, params, hidden['und'], batch, tasks, chunk)
+  codes = bound.codes(latents)
+  logits = bound.code_logits(hidden['gen'])
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, codes)
+  right = jnp.argmax(logits, axis=-1) == codes
+  count = wanted.sum().astype(jnp.float32)
+  return sums | {
+    'codes': ((losses * wanted).sum(), count),
+    'code_accuracy': ((right & wanted).sum().astype(jnp.float32), count),
   }
-
-
-def images_in(batch: PackedBatch, stride: int) -> Float[Array, '']:
-  """Number of images in a batch, for the ViT and for the autoencoder."""
-  first = batch.vit_visible_from == jnp.arange(batch.vit_visible_from.shape[1])
-  seen = (first & (batch.vit_visible_to > 0)).sum().astype(jnp.float32)
-  if not batch.latent_index.shape[1]:
-    return seen
-  return seen + _used_canvases(batch, stride).sum()
-
-
-def _used_canvases(batch: PackedBatch, stride: int) -> Float[Array, 'b n']:
-  """1 for canvases that hold an image, 0 for padding."""
-  b, n, h, w, _ = batch.vae_images.shape
-  canvas = batch.latent_index // ((h // stride) * (w // stride))
-  real = (batch.gen.example_ids > 0).astype(jnp.float32)
-  return jnp.zeros((b, n)).at[jnp.arange(b)[:, None], canvas].max(real)
 
 
 def total(
@@ -402,7 +320,11 @@ def register_objective(
   return OBJECTIVES[stage]
 
 
+# Stage II and joint training have the loss of the flow or that of the codes.
+_MULTIMODAL = ('ntp', 'flow', 'codes')
+
 register_objective('autoencoder', autoencoder_sums, ('l1', 'l2', 'kl'))
+register_objective('quantiser', quantiser_sums, ('l1', 'l2'))
 register_objective('gau', multimodal_sums, ('ntp',))  # Stage I
-register_objective('ucg', multimodal_sums, ('ntp', 'flow'))  # Stage II
-register_objective('joint', multimodal_sums, ('ntp', 'flow'))
+register_objective('ucg', multimodal_sums, _MULTIMODAL)  # Stage II
+register_objective('joint', multimodal_sums, _MULTIMODAL)

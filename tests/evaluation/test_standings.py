@@ -28,6 +28,7 @@ def evaluation(values, **settings):
         'baselines': {
           'copy_source': scores(0.1),
           'mean_target': scores(0.3),
+          'ceiling': scores(0.9 if route == 'brain_mr_to_ct' else 0.7),
         },
       }
       for person, value in zip(
@@ -99,6 +100,17 @@ def test_a_row_that_a_route_lacks_is_left_out():
   ]
   table = standings({'ours': {'0': lacking}}, reference='ours')
   assert set(table) == {'ours', 'copy_source'}
+
+
+def test_a_ceiling_is_a_mean_over_routes_and_needs_all_of_them():
+  whole, lacking = evaluation(OURS), evaluation(OTHER)
+  del lacking.synthesis['pelvis_mr_to_ct']['pelvis.q']['baselines']['ceiling']
+  table = standings(
+    {'ours': {'0': whole}, 'other': {'0': lacking}}, reference='ours'
+  )
+  assert table['ours'].ceiling == pytest.approx((0.9 + 0.7) / 2)
+  assert table['other'].ceiling is None
+  assert table['copy_source'].ceiling is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -275,3 +276,25 @@ def test_a_scanned_layer_is_the_experts_applied_one_by_one():
   x = x + (gate / (1 + np.exp(-gate)) * up) @ p['mlp']['down_proj']['kernel']
   expected = norm(x, np.asarray(weights['und_norm']['scale']))
   np.testing.assert_allclose(hidden['und'][0], expected, atol=1e-5)
+
+
+def test_shared_experts_are_two_equal_ones_without_gen():
+  shared = MoT(dataclasses.replace(MOT, experts='shared'), COMPUTE)
+  tokens = streams()
+  shapes = jax.eval_shape(shared.init, jax.random.key(0), tokens)['params']
+  weights = without_gen(params())
+  assert jax.tree.structure(nn.unbox(shapes)) == jax.tree.structure(weights)
+  twice = {
+    'layers': dict.fromkeys(('und', 'gen'), weights['layers']['und']),
+    'und_norm': weights['und_norm'],
+    'gen_norm': weights['und_norm'],
+  }
+  dense = jax.jit(shared.apply)({'params': weights}, tokens)[0]
+  pair = run(twice, tokens)
+  for name in ('und', 'gen'):
+    np.testing.assert_allclose(dense[name], pair[name], **TOLERANCE)
+
+
+def test_unknown_experts_are_named():
+  with pytest.raises(ValueError, match="'dense': expected one of mot, shared"):
+    dataclasses.replace(MOT, experts='dense')

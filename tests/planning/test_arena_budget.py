@@ -1,5 +1,7 @@
 """The budget of an arena, and the trainings that spend it."""
 
+import itertools
+
 import pytest
 from store_fakes import write_store
 
@@ -41,3 +43,40 @@ def test_a_store_without_validation_subjects_switches_validation_off(
     'unet', store, tmp_path / 'run', Budget('images', 16), seed=0
   )
   assert ('--config.val_every=0' in training.flags) == bool(without)
+
+
+@pytest.mark.parametrize('kind', ['images', 'operations'])
+def test_a_variant_is_sized_like_our_own_model(store_path, tmp_path, kind):
+  """Stage I is the same; Stage II gets what is left of the budget."""
+  budget = Budget(kind, {'images': 1000, 'operations': 2e13}[kind])
+  ours, dense = (
+    trainings(name, SliceStore.open(store_path), tmp_path, budget, seed=0)
+    for name in ('synermedgen', 'as_janusflow')
+  )
+  assert dense[0] == ours[0]
+  first, last = dense
+  assert last.overrides['init_from'] == str(first.workdir)
+  if kind == 'images':
+    assert (last.steps, last.images) == (125, 1000)  # 8 pairs a step
+    assert last.steps == ours[1].steps
+  else:
+    left = budget.amount - first.operations
+    assert 0 <= left - last.operations < last.operations / last.steps
+  # One expert instead of two, and as many trained parameters.
+  assert last.used < ours[1].used
+  assert last.trained == ours[1].trained
+
+
+def test_codes_need_a_quantiser_which_the_budget_pays(store_path, tmp_path):
+  """Stage I, the quantiser and Stage II start from one another."""
+  budget = Budget('operations', 3e13)
+  store = SliceStore.open(store_path)
+  stages = trainings('as_januspro', store, tmp_path, budget, seed=0)
+  assert [s.workdir.name for s in stages] == ['stage1', 'quantiser', 'stage2']
+  for earlier, later in itertools.pairwise(stages):
+    assert later.overrides['init_from'] == str(earlier.workdir)
+  assert [s.images for s in stages[:2]] == [0, 0]
+  used = sum(stage.operations for stage in stages)
+  last = stages[-1]
+  assert 0 <= budget.amount - used < last.operations / last.steps
+  assert last.config.endswith('as_januspro.py')

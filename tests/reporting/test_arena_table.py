@@ -20,7 +20,14 @@ def standing(ssim, *, rank, wins, difference=None):
   }
   scores = {'ssim': ssim - 0.05, 'psnr': 21.0, 'mae': 53.5}
   return Standing(
-    scores, (ssim - 0.1, ssim), difference, rank, wins, routes, {'0': ssim}
+    scores,
+    (ssim - 0.1, ssim),
+    difference,
+    rank,
+    wins,
+    routes,
+    {'0': ssim},
+    ceiling=0.9 if difference else None,
   )
 
 
@@ -70,12 +77,13 @@ def test_a_row_has_every_fact_of_a_system():
   )
   assert head[3] == 'less Ours (95 %)'
   assert unet == [
-    *('1', 'U-Net', '0.750 (0.700–0.800)', '+0.100 (+0.050 to +0.150)', '2'),
+    *('1', 'U-Net', '0.750 (0.700–0.800)', '+0.100 (+0.050 to +0.150)'),
+    *('0.900', '2'),
     # The MAE of the route to CT alone, in HU.
     *('21.0', '100', 'all', 'paired', '2.01 M / 1.00 M', '24,000', '21.6'),
     '0.012',
   ]
-  assert ours[3] == '–'
+  assert ours[3:5] == ['–', '–']
   assert copy[1] == 'copy of the source'
   assert copy[-6:] == ['–'] * 6
 

@@ -53,8 +53,8 @@ BAD = {
   ),
   'stage': (
     {'stage': 'vqa'},
-    r"config\.stage 'vqa': expected one of autoencoder, gau, ucg, "
-    r'joint.*\.',
+    r"config\.stage 'vqa': expected one of autoencoder, quantiser, gau, "
+    r'ucg, joint.*\.',
   ),
   'task': (
     {'tasks': {'vqa': 1.0}},

@@ -11,6 +11,7 @@ import pytest
 from synermedgen_jax.core.batch import Layout
 from synermedgen_jax.training import objectives
 from synermedgen_jax.training.objectives import ObjectiveConfig
+from synermedgen_jax.training.token_losses import token_losses
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
@@ -26,7 +27,7 @@ class Stub:
   hidden states.
   """
 
-  config = types.SimpleNamespace(latent_stride=2)
+  config = types.SimpleNamespace(latent_stride=2, generation='flow')
 
   def __init__(self):
     self.embedded = None
@@ -142,7 +143,7 @@ def test_a_chunk_at_a_time_is_the_same_loss():
   wanted = jnp.asarray([[1, 0, 1, 1, 0, 0, 1], [0, 0, 0, 0, 0, 1, 0]]) > 0
 
   def loss(hidden, head, chunk):
-    losses, right = objectives.token_losses(
+    losses, right = token_losses(
       Stub(), {'lm_head': {'kernel': head}}, hidden, labels, wanted, chunk=chunk
     )
     return (losses * weight).sum(), (losses, right)
@@ -319,7 +320,7 @@ def test_tokens_without_a_label_cost_no_logits():
   wanted = jnp.asarray([[0, 1, 0, 0, 1, 0]]) > 0
 
   def loss(hidden):
-    losses, right = objectives.token_losses(
+    losses, right = token_losses(
       Stub(), HEAD, hidden, jnp.zeros((1, 6), int), wanted, chunk=2
     )
     return losses.sum(), (losses, right)
