@@ -49,6 +49,7 @@ from synermedgen_jax.planning.arena import (
 from synermedgen_jax.reporting.arena_page import arena_page
 from synermedgen_jax.reporting.arena_table import Entry, costs, markdown, record
 from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.training import flops
 
 _STORE = flags.DEFINE_string('store', None, 'Folder of the slice store.')
 _RUN = flags.DEFINE_string('run', None, 'Folder of the arena.')
@@ -183,18 +184,19 @@ def _steps_of(workdir: Path) -> int:
   return max((int(p.name) for p in saved if p.name.isdecimal()), default=0)
 
 
-def _seconds_per_slice(candidate: Candidate, store: SliceStore) -> float:
-  """Time of the second of two syntheses of `_TIMED` slices."""
+def _synthesis(candidate: Candidate, store: SliceStore) -> tuple[float, float]:
+  """Operations and seconds per slice; the second of two runs is timed."""
   trained = load_system(candidate.workdir) or Trained.load(candidate.workdir)
   case = store.split(_SPLIT.value)[0]
   route = next(r for r in case.routes if r.name in trained.routes)
   volume = store.read_volume(case.id, route.source)
   slices = volume[case.usable.start :][:_TIMED]
   synthesiser = trained.synthesiser(batch_size=_TIMED)
+  operations = sum(flops.count(synthesiser.traced(route)).values())
   for _ in range(2):
     start = time.perf_counter()
     synthesiser.synthesise(route, np.asarray(slices))
-  return (time.perf_counter() - start) / len(slices)
+  return operations, (time.perf_counter() - start) / len(slices)
 
 
 def _entry(candidates: Sequence[Candidate], store: SliceStore) -> Entry:
@@ -203,6 +205,7 @@ def _entry(candidates: Sequence[Candidate], store: SliceStore) -> Entry:
   trained = load_system(first.workdir)
   facts = trained or OWN[first.system]
   parts = first.trainings
+  each, seconds = _synthesis(first, store)
   return Entry(
     system=first.system,
     title=facts.title,
@@ -215,7 +218,8 @@ def _entry(candidates: Sequence[Candidate], store: SliceStore) -> Entry:
     used=sum(t.used for t in parts) if trained else parts[-1].used,
     images=sum(t.images for t in parts),
     operations=sum(t.operations for t in parts),
-    seconds=_seconds_per_slice(first, store),
+    slice_operations=each,
+    seconds=seconds,
   )
 
 

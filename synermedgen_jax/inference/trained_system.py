@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.extend
 import numpy as np
 from etils.epath import Path
 from jaxtyping import Float
@@ -68,16 +69,22 @@ class SystemSynthesiser:
     Returns:
       Slices of the same shape, float32 in [-1, 1].
     """
-    names = self.system.config.setting.modalities
-    ends = [names.index(m.value) for m in (route.source, route.target)]
     key = jax.random.key(seed)
 
     def run(images, indices):
       keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
-      ids = (np.full(len(images), end, np.int32) for end in ends)
+      ids = self._ids(route, len(images))
       return _synthesise(self.system, self.params, images, *ids, keys)
 
     return self._run(run, slices, progress)
+
+  def traced(self, route: Route) -> jax.extend.core.ClosedJaxpr:
+    """The program that synthesises one slice of a route."""
+    image = self.system.example()
+    ids, keys = self._ids(route, 1), jax.random.split(jax.random.key(0), 1)
+    return jax.make_jaxpr(functools.partial(_synthesise, self.system))(
+      self.params, image, *ids, keys
+    )
 
   def reconstruct(
     self,
@@ -90,6 +97,12 @@ class SystemSynthesiser:
     Arguments and result are those of `synthesise`.
     """
     return self._run(lambda images, _: images, slices, progress)
+
+  def _ids(self, route: Route, count: int) -> list[np.ndarray]:
+    """Source and target of the route, for each image."""
+    names = self.system.config.setting.modalities
+    ends = (names.index(m.value) for m in (route.source, route.target))
+    return [np.full(count, end, np.int32) for end in ends]
 
   def _run(self, run, slices, progress) -> Slices:
     slices = np.asarray(slices, np.float32)
@@ -257,6 +270,10 @@ class PairsSynthesiser:
   def synthesise(self, route: Route, slices: Slices, **options) -> Slices:
     """As `SystemSynthesiser.synthesise`."""
     return self.of_route[route.name].synthesise(route, slices, **options)
+
+  def traced(self, route: Route) -> jax.extend.core.ClosedJaxpr:
+    """As `SystemSynthesiser.traced`."""
+    return self.of_route[route.name].traced(route)
 
   def reconstruct(self, slices: Slices, **options) -> Slices:
     """As `SystemSynthesiser.reconstruct`."""

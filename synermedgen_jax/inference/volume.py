@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -30,6 +31,7 @@ from synermedgen_jax.input.packing import ReadSlice
 from synermedgen_jax.input.pixels import from_pixels, to_pixels
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.tasks import synthesis
 from synermedgen_jax.tasks.example import Example, SliceRef
 from synermedgen_jax.tasks.prompts import Prompts
@@ -112,6 +114,26 @@ class Synthesiser:
       )
 
     return self._run(run, slices, progress)
+
+  def traced(self, route: Route) -> jax.extend.core.ClosedJaxpr:
+    """The program that synthesises one slice of a route, attention dense."""
+    compute = Compute(self.model.compute.dtype, attention='xla')
+    blank = np.zeros(self.geometry.vae_size, np.float32)
+    prompts = pack_prompts(
+      [self._prompt(route)],
+      self.tokenizer,
+      self.geometry,
+      lambda ref: blank,
+      self._capacities,
+    )
+    sampled = functools.partial(
+      _sample_pictures,
+      Bagel(self.model.config, compute),
+      grid=self.geometry.latent_grid,
+      config=self.sampling,
+    )
+    indices = np.zeros(1, np.int32)
+    return jax.make_jaxpr(sampled)(self.params, prompts, 0, indices=indices)
 
   def reconstruct(
     self,

@@ -197,7 +197,7 @@ def _one_after_the_other(
   start: dict[str, object] = {}
   for suffix, share in SYSTEMS[system].stages.items():
     workdir = folder / suffix.removeprefix('_') if suffix else folder
-    model = {'model': f'small{suffix}'} if suffix else {}
+    model = {'model': f'{_config(file).model}{suffix}'} if suffix else {}
     yield _sized(
       file,
       shared | model | start,
@@ -271,7 +271,7 @@ def _training(
   file: str, overrides: dict, workdir: Path, steps: int | None, build_with=None
 ) -> Training:
   """A training of `steps` steps, by default as long as its config says."""
-  config: ConfigDict = runpy.run_path(file)['get_config']()
+  config = _config(file)
   with config.unlocked():
     config.update(overrides | (build_with or {}))
   config.val_every = 0
@@ -294,6 +294,10 @@ def _training(
     trained=_size(run.state.trainable),
     used=_size(used),
   )
+
+
+def _config(file: str) -> ConfigDict:
+  return runpy.run_path(file)['get_config']()
 
 
 def _pairs_per_step(run: Run) -> float:

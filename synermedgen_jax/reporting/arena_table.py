@@ -30,6 +30,7 @@ class Entry:
     trained, used: parameters, of all trainings together.
     images: pairs of slices that it translates in training.
     operations: of training.
+    slice_operations: of the synthesis of one slice.
     seconds: per slice, of synthesis in batches.
   """
 
@@ -42,6 +43,7 @@ class Entry:
   used: int
   images: float
   operations: float
+  slice_operations: float
   seconds: float
 
 
@@ -116,7 +118,13 @@ def markdown(
         (
           *('rank', 'system', 'SSIM (95 %)', f'less {reference} (95 %)'),
           *('ceiling', 'wins', 'PSNR, dB', 'MAE to CT, HU', 'scope', 'data'),
-          *('parameters trained / used', 'pairs seen', 'TFLOP', 's / slice'),
+          *(
+            'parameters trained / used',
+            'pairs seen',
+            'TFLOP',
+            'GFLOP / slice',
+            's / slice',
+          ),
         ),
         *(_system(name, s, entries.get(name)) for name, s in table.items()),
       ]
@@ -150,8 +158,9 @@ def markdown(
     'together; two operations per multiplication and addition. SynerMedGen '
     'sees further slices in Stage I. What made the weights that it starts '
     "from, and BBDM's autoencoder, is not counted.",
-    '* Seconds per slice are those of batches of 16, on the machine that wrote '
-    'this page.',
+    '* Operations of a slice are those of its synthesis, all attention '
+    'counted. Seconds per slice are those of batches of 16, on the machine '
+    'that wrote this page.',
   ]
   return '\n'.join(parts) + '\n'
 
@@ -175,7 +184,7 @@ def _system(name: str, s: Standing, entry: Entry | None) -> tuple[str, ...]:
     f'{sum(to_ct) / len(to_ct):.0f}' if to_ct else '–',
   )
   if entry is None:
-    return (*cells, *['–'] * 6)
+    return (*cells, *['–'] * 7)
   return (
     *cells,
     entry.scope,
@@ -183,6 +192,7 @@ def _system(name: str, s: Standing, entry: Entry | None) -> tuple[str, ...]:
     f'{entry.trained / 1e6:.2f} M / {entry.used / 1e6:.2f} M',
     f'{entry.images:,.0f}',
     f'{entry.operations / 1e12:.1f}',
+    f'{entry.slice_operations / 1e9:.3g}',
     f'{entry.seconds:.3f}',
   )
 

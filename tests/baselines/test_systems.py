@@ -17,11 +17,16 @@ from synermedgen_jax.baselines.networks.unet import UNetConfig
 from synermedgen_jax.baselines.pair_data import PairBatch
 from synermedgen_jax.baselines.registry import SYSTEMS
 from synermedgen_jax.baselines.system import Setting
+from synermedgen_jax.core.modalities import ROUTES_BY_NAME
 from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.core.trees import flatten, unflatten
+from synermedgen_jax.inference.trained_system import SystemSynthesiser
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.compute import Compute
-from synermedgen_jax.training import build_system  # registers the objectives
+from synermedgen_jax.training import (
+  build_system,  # registers the objectives
+  flops,
+)
 from synermedgen_jax.training.loop import StepConfig, make_train_step
 from synermedgen_jax.training.objectives import ObjectiveConfig
 from synermedgen_jax.training.train_state import create_state
@@ -252,3 +257,22 @@ def test_parameters_survive_flattening():
   params = system('unet').initial_params(jax.random.key(0))
   again = unflatten(flatten(params))
   assert jax.tree.structure(again) == jax.tree.structure(params)
+
+
+@pytest.mark.parametrize(('name', 'passes'), [('pix2pix', 1), ('selfrdb', 20)])
+def test_synthesis_costs_all_passes_of_the_generator(name, passes):
+  """SelfRDB's bridge has ten steps of two recursions."""
+  model = system(name)
+  params = model.abstract_params()
+  route = ROUTES_BY_NAME['pelvis_mr_to_ct']
+  whole = flops.count(SystemSynthesiser(model, params).traced(route))
+  x = model.example(3 + 4 if name == 'selfrdb' else 1 + 4)
+  rest = {'train': False}
+  if name == 'selfrdb':
+    rest = {'t': jnp.zeros(1), 'z': jnp.zeros((1, DENOISER.noise))}
+  once = flops.count(
+    jax.make_jaxpr(
+      lambda p: model._generator().apply({'params': p}, x, **rest)
+    )(params['generator'])
+  )
+  assert whole['other'] == passes * once['other'] > 0
