@@ -40,7 +40,8 @@ class UNetRegression(System):
     networks = {
       'published': UNetConfig(stages=7),
       'resenc': UNetConfig(stages=7, residual=True),
-      'small': UNetConfig(stages=4, width=16, widest=128),
+      # Instance norms remove the level of a channel, and learn slower for it.
+      'small': UNetConfig(stages=4, width=16, widest=128, group_size=16),
     }
     key = name.removesuffix('_l2')
     if key not in networks:

@@ -463,6 +463,16 @@ def test_norms_standardise_each_channel():
     np.testing.assert_allclose(y.std(axis), 2, atol=1e-4)
 
 
+def test_a_group_of_channels_has_one_mean_and_deviation():
+  x = jnp.array([[1.0, 3.0, 0.0, 0.0], [1.0, 3.0, 0.0, 4.0]])
+  norm = blocks.InstanceNorm(group_size=2)
+  y = np.asarray(norm.apply({}, x.reshape(1, 1, 2, 4))).reshape(2, 4)
+  np.testing.assert_allclose(y[:, :2], [[-1, 1], [-1, 1]], atol=1e-4)
+  deviation = math.sqrt(3)  # of 0, 0, 0, 4
+  expected = np.array([[-1, -1], [-1, 3]]) / deviation
+  np.testing.assert_allclose(y[:, 2:], expected, atol=1e-4)
+
+
 def test_mirrors_leave_out_the_border():
   x = jnp.arange(3.0).reshape(1, 1, 3, 1)
   x = jnp.tile(x, (1, 3, 1, 1))

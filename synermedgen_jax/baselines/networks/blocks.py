@@ -25,7 +25,7 @@ def _around_one(key, shape, dtype=jnp.float32):
 
 
 class InstanceNorm(nn.Module):
-  """Normalisation of each channel of each image.
+  """Normalisation of each channel, or group of channels, of each image.
 
   It removes constant planes, and with them a condition that was concatenated
   to the image. A condition therefore comes after it, as scale and shift
@@ -33,12 +33,15 @@ class InstanceNorm(nn.Module):
   zero.
 
   Attributes:
-    affine: learn a scale and a shift.
+    affine: learn a scale and a shift of each channel.
+    group_size: channels that share a mean and a deviation, and keep their
+      levels relative to each other.
     scale_init: initialiser of that scale.
     dtype: of the result; statistics are float32.
   """
 
   affine: bool = False
+  group_size: int = 1
   scale_init: nn.initializers.Initializer = nn.initializers.ones
   dtype: jnp.dtype = jnp.float32
 
@@ -48,7 +51,7 @@ class InstanceNorm(nn.Module):
     x: Float[Array, 'b h w c'],
     condition: Float[Array, 'b k'] | None = None,
   ) -> Float[Array, 'b h w c']:
-    mean, deviation = _moments(x)
+    mean, deviation = _moments(x, self.group_size)
     channels = x.shape[-1]
     factor, shift = 1 / deviation, jnp.zeros(())
     if self.affine:
@@ -83,12 +86,20 @@ def batch_norm(
   )
 
 
-def _moments(x):
-  """Mean and standard deviation of each channel of each image, in float32."""
+def _moments(x, group_size):
+  """Mean and deviation of groups of channels, (b, 1, 1, c), in float32."""
   x = x.astype(jnp.float32)
-  mean = x.mean((1, 2), keepdims=True)
+  mean = _over_groups(x.mean((1, 2), keepdims=True), group_size)
   variance = jnp.square(x - mean).mean((1, 2), keepdims=True)
-  return mean, jnp.sqrt(variance + _EPSILON)
+  return mean, jnp.sqrt(_over_groups(variance, group_size) + _EPSILON)
+
+
+def _over_groups(x, group_size):
+  """Each channel's value replaced by the mean of its group."""
+  if group_size == 1:
+    return x
+  means = x.reshape(*x.shape[:-1], -1, group_size).mean(-1)
+  return jnp.repeat(means, group_size, axis=-1)
 
 
 def conv(

@@ -40,6 +40,8 @@ class UNetConfig:
       stages from 256 pixels, in 5 from 64.
     width: channels of the first stage; each stage doubles them.
     widest: channels never exceed this number.
+    group_size: channels that a norm takes together; nnU-Net's is an
+      InstanceNorm, 1.
     residual: residual blocks in the encoder and one convolution a stage in the
       decoder (nnU-Net's ResEnc-L), else two convolutions a stage in both.
   """
@@ -47,6 +49,7 @@ class UNetConfig:
   stages: int = 7
   width: int = 32
   widest: int = 512
+  group_size: int = 1
   residual: bool = False
 
   @property
@@ -58,7 +61,7 @@ class UNetConfig:
 
 
 class ConvNorm(nn.Module):
-  """A convolution and an InstanceNorm with scale and shift."""
+  """A convolution and a norm with scale and shift."""
 
   features: int
   dtype: jnp.dtype
@@ -66,6 +69,7 @@ class ConvNorm(nn.Module):
   stride: int = 1
   bias: bool = True
   scale_init: nn.initializers.Initializer = nn.initializers.ones
+  group_size: int = 1
 
   @nn.compact
   def __call__(self, x, condition=None):
@@ -79,7 +83,11 @@ class ConvNorm(nn.Module):
       name='conv',
     )(x)
     return InstanceNorm(
-      affine=True, scale_init=self.scale_init, dtype=self.dtype, name='norm'
+      affine=True,
+      group_size=self.group_size,
+      scale_init=self.scale_init,
+      dtype=self.dtype,
+      name='norm',
     )(x, condition)
 
 
@@ -90,13 +98,18 @@ class Stage(nn.Module):
   convs: int
   dtype: jnp.dtype
   stride: int = 1
+  group_size: int = 1
 
   @nn.compact
   def __call__(self, x, condition=None):
     for number in range(self.convs):
       stride = self.stride if number == 0 else 1
       x = ConvNorm(
-        self.features, self.dtype, stride=stride, name=f'conv_{number}'
+        self.features,
+        self.dtype,
+        stride=stride,
+        group_size=self.group_size,
+        name=f'conv_{number}',
       )(x, condition)
       x = _leaky_relu(x)
     return x
@@ -113,15 +126,15 @@ class ResidualBlock(nn.Module):
   features: int
   dtype: jnp.dtype
   stride: int = 1
+  group_size: int = 1
 
   @nn.compact
   def __call__(self, x):
-    y = ConvNorm(self.features, self.dtype, stride=self.stride, name='conv_0')(
-      x
+    norm = functools.partial(
+      ConvNorm, self.features, self.dtype, group_size=self.group_size
     )
-    y = ConvNorm(
-      self.features,
-      self.dtype,
+    y = norm(stride=self.stride, name='conv_0')(x)
+    y = norm(
       scale_init=nn.initializers.zeros,
       name='conv_1',
     )(_leaky_relu(y))
@@ -129,9 +142,7 @@ class ResidualBlock(nn.Module):
       window = (self.stride, self.stride)
       x = nn.avg_pool(x, window, strides=window)
     if x.shape[-1] != self.features:
-      x = ConvNorm(
-        self.features, self.dtype, kernel=1, bias=False, name='shortcut'
-      )(x)
+      x = norm(kernel=1, bias=False, name='shortcut')(x)
     return _leaky_relu(x + y)
 
 
@@ -142,13 +153,18 @@ class ResidualStage(nn.Module):
   depth: int
   dtype: jnp.dtype
   stride: int = 1
+  group_size: int = 1
 
   @nn.compact
   def __call__(self, x):
     for number in range(self.depth):
       stride = self.stride if number == 0 else 1
       x = ResidualBlock(
-        self.features, self.dtype, stride, name=f'block_{number}'
+        self.features,
+        self.dtype,
+        stride,
+        self.group_size,
+        name=f'block_{number}',
       )(x)
     return x
 
@@ -203,9 +219,13 @@ class UNet(nn.Module):
       )(x)
       x = jnp.concatenate([x, skips.pop()], axis=-1)
       convs = 1 if c.residual else 2
-      x = Stage(c.widths[stage], convs, self.dtype, name=f'up_{stage}')(
-        x, condition
-      )
+      x = Stage(
+        c.widths[stage],
+        convs,
+        self.dtype,
+        group_size=c.group_size,
+        name=f'up_{stage}',
+      )(x, condition)
     x = conv(1, 1, init=_HE, dtype=self.dtype, name='out')(x)
     return x.astype(jnp.float32)
 
@@ -213,15 +233,19 @@ class UNet(nn.Module):
     """Features of every stage, from the finest."""
     c = self.config
     if c.residual:
-      x = Stage(c.width, 1, self.dtype, name='stem')(x, condition)
+      x = Stage(c.width, 1, self.dtype, group_size=c.group_size, name='stem')(
+        x, condition
+      )
     features = []
     for stage, width in enumerate(c.widths):
       stride, name = 1 if stage == 0 else 2, f'down_{stage}'
       if c.residual:
-        x = ResidualStage(width, _depth(stage), self.dtype, stride, name=name)(
-          x
-        )
+        x = ResidualStage(
+          width, _depth(stage), self.dtype, stride, c.group_size, name=name
+        )(x)
       else:
-        x = Stage(width, 2, self.dtype, stride, name=name)(x, condition)
+        x = Stage(width, 2, self.dtype, stride, c.group_size, name=name)(
+          x, condition
+        )
       features.append(x)
     return features
