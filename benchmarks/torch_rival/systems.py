@@ -65,19 +65,21 @@ def prepare(batch: PairBatch, modalities: int) -> Batch:
 
 
 class Norm(nn.Module):
-  """Normalisation of each channel of each image, with scale and shift.
+  """Normalisation of groups of channels of each image, with scale and shift.
 
-  All channels of all images are one batch normalisation, whose scale and shift
-  absorb those of the condition: one pass over the image.
+  All single channels of all images are one batch normalisation, whose scale and
+  shift absorb those of the condition: one pass over the image.
   """
 
-  def __init__(self, width: int, planes: int = 0):
+  def __init__(self, width: int, planes: int = 0, group_size: int = 1):
     """
     Args:
       width: channels.
       planes: length of the condition; 0 = there is none.
+      group_size: channels that a norm takes together.
     """
     super().__init__()
+    self.group_size = group_size
     self.scale = nn.Parameter(torch.ones(width))
     self.bias = nn.Parameter(torch.zeros(width))
     self.condition = (
@@ -91,6 +93,9 @@ class Norm(nn.Module):
     if self.condition is not None:
       gain, offset = self.condition(condition).chunk(2, dim=1)
       scale, shift = scale * (1 + gain), shift * (1 + gain) + offset
+    if self.group_size > 1:
+      x = F.group_norm(x, x.shape[1] // self.group_size, eps=_EPSILON)
+      return torch.addcmul(shift[..., None, None], x, scale[..., None, None])
     y = F.batch_norm(
       x.reshape(1, -1, *x.shape[2:]),
       None,
@@ -106,10 +111,10 @@ class Norm(nn.Module):
 class ConvNorm(nn.Module):
   """A convolution, a norm and a leaky ReLU."""
 
-  def __init__(self, inputs: int, outputs: int, planes: int, stride: int = 1):
+  def __init__(self, inputs, outputs, planes, group_size, stride=1):
     super().__init__()
     self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1)
-    self.norm = Norm(outputs, planes)
+    self.norm = Norm(outputs, planes, group_size)
 
   def forward(self, x, condition):
     x = self.norm(self.conv(x), condition)
@@ -119,10 +124,10 @@ class ConvNorm(nn.Module):
 class Stage(nn.Module):
   """Two convolutions at one resolution, the first of them strided."""
 
-  def __init__(self, inputs: int, outputs: int, planes: int, stride: int = 1):
+  def __init__(self, inputs, outputs, planes, group_size, stride=1):
     super().__init__()
-    self.conv_0 = ConvNorm(inputs, outputs, planes, stride)
-    self.conv_1 = ConvNorm(outputs, outputs, planes)
+    self.conv_0 = ConvNorm(inputs, outputs, planes, group_size, stride)
+    self.conv_1 = ConvNorm(outputs, outputs, planes, group_size)
 
   def forward(self, x, condition):
     return self.conv_1(self.conv_0(x, condition), condition)
@@ -139,17 +144,18 @@ class UNet(nn.Module):
     """
     super().__init__()
     self.stages = c.stages
+    norm = planes, c.group_size
     inputs = 1
     for stage, width in enumerate(c.widths):
       stride = 1 if stage == 0 else 2
-      self.add_module(f'down_{stage}', Stage(inputs, width, planes, stride))
+      self.add_module(f'down_{stage}', Stage(inputs, width, *norm, stride))
       inputs = width
     for stage, width in enumerate(c.widths[:-1]):
       deeper = c.widths[stage + 1]
       self.add_module(
         f'upsample_{stage}', nn.ConvTranspose2d(deeper, width, 2, 2)
       )
-      self.add_module(f'up_{stage}', Stage(2 * width, width, planes))
+      self.add_module(f'up_{stage}', Stage(2 * width, width, *norm))
     self.out = nn.Conv2d(c.width, 1, 1)
 
   def forward(self, x, condition):
