@@ -289,6 +289,18 @@ def test_some_routes_without_pictures_and_ceiling(tmp_path):
   assert 'ceiling, mean SSIM' not in page.text
 
 
+def test_scores_of_a_challenge_have_a_table(tmp_path):
+  workdir = write_stage(tmp_path, 'ucg')
+  values = {'mae': 61.25, 'psnr': 28.5, 'ssim': 0.87654}
+  scores = {'synthrad2023': {'brain_mr_to_ct': values}}
+  write_evaluation(workdir, ['brain_mr_to_ct'], **scores)
+  text = page_of(workdir).text
+  _, _, after = text.partition('Scores of SynthRAD2023')
+  numbers = [after.index(number) for number in ('61.2', '28.5', '0.8765')]
+  assert numbers == sorted(numbers)
+  assert 'SynthRAD2025' not in text
+
+
 def test_a_line_that_is_being_written_is_not_read(tmp_path):
   workdir = write_stage(tmp_path, 'ucg')
   before = page_of(workdir)

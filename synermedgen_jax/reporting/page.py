@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synermedgen_jax.core.modalities import ROUTES, ROUTES_BY_NAME
+from synermedgen_jax.evaluation.official import OFFICIAL
 from synermedgen_jax.evaluation.results import EXTERNAL
 from synermedgen_jax.evaluation.routes import BASELINES, added_metrics
 from synermedgen_jax.reporting.charts import stage_title
@@ -55,6 +56,7 @@ def page(
       for line in _missing(stages, missing, evaluation)
     ),
     *_synthesis(metrics, pictures),
+    *_official(metrics),
     *_understanding(metrics, pictures),
     *_training(stages, pictures),
     *_settings(stages, metrics),
@@ -246,6 +248,22 @@ def _route_table(metrics: Mapping[str, Any]) -> Html:
 
 def _ssim(value: float | None) -> str:
   return '–' if value is None else f'{value:.3f}'
+
+
+def _official(metrics: Mapping[str, Any]) -> Iterator[Html]:
+  """The scores of challenges that were asked for."""
+  for name, official in OFFICIAL.items():
+    if name not in metrics:
+      continue
+    rows = [
+      [
+        route_title(ROUTES_BY_NAME[route]),
+        *(form.format(values[m]) for m, form in official.printed.items()),
+      ]
+      for route, values in metrics[name].items()
+    ]
+    yield tag('h3', f'Scores of {official.title}')
+    yield table(['route', *[''] * len(official.printed)], rows, left=(0,))
 
 
 def _understanding(
