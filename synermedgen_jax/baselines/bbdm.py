@@ -174,3 +174,6 @@ class BBDM(System):
 
     latents, _ = lax.scan(step, end, jnp.arange(len(_BRIDGE.visited)))
     return jnp.clip(self._decode(params, latents), -1.0, 1.0)
+
+  def reconstruct(self, params, images):
+    return self._decode(params, self._encode(params, images))

@@ -124,6 +124,18 @@ class System:
     """
     raise NotImplementedError
 
+  def reconstruct(
+    self, params, images: Float[Array, 'b h w 1']
+  ) -> Float[Array, 'b h w 1']:
+    """Images as the system can at best make them.
+
+    Args:
+      params: as of `synthesise`.
+      images: images in [-1, 1].
+    """
+    del params
+    return images
+
   def initial_params(self, key: jax.Array) -> Any:
     """Random float32 parameters of all networks."""
     # Steps fold their number into the same key.

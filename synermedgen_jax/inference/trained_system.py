@@ -94,9 +94,15 @@ class SystemSynthesiser:
   ) -> Slices:
     """Fits slices to the images of the system and back: its upper bound.
 
+    A system in latents encodes and decodes them.
+
     Arguments and result are those of `synthesise`.
     """
-    return self._run(lambda images, _: images, slices, progress)
+
+    def run(images, _):
+      return _reconstruct(self.system, self.params, images)
+
+    return self._run(run, slices, progress)
 
   def _ids(self, route: Route, count: int) -> list[np.ndarray]:
     """Source and target of the route, for each image."""
@@ -128,6 +134,11 @@ class SystemSynthesiser:
 @functools.partial(jax.jit, static_argnames=('system',))
 def _synthesise(system: System, params, source, source_ids, target_ids, keys):
   return system.synthesise(params, source, source_ids, target_ids, keys)
+
+
+@functools.partial(jax.jit, static_argnames=('system',))
+def _reconstruct(system: System, params, images):
+  return system.reconstruct(params, images)
 
 
 @dataclasses.dataclass(frozen=True)

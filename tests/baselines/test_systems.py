@@ -21,7 +21,7 @@ from synermedgen_jax.core.modalities import ROUTES_BY_NAME
 from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.core.trees import flatten, unflatten
 from synermedgen_jax.inference.trained_system import SystemSynthesiser
-from synermedgen_jax.models.autoencoder import AutoencoderConfig
+from synermedgen_jax.models.autoencoder import Autoencoder, AutoencoderConfig
 from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.training import (
   build_system,  # registers the objectives
@@ -276,3 +276,25 @@ def test_synthesis_costs_all_passes_of_the_generator(name, passes):
     )(params['generator'])
   )
   assert whole['other'] == passes * once['other'] > 0
+
+
+def test_the_best_of_a_bridge_in_latents_is_its_autoencoder():
+  images = jnp.asarray(pair().source)
+  pixels = system('bbdm')
+  assert (pixels.reconstruct({}, images) == images).all()
+  config = dataclasses.replace(pixels.config, autoencoder=AUTOENCODER)
+  generator = dataclasses.replace(
+    config.generator, out_channels=AUTOENCODER.z_channels
+  )
+  latents = dataclasses.replace(
+    pixels, config=dataclasses.replace(config, generator=generator)
+  )
+  params = latents.initial_params(jax.random.key(0))
+  bound = Autoencoder(AUTOENCODER, jnp.float32).bind(
+    {'params': params['autoencoder']}
+  )
+  np.testing.assert_allclose(
+    latents.reconstruct(params, images),
+    bound.decode(bound.encode(images)),
+    atol=1e-6,
+  )
