@@ -104,7 +104,7 @@ def test_a_run_prints_the_origin_of_its_parts(runs):
   head, *lines = (runs / 'stage1.txt').read_text().splitlines()
   assert head.startswith('Stage gau on 1 cpu device(s): ')
   origins = dict(line.split(None, 1) for line in lines)
-  assert origins['model'] == 'init_from'
+  assert origins['model'] == 'init_from, experts mot, generation flow'
   assert origins['weights'] == f'{runs}/bagel, newest'
   assert origins['tokenizer'].startswith(f'{runs}/bagel/tokenizer, ')
   assert origins['recipe'].startswith(
