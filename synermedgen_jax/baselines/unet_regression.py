@@ -40,7 +40,7 @@ class UNetRegression(System):
     networks = {
       'published': UNetConfig(stages=7),
       'resenc': UNetConfig(stages=7, residual=True),
-      # Instance norms remove the level of a channel, and learn slower for it.
+      # Instance norms discard the levels of channels, and learn slower.
       'small': UNetConfig(stages=4, width=16, widest=128, group_size=16),
     }
     key = name.removesuffix('_l2')

@@ -116,7 +116,10 @@ class Synthesiser:
     return self._run(run, slices, progress)
 
   def traced(self, route: Route) -> jax.extend.core.ClosedJaxpr:
-    """The program that synthesises one slice of a route, attention dense."""
+    """The program that synthesises one slice of a route, for its operations.
+
+    Attention is dense, and the text of `describe_tokens` is not part of it.
+    """
     compute = Compute(self.model.compute.dtype, attention='xla')
     blank = np.zeros(self.geometry.vae_size, np.float32)
     prompts = pack_prompts(

@@ -32,13 +32,13 @@ from synermedgen_jax.models.autoencoder import (
 from synermedgen_jax.models.codes import CODES, GENERATIONS, Quantiser
 from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.layers import (
-  RMSNorm,
+  Connector,
+  TimestepEmbedder,
   constrain_rows,
   linear,
   named,
   sincos_table,
   take_in_rows,
-  timestep_features,
 )
 from synermedgen_jax.models.mot import Cache, MoT, MoTConfig, Tokens
 from synermedgen_jax.models.vit import ViT, ViTConfig
@@ -106,38 +106,6 @@ class BagelConfig:
     )
 
 
-class Connector(nn.Module):
-  """ViT features to the language model's width."""
-
-  config: BagelConfig
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'b p v']) -> Float[Array, 'b p e']:
-    width = self.config.llm.hidden
-    x = linear(width, (None, 'embed'), dtype=self.dtype, name='fc1')(x)
-    x = nn.gelu(x, approximate=True)
-    x = linear(width, ('embed', None), dtype=self.dtype, name='fc2')(x)
-    if self.config.connector_norm:
-      x = RMSNorm(self.config.llm.norm_eps, name='norm')(x)
-    return x
-
-
-class TimestepEmbedder(nn.Module):
-  """A timestep in [0, 1] to a vector: 256 sinusoids and an MLP."""
-
-  width: int
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self, t: Float[Array, 'b g']) -> Float[Array, 'b g e']:
-    x = timestep_features(t).astype(self.dtype)
-    x = linear(self.width, (None, 'embed'), dtype=self.dtype, name='fc1')(x)
-    return linear(self.width, ('embed', None), dtype=self.dtype, name='fc2')(
-      nn.silu(x)
-    )
-
-
 class Bagel(nn.Module):
   """The whole model; its methods are the steps of training and inference.
 
@@ -168,7 +136,9 @@ class Bagel(nn.Module):
       init=nn.initializers.normal(0.02),
     )
     self.vit = ViT(c.vit, self.compute)
-    self.connector = Connector(c, dtype)
+    self.connector = Connector(
+      width, c.llm.norm_eps if c.connector_norm else None, dtype
+    )
     self.autoencoder = Autoencoder(c.autoencoder, dtype)
     self.time_embedder = TimestepEmbedder(width, dtype)
     self.vae2llm = linear(width, (None, 'embed'), dtype=dtype)

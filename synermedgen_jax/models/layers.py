@@ -185,3 +185,41 @@ def timestep_features(
   )
   angle = t.astype(jnp.float32)[..., None] * frequency
   return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+class Connector(nn.Module):
+  """ViT features to the language model's width.
+
+  Attributes:
+    width: of the language model.
+    norm_eps: of an RMS norm of the output; None = no norm.
+    dtype: of the computation.
+  """
+
+  width: int
+  norm_eps: float | None
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b p v']) -> Float[Array, 'b p e']:
+    x = linear(self.width, (None, 'embed'), dtype=self.dtype, name='fc1')(x)
+    x = nn.gelu(x, approximate=True)
+    x = linear(self.width, ('embed', None), dtype=self.dtype, name='fc2')(x)
+    if self.norm_eps is not None:
+      x = RMSNorm(self.norm_eps, name='norm')(x)
+    return x
+
+
+class TimestepEmbedder(nn.Module):
+  """A timestep in [0, 1] to a vector: 256 sinusoids and an MLP."""
+
+  width: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, t: Float[Array, 'b g']) -> Float[Array, 'b g e']:
+    x = timestep_features(t).astype(self.dtype)
+    x = linear(self.width, (None, 'embed'), dtype=self.dtype, name='fc1')(x)
+    return linear(self.width, ('embed', None), dtype=self.dtype, name='fc2')(
+      nn.silu(x)
+    )

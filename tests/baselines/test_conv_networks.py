@@ -465,7 +465,7 @@ def test_norms_standardise_each_channel():
 
 def test_a_group_of_channels_has_one_mean_and_deviation():
   x = jnp.array([[1.0, 3.0, 0.0, 0.0], [1.0, 3.0, 0.0, 4.0]])
-  norm = blocks.InstanceNorm(group_size=2)
+  norm = blocks.GroupNorm(2)
   y = np.asarray(norm.apply({}, x.reshape(1, 1, 2, 4))).reshape(2, 4)
   np.testing.assert_allclose(y[:, :2], [[-1, 1], [-1, 1]], atol=1e-4)
   deviation = math.sqrt(3)  # of 0, 0, 0, 4

@@ -11,6 +11,7 @@ from synermedgen_jax.inference import volume
 from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.tasks.prompts import SHORT
+from synermedgen_jax.training import flops
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
@@ -119,6 +120,23 @@ def test_one_program_serves_all_routes():
   for route in ROUTES[1:]:
     model.synthesise(route, source)
   assert volume._sample_pictures._cache_size() == before
+
+
+def test_a_step_of_sampling_costs_the_contexts_of_guidance():
+  """Text guidance adds a context, whose attention has fewer keys."""
+
+  def operations(points, text):
+    sampling = SamplingConfig(points, shift=1.0, guidance=Guidance(text, 1.0))
+    model = synthesiser(sampling=sampling)
+    return sum(flops.count(model.traced(fakes.ROUTE)).values())
+
+  plain, guided = (
+    np.diff([operations(points, text) for points in (2, 3, 4)])
+    for text in (1.0, 2.0)
+  )
+  assert plain[0] == plain[1] > 0
+  assert guided[0] == guided[1]
+  assert plain[0] < guided[0] < 2 * plain[0]
 
 
 def test_slices_of_another_side_come_back_at_their_own():

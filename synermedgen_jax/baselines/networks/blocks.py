@@ -24,24 +24,22 @@ def _around_one(key, shape, dtype=jnp.float32):
   return 1 + nn.initializers.normal(0.02)(key, shape, dtype)
 
 
-class InstanceNorm(nn.Module):
-  """Normalisation of each channel, or group of channels, of each image.
+class GroupNorm(nn.Module):
+  """Normalisation of each group of channels of each image.
 
-  It removes constant planes, and with them a condition that was concatenated
-  to the image. A condition therefore comes after it, as scale and shift
+  Unlike Flax's, it takes a condition, as scale and shift after the norm
   (conditional instance normalisation, arXiv 1610.07629), which start at one and
   zero.
 
   Attributes:
+    group_size: channels that share a mean and a standard deviation.
     affine: learn a scale and a shift of each channel.
-    group_size: channels that share a mean and a deviation, and keep their
-      levels relative to each other.
     scale_init: initialiser of that scale.
     dtype: of the result; statistics are float32.
   """
 
+  group_size: int
   affine: bool = False
-  group_size: int = 1
   scale_init: nn.initializers.Initializer = nn.initializers.ones
   dtype: jnp.dtype = jnp.float32
 
@@ -51,9 +49,9 @@ class InstanceNorm(nn.Module):
     x: Float[Array, 'b h w c'],
     condition: Float[Array, 'b k'] | None = None,
   ) -> Float[Array, 'b h w c']:
-    mean, deviation = _moments(x, self.group_size)
+    mean, std = _moments(x, self.group_size)
     channels = x.shape[-1]
-    factor, shift = 1 / deviation, jnp.zeros(())
+    factor, shift = 1 / std, jnp.zeros(())
     if self.affine:
       factor *= self.param('scale', self.scale_init, (channels,))
       shift = self.param('bias', nn.initializers.zeros, (channels,))
@@ -68,6 +66,16 @@ class InstanceNorm(nn.Module):
       factor, shift = factor * (1 + more), shift * (1 + more) + offset
     # One factor and one shift per channel of an image: one pass over pixels.
     return ((x - mean) * factor + shift).astype(self.dtype)
+
+
+class InstanceNorm(GroupNorm):
+  """Normalisation of each channel of each image.
+
+  It removes constant planes, and with them a condition that was concatenated
+  to the image.
+  """
+
+  group_size: int = 1
 
 
 def batch_norm(
@@ -87,7 +95,7 @@ def batch_norm(
 
 
 def _moments(x, group_size):
-  """Mean and deviation of groups of channels, (b, 1, 1, c), in float32."""
+  """Mean and standard deviation of groups, (b, 1, 1, c), in float32."""
   x = x.astype(jnp.float32)
   mean = _over_groups(x.mean((1, 2), keepdims=True), group_size)
   variance = jnp.square(x - mean).mean((1, 2), keepdims=True)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from synermedgen_jax.baselines.networks.blocks import (
   ConvTranspose,
-  InstanceNorm,
+  GroupNorm,
   conv,
   require_sides,
 )
@@ -82,9 +82,9 @@ class ConvNorm(nn.Module):
       dtype=self.dtype,
       name='conv',
     )(x)
-    return InstanceNorm(
+    return GroupNorm(
+      self.group_size,
       affine=True,
-      group_size=self.group_size,
       scale_init=self.scale_init,
       dtype=self.dtype,
       name='norm',
