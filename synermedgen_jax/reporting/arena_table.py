@@ -15,6 +15,23 @@ _BASELINES = {
   'copy_source': 'copy of the source',
   'mean_target': 'mean target of the training subjects',
 }
+_DEFINITIONS = (
+  '* SSIM, PSNR and MAE are those of `evaluate`: 2-D, in the body mask, both '
+  "images clipped to the target's window; mean over the slices of a subject, "
+  'over subjects, and over routes. MAE is averaged over the routes to CT.',
+  '* Intervals: bootstrap over subjects; differences are paired.',
+  '* The ceiling is the SSIM of the truth through the autoencoder and the '
+  'codes of a system, or through its size of images: what it reaches with '
+  'perfect latents or codes.',
+  '* A route is won by the system with the highest mean SSIM.',
+  '* Parameters, pairs and operations are those of all trainings of a system '
+  'together; two operations per multiplication and addition. SynerMedGen '
+  'sees further slices in Stage I. What made the weights that it starts '
+  "from, and BBDM's autoencoder, is not counted.",
+  '* Operations of a slice are those of its synthesis, all attention '
+  'counted. Seconds per slice are those of batches of 16, on the machine '
+  'that wrote this page.',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,21 +163,7 @@ def markdown(
       if entry.departures
     ),
     '\n## Definitions\n',
-    '* SSIM, PSNR and MAE are those of `evaluate`: 2-D, in the body mask, both '
-    "images clipped to the target's window; mean over the slices of a subject, "
-    'over subjects, and over routes. MAE is averaged over the routes to CT.',
-    '* Intervals: bootstrap over subjects; differences are paired.',
-    '* The ceiling is the SSIM of the truth through the autoencoder and the '
-    'codes of a system, or through its size of images: what it reaches with '
-    'perfect latents or codes.',
-    '* A route is won by the system with the highest mean SSIM.',
-    '* Parameters, pairs and operations are those of all trainings of a system '
-    'together; two operations per multiplication and addition. SynerMedGen '
-    'sees further slices in Stage I. What made the weights that it starts '
-    "from, and BBDM's autoencoder, is not counted.",
-    '* Operations of a slice are those of its synthesis, all attention '
-    'counted. Seconds per slice are those of batches of 16, on the machine '
-    'that wrote this page.',
+    *_DEFINITIONS,
   ]
   return '\n'.join(parts) + '\n'
 
