@@ -72,8 +72,8 @@ python -m synermedgen_jax.arena --store="$run/store" --run="$run/arena" \
   --systems=synermedgen,unet,pix2pix,cyclegan,bbdm,resvit,syndiff,selfrdb \
   --slices=12 "$@"
 
-stage2="$run/arena/0/synermedgen/stage2"
-if [ -e "$stage2/evaluation/metrics.json" ]; then
-  step 'Report'
-  python -m synermedgen_jax.report --workdir="$stage2"
-fi
+for folder in "$run"/arena/*/0/synermedgen; do
+  [ -e "$folder/evaluation/metrics.json" ] || continue
+  step "Report of $folder"
+  python -m synermedgen_jax.report --workdir="$folder"
+done

@@ -1,19 +1,24 @@
-"""Trains systems under one budget and ranks them on the same slices.
+"""Trains systems under equal budgets and ranks them on the same slices.
 
   python -m synermedgen_jax.arena --store=runs/demo/store --run=runs/arena \\
-      --systems=synermedgen,unet,pix2pix,cyclegan --budget=images:24000
+      --systems=synermedgen:3,unet:3,pix2pix:3,cyclegan \\
+      --budget=images:6000,operations:1.6e13
 
 Prints what every system will cost, then trains and evaluates one after the
-other. The same command resumes. The budget is a number of pairs of slices that
-a system is trained to translate, or a number of operations of training, which
-is shared by the stages of SynerMedGen, and by the pairs of modalities of a
-system that is trained per pair. Systems named as_... are variants of
-SynerMedGen by one setting (docs/baselines.md).
+other. The same command resumes. A budget is a number of pairs of slices that a
+system is trained to translate, or a number of operations of training, which is
+shared by the stages of SynerMedGen, and by the pairs of modalities of a system
+that is trained per pair. Systems named as_... are variants of SynerMedGen by
+one setting (docs/baselines.md).
 
-Workdirs are RUN/SEED/SYSTEM, as `compare` reads them. Writes:
+Each budget has a folder, as RUN/images-6000, with workdirs SEED/SYSTEM, as
+`compare` reads them, and:
 
-* RUN/arena.md, RUN/arena.json: the table of all systems, and one of all routes;
-* RUN/arena.html: the same slices for all systems, one row per route.
+* arena.md, arena.json: the table of all systems, and one of all routes;
+* arena.html: the same slices for all systems, one row per route.
+
+SynerMedGen and its variants share their first stages, under all budgets, in
+RUN/stages/SEED.
 """
 
 import dataclasses
@@ -43,7 +48,7 @@ from synermedgen_jax.planning.arena import (
   ArenaError,
   Budget,
   Training,
-  known,
+  parse_systems,
   trainings,
 )
 from synermedgen_jax.reporting.arena_page import arena_page
@@ -56,16 +61,13 @@ _RUN = flags.DEFINE_string('run', None, 'Folder of the arena.')
 _SYSTEMS = flags.DEFINE_list(
   'systems',
   ['synermedgen', 'unet', 'pix2pix', 'cyclegan'],
-  'Systems to train, in this order.',
+  'Systems to train, in this order. NAME:3 has three trainings, with the seeds '
+  '0, 1 and 2.',
 )
-_BUDGET = flags.DEFINE_string(
-  'budget', 'images:24000', 'images:NUMBER or operations:NUMBER.'
-)
-_SEEDS = flags.DEFINE_integer(
-  'seeds',
-  1,
-  'Trainings of each system, with the seeds 0, 1, ...',
-  lower_bound=1,
+_BUDGETS = flags.DEFINE_list(
+  'budget',
+  ['images:24000'],
+  'images:NUMBER, operations:NUMBER, or several of them.',
 )
 _SLICES = flags.DEFINE_integer(
   'slices', 6, 'Slices per case to evaluate; 0 = all usable.', lower_bound=0
@@ -87,26 +89,33 @@ class Candidate:
   folder: Path
   trainings: Sequence[Training]
 
-  @property
-  def workdir(self) -> Path:
-    """What `evaluate` measures."""
-    last = self.trainings[-1].workdir
-    return last if self.system in OWN else self.folder
 
-
-def _candidates(store: SliceStore, run: Path) -> Iterator[Candidate]:
+def _budgets(run: Path) -> dict[Budget, Path]:
+  """The folder of each budget."""
   try:
-    budget = Budget.parse(_BUDGET.value)
+    budgets = [Budget.parse(text) for text in _BUDGETS.value]
   except ValueError as error:
     raise UsageError(f'--budget={error}') from None
-  for system in known(_SYSTEMS.value):
-    for seed in range(_SEEDS.value):
-      folder = run / str(seed) / system
+  return {b: run / str(b).replace(':', '-') for b in budgets}
+
+
+def _candidates(
+  store: SliceStore, stages: Path, folder: Path, budget: Budget
+) -> Iterator[Candidate]:
+  for system, seeds in parse_systems(_SYSTEMS.value).items():
+    for seed in range(seeds):
+      workdir = folder / str(seed) / system
       yield Candidate(
         system,
-        folder,
+        workdir,
         trainings(
-          system, store, folder, budget, seed=seed, configs=_CONFIGS.value
+          system,
+          store,
+          workdir,
+          budget,
+          stages=stages / str(seed),
+          seed=seed,
+          configs=_CONFIGS.value,
         ),
       )
 
@@ -121,17 +130,12 @@ def _train(candidate: Candidate, store: SliceStore) -> None:
     _call(
       'synermedgen_jax.evaluate',
       [
-        f'--workdir={candidate.workdir}',
+        f'--workdir={candidate.folder}',
         f'--slices={_SLICES.value}',
         f'--split={_SPLIT.value}',
         f'--store={_STORE.value}',
       ],
     )
-    if candidate.workdir != candidate.folder:
-      # `compare` reads the results in the folder of the system.
-      link = candidate.folder / 'evaluation'
-      link.unlink(missing_ok=True)
-      link.symlink_to(Path(candidate.workdir.name, 'evaluation'))
 
 
 def _check_same(training: Training) -> None:
@@ -186,7 +190,7 @@ def _steps_of(workdir: Path) -> int:
 
 def _synthesis(candidate: Candidate, store: SliceStore) -> tuple[float, float]:
   """Operations and seconds per slice; the second of two runs is timed."""
-  trained = load_system(candidate.workdir) or Trained.load(candidate.workdir)
+  trained = load_system(candidate.folder) or Trained.load(candidate.folder)
   case = store.split(_SPLIT.value)[0]
   route = next(r for r in case.routes if r.name in trained.routes)
   volume = store.read_volume(case.id, route.source)
@@ -202,7 +206,7 @@ def _synthesis(candidate: Candidate, store: SliceStore) -> tuple[float, float]:
 def _entry(candidates: Sequence[Candidate], store: SliceStore) -> Entry:
   """The facts of a system, from its first seed."""
   first = candidates[0]
-  trained = load_system(first.workdir)
+  trained = load_system(first.folder)
   facts = trained or OWN[first.system]
   parts = first.trainings
   each, seconds = _synthesis(first, store)
@@ -223,44 +227,55 @@ def _entry(candidates: Sequence[Candidate], store: SliceStore) -> Entry:
   )
 
 
-def main() -> None:
-  run = local_path('run', _RUN.value)
-  store = SliceStore.open(_STORE.value)
-  candidates = list(_candidates(store, run))
-  print(costs([(c.system, c.folder, c.trainings) for c in candidates], _RATE))
-  if _ANNOUNCE.value:
-    return
+def _write_tables(
+  budget: Budget,
+  folder: Path,
+  candidates: Sequence[Candidate],
+  store: SliceStore,
+) -> None:
+  """Writes the pages of a budget whose systems are evaluated."""
+  systems: dict[str, list[Candidate]] = {}
   for candidate in candidates:
-    _train(candidate, store)
-  by_system = {
-    system: [c for c in candidates if c.system == system]
-    for system in known(_SYSTEMS.value)
-  }
+    systems.setdefault(candidate.system, []).append(candidate)
   runs = {
-    system: {
-      c.folder.parent.name: read_subjects(c.folder / FILE) for c in group
-    }
-    for system, group in by_system.items()
+    name: {c.folder.parent.name: read_subjects(c.folder / FILE) for c in seeds}
+    for name, seeds in systems.items()
   }
   reference = OURS if OURS in runs else next(iter(runs))
   table = standings(runs, reference=reference)
-  entries = {s: _entry(group, store) for s, group in by_system.items()}
+  entries = {name: _entry(seeds, store) for name, seeds in systems.items()}
   settings = {
-    'budget': _BUDGET.value,
-    'seeds': _SEEDS.value,
+    'budget': str(budget),
     'slices': _SLICES.value or 'all usable',
     'split': _SPLIT.value,
     'subjects': len(next(iter(runs[reference].values())).subjects),
     'reference': reference,
   }
   text = markdown(table, entries, settings)
-  files.write_text(run / 'arena.md', text)
-  files.write_json(run / 'arena.json', record(table, entries, settings))
-  files.write_text(
-    run / 'arena.html',
-    arena_page({s: g[0].folder for s, g in by_system.items()}, table, entries),
-  )
-  print(f'\n{text}\n{run / "arena.html"}')
+  files.write_text(folder / 'arena.md', text)
+  files.write_json(folder / 'arena.json', record(table, entries, settings))
+  first = {name: seeds[0].folder for name, seeds in systems.items()}
+  page = folder / 'arena.html'
+  files.write_text(page, arena_page(first, table, entries))
+  print(f'\n{text}\n{page}')
+
+
+def main() -> None:
+  run = local_path('run', _RUN.value)
+  store = SliceStore.open(_STORE.value)
+  budgets = _budgets(run)
+  candidates = {
+    budget: list(_candidates(store, run / 'stages', folder, budget))
+    for budget, folder in budgets.items()
+  }
+  every = [c for group in candidates.values() for c in group]
+  print(costs([(c.system, c.folder, c.trainings) for c in every], _RATE))
+  if _ANNOUNCE.value:
+    return
+  for budget, group in candidates.items():
+    for candidate in group:
+      _train(candidate, store)
+    _write_tables(budget, budgets[budget], group, store)
 
 
 if __name__ == '__main__':

@@ -37,13 +37,14 @@ def test_systems_are_trained_once_and_ranked(tmp_path, store_path, configs):
     f'--store={store_path}',
     f'--run={tmp_path / "arena"}',
     f'--configs={configs}',
-    '--systems=unet,pix2pix',
-    '--budget=images:5',
+    '--systems=unet:2,pix2pix',
+    '--budget=images:5,images:2',
     '--slices=2',
   )
   code, _, err = run(*command)
   assert code == 0, err
-  record = json.loads((tmp_path / 'arena' / 'arena.json').read_text())
+  folder = tmp_path / 'arena' / 'images-5'
+  record = json.loads((folder / 'arena.json').read_text())
   assert record['settings']['budget'] == 'images:5'
   systems = record['systems']
   assert set(systems) == {'unet', 'pix2pix', 'copy_source', 'mean_target'}
@@ -53,14 +54,17 @@ def test_systems_are_trained_once_and_ranked(tmp_path, store_path, configs):
   assert facts['trained'] > facts['used'] > 0
   assert systems['unet']['facts']['trained'] == systems['unet']['facts']['used']
   assert facts['operations'] > 0
-  page = (tmp_path / 'arena' / 'arena.md').read_text()
+  assert set(systems['unet']['seeds']) == {'0', '1'}
+  page = (folder / 'arena.md').read_text()
   assert '| pix2pix |' in page
   assert 'all networks are updated at once' in page
-  html = (tmp_path / 'arena' / 'arena.html').read_text()
+  html = (folder / 'arena.html').read_text()
   assert html.count('<img') == len(systems['unet']['routes'])
+  other = json.loads((tmp_path / 'arena/images-2/arena.json').read_text())
+  assert other['systems']['pix2pix']['facts']['images'] == 2
 
   trained = sorted((tmp_path / 'arena').rglob('metrics.jsonl'))
-  assert len(trained) == 2
+  assert len(trained) == 6
   times = [path.stat().st_mtime_ns for path in trained]
   code, again, err = run(*command)
   assert code == 0, err
@@ -71,7 +75,7 @@ def test_systems_are_trained_once_and_ranked(tmp_path, store_path, configs):
 def test_a_run_of_another_budget_is_not_trained_on(
   tmp_path, store_path, configs
 ):
-  workdir = tmp_path / 'arena' / '0' / 'unet'
+  workdir = tmp_path / 'arena' / 'images-8' / '0' / 'unet'
   workdir.mkdir(parents=True)
   trained = {'store': str(store_path), 'seed': 0, 'steps': 7}
   (workdir / 'config.json').write_text(json.dumps({'config': trained}))

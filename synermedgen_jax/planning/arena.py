@@ -111,6 +111,10 @@ class Budget:
       )
     return cls(kind, number)
 
+  def __str__(self) -> str:
+    """As it was read, with a plain number: 'images:24000'."""
+    return f'{self.kind}:{self.amount:.12g}'
+
 
 @dataclasses.dataclass(frozen=True)
 class Training:
@@ -153,6 +157,7 @@ def trainings(
   folder: Path,
   budget: Budget,
   *,
+  stages: Path,
   seed: int,
   configs: str = 'configs/small',
 ) -> list[Training]:
@@ -166,8 +171,10 @@ def trainings(
   Args:
     system: a name of `baselines.registry.SYSTEMS`, or of `OWN`.
     store: the slices.
-    folder: of the system's runs.
+    folder: of the system's runs; of its last stage, if it has several.
     budget: what the system may use.
+    stages: folder of the earlier stages of SynerMedGen and its variants, which
+      all of them share, under any budget.
     seed: random seed.
     configs: folder of the configs.
 
@@ -178,7 +185,7 @@ def trainings(
   if not store.split('val'):
     shared['val_every'] = 0
   if system in OWN:
-    return _stages(OWN[system].stages, folder, budget, shared, configs)
+    return _stages(OWN[system].stages, stages, folder, budget, shared, configs)
   file = f'{configs}/{system}.py'
   if SYSTEMS[system].pair:
     pairs = list(_pairs(store))
@@ -218,34 +225,32 @@ def _pairs(store: SliceStore) -> Iterator[tuple[str, str]]:
 
 
 def _stages(
-  stages: Mapping[str, str],
+  names: Mapping[str, str],
+  stages: Path,
   folder: Path,
   budget: Budget,
   shared: dict,
   configs: str,
 ) -> list[Training]:
   """One stage after the other; each starts from the one before it."""
-  *earlier, last = stages
+  *earlier, last = names
   parts, start, build_with = [], {}, {}
   for name in earlier:
     part = _training(
-      f'{configs}/{stages[name]}.py',
+      f'{configs}/{names[name]}.py',
       shared | start,
-      folder / name,
+      stages / name,
       None,
       build_with,
     )
     parts.append(dataclasses.replace(part, images=0.0))
-    start = {'init_from': str(folder / name)}
+    start = {'init_from': str(stages / name)}
     # The shape is known before the stage has run.
     build_with = {'init_from': '', 'from_scratch': True}
     if budget.kind == 'operations':
       budget = Budget(budget.kind, budget.amount - part.operations)
-  file = f'{configs}/{stages[last]}.py'
-  return [
-    *parts,
-    _sized(file, shared | start, folder / last, budget, build_with),
-  ]
+  file = f'{configs}/{names[last]}.py'
+  return [*parts, _sized(file, shared | start, folder, budget, build_with)]
 
 
 def _sized(
@@ -326,16 +331,22 @@ def _size(params) -> int:
   return sum(math.prod(x.shape) for x in params.values())
 
 
-def known(systems: Sequence[str]) -> list[str]:
-  """The names of systems, checked.
+def parse_systems(texts: Sequence[str]) -> dict[str, int]:
+  """Reads NAME or NAME:SEEDS; returns the number of seeds of each system.
 
   Raises:
-    ArenaError: a name is unknown.
+    ArenaError: a name is unknown, or a number is none.
   """
-  every = [*OWN, *SYSTEMS]
-  if unknown := [name for name in systems if name not in every]:
-    raise ArenaError(
-      f'--systems: unknown {", ".join(unknown)}; expected some of '
-      f'{", ".join(every)}.'
-    )
-  return list(dict.fromkeys(systems))
+  every, systems = [*OWN, *SYSTEMS], {}
+  for text in texts:
+    name, colon, seeds = text.partition(':')
+    if name not in every:
+      raise ArenaError(
+        f'--systems: unknown {name}; expected some of {", ".join(every)}.'
+      )
+    if colon and not (seeds.isdecimal() and int(seeds)):
+      raise ArenaError(
+        f'--systems: {text}: expected a number of seeds, as in {name}:3.'
+      )
+    systems[name] = int(seeds) if colon else 1
+  return systems

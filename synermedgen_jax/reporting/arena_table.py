@@ -69,15 +69,15 @@ def costs(
 ) -> str:
   """What the trainings will cost, before they start.
 
+  The total counts a training that several systems share once.
+
   Args:
     candidates: (system, folder, trainings).
     rate: operations per second, for the estimate of the time.
   """
   rows = [('system', 'folder', 'runs', 'steps', 'pairs', 'TFLOP', 'hours')]
-  total = 0.0
   for system, folder, parts in candidates:
     operations = sum(t.operations for t in parts)
-    total += operations
     rows.append(
       (
         system,
@@ -89,6 +89,8 @@ def costs(
         f'{operations / rate / 3600:.2f}',
       )
     )
+  each = {t.workdir: t.operations for _, _, parts in candidates for t in parts}
+  total = sum(each.values())
   rows.append(
     ('total', *[''] * 4, f'{total / 1e12:.1f}', f'{total / rate / 3600:.2f}')
   )
@@ -119,7 +121,7 @@ def markdown(
   Args:
     table: system -> standing, best first; with the trivial baselines.
     entries: facts of the trained systems.
-    settings: budget, seeds, slices, split, subjects and reference.
+    settings: budget, slices, split, subjects and reference.
   """
   reference = _title(settings['reference'], entries)
   routes = next(iter(table.values())).routes
@@ -127,21 +129,16 @@ def markdown(
     '# Arena\n',
     f'{len(routes)} routes, {settings["subjects"]} subjects of split '
     f'`{settings["split"]}`, slices per case: {settings["slices"]}; budget '
-    f'{settings["budget"]}, {settings["seeds"]} seed(s). Written by '
+    f'{settings["budget"]}. Written by '
     '`python -m synermedgen_jax.arena`.\n',
     '## Systems\n',
     _rows(
       [
         (
           *('rank', 'system', 'SSIM (95 %)', f'less {reference} (95 %)'),
-          *('ceiling', 'wins', 'PSNR, dB', 'MAE to CT, HU', 'scope', 'data'),
-          *(
-            'parameters trained / used',
-            'pairs seen',
-            'TFLOP',
-            'GFLOP / slice',
-            's / slice',
-          ),
+          *('seeds', 'ceiling', 'wins', 'PSNR, dB', 'MAE to CT, HU'),
+          *('scope', 'data', 'parameters trained / used', 'pairs seen'),
+          *('TFLOP', 'GFLOP / slice', 's / slice'),
         ),
         *(_system(name, s, entries.get(name)) for name, s in table.items()),
       ]
@@ -181,6 +178,7 @@ def _system(name: str, s: Standing, entry: Entry | None) -> tuple[str, ...]:
     '–'
     if s.difference is None
     else '{:+.3f} ({:+.3f} to {:+.3f})'.format(*s.difference),
+    str(len(s.seeds)) if s.seeds else '–',
     '–' if s.ceiling is None else f'{s.ceiling:.3f}',
     str(s.wins),
     f'{s.scores["psnr"]:.1f}',

@@ -59,7 +59,7 @@ def words(box, module):
 
 
 def test_a_folder_of_the_public_set_is_prepared_and_enters_the_arena(box):
-  done = box.run(SCRIPT, str(CROPS), 'out', '--seeds=3')
+  done = box.run(SCRIPT, str(CROPS), 'out', '--announce')
   assert done.returncode == 0, done.stderr
   prepare, arena = words(box, 'prepare'), words(box, 'arena')
   assert {
@@ -69,7 +69,7 @@ def test_a_folder_of_the_public_set_is_prepared_and_enters_the_arena(box):
     '--store=out/store',
   } <= set(prepare)
   assert {'--store=out/store', '--run=out/arena'} <= set(arena)
-  assert arena[-1] == '--seeds=3'  # behind the script's own options
+  assert arena[-1] == '--announce'  # behind the script's own options
   assert not box.calls('synermedgen_jax.report')  # nothing was evaluated
 
 
@@ -83,12 +83,12 @@ def test_every_system_of_the_arena_takes_part(box):
 
 
 def test_the_report_is_that_of_stage_2_once_it_is_evaluated(box):
-  stage2 = 'runs/real/arena/0/synermedgen/stage2'
-  metrics = box.root / stage2 / 'evaluation' / 'metrics.json'
+  workdir = 'runs/real/arena/images-24000/0/synermedgen'
+  metrics = box.root / workdir / 'evaluation' / 'metrics.json'
   metrics.parent.mkdir(parents=True)
   metrics.touch()
   assert box.run(SCRIPT, str(CROPS)).returncode == 0
-  assert words(box, 'report')[-1] == f'--workdir={stage2}'
+  assert words(box, 'report')[-1] == f'--workdir={workdir}'
 
 
 @pytest.mark.parametrize(

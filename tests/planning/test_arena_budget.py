@@ -8,7 +8,7 @@ from store_fakes import write_store
 from synermedgen_jax.planning.arena import (
   ArenaError,
   Budget,
-  known,
+  parse_systems,
   trainings,
 )
 from synermedgen_jax.slices.store import SliceStore
@@ -27,10 +27,24 @@ def test_any_other_budget_is_refused(text):
     Budget.parse(text)
 
 
-def test_an_unknown_system_is_named():
-  assert known(['unet', 'synermedgen', 'unet']) == ['unet', 'synermedgen']
+def test_a_budget_is_written_as_it_is_read():
+  assert str(Budget('images', 6000)) == 'images:6000'
+  assert Budget.parse(str(Budget('operations', 1.6e13))).amount == 1.6e13
+
+
+def test_a_system_has_one_seed_unless_it_says_more():
+  assert parse_systems(['unet:3', 'synermedgen']) == {
+    'unet': 3,
+    'synermedgen': 1,
+  }
   with pytest.raises(ArenaError, match=r'unknown gan; expected .*pix2pix'):
-    known(['unet', 'gan'])
+    parse_systems(['unet', 'gan:2'])
+
+
+@pytest.mark.parametrize('text', ['unet:', 'unet:0', 'unet:two', 'unet:-1'])
+def test_a_number_of_seeds_is_checked(text):
+  with pytest.raises(ArenaError, match=f'{text}: expected a number of seeds'):
+    parse_systems([text])
 
 
 @pytest.mark.parametrize('without', ['', 'val'])
@@ -40,7 +54,7 @@ def test_a_store_without_validation_subjects_switches_validation_off(
   write_store(tmp_path / 'store', without=without)
   store = SliceStore.open(tmp_path / 'store')
   (training,) = trainings(
-    'unet', store, tmp_path / 'run', Budget('images', 16), seed=0
+    'unet', store, tmp_path, Budget('images', 16), stages=tmp_path, seed=0
   )
   assert ('--config.val_every=0' in training.flags) == bool(without)
 
@@ -50,9 +64,17 @@ def test_a_variant_is_sized_like_our_own_model(store_path, tmp_path, kind):
   """Stage I is the same; Stage II gets what is left of the budget."""
   budget = Budget(kind, {'images': 1000, 'operations': 2e13}[kind])
   ours, dense = (
-    trainings(name, SliceStore.open(store_path), tmp_path, budget, seed=0)
+    trainings(
+      name,
+      SliceStore.open(store_path),
+      tmp_path / name,
+      budget,
+      stages=tmp_path / 'stages',
+      seed=0,
+    )
     for name in ('synermedgen', 'as_janusflow')
   )
+  assert ours[1].workdir == tmp_path / 'synermedgen'
   assert dense[0] == ours[0]
   first, last = dense
   assert last.overrides['init_from'] == str(first.workdir)
@@ -71,8 +93,17 @@ def test_codes_need_a_quantiser_which_the_budget_pays(store_path, tmp_path):
   """Stage I, the quantiser and Stage II start from one another."""
   budget = Budget('operations', 3e13)
   store = SliceStore.open(store_path)
-  stages = trainings('as_januspro', store, tmp_path, budget, seed=0)
-  assert [s.workdir.name for s in stages] == ['stage1', 'quantiser', 'stage2']
+  stages = trainings(
+    'as_januspro',
+    store,
+    tmp_path / 'as_januspro',
+    budget,
+    stages=tmp_path / 'stages',
+    seed=0,
+  )
+  assert [s.workdir.relative_to(tmp_path).as_posix() for s in stages] == [
+    *('stages/stage1', 'stages/quantiser', 'as_januspro')
+  ]
   for earlier, later in itertools.pairwise(stages):
     assert later.overrides['init_from'] == str(earlier.workdir)
   assert [s.images for s in stages[:2]] == [0, 0]

@@ -1,5 +1,6 @@
 """The tables of an arena from hand-made standings."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -57,7 +58,6 @@ ENTRIES = {
 }
 SETTINGS = {
   'budget': 'images:24000',
-  'seeds': 1,
   'slices': 6,
   'split': 'test',
   'subjects': 24,
@@ -79,13 +79,15 @@ def test_a_row_has_every_fact_of_a_system():
   assert head[3] == 'less Ours (95 %)'
   assert unet == [
     *('1', 'U-Net', '0.750 (0.700–0.800)', '+0.100 (+0.050 to +0.150)'),
-    *('0.900', '2'),
+    *('1', '0.900', '2'),
     # The MAE of the route to CT alone, in HU.
     *('21.0', '100', 'all', 'paired', '2.01 M / 1.00 M', '24,000', '21.6'),
     *('0.25', '0.012'),
   ]
-  assert ours[3:5] == ['–', '–']
+  assert ours[3] == ours[5] == '–'
   assert copy[1] == 'copy of the source'
+  assert head[4] == 'seeds'
+  assert copy[4] == '1'
   assert copy[-7:] == ['–'] * 7
 
 
@@ -108,11 +110,19 @@ def test_the_record_is_json_with_all_facts():
 
 def test_costs_are_summed_and_aligned():
   training = Training('c.py', {}, Path('w'), 100, 1600.0, 5.4e13, 10, 5)
-  text = costs([('unet', Path('runs/0/unet'), [training, training])], 30e9)
-  head, unet, total, note = text.splitlines()
+  other = dataclasses.replace(training, workdir=Path('v'))
+  text = costs(
+    [
+      ('unet', Path('runs/0/unet'), [training, other]),
+      ('unet_2', Path('runs/0/unet_2'), [training]),
+    ],
+    30e9,
+  )
+  head, unet, _, total, note = text.splitlines()
   assert unet.split() == [
     *('unet', 'runs/0/unet', '2', '200', '3,200', '108.0', '1.00')
   ]
+  # The training in the folder w is that of both.
   assert total.split() == ['total', '108.0', '1.00']
   assert len(head) == len(unet) == len(total)
   assert '30 GFLOP/s' in note
