@@ -264,10 +264,11 @@ class Pix2Pix(nn.Module):
     """
     planes = batch.condition[:, :, None, None]
     planes = planes.expand(-1, -1, *batch.source.shape[2:])
-    told = torch.cat([batch.source, planes], dim=1)
-    fake = self.generator(told)
-    on_real = self.critic(torch.cat([told, batch.target], dim=1))
-    on_fake = self.critic(torch.cat([told, fake], dim=1))
+    fake = self.generator(torch.cat([batch.source, planes], dim=1))
+    on_real, on_fake = (
+      self.critic(torch.cat([batch.source, image, planes], dim=1))
+      for image in (batch.target, fake)
+    )
     adversarial, l1 = _logistic(on_fake, 1.0), F.l1_loss(fake, batch.target)
     critic = (_logistic(on_real, 1.0) + _logistic(on_fake, 0.0)) / 2
     critic.backward(retain_graph=True, inputs=list(self.critic.parameters()))

@@ -69,25 +69,29 @@ class Pix2Pix(System):
     return PatchGAN('batch', self.config.critic_channels, self.dtype)
 
   def init_networks(self, keys):
-    planes = self.config.setting.planes
+    condition = self.example_condition()
     return {
       'generator': self._generator().init(
-        keys[0], self.example(1 + planes), train=False
+        keys[0], self.example(), train=False, condition=condition
       )['params'],
-      'critic': self._critic().init(keys[1], self.example(2 + planes))[
+      'critic': self._critic().init(keys[1], self.example(2), condition)[
         'params'
       ],
     }
 
   def sums(self, params, batch, key):
-    told = self.told(batch.source, batch.source_ids, batch.target_ids)
+    condition = self.condition(batch.source_ids, batch.target_ids)
     fake = self._generator().apply(
-      {'params': params['generator']}, told, train=True, rngs={'dropout': key}
+      {'params': params['generator']},
+      batch.source,
+      train=True,
+      condition=condition,
+      rngs={'dropout': key},
     )
 
     def judged(critic, image):
-      x = jnp.concatenate([told, image], axis=-1)
-      return self._critic().apply({'params': critic}, x)
+      x = jnp.concatenate([batch.source, image], axis=-1)
+      return self._critic().apply({'params': critic}, x, condition)
 
     critic = params['critic']
     adversarial = logistic(judged(constant(critic), fake), real=True)
@@ -101,7 +105,9 @@ class Pix2Pix(System):
 
   def synthesise(self, params, source, source_ids, target_ids, keys):
     del keys
-    told = self.told(source, source_ids, target_ids)
     return self._generator().apply(
-      {'params': params['generator']}, told, train=False
+      {'params': params['generator']},
+      source,
+      train=False,
+      condition=self.condition(source_ids, target_ids),
     )

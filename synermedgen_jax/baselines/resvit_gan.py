@@ -71,32 +71,29 @@ class ResViTGAN(System):
     return PatchGAN('batch', self.config.critic_channels, self.dtype)
 
   def init_networks(self, keys):
-    planes = self.config.setting.planes
+    condition = self.example_condition()
     return {
       'generator': self._generator().init(
-        keys[0],
-        self.example(1),
-        train=False,
-        condition=self.example_condition(),
+        keys[0], self.example(), train=False, condition=condition
       )['params'],
-      'critic': self._critic().init(keys[1], self.example(2 + planes))[
+      'critic': self._critic().init(keys[1], self.example(2), condition)[
         'params'
       ],
     }
 
   def sums(self, params, batch, key):
+    condition = self.condition(batch.source_ids, batch.target_ids)
     fake = self._generator().apply(
       {'params': params['generator']},
       batch.source,
       train=True,
-      condition=self.condition(batch.source_ids, batch.target_ids),
+      condition=condition,
       rngs={'dropout': key},
     )
-    told = self.told(batch.source, batch.source_ids, batch.target_ids)
 
     def judged(critic, image):
-      x = jnp.concatenate([told, image], axis=-1)
-      return self._critic().apply({'params': critic}, x)
+      x = jnp.concatenate([batch.source, image], axis=-1)
+      return self._critic().apply({'params': critic}, x, condition)
 
     critic = params['critic']
     on_real = least_squares(judged(critic, batch.target), real=True)

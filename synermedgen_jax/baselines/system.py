@@ -172,11 +172,7 @@ class System:
   def condition(
     self, source_ids: Int[Array, ' b'], target_ids: Int[Array, ' b']
   ) -> Float[Array, 'b k'] | None:
-    """Source and target as two one-hot vectors; None = not conditioned.
-
-    For networks that begin with an instance normalisation, which removes
-    constant planes.
-    """
+    """Source and target as two one-hot vectors; None = not conditioned."""
     if not self.config.setting.conditioned:
       return None
     count = len(self.config.setting.modalities)

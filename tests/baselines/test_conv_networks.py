@@ -426,6 +426,36 @@ def test_a_halving_convolution_is_that_of_flax():
   assert_same_layers(layer, nn.Conv(5, (4, 4), (2, 2), padding=ones))
 
 
+@pytest.mark.parametrize('side', [2, 4, 6, 8, 12])
+def test_constant_channels_are_convolved_like_others(side):
+  layer = blocks.HalvingConv(5)
+  x, planes = images((2, side, 8, 1)), images((2, 3), seed=4)
+  variables = layer.init(jax.random.key(1), x, planes)
+  weight = images((2, side // 2, 4, 5), seed=3)
+
+  def as_channels(variables, planes):
+    shape = (2, side, 8, 3)
+    images_of_them = jnp.broadcast_to(planes[:, None, None], shape)
+    return layer.apply(variables, jnp.concatenate([x, images_of_them], -1))
+
+  def as_planes(variables, planes):
+    return layer.apply(variables, x, planes)
+
+  def gradients(function):
+    return jax.grad(lambda *a: (function(*a) * weight).sum(), (0, 1))(
+      variables, planes
+    )
+
+  np.testing.assert_allclose(
+    as_planes(variables, planes), as_channels(variables, planes), atol=1e-5
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+    gradients(as_planes),
+    gradients(as_channels),
+  )
+
+
 def assert_same_layers(layer, expected):
   """Asserts equal outputs and gradients, with the same parameters."""
   x = images((2, 6, 4, 3))

@@ -157,20 +157,57 @@ class HalvingConv(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b y x f']:
-    b, h, w, c = x.shape
-    kernel = self.param('kernel', self.init, (4, 4, c, self.features))
-    blocks = jnp.pad(x.astype(self.dtype), [(0, 0), (1, 1), (1, 1), (0, 0)])
-    blocks = blocks.reshape(b, h // 2 + 1, 2, w // 2 + 1, 2, c)
-    kernel = kernel.astype(self.dtype).reshape(2, 2, 2, 2, c, -1)
-    y = _conv_without_padding(
-      blocks.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // 2 + 1, -1, 4 * c),
-      kernel.transpose(0, 2, 1, 3, 4, 5).reshape(2, 2, 4 * c, -1),
-    )
+  def __call__(
+    self,
+    x: Float[Array, 'b h w c'],
+    planes: Float[Array, 'b k'] | None = None,
+  ) -> Float[Array, 'b y x f']:
+    """Convolves images.
+
+    Args:
+      x: images.
+      planes: values of constant channels behind those of the images. Their
+        convolution differs at the border alone, and costs next to nothing.
+    """
+    channels = x.shape[-1]
+    inputs = channels + (0 if planes is None else planes.shape[-1])
+    kernel = self.param('kernel', self.init, (4, 4, inputs, self.features))
+    kernel = kernel.astype(self.dtype)
+    y = _halved(x.astype(self.dtype), kernel[:, :, :channels])
+    if planes is not None:
+      constant = planes.astype(self.dtype)[:, None, None]
+      y += _halved_constant(constant, kernel[:, :, channels:], y.shape[1:3])
     if self.bias:
       bias = self.param('bias', nn.initializers.zeros, (self.features,))
       y += bias.astype(self.dtype)
     return y
+
+
+def _halved(x, kernel):
+  """The 4 x 4 convolution of stride 2 and padding 1, of 2 x 2 blocks."""
+  b, h, w, c = x.shape
+  blocks = jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+  blocks = blocks.reshape(b, h // 2 + 1, 2, w // 2 + 1, 2, c)
+  kernel = kernel.reshape(2, 2, 2, 2, c, -1)
+  return _conv_without_padding(
+    blocks.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // 2 + 1, -1, 4 * c),
+    kernel.transpose(0, 2, 1, 3, 4, 5).reshape(2, 2, 4 * c, -1),
+  )
+
+
+def _halved_constant(x, kernel, sides):
+  """The same of (b, 1, 1, k), as constant images that become `sides` large.
+
+  Three pixels hold all values of a side: its two ends and one between them.
+  """
+  b, _, _, k = x.shape
+  small = [2 * min(side, 3) for side in sides]
+  y = _halved(jnp.broadcast_to(x, (b, *small, k)), kernel)
+  for axis, side in enumerate(sides, start=1):
+    if side > 3:
+      first, middle, last = jnp.split(y, 3, axis)
+      y = jnp.concatenate([first, *[middle] * (side - 2), last], axis)
+  return y
 
 
 def _conv_without_padding(x, kernel):

@@ -37,11 +37,16 @@ class PatchGAN(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b y x 1']:
+  def __call__(
+    self,
+    x: Float[Array, 'b h w c'],
+    condition: Float[Array, 'b k'] | None = None,
+  ) -> Float[Array, 'b y x 1']:
     """Judges patches.
 
     Args:
-      x: images, with their condition as further channels if there is one.
+      x: images.
+      condition: values of further channels, which are constant.
 
     Returns:
       Logits; y = h / 8 - 2, x = w / 8 - 2. Neighbours are 8 pixels apart.
@@ -51,7 +56,7 @@ class PatchGAN(nn.Module):
     """
     require_sides(x, 8, 24)
     for number, (factor, stride) in enumerate(((1, 2), (2, 2), (4, 2), (8, 1))):
-      x = conv(
+      layer = conv(
         factor * self.channels,
         4,
         stride=stride,
@@ -60,9 +65,11 @@ class PatchGAN(nn.Module):
         bias=number == 0 or self.norm == 'instance',
         dtype=self.dtype,
         name=f'conv_{number}',
-      )(x)
+      )
       if number:
-        x = self._normalised(x, f'norm_{number}')
+        x = self._normalised(layer(x), f'norm_{number}')
+      else:
+        x = layer(x, condition)
       x = leaky_relu(x)
     x = conv(1, 4, pad=1, dtype=self.dtype, name='out')(x)
     return x.astype(jnp.float32)

@@ -55,7 +55,7 @@ class Pix2PixUNetConfig:
 
 
 class Pix2PixUNet(nn.Module):
-  """Images and condition planes to images.
+  """Images to images.
 
   Attributes:
     config: the shape of the network.
@@ -67,13 +67,17 @@ class Pix2PixUNet(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b h w c'], train: bool
+    self,
+    x: Float[Array, 'b h w c'],
+    train: bool,
+    condition: Float[Array, 'b k'] | None = None,
   ) -> Float[Array, 'b h w o']:
     """Generates images.
 
     Args:
       x: any number of channels.
       train: dropout, which takes the random key 'dropout'.
+      condition: values of further channels, which are constant.
 
     Returns:
       Images in [-1, 1].
@@ -83,7 +87,7 @@ class Pix2PixUNet(nn.Module):
     """
     c = self.config
     require_sides(x, 2**c.levels)
-    skips = self._encoded(x)
+    skips = self._encoded(x, condition)
     x = skips.pop()
     for level in reversed(range(1, c.levels)):
       x = ConvTranspose(
@@ -98,7 +102,7 @@ class Pix2PixUNet(nn.Module):
     )
     return jnp.tanh(x.astype(jnp.float32))
 
-  def _encoded(self, x):
+  def _encoded(self, x, condition):
     """Features of every level, from the finest, before their activation."""
     c = self.config
     features = []
@@ -112,7 +116,7 @@ class Pix2PixUNet(nn.Module):
         bias=False,
         dtype=self.dtype,
         name=f'down_{level}',
-      )(x)
+      )(x, condition if level == 0 else None)
       if 0 < level < c.levels - 1:
         x = batch_norm(dtype=self.dtype, name=f'down_norm_{level}')(x)
       features.append(x)
