@@ -113,7 +113,7 @@ class Budget:
 
   def __str__(self) -> str:
     """As it was read, with a plain number: 'images:24000'."""
-    return f'{self.kind}:{self.amount:.12g}'
+    return f'{self.kind}:{self.amount:.12g}'.replace('e+', 'e')
 
 
 @dataclasses.dataclass(frozen=True)

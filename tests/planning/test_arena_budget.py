@@ -29,7 +29,7 @@ def test_any_other_budget_is_refused(text):
 
 def test_a_budget_is_written_as_it_is_read():
   assert str(Budget('images', 6000)) == 'images:6000'
-  assert Budget.parse(str(Budget('operations', 1.6e13))).amount == 1.6e13
+  assert str(Budget('operations', 1.6e13)) == 'operations:1.6e13'
 
 
 def test_a_system_has_one_seed_unless_it_says_more():

@@ -147,13 +147,13 @@ class HalvingConv(nn.Module):
   Attributes:
     features: output channels.
     bias: add a bias.
-    init: initialiser of the kernel.
+    kernel_init: initialiser of the kernel.
     dtype: of the computation.
   """
 
   features: int
   bias: bool = True
-  init: nn.initializers.Initializer = NORMAL
+  kernel_init: nn.initializers.Initializer = NORMAL
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -171,7 +171,8 @@ class HalvingConv(nn.Module):
     """
     channels = x.shape[-1]
     inputs = channels + (0 if planes is None else planes.shape[-1])
-    kernel = self.param('kernel', self.init, (4, 4, inputs, self.features))
+    shape = (4, 4, inputs, self.features)
+    kernel = self.param('kernel', self.kernel_init, shape)
     kernel = kernel.astype(self.dtype)
     y = _halved(x.astype(self.dtype), kernel[:, :, :channels])
     if planes is not None:
@@ -237,20 +238,20 @@ class ConvTranspose(nn.Module):
     features: output channels.
     kernel: 2, 3 or 4.
     bias: add a bias.
-    init: initialiser of the kernel.
+    kernel_init: initialiser of the kernel.
     dtype: of the computation.
   """
 
   features: int
   kernel: int
   bias: bool = True
-  init: nn.initializers.Initializer = NORMAL
+  kernel_init: nn.initializers.Initializer = NORMAL
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b y x f']:
     side, shape = self.kernel, (x.shape[-1], self.features)
-    kernel = self.param('kernel', self.init, (side, side, *shape))
+    kernel = self.param('kernel', self.kernel_init, (side, side, *shape))
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     y = _pixels_of_2(x, kernel) if side == 2 else _pixels_of_4(x, kernel)
     b, h, _, w, *_ = y.shape

@@ -103,7 +103,7 @@ class UpConvNorm(nn.Module):
       self.features,
       3,
       bias=False,
-      init=_UNIFORM_TRANSPOSED,
+      kernel_init=_UNIFORM_TRANSPOSED,
       dtype=self.dtype,
       name='conv',
     )(x)

@@ -213,7 +213,7 @@ class UNet(nn.Module):
       x = ConvTranspose(
         c.widths[stage],
         2,
-        init=_HE_TRANSPOSED,
+        kernel_init=_HE_TRANSPOSED,
         dtype=self.dtype,
         name=f'upsample_{stage}',
       )(x)
