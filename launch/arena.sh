@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains systems of image translation on a slice store under one budget, and ranks
+# Trains systems of image translation on a slice store under equal budgets, and ranks
 # them on its test subjects. Prints the costs first. A second run resumes.
 # Usage: bash launch/arena.sh [store, runs/demo/store by default]
 #          [directory, runs/arena by default] [options of synermedgen_jax.arena]

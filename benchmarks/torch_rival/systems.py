@@ -109,7 +109,7 @@ class Norm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-  """A convolution, a norm and a leaky ReLU."""
+  """A convolution and a norm."""
 
   def __init__(self, inputs, outputs, planes, group_size, stride=1):
     super().__init__()
@@ -117,29 +117,35 @@ class ConvNorm(nn.Module):
     self.norm = Norm(outputs, planes, group_size)
 
   def forward(self, x, condition):
-    x = self.norm(self.conv(x), condition)
-    return F.leaky_relu(x, 0.01, inplace=True)
+    return self.norm(self.conv(x), condition)
 
 
-class Stage(nn.Module):
-  """Two convolutions at one resolution, the first of them strided."""
+class ResidualBlock(nn.Module):
+  """Two convolutions and a bare shortcut, as in ResNet-D."""
 
   def __init__(self, inputs, outputs, planes, group_size, stride=1):
     super().__init__()
+    self.stride = stride
     self.conv_0 = ConvNorm(inputs, outputs, planes, group_size, stride)
     self.conv_1 = ConvNorm(outputs, outputs, planes, group_size)
+    self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
   def forward(self, x, condition):
-    return self.conv_1(self.conv_0(x, condition), condition)
+    y = F.leaky_relu(self.conv_0(x, condition), 0.01, inplace=True)
+    y = self.conv_1(y, condition)
+    if self.stride > 1:
+      x = F.avg_pool2d(x, self.stride)
+    return F.leaky_relu(self.shortcut(x) + y, 0.01, inplace=True)
 
 
 class UNet(nn.Module):
-  """The plain regression U-Net."""
+  """The regression U-Net with a residual block in every stage."""
 
   def __init__(self, c: UNetConfig, planes: int):
     """
     Args:
-      c: not residual.
+      c: bare residual blocks in encoder and decoder, one a stage; the widths
+        of neighbouring stages differ.
       planes: length of the condition.
     """
     super().__init__()
@@ -148,26 +154,28 @@ class UNet(nn.Module):
     inputs = 1
     for stage, width in enumerate(c.widths):
       stride = 1 if stage == 0 else 2
-      self.add_module(f'down_{stage}', Stage(inputs, width, *norm, stride))
+      down = ResidualBlock(inputs, width, *norm, stride)
+      self.add_module(f'down_{stage}', nn.ModuleDict({'block_0': down}))
       inputs = width
     for stage, width in enumerate(c.widths[:-1]):
       deeper = c.widths[stage + 1]
       self.add_module(
         f'upsample_{stage}', nn.ConvTranspose2d(deeper, width, 2, 2)
       )
-      self.add_module(f'up_{stage}', Stage(2 * width, width, *norm))
+      up = ResidualBlock(2 * width, width, *norm)
+      self.add_module(f'up_{stage}', nn.ModuleDict({'block_0': up}))
     self.out = nn.Conv2d(c.width, 1, 1)
 
   def forward(self, x, condition):
     skips = []
     for stage in range(self.stages):
-      x = self.get_submodule(f'down_{stage}')(x, condition)
+      x = self.get_submodule(f'down_{stage}.block_0')(x, condition)
       skips.append(x)
     x = skips.pop()
     for stage in reversed(range(self.stages - 1)):
       x = self.get_submodule(f'upsample_{stage}')(x)
       x = torch.cat([x, skips.pop()], dim=1)
-      x = self.get_submodule(f'up_{stage}')(x, condition)
+      x = self.get_submodule(f'up_{stage}.block_0')(x, condition)
     return self.out(x)
 
 

@@ -39,9 +39,20 @@ class UNetRegression(System):
     loss = 'l2' if name.endswith('_l2') else 'l1'
     networks = {
       'published': UNetConfig(stages=7),
-      'resenc': UNetConfig(stages=7, residual=True),
-      # Instance norms discard the levels of channels, and learn slower.
-      'small': UNetConfig(stages=4, width=16, widest=128, group_size=16),
+      # ResEnc-L, of nnU-Net's residual encoders.
+      'resenc': UNetConfig(
+        stages=7, residual_blocks=(1, 3, 4, 6, 6, 6, 6), decoder=1
+      ),
+      # Instance norms discard the levels of channels.
+      'small': UNetConfig(
+        stages=4,
+        width=16,
+        widest=128,
+        group_size=16,
+        residual_blocks=(1, 1, 1, 1),
+        decoder='residual',
+        bare_shortcuts=True,
+      ),
     }
     key = name.removesuffix('_l2')
     if key not in networks:

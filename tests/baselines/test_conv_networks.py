@@ -20,12 +20,22 @@ from synermedgen_jax.baselines.networks.unet import (
   UNet,
   UNetConfig,
 )
+from synermedgen_jax.baselines.unet_regression import UNetRegression
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 # Small networks, the size of an image they take, and the smallest multiple.
 UNET = UNet(UNetConfig(stages=3, width=4, widest=12))
-RESENC = UNet(UNetConfig(stages=2, width=4, residual=True))
+RESENC = UNet(UNetConfig(stages=2, width=4, residual_blocks=(1, 2), decoder=1))
+RESIDUAL = UNet(
+  UNetConfig(
+    stages=2,
+    width=4,
+    residual_blocks=(1, 1),
+    decoder='residual',
+    bare_shortcuts=True,
+  )
+)
 PIX2PIX = Pix2PixUNet(Pix2PixUNetConfig(levels=6, channels=4))
 RESNET = ResnetGenerator(blocks=1, width=4)
 BATCH_GAN = PatchGAN('batch', channels=4)
@@ -33,12 +43,13 @@ INSTANCE_GAN = PatchGAN('instance', channels=4)
 SMALL = {
   'unet': (UNET, (16, 8)),
   'resenc': (RESENC, (8, 4)),
+  'residual': (RESIDUAL, (8, 4)),
   'pix2pix': (PIX2PIX, (64, 128)),
   'resnet': (RESNET, (12, 8)),
   'batch_gan': (BATCH_GAN, (32, 40)),
   'instance_gan': (INSTANCE_GAN, (32, 40)),
 }
-GENERATORS = ('unet', 'resenc', 'pix2pix', 'resnet')
+GENERATORS = ('unet', 'resenc', 'residual', 'pix2pix', 'resnet')
 
 
 def has_modes(model) -> bool:
@@ -88,7 +99,7 @@ def images(shape, seed=1):
   ('model', 'channels', 'parameters'),
   [
     (UNet(UNetConfig()), 1, 33_468_833),
-    (UNet(UNetConfig(residual=True)), 1, 105_913_825),
+    (UNet(UNetRegression.preset('resenc', None).generator), 1, 105_913_825),
     (Pix2PixUNet(Pix2PixUNetConfig()), 1, 54_407_809),
     (Pix2PixUNet(Pix2PixUNetConfig(out_channels=3)), 3, 54_413_955),
     (ResnetGenerator(), 1, 11_365_633),
@@ -127,7 +138,7 @@ def test_the_unet_of_64_pixels_has_five_stages():
 
 
 @pytest.mark.parametrize('name', SMALL)
-def test_extra_channels_change_the_first_convolution_alone(name):
+def test_extra_channels_change_the_convolutions_of_the_image_alone(name):
   model, size = SMALL[name]
   few, small = shapes_of(model, (2, *size, 1))
   many, large = shapes_of(model, (2, *size, 24))
@@ -137,9 +148,11 @@ def test_extra_channels_change_the_first_convolution_alone(name):
   ]
   assert flat[0].keys() == flat[1].keys()
   changed = [k for k in flat[0] if flat[0][k].shape != flat[1][k].shape]
-  assert len(changed) == 1
-  assert flat[0][changed[0]].shape[2] == 1
-  assert flat[1][changed[0]].shape[2] == 24
+  # A network without a stem has a shortcut beside its first convolution.
+  assert len(changed) == (2 if name == 'residual' else 1)
+  for key in changed:
+    assert flat[0][key].shape[2] == 1
+    assert flat[1][key].shape[2] == 24
 
 
 @pytest.mark.parametrize('name', GENERATORS)
@@ -218,9 +231,9 @@ def test_images_of_a_batch_do_not_mix_at_test(name):
   assert np.abs(together[0] - together[1]).max() > 1e-2
 
 
-def test_a_condition_reaches_the_network_behind_its_norms():
+@pytest.mark.parametrize('model', [UNET, RESENC, RESIDUAL])
+def test_a_condition_reaches_the_network_behind_its_norms(model):
   """As constant planes of the image it would not: norms remove them."""
-  model = UNet(UNetConfig(stages=2, width=4))
   x = images((1, 16, 16, 1))
   here, there = jnp.asarray([[0.0, 1.0]]), jnp.asarray([[1.0, 0.0]])
   variables = model.init(jax.random.key(0), x, here)
@@ -361,6 +374,20 @@ def test_a_residual_block_starts_as_its_shortcut(stride):
   np.testing.assert_allclose(
     output, np.where(pooled > 0, pooled, 0.01 * pooled), atol=1e-6
   )
+
+
+def test_a_bare_shortcut_keeps_the_level_of_its_input():
+  block = ResidualBlock(5, jnp.float32, bare=True)
+  x = images((1, 4, 6, 3))
+  variables = block.init(jax.random.key(0), x)
+  kernel = variables['params']['shortcut']['kernel'][0, 0]
+  for level in (0.0, 10.0):
+    told = np.asarray(x + level) @ kernel
+    np.testing.assert_allclose(
+      block.apply(variables, x + level),
+      np.where(told > 0, told, 0.01 * told),
+      atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize(

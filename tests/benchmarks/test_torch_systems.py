@@ -34,7 +34,16 @@ del build_system
 
 SETTING = Setting((32, 32), ('ct', 'mr', 'pet'), conditioned=True)
 TINY = {
-  'unet': {'generator': UNetConfig(stages=3, width=4)},
+  'unet': {
+    'generator': UNetConfig(
+      stages=3,
+      width=4,
+      group_size=2,
+      residual_blocks=(1, 1, 1),
+      decoder='residual',
+      bare_shortcuts=True,
+    )
+  },
   # Four levels: none has dropout.
   'pix2pix': {
     'generator': pix2pix_unet.Pix2PixUNetConfig(levels=4, channels=4),

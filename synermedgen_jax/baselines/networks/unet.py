@@ -1,14 +1,16 @@
 """The regression U-Net, in nnU-Net's style.
 
 The 2-D networks of nnU-Net (MIC-DKFZ/dynamic-network-architectures,
-architectures/unet.py, PlainConvUNet and ResidualEncoderUNet) with one linear
-output channel, without deep supervision, as aehrc/nnsyn regresses images.
+architectures/unet.py, PlainConvUNet, ResidualEncoderUNet and ResidualUNet) with
+one linear output channel, without deep supervision, as aehrc/nnsyn regresses
+images.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -27,6 +29,7 @@ _SLOPE = 0.01
 _leaky_relu = functools.partial(jax.nn.leaky_relu, negative_slope=_SLOPE)
 _GAIN = 2 / (1 + _SLOPE**2)
 _HE = nn.initializers.variance_scaling(_GAIN, 'fan_in', 'normal')
+_LECUN = nn.initializers.lecun_normal()  # no activation follows
 # PyTorch takes the output channels of a transposed convolution for its fan-in.
 _HE_TRANSPOSED = nn.initializers.variance_scaling(_GAIN, 'fan_out', 'normal')
 
@@ -42,15 +45,21 @@ class UNetConfig:
     widest: channels never exceed this number.
     group_size: channels that a norm takes together; nnU-Net's is an
       InstanceNorm, 1.
-    residual: residual blocks in the encoder and one convolution a stage in the
-      decoder (nnU-Net's ResEnc-L), else two convolutions a stage in both.
+    residual_blocks: of each stage of the encoder, behind a stem of one
+      convolution; empty = two convolutions a stage, and no stem.
+    decoder: what a stage of the decoder consists of: a number of convolutions,
+      or one residual block, 'residual'.
+    bare_shortcuts: shortcuts have no norm, and no stem precedes them, so that
+      the intensity levels of the image reach the output. nnU-Net's have both.
   """
 
   stages: int = 7
   width: int = 32
   widest: int = 512
   group_size: int = 1
-  residual: bool = False
+  residual_blocks: tuple[int, ...] = ()
+  decoder: int | Literal['residual'] = 2
+  bare_shortcuts: bool = False
 
   @property
   def widths(self) -> tuple[int, ...]:
@@ -116,7 +125,7 @@ class Stage(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-  """Two convolutions and a shortcut, as in ResNet-D.
+  """Two convolutions and a shortcut, as in ResNet-D (arXiv 1812.01187).
 
   The shortcut is pooled where the block is strided, and projected where the
   number of channels changes. The block starts as its shortcut: the last norm's
@@ -127,22 +136,27 @@ class ResidualBlock(nn.Module):
   dtype: jnp.dtype
   stride: int = 1
   group_size: int = 1
+  bare: bool = False
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x, condition=None):
     norm = functools.partial(
       ConvNorm, self.features, self.dtype, group_size=self.group_size
     )
-    y = norm(stride=self.stride, name='conv_0')(x)
+    y = norm(stride=self.stride, name='conv_0')(x, condition)
     y = norm(
       scale_init=nn.initializers.zeros,
       name='conv_1',
-    )(_leaky_relu(y))
+    )(_leaky_relu(y), condition)
     if self.stride > 1:
       window = (self.stride, self.stride)
       x = nn.avg_pool(x, window, strides=window)
-    if x.shape[-1] != self.features:
-      x = norm(kernel=1, bias=False, name='shortcut')(x)
+    if x.shape[-1] != self.features and self.bare:
+      x = conv(
+        self.features, 1, init=_LECUN, dtype=self.dtype, name='shortcut'
+      )(x)
+    elif x.shape[-1] != self.features:
+      x = norm(kernel=1, bias=False, name='shortcut')(x, condition)
     return _leaky_relu(x + y)
 
 
@@ -154,9 +168,10 @@ class ResidualStage(nn.Module):
   dtype: jnp.dtype
   stride: int = 1
   group_size: int = 1
+  bare: bool = False
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x, condition=None):
     for number in range(self.depth):
       stride = self.stride if number == 0 else 1
       x = ResidualBlock(
@@ -164,14 +179,10 @@ class ResidualStage(nn.Module):
         self.dtype,
         stride,
         self.group_size,
+        self.bare,
         name=f'block_{number}',
-      )(x)
+      )(x, condition)
     return x
-
-
-def _depth(stage: int) -> int:
-  """Residual blocks of a stage of ResEnc-L."""
-  return (1, 3, 4)[stage] if stage < 3 else 6
 
 
 class UNet(nn.Module):
@@ -195,7 +206,7 @@ class UNet(nn.Module):
 
     Args:
       x: any number of channels.
-      condition: scales and shifts the norms of all plain stages.
+      condition: scales and shifts all norms.
 
     Returns:
       Images, not bounded.
@@ -218,34 +229,36 @@ class UNet(nn.Module):
         name=f'upsample_{stage}',
       )(x)
       x = jnp.concatenate([x, skips.pop()], axis=-1)
-      convs = 1 if c.residual else 2
-      x = Stage(
-        c.widths[stage],
-        convs,
-        self.dtype,
-        group_size=c.group_size,
-        name=f'up_{stage}',
-      )(x, condition)
+      x = self._up(stage)(x, condition)
     x = conv(1, 1, init=_HE, dtype=self.dtype, name='out')(x)
     return x.astype(jnp.float32)
+
+  def _up(self, stage):
+    c, name = self.config, f'up_{stage}'
+    shape = {'dtype': self.dtype, 'group_size': c.group_size, 'name': name}
+    if c.decoder == 'residual':
+      return ResidualStage(c.widths[stage], 1, bare=c.bare_shortcuts, **shape)
+    return Stage(c.widths[stage], c.decoder, **shape)
+
+  def _down(self, stage):
+    c, name = self.config, f'down_{stage}'
+    shape = {'dtype': self.dtype, 'group_size': c.group_size, 'name': name}
+    stride = 1 if stage == 0 else 2
+    if c.residual_blocks:
+      depth = c.residual_blocks[stage]
+      return ResidualStage(
+        c.widths[stage], depth, stride=stride, bare=c.bare_shortcuts, **shape
+      )
+    return Stage(c.widths[stage], 2, stride=stride, **shape)
 
   def _encoded(self, x, condition):
     """Features of every stage, from the finest."""
     c = self.config
-    if c.residual:
-      x = Stage(c.width, 1, self.dtype, group_size=c.group_size, name='stem')(
-        x, condition
-      )
+    if c.residual_blocks and not c.bare_shortcuts:
+      stem = Stage(c.width, 1, self.dtype, group_size=c.group_size, name='stem')
+      x = stem(x, condition)
     features = []
-    for stage, width in enumerate(c.widths):
-      stride, name = 1 if stage == 0 else 2, f'down_{stage}'
-      if c.residual:
-        x = ResidualStage(
-          width, _depth(stage), self.dtype, stride, c.group_size, name=name
-        )(x)
-      else:
-        x = Stage(width, 2, self.dtype, stride, c.group_size, name=name)(
-          x, condition
-        )
+    for stage in range(c.stages):
+      x = self._down(stage)(x, condition)
       features.append(x)
     return features
