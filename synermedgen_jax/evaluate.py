@@ -198,11 +198,15 @@ def _with_sampling(
 ) -> MeasureSettings:
   """Adds the sampling of the run, with the overrides of the flags.
 
-  Refuses such flags where they have no effect.
+  Refuses flags that have no effect.
   """
   stage = trained.config['stage']
   if stage in SYSTEMS:
     _SAMPLING.refuse(f'{trained.title} samples as it was trained')
+    if _QUESTIONS.present:
+      raise UsageError(
+        f'--questions: {trained.title} answers no questions; leave it out.'
+      )
   elif 'synthesis' not in measured_parts(trained, settings):
     _SAMPLING.refuse('no slice is synthesised')
   elif settings.synthesiser:
