@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Real patients: prepares their MR-CT and PET-CT pairs, trains SynerMedGen from
-# the small base and the other systems of the arena under one budget, ranks them
+# the small base and the other systems of the arena under equal budgets, ranks them
 # on held-out patients, and writes the report. Prints the costs of training
 # first. A second run resumes.
 # Usage: bash launch/real.sh [folder] [directory, runs/real by default]
@@ -72,8 +72,8 @@ python -m synermedgen_jax.arena --store="$run/store" --run="$run/arena" \
   --systems=synermedgen,unet,pix2pix,cyclegan,bbdm,resvit,syndiff,selfrdb \
   --slices=12 "$@"
 
-for folder in "$run"/arena/*/0/synermedgen; do
-  [ -e "$folder/evaluation/metrics.json" ] || continue
-  step "Report of $folder"
-  python -m synermedgen_jax.report --workdir="$folder"
+for workdir in "$run"/arena/*/0/synermedgen; do
+  [ -e "$workdir/evaluation/metrics.json" ] || continue
+  step "Report of $workdir"
+  python -m synermedgen_jax.report --workdir="$workdir"
 done

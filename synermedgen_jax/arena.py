@@ -11,7 +11,7 @@ shared by the stages of SynerMedGen, and by the pairs of modalities of a system
 that is trained per pair. Systems named as_... are variants of SynerMedGen by
 one setting (docs/baselines.md).
 
-Each budget has a folder, as RUN/images-6000, with workdirs SEED/SYSTEM, as
+Each budget has a folder, such as RUN/images-6000, with workdirs SEED/SYSTEM, as
 `compare` reads them, and:
 
 * arena.md, arena.json: the table of all systems, and one of all routes;
@@ -96,6 +96,8 @@ def _budgets(run: Path) -> dict[Budget, Path]:
     budgets = [Budget.parse(text) for text in _BUDGETS.value]
   except ValueError as error:
     raise UsageError(f'--budget={error}') from None
+  if not budgets:
+    raise UsageError('--budget: is empty; name one, such as images:24000.')
   return {b: run / str(b).replace(':', '-') for b in budgets}
 
 

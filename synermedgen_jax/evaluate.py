@@ -198,15 +198,11 @@ def _with_sampling(
 ) -> MeasureSettings:
   """Adds the sampling of the run, with the overrides of the flags.
 
-  Refuses flags that have no effect.
+  Refuses such flags where they have no effect.
   """
   stage = trained.config['stage']
   if stage in SYSTEMS:
     _SAMPLING.refuse(f'{trained.title} samples as it was trained')
-    if _QUESTIONS.present:
-      raise UsageError(
-        f'--questions: {trained.title} answers no questions; leave it out.'
-      )
   elif 'synthesis' not in measured_parts(trained, settings):
     _SAMPLING.refuse('no slice is synthesised')
   elif settings.synthesiser:
@@ -215,6 +211,17 @@ def _with_sampling(
     sampling = _SAMPLING.apply(trained.sampling)
     return dataclasses.replace(settings, sampling=sampling)
   return settings
+
+
+def _check_questions(trained: Trained, settings: MeasureSettings) -> None:
+  """Refuses --questions where none is asked."""
+  if _QUESTIONS.present and 'understanding' not in measured_parts(
+    trained, settings
+  ):
+    raise UsageError(
+      '--questions: has no effect, since only synthesis is measured; leave it '
+      'out.'
+    )
 
 
 def _held_out(trained: Trained) -> tuple[SliceStore, tuple[Case, ...]]:
@@ -273,6 +280,7 @@ def main() -> None:
     _ask(trained, questions)
     return
   settings = _with_sampling(settings, trained)
+  _check_questions(trained, settings)
   store, cases = _held_out(trained)
   measured = measure(trained, store, cases, settings)
   _write(Path(_WORKDIR.value), trained, store, cases, measured)

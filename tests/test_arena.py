@@ -95,6 +95,7 @@ def test_a_run_of_another_budget_is_not_trained_on(
   ('flag', 'message'),
   [
     ('--budget=hours:3', "--budget='hours:3': expected images:NUMBER"),
+    ('--budget=', '--budget: is empty; name one'),
     ('--systems=gan', '--systems: unknown gan; expected some of synermedgen'),
     ('--budget=images:1', 'needs 2 images for its first step, and 1 are left'),
   ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import runpy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -32,13 +32,13 @@ class Own:
 
   Attributes:
     title: name in tables.
-    stages: folder -> config, in the order of training. The last one is sized
-      by the budget, the others have the length of their config.
+    stages: configs, in the order of training. The last one is sized by the
+      budget, the others have the length of their config.
     departures: differences from the programs that the title compares it with.
   """
 
   title: str
-  stages: Mapping[str, str]
+  stages: tuple[str, ...]
   departures: tuple[str, ...] = ()
 
 
@@ -51,12 +51,10 @@ _OF_CODES = (
   'the most probable codes, without a draw',
 )
 OWN = {
-  OURS: Own(
-    'SynerMedGen (this library)', {'stage1': 'stage1', 'stage2': 'stage2'}
-  ),
+  OURS: Own('SynerMedGen (this library)', ('stage1', 'stage2')),
   'as_janusflow': Own(
     'dense rectified flow (as JanusFlow, Show-o2)',
-    {'stage1': 'stage1', 'stage2': 'as_janusflow'},
+    ('stage1', 'as_janusflow'),
     (
       'SynerMedGen with shared experts: ViT, autoencoder, flow and stages are '
       'those of SynerMedGen',
@@ -65,12 +63,12 @@ OWN = {
   ),
   'as_showo': Own(
     'masked discrete diffusion (as Show-o)',
-    {'stage1': 'stage1', 'quantiser': 'quantiser', 'stage2': 'as_showo'},
+    ('stage1', 'quantiser', 'as_showo'),
     _OF_CODES,
   ),
   'as_januspro': Own(
     'autoregressive codes (as Janus-Pro)',
-    {'stage1': 'stage1', 'quantiser': 'quantiser', 'stage2': 'as_januspro'},
+    ('stage1', 'quantiser', 'as_januspro'),
     _OF_CODES,
   ),
 }
@@ -112,7 +110,7 @@ class Budget:
     return cls(kind, number)
 
   def __str__(self) -> str:
-    """As it was read, with a plain number: 'images:24000'."""
+    """The shortest text that `parse` reads as this budget."""
     return f'{self.kind}:{self.amount:.12g}'.replace('e+', 'e')
 
 
@@ -225,7 +223,7 @@ def _pairs(store: SliceStore) -> Iterator[tuple[str, str]]:
 
 
 def _stages(
-  names: Mapping[str, str],
+  names: Sequence[str],
   stages: Path,
   folder: Path,
   budget: Budget,
@@ -237,7 +235,7 @@ def _stages(
   parts, start, build_with = [], {}, {}
   for name in earlier:
     part = _training(
-      f'{configs}/{names[name]}.py',
+      f'{configs}/{name}.py',
       shared | start,
       stages / name,
       None,
@@ -249,7 +247,7 @@ def _stages(
     build_with = {'init_from': '', 'from_scratch': True}
     if budget.kind == 'operations':
       budget = Budget(budget.kind, budget.amount - part.operations)
-  file = f'{configs}/{names[last]}.py'
+  file = f'{configs}/{last}.py'
   return [*parts, _sized(file, shared | start, folder, budget, build_with)]
 
 
@@ -335,15 +333,20 @@ def parse_systems(texts: Sequence[str]) -> dict[str, int]:
   """Reads NAME or NAME:SEEDS; returns the number of seeds of each system.
 
   Raises:
-    ArenaError: a name is unknown, or a number is none.
+    ArenaError: a name is unknown or repeated, or a number of seeds is not a
+      positive integer.
   """
   every, systems = [*OWN, *SYSTEMS], {}
+  if not texts:
+    raise ArenaError(f'--systems: is empty; name some of {", ".join(every)}.')
   for text in texts:
     name, colon, seeds = text.partition(':')
     if name not in every:
       raise ArenaError(
         f'--systems: unknown {name}; expected some of {", ".join(every)}.'
       )
+    if name in systems:
+      raise ArenaError(f'--systems: {name} is named twice.')
     if colon and not (seeds.isdecimal() and int(seeds)):
       raise ArenaError(
         f'--systems: {text}: expected a number of seeds, as in {name}:3.'

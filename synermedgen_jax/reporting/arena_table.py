@@ -24,10 +24,10 @@ _DEFINITIONS = (
   'codes of a system, or through its size of images: what it reaches with '
   'perfect latents or codes.',
   '* A route is won by the system with the highest mean SSIM.',
-  '* Parameters, pairs and operations are those of all trainings of a system '
-  'together; two operations per multiplication and addition. SynerMedGen '
-  'sees further slices in Stage I. What made the weights that it starts '
-  "from, and BBDM's autoencoder, is not counted.",
+  '* Parameters, pairs and operations are those of one seed, of all its stages '
+  'and pairs of modalities together; two operations per multiplication and '
+  'addition. SynerMedGen sees further slices in Stage I. What made the weights '
+  "that it starts from, and BBDM's autoencoder, is not counted.",
   '* Operations of a slice are those of its synthesis, all attention '
   'counted. Seconds per slice are those of batches of 16, on the machine '
   'that wrote this page.',
@@ -44,7 +44,7 @@ class Entry:
     scope: what one training serves: 'route', 'pair' or 'all'.
     paired: it learns from pairs of one subject.
     departures: differences from the published program.
-    trained, used: parameters, of all trainings together.
+    trained, used: parameters, of all trainings of a seed together.
     images: pairs of slices that it translates in training.
     operations: of training.
     slice_operations: of the synthesis of one slice.
@@ -68,8 +68,6 @@ def costs(
   candidates: Sequence[tuple[str, Path, Sequence[Training]]], rate: float
 ) -> str:
   """What the trainings will cost, before they start.
-
-  The total counts a training that several systems share once.
 
   Args:
     candidates: (system, folder, trainings).
@@ -96,7 +94,8 @@ def costs(
   )
   return (
     _aligned(rows)
-    + f'\nHours are those of training at {rate / 1e9:.0f} GFLOP/s.'
+    + f'\nHours are those of training at {rate / 1e9:.0f} GFLOP/s. The total '
+    'counts a stage that systems share once.'
   )
 
 

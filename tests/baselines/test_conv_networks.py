@@ -188,6 +188,18 @@ def test_sizes_that_do_not_fit_are_refused(name, size, multiple, least):
   assert '\n' not in message
 
 
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'residual_blocks': (1, 3)}, 'not one number for each of 3 stages'),
+    ({'bare_shortcuts': True}, 'there are no residual_blocks'),
+  ],
+)
+def test_a_unet_of_contradicting_settings_is_refused(changes, message):
+  with pytest.raises(ValueError, match=message):
+    UNetConfig(stages=3, **changes)
+
+
 def test_an_unknown_norm_is_refused():
   with pytest.raises(ValueError, match="not 'layer'"):
     shapes_of(PatchGAN('layer'), (1, 32, 32, 1))
@@ -451,6 +463,16 @@ def test_a_halving_convolution_is_that_of_flax():
   assert isinstance(layer, blocks.HalvingConv)
   ones = ((1, 1), (1, 1))
   assert_same_layers(layer, nn.Conv(5, (4, 4), (2, 2), padding=ones))
+
+
+def test_constant_channels_may_be_bfloat16():
+  layer = blocks.HalvingConv(5, dtype=jnp.bfloat16)
+  x, planes = images((2, 8, 8, 1)), images((2, 3), seed=4)
+  variables = layer.init(jax.random.key(1), x, planes)
+  y = layer.apply(variables, x, planes)
+  assert y.dtype == jnp.bfloat16
+  exact = blocks.HalvingConv(5).apply(variables, x, planes)
+  np.testing.assert_allclose(y.astype(jnp.float32), exact, atol=2e-3)
 
 
 @pytest.mark.parametrize('side', [2, 4, 6, 8, 12])

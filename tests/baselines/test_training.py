@@ -130,7 +130,7 @@ def test_a_system_is_measured_on_its_own_routes_alone(store, tmp_path):
     with pytest.raises(MeasureError, match=message):
       measure(trained, slices, slices.split('train'), settings)
   asked = run('evaluate', f'--workdir={tmp_path / "unet"}', '--questions=2')
-  assert_refused(asked, '--questions: U-Net regression')
+  assert_refused(asked, '--questions: has no effect')
 
 
 @pytest.mark.parametrize('flag', ['--points=3', '--describe_first'])

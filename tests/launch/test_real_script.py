@@ -82,13 +82,20 @@ def test_every_system_of_the_arena_takes_part(box):
   assert sorted(named) == sorted([OURS, *SYSTEMS])
 
 
-def test_the_report_is_that_of_stage_2_once_it_is_evaluated(box):
-  workdir = 'runs/real/arena/images-24000/0/synermedgen'
-  metrics = box.root / workdir / 'evaluation' / 'metrics.json'
-  metrics.parent.mkdir(parents=True)
-  metrics.touch()
+def test_every_budget_has_a_report_of_our_model_once_it_is_evaluated(box):
+  workdirs = [
+    f'runs/real/arena/{budget}/0/synermedgen'
+    for budget in ('images-24000', 'operations-1e13', 'operations-2e13')
+  ]
+  for workdir in workdirs:
+    (box.root / workdir / 'evaluation').mkdir(parents=True)
+  for workdir in workdirs[:2]:
+    (box.root / workdir / 'evaluation' / 'metrics.json').touch()
   assert box.run(SCRIPT, str(CROPS)).returncode == 0
-  assert words(box, 'report')[-1] == f'--workdir={workdir}'
+  reports = box.calls('synermedgen_jax.report')
+  assert [call.split()[-1] for call in reports] == [
+    f'--workdir={workdir}' for workdir in workdirs[:2]
+  ]
 
 
 @pytest.mark.parametrize(
@@ -219,14 +226,15 @@ def test_the_crops_pass_from_files_to_the_arena_and_the_report(box):
   # All cases of a person have the same split.
   splits = {(case['patient'], case['split']) for case in cases}
   assert sorted(split for _, split in splits) == ['test', 'train']
-  systems = json.loads((out / 'arena' / 'arena.json').read_text())['systems']
+  arena = out / 'arena' / 'images-32'
+  systems = json.loads((arena / 'arena.json').read_text())['systems']
   assert {'synermedgen', 'unet', 'copy_source'} <= set(systems)
   for system in systems.values():
     assert set(system['routes']) == {
       *('whole_body_ct_to_pet', 'whole_body_pet_to_ct'),
       *('pelvis_ct_to_mr', 'pelvis_mr_to_ct'),
     }
-  stage2 = out / 'arena' / '0' / 'synermedgen' / 'stage2'
+  stage2 = arena / '0' / 'synermedgen'
   metrics = json.loads((stage2 / 'evaluation' / 'metrics.json').read_text())
   assert set(metrics['understanding']) == {'cts', 'mi', 'tia'}
   assert (stage2 / 'report' / 'index.html').stat().st_size > 10_000

@@ -39,6 +39,10 @@ def test_a_system_has_one_seed_unless_it_says_more():
   }
   with pytest.raises(ArenaError, match=r'unknown gan; expected .*pix2pix'):
     parse_systems(['unet', 'gan:2'])
+  with pytest.raises(ArenaError, match='unet is named twice'):
+    parse_systems(['unet:3', 'unet'])
+  with pytest.raises(ArenaError, match='--systems: is empty'):
+    parse_systems([])
 
 
 @pytest.mark.parametrize('text', ['unet:', 'unet:0', 'unet:two', 'unet:-1'])
@@ -57,6 +61,28 @@ def test_a_store_without_validation_subjects_switches_validation_off(
     'unet', store, tmp_path, Budget('images', 16), stages=tmp_path, seed=0
   )
   assert ('--config.val_every=0' in training.flags) == bool(without)
+
+
+def test_the_first_stage_is_shared_by_budgets_and_not_by_seeds(
+  store_path, tmp_path
+):
+  store = SliceStore.open(store_path)
+
+  def stage1(budget, seed):
+    first, _ = trainings(
+      'synermedgen',
+      store,
+      tmp_path / str(budget) / str(seed),
+      budget,
+      stages=tmp_path / 'stages' / str(seed),
+      seed=seed,
+    )
+    return first
+
+  images, operations = Budget('images', 1000), Budget('operations', 2e13)
+  assert stage1(images, 0) == stage1(operations, 0)
+  assert stage1(images, 0).workdir == tmp_path / 'stages' / '0' / 'stage1'
+  assert stage1(images, 1).workdir == tmp_path / 'stages' / '1' / 'stage1'
 
 
 @pytest.mark.parametrize('kind', ['images', 'operations'])

@@ -160,23 +160,23 @@ class HalvingConv(nn.Module):
   def __call__(
     self,
     x: Float[Array, 'b h w c'],
-    planes: Float[Array, 'b k'] | None = None,
+    condition: Float[Array, 'b k'] | None = None,
   ) -> Float[Array, 'b y x f']:
     """Convolves images.
 
     Args:
       x: images.
-      planes: values of constant channels behind those of the images. Their
+      condition: values of further channels, which are constant. Their
         convolution differs at the border alone, and costs next to nothing.
     """
     channels = x.shape[-1]
-    inputs = channels + (0 if planes is None else planes.shape[-1])
+    inputs = channels + (0 if condition is None else condition.shape[-1])
     shape = (4, 4, inputs, self.features)
     kernel = self.param('kernel', self.kernel_init, shape)
     kernel = kernel.astype(self.dtype)
     y = _halved(x.astype(self.dtype), kernel[:, :, :channels])
-    if planes is not None:
-      constant = planes.astype(self.dtype)[:, None, None]
+    if condition is not None:
+      constant = condition.astype(self.dtype)[:, None, None]
       y += _halved_constant(constant, kernel[:, :, channels:], y.shape[1:3])
     if self.bias:
       bias = self.param('bias', nn.initializers.zeros, (self.features,))
@@ -197,9 +197,10 @@ def _halved(x, kernel):
 
 
 def _halved_constant(x, kernel, sides):
-  """The same of (b, 1, 1, k), as constant images that become `sides` large.
+  """`_halved` of images that are constant in each channel, (b, 1, 1, k).
 
   Three pixels hold all values of a side: its two ends and one between them.
+  `sides` are those of the output.
   """
   b, _, _, k = x.shape
   small = [2 * min(side, 3) for side in sides]
@@ -207,7 +208,9 @@ def _halved_constant(x, kernel, sides):
   for axis, side in enumerate(sides, start=1):
     if side > 3:
       first, middle, last = jnp.split(y, 3, axis)
-      y = jnp.concatenate([first, *[middle] * (side - 2), last], axis)
+      shape = [side - 2 if i == axis else n for i, n in enumerate(y.shape)]
+      middle = jnp.broadcast_to(middle, shape)
+      y = jnp.concatenate([first, middle, last], axis)
   return y
 
 

@@ -29,7 +29,8 @@ _SLOPE = 0.01
 _leaky_relu = functools.partial(jax.nn.leaky_relu, negative_slope=_SLOPE)
 _GAIN = 2 / (1 + _SLOPE**2)
 _HE = nn.initializers.variance_scaling(_GAIN, 'fan_in', 'normal')
-_LECUN = nn.initializers.lecun_normal()  # no activation follows
+# A shortcut alone keeps the variance of its input.
+_LECUN = nn.initializers.lecun_normal()
 # PyTorch takes the output channels of a transposed convolution for its fan-in.
 _HE_TRANSPOSED = nn.initializers.variance_scaling(_GAIN, 'fan_out', 'normal')
 
@@ -45,12 +46,16 @@ class UNetConfig:
     widest: channels never exceed this number.
     group_size: channels that a norm takes together; nnU-Net's is an
       InstanceNorm, 1.
-    residual_blocks: of each stage of the encoder, behind a stem of one
-      convolution; empty = two convolutions a stage, and no stem.
-    decoder: what a stage of the decoder consists of: a number of convolutions,
-      or one residual block, 'residual'.
+    residual_blocks: residual blocks in each stage of the encoder, behind a stem
+      of one convolution; empty = two convolutions a stage, and no stem.
+    decoder: convolutions in each stage of the decoder, or 'residual' for one
+      residual block.
     bare_shortcuts: shortcuts have no norm, and no stem precedes them, so that
-      the intensity levels of the image reach the output. nnU-Net's have both.
+      the intensity levels of the image reach the output. nnU-Net has a stem and
+      norms its shortcuts.
+
+  Raises:
+    ValueError: residual blocks that do not fit the stages.
   """
 
   stages: int = 7
@@ -60,6 +65,15 @@ class UNetConfig:
   residual_blocks: tuple[int, ...] = ()
   decoder: int | Literal['residual'] = 2
   bare_shortcuts: bool = False
+
+  def __post_init__(self):
+    if self.residual_blocks and len(self.residual_blocks) != self.stages:
+      raise ValueError(
+        f'residual_blocks {self.residual_blocks}: not one number for each of '
+        f'{self.stages} stages'
+      )
+    if self.bare_shortcuts and not self.residual_blocks:
+      raise ValueError('bare_shortcuts: there are no residual_blocks')
 
   @property
   def widths(self) -> tuple[int, ...]:
