@@ -142,8 +142,8 @@ class ResidualBlock(nn.Module):
   """Two convolutions and a shortcut, as in ResNet-D (arXiv 1812.01187).
 
   The shortcut is pooled where the block is strided, and projected where the
-  number of channels changes. The block starts as its shortcut: the last norm's
-  scale is 0.
+  number of channels changes, without a norm if it is bare. The block starts as
+  its shortcut: the last norm's scale is 0.
   """
 
   features: int
