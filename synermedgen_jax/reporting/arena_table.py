@@ -19,7 +19,9 @@ _DEFINITIONS = (
   '* SSIM, PSNR and MAE are those of `evaluate`: 2-D, in the body mask, both '
   "images clipped to the target's window; mean over the slices of a subject, "
   'over subjects, and over routes. MAE is averaged over the routes to CT.',
-  '* Intervals: bootstrap over subjects; differences are paired.',
+  '* Intervals: bootstrap over subjects; differences are paired. They leave '
+  'out the spread of seeds, whose lowest and highest mean SSIM stand behind '
+  'their number.',
   '* The ceiling is the SSIM of the truth through the autoencoder and the '
   'codes of a system, or through its size of images: what it reaches with '
   'perfect latents or codes.',
@@ -177,7 +179,7 @@ def _system(name: str, s: Standing, entry: Entry | None) -> tuple[str, ...]:
     '–'
     if s.difference is None
     else '{:+.3f} ({:+.3f} to {:+.3f})'.format(*s.difference),
-    str(len(s.seeds)) if s.seeds else '–',
+    _seeds(s),
     '–' if s.ceiling is None else f'{s.ceiling:.3f}',
     str(s.wins),
     f'{s.scores["psnr"]:.1f}',
@@ -195,6 +197,14 @@ def _system(name: str, s: Standing, entry: Entry | None) -> tuple[str, ...]:
     f'{entry.slice_operations / 1e9:.3g}',
     f'{entry.seconds:.3f}',
   )
+
+
+def _seeds(s: Standing) -> str:
+  """Their number, with the lowest and the highest mean SSIM of several."""
+  if len(s.seeds) < 2:
+    return str(len(s.seeds) or '–')
+  ssim = s.seeds.values()
+  return f'{len(ssim)} ({min(ssim):.3f}–{max(ssim):.3f})'
 
 
 def _best(route: str, name: str, table: Mapping[str, Standing]) -> str:

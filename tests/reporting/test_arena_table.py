@@ -93,6 +93,16 @@ def test_a_row_has_every_fact_of_a_system():
   assert copy[-7:] == ['–'] * 7
 
 
+def test_several_seeds_show_their_spread():
+  table = TABLE | {
+    'unet': dataclasses.replace(
+      TABLE['unet'], seeds={'0': 0.76, '1': 0.74, '2': 0.75}
+    )
+  }
+  _, _, unet, *_ = rows(markdown(table, ENTRIES, SETTINGS), 'Systems')
+  assert unet[4] == '3 (0.740–0.760)'
+
+
 def test_the_best_system_of_a_route_is_bold():
   table = rows(markdown(TABLE, ENTRIES, SETTINGS), 'SSIM by route')
   assert ['brain_ct_to_mr', '**0.700**', '0.600', '0.100'] in table
