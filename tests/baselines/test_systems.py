@@ -266,8 +266,8 @@ def test_synthesis_costs_all_passes_of_the_generator(name, passes):
   params = model.abstract_params()
   route = ROUTES_BY_NAME['pelvis_mr_to_ct']
   whole = flops.count(SystemSynthesiser(model, params).traced(route))
-  x = model.example(3 + 4 if name == 'selfrdb' else 1 + 4)
-  rest = {'train': False}
+  x = model.example(3 + 4 if name == 'selfrdb' else 1)
+  rest = {'train': False, 'condition': model.example_condition()}
   if name == 'selfrdb':
     rest = {'t': jnp.zeros(1), 'z': jnp.zeros((1, DENOISER.noise))}
   once = flops.count(
