@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Real patients: prepares their MR-CT and PET-CT pairs, trains SynerMedGen from
 # the small base and the other systems of the arena under equal budgets, ranks them
-# on held-out patients, and writes the report. Prints the costs of training
-# first. A second run resumes.
+# on held-out patients, and writes a report for each budget. Prints the costs of
+# training first. A second run resumes.
 # Usage: bash launch/real.sh [folder] [directory, runs/real by default]
 #          [options of synermedgen_jax.arena]
 # Without a folder, or with '', git obtains the public set: CT, PET and T1 MR

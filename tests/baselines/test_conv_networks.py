@@ -394,10 +394,10 @@ def test_a_bare_shortcut_keeps_the_level_of_its_input():
   variables = block.init(jax.random.key(0), x)
   kernel = variables['params']['shortcut']['kernel'][0, 0]
   for level in (0.0, 10.0):
-    told = np.asarray(x + level) @ kernel
+    projected = np.asarray(x + level) @ kernel
     np.testing.assert_allclose(
       block.apply(variables, x + level),
-      np.where(told > 0, told, 0.01 * told),
+      np.where(projected > 0, projected, 0.01 * projected),
       atol=1e-5,
     )
 
