@@ -148,10 +148,17 @@ def _check_same(training: Training) -> None:
   path = training.workdir / 'config.json'
   if not path.is_file():
     return
-  config = json.loads(path.read_bytes())['config']
   wanted = {**training.overrides, 'steps': training.steps}
+  try:
+    config = json.loads(path.read_bytes())['config']
+    found = {key: config[key] for key in wanted}
+  except (ValueError, KeyError, TypeError):
+    raise ArenaError(
+      f'{path}: cannot be read as the config of a run; delete '
+      f'{training.workdir}, or name another --run.'
+    ) from None
   for key, value in wanted.items():
-    there = config[key]
+    there = found[key]
     if isinstance(value, tuple):
       there = tuple(there)
     if there != value:

@@ -110,18 +110,21 @@ def _settings() -> ScoreSettings:
 
 
 def _check_workdir(workdir: Path) -> None:
-  """Refuses the workdir of a training run."""
-  path = workdir / 'config.json'
-  if not path.is_file():
+  """Refuses a folder with files, unless they are results of `score`.
+
+  A system that is trained per pair has its config.json in folders of routes.
+  """
+  if not workdir.exists() or (workdir.is_dir() and not any(workdir.iterdir())):
     return
   try:
-    stage = json.loads(path.read_bytes())['config']['stage']
-  except (ValueError, KeyError, TypeError):
+    record = json.loads((workdir / 'config.json').read_bytes())
+    stage = record['config']['stage']
+  except (OSError, ValueError, KeyError, TypeError):
     stage = ''  # no file of `score`
   if stage != EXTERNAL:
     raise UsageError(
-      f'--workdir: {workdir} holds a run; name another folder for the results '
-      f'of {_NAME.value}.'
+      f'--workdir: {workdir} holds other files than results of score; name '
+      f'another folder for the results of {_NAME.value}.'
     )
 
 
@@ -134,6 +137,10 @@ def _write(workdir: Path, store: SliceStore, cases, scored: Scored) -> None:
     'modules': _MODULES.value,
   }
   versions = {'synermedgen-jax': __version__}
+  # First, so that the folder of an interrupted command is accepted again.
+  files.write_json(
+    workdir / 'config.json', {'config': config, 'versions': versions}
+  )
   result = write_results(
     workdir,
     store,
@@ -141,9 +148,6 @@ def _write(workdir: Path, store: SliceStore, cases, scored: Scored) -> None:
     Measurements(None, scored.synthesis),
     {'split': _SPLIT.value, 'slices': scored.slices},
     outputs=scored.record,
-  )
-  files.write_json(
-    workdir / 'config.json', {'config': config, 'versions': versions}
   )
   print('\n' + route_table(result))
   for line in official.lines(scored.synthesis.official):

@@ -248,11 +248,33 @@ def test_outputs_that_cannot_be_right_are_refused(store, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
-def test_the_workdir_of_a_run_is_refused(store, tmp_path):
-  record = {'config': {'stage': 'ucg', 'init_from': ''}, 'versions': {}}
-  (tmp_path / 'config.json').write_text(json.dumps(record))
+RUN = json.dumps({'config': {'stage': 'ucg', 'init_from': ''}})
+
+
+@pytest.mark.parametrize(
+  ('name', 'text'),
+  [
+    ('config.json', RUN),
+    ('config.json', RUN[:20]),  # truncated
+    (f'{ROUTE}/config.json', RUN),  # a system that is trained per pair
+    ('checkpoints/0/weights', ''),
+  ],
+)
+def test_a_workdir_with_other_files_is_refused(store, tmp_path, name, text):
+  (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+  (tmp_path / name).write_text(text)
   refused = score(store, tmp_path, tmp_path)
-  assert_refused(refused, f'--workdir: {tmp_path} holds a run')
+  assert_refused(refused, f'--workdir: {tmp_path} holds other files than')
+  assert (tmp_path / name).read_text() == text
+
+
+def test_results_of_score_are_replaced(perfect, store):
+  workdir, _ = perfect
+  outputs = read(workdir, 'metrics.json')['outputs']['path']
+  (workdir / 'evaluation' / 'metrics.json').unlink()
+  code, _, err = score(store, outputs, workdir)
+  assert code == 0, err
+  assert read(workdir, 'metrics.json')['synthesis'][ROUTE]['count'] == 2
 
 
 def test_outputs_have_official_scores(tmp_path):

@@ -26,6 +26,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -154,19 +155,35 @@ def read_subjects(path: Path) -> Subjects:
 
 def _check(result: Subjects) -> None:
   """Raises KeyError, TypeError or ValueError if a value is invalid."""
+  for name in ('store', 'split', 'slices'):
+    if name not in result.settings:
+      raise ValueError(f'settings without {name}')
   for route, scores in result.synthesis.items():
     if route not in ROUTES_BY_NAME:
       raise ValueError(f'route {route}, which no module of --modules registers')
     for subject, entry in scores.items():
       result.subjects[subject]
-      for values in (entry, *entry['baselines'].values()):
-        for metric in BUILT_IN:
-          float(values[metric])
+      _check_scores(entry, f'{route}, {subject}')
+      for baseline, values in entry['baselines'].items():
+        _check_scores(values, f'{route}, {subject}, {baseline}')
   for task, entry in result.understanding.items():
     if task not in TASKS:
       raise ValueError(f'task {task}, which no module of --modules registers')
-    float(entry['chance'])
+    if not _finite(entry['chance']):
+      raise ValueError(f'{task}: chance is {entry["chance"]}')
     for answer in entry['answers']:
       result.subjects[answer['subject']]
       if not 0 <= answer['right'] <= answer['asked']:
         raise ValueError(f'{task}: right {answer["right"]}')
+
+
+def _check_scores(entry: Mapping[str, Any], where: str) -> None:
+  """Raises ValueError if a score is missing or not a finite number."""
+  for metric in dict.fromkeys((*BUILT_IN, *entry)):
+    value = entry.get(metric)
+    if metric != 'baselines' and not _finite(value):
+      raise ValueError(f'{where}: {metric} is {value}')
+
+
+def _finite(value: Any) -> bool:
+  return isinstance(value, (int, float)) and math.isfinite(value)

@@ -7,6 +7,7 @@ from synermedgen_jax.evaluation.subjects import FILE, VERSION
 BRAIN = ('brain.a', 'brain.b')
 BRATS = ('brats.c', 'brats.d', 'brats.e')
 SETTINGS = {
+  'store': 'abcdef012345',
   'split': 'test',
   'slices': 6,
   'questions': 5,

@@ -1,10 +1,15 @@
-"""Answers and scores by subject."""
+"""Answers and scores by subject, and subjects.json."""
+
+import math
 
 import pytest
+import subject_files
 
 from synermedgen_jax.evaluation.routes import RouteScore
 from synermedgen_jax.evaluation.subjects import (
+  ResultError,
   answers_of,
+  read_subjects,
   synthesis_by_subject,
 )
 
@@ -50,3 +55,60 @@ def test_cases_of_a_subject_are_averaged_and_the_full_frame_is_left_out():
   entry = result['brain_mr_to_ct']['brain.a']
   assert entry['ssim'] == pytest.approx(0.6)
   assert entry['baselines']['copy_source']['ssim'] == pytest.approx(0.25)
+
+
+def without(setting):
+  def change(record):
+    del record['settings'][setting]
+
+  return change
+
+
+def with_score(value, method='', metric='ssim'):
+  def change(record):
+    entry = record['synthesis']['brain_mr_to_ct']['brain.b']
+    (entry['baselines'][method] if method else entry)[metric] = value
+
+  return change
+
+
+def with_chance(value):
+  def change(record):
+    record['understanding']['cts']['chance'] = value
+
+  return change
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (without('store'), 'settings without store'),
+    (without('split'), 'settings without split'),
+    (without('slices'), 'settings without slices'),
+    (with_score(math.nan), 'brain_mr_to_ct, brain.b: ssim is nan'),
+    (with_score(math.inf, metric='psnr'), 'brain.b: psnr is inf'),
+    (with_score(math.nan, 'ceiling'), 'brain.b, ceiling: ssim is nan'),
+    (with_score(math.nan, metric='added'), 'brain.b: added is nan'),
+    (with_score('0.5'), 'brain.b: ssim is 0.5'),
+    (with_score(None), 'brain.b: ssim is None'),
+    (with_chance(math.nan), 'cts: chance is nan'),
+  ],
+)
+def test_a_file_without_a_setting_or_with_a_number_that_is_none_is_refused(
+  tmp_path, change, message
+):
+  record = subject_files.record()
+  change(record)
+  path = subject_files.write_record(tmp_path, 'arm', record)
+  with pytest.raises(ResultError) as caught:
+    read_subjects(path)
+  assert str(caught.value).startswith(f'{path}: missing or invalid: ')
+  assert message in str(caught.value)
+  assert '\n' not in str(caught.value)
+
+
+def test_a_whole_file_is_read(tmp_path):
+  path = subject_files.write(tmp_path, 'arm')
+  result = read_subjects(path)
+  assert result.settings['store'] == 'abcdef012345'
+  assert result.synthesis['brain_mr_to_ct']['brain.b']['ssim'] == 0.7
