@@ -7,7 +7,7 @@ Reads NIfTI or MetaImage volumes on any grid, or PNG, JPEG or NPY slices, with
 the names that `export_tests` gives, or as a table lists them
 (--outputs=FILE.jsonl). Undoes colour, crop, size, 8-bit levels and another
 grid, and prints how many files each of these steps concerns. Refuses missing
-slices, turned or mirrored images and values in a wrong unit. See
+slices, turned, mirrored or cropped images and values in a wrong unit. See
 docs/external.md.
 
 Writes WORKDIR/evaluation/ as `evaluate` does, for `report` and `compare`; its
@@ -79,7 +79,7 @@ _FORCE = flags.DEFINE_bool(
   'force',
   False,
   'Accept values that appear to be in another unit, and images that appear '
-  'turned or mirrored.',
+  'turned, mirrored, cropped or padded.',
 )
 _SCORE = flags.DEFINE_list(
   'score',
@@ -162,6 +162,11 @@ def _lines(scored: Scored) -> Iterator[str]:
   yield f'{record["name"]}: {record["slices"]} of {record["of"]} slices scored.'
   steps = [f'{k} {v}' for k, v in record['steps'].items() if v]
   yield f'Read: {", ".join(steps)}.'
+  if record['crop']:
+    yield f'Crops undone by the box of the {record["crop"]}.'
+  if record['force']:
+    forced = record['steps']['forced']
+    yield f'Scored with --force: {forced} refusals overridden.'
 
 
 def main() -> None:

@@ -84,12 +84,12 @@ def write_volumes(folder, volumes, affine=AFFINE):
     write_volume(path, Volume(from_slices(slices), affine))
 
 
-def slice_paths(folder, volumes, suffix):
+def slice_paths(folder, volumes, suffix, route=ROUTE):
   """Yields (path, image) of the usable slices with the exported names."""
   folder.mkdir(parents=True, exist_ok=True)
   for case, slices in volumes.items():
     for index in USABLE:
-      yield folder / f'{output_name(ROUTE, case, index)}{suffix}', slices[index]
+      yield folder / f'{output_name(route, case, index)}{suffix}', slices[index]
 
 
 def levels(image):

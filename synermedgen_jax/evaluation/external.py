@@ -12,6 +12,7 @@ that cannot be what they are named are refused: see `ExternalOutputs`.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -21,39 +22,39 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from PIL import Image
 from tqdm import tqdm
 
-from synermedgen_jax.core.size import Size, size_text
 from synermedgen_jax.evaluation import protocol
 from synermedgen_jax.evaluation.official import OFFICIAL
 from synermedgen_jax.evaluation.output_files import (
-  PICTURES,
   OutputError,
   OutputFile,
   find_outputs,
   with_outputs,
 )
+from synermedgen_jax.evaluation.output_slices import (
+  in_unit,
+  place,
+  read_slice,
+)
 from synermedgen_jax.evaluation.plausibility import (
+  ON_GRID_MM,
+  check_origin,
+  check_resized,
+  check_scale,
   check_slices,
-  check_volume,
-  turned,
+  check_turn,
 )
 from synermedgen_jax.evaluation.protocol import RouteCase, RoutePair
 from synermedgen_jax.evaluation.results import Synthesised
-from synermedgen_jax.input.pixels import resize
-from synermedgen_jax.interop.image_files import PictureFile
 from synermedgen_jax.slices.case import Case
 from synermedgen_jax.slices.grids import Grid, resample, to_slices
 from synermedgen_jax.slices.store import SliceStore
-from synermedgen_jax.slices.volumes import Volume, read_volume
-from synermedgen_jax.slices.windows import Window
+from synermedgen_jax.slices.units import check_units
+from synermedgen_jax.slices.volumes import Volume, VolumeError, read_volume
 
-_GREY_LEVELS = 255
 _COVERED = 0.9  # least share of a scored slice's body inside the volume
-_ON_GRID_MM = 1e-3
 
-Image2D = Float[np.ndarray, 'h w']
 Images = Float[np.ndarray, 'z h w']
 
 
@@ -68,7 +69,7 @@ class ScoreSettings:
     slices: slices per case, evenly spaced; 0 = all usable ones.
     crop: 'source' or 'target': box to which images were cropped; '' = none.
     partial: score the slices that have an output, instead of refusing.
-    force: accept values and orientations that appear wrong.
+    force: accept values, orientations and places that appear wrong.
     score: official scores to add, keys of `OFFICIAL`.
 
   Raises:
@@ -154,23 +155,41 @@ def score(
       'path': str(settings.outputs),
       'slices': len(outputs.scored),
       'of': total,
+      'force': settings.force,
+      'crop': ', '.join(sorted(outputs.boxes)),
       'steps': outputs.steps(),
       'resizing': 'bicubic, anti-aliased',
     },
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Output:
+  """The slices of a pair on the canvas of the store.
+
+  Attributes:
+    images: the slices in [-1, 1].
+    values: the same in the unit of the target, not clipped; NaN outside a
+      volume.
+  """
+
+  images: Images
+  values: Images
+
+
 class ExternalOutputs:
   """Outputs of another program for the slices of a store.
 
-  Refused, with one line that names the file: a missing output; a CT, CBCT or
-  PET in another unit, and an MR that is normalised or 8-bit; images that are
-  turned or mirrored against the truth; an image of another shape than the
-  canvas, or than the box that it was cropped to; a volume without overlap. A
-  volume that is shifted is scored where its header puts it.
+  Refused, with one line that names the file: a missing output; values in
+  another unit or on another scale than the truth; images that are turned or
+  mirrored against the truth, or were cropped or padded; an image of another
+  shape than the canvas, or than the box that it was cropped to; a colour map;
+  transparent pixels; a volume without overlap. A volume that is shifted is
+  scored where its header puts it.
 
   Attributes:
     scored: (route, case, slice) of every output that was read.
+    boxes: 'source' and 'target', where a crop to that box was undone.
   """
 
   def __init__(
@@ -186,10 +205,11 @@ class ExternalOutputs:
     self._pairs = with_outputs(
       path, pairs, self._files, partial=settings.partial
     )
-    self._volumes: dict[tuple[str, str], Images] = {}
+    self._volumes: dict[tuple[str, str], _Output] = {}
     self._counts: collections.Counter[str] = collections.Counter()
     self._colour = 0.0
     self.scored: list[tuple[str, str, int]] = []
+    self.boxes: set[str] = set()
 
   @property
   def fingerprint(self) -> str:
@@ -198,7 +218,7 @@ class ExternalOutputs:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
   def steps(self) -> dict[str, Any]:
-    """Undone step -> number of files."""
+    """Undone step -> number of files; `forced`: overridden refusals."""
     steps = {
       name: self._counts[name]
       for name in ('volumes', 'resampled', 'slices', 'rgb', 'jpeg', '8-bit')
@@ -208,6 +228,7 @@ class ExternalOutputs:
       'largest_colour_difference': round(self._colour, 1),  # of 255 levels
       'cropped': self._counts['cropped'],
       'resized': self._counts['resized'],
+      'forced': self._counts['forced'],
     }
 
   def pairs(self) -> Iterator[RoutePair]:
@@ -219,7 +240,9 @@ class ExternalOutputs:
         volume, covered = self._read_volume(file, pair)
         indices = self._covered_indices(file, pair, covered)
         kept = dataclasses.replace(pair, indices=indices)
-        self._volumes[key] = volume[indices]
+        self._volumes[key] = _Output(
+          volume.images[indices], volume.values[indices]
+        )
       if len(kept.indices):
         self.scored += [(*key, i) for i in kept.indices.tolist()]
         yield kept
@@ -233,35 +256,65 @@ class ExternalOutputs:
     """The outputs of a pair, in [-1, 1], on the canvas of the store.
 
     Raises:
-      OutputError, FormatError: an output is refused.
+      OutputError, VolumeError, FormatError: an output is refused.
     """
-    route, case = item.route.name, item.case.id
-    images = self._volumes.get((route, case))
-    if images is not None:
-      first = self._files[route, case, None]
-    else:
-      files = [self._files[route, case, i] for i in item.indices.tolist()]
-      images, first = self._read_slices(files, item), files[0]
-    if not self._settings.force and (turn := turned(images, item.truth)):
-      raise OutputError(
-        f'{first.path}: the {item.route.target.label} of {case} appears '
-        f'{turn}; correct it, or accept it with --force.'
-      )
-    return images
+    key = item.route.name, item.case.id
+    volume = self._files.get((*key, None))
+    files = [volume or self._files[*key, i] for i in item.indices.tolist()]
+    output = self._volumes.get(key) or self._read_slices(files, item)
+    window = item.case.modalities[item.route.target]
+    # No file has values beyond the window that it states.
+    truth = np.stack(
+      [
+        np.clip(image, *(file.window or (window.low, window.high)))
+        for file, image in zip(
+          files, window.denormalise(item.truth), strict=True
+        )
+      ]
+    )
+    body = item.mask & np.isfinite(output.values)
+    path, what = files[0].path, f'{item.route.target.label} of {item.case.id}'
+    with self._plausible():
+      check_scale(path, what, output.values[body], truth[body])
+    with self._plausible():
+      check_turn(path, what, output.images, item.truth)
+    return output.images
+
+  @contextlib.contextmanager
+  def _plausible(self) -> Iterator[None]:
+    """Counts a refusal instead of raising it, if the settings accept it."""
+    try:
+      yield
+    except (OutputError, VolumeError):
+      if not self._settings.force:
+        raise
+      self._counts['forced'] += 1
 
   def _read_volume(
     self, file: OutputFile, pair: RoutePair
-  ) -> tuple[Images, Bool[np.ndarray, 'z h w']]:
+  ) -> tuple[_Output, Bool[np.ndarray, 'z h w']]:
     """All slices of a volume on the grid of its case, and what it covers."""
     case, target = pair.case, pair.route.target
     window = case.modalities[target]
     volume = read_volume(file.path)
-    if file.range is None and not self._settings.force:
-      check_volume(file.path, target, volume, window)
-    volume = Volume(_in_unit(volume.data, file, window), volume.affine)
+    if file.range is None:
+      with self._plausible():
+        check_units(file.path, target, volume, override='--force')
+    data = in_unit(volume.data, file.range, file.window, window)
+    volume = Volume(data, volume.affine)
     depth, height, width = case.shape
     grid = Grid((width, height, depth), np.array(case.affine))
-    sampled = to_slices(resample(window.clip(volume), grid, fill=np.nan))
+    same_affine = np.allclose(volume.affine, grid.affine, atol=ON_GRID_MM)
+    same_shape = data.shape == grid.shape
+    if same_affine and not same_shape:
+      truth = self._store.read_volume(case.id, target)
+      with self._plausible():
+        images = to_slices(window.normalise(data))
+        check_origin(file.path, images, truth)
+    sampled, values = (
+      to_slices(resample(v, grid, fill=np.nan))
+      for v in (window.clip(volume), volume)
+    )
     covered = np.isfinite(sampled)
     if not covered.any():
       raise OutputError(
@@ -269,12 +322,9 @@ class ExternalOutputs:
         'write it with the affine of the exported volume.'
       )
     self._counts['volumes'] += 1
-    same = volume.data.shape == grid.shape and np.allclose(
-      volume.affine, grid.affine, atol=_ON_GRID_MM
-    )
-    self._counts['resampled'] += not same
+    self._counts['resampled'] += not (same_affine and same_shape)
     sampled = np.where(covered, sampled, np.float32(window.low))
-    return window.normalise(sampled), covered
+    return _Output(window.normalise(sampled), values), covered
 
   def _covered_indices(
     self,
@@ -297,135 +347,40 @@ class ExternalOutputs:
 
   def _read_slices(
     self, files: Sequence[OutputFile], item: RouteCase
-  ) -> Images:
-    """The outputs of a pair that are one file per slice, in [-1, 1]."""
+  ) -> _Output:
+    """The outputs of a pair that are one file per slice."""
     target = item.route.target
     window = item.case.modalities[target]
-    unchecked, images = [], []
-    for file, source, truth in zip(files, item.source, item.truth, strict=True):
-      if file.path.suffix.lower() in PICTURES:
-        image = self._read_picture(file)
-      else:
-        image = _read_array(file.path)
-        if image.dtype == np.uint8:
-          self._counts['8-bit'] += 1
-          levels = file.range or (0.0, float(_GREY_LEVELS))
-          file = dataclasses.replace(file, range=levels)
-        image = image.astype(np.float32)
-        if file.range is None:
-          unchecked.append(image)
-      self._counts['slices'] += 1
-      image = window.normalise(_in_unit(image, file, window))
-      box = {'source': source, 'target': truth}.get(file.crop)
-      images.append(self._on_canvas(file, self._grey(image), truth.shape, box))
-    if unchecked and not self._settings.force:
-      check_slices(files[0].path, target, unchecked, item.case)
-    return np.stack(images)
-
-  def _read_picture(self, file: OutputFile) -> np.ndarray:
-    """A picture in [-1, 1], grey or RGB."""
-    picture = PictureFile(file.path, file.where).read()
-    with Image.open(file.path) as image:
-      self._counts['jpeg'] += image.format == 'JPEG'
-      self._counts['8-bit'] += not image.mode.startswith(('I', 'F'))
-    return picture
-
-  def _grey(self, image: np.ndarray) -> Image2D:
-    """The mean of the channels."""
-    if image.ndim == 2:
-      return image
-    if image.shape[-1] > 1:
-      self._counts['rgb'] += 1
-      difference = np.ptp(image, axis=-1).max() / 2 * _GREY_LEVELS
-      self._colour = max(self._colour, float(difference))
-    return image.mean(-1)
-
-  def _on_canvas(
-    self,
-    file: OutputFile,
-    image: Image2D,
-    canvas: Size,
-    cropped: Float[np.ndarray, 'y x'] | None,
-  ) -> Float[np.ndarray, 'y x']:
-    """Resizes an image to the canvas, or to the box that it was cropped to.
-
-    Args:
-      file: its file, for messages.
-      image: the image in [-1, 1].
-      canvas: height and width of the slices.
-      cropped: the slice whose non-black box the image shows; None = no crop.
-    """
-    rows, columns = slice(0, canvas[0]), slice(0, canvas[1])
-    if cropped is not None:
-      rows, columns = _box(cropped)
-    size = rows.stop - rows.start, columns.stop - columns.start
-    if not _same_aspect(image.shape, size):
-      box = f'the box of its {file.crop}' if file.crop else 'the canvas'
-      hint = '' if file.crop else '; if it was cropped, name the box by --crop'
-      raise OutputError(
-        f'{file.path}: has {size_text(image.shape)} pixels, {box} '
-        f'{size_text(size)}: another aspect ratio{hint}.'
-      )
-    self._counts['resized'] += image.shape != size
-    image = resize(image, size)
-    if size == canvas:
-      return image
-    self._counts['cropped'] += 1
-    padded = np.full(canvas, -1, np.float32)
-    padded[rows, columns] = image
-    return padded
-
-
-def _in_unit(
-  values: np.ndarray, file: OutputFile, window: Window
-) -> np.ndarray:
-  """The numbers of a file in the unit of the target."""
-  picture = file.path.suffix.lower() in PICTURES
-  ends = (-1.0, 1.0) if picture else file.range
-  if ends is None:
-    return values
-  black, white = ends
-  low, high = file.window or (window.low, window.high)
-  return np.float32(
-    low + (values - np.float32(black)) * ((high - low) / (white - black))
-  )
-
-
-def _read_array(path: Path) -> np.ndarray:
-  """An NPY file with real numbers, grey or with 1 or 3 channels."""
-  try:
-    array = np.load(path, allow_pickle=False)
-  except (OSError, ValueError, EOFError) as error:
-    reason = getattr(error, 'strerror', None) or error
-    raise OutputError(f'{path}: cannot be read as NPY ({reason}).') from None
-  if array.ndim not in (2, 3) or (
-    array.ndim == 3 and array.shape[2] not in (1, 3)
-  ):
-    raise OutputError(
-      f'{path}: has shape {array.shape}, expected (rows, columns), or 1 or 3 '
-      'channels after them.'
-    )
-  if array.dtype.kind not in 'uif' or not np.isfinite(array).all():
-    raise OutputError(
-      f'{path}: has values of type {array.dtype} that are no finite real '
-      'numbers.'
-    )
-  return array
-
-
-def _box(image: Image2D) -> tuple[slice, slice]:
-  """Rows and columns of the pixels that are not black at 8 bits."""
-  visible = np.round((image + 1) / 2 * _GREY_LEVELS) > 0
-  if not visible.any():
-    visible = np.ones_like(visible)  # a black image has no box to crop to
-  return tuple(
-    slice(int(line[0]), int(line[-1]) + 1)
-    for line in (np.flatnonzero(visible.any(axis)) for axis in (1, 0))
-  )
-
-
-def _same_aspect(shape: Size, size: Size) -> bool:
-  """Whether two shapes differ by a scale, to 1 pixel of the coarser one."""
-  scale = np.sqrt(np.prod(shape) / np.prod(size))
-  difference = np.abs(np.array(shape) - scale * np.array(size)).max()
-  return bool(difference <= max(scale, 1))
+    numbers, images, values = [], [], []
+    other = []  # (file, image, slice number) of images of another size
+    for n, file in enumerate(files):
+      read = read_slice(file, window)
+      self._counts.update(['slices', *read.steps])
+      self._colour = max(self._colour, read.colour)
+      if read.in_unit:
+        numbers.append(read.values)
+      shown = {'source': item.source, 'target': item.truth}.get(file.crop)
+      at = item.truth[n].shape, None if shown is None else shown[n]
+      image = window.normalise(read.values)
+      placed, resized = place(file, image, *at)
+      images.append(placed)
+      # Values beyond the window tell their scale.
+      wide, _ = place(file, window.relative(read.values), *at)
+      values.append(window.denormalise(wide))
+      self._counts['resized'] += resized
+      if file.crop:
+        self.boxes.add(file.crop)
+        self._counts['cropped'] += 1
+      elif resized:
+        other.append((file.path, image, n))
+    if numbers:
+      with self._plausible():
+        check_slices(files[0].path, target, numbers, item.case)
+    if other:
+      paths, written, rows = zip(*other, strict=True)
+      rows = list(rows)
+      with self._plausible():
+        check_resized(
+          paths[0], written, np.stack(images)[rows], item.truth[rows]
+        )
+    return _Output(np.stack(images), np.stack(values))

@@ -1,4 +1,9 @@
-"""Finds outputs of other programs that are turned or in a wrong unit."""
+"""Refuses outputs of other programs that cannot be what they are named.
+
+They are turned, in another unit, or elsewhere on the canvas. Each is found by
+comparison with the truth; units also by their known values. A poor output
+passes: one that is blurred, the mean of the training subjects, or the source.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import scipy.fft
 from jaxtyping import Float
 
 from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.core.size import size_text
 from synermedgen_jax.evaluation.output_files import OutputError
 from synermedgen_jax.slices.case import Case
 from synermedgen_jax.slices.units import check_units
 from synermedgen_jax.slices.volumes import Volume
-from synermedgen_jax.slices.windows import Window
 
 Images = Float[np.ndarray, 'z h w']
 
@@ -28,10 +34,11 @@ _TURNS: Mapping[str, Callable[[Images], Images]] = {
 _OPPOSITE = -0.5  # correlation of the asymmetric parts
 _ALIKE = 0.5  # correlation after the turn
 _LEAST = 1e-3  # root mean square of an asymmetric part; less is rounding
-_NORMALISED = 2.01  # span of values in [-1, 1]
-_SPAN = 50.0  # of a window that is not normalised
-_MOST_GREY = 255
-_SAME_SCALE = 1.25  # factor between an 8-bit image and a window
+_RANGE = (1.0, 99.0)  # percentiles of the values in the body
+_MOST_SLOPE = 2.0  # of a line through the values of an output and the truth
+_ENOUGH = 100  # voxels that a range needs
+ON_GRID_MM = 1e-3  # tolerance of equal affines
+_BETTER = 0.005  # by which another placement has to fit better
 
 
 def turned(prediction: Images, truth: Images) -> str:
@@ -66,32 +73,28 @@ def turned(prediction: Images, truth: Images) -> str:
   return found
 
 
-def check_volume(
-  path: Path, target: Modality, volume: Volume, window: Window
-) -> None:
-  """Refuses a volume whose values are in another unit.
+def check_turn(path: Path, what: str, images: Images, truth: Images) -> None:
+  """Refuses images that are turned or mirrored.
 
   Args:
-    path: its file, for the message.
-    target: modality that the volume is meant to be.
-    volume: the volume.
-    window: window of the target in the store.
+    path: their first file, for the message.
+    what: modality and case, for the message.
+    images, truth: as in `turned`.
 
   Raises:
-    VolumeError, OutputError: one line with the file and the values.
+    OutputError: one line with the file and the turn.
   """
-  check_units(path, target, volume, override='--force')
-  if target.unit == 'a.u.' and (sign := other_scale(volume.data, window)):
+  if turn := turned(images, truth):
     raise OutputError(
-      f'{path}: {sign}; convert it, state its range in a table, or accept it '
-      'with --force.'
+      f'{path}: the {what} appears {turn}; correct it, or accept it with '
+      '--force.'
     )
 
 
 def check_slices(
   path: Path, target: Modality, slices: Sequence[np.ndarray], case: Case
 ) -> None:
-  """Refuses slices of a case whose values are in another unit.
+  """Refuses slices of a case with values that their unit does not have.
 
   Args:
     path: file of the first slice, for the message.
@@ -100,7 +103,7 @@ def check_slices(
     case: the case.
 
   Raises:
-    VolumeError, OutputError: as `check_volume`.
+    VolumeError: one line with the file and the values.
   """
   values = np.concatenate([image.ravel() for image in slices])
   # One column as long as the case: the limits of SUV depend on the length.
@@ -108,32 +111,147 @@ def check_slices(
   length = float((spacing * case.shape[::-1]).max())
   affine = np.diag([length / values.size, 1e-3, 1e-3, 1])
   column = Volume(values[:, None, None], affine)
-  check_volume(path, target, column, case.modalities[target])
+  check_units(path, target, column, override='--force')
 
 
-def other_scale(values: Float[np.ndarray, ...], window: Window) -> str:
-  """The sign that values of an MR are not on the scale of its window.
+def check_scale(
+  path: Path,
+  what: str,
+  values: Float[np.ndarray, ' n'],
+  truth: Float[np.ndarray, ' n'],
+) -> None:
+  """Refuses values on another scale than those of the truth.
 
-  MR has no unit, so only normalised and 8-bit values are recognised.
+  Both are limited to their 1st and 99th percentile. The ranges have to meet,
+  and the regression lines of the output on the truth and of the truth on the
+  output may have slopes of at most 2. A blurred or mean image passes: its range
+  is narrow, but it is unlike the truth to the same degree, so that the line of
+  the truth on it has a slope near 1.
 
   Args:
-    values: numbers of the output.
-    window: window of the target in the store.
+    path: the first file, for the message.
+    what: modality and case, for the message.
+    values: the output in the body, in the unit of the target, not clipped.
+    truth: the truth at the same voxels.
+
+  Raises:
+    OutputError: one line with the file and both ranges.
+  """
+  if truth.size < _ENOUGH or truth.min() == truth.max():
+    return
+  ranges = [np.percentile(x, _RANGE) for x in (values, truth)]
+  (low, high), (least, most) = ranges
+  x, y = (
+    np.clip(v.astype(float), *ends)
+    for v, ends in zip((values, truth), ranges, strict=True)
+  )
+  x, y = x - x.mean(), y - y.mean()
+  joint, limit = float(x @ y), _MOST_SLOPE
+  if (
+    low > most
+    or high < least
+    or joint > limit * float(x @ x)
+    or joint > limit * float(y @ y)
+  ):
+    raise OutputError(
+      f'{path}: the {what} has values from {low:.4g} to {high:.4g} in the '
+      f'body, the truth from {least:.4g} to {most:.4g} (1st to 99th '
+      'percentile): another unit or scale; convert it, state its range or '
+      'window in a table, or accept it with --force.'
+    )
+
+
+def fits(
+  image: Float[np.ndarray, ...], truth: Float[np.ndarray, ...]
+) -> tuple[float, float]:
+  """How well an image fits the truth at its first voxel, and at its best place.
+
+  The fit is the cosine between the image and the part of the truth that it
+  covers, both in [-1, 1] with black as zero. Every place is tried at which, on
+  each axis, the smaller of the two lies within the larger.
+
+  Args:
+    image: an output of any shape, not resized.
+    truth: the truth, with as many axes.
 
   Returns:
-    A clause for a message; '' = no sign.
+    Two numbers up to 1; 0 for black images.
   """
-  low, high = float(values.min()), float(values.max())
-  span = window.high - window.low
-  stated = f'but black and white are {window.low:g} and {window.high:g}'
-  if high - low <= _NORMALISED and span > _SPAN:
-    return f'values from {low:g} to {high:g} are normalised, {stated}'
-  scale = span / _MOST_GREY
-  if (
-    low >= 0
-    and _MOST_GREY - 5 <= high <= _MOST_GREY
-    and not 1 / _SAME_SCALE < scale < _SAME_SCALE
-    and np.array_equal(values, np.round(values))
-  ):
-    return f'whole numbers from {low:g} to {high:g} are 8-bit values, {stated}'
-  return ''
+  room = np.subtract(truth.shape, image.shape)
+  places = [np.arange(min(r, 0), max(r, 0) + 1) for r in room.tolist()]
+  shape = np.maximum(image.shape, truth.shape)
+  image, truth = np.float64(image) + 1, np.float64(truth) + 1
+  size, whole = np.linalg.norm(image), np.linalg.norm(truth)
+  if not size or not whole:
+    return 0.0, 0.0
+  product = _products(image, truth, shape)[np.ix_(*places)]
+  energy = _products(np.ones_like(image), truth**2, shape)[np.ix_(*places)]
+  # The rounding of the transforms, where the truth is black.
+  least = 1e-6 * whole
+  fit = product / (size * np.maximum(np.sqrt(np.maximum(energy, 0)), least))
+  first = tuple(int(np.flatnonzero(p == 0)[0]) for p in places)
+  return float(fit[first]), float(fit.max())
+
+
+def _products(
+  image: Float[np.ndarray, ...], truth: Float[np.ndarray, ...], shape
+) -> Float[np.ndarray, ...]:
+  """Inner products of an image that is shifted in a circle, by the shift."""
+  # Lengths of small prime factors are fast; black fills the rest.
+  fast = [scipy.fft.next_fast_len(int(n), real=True) for n in shape]
+  spectra = [scipy.fft.rfftn(x, fast) for x in (truth, image)]
+  return scipy.fft.irfftn(spectra[0] * spectra[1].conj(), fast)
+
+
+def check_resized(
+  path: Path,
+  images: Sequence[Float[np.ndarray, '_ _']],
+  resized: Images,
+  truth: Images,
+) -> None:
+  """Refuses images of another size that were cropped or padded, not resized.
+
+  Args:
+    path: the file of the first image, for the message.
+    images: images as they were written, in [-1, 1].
+    resized: the same images, resized to the canvas.
+    truth: the truth of the same slices.
+
+  Raises:
+    OutputError: they fit the truth better as they were written.
+  """
+  written = np.mean([fits(i, t)[1] for i, t in zip(images, truth, strict=True)])
+  fit = np.mean([fits(i, t)[0] for i, t in zip(resized, truth, strict=True)])
+  if written > fit + _BETTER:
+    raise OutputError(
+      f'{path}: has {size_text(images[0].shape)} pixels, the canvas '
+      f'{size_text(truth[0].shape)}, and fits the truth better as it is than '
+      f'resized ({written:.3f}, {fit:.3f}): it appears cropped or padded. '
+      'Write it on the canvas, name the box of a crop by --crop, or accept it '
+      'with --force.'
+    )
+
+
+def check_origin(
+  path: Path, volume: Float[np.ndarray, '_ _ _'], truth: Images
+) -> None:
+  """Refuses a crop of the grid that kept the affine of the whole grid.
+
+  Args:
+    path: the file, for the message.
+    volume: slices of a volume with the affine of the grid and another shape,
+      in [-1, 1].
+    truth: all slices of the truth.
+
+  Raises:
+    OutputError: the volume fits the truth better at another place.
+  """
+  stated, best = fits(volume, truth)
+  if best > stated + _BETTER:
+    shapes = [' x '.join(map(str, x.shape[::-1])) for x in (volume, truth)]
+    raise OutputError(
+      f'{path}: has {shapes[0]} voxels and the affine of the whole grid of '
+      f'{shapes[1]}, but fits the truth better elsewhere ({best:.3f}, here '
+      f'{stated:.3f}): it appears cropped; write the affine of its own first '
+      'voxel, or accept it with --force.'
+    )

@@ -43,8 +43,12 @@ class Window:
 
   def normalise(self, data: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
     """Physical units to [-1, 1], clipped."""
+    return np.clip(self.relative(data), -1, 1)
+
+  def relative(self, data: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+    """Physical units to [-1, 1]; values beyond the window are beyond it."""
     x = (data - self.low) / (self.high - self.low) * 2 - 1
-    return np.clip(x, -1, 1).astype(np.float32)
+    return x.astype(np.float32)
 
   def denormalise(self, data: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
     """[-1, 1] back to physical units."""

@@ -19,16 +19,18 @@ from external_fakes import (
   write_volumes,
 )
 from PIL import Image
+from scipy import ndimage
 
 from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.evaluation.external import ScoreSettings, score
 from synermedgen_jax.evaluation.metrics import case_metrics
 from synermedgen_jax.evaluation.output_files import output_name
-from synermedgen_jax.evaluation.plausibility import other_scale, turned
 from synermedgen_jax.slices.grids import Grid, from_slices, resample
 from synermedgen_jax.slices.volumes import Volume
 from synermedgen_jax.slices.windows import Window
 
+MR_ROUTE = 'brain_ct_to_mr'
 FIRST = output_name(ROUTE, CASE, USABLE[0])
 COUNT = 2 * len(USABLE)
 
@@ -72,8 +74,8 @@ def write_pictures(folder, volumes, suffix='.png'):
     Image.fromarray(levels(image)).save(path, **options)
 
 
-def write_arrays(folder, volumes):
-  for path, image in slice_paths(folder, volumes, '.npy'):
+def write_arrays(folder, volumes, route=ROUTE):
+  for path, image in slice_paths(folder, volumes, '.npy', route):
     np.save(path, image)
 
 
@@ -272,15 +274,6 @@ def test_a_turned_volume_is_refused(store, truth, tmp_path):
   refused(store, tmp_path, f'{output_name(ROUTE, CASE)}.nii.gz', 'upside down')
 
 
-def test_what_is_symmetric_or_unlike_the_truth_is_not_called_turned(truth):
-  image = truth[CASE]
-  assert turned(image, image) == ''
-  assert turned(np.zeros_like(image), image) == ''
-  assert turned((image + image[:, ::-1]) / 2, image) != 'upside down'
-  noise = np.random.default_rng(0).uniform(-1, 1, SHAPE).astype(np.float32)
-  assert turned(noise, image) == ''
-
-
 @pytest.mark.parametrize('scale', [1, 255])
 @pytest.mark.parametrize('write', [write_volumes, write_arrays])
 def test_a_ct_that_is_not_in_hu_is_refused(
@@ -291,37 +284,147 @@ def test_a_ct_that_is_not_in_hu_is_refused(
   refused(store, tmp_path, ROUTE, CASE, 'not HU', '--force')
 
 
+def write_mr(folder, store, change=lambda share: share):
+  """Writes MR slices as NPY files; `change` takes shares of the window."""
+  for case in truths(store):
+    mr = store.read_volume(case, Modality.MR)
+    write_arrays(folder, {case: np.float32(change((mr + 1) / 2))}, MR_ROUTE)
+
+
 @pytest.mark.parametrize(
-  ('values', 'sign'),
+  ('change', 'values'),
   [
-    (np.linspace(0, 1, 500), 'normalised'),
-    (np.linspace(-1, 1, 500), 'normalised'),
-    (np.arange(256.0), '8-bit'),
-    (np.linspace(0, 900, 500), ''),
-    (np.linspace(0, 254.5, 500), ''),
+    (lambda x: x, '0.34'),  # normalised
+    (lambda x: (x - x.mean()) / x.std(), '0.5'),  # z-scored
+    (lambda x: 100 * x, '34'),
+    (lambda x: 240 * x, '8'),
+    (lambda x: np.round(240 * x), '8'),
+    (lambda x: 4095 * x, '14'),
+    (lambda x: 65535 * x, '2.2'),
   ],
 )
-def test_an_mr_on_another_scale_is_recognised(values, sign):
-  assert sign in other_scale(values, Window(0, 800))
-  assert bool(sign) == bool(other_scale(values, Window(0, 800)))
-
-
-def test_an_mr_that_is_normalised_is_refused(store, truth, tmp_path):
-  route = 'brain_ct_to_mr'
-  for path, image in slice_paths(tmp_path, truth, '.npy'):
-    name = path.name.replace(ROUTE, route)
-    np.save(tmp_path / name, (image + 1) / 2)
+def test_an_mr_on_another_scale_is_refused(store, tmp_path, change, values):
+  write_mr(tmp_path, store, change)
   refused(
     store,
     tmp_path,
-    f'{route}__{CASE}__0001.npy: values from 0 to 0.',
-    'are normalised, but black and white are 0 and 800',
-    routes=(route,),
+    f'{MR_ROUTE}__{CASE}__0001.npy: the MRI of {CASE} has values from {values}',
+    'the truth from ',
+    'state its range or window in a table',
+    '--force',
+    routes=(MR_ROUTE,),
   )
+  result = scored(store, tmp_path, routes=(MR_ROUTE,), force=True)
+  assert steps(result)['forced'] == 2
 
 
-def test_an_mr_whose_window_is_8_bit_may_have_such_values():
-  assert other_scale(np.arange(256.0), Window(0, 240)) == ''
+def test_an_mr_on_the_scale_of_its_window_scores_1(store, tmp_path):
+  write_mr(tmp_path, store, lambda x: 800 * x)
+  result = scored(store, tmp_path, routes=(MR_ROUTE,))
+  ssim = result.synthesis.scores['synthesis'][MR_ROUTE]['ssim']
+  assert ssim == pytest.approx(1, abs=1e-6)
+
+
+def test_a_stated_range_is_compared_with_the_truth_too(store, truth, tmp_path):
+  values = {k: (v + 1) / 2 for k, v in truth.items()}
+  path = table(tmp_path, values, range=[0, 255])
+  refused(store, path, 'has values from -998', 'the truth from ')
+
+
+def test_a_blurred_output_and_the_mean_image_are_scored(store, truth, tmp_path):
+  blurred = {k: ndimage.gaussian_filter(v, (0, 3, 3)) for k, v in truth.items()}
+  mean = np.mean([*truth.values()], axis=0)
+  for name, volumes in (
+    ('blurred', blurred),
+    ('mean', dict.fromkeys(truth, mean)),
+  ):
+    write_arrays(
+      tmp_path / name, {k: hounsfield(v) for k, v in volumes.items()}
+    )
+    assert 0.1 < numbers(scored(store, tmp_path / name))['ssim'] < 0.99
+
+
+def test_a_16_bit_picture_needs_its_window(store, truth, tmp_path):
+  rows = []
+  for path, image in slice_paths(tmp_path, truth, '.png'):
+    deep = np.uint16(np.round(hounsfield(image) + 1000))
+    Image.fromarray(deep).save(path)
+    _, case, index = path.stem.split('__')
+    row = {'route': ROUTE, 'case': case, 'slice': int(index)}
+    rows.append(row | {'file': path.name, 'window': [-1000, 64535]})
+  refused(store, tmp_path, f'{FIRST}.png: is a 16-bit picture', 'window')
+  result = scored(store, write_table(tmp_path, rows))
+  assert numbers(result)['mae'] < 0.5
+  assert steps(result) == {'slices': COUNT}
+
+
+def test_a_centre_crop_is_not_called_resized(store, truth, tmp_path):
+  for path, image in slice_paths(tmp_path, truth, '.png'):
+    Image.fromarray(levels(image)[1:-1, 1:-1]).save(path)
+  refused(
+    store,
+    tmp_path,
+    f'{FIRST}.png: has 22 pixels, the canvas 24',
+    'appears cropped or padded',
+    '--crop',
+  )
+  result = scored(store, tmp_path, force=True)
+  assert numbers(result)['ssim'] < 0.9
+  assert steps(result)['resized'] == COUNT
+  assert steps(result)['forced'] == 2
+
+
+@pytest.mark.parametrize('size', [12, 18, 20, 22, 32, 48])
+def test_another_size_is_resized(store, truth, tmp_path, size):
+  for path, image in slice_paths(tmp_path, truth, '.png'):
+    Image.fromarray(levels(image)).resize((size, size)).save(path)
+  assert steps(scored(store, tmp_path))['resized'] == COUNT
+
+
+def test_a_crop_with_the_affine_of_the_whole_grid_is_refused(
+  store, truth, tmp_path
+):
+  box = (slice(None), slice(2, 21), slice(5, 20))
+  volumes = {k: hounsfield(v)[box] for k, v in truth.items()}
+  write_volumes(tmp_path, volumes)
+  refused(
+    store,
+    tmp_path,
+    f'{output_name(ROUTE, CASE)}.nii.gz: has 15 x 19 x 6 voxels and the affine '
+    'of the whole grid of 24 x 24 x 6',
+    'appears cropped',
+    '--force',
+  )
+  own = AFFINE.copy()
+  own[:3, 3] += 5 * AFFINE[:3, 0] + 2 * AFFINE[:3, 1]
+  write_volumes(tmp_path, volumes, own)
+  result = scored(store, tmp_path)
+  assert numbers(result)['ssim'] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_volume_without_its_last_rows_is_where_it_says(
+  store, truth, tmp_path
+):
+  write_volumes(tmp_path, {k: hounsfield(v)[:, :22] for k, v in truth.items()})
+  result = scored(store, tmp_path)
+  assert numbers(result)['ssim'] == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize('box', ['source', 'target'])
+def test_the_box_of_crops_and_the_force_are_recorded(
+  store, truth, tmp_path, box
+):
+  cropped(tmp_path, truth)
+  record = scored(store, tmp_path, crop=box).record
+  assert (record['crop'], record['force']) == (box, False)
+  assert record['steps']['forced'] == 0
+  record = scored(store, tmp_path, crop=box, force=True).record
+  assert (record['crop'], record['force']) == (box, True)
+
+
+def test_without_crops_no_box_is_recorded(store, truth, tmp_path):
+  write_pictures(tmp_path, truth)
+  assert scored(store, tmp_path).record['crop'] == ''
 
 
 def test_a_volume_elsewhere_is_refused(store, truth, tmp_path):
