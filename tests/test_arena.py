@@ -72,13 +72,21 @@ def test_systems_are_trained_once_and_ranked(tmp_path, store_path, configs):
   assert '| pix2pix |' in again
 
 
+@pytest.mark.parametrize(
+  ('whole', 'message'),
+  [
+    (True, 'was trained with steps 7, which is 4 now; name another --run'),
+    (False, 'config.json: cannot be read as the config of a run; delete '),
+  ],
+)
 def test_a_run_of_another_budget_is_not_trained_on(
-  tmp_path, store_path, configs
+  tmp_path, store_path, configs, whole, message
 ):
   workdir = tmp_path / 'arena' / 'images-8' / '0' / 'unet'
   workdir.mkdir(parents=True)
   trained = {'store': str(store_path), 'seed': 0, 'steps': 7}
-  (workdir / 'config.json').write_text(json.dumps({'config': trained}))
+  text = json.dumps({'config': trained})
+  (workdir / 'config.json').write_text(text if whole else text[:20])
   code, _, err = run(
     'arena',
     f'--store={store_path}',
@@ -88,7 +96,7 @@ def test_a_run_of_another_budget_is_not_trained_on(
     '--budget=images:8',
   )
   assert code
-  assert 'was trained with steps 7, which is 4 now; name another --run' in err
+  assert message in err
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,22 @@ def test_outputs_that_cannot_be_right_are_refused(store, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
+def test_crops_and_force_are_printed_and_recorded(store, tmp_path):
+  for path, image in slice_paths(tmp_path / 'png', truths(store), '.png'):
+    picture = Image.fromarray(levels(image) // 4)
+    picture.crop(picture.getbbox()).save(path)
+  workdir = tmp_path / 'out'
+  flags = {'crop': 'target', 'force': True}
+  code, out, err = score(store, tmp_path / 'png', workdir, **flags)
+  assert code == 0, err
+  assert 'Crops undone by the box of the target.\n' in out
+  assert 'Scored with --force: 2 refusals overridden.\n' in out
+  outputs = read(workdir, 'metrics.json')['outputs']
+  assert outputs['crop'] == 'target'
+  assert outputs['force'] is True
+  assert outputs['steps']['forced'] == 2  # the contrast of each case
+
+
 RUN = json.dumps({'config': {'stage': 'ucg', 'init_from': ''}})
 
 

@@ -353,6 +353,8 @@ def test_a_16_bit_picture_needs_its_window(store, truth, tmp_path):
     row = {'route': ROUTE, 'case': case, 'slice': int(index)}
     rows.append(row | {'file': path.name, 'window': [-1000, 64535]})
   refused(store, tmp_path, f'{FIRST}.png: is a 16-bit picture', 'window')
+  other = [row | {'window': [-1000, 1000]} for row in rows]
+  refused(store, write_table(tmp_path, other), 'values from -98', 'the truth')
   result = scored(store, write_table(tmp_path, rows))
   assert numbers(result)['mae'] < 0.5
   assert steps(result) == {'slices': COUNT}
