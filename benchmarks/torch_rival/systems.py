@@ -23,11 +23,11 @@ from ml_collections import ConfigDict
 from torch import nn
 
 from synermedgen_jax.baselines.networks.pix2pix_unet import Pix2PixUNetConfig
-from synermedgen_jax.baselines.networks.unet import UNetConfig
 from synermedgen_jax.baselines.pair_data import PairBatch
 from synermedgen_jax.baselines.pix2pix import Pix2PixConfig
 from synermedgen_jax.baselines.unet_regression import UNetRegressionConfig
 from synermedgen_jax.core.trees import flatten
+from synermedgen_jax.models.unet import UNetConfig
 
 _EPSILON = 1e-5
 

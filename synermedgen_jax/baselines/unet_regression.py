@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 
-from synermedgen_jax.baselines.networks.unet import UNet, UNetConfig
 from synermedgen_jax.baselines.system import Setting, System, mean_term
+from synermedgen_jax.models.unet import UNet, UNetConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,6 +66,13 @@ KEYS = {
       '`flow`: rectified flow of latents. `masked`, `autoregressive`: codes of '
       'latents, after the stage `quantiser` (docs/baselines.md).',
     ),
+    Key(
+      'detail',
+      0,
+      'Channels of the detail path at full resolution (docs/detail.md); 0 for '
+      'none.',
+      'channels',
+    ),
     Key('compute.dtype', 'bfloat16', '`bfloat16` or `float32`.'),
     Key(
       'compute.remat',

@@ -26,6 +26,7 @@ from synermedgen_jax.models.presets import preset
 
 # Parameters that the stage 'quantiser' adds to a model of the flow.
 _NEW_CODES = ('quantiser/', 'llm2code/')
+_DETAIL = ('detail/',)
 
 
 def compute_of(config: Mapping[str, Any]) -> Compute:
@@ -75,6 +76,11 @@ def model_shape(config: ConfigDict) -> BagelConfig:
   with key_errors('model'):
     model = saved if config.model == 'init_from' else preset(config.model)
   model = _variant(config, model)
+  if saved and saved.detail not in (0, model.detail):
+    raise ConfigError(
+      f'config.detail {model.detail}: config.init_from {config.init_from} has '
+      f'a detail path of {saved.detail} channels; set that number.'
+    )
   if saved and _variant(config, saved) != model:
     raise ConfigError(
       f'config.init_from {config.init_from} holds a model of another shape '
@@ -94,7 +100,9 @@ def _variant(config: ConfigDict, model: BagelConfig) -> BagelConfig:
   with key_errors('experts'):
     llm = dataclasses.replace(model.llm, experts=config.experts)
   with key_errors('generation'):
-    return dataclasses.replace(model, llm=llm, generation=config.generation)
+    model = dataclasses.replace(model, llm=llm, generation=config.generation)
+  with key_errors('detail'):
+    return dataclasses.replace(model, detail=config.detail)
 
 
 def _lacking(
@@ -103,7 +111,7 @@ def _lacking(
   """Parameters of `model` that are neither saved nor new in the stage."""
   if saved == model:
     return []
-  new = _NEW_CODES if config.stage == 'quantiser' else ()
+  new = _DETAIL + (_NEW_CODES if config.stage == 'quantiser' else ())
   known = _names(saved)
   return [n for n in _names(model) if n not in known and not n.startswith(new)]
 

@@ -50,7 +50,7 @@ def generate_codes(
   target = prompts['full'].target.noise_ids
 
   def logits(latents, hidden, guided):
-    return predict(*with_hidden(latents, hidden), guided)
+    return predict(*with_hidden(latents, hidden), guided)[0]
 
   def latents_of(codes):
     return model.apply({'params': params}, codes, method=Bagel.code_latents)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import flax.struct
 import jax
@@ -19,10 +20,12 @@ from jaxtyping import Array, Float
 
 from synermedgen_jax.config.sampling import Context, Guidance, SamplingConfig
 from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
+from synermedgen_jax.core.size import Size
 from synermedgen_jax.inference.prefill import largest, prefill
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.models.detail import all_sources
 from synermedgen_jax.tasks.example import Example
 
 
@@ -156,30 +159,36 @@ def guide(
 
 
 def integrate(
-  velocity: Callable[..., Float[Array, 'b g d']],
+  velocity: Callable[..., tuple[Float[Array, 'b g d'], Any]],
   noise: Float[Array, 'b g d'],
   config: SamplingConfig,
-) -> Float[Array, 'b g d']:
+) -> tuple[Float[Array, 'b g d'], Any]:
   """Integrates from noise (t = 1) to data (t = 0) by Euler's method.
 
   Args:
-    velocity: (latents, t, guided) -> velocity; `guided` is a bool scalar, true
-      within the guidance interval.
+    velocity: (latents, t, guided) -> velocity and what else it yields;
+      `guided` is a bool scalar, true within the guidance interval.
     noise: standard normal.
     config: timesteps and guidance interval.
 
   Returns:
-    The latents at t = 0.
+    The latents at t = 0, and what the last velocity came with.
   """
   times = config.timesteps
   guided = config.guidance.acts(times)
 
-  def step(latents, inputs):
+  def step(state, inputs):
+    latents, _ = state
     t, dt, guided = inputs
-    return latents - dt * velocity(latents, t, guided), None
+    change, more = velocity(latents, t, guided)
+    return (latents - dt * change, more), None
 
   inputs = times[:-1], times[:-1] - times[1:], guided[:-1]
-  return lax.scan(step, noise, jax.tree.map(jnp.asarray, inputs))[0]
+  inputs = jax.tree.map(jnp.asarray, inputs)
+  first = jax.tree.map(lambda x: x[0], inputs)
+  (_, more), _ = jax.eval_shape(step, (noise, None), first)
+  nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), more)
+  return lax.scan(step, (noise, nothing), inputs)[0]
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'config'))
@@ -204,6 +213,37 @@ def sample(
     Clean latent tokens in the order of the gen stream: the grid of one image
     in row-major order. `Bagel.decode_latents` decodes such a grid.
   """
+  return _sample(model, params, prompts, noise, config)[0]
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'grid', 'config'))
+def sample_pictures(
+  model: Bagel,
+  params,
+  prompts: Mapping[Context, Prompt],
+  noise: Float[Array, 'b g d'],
+  grid: Size,
+  config: SamplingConfig,
+) -> Float[Array, 'b h w c']:
+  """Samples the image of every prompt, with its detail if the model has any.
+
+  Args:
+    grid: rows and columns of latent tokens.
+    model, params, prompts, noise, config: as of `sample`.
+  """
+  sampled = _sample(model, params, prompts, noise, config)
+  one_image = (len(noise), 1, *grid, -1)
+  pictures = model.apply(
+    {'params': params},
+    *(x.reshape(one_image) for x in sampled),
+    all_sources(prompts['full'].conditions) if model.config.detail else None,
+    method=Bagel.pictures,
+  )
+  return pictures[:, 0]
+
+
+def _sample(model, params, prompts, noise, config):
+  """Latents, and the hidden states of the last step with the full prompt."""
   velocity = predictor(model, params, prompts, config.guidance, Bagel.velocity)
   return integrate(velocity, noise, config)
 
@@ -214,7 +254,7 @@ def predictor(
   prompts: Mapping[Context, Prompt],
   guidance: Guidance,
   head: Callable[..., Float[Array, 'b g o']],
-) -> Callable[..., Float[Array, 'b g o']]:
+) -> Callable[..., tuple[Float[Array, 'b g o'], Float[Array, 'b g e']]]:
   """Runs the prompts, and returns a function that predicts their targets.
 
   Args:
@@ -223,8 +263,8 @@ def predictor(
     head: method of `Bagel` that maps hidden states to predictions.
 
   Returns:
-    (latents, t, guided) -> prediction, zero at padding; t is a scalar or
-    (b, g), `guided` a bool scalar.
+    (latents, t, guided) -> prediction, zero at padding, and hidden states with
+    the full prompt; t is a scalar or (b, g), `guided` a bool scalar.
   """
   targets = {c: prompts[c].target for c in guidance.contexts}
   caches = {c: prefill(model, params, prompts[c].conditions) for c in targets}
@@ -243,18 +283,18 @@ def predictor(
       {'params': params}, streams, caches[context], method=Bagel.backbone
     )
     predicted = model.apply({'params': params}, hidden['gen'], method=head)
-    return jnp.where(real, predicted, 0.0)
+    return jnp.where(real, predicted, 0.0), hidden['gen']
 
   def predict(latents, t, guided):
-    full = under('full', latents, t)
+    full, hidden = under('full', latents, t)
     others = [c for c in targets if c != 'full']
     if not others:
-      return full
+      return full, hidden
 
     def with_guidance(_):
-      dropped = {c: under(c, latents, t) for c in others}
+      dropped = {c: under(c, latents, t)[0] for c in others}
       return guide({'full': full, **dropped}, guidance)
 
-    return lax.cond(guided, with_guidance, lambda _: full, None)
+    return lax.cond(guided, with_guidance, lambda _: full, None), hidden
 
   return predict

@@ -25,7 +25,7 @@ from synermedgen_jax.inference.sampling import (
   Prompt,
   pack_prompts,
   prompt_capacity,
-  sample,
+  sample_pictures,
 )
 from synermedgen_jax.input.packing import ReadSlice
 from synermedgen_jax.input.pixels import from_pixels, to_pixels
@@ -247,14 +247,19 @@ def _sample_pictures(
   """
   if model.config.generation != 'flow':
     latents = generate_codes(model, params, prompts, config)
-    return _grey(model, params, latents.reshape(len(indices), *grid, -1))
+    decoded = model.apply(
+      {'params': params},
+      latents.reshape(len(indices), *grid, -1),
+      method=Bagel.decode_latents,
+    )
+    return jnp.mean(decoded, axis=-1)
   key = jax.random.key(seed)
   shape = (math.prod(grid), model.config.latent_dim)
   noise = jax.vmap(
     lambda index: jax.random.normal(jax.random.fold_in(key, index), shape)
   )(indices)
-  latents = sample(model, params, prompts, noise, config)
-  return _grey(model, params, latents.reshape(len(indices), *grid, -1))
+  pictures = sample_pictures(model, params, prompts, noise, grid, config)
+  return jnp.mean(pictures, axis=-1)
 
 
 @functools.partial(jax.jit, static_argnames=('model',))
@@ -262,10 +267,4 @@ def _autoencode(
   model: Bagel, params, images: Float[Array, 'b h w c']
 ) -> Float[Array, 'b h w']:
   decoded = model.apply({'params': params}, images, method=Bagel.reconstruct)
-  return jnp.mean(decoded, axis=-1)
-
-
-def _grey(model, params, grid):
-  """Decodes grids of latent tokens; returns the mean over colour channels."""
-  decoded = model.apply({'params': params}, grid, method=Bagel.decode_latents)
   return jnp.mean(decoded, axis=-1)

@@ -31,6 +31,12 @@ from synermedgen_jax.models.autoencoder import (
 )
 from synermedgen_jax.models.codes import CODES, GENERATIONS, Quantiser
 from synermedgen_jax.models.compute import Compute
+from synermedgen_jax.models.detail import (
+  Detail,
+  Sources,
+  all_sources,
+  detail_unet,
+)
 from synermedgen_jax.models.layers import (
   Connector,
   TimestepEmbedder,
@@ -56,9 +62,11 @@ class BagelConfig:
     connector_norm: RMS-normalise the connector's output. Not in BAGEL.
     generation: how images are generated, one of `codes.GENERATIONS`. BAGEL has
       'flow'.
+    detail: channels of the detail path at full resolution; 0 = none, as BAGEL.
 
   Raises:
-    ValueError: `generation` has another value.
+    ValueError: `generation` or `detail` has another value, or they do not go
+      together.
   """
 
   llm: MoTConfig
@@ -69,8 +77,16 @@ class BagelConfig:
   vit_table: int = 70
   connector_norm: bool = False
   generation: str = 'flow'
+  detail: int = 0
 
   def __post_init__(self):
+    if self.detail:
+      detail_unet(self.detail, self.latent_stride)  # refuses other widths
+      if self.generation != 'flow':
+        raise ValueError(
+          f'detail {self.detail}: has no part in {self.generation!r} '
+          "generation; set detail to 0, or generation to 'flow'."
+        )
     if self.generation not in GENERATIONS:
       raise ValueError(
         f'{self.generation!r}: expected one of {", ".join(GENERATIONS)}.'
@@ -150,6 +166,11 @@ class Bagel(nn.Module):
     else:
       self.quantiser = Quantiser(c.latent_dim)
       self.llm2code = linear(CODES, ('embed', 'vocab'), dtype=dtype)
+
+    if c.detail:
+      self.detail = Detail(
+        detail_unet(c.detail, c.latent_stride), c.autoencoder.channels, dtype
+      )
 
     def table(name, side):
       values = sincos_table(side, width)
@@ -274,6 +295,26 @@ class Bagel(nn.Module):
       depth_to_space(tokens, self.config.latent_patch)
     )
 
+  def pictures(
+    self,
+    tokens: Float[Array, 'b t y x d'],
+    hidden: Float[Array, 'b t y x e'],
+    sources: Sources | None,
+  ) -> Float[Array, 'b t h w c']:
+    """Pictures of predicted latents; those of the detail path, if there is one.
+
+    Args:
+      tokens: grids of clean latent tokens.
+      hidden: hidden states of the gen stream that predicted them.
+      sources: what the images are made from, for the detail path.
+    """
+    b, t = tokens.shape[:2]
+    flat = self.decode_latents(tokens.reshape(b * t, *tokens.shape[2:]))
+    pictures = flat.reshape(b, t, *flat.shape[1:])
+    if not self.config.detail:
+      return pictures
+    return self.detail(pictures, hidden, sources)
+
   def reconstruct(self, images: Float[Array, 'n h w c']):
     """Canvases through the autoencoder and, if there are any, codes."""
     return self.decode_latents(self.quantise(self.encode_latents(images)))
@@ -336,13 +377,14 @@ class Bagel(nn.Module):
   def __call__(self, batch: PackedBatch, noise, t):
     """Runs every part once; initialises the parameters."""
     latents = self.row_latents(batch)
-    self.decode_latents(
-      self.quantise(latents).reshape(
-        latents.shape[0], 1, -1, self.config.latent_dim
-      )
-    )
     noised = (1 - t[..., None]) * latents + t[..., None] * noise
     hidden, _ = self.backbone(self.embed_batch(batch, noised, t))
+    one = (latents.shape[0], 1, 1, 1, -1)
+    self.pictures(
+      self.quantise(latents)[:, :1].reshape(one),
+      hidden['gen'][:, :1].reshape(one),
+      all_sources(batch) if self.config.detail else None,
+    )
     flow = self.config.generation == 'flow'
     predict = self.velocity if flow else self.code_logits
     return self.logits(hidden['und']), predict(hidden['gen'])

@@ -110,6 +110,7 @@ def check(
       f'config.stage {config.stage!r}: expected one of {", ".join(OBJECTIVES)}.'
     )
   _check_generation(config)
+  _check_detail(config)
   _check_ranges(config)
   _check_tasks(config)
   _check_names(config)
@@ -151,6 +152,16 @@ def _check_generation(config: ConfigDict) -> None:
     raise ConfigError(
       f'config.generation {config.generation!r}: the loss of stage '
       f"{config.stage!r} lacks the term 'codes'; register it with the term."
+    )
+
+
+def _check_detail(config: ConfigDict) -> None:
+  """Refuses images that may be smaller than their canvas."""
+  if config.detail and config.tasks.get('editing'):
+    raise ConfigError(
+      f'config.detail {config.detail}: reads images that fill their canvas, '
+      'and those of the task editing may not; set config.tasks.editing or '
+      'config.detail to 0.'
     )
 
 

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.models.codes import draw_hidden, shift_right, with_hidden
+from synermedgen_jax.models.detail import grids_of, targets_of
 from synermedgen_jax.models.flow import draw_timesteps
 from synermedgen_jax.tasks.registry import task_named
 from synermedgen_jax.training.image_losses import (
@@ -199,7 +200,25 @@ def flow_and_text_sums(
   if latents is not None:
     velocity = bound.velocity(hidden['gen'])
     sums |= _flow_sums(velocity, latents, noise, batch)
+    if model.config.detail:
+      clean = noised - t[..., None] * velocity
+      sums |= _pixel_sums(bound, clean, hidden['gen'], batch)
   return sums
+
+
+def _pixel_sums(bound: Bagel, clean, hidden, batch: PackedBatch) -> Sums:
+  """The absolute error of the pictures of predicted latents, over pixels."""
+  targets = targets_of(batch)
+  stride = bound.config.latent_stride
+  _, _, height, width, _ = batch.vae_images.shape
+  grid = height // stride, width // stride
+  pictures = bound.pictures(
+    *(grids_of(x, batch, targets, grid) for x in (clean, hidden)),
+    targets.sources,
+  )
+  error = jnp.abs(pictures - targets.images).mean((2, 3, 4))
+  real = targets.real.astype(jnp.float32)
+  return {'pixels': ((error * real).sum(), real.sum())}
 
 
 def code_and_text_sums(
@@ -321,7 +340,7 @@ def register_objective(
 
 
 # Stage II and joint training have the loss of the flow or that of the codes.
-_MULTIMODAL = ('ntp', 'flow', 'codes')
+_MULTIMODAL = ('ntp', 'flow', 'codes', 'pixels')
 
 register_objective('autoencoder', autoencoder_sums, ('l1', 'l2', 'kl'))
 register_objective('quantiser', quantiser_sums, ('l1', 'l2'))

@@ -155,9 +155,11 @@ def optimizer(
       adam_b1=b1,
       adam_b2=b2,
       eps=eps,
-      muon_weight_dimension_numbers={
-        name: _muon_axes(name) for name, scale in scales.items() if scale > 0
-      },
+      muon_weight_dimension_numbers=lambda params: (
+        jax.tree_util.tree_map_with_path(
+          lambda path, x: _muon_axes(path[-1].key, x.ndim), params
+        )
+      ),
       consistent_rms=0.2,
     )
   elif name == 'sgd':
@@ -180,13 +182,15 @@ def optimizer(
   )
 
 
-def _muon_axes(name: str) -> optax.contrib.MuonDimensionNumbers | None:
+def _muon_axes(
+  name: str, axes: int
+) -> optax.contrib.MuonDimensionNumbers | None:
   """Input and output axes of a matrix or a convolution; None = use AdamW.
 
-  Leading axes are layers. The head's matrix is excluded: its columns are
-  tokens.
+  A leading axis of a matrix is layers; convolutions have four axes. The head's
+  matrix is excluded: its columns are tokens.
   """
   if not name.endswith('/kernel') or name.startswith('lm_head'):
     return None
-  inputs = (-4, -3, -2) if name.startswith('autoencoder') else -2
+  inputs = (-4, -3, -2) if axes == 4 else -2
   return optax.contrib.MuonDimensionNumbers(inputs, -1)

@@ -8,19 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from synermedgen_jax.baselines.networks import blocks, patch_gan
+from synermedgen_jax.baselines.networks import patch_gan
 from synermedgen_jax.baselines.networks.patch_gan import PatchGAN
 from synermedgen_jax.baselines.networks.pix2pix_unet import (
   Pix2PixUNet,
   Pix2PixUNetConfig,
 )
 from synermedgen_jax.baselines.networks.resnet import ResnetGenerator
-from synermedgen_jax.baselines.networks.unet import (
+from synermedgen_jax.baselines.unet_regression import UNetRegression
+from synermedgen_jax.models import convolutions
+from synermedgen_jax.models.unet import (
   ResidualBlock,
   UNet,
   UNetConfig,
 )
-from synermedgen_jax.baselines.unet_regression import UNetRegression
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
@@ -440,7 +441,7 @@ def transposed(x, kernel, pad, output_pad):
 def test_transposed_convolutions_are_aligned_as_pytorchs(
   kernel, pad, output_pad
 ):
-  layer = blocks.ConvTranspose(1, kernel, bias=False)
+  layer = convolutions.ConvTranspose(1, kernel, bias=False)
   x = images((1, 3, 5, 1))
   weights = images((kernel, kernel, 1, 1), seed=2)
   output = layer.apply({'params': {'kernel': weights}}, x)[0, ..., 0]
@@ -455,29 +456,29 @@ def test_transposed_convolutions_are_aligned_as_pytorchs(
 def test_a_transposed_convolution_is_that_of_flax(kernel):
   pad = (kernel // 2, (kernel + 1) // 2)
   expected = nn.ConvTranspose(5, (kernel, kernel), (2, 2), padding=(pad, pad))
-  assert_same_layers(blocks.ConvTranspose(5, kernel), expected)
+  assert_same_layers(convolutions.ConvTranspose(5, kernel), expected)
 
 
 def test_a_halving_convolution_is_that_of_flax():
-  layer = blocks.conv(5, 4, stride=2, pad=1)
-  assert isinstance(layer, blocks.HalvingConv)
+  layer = convolutions.conv(5, 4, stride=2, pad=1)
+  assert isinstance(layer, convolutions.HalvingConv)
   ones = ((1, 1), (1, 1))
   assert_same_layers(layer, nn.Conv(5, (4, 4), (2, 2), padding=ones))
 
 
 def test_constant_channels_may_be_bfloat16():
-  layer = blocks.HalvingConv(5, dtype=jnp.bfloat16)
+  layer = convolutions.HalvingConv(5, dtype=jnp.bfloat16)
   x, planes = images((2, 8, 8, 1)), images((2, 3), seed=4)
   variables = layer.init(jax.random.key(1), x, planes)
   y = layer.apply(variables, x, planes)
   assert y.dtype == jnp.bfloat16
-  exact = blocks.HalvingConv(5).apply(variables, x, planes)
+  exact = convolutions.HalvingConv(5).apply(variables, x, planes)
   np.testing.assert_allclose(y.astype(jnp.float32), exact, atol=2e-3)
 
 
 @pytest.mark.parametrize('side', [2, 4, 6, 8, 12])
 def test_constant_channels_are_convolved_like_others(side):
-  layer = blocks.HalvingConv(5)
+  layer = convolutions.HalvingConv(5)
   x, planes = images((2, side, 8, 1)), images((2, 3), seed=4)
   variables = layer.init(jax.random.key(1), x, planes)
   weight = images((2, side // 2, 4, 5), seed=3)
@@ -528,14 +529,16 @@ def assert_same_layers(layer, expected):
 def test_norms_standardise_each_channel():
   x = np.array([[1.0, 3.0, 5.0, 7.0], [10.0, 10.0, 30.0, 30.0]])
   x = jnp.asarray(x.reshape(2, 2, 2, 1))
-  instance, _ = blocks.InstanceNorm().init_with_output(jax.random.key(0), x)
+  instance, _ = convolutions.InstanceNorm().init_with_output(
+    jax.random.key(0), x
+  )
   outer, inner = 3 / math.sqrt(5), 1 / math.sqrt(5)
   expected = [[-outer, -inner, inner, outer], [-1, -1, 1, 1]]
   np.testing.assert_allclose(instance.reshape(2, 4), expected, atol=1e-4)
   affine = {'params': {'scale': jnp.array([2.0]), 'bias': jnp.array([0.5])}}
   for norm, axis in (
-    (blocks.InstanceNorm(affine=True), (1, 2)),
-    (blocks.batch_norm(), (1, 2)),
+    (convolutions.InstanceNorm(affine=True), (1, 2)),
+    (convolutions.batch_norm(), (1, 2)),
   ):
     y = np.asarray(norm.apply(affine, x))
     np.testing.assert_allclose(y.mean(axis), 0.5, atol=1e-4)
@@ -544,7 +547,7 @@ def test_norms_standardise_each_channel():
 
 def test_a_group_of_channels_has_one_mean_and_deviation():
   x = jnp.array([[1.0, 3.0, 0.0, 0.0], [1.0, 3.0, 0.0, 4.0]])
-  norm = blocks.GroupNorm(2)
+  norm = convolutions.GroupNorm(2)
   y = np.asarray(norm.apply({}, x.reshape(1, 1, 2, 4))).reshape(2, 4)
   np.testing.assert_allclose(y[:, :2], [[-1, 1], [-1, 1]], atol=1e-4)
   deviation = math.sqrt(3)  # of 0, 0, 0, 4
@@ -555,5 +558,5 @@ def test_a_group_of_channels_has_one_mean_and_deviation():
 def test_mirrors_leave_out_the_border():
   x = jnp.arange(3.0).reshape(1, 1, 3, 1)
   x = jnp.tile(x, (1, 3, 1, 1))
-  mirrored = blocks.reflect_pad(x, 2)[0, 0, :, 0]
+  mirrored = convolutions.reflect_pad(x, 2)[0, 0, :, 0]
   np.testing.assert_array_equal(mirrored, [2, 1, 0, 1, 2, 1, 0])

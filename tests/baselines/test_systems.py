@@ -13,7 +13,6 @@ from synermedgen_jax.baselines.networks.critic import CriticConfig
 from synermedgen_jax.baselines.networks.ncsnpp import NCSNppConfig
 from synermedgen_jax.baselines.networks.pix2pix_unet import Pix2PixUNetConfig
 from synermedgen_jax.baselines.networks.resvit import ResViTConfig
-from synermedgen_jax.baselines.networks.unet import UNetConfig
 from synermedgen_jax.baselines.pair_data import PairBatch
 from synermedgen_jax.baselines.registry import SYSTEMS
 from synermedgen_jax.baselines.system import Setting
@@ -23,6 +22,7 @@ from synermedgen_jax.core.trees import flatten, unflatten
 from synermedgen_jax.inference.trained_system import SystemSynthesiser
 from synermedgen_jax.models.autoencoder import Autoencoder, AutoencoderConfig
 from synermedgen_jax.models.compute import Compute
+from synermedgen_jax.models.unet import UNetConfig
 from synermedgen_jax.training import (
   build_system,  # registers the objectives
   flops,

@@ -10,13 +10,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from synermedgen_jax.baselines.networks import pix2pix_unet
-from synermedgen_jax.baselines.networks.unet import UNetConfig
 from synermedgen_jax.baselines.pair_data import PairBatch
 from synermedgen_jax.baselines.registry import SYSTEMS
 from synermedgen_jax.baselines.system import Setting
 from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.core.trees import flatten
 from synermedgen_jax.models.compute import Compute
+from synermedgen_jax.models.unet import UNetConfig
 from synermedgen_jax.training import (
   build_system,  # registers the objectives
   optim,

@@ -157,21 +157,26 @@ def test_timesteps_go_from_noise_to_data():
 def test_a_straight_flow_is_integrated_exactly(points):
   start = noise(2)
   data = jnp.ones_like(start)
-  end = integrate(
-    lambda latents, t, guided: start - data, start, SamplingConfig(points, 3.0)
+  end, _ = integrate(
+    lambda latents, t, guided: (start - data, ()),
+    start,
+    SamplingConfig(points, 3.0),
   )
   np.testing.assert_allclose(end, data, atol=1e-5)
 
 
 def test_a_curved_flow_takes_euler_steps():
   # dx/dt = t x over t = 1, 0.75, 0.
-  end = integrate(
-    lambda latents, t, guided: t * latents,
+  end, last = integrate(
+    lambda latents, t, guided: (t * latents, (latents, t)),
     jnp.full((1, 1, 1), 2.0),
     SamplingConfig(points=3, shift=3.0),
   )
-  expected = 2.0 * (1 - 0.25 * 1.0) * (1 - 0.75 * 0.75)
-  np.testing.assert_allclose(end, expected, rtol=1e-6)
+  middle = 2.0 * (1 - 0.25 * 1.0)
+  np.testing.assert_allclose(end, middle * (1 - 0.75 * 0.75), rtol=1e-6)
+  # What the last velocity, at t = 0.75, came with.
+  np.testing.assert_allclose(last[0], [[[middle]]], rtol=1e-6)
+  np.testing.assert_allclose(last[1], 0.75)
 
 
 def test_guidance_acts_above_the_low_end_up_to_the_high_end():
@@ -179,8 +184,8 @@ def test_guidance_acts_above_the_low_end_up_to_the_high_end():
     points=5, shift=1.0, guidance=Guidance(interval=(0.25, 0.75))
   )
   # Steps start at 1, 0.75, 0.5, 0.25; the second and third are guided.
-  end = integrate(
-    lambda latents, t, guided: jnp.full_like(latents, guided),
+  end, _ = integrate(
+    lambda latents, t, guided: (jnp.full_like(latents, guided), ()),
     jnp.zeros((1, 1, 1)),
     config,
   )

@@ -288,3 +288,69 @@ def test_a_config_is_that_of_stage_2_but_for_its_setting(name, changes):
   )
   different = {key for key in ours if ours[key] != stage2[key]}
   assert different == changes | {'trainable'}
+
+
+DETAIL = (
+  (r'(vae2llm|llm2vae|time_embedder|detail)/.*', 1.0),
+  (r'mot/(layers/gen|gen_norm)/.*', 1.0),
+  (r'.*', 0.0),
+)
+
+
+def detail_config(runs, **values):
+  return nano.config(
+    'stage2',
+    runs / 'store',
+    trainable=DETAIL,
+    **{'detail': 16, 'init_from': str(runs / 'stage1'), **values},
+  )
+
+
+@pytest.fixture(scope='module')
+def detail_run(nano_runs, tmp_path_factory):
+  workdir = Path(tmp_path_factory.mktemp('detail')) / 'run'
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(presets.PRESETS, 'nano', lambda: nano.MODEL)
+    nano.train(detail_config(nano_runs), workdir)
+  return workdir
+
+
+def test_the_detail_path_trains_from_weights_without_one(nano_runs, detail_run):
+  _, before = saved(nano_runs / 'stage1')
+  shape, after = saved(detail_run)
+  assert shape.detail == 16
+  new = after.keys() - before.keys()
+  assert new
+  assert all(name.startswith('detail/') for name in new)
+  assert after['detail/unet/out/kernel'].any()  # starts at zero
+  rows = (detail_run / 'metrics.jsonl').read_text().splitlines()
+  last = json.loads(rows[-1])
+  assert last['loss'] == pytest.approx(last['flow'] + last['pixels'], rel=1e-5)
+
+
+def test_a_run_with_detail_synthesises_from_the_pixels_of_its_source(
+  detail_run, tmp_path
+):
+  trained = Trained.load(detail_run)
+  slices = np.linspace(-1, 1, 2 * nano.CANVAS**2, dtype=np.float32)
+  slices = slices.reshape(2, nano.CANVAS, nano.CANVAS)
+  out = trained.synthesiser().synthesise(ROUTE, slices)
+  assert out.shape == slices.shape
+  assert np.isfinite(out).all()
+  with pytest.raises(BagelError, match=r'detail = 16 \(BAGEL: 0\)'):
+    export_bagel(detail_run, tmp_path / 'export')
+
+
+def test_the_width_of_a_trained_path_is_kept(detail_run, nano_runs):
+  for width in (0, 32):
+    config = detail_config(nano_runs, init_from=str(detail_run), detail=width)
+    with pytest.raises(
+      ConfigError, match=rf'detail {width}: .*has a detail path of 16 channels'
+    ):
+      build(config, data=False)
+
+
+def test_edits_have_no_detail_path(nano_runs):
+  config = detail_config(nano_runs, tasks={'synthesis': 1.0, 'editing': 1.0})
+  with pytest.raises(ConfigError, match=r'config\.detail 16: .*task editing'):
+    build(config, data=False)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
-from synermedgen_jax.baselines.networks.blocks import (
+from synermedgen_jax.models.convolutions import (
   NORMAL,
   conv,
   require_sides,

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
 from synermedgen_jax.baselines.networks import fir
-from synermedgen_jax.baselines.networks.blocks import conv, leaky_relu
 from synermedgen_jax.baselines.networks.ncsnpp import (
   FAN_AVERAGE,
   NEAR_ZERO,
   TimeEmbedding,
 )
+from synermedgen_jax.models.convolutions import conv, leaky_relu
 
 _LARGEST_GROUP = 4
 

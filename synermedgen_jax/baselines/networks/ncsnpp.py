@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
 from synermedgen_jax.baselines.networks import fir
-from synermedgen_jax.baselines.networks.blocks import conv
+from synermedgen_jax.models.convolutions import conv
 from synermedgen_jax.models.layers import timestep_features
 
 # Score-SDE's initialisation; the last layer of a residual branch starts near

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from synermedgen_jax.baselines.networks.blocks import (
+from synermedgen_jax.models.convolutions import (
   ConvTranspose,
   batch_norm,
   conv,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Literal
 
 import flax.linen as nn
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from synermedgen_jax.baselines.networks.blocks import (
+from synermedgen_jax.models.convolutions import (
   ConvTranspose,
   GroupNorm,
   conv,
@@ -74,6 +75,11 @@ class UNetConfig:
       )
     if self.bare_shortcuts and not self.residual_blocks:
       raise ValueError('bare_shortcuts: there are no residual_blocks')
+
+  @property
+  def has_stem(self) -> bool:
+    """Whether a convolution precedes the first stage."""
+    return bool(self.residual_blocks) and not self.bare_shortcuts
 
   @property
   def widths(self) -> tuple[int, ...]:
@@ -200,22 +206,41 @@ class ResidualStage(nn.Module):
 
 
 class UNet(nn.Module):
-  """Images to images of one channel.
+  """Images to images.
 
   Attributes:
     config: the shape of the network.
+    channels: of the output.
+    out_init: initialiser of the last convolution.
     dtype: of the computation; parameters, norms and output are float32.
   """
 
   config: UNetConfig
   dtype: jnp.dtype = jnp.float32
+  channels: int = 1
+  out_init: nn.initializers.Initializer = _HE
 
-  @nn.compact
+  def setup(self):
+    c = self.config
+    shape = {'dtype': self.dtype, 'group_size': c.group_size}
+    if c.has_stem:
+      self.stem = Stage(c.width, 1, **shape)
+    self.down = [self._down(stage, shape) for stage in range(c.stages)]
+    finer = range(c.stages - 1)
+    self.up = [self._up(stage, shape) for stage in finer]
+    self.upsample = [
+      ConvTranspose(
+        c.widths[stage], 2, kernel_init=_HE_TRANSPOSED, dtype=self.dtype
+      )
+      for stage in finer
+    ]
+    self.out = conv(self.channels, 1, init=self.out_init, dtype=self.dtype)
+
   def __call__(
     self,
     x: Float[Array, 'b h w c'],
     condition: Float[Array, 'b k'] | None = None,
-  ) -> Float[Array, 'b h w 1']:
+  ) -> Float[Array, 'b h w d']:
     """Predicts images.
 
     Args:
@@ -229,50 +254,52 @@ class UNet(nn.Module):
       ValueError: if the strides do not divide the sides, or if the lowest
         stage were one pixel, which InstanceNorm makes constant.
     """
-    c = self.config
-    downsample = 2 ** (c.stages - 1)
-    require_sides(x, downsample, 2 * downsample)
-    skips = self._encoded(x, condition)
-    x = skips.pop()
-    for stage in reversed(range(c.stages - 1)):
-      x = ConvTranspose(
-        c.widths[stage],
-        2,
-        kernel_init=_HE_TRANSPOSED,
-        dtype=self.dtype,
-        name=f'upsample_{stage}',
-      )(x)
-      x = jnp.concatenate([x, skips.pop()], axis=-1)
-      x = self._up(stage)(x, condition)
-    x = conv(1, 1, init=_HE, dtype=self.dtype, name='out')(x)
-    return x.astype(jnp.float32)
+    return self.decode(self.encode(x, condition), condition)
 
-  def _up(self, stage):
-    c, name = self.config, f'up_{stage}'
-    shape = {'dtype': self.dtype, 'group_size': c.group_size, 'name': name}
+  def encode(
+    self,
+    x: Float[Array, 'b h w c'],
+    condition: Float[Array, 'b k'] | None = None,
+  ) -> list[Float[Array, 'b _y _x _f']]:
+    """Features of every stage, from the finest; arguments as of a call."""
+    downsample = 2 ** (self.config.stages - 1)
+    smallest = 2 * downsample if self.config.group_size == 1 else downsample
+    require_sides(x, downsample, smallest)
+    if self.config.has_stem:
+      x = self.stem(x, condition)
+    features = []
+    for stage in self.down:
+      x = stage(x, condition)
+      features.append(x)
+    return features
+
+  def decode(
+    self,
+    features: Sequence[Float[Array, 'b _y _x _f']],
+    condition: Float[Array, 'b k'] | None = None,
+  ) -> Float[Array, 'b h w d']:
+    """Images from the features of every stage; see `encode`."""
+    *skips, x = features
+    for upsample, up, skip in reversed(
+      list(zip(self.upsample, self.up, skips, strict=True))
+    ):
+      x = up(jnp.concatenate([upsample(x), skip], axis=-1), condition)
+    return self.out(x).astype(jnp.float32)
+
+  def _up(self, stage, shape):
+    c = self.config
     if c.decoder == 'residual':
       return ResidualStage(c.widths[stage], 1, bare=c.bare_shortcuts, **shape)
     return Stage(c.widths[stage], c.decoder, **shape)
 
-  def _down(self, stage):
-    c, name = self.config, f'down_{stage}'
-    shape = {'dtype': self.dtype, 'group_size': c.group_size, 'name': name}
-    stride = 1 if stage == 0 else 2
+  def _down(self, stage, shape):
+    c, stride = self.config, 1 if stage == 0 else 2
     if c.residual_blocks:
-      depth = c.residual_blocks[stage]
       return ResidualStage(
-        c.widths[stage], depth, stride=stride, bare=c.bare_shortcuts, **shape
+        c.widths[stage],
+        c.residual_blocks[stage],
+        stride=stride,
+        bare=c.bare_shortcuts,
+        **shape,
       )
     return Stage(c.widths[stage], 2, stride=stride, **shape)
-
-  def _encoded(self, x, condition):
-    """Features of every stage, from the finest."""
-    c = self.config
-    if c.residual_blocks and not c.bare_shortcuts:
-      stem = Stage(c.width, 1, self.dtype, group_size=c.group_size, name='stem')
-      x = stem(x, condition)
-    features = []
-    for stage in range(c.stages):
-      x = self._down(stage)(x, condition)
-      features.append(x)
-    return features
