@@ -26,21 +26,23 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import flags
+from flax.traverse_util import flatten_dict
 
 from synermedgen_jax.config.command_line import (
   UsageError,
   local_path,
   run_command,
 )
+from synermedgen_jax.config.defaults import default_config, system_config
 from synermedgen_jax.core import files
 from synermedgen_jax.evaluation.standings import standings
 from synermedgen_jax.evaluation.subjects import FILE, read_subjects
-from synermedgen_jax.inference.trained_system import load_system
+from synermedgen_jax.inference.trained_system import TrainedPairs, load_system
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.planning.arena import (
   OURS,
@@ -53,6 +55,7 @@ from synermedgen_jax.planning.arena import (
 )
 from synermedgen_jax.reporting.arena_page import arena_page
 from synermedgen_jax.reporting.arena_table import Entry, costs, markdown, record
+from synermedgen_jax.slices.splits import SPLITS
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.training import flops
 
@@ -75,9 +78,9 @@ _SLICES = flags.DEFINE_integer(
 _CONFIGS = flags.DEFINE_string(
   'configs', 'configs/small', 'Folder with a config for each system.'
 )
-_SPLIT = flags.DEFINE_string('split', 'test', 'Split of the subjects.')
+_SPLIT = flags.DEFINE_enum('split', 'test', SPLITS, 'Split of the subjects.')
 _ANNOUNCE = flags.DEFINE_bool('announce', False, 'Print the costs and stop.')
-_RATE = 30e9  # operations per second that two CPU cores reach in training
+_RATE = 50e9  # operations per second that two CPU cores reach in training
 _TIMED = 16  # slices
 
 
@@ -123,9 +126,8 @@ def _candidates(
 
 
 def _train(candidate: Candidate, store: SliceStore) -> None:
-  """Trains what is not finished, each run in a process of its own."""
+  """Trains and evaluates what is not finished, in processes of their own."""
   for training in candidate.trainings:
-    _check_same(training)
     if _steps_of(training.workdir) < training.steps:
       _call('synermedgen_jax.main', training.flags)
   if not _is_evaluated(candidate, store):
@@ -136,50 +138,91 @@ def _train(candidate: Candidate, store: SliceStore) -> None:
         f'--slices={_SLICES.value}',
         f'--split={_SPLIT.value}',
         f'--store={_STORE.value}',
+        f'--routes={",".join(_routes(store))}',
       ],
     )
 
 
-def _check_same(training: Training) -> None:
-  """Refuses a workdir that was trained for another budget or on other data.
+def _routes(store: SliceStore) -> list[str]:
+  """Routes of the split that the systems are trained on.
+
+  Raises:
+    ArenaError: there is none.
+  """
+  trained, scored = (
+    {route.name for case in store.split(split) for route in case.routes}
+    for split in ('train', _SPLIT.value)
+  )
+  if not trained & scored:
+    raise ArenaError(
+      f'{store.path}: no route of its training subjects is one of the subjects '
+      f'in split {_SPLIT.value!r}; choose another --split.'
+    )
+  return sorted(trained & scored)
+
+
+def _check_same(training: Training, store: SliceStore) -> None:
+  """Refuses a workdir of another config or other slices.
 
   A finished run is not trained on: its learning rate has come to its end.
   """
   path = training.workdir / 'config.json'
   if not path.is_file():
     return
-  wanted = {**training.overrides, 'steps': training.steps}
   try:
-    config = json.loads(path.read_bytes())['config']
-    found = {key: config[key] for key in wanted}
-  except (ValueError, KeyError, TypeError):
+    record = json.loads(path.read_bytes())
+    there = record['config']
+    fingerprint = record.get('store_fingerprint')
+  except (ValueError, KeyError, TypeError) as error:
     raise ArenaError(
-      f'{path}: cannot be read as the config of a run; delete '
+      f'{path}: is not the config of a run ({error!r}); delete '
       f'{training.workdir}, or name another --run.'
     ) from None
-  for key, value in wanted.items():
-    there = found[key]
-    if isinstance(value, tuple):
-      there = tuple(there)
-    if there != value:
+  # Runs of older versions have no fingerprint.
+  if fingerprint not in (None, store.fingerprint):
+    raise ArenaError(
+      f'{training.workdir}: was trained on other slices than {store.path} has '
+      'now; name another --run.'
+    )
+  system = 'scope' in training.resolved
+  defaults = system_config() if system else default_config()
+  # A key that is newer than the run had its default.
+  there = _leaves(defaults.to_dict()) | _leaves(there)
+  for key, value in _leaves(training.resolved).items():
+    if (old := there.get(key)) != value:
       raise ArenaError(
-        f'{training.workdir}: was trained with {key} {there!r}, which is '
+        f'{training.workdir}: was trained with {key} {old!r}, which is '
         f'{value!r} now; name another --run.'
       )
 
 
+def _leaves(config: Mapping[str, object]) -> dict[str, object]:
+  """Values by dotted key, as JSON has them."""
+  return flatten_dict(json.loads(json.dumps(config)), sep='.')
+
+
 def _is_evaluated(candidate: Candidate, store: SliceStore) -> bool:
-  """Whether the results are those of these subjects and slices."""
+  """Whether the results are those of these steps, subjects and slices."""
   path = candidate.folder / FILE
   if not path.is_file():
     return False
-  settings = read_subjects(path).settings
+  results = read_subjects(path)
+  last = [t for t in candidate.trainings if t.workdir == candidate.folder]
+  runs = sorted(last or candidate.trainings, key=lambda t: t.workdir)
   wanted = {
     'split': _SPLIT.value,
     'slices': _SLICES.value,
     'store': store.fingerprint,
+    'seed': 0,
+    'steps': [run.steps for run in runs],
   }
-  return all(settings[key] == value for key, value in wanted.items())
+  sampling = runs[0].resolved.get('sampling', results.sampling)
+  return (
+    all(results.settings.get(key) == value for key, value in wanted.items())
+    and sorted(results.synthesis) == _routes(store)
+    and results.sampling.get('points') == sampling.get('points')
+    and 'synthesiser' not in results.sampling
+  )
 
 
 def _call(module: str, arguments: Sequence[str]) -> None:
@@ -200,8 +243,12 @@ def _steps_of(workdir: Path) -> int:
 def _synthesis(candidate: Candidate, store: SliceStore) -> tuple[float, float]:
   """Operations and seconds per slice; the second of two runs is timed."""
   trained = load_system(candidate.folder) or Trained.load(candidate.folder)
-  case = store.split(_SPLIT.value)[0]
-  route = next(r for r in case.routes if r.name in trained.routes)
+  route, case = next(
+    (route, case)
+    for case in store.split(_SPLIT.value)
+    for route in case.routes
+    if route.name in trained.routes
+  )
   volume = store.read_volume(case.id, route.source)
   slices = volume[case.usable.start :][:_TIMED]
   synthesiser = trained.synthesiser(batch_size=_TIMED)
@@ -217,7 +264,7 @@ def _entry(candidates: Sequence[Candidate], store: SliceStore) -> Entry:
   first = candidates[0]
   trained = load_system(first.folder)
   facts = trained or OWN[first.system]
-  parts = first.trainings
+  parts, per_pair = first.trainings, isinstance(trained, TrainedPairs)
   each, seconds = _synthesis(first, store)
   return Entry(
     system=first.system,
@@ -225,15 +272,24 @@ def _entry(candidates: Sequence[Candidate], store: SliceStore) -> Entry:
     scope=trained.config['scope'] if trained else 'all',
     paired=trained.paired if trained else True,
     departures=facts.departures,
-    trained=sum({t.config: t.trained * len(parts) for t in parts}.values())
-    if trained
-    else max(t.trained for t in parts),
-    used=sum(t.used for t in parts) if trained else parts[-1].used,
+    trained=_trained_by(parts, per_pair),
+    used=sum(t.used for t in (parts if per_pair else parts[-1:])),
     images=sum(t.images for t in parts),
     operations=sum(t.operations for t in parts),
     slice_operations=each,
     seconds=seconds,
   )
+
+
+def _trained_by(trainings: Sequence[Training], per_pair: bool) -> int:
+  """Number of parameters that the trainings of a system train.
+
+  A later stage trains the parameters of an earlier one further; each pair of
+  modalities has its own.
+  """
+  if per_pair:
+    return sum(sum(t.trained.values()) for t in trainings)
+  return sum({k: v for t in trainings for k, v in t.trained.items()}.values())
 
 
 def _write_tables(
@@ -281,6 +337,10 @@ def main() -> None:
   print(costs([(c.system, c.folder, c.trainings) for c in every], _RATE))
   if _ANNOUNCE.value:
     return
+  _routes(store)
+  for candidate in every:
+    for training in candidate.trainings:
+      _check_same(training, store)
   for budget, group in candidates.items():
     for candidate in group:
       _train(candidate, store)

@@ -255,6 +255,7 @@ def _write(
     'questions': _QUESTIONS.value,
     'seed': _SEED.value,
     'neighbours': trained.config.get('neighbours', 3),
+    'steps': list(trained.steps),
   }
   result = write_results(workdir, store, cases, measured, settings)
   if answered := measured.understanding:

@@ -5,6 +5,9 @@ import json
 import pytest
 from commands import run
 
+from synermedgen_jax.planning.arena import Budget, trainings
+from synermedgen_jax.slices.store import SliceStore
+
 CONFIG = """
 from synermedgen_jax.config.defaults import system_config
 
@@ -71,32 +74,89 @@ def test_systems_are_trained_once_and_ranked(tmp_path, store_path, configs):
   assert [path.stat().st_mtime_ns for path in trained] == times
   assert '| pix2pix |' in again
 
+  # The results of a run that was evaluated before its end are not taken.
+  path = folder / '0' / 'unet' / 'evaluation' / 'subjects.json'
+  early = json.loads(path.read_text())
+  assert early['settings']['steps'] == [2]
+  early['settings']['steps'] = [1]
+  path.write_text(json.dumps(early))
+  code, _, err = run(*command)
+  assert code == 0, err
+  assert json.loads(path.read_text())['settings']['steps'] == [2]
+
+
+@pytest.fixture
+def arena(tmp_path, store_path, configs):
+  """Calls the arena for the U-Net; and the files of its one, untrained run."""
+  workdir = tmp_path / 'arena' / 'images-8' / '0' / 'unet'
+  (training,) = trainings(
+    'unet',
+    SliceStore.open(store_path),
+    workdir,
+    Budget.parse('images:8'),
+    stages=tmp_path / 'stages',
+    seed=0,
+    configs=str(configs),
+  )
+
+  def call(*flags):
+    return run(
+      'arena',
+      f'--store={store_path}',
+      f'--run={tmp_path / "arena"}',
+      f'--configs={configs}',
+      '--systems=unet',
+      '--budget=images:8',
+      *flags,
+    )
+
+  def trained(changes, **record):
+    """Writes what a finished run of another config would have."""
+    config = json.loads(json.dumps(training.resolved)) | changes
+    (workdir / 'checkpoints' / '4').mkdir(parents=True)
+    (workdir / 'config.json').write_text(
+      json.dumps({'config': config, **record})
+    )
+
+  return call, trained
+
 
 @pytest.mark.parametrize(
-  ('whole', 'message'),
+  ('changes', 'message'),
   [
-    (True, 'was trained with steps 7, which is 4 now; name another --run'),
-    (False, 'config.json: cannot be read as the config of a run; delete '),
+    ({'steps': 7}, 'was trained with steps 7, which is 4 now; name another'),
+    ({'model': 'small_l2'}, "with model 'small_l2', which is 'small' now"),
+    ({'learning_rate': 0.5}, 'with learning_rate 0.5, which is 0.001 now'),
+    (
+      {'augment': {'mirror': 0.5, 'warp': 0.0}},
+      'with augment.mirror 0.5, which is 0.0 now',
+    ),
   ],
 )
-def test_a_run_of_another_budget_is_not_trained_on(
-  tmp_path, store_path, configs, whole, message
-):
-  workdir = tmp_path / 'arena' / 'images-8' / '0' / 'unet'
-  workdir.mkdir(parents=True)
-  trained = {'store': str(store_path), 'seed': 0, 'steps': 7}
-  text = json.dumps({'config': trained})
-  (workdir / 'config.json').write_text(text if whole else text[:20])
-  code, _, err = run(
-    'arena',
-    f'--store={store_path}',
-    f'--run={tmp_path / "arena"}',
-    f'--configs={configs}',
-    '--systems=unet',
-    '--budget=images:8',
-  )
+def test_a_run_of_another_config_is_not_taken(arena, changes, message):
+  call, trained = arena
+  trained(changes)
+  code, _, err = call()
   assert code
   assert message in err
+
+
+def test_a_run_on_other_slices_is_not_taken(arena, store_path):
+  call, trained = arena
+  trained({}, store_fingerprint='0123')
+  code, _, err = call()
+  assert code
+  assert f'unet: was trained on other slices than {store_path} has now' in err
+
+
+def test_a_damaged_config_is_named(arena, tmp_path):
+  call, trained = arena
+  trained({})
+  path = tmp_path / 'arena/images-8/0/unet/config.json'
+  path.write_text('{"config": {')
+  code, _, err = call()
+  assert code
+  assert f'{path}: is not the config of a run' in err
 
 
 @pytest.mark.parametrize(
@@ -106,6 +166,7 @@ def test_a_run_of_another_budget_is_not_trained_on(
     ('--budget=', '--budget: is empty; name one'),
     ('--systems=gan', '--systems: unknown gan; expected some of synermedgen'),
     ('--budget=images:1', 'needs 2 images for its first step, and 1 are left'),
+    ('--split=tset', '--split'),
   ],
 )
 def test_a_wrong_flag_is_named(tmp_path, store_path, configs, flag, message):

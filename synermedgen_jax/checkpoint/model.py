@@ -40,6 +40,13 @@ def latest(directory: str | Path) -> tuple[ocp.CheckpointManager, int]:
   return checkpoints, step
 
 
+def newest_step(directory: str | Path) -> int:
+  """The newest step of a run's checkpoints; raises as `latest` does."""
+  checkpoints, step = latest(directory)
+  checkpoints.close()
+  return step
+
+
 def find_step(checkpoints: ocp.CheckpointManager, which: str) -> int:
   """The step of a checkpoint.
 

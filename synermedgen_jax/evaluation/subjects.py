@@ -5,7 +5,8 @@ subject is a person (`Case.person`): the sessions of a patient count as one.
 The format is:
 
   {"version": 1,
-   "settings": {"split", "slices", "questions", "seed", "neighbours", "store"},
+   "settings": {"split", "slices", "questions", "seed", "neighbours", "store",
+     "steps": step of the checkpoint of each run},
    "sampling": timesteps and guidance, where routes were synthesised,
    "subjects": {"brain.brain_003": "brain", …}: subject -> dataset,
    "synthesis": {route: {subject: {"ssim", "psnr", "mae",

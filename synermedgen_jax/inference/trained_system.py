@@ -151,6 +151,7 @@ class TrainedSystem:
     config: config of the run, as plain values.
     slices: canvas, plane, frame and windows of the training slices.
     routes: names of the routes that it was trained on.
+    steps: step of its checkpoint.
   """
 
   system: System
@@ -158,6 +159,7 @@ class TrainedSystem:
   config: Mapping[str, Any]
   slices: SliceSpec
   routes: tuple[str, ...] | None
+  steps: tuple[int, ...] = ()
 
   @classmethod
   def load(cls, workdir: str | Path) -> TrainedSystem:
@@ -173,7 +175,9 @@ class TrainedSystem:
       system = make_system(record.config)
     except (KeyError, TypeError, ValueError) as error:
       raise WorkdirError(f'{workdir}/config.json: {error}.') from None
-    params = saved_model.load_params(workdir / 'checkpoints')
+    checkpoints = workdir / 'checkpoints'
+    step = saved_model.newest_step(checkpoints)
+    params = saved_model.load_params(checkpoints, which=str(step))
     params = {name: params[name] for name in system.used if name in params}
     return cls(
       system,
@@ -181,6 +185,7 @@ class TrainedSystem:
       record.config,
       record.slices,
       record.routes,
+      (step,),
     )
 
   @property
@@ -246,6 +251,11 @@ class TrainedPairs:
   @property
   def departures(self) -> tuple[str, ...]:
     return self.runs[0].departures
+
+  @property
+  def steps(self) -> tuple[int, ...]:
+    """Step of the checkpoint of each run."""
+    return tuple(step for run in self.runs for step in run.steps)
 
   @property
   def routes(self) -> tuple[str, ...]:

@@ -103,6 +103,7 @@ class Trained:
     config: config of the stage, as plain values.
     slices: canvas, plane, frame and windows of the training slices.
     routes: as in `RunRecord`.
+    steps: step of the checkpoint of each run; empty for weights without one.
   """
 
   model: Bagel
@@ -112,6 +113,7 @@ class Trained:
   config: Mapping[str, Any]
   slices: SliceSpec
   routes: tuple[str, ...] | None = None
+  steps: tuple[int, ...] = ()
 
   @property
   def prompts(self) -> Prompts:
@@ -133,7 +135,9 @@ class Trained:
     workdir = Path(workdir)
     record = RunRecord.load(workdir)
     tokenizer = _load_tokenizer(workdir)
-    shape, params = saved_model.load_model(workdir / 'checkpoints')
+    checkpoints = workdir / 'checkpoints'
+    step = saved_model.newest_step(checkpoints)
+    shape, params = saved_model.load_model(checkpoints, which=str(step))
     compute = _compute(record.config, params)
     return cls(
       Bagel(shape, compute),
@@ -143,6 +147,7 @@ class Trained:
       record.config,
       record.slices,
       record.routes,
+      (step,),
     )
 
   @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import runpy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -51,7 +51,16 @@ _OF_CODES = (
   'the most probable codes, without a draw',
 )
 OWN = {
-  OURS: Own('SynerMedGen (this library)', ('stage1', 'stage2')),
+  OURS: Own(
+    'SynerMedGen (this library)',
+    ('stage1', 'stage2'),
+    (
+      'small shape and recipe (configs/small), starting from weights/small',
+      'Muon; the baselines have AdamW',
+      "routes are weighed by the config's route_weights; for the baselines "
+      'all are alike',
+    ),
+  ),
   'as_janusflow': Own(
     'dense rectified flow (as JanusFlow, Show-o2)',
     ('stage1', 'as_janusflow'),
@@ -125,8 +134,9 @@ class Training:
     steps: length.
     images: pairs of slices that it translates in training.
     operations: of all steps.
-    trained: parameters that it trains.
-    used: parameters that synthesis uses.
+    trained: parameters that it trains, and their sizes.
+    used: number of parameters that synthesis uses.
+    resolved: config of the run, as in its `config.json`.
   """
 
   config: str
@@ -135,8 +145,9 @@ class Training:
   steps: int
   images: float
   operations: float
-  trained: int
+  trained: Mapping[str, int]
   used: int
+  resolved: Mapping[str, object]
 
   @property
   def flags(self) -> list[str]:
@@ -267,6 +278,7 @@ def _sized(
     steps=steps,
     images=steps * one.images,
     operations=steps * one.operations,
+    resolved={**one.resolved, 'steps': steps},
   )
 
 
@@ -276,10 +288,12 @@ def _training(
   """A training of `steps` steps, by default as long as its config says."""
   config = _config(file)
   with config.unlocked():
-    config.update(overrides | (build_with or {}))
-  config.val_every = 0
+    config.update(overrides)
   steps = steps or config.steps
-  run = build(config)
+  planned = config.copy_and_resolve_references()
+  planned.update(val_every=0, **(build_with or {}))
+  run = build(planned)
+  own = {k: config[k] for k in ('val_every', *(build_with or {}))}
   images, used = _pairs_per_step(run), run.state.trainable | run.state.frozen
   if not isinstance(run, BagelRun):
     used = {
@@ -294,8 +308,9 @@ def _training(
     steps=steps,
     images=steps * images,
     operations=steps * _operations(run),
-    trained=_size(run.state.trainable),
-    used=_size(used),
+    trained={n: math.prod(x.shape) for n, x in run.state.trainable.items()},
+    used=sum(math.prod(x.shape) for x in used.values()),
+    resolved=run.config | own | {'steps': steps},
   )
 
 
@@ -323,10 +338,6 @@ def _operations(run: Run) -> float:
     )
   step = make_train_step(run.model, run.tx, run.step)
   return sum(flops.count(jax.make_jaxpr(step)(run.state, batch)).values())
-
-
-def _size(params) -> int:
-  return sum(math.prod(x.shape) for x in params.values())
 
 
 def parse_systems(texts: Sequence[str]) -> dict[str, int]:

@@ -66,6 +66,7 @@ def keep(
   slices = store.slices if store else SliceSpec(image_size(config))
   record = {
     'config': config,
+    'store_fingerprint': store.fingerprint if store else None,
     **slices.to_json(),
     'routes': trained_routes(config, store),
     'versions': {'python': platform.python_version(), **versions},

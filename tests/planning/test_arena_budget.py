@@ -112,7 +112,8 @@ def test_a_variant_is_sized_like_our_own_model(store_path, tmp_path, kind):
     assert 0 <= left - last.operations < last.operations / last.steps
   # One expert instead of two, and as many trained parameters.
   assert last.used < ours[1].used
-  assert last.trained == ours[1].trained
+  sizes = [sum(t.trained.values()) for t in (last, ours[1])]
+  assert sizes[0] == sizes[1] > 0
 
 
 def test_codes_need_a_quantiser_which_the_budget_pays(store_path, tmp_path):
