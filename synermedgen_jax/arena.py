@@ -23,6 +23,7 @@ RUN/stages/SEED.
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -40,6 +41,7 @@ from synermedgen_jax.config.command_line import (
 )
 from synermedgen_jax.config.defaults import default_config, system_config
 from synermedgen_jax.core import files
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.evaluation.standings import standings
 from synermedgen_jax.evaluation.subjects import FILE, read_subjects
 from synermedgen_jax.inference.trained_system import TrainedPairs, load_system
@@ -110,10 +112,8 @@ def _candidates(
   for system, seeds in parse_systems(_SYSTEMS.value).items():
     for seed in range(seeds):
       workdir = folder / str(seed) / system
-      yield Candidate(
-        system,
-        workdir,
-        trainings(
+      try:
+        parts = trainings(
           system,
           store,
           workdir,
@@ -121,8 +121,13 @@ def _candidates(
           stages=stages / str(seed),
           seed=seed,
           configs=_CONFIGS.value,
-        ),
-      )
+        )
+      except UserError as error:
+        raise ArenaError(
+          f'--systems: {system} cannot be trained here: {error} Leave it out, '
+          'or change what the message names.'
+        ) from None
+      yield Candidate(system, workdir, parts)
 
 
 def _train(candidate: Candidate, store: SliceStore) -> None:
@@ -226,11 +231,18 @@ def _is_evaluated(candidate: Candidate, store: SliceStore) -> bool:
 
 
 def _call(module: str, arguments: Sequence[str]) -> None:
+  """Runs a command; it ends if this process is told to end."""
   print(f'\n$ python -m {module} {" ".join(arguments)}', flush=True)
-  done = subprocess.run([sys.executable, '-m', module, *arguments], check=False)
-  if done.returncode:
+  command = [sys.executable, '-m', module, *arguments]
+  with subprocess.Popen(command) as process:
+    try:
+      status = process.wait()
+    except BaseException:
+      process.terminate()  # a training saves its last step
+      raise
+  if status:
     raise ArenaError(
-      f'{module} ended with status {done.returncode}; the same command resumes.'
+      f'{module} ended with status {status}; the same command resumes.'
     )
 
 
@@ -276,6 +288,7 @@ def _entry(candidates: Sequence[Candidate], store: SliceStore) -> Entry:
     used=sum(t.used for t in (parts if per_pair else parts[-1:])),
     images=sum(t.images for t in parts),
     operations=sum(t.operations for t in parts),
+    steps={t.workdir.name: t.steps for t in parts},
     slice_operations=each,
     seconds=seconds,
   )
@@ -315,6 +328,8 @@ def _write_tables(
     'split': _SPLIT.value,
     'subjects': len(next(iter(runs[reference].values())).subjects),
     'reference': reference,
+    'store': store.fingerprint,
+    'configs': _CONFIGS.value,
   }
   text = markdown(table, entries, settings)
   files.write_text(folder / 'arena.md', text)
@@ -326,6 +341,7 @@ def _write_tables(
 
 
 def main() -> None:
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   run = local_path('run', _RUN.value)
   store = SliceStore.open(_STORE.value)
   budgets = _budgets(run)

@@ -120,7 +120,10 @@ class Budget:
 
   def __str__(self) -> str:
     """The shortest text that `parse` reads as this budget."""
-    return f'{self.kind}:{self.amount:.12g}'.replace('e+', 'e')
+    mantissa, exponent = f'{self.amount:.11e}'.split('e')
+    if self.kind == 'images' or int(exponent) < 6:
+      return f'{self.kind}:{self.amount:.12g}'.replace('e+', 'e')
+    return f'{self.kind}:{mantissa.rstrip("0").rstrip(".")}e{int(exponent)}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,6 +261,12 @@ def _stages(
     build_with = {'init_from': '', 'from_scratch': True}
     if budget.kind == 'operations':
       budget = Budget(budget.kind, budget.amount - part.operations)
+    if budget.amount <= 0:
+      needed = sum(p.operations for p in parts)
+      raise ArenaError(
+        f'--budget: {", ".join(earlier)} alone need {needed:.3g} operations '
+        f'before {last} starts; name a larger budget.'
+      )
   file = f'{configs}/{last}.py'
   return [*parts, _sized(file, shared | start, folder, budget, build_with)]
 

@@ -20,12 +20,13 @@ _DEFINITIONS = (
   "images clipped to the target's window; mean over the slices of a subject, "
   'over subjects, and over routes. MAE is averaged over the routes to CT.',
   '* Intervals: bootstrap over subjects; differences are paired. They leave '
-  'out the spread of seeds, whose lowest and highest mean SSIM stand behind '
-  'their number.',
+  'out the spread of seeds, whose lowest and highest mean SSIM follow their '
+  'number.',
   '* The ceiling is the SSIM of the truth through the autoencoder and the '
   'codes of a system, or through its size of images: what it reaches with '
   'perfect latents or codes.',
-  '* A route is won by the system with the highest mean SSIM.',
+  '* A route is won by the system with the highest mean SSIM of all systems; '
+  '`evaluate` counts routes that beat the copy and the mean target.',
   '* Parameters, pairs and operations are those of one seed, of all its stages '
   'and pairs of modalities together; two operations per multiplication and '
   'addition. SynerMedGen sees further slices in Stage I. What made the weights '
@@ -49,6 +50,7 @@ class Entry:
     trained, used: parameters, of all trainings of a seed together.
     images: pairs of slices that it translates in training.
     operations: of training.
+    steps: folder of each training -> its steps.
     slice_operations: of the synthesis of one slice.
     seconds: per slice, of synthesis in batches.
   """
@@ -62,6 +64,7 @@ class Entry:
   used: int
   images: float
   operations: float
+  steps: Mapping[str, int]
   slice_operations: float
   seconds: float
 
@@ -128,7 +131,8 @@ def markdown(
   routes = next(iter(table.values())).routes
   parts = [
     '# Arena\n',
-    f'{len(routes)} routes, {settings["subjects"]} subjects of split '
+    f'{_counted(len(routes), "route")}, '
+    f'{_counted(settings["subjects"], "subject")} of split '
     f'`{settings["split"]}`, slices per case: {settings["slices"]}; budget '
     f'{settings["budget"]}. Written by '
     '`python -m synermedgen_jax.arena`.\n',
@@ -136,12 +140,16 @@ def markdown(
     _rows(
       [
         (
-          *('rank', 'system', 'SSIM (95 %)', f'less {reference} (95 %)'),
+          *('rank', 'system', 'SSIM (95 %)'),
+          f'difference from {reference} (95 %)',
           *('seeds', 'ceiling', 'wins', 'PSNR, dB', 'MAE to CT, HU'),
           *('scope', 'data', 'parameters trained / used', 'pairs seen'),
           *('TFLOP', 'GFLOP / slice', 's / slice'),
         ),
-        *(_system(name, s, entries.get(name)) for name, s in table.items()),
+        *(
+          _system(name, s, entries.get(name), settings['subjects'])
+          for name, s in table.items()
+        ),
       ]
     ),
     '## SSIM by route\n',
@@ -166,24 +174,41 @@ def markdown(
   return '\n'.join(parts) + '\n'
 
 
-def _system(name: str, s: Standing, entry: Entry | None) -> tuple[str, ...]:
+def _counted(number: int, noun: str) -> str:
+  return f'{number} {noun}' + ('' if number == 1 else 's')
+
+
+def _mae_to_ct(s: Standing) -> float | None:
+  """Mean absolute error in HU over the routes to CT; None without one."""
   to_ct = [
     scores['mae']
     for route, scores in s.routes.items()
     if ROUTES_BY_NAME[route].target is Modality.CT
   ]
+  return sum(to_ct) / len(to_ct) if to_ct else None
+
+
+def _system(
+  name: str, s: Standing, entry: Entry | None, subjects: int
+) -> tuple[str, ...]:
+  def interval(low, high, template):
+    """One subject has no interval."""
+    return f' ({template})'.format(low, high) if subjects > 1 else ''
+
+  mae = _mae_to_ct(s)
   cells = (
     str(s.rank),
     entry.title if entry else _BASELINES[name],
-    f'{s.scores["ssim"]:.3f} ({s.interval[0]:.3f}–{s.interval[1]:.3f})',
+    f'{s.scores["ssim"]:.3f}' + interval(*s.interval, '{:.3f}–{:.3f}'),
     '–'
     if s.difference is None
-    else '{:+.3f} ({:+.3f} to {:+.3f})'.format(*s.difference),
+    else f'{s.difference[0]:+.3f}'
+    + interval(*s.difference[1:], '{:+.3f} to {:+.3f}'),
     _seeds(s),
     '–' if s.ceiling is None else f'{s.ceiling:.3f}',
     str(s.wins),
     f'{s.scores["psnr"]:.1f}',
-    f'{sum(to_ct) / len(to_ct):.0f}' if to_ct else '–',
+    '–' if mae is None else f'{mae:.0f}',
   )
   if entry is None:
     return (*cells, *['–'] * 7)
@@ -230,13 +255,17 @@ def record(
   settings: Mapping[str, Any],
 ) -> dict[str, Any]:
   """The content of arena.json."""
+
+  def system(name: str, standing: Standing) -> dict[str, Any]:
+    values = dataclasses.asdict(standing)
+    # A mean of HU, SUV and arbitrary units is none of them.
+    del values['scores']['mae']
+    values['scores']['mae_to_ct'] = _mae_to_ct(standing)
+    if name in entries:
+      values['facts'] = dataclasses.asdict(entries[name])
+    return values
+
   return {
     'settings': dict(settings),
-    'systems': {
-      name: dataclasses.asdict(standing)
-      | (
-        {'facts': dataclasses.asdict(entries[name])} if name in entries else {}
-      )
-      for name, standing in table.items()
-    },
+    'systems': {name: system(name, s) for name, s in table.items()},
   }

@@ -29,7 +29,11 @@ def test_any_other_budget_is_refused(text):
 
 def test_a_budget_is_written_as_it_is_read():
   assert str(Budget('images', 6000)) == 'images:6000'
-  assert str(Budget('operations', 1.6e13)) == 'operations:1.6e13'
+  assert str(Budget('images', 2_000_000)) == 'images:2000000'
+  for amount, text in ((1.6e13, '1.6e13'), (2e11, '2e11'), (500, '500')):
+    budget = Budget('operations', amount)
+    assert str(budget) == f'operations:{text}'
+    assert Budget.parse(str(budget)) == budget
 
 
 def test_a_system_has_one_seed_unless_it_says_more():
@@ -138,3 +142,17 @@ def test_codes_need_a_quantiser_which_the_budget_pays(store_path, tmp_path):
   last = stages[-1]
   assert 0 <= budget.amount - used < last.operations / last.steps
   assert last.config.endswith('as_januspro.py')
+
+
+def test_a_budget_that_the_first_stage_exceeds_is_refused(store_path, tmp_path):
+  with pytest.raises(
+    ArenaError, match=r'stage1 alone need .* operations before stage2 starts'
+  ):
+    trainings(
+      'synermedgen',
+      SliceStore.open(store_path),
+      tmp_path / 'ours',
+      Budget('operations', 2e11),
+      stages=tmp_path / 'stages',
+      seed=0,
+    )

@@ -4,6 +4,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+import pytest
+
 from synermedgen_jax.evaluation.standings import Standing
 from synermedgen_jax.planning.arena import Training
 from synermedgen_jax.reporting.arena_table import (
@@ -50,6 +52,7 @@ ENTRIES = {
     used=1_000_000,
     images=24_000,
     operations=2.16e13,
+    steps={'unet': 1500},
     slice_operations=2.5e8,
     seconds=0.0123,
   )
@@ -78,7 +81,7 @@ def test_a_row_has_every_fact_of_a_system():
   head, _, unet, ours, copy, *_ = rows(
     markdown(TABLE, ENTRIES, SETTINGS), 'Systems'
   )
-  assert head[3] == 'less Ours (95 %)'
+  assert head[3] == 'difference from Ours (95 %)'
   assert unet == [
     *('1', 'U-Net', '0.750 (0.700–0.800)', '+0.100 (+0.050 to +0.150)'),
     *('1', '0.900', '2'),
@@ -117,11 +120,27 @@ def test_departures_are_listed_by_system():
 def test_the_record_is_json_with_all_facts():
   read = json.loads(json.dumps(record(TABLE, ENTRIES, SETTINGS)))
   assert read['systems']['unet']['facts']['operations'] == 2.16e13
+  assert read['systems']['unet']['facts']['steps'] == {'unet': 1500}
   assert 'facts' not in read['systems']['copy_source']
+  # HU of the route to CT; the other route has another unit.
+  assert read['systems']['unet']['scores'] == {
+    'ssim': pytest.approx(0.75),
+    'psnr': 21.0,
+    'mae_to_ct': 100.0,
+  }
+
+
+def test_one_subject_has_no_interval():
+  page = markdown(TABLE, ENTRIES, SETTINGS | {'subjects': 1})
+  assert '2 routes, 1 subject of split' in page
+  _, _, unet, *_ = rows(page, 'Systems')
+  assert unet[2:4] == ['0.750', '+0.100']
 
 
 def test_costs_are_summed_and_aligned():
-  training = Training('c.py', {}, Path('w'), 100, 1600.0, 5.4e13, 10, 5)
+  training = Training(
+    'c.py', {}, Path('w'), 100, 1600.0, 5.4e13, {'a': 10}, 5, {}
+  )
   other = dataclasses.replace(training, workdir=Path('v'))
   text = costs(
     [
