@@ -205,7 +205,8 @@ class TrainedSystem:
     return (
       *self.system.departures,
       f'preset {preset}: other networks, {self.config["optimizer"]}, rate '
-      f'{self.config["learning_rate"]:g}, {self.config["rows"]} pairs a step',
+      f'{self.config["learning_rate"]:g} for every network, '
+      f'{self.config["rows"]} pairs a step',
     )
 
   def synthesiser(
