@@ -127,7 +127,8 @@ def test_the_file_says_what_its_numbers_are(metrics, nano_runs):
   assert metrics['sampling']['points'] == 2
   definition = metrics['definition']
   assert definition['understanding'].keys() == {'cts', 'mi', 'tia'}
-  assert definition['synthesis'].keys() == {'ssim', 'psnr', 'mae'}
+  metrics = {'ssim', 'psnr', 'mae', 'roughness'}
+  assert definition['synthesis'].keys() == metrics
   for what in ('range', 'mask', 'full_frame', 'dimension', 'unit'):
     assert definition['synthesis']['ssim'][what]
 
@@ -201,6 +202,7 @@ def test_subjects_are_named_with_what_they_were_asked(by_subject, nano_runs):
     'questions': QUESTIONS,
     'seed': 0,
     'neighbours': 3,
+    'steps': [2],
     'store': SliceStore.open(nano_runs / 'store').fingerprint,
   }
   assert by_subject['sampling']['points'] == 2

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 WINDOW = 11  # pixels; Gaussian of sigma 1.5, truncated at 3.5 sigma
 _RADIUS = WINDOW // 2
 _MIN_MSE = 1e-10  # limits PSNR to 100 dB, so that means stay finite
+_SMOOTH = 1e-6  # two constant images have the ratio 1
 
 
 @functools.partial(jax.jit, static_argnames='data_range')
@@ -256,6 +257,40 @@ register_metric(
 )
 # Every result file has these metrics; others are optional.
 BUILT_IN = tuple(METRICS)
+
+
+def _roughness(images: CaseImages, mask: Mask) -> float:
+  prediction, truth = (
+    _steps_between_neighbours(x, mask)
+    for x in (images.prediction, images.truth)
+  )
+  return (prediction + _SMOOTH) / (truth + _SMOOTH)
+
+
+def _steps_between_neighbours(image: np.ndarray, mask: Mask) -> float:
+  """Mean absolute difference of neighbouring pixels of a slice."""
+  total, count = 0.0, 0
+  for axis in (1, 2):
+    steps = np.abs(np.diff(image.astype(np.float64), axis=axis))
+    if mask is not None:
+      both = np.moveaxis(mask, axis, 0)
+      steps = np.moveaxis(steps, axis, 0)[both[1:] & both[:-1]]
+    total, count = total + steps.sum(), count + steps.size
+  return total / max(count, 1)
+
+
+register_metric(
+  'roughness',
+  _roughness,
+  {
+    'range': 'images clipped to the window of the target, mapped to [0, 1]',
+    'mask': 'mean absolute difference of pixels that are neighbours along '
+    'rows or columns, both in the body mask; synthesis over truth',
+    'full_frame': 'the same of all pixels',
+    'dimension': '2-D, one ratio per case',
+    'unit': '1; below 1 is smoother than the truth, above 1 rougher',
+  },
+)
 
 
 def psnr_of(mse: float, data_range: float) -> float:

@@ -104,7 +104,26 @@ def test_psnr_is_of_the_case_and_not_a_mean_over_slices():
 def test_equal_volumes_score_the_most():
   _, truth, mask = volumes()
   scores = case_metrics(truth, truth, mask, unit_range=HU)
-  assert scores == pytest.approx({'ssim': 1, 'psnr': 100, 'mae': 0}, abs=1e-6)
+  best = {'ssim': 1, 'psnr': 100, 'mae': 0, 'roughness': 1}
+  assert scores == pytest.approx(best, abs=1e-6)
+
+
+def test_roughness_compares_steps_between_neighbours_in_the_mask():
+  # On [0, 1], steps of 0.4 and 0.1 along the row; those of the columns are 0.
+  truth = np.tile(np.float32([-1.0, -0.2, 0.0, 1.0]), (1, 12, 3))
+  prediction = np.tile(np.float32([-0.6, -0.2, -0.1, -1.0]), (1, 12, 3))
+  mask = np.zeros(truth.shape, bool)
+  mask[:, 2:5, :3] = True
+  scores = case_metrics(prediction, truth, mask, unit_range=HU)
+  assert scores['roughness'] == pytest.approx(0.25 / 0.5, rel=1e-4)
+  # A column of the mask, along which nothing changes, has the ratio 1.
+  mask[:, :, 1:] = False
+  scores = case_metrics(prediction, truth, mask, unit_range=HU)
+  assert scores['roughness'] == 1
+  # The full frame counts the steps between the tiles, too.
+  scores = case_metrics(prediction, truth, None, unit_range=HU)
+  rows = [np.abs(np.diff(unit(x)[0, 0])).sum() for x in (prediction, truth)]
+  assert scores['roughness'] == pytest.approx(rows[0] / rows[1], rel=1e-3)
 
 
 def test_values_beyond_the_window_are_clipped():
@@ -184,7 +203,7 @@ def test_shapes_and_types_that_differ_are_refused(change):
     case_metrics(prediction, truth, mask, unit_range=HU)
 
 
-@pytest.mark.parametrize('metric', ['ssim', 'psnr', 'mae'])
+@pytest.mark.parametrize('metric', ['ssim', 'psnr', 'mae', 'roughness'])
 def test_every_metric_states_range_mask_dimension_and_unit(metric):
   stated = metrics.definitions()[metric]
   assert {'range', 'mask', 'full_frame', 'dimension', 'unit'} <= set(stated)
@@ -199,7 +218,7 @@ def test_a_registered_metric_is_computed_beside_the_others(monkeypatch):
 
   metrics.register_metric('worst', worst, {'unit': '1; lower is better'})
   scores = case_metrics(prediction, truth, mask, unit_range=HU)
-  assert list(scores) == ['ssim', 'psnr', 'mae', 'worst']
+  assert list(scores) == ['ssim', 'psnr', 'mae', 'roughness', 'worst']
   assert scores['worst'] == pytest.approx(
     np.abs(unit(prediction) - unit(truth))[mask].max(), abs=1e-6
   )
