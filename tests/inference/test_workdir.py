@@ -18,8 +18,9 @@ from synermedgen_jax.training.provenance import trained_routes
 def written(tmp_path, monkeypatch):
   """Writes a workdir whose config has these values, next to a saved model."""
   params = nano.initial_params()
+  monkeypatch.setattr(saved_model, 'newest_step', lambda _: 7)
   monkeypatch.setattr(
-    saved_model, 'load_model', lambda *_: (nano.MODEL, params)
+    saved_model, 'load_model', lambda _, which: (nano.MODEL, params)
   )
 
   def write(**values):
@@ -52,7 +53,9 @@ def test_a_run_keeps_the_routes_that_it_was_trained_on(written):
   record = json.loads(path.read_text()) | {'routes': ['brain_mr_to_ct']}
   path.write_text(json.dumps(record))
   assert RunRecord.load(workdir_path).routes == ('brain_mr_to_ct',)
-  assert Trained.load(workdir_path).routes == ('brain_mr_to_ct',)
+  trained = Trained.load(workdir_path)
+  assert trained.routes == ('brain_mr_to_ct',)
+  assert trained.steps == (7,)
 
 
 @pytest.mark.parametrize('content', ['[]', '{', '{"config": 3}', '\xff'])

@@ -27,7 +27,7 @@ class Stub:
   hidden states.
   """
 
-  config = types.SimpleNamespace(latent_stride=2, generation='flow')
+  config = types.SimpleNamespace(latent_stride=2, generation='flow', detail=0)
 
   def __init__(self):
     self.embedded = None
