@@ -56,9 +56,8 @@ OWN = {
     ('stage1', 'stage2'),
     (
       'small shape and recipe (configs/small), starting from weights/small',
-      'Muon; the baselines have AdamW',
-      "routes are weighed by the config's route_weights; for the baselines "
-      'all are alike',
+      'Muon (the baselines have AdamW)',
+      "routes weighed by the config's route_weights (alike for the baselines)",
     ),
   ),
   'as_janusflow': Own(
