@@ -19,7 +19,8 @@ from benchmarks import jax_device, shapes
 from benchmarks.measuring import append_record
 from synermedgen_jax.config.model import compute_of
 from synermedgen_jax.inference.sampling import sample
-from synermedgen_jax.models.bagel import Bagel, BagelConfig, init_params
+from synermedgen_jax.models.bagel import Bagel, init_params
+from synermedgen_jax.models.bagel_config import BagelConfig
 
 _MODEL = flags.DEFINE_string('model', 'small', 'A preset, or medium.')
 _POINTS = flags.DEFINE_integer(

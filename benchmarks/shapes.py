@@ -23,7 +23,7 @@ from synermedgen_jax.core.size import Size
 from synermedgen_jax.inference import sampling
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.mot import MoTConfig
 from synermedgen_jax.models.presets import preset
 from synermedgen_jax.models.vit import ViTConfig

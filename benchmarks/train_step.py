@@ -31,7 +31,7 @@ from benchmarks import jax_device, profiles, shapes, stages
 from benchmarks.measuring import Seconds, append_record
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.core.sharding import LOGICAL_RULES, batch_sharding
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.presets import PRESETS
 from synermedgen_jax.planning.rows import sample_rows_of
 from synermedgen_jax.training import loop

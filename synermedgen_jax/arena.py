@@ -40,12 +40,13 @@ from synermedgen_jax.config.command_line import (
   run_command,
 )
 from synermedgen_jax.config.defaults import default_config, system_config
+from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core import files
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.evaluation.standings import standings
 from synermedgen_jax.evaluation.subjects import FILE, read_subjects
 from synermedgen_jax.inference.trained_system import TrainedPairs, load_system
-from synermedgen_jax.inference.workdir import Trained
+from synermedgen_jax.inference.workdir import RunRecord, Trained
 from synermedgen_jax.planning.arena import (
   OURS,
   OWN,
@@ -53,6 +54,7 @@ from synermedgen_jax.planning.arena import (
   Budget,
   Training,
   parse_systems,
+  recipe,
   trainings,
 )
 from synermedgen_jax.reporting.arena_page import arena_page
@@ -171,20 +173,10 @@ def _check_same(training: Training, store: SliceStore) -> None:
 
   A finished run is not trained on: its learning rate has come to its end.
   """
-  path = training.workdir / 'config.json'
-  if not path.is_file():
+  if not (training.workdir / 'config.json').is_file():
     return
-  try:
-    record = json.loads(path.read_bytes())
-    there = record['config']
-    fingerprint = record.get('store_fingerprint')
-  except (ValueError, KeyError, TypeError) as error:
-    raise ArenaError(
-      f'{path}: is not the config of a run ({error!r}); delete '
-      f'{training.workdir}, or name another --run.'
-    ) from None
-  # Runs of older versions have no fingerprint.
-  if fingerprint not in (None, store.fingerprint):
+  run = RunRecord.load(training.workdir)
+  if run.store_fingerprint not in (None, store.fingerprint):
     raise ArenaError(
       f'{training.workdir}: was trained on other slices than {store.path} has '
       'now; name another --run.'
@@ -192,7 +184,7 @@ def _check_same(training: Training, store: SliceStore) -> None:
   system = 'scope' in training.resolved
   defaults = system_config() if system else default_config()
   # A key that is newer than the run had its default.
-  there = _leaves(defaults.to_dict()) | _leaves(there)
+  there = _leaves(defaults.to_dict()) | _leaves(run.config)
   for key, value in _leaves(training.resolved).items():
     if (old := there.get(key)) != value:
       raise ArenaError(
@@ -221,17 +213,23 @@ def _is_evaluated(candidate: Candidate, store: SliceStore) -> bool:
     'seed': 0,
     'steps': [run.steps for run in runs],
   }
-  sampling = runs[0].resolved.get('sampling', results.sampling)
   return (
     all(results.settings.get(key) == value for key, value in wanted.items())
     and sorted(results.synthesis) == _routes(store)
-    and results.sampling.get('points') == sampling.get('points')
-    and 'synthesiser' not in results.sampling
+    and _is_own_sampling(results.sampling, runs[0])
   )
 
 
+def _is_own_sampling(sampling: Mapping[str, object], run: Training) -> bool:
+  """Whether slices were sampled as the config of the run says."""
+  if 'sampling' not in run.resolved:  # a baseline has no options
+    return 'synthesiser' not in sampling
+  own = SamplingConfig.from_config(run.resolved['sampling'])
+  return _leaves(sampling) == _leaves(dataclasses.asdict(own))
+
+
 def _call(module: str, arguments: Sequence[str]) -> None:
-  """Runs a command; it ends if this process is told to end."""
+  """Runs a command, and terminates it if this process is terminated."""
   print(f'\n$ python -m {module} {" ".join(arguments)}', flush=True)
   command = [sys.executable, '-m', module, *arguments]
   with subprocess.Popen(command) as process:
@@ -283,7 +281,9 @@ def _entry(candidates: Sequence[Candidate], store: SliceStore) -> Entry:
     title=facts.title,
     scope=trained.config['scope'] if trained else 'all',
     paired=trained.paired if trained else True,
-    departures=facts.departures,
+    departures=facts.departures
+    if trained
+    else (*facts.departures, *recipe(parts)),
     trained=_trained_by(parts, per_pair),
     used=sum(t.used for t in (parts if per_pair else parts[-1:])),
     images=sum(t.images for t in parts),

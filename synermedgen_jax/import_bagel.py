@@ -42,7 +42,7 @@ from synermedgen_jax.inference import bagel_workdir
 from synermedgen_jax.input import vocab_files
 from synermedgen_jax.interop import bagel_configs, bagel_weights
 from synermedgen_jax.interop.layouts import LAYOUTS, Layout
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel_config import BagelConfig
 
 _SOURCE = flags.DEFINE_string('source', None, "Folder of BAGEL's files.")
 _LAYOUT = flags.DEFINE_enum(

@@ -16,7 +16,8 @@ from store_fakes import CANVAS, write_store
 from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.models import presets
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
-from synermedgen_jax.models.bagel import Bagel, BagelConfig, init_params
+from synermedgen_jax.models.bagel import Bagel, init_params
+from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.mot import MoTConfig
 from synermedgen_jax.models.vit import ViTConfig

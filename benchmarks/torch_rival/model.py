@@ -26,7 +26,7 @@ from benchmarks.torch_rival.layers import (
   rotate,
   timestep_features,
 )
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.layers import sincos_table
 from synermedgen_jax.models.mot import MoTConfig
 

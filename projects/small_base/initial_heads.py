@@ -40,7 +40,8 @@ import numpy as np
 from jaxtyping import Float
 
 from synermedgen_jax.core.trees import flatten, unflatten
-from synermedgen_jax.models.bagel import BagelConfig, init_params
+from synermedgen_jax.models.bagel import init_params
+from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.layers import sincos_table
 from synermedgen_jax.models.mot import MoTConfig
 

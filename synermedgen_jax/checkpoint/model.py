@@ -20,7 +20,7 @@ from synermedgen_jax.checkpoint.orbax_items import (
   read_items,
   step_errors,
 )
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.shape_json import model_from_json
 
 

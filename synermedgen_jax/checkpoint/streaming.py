@@ -22,7 +22,7 @@ from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.core.lazy_array import BLOCK_BYTES, Index, LazyArray
 from synermedgen_jax.core.trees import flatten, unflatten
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.shape_json import model_from_json, model_to_json
 
 Progress = Callable[[int], object]

@@ -21,7 +21,7 @@ from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.core.trees import flatten, unflatten
 from synermedgen_jax.interop.tensor_files import read_tensors, write_tensors
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.shape_json import model_from_json, model_to_json
 
 TENSORS, SHAPE = 'weights.safetensors', 'model.json'

@@ -16,11 +16,8 @@ from synermedgen_jax.checkpoint import weights_folder
 from synermedgen_jax.config.errors import ConfigError, key_errors
 from synermedgen_jax.core.size import Size
 from synermedgen_jax.core.trees import flatten, unflatten
-from synermedgen_jax.models.bagel import (
-  BagelConfig,
-  abstract_params,
-  init_params,
-)
+from synermedgen_jax.models.bagel import abstract_params, init_params
+from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.presets import preset
 

@@ -364,7 +364,7 @@ class ExternalOutputs:
       image = window.normalise(read.values)
       placed, resized = place(file, image, *at)
       images.append(placed)
-      # Values beyond the window tell their scale.
+      # `check_scale` compares values beyond the window, too.
       wide, _ = place(file, window.relative(read.values), *at)
       values.append(window.denormalise(wide))
       self._counts['resized'] += resized

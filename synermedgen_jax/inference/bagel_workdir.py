@@ -21,7 +21,7 @@ from synermedgen_jax.input import tokenizer, vocab_files
 from synermedgen_jax.input.tokenizer import PROJECT
 from synermedgen_jax.interop import bagel_configs, bagel_weights, tensor_files
 from synermedgen_jax.interop.layouts import BAGEL, UNIMEDVL, Layout
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel_config import BagelConfig
 
 Progress = Callable[[int, int], object]
 

@@ -25,7 +25,7 @@ from synermedgen_jax.inference.prefill import largest, prefill
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.bagel import Bagel
-from synermedgen_jax.models.detail import all_sources
+from synermedgen_jax.models.canvases import all_sources
 from synermedgen_jax.tasks.example import Example
 
 
@@ -236,7 +236,9 @@ def sample_pictures(
   pictures = model.apply(
     {'params': params},
     *(x.reshape(one_image) for x in sampled),
-    all_sources(prompts['full'].conditions) if model.config.detail else None,
+    all_sources(prompts['full'].conditions, model.config.latent_stride)
+    if model.config.detail
+    else None,
     method=Bagel.pictures,
   )
   return pictures[:, 0]

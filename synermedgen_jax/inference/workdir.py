@@ -55,11 +55,14 @@ class RunRecord:
     slices: canvas, plane, frame and windows of the training slices.
     routes: names of the routes whose targets it was trained to synthesise;
       None = not known, as for imported weights.
+    store_fingerprint: of the training slices; None = not known, as for runs of
+      older versions.
   """
 
   config: Mapping[str, Any]
   slices: SliceSpec
   routes: tuple[str, ...] | None = None
+  store_fingerprint: str | None = None
 
   @classmethod
   def load(cls, workdir: str | Path) -> RunRecord:
@@ -84,6 +87,7 @@ class RunRecord:
         config,
         SliceSpec.from_json({'canvas': image_size(config), **record}),
         None if routes is None else tuple(routes),
+        record.get('store_fingerprint'),
       )
     except (ValueError, KeyError, TypeError, AttributeError):
       raise WorkdirError(

@@ -11,7 +11,7 @@ from typing import Any
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.interop.layouts import BAGEL, Layout
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.mot import MoTConfig
 from synermedgen_jax.models.presets import bagel_7b
 from synermedgen_jax.models.vit import ViTConfig

@@ -24,7 +24,8 @@ from synermedgen_jax.interop.key_table import (
   bagel_table,
 )
 from synermedgen_jax.interop.layouts import BAGEL, Layout
-from synermedgen_jax.models.bagel import BagelConfig, abstract_params
+from synermedgen_jax.models.bagel import abstract_params
+from synermedgen_jax.models.bagel_config import BagelConfig
 
 # Parameters of ours that are numbers in BAGEL's ae_config.json.
 _CONSTANTS = {

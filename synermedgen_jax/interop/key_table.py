@@ -15,7 +15,7 @@ import numpy as np
 
 from synermedgen_jax.core.lazy_array import Index, LazyArray, block_shape
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel_config import BagelConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,7 @@ and inference: training runs both streams at once, inference runs the same
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,24 +17,19 @@ from jaxtyping import Array, Bool, Float, Int
 
 from synermedgen_jax.core.batch import (
   Capacity,
-  ImageGeometry,
   PackedBatch,
   abstract_batch,
 )
 from synermedgen_jax.models.autoencoder import (
   Autoencoder,
-  AutoencoderConfig,
   depth_to_space,
   space_to_depth,
 )
-from synermedgen_jax.models.codes import CODES, GENERATIONS, Quantiser
+from synermedgen_jax.models.bagel_config import BagelConfig
+from synermedgen_jax.models.canvases import Sources, all_sources, seen_latents
+from synermedgen_jax.models.codes import CODES, Quantiser
 from synermedgen_jax.models.compute import Compute
-from synermedgen_jax.models.detail import (
-  Detail,
-  Sources,
-  all_sources,
-  detail_unet,
-)
+from synermedgen_jax.models.detail import Detail, detail_unet
 from synermedgen_jax.models.layers import (
   Connector,
   TimestepEmbedder,
@@ -46,80 +39,8 @@ from synermedgen_jax.models.layers import (
   sincos_table,
   take_in_rows,
 )
-from synermedgen_jax.models.mot import Cache, MoT, MoTConfig, Tokens
-from synermedgen_jax.models.vit import ViT, ViTConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class BagelConfig:
-  """Shape of the whole model.
-
-  Attributes:
-    llm, vit, autoencoder: shapes of the parts.
-    latent_patch: latents per token along each axis.
-    latent_table: side of the latent position table, in tokens.
-    vit_table: side of the position table added after the connector, in patches.
-    connector_norm: RMS-normalise the connector's output. Not in BAGEL.
-    generation: how images are generated, one of `codes.GENERATIONS`. BAGEL has
-      'flow'.
-    detail: channels of the detail path at full resolution; 0 = none, as BAGEL.
-
-  Raises:
-    ValueError: `generation` or `detail` has another value, or they do not go
-      together.
-  """
-
-  llm: MoTConfig
-  vit: ViTConfig
-  autoencoder: AutoencoderConfig
-  latent_patch: int = 2
-  latent_table: int = 64
-  vit_table: int = 70
-  connector_norm: bool = False
-  generation: str = 'flow'
-  detail: int = 0
-
-  def __post_init__(self):
-    if self.detail:
-      detail_unet(self.detail, self.latent_stride)  # refuses other widths
-      if self.generation != 'flow':
-        raise ValueError(
-          f'detail {self.detail}: has no part in {self.generation!r} '
-          "generation; set detail to 0, or generation to 'flow'."
-        )
-    if self.generation not in GENERATIONS:
-      raise ValueError(
-        f'{self.generation!r}: expected one of {", ".join(GENERATIONS)}.'
-      )
-
-  @property
-  def latent_stride(self) -> int:
-    """Pixels per latent token, along each axis."""
-    return self.autoencoder.downsample * self.latent_patch
-
-  @property
-  def latent_dim(self) -> int:
-    """Numbers per latent token."""
-    return self.latent_patch**2 * self.autoencoder.z_channels
-
-  def image_geometry(
-    self, *, vit_size: Sequence[int], vae_size: Sequence[int]
-  ) -> ImageGeometry:
-    """The token grids of images with these heights and widths, in pixels.
-
-    Raises:
-      ValueError: a size does not fit; see `ImageGeometry`.
-    """
-    return ImageGeometry(
-      vit_size=tuple(vit_size),
-      vit_patch=self.vit.patch,
-      vit_table=self.vit_table,
-      vae_size=tuple(vae_size),
-      latent_stride=self.latent_stride,
-      latent_table=self.latent_table,
-      channels=self.autoencoder.channels,
-      causal_targets=self.generation == 'autoregressive',
-    )
+from synermedgen_jax.models.mot import Cache, MoT, Tokens
+from synermedgen_jax.models.vit import ViT
 
 
 class Bagel(nn.Module):
@@ -334,7 +255,7 @@ class Bagel(nn.Module):
     valid = None
     if not batch.image_latents:
       stride = self.config.latent_stride
-      valid = _seen(batch, h // stride, w // stride)
+      valid = seen_latents(batch, h // stride, w // stride)
       valid = valid.repeat(stride, 1).repeat(stride, 2)
     grid = self.encode_latents(images, valid)
     tokens = grid.reshape(b, -1, grid.shape[-1])
@@ -383,21 +304,13 @@ class Bagel(nn.Module):
     self.pictures(
       self.quantise(latents)[:, :1].reshape(one),
       hidden['gen'][:, :1].reshape(one),
-      all_sources(batch) if self.config.detail else None,
+      all_sources(batch, self.config.latent_stride)
+      if self.config.detail
+      else None,
     )
     flow = self.config.generation == 'flow'
     predict = self.velocity if flow else self.code_logits
     return self.logits(hidden['und']), predict(hidden['gen'])
-
-
-def _seen(batch: PackedBatch, rows: int, columns: int) -> Bool[Array, 'n y x']:
-  """The latents of every canvas that have a token; all, if none has one."""
-  b, n = batch.vae_images.shape[:2]
-  real = batch.gen.example_ids > 0
-  seen = jnp.zeros((b, n * rows * columns), bool)
-  seen = seen.at[jnp.arange(b)[:, None], batch.latent_index].max(real)
-  seen = seen.reshape(b * n, rows, columns)
-  return seen | ~seen.any((1, 2), keepdims=True)
 
 
 def _tokens(x, layout) -> Tokens:

@@ -51,15 +51,7 @@ _OF_CODES = (
   'the most probable codes, without a draw',
 )
 OWN = {
-  OURS: Own(
-    'SynerMedGen (this library)',
-    ('stage1', 'stage2'),
-    (
-      'small shape and recipe (configs/small), starting from weights/small',
-      'Muon (the baselines have AdamW)',
-      "routes weighed by the config's route_weights (alike for the baselines)",
-    ),
-  ),
+  OURS: Own('SynerMedGen (this library)', ('stage1', 'stage2')),
   'as_janusflow': Own(
     'dense rectified flow (as JanusFlow, Show-o2)',
     ('stage1', 'as_janusflow'),
@@ -319,6 +311,18 @@ def _training(
     trained={n: math.prod(x.shape) for n, x in run.state.trainable.items()},
     used=sum(math.prod(x.shape) for x in used.values()),
     resolved=run.config | own | {'steps': steps},
+  )
+
+
+def recipe(stages: Sequence[Training]) -> tuple[str, ...]:
+  """What a reader has to know of the trainings of SynerMedGen or a variant."""
+  first, last = stages[0].resolved, stages[-1].resolved
+  weighed = 'routes are weighed by config.route_weights'
+  return (
+    f'preset {last["model"]}: starts from {first["init_from"]}, '
+    f'{last["optimizer"]}, rate {last["learning_rate"]:g}, '
+    f'{last["rows"]} rows a step',
+    *([weighed] if last['route_weights'] else []),
   )
 
 

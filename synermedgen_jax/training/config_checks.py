@@ -17,7 +17,7 @@ from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Route
 from synermedgen_jax.core.sharding import batch_sharding, rows_here
 from synermedgen_jax.input.streams import streams_of
 from synermedgen_jax.input.tokenizer import Tokenizer
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.interval_attention import IMPLEMENTATIONS
 from synermedgen_jax.models.layers import REMAT_POLICIES
 from synermedgen_jax.slices.store import SliceStore

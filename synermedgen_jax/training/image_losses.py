@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.models.canvases import used_canvases
 
 Sums = dict[str, tuple[Array, Array]]  # term -> (sum, count)
 
@@ -43,15 +44,7 @@ def images_in(batch: PackedBatch, stride: int) -> Float[Array, '']:
   seen = (first & (batch.vit_visible_to > 0)).sum().astype(jnp.float32)
   if not batch.latent_index.shape[1]:
     return seen
-  return seen + _used_canvases(batch, stride).sum()
-
-
-def _used_canvases(batch: PackedBatch, stride: int) -> Float[Array, 'b n']:
-  """1 for canvases that hold an image, 0 for padding."""
-  b, n, h, w, _ = batch.vae_images.shape
-  canvas = batch.latent_index // ((h // stride) * (w // stride))
-  real = (batch.gen.example_ids > 0).astype(jnp.float32)
-  return jnp.zeros((b, n)).at[jnp.arange(b)[:, None], canvas].max(real)
+  return seen + used_canvases(batch, stride).sum()
 
 
 def _canvases(batch: PackedBatch) -> Float[Array, 'n h w c']:
@@ -68,7 +61,7 @@ def _per_image(
   terms: Mapping[str, Float[Array, 'n h w c']], batch: PackedBatch, stride: int
 ) -> Sums:
   """Sums over images of the mean of each term, and the number of images."""
-  used = _used_canvases(batch, stride).reshape(-1)
+  used = used_canvases(batch, stride).reshape(-1)
   return {
     name: ((term.mean((1, 2, 3)) * used).sum(), used.sum())
     for name, term in terms.items()

@@ -20,8 +20,8 @@ from jaxtyping import Array, Float
 
 from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.models.canvases import grids_of, targets_of
 from synermedgen_jax.models.codes import draw_hidden, shift_right, with_hidden
-from synermedgen_jax.models.detail import grids_of, targets_of
 from synermedgen_jax.models.flow import draw_timesteps
 from synermedgen_jax.tasks.registry import task_named
 from synermedgen_jax.training.image_losses import (
@@ -208,8 +208,8 @@ def flow_and_text_sums(
 
 def _pixel_sums(bound: Bagel, clean, hidden, batch: PackedBatch) -> Sums:
   """The absolute error of the pictures of predicted latents, over pixels."""
-  targets = targets_of(batch)
   stride = bound.config.latent_stride
+  targets = targets_of(batch, stride)
   _, _, height, width, _ = batch.vae_images.shape
   grid = height // stride, width // stride
   pictures = bound.pictures(

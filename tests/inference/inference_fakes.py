@@ -10,7 +10,8 @@ from synermedgen_jax.core.modalities import ROUTES, Modality
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
-from synermedgen_jax.models.bagel import Bagel, BagelConfig, abstract_params
+from synermedgen_jax.models.bagel import Bagel, abstract_params
+from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.mot import MoTConfig
 from synermedgen_jax.models.vit import ViTConfig

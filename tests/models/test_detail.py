@@ -14,20 +14,21 @@ from tiny_models import BAGEL, COMPUTE, fill
 from synermedgen_jax.core.batch import Layout
 from synermedgen_jax.core.trees import flatten
 from synermedgen_jax.models import bagel
-from synermedgen_jax.models.detail import (
+from synermedgen_jax.models.canvases import (
   Sources,
   all_sources,
-  detail_unet,
   grids_of,
   targets_of,
 )
+from synermedgen_jax.models.detail import detail_unet
 from synermedgen_jax.training.objectives import flow_and_text_sums
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 CONFIG = dataclasses.replace(BAGEL, detail=16)
 MODEL = bagel.Bagel(CONFIG, COMPUTE)
-SIDE = 2 * BAGEL.latent_stride  # pixels of a canvas: 2 x 2 latent tokens
+STRIDE = BAGEL.latent_stride
+SIDE = 2 * STRIDE  # pixels of a canvas: 2 x 2 latent tokens
 
 # Canvases: A, its target; B, C, their target, its clean copy, a second target.
 PACK = [
@@ -76,7 +77,7 @@ def row(padding: int = 0):
 @pytest.mark.parametrize('padding', [0, 5])
 def test_a_target_has_the_clean_images_before_it_in_its_example(padding):
   packed = row(padding)
-  targets = targets_of(packed)
+  targets = targets_of(packed, STRIDE)
   found = {}
   for t in np.flatnonzero(targets.real[0]):
     sources = targets.sources.images[0][targets.sources.seen[0, t]]
@@ -94,7 +95,7 @@ def test_a_target_has_the_clean_images_before_it_in_its_example(padding):
 def test_tokens_of_targets_lie_on_their_grids():
   packed = row(padding=3)
   tokens = jnp.arange(31.0)[None, :, None] + 100
-  grids = grids_of(tokens, packed, targets_of(packed), (2, 2))
+  grids = grids_of(tokens, packed, targets_of(packed, STRIDE), (2, 2))
   for t, canvas in enumerate(NOISED):
     expected = 100 + 4 * canvas + np.arange(4.0).reshape(2, 2)
     np.testing.assert_array_equal(grids[0, t, ..., 0], expected)
@@ -108,7 +109,7 @@ def test_every_image_of_a_prompt_is_a_source():
       example_ids=jnp.where(jnp.arange(28) < 12, 1, 0)[None]
     ),
   )
-  sources = all_sources(prompt)
+  sources = all_sources(prompt, STRIDE)
   np.testing.assert_array_equal(sources.seen, [[[1, 1, 1, 0, 0, 0, 0]]])
   assert sources.images is prompt.vae_images
 
@@ -197,6 +198,15 @@ def test_the_lowest_stage_has_one_place_per_latent_token(stride, stages):
   assert detail_unet(16, stride).stages == stages
 
 
+def test_a_row_of_targets_alone_leaves_its_last_one_out():
+  packed = row()
+  alone = packed.replace(noise_ids=jnp.arange(28)[None] // 4 + 1)
+  targets = targets_of(alone, STRIDE)
+  np.testing.assert_array_equal(targets.index, [np.arange(6)])
+  assert targets.real.all()
+  assert not targets.sources.seen.any()
+
+
 def test_codes_have_no_detail_path():
   with pytest.raises(ValueError, match="no part in 'masked' generation"):
     dataclasses.replace(CONFIG, generation='masked')
@@ -204,11 +214,11 @@ def test_codes_have_no_detail_path():
 
 def test_images_that_do_not_fill_their_canvas_are_refused():
   with pytest.raises(ValueError, match='fill their canvas'):
-    targets_of(row().replace(image_latents=0))
+    targets_of(row().replace(image_latents=0), STRIDE)
 
 
 def test_the_pixel_term_is_the_error_of_the_pictures():
-  """Of a new path: the error of the decoded latents, over the three targets."""
+  """A new path leaves the error of the decoded latents of the three targets."""
   packed = row()
   rng = np.random.default_rng(2)
   latents, noise = rng.standard_normal((2, 1, 28, CONFIG.latent_dim))

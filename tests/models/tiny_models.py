@@ -7,7 +7,7 @@ import numpy as np
 import span_packs
 
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.mot import MoT, MoTConfig, Tokens
 from synermedgen_jax.models.vit import ViTConfig

@@ -12,7 +12,7 @@ from projects.small_base.initial_heads import (
   initial_weights,
   with_heads,
 )
-from synermedgen_jax.models.bagel import BagelConfig
+from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.layers import rope, sincos_table
 from synermedgen_jax.models.presets import preset
 
