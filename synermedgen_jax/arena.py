@@ -224,7 +224,7 @@ def _is_own_sampling(sampling: Mapping[str, object], run: Training) -> bool:
   """Whether slices were sampled as the config of the run says."""
   if 'sampling' not in run.resolved:  # a baseline has no options
     return 'synthesiser' not in sampling
-  own = SamplingConfig.from_config(run.resolved['sampling'])
+  own = SamplingConfig.from_config(run.resolved)
   return _leaves(sampling) == _leaves(dataclasses.asdict(own))
 
 

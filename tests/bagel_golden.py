@@ -121,11 +121,11 @@ def _edit(context: str = 'full') -> packing.RowBuilder:
   """Image 2 for the VAE, 3 for the ViT, the instruction, 4 noised."""
   row = _builder('synthesis')
   if context != 'no_images':
-    row.add_vae_image(image(2), noised=False)
+    row.add_vae_image(image(2))
     row.add_vit_image(image(3))
   if context != 'no_text':
     row.add_text(text(words('instruction_ids')))
-  row.add_vae_image(image(4), noised=True)
+  row.add_noised_images([(image(4), 0)])
   return row
 
 
@@ -160,7 +160,9 @@ def prompts(config: SamplingConfig) -> dict[str, Prompt]:
   for context in config.guidance.contexts:
     features = _edit(context).features()
     packed[context] = join_prompts(
-      [packing.split_target(features)], _exactly(features), geometry()
+      [packing.split_target(features, geometry())],
+      _exactly(features),
+      geometry(),
     )
   return packed
 

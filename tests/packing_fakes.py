@@ -1,5 +1,7 @@
 """A tokenizer of single letters, 4 x 4 slices and examples of any spans."""
 
+import dataclasses
+
 import numpy as np
 
 from synermedgen_jax.core.batch import Capacity, ImageGeometry
@@ -42,6 +44,12 @@ def image(index: int = 0) -> SliceRef:
   return SliceRef('case', Modality.CT, index)
 
 
+def in_slab(index: int, offset: int) -> spans.Span:
+  """A noised image of a slab."""
+  span = spans.vae_image(image(index), has_loss=True)
+  return dataclasses.replace(span, offset=offset)
+
+
 SPANS = {
   'text': spans.text('ab'),
   'answer': spans.text('ab', has_loss=True),
@@ -49,13 +57,15 @@ SPANS = {
   'clean': spans.vae_image(image(1)),
   'noised': spans.vae_image(image(2), has_loss=True),
 }
+# Two noised images of one slab, which BAGEL does not have.
+SLAB = {'above': in_slab(2, -1), 'middle': in_slab(3, 0)}
 
 
 def example(*names: str, task: str = 'synthesis') -> Example:
-  """An example of these `SPANS`."""
+  """An example of these `SPANS`, or of `SLAB`."""
   return Example(
     task,
-    tuple(SPANS[name] for name in names),
+    tuple((SPANS | SLAB)[name] for name in names),
     answer='ab' if 'answer' in names else '',
   )
 

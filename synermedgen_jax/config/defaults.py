@@ -150,6 +150,12 @@ KEYS = {
       'slices',
     ),
     Key(
+      'slab',
+      1,
+      'Neighbouring slices that are synthesised together (docs/volumes.md).',
+      'slices',
+    ),
+    Key(
       'image.vit_size',
       (392, 392),
       'Height and width of an image for the ViT.',

@@ -78,12 +78,14 @@ class SamplingConfig:
     describe_tokens: largest length, in tokens, of the text that the model
       first writes about the source image and the instruction, and then reads
       after the instruction; 0 = no text.
+    slab: neighbouring slices that are synthesised together (`tasks/slabs.py`).
   """
 
   points: int
   shift: float
   guidance: Guidance = Guidance()
   describe_tokens: int = 0
+  slab: int = 1
 
   def __post_init__(self):
     if self.points < 2:
@@ -94,17 +96,27 @@ class SamplingConfig:
       raise UserError(
         f'describe_tokens {self.describe_tokens}: must be at least 0.'
       )
+    if self.slab < 1:
+      raise UserError(f'slab {self.slab}: must be at least 1.')
+    if self.slab > 1 and self.describe_tokens:
+      raise UserError(
+        f'slab {self.slab}: the text of describe_tokens is about one slice; '
+        'set slab to 1 or describe_tokens to 0.'
+      )
 
   @classmethod
-  def from_config(cls, values: Mapping[str, Any]) -> SamplingConfig:
-    """The sampling of `config.sampling`.
+  def from_config(cls, config: Mapping[str, Any]) -> SamplingConfig:
+    """The sampling of a run's config, `config.sampling` and `config.slab`.
 
     Raises:
       UserError, TypeError: a value is invalid, or a key is unknown or missing.
     """
+    values = config['sampling']
     guidance = {**values['guidance']}
     guidance['interval'] = tuple(guidance['interval'])  # a list in JSON
-    return cls(**{**values, 'guidance': Guidance(**guidance)})
+    return cls(
+      **{**values, 'guidance': Guidance(**guidance)}, slab=config.get('slab', 1)
+    )
 
   @property
   def timesteps(self) -> Float[np.ndarray, ' points']:

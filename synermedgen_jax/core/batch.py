@@ -12,7 +12,8 @@ write the row as one sequence. A key is visible over
   causal token  [its own order, end of its example)
   full span     [start of its span, end of its example)
   noised span   [start of its span, end of its span), or from its own order
-                where codes are generated one after the other
+                where codes are generated one after the other; the noised
+                spans of a slab count as one
   padding       the empty interval [0, 0)
 
 `input/packing.py` sets these numbers from the kinds of spans.
@@ -77,8 +78,10 @@ class PackedBatch:
     latent_index: index of this token's latent patch within the row, counted
       over (image, row, column) of the canvases' latent grids.
     latent_positions: index into the latent position table.
-    noise_ids: 0 for a clean latent; k > 0 for the row's k-th noised image,
-      whose tokens share one timestep.
+    latent_offsets: distance of the token's slice from the middle of its slab,
+      in slices; 0 without a slab.
+    noise_ids: 0 for a clean latent; k > 0 for the row's k-th noised image or
+      slab of noised images, whose tokens share one timestep.
     vit_patches: flattened pixels (row, column, channel) in [-1, 1].
     vit_positions: index into the ViT position table.
     vit_visible_from, vit_visible_to: interval of patch indices that may attend
@@ -102,6 +105,7 @@ class PackedBatch:
   gen: Layout
   latent_index: Int[Array, 'b g']
   latent_positions: Int[Array, 'b g']
+  latent_offsets: Int[Array, 'b g']
   noise_ids: Int[Array, 'b g']
   vit_patches: Float[Array, 'b p d']
   vit_positions: Int[Array, 'b p']
@@ -213,6 +217,7 @@ def abstract_batch(
     gen=layout(gen),
     latent_index=array(gen),
     latent_positions=array(gen),
+    latent_offsets=array(gen),
     noise_ids=array(gen),
     vit_patches=array(vit, geometry.vit_patch**2 * channels, dtype=np.float32),
     vit_positions=array(vit),

@@ -271,6 +271,11 @@ def _synthesise(
   if settings.synthesiser:
     model = SYNTHESISERS[settings.synthesiser](trained, store)
     sampling = {'synthesiser': settings.synthesiser}
+  elif own.sampling.slab > 1 and settings.slices:
+    raise MeasureError(
+      f'--slices={settings.slices}: slices are synthesised in slabs of '
+      f'{own.sampling.slab} neighbours; set --slices=0, or --slab=1.'
+    )
   total = sum(len(item.indices) for item in items)
   with tqdm(total=total, desc='synthesise', unit='slice') as bar:
 

@@ -9,6 +9,7 @@ modeling/bagel/bagel.py.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from synermedgen_jax.inference.prefill import largest, prefill
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.bagel import Bagel
-from synermedgen_jax.models.canvases import all_sources
+from synermedgen_jax.models.canvases import sources_of_prompts
 from synermedgen_jax.tasks.example import Example
 
 
@@ -34,9 +35,10 @@ class Prompt:
   """Packed prompts, one per row, split from their noised spans.
 
   Attributes:
-    conditions: everything before the noised span, which attends to it.
-    target: the noised span: markers in the und stream, latent tokens in the
-      gen stream. Positions continue those of the conditions.
+    conditions: everything before the noised spans, which attend to it.
+    target: the noised spans, one per image of a slab: markers in the und
+      stream, latent tokens in the gen stream. Positions continue those of the
+      conditions.
   """
 
   conditions: PackedBatch
@@ -94,7 +96,8 @@ def pack_prompts(
           geometry,
           read_slice,
           dropped=dropped_spans(example, context),
-        )
+        ),
+        geometry,
       )
       for example in examples
     ]
@@ -115,13 +118,16 @@ def join_prompts(
     geometry: see `packing.tokenise`.
   """
   conditions, targets = zip(*parts, strict=True)
-  gen = max(len(target['gen']) for target in targets)
+  und, gen = (max(len(t[part]) for t in targets) for part in ('und', 'gen'))
   room = Capacity(
-    capacity.und - 2, capacity.gen - gen, capacity.vit, capacity.images - 1
+    capacity.und - und,
+    capacity.gen - gen,
+    capacity.vit,
+    capacity.images - und // 2,
   )
   return Prompt(
     packing.pack_rows(conditions, room, geometry),
-    packing.pack_rows(targets, Capacity(2, gen, 0, 0), geometry),
+    packing.pack_rows(targets, Capacity(und, gen, 0, 0), geometry),
   )
 
 
@@ -210,8 +216,8 @@ def sample(
     config: timesteps and guidance.
 
   Returns:
-    Clean latent tokens in the order of the gen stream: the grid of one image
-    in row-major order. `Bagel.decode_latents` decodes such a grid.
+    Clean latent tokens in the order of the gen stream: the grids of a prompt's
+    images in row-major order. `Bagel.decode_latents` decodes such a grid.
   """
   return _sample(model, params, prompts, noise, config)[0]
 
@@ -224,24 +230,26 @@ def sample_pictures(
   noise: Float[Array, 'b g d'],
   grid: Size,
   config: SamplingConfig,
-) -> Float[Array, 'b h w c']:
-  """Samples the image of every prompt, with its detail if the model has any.
+) -> Float[Array, 'b k h w c']:
+  """Samples the images of every prompt, with detail if the model has any.
 
   Args:
-    grid: rows and columns of latent tokens.
+    grid: rows and columns of an image's latent tokens.
     model, params, prompts, noise, config: as of `sample`.
   """
   sampled = _sample(model, params, prompts, noise, config)
-  one_image = (len(noise), 1, *grid, -1)
-  pictures = model.apply(
+  grids = [x.reshape(len(noise), -1, *grid, x.shape[-1]) for x in sampled]
+  prompt = prompts['full']
+  # All tokens of an image have one offset.
+  offsets = prompt.target.latent_offsets[:, :: math.prod(grid)]
+  return model.apply(
     {'params': params},
-    *(x.reshape(one_image) for x in sampled),
-    all_sources(prompts['full'].conditions, model.config.latent_stride)
+    *grids,
+    sources_of_prompts(prompt.conditions, offsets, model.config.latent_stride)
     if model.config.detail
     else None,
     method=Bagel.pictures,
   )
-  return pictures[:, 0]
 
 
 def _sample(model, params, prompts, noise, config):

@@ -105,6 +105,13 @@ def define_sampling_flags() -> SamplingFlags:
       'Shift of the timesteps; above 1, more of them are near noise. Default: '
       'config.sampling of the run.',
     ),
+    'slab': flags.DEFINE_integer(
+      'slab',
+      None,
+      'Neighbouring slices that are synthesised together; 1 = each alone. '
+      'Default: config.slab of the run.',
+      lower_bound=1,
+    ),
   }
   guidance = {
     'text': flags.DEFINE_float(

@@ -32,7 +32,7 @@ from synermedgen_jax.input.pixels import from_pixels, to_pixels
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.models.compute import Compute
-from synermedgen_jax.tasks import synthesis
+from synermedgen_jax.tasks import slabs, synthesis
 from synermedgen_jax.tasks.example import Example, SliceRef
 from synermedgen_jax.tasks.prompts import Prompts
 
@@ -48,8 +48,8 @@ class Synthesiser:
     params: its parameters.
     tokenizer: encodes prompts.
     geometry: sizes of the ViT and VAE images, patch sizes.
-    sampling: timesteps, guidance, and whether the model first describes the
-      source.
+    sampling: timesteps, guidance, slab, and whether the model first describes
+      the source.
     prompts: the wordings that the model was trained with.
     batch_size: maximum number of slices per batch; results do not depend on
       it.
@@ -73,11 +73,14 @@ class Synthesiser:
   ) -> Slices:
     """Synthesises slices of the route's target from slices of its source.
 
-    Slices are fitted to the model's images and back; see `input.pixels`.
+    Slices are fitted to the model's images and back; see `input.pixels`. Slabs
+    of `sampling.slab` slices overlap by half, and where they do, the result is
+    their mean, weighted by the distance from the ends of the slab.
 
     Args:
       route: source -> target.
-      slices: slices in [-1, 1], of any height and width.
+      slices: slices in [-1, 1], of any height and width; neighbours in the
+        volume, if slabs have several.
       seed: random seed of the noise, which depends only on the seed and the
         index of the slice.
       progress: called after each batch with its number of slices, such as
@@ -92,8 +95,8 @@ class Synthesiser:
     def read(ref):
       return slices[ref.index]
 
-    def run(indices):
-      examples = [_at(prompt, i) for i in indices]
+    def run(windows):
+      examples = [slabs.widen(prompt, window) for window in windows]
       capacities = self._capacities
       if self.sampling.describe_tokens:
         examples = self._described(examples, read)
@@ -108,22 +111,23 @@ class Synthesiser:
         self.params,
         prompts,
         seed,
-        indices,
+        np.array(windows),
         self.geometry.latent_grid,
         self.sampling,
       )
 
-    return self._run(run, slices, progress)
+    return self._run(run, slices, progress, self.sampling.slab)
 
   def traced(self, route: Route) -> jax.extend.core.ClosedJaxpr:
-    """The program that synthesises one slice of a route, for its operations.
+    """The program that synthesises one slab of a route, for its operations.
 
     Attention is dense, and the text of `describe_tokens` is not part of it.
     """
     compute = Compute(self.model.compute.dtype, attention='xla')
     blank = np.zeros(self.geometry.vae_size, np.float32)
+    slab = range(self.sampling.slab)
     prompts = pack_prompts(
-      [self._prompt(route)],
+      [slabs.widen(self._prompt(route), slab)],
       self.tokenizer,
       self.geometry,
       lambda ref: blank,
@@ -135,7 +139,7 @@ class Synthesiser:
       grid=self.geometry.latent_grid,
       config=self.sampling,
     )
-    indices = np.zeros(1, np.int32)
+    indices = np.array([slab])
     return jax.make_jaxpr(sampled)(self.params, prompts, 0, indices=indices)
 
   def reconstruct(
@@ -152,36 +156,50 @@ class Synthesiser:
     """
     slices = np.asarray(slices, np.float32)
 
-    def run(indices):
+    def run(windows):
       images = [
         to_pixels(slices[i], self.geometry.vae_size, self.geometry.channels)
-        for i in indices
+        for (i,) in windows
       ]
-      return _autoencode(self.model, self.params, np.stack(images))
+      return _autoencode(self.model, self.params, np.stack(images))[:, None]
 
     return self._run(run, slices, progress)
 
-  def _run(self, run, slices, progress) -> Slices:
-    """Runs all batches; resizes their images and clips them to [-1, 1]."""
-    out = np.empty(slices.shape, np.float32)
-    for indices, count in self._batches(len(slices)):
-      images = np.asarray(run(indices))[:count]
-      for index, image in zip(indices, images, strict=False):
-        out[index] = from_pixels(image, slices.shape[1:])
+  def _run(self, run, slices, progress, slab: int = 1) -> Slices:
+    """Runs all batches of slabs; resizes their images and combines them."""
+    out = np.zeros(slices.shape, np.float32)
+    weights = np.zeros((len(slices), 1, 1), np.float32)
+    done = 0
+    for windows, count in self._batches(slabs.cover(len(slices), slab)):
+      images = np.asarray(run(windows))[:count]
+      for window, of_slab in zip(windows, images, strict=False):
+        for place, (index, image) in enumerate(
+          zip(window, of_slab, strict=True)
+        ):
+          weight = min(place + 1, len(window) - place)
+          resized = from_pixels(image, slices.shape[1:])
+          out[index] += weight * np.clip(resized, -1.0, 1.0)
+          weights[index] += weight
       if progress:
-        progress(count)
-    return np.clip(out, -1.0, 1.0)
+        reached = windows[count - 1].stop
+        progress(reached - done)
+        done = reached
+    return out / weights
 
-  def _batches(self, total: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields the indices of each batch and its number of distinct slices.
+  def _batches(
+    self, windows: Sequence[range]
+  ) -> Iterator[tuple[Sequence[range], int]]:
+    """Yields the slabs of each batch and the number of distinct ones.
 
-    The last batch repeats its last index. A short volume is one batch padded
-    to a power of two, so that few batch shapes are compiled.
+    The last batch repeats its last slab. A short volume is one batch padded to
+    a power of two, so that few batch shapes are compiled.
     """
-    size = min(self.batch_size, 1 << (total - 1).bit_length())
+    total = len(windows)
+    size = max(self.batch_size // max(map(len, windows), default=1), 1)
+    size = min(size, 1 << (total - 1).bit_length())
     for start in range(0, total, size):
-      indices = np.arange(start, start + size)
-      yield np.minimum(indices, total - 1), min(size, total - start)
+      batch = windows[start : start + size]
+      yield [*batch, *[batch[-1]] * (size - len(batch))], len(batch)
 
   def _prompt(self, route: Route) -> Example:
     """The prompt of a route, for slice 0."""
@@ -213,22 +231,12 @@ class Synthesiser:
   @functools.cached_property
   def _capacities(self) -> Mapping[Context, Capacity]:
     """Capacities for the prompt of any route: all routes share one program."""
-    prompts = [self._prompt(route) for route in all_routes()]
+    slab = range(self.sampling.slab)
+    prompts = [slabs.widen(self._prompt(r), slab) for r in all_routes()]
     return {
       context: prompt_capacity(prompts, self.tokenizer, self.geometry, context)
       for context in self.sampling.guidance.contexts
     }
-
-
-def _at(prompt: Example, index: int) -> Example:
-  """The prompt with its images at slice `index`."""
-  spans = tuple(
-    s
-    if s.image is None
-    else dataclasses.replace(s, image=dataclasses.replace(s.image, index=index))
-    for s in prompt.spans
-  )
-  return dataclasses.replace(prompt, spans=spans)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'grid', 'config'))
@@ -237,11 +245,11 @@ def _sample_pictures(
   params,
   prompts: Mapping[Context, Prompt],
   seed: int,
-  indices: Int[Array, ' b'],
+  indices: Int[Array, 'b k'],
   grid: Size,
   config: SamplingConfig,
-) -> Float[Array, 'b h w']:
-  """Generates latents and decodes them, one image per row.
+) -> Float[Array, 'b k h w']:
+  """Generates latents and decodes them, the `k` slices of one slab per row.
 
   A flow starts from seeded noise; codes are the most probable ones.
   """
@@ -252,12 +260,13 @@ def _sample_pictures(
       latents.reshape(len(indices), *grid, -1),
       method=Bagel.decode_latents,
     )
-    return jnp.mean(decoded, axis=-1)
+    return jnp.mean(decoded, axis=-1)[:, None]
   key = jax.random.key(seed)
   shape = (math.prod(grid), model.config.latent_dim)
   noise = jax.vmap(
     lambda index: jax.random.normal(jax.random.fold_in(key, index), shape)
-  )(indices)
+  )(indices.ravel())
+  noise = noise.reshape(len(indices), -1, shape[-1])
   pictures = sample_pictures(model, params, prompts, noise, grid, config)
   return jnp.mean(pictures, axis=-1)
 

@@ -202,7 +202,7 @@ class Trained:
         'train again, or give the weights with --config and '
         '--config.init_from.'
       )
-    return SamplingConfig.from_config(self.config['sampling'])
+    return SamplingConfig.from_config(self.config)
 
   def synthesiser(
     self, sampling: SamplingConfig | None = None, *, batch_size: int = 16

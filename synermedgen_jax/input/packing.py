@@ -7,7 +7,9 @@ numbers of every example by its start in the row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -29,7 +31,13 @@ ReadSlice = Callable[[ImageRef], Float[np.ndarray, 'h w *channels']]
 # Columns of the integer features, which have one row per token.
 LAYOUT = ('positions', 'order', 'visible_from', 'visible_to', 'example_ids')
 UND = (*LAYOUT, 'token_ids', 'vit_index', 'labels', 'ntp_weight', 'task_ids')
-GEN = (*LAYOUT, 'latent_index', 'latent_positions', 'noise_ids')
+GEN = (
+  *LAYOUT,
+  'latent_index',
+  'latent_positions',
+  'latent_offsets',
+  'noise_ids',
+)
 VIT = ('vit_positions', 'vit_visible_from', 'vit_visible_to', 'example_ids')
 
 # Value of visible_to for keys that the rest of their example sees.
@@ -102,9 +110,51 @@ class RowBuilder:
     self.position += 1
 
   def add_vae_image(
-    self, pixels: Float[np.ndarray, 'h w c'], noised: bool
+    self, pixels: Float[np.ndarray, 'h w c'], offset: int = 0
   ) -> None:
-    """Adds the latent tokens of an image in [-1, 1] between two markers."""
+    """Adds the latent tokens of a clean image in [-1, 1] between two markers.
+
+    Args:
+      pixels: the image.
+      offset: `Span.offset`.
+    """
+    self._add_latents(pixels, offset, seen=(self.order, OPEN))
+    self.position += 1
+
+  def add_noised_images(
+    self, images: Sequence[tuple[Float[np.ndarray, 'h w c'], int]]
+  ) -> None:
+    """Adds images that are noised together and see each other.
+
+    As in BAGEL, noised images do not advance the RoPE position.
+
+    Args:
+      images: pixels in [-1, 1] and `Span.offset` of each.
+    """
+    self.noised += 1
+    stride = self.geometry.latent_stride
+    latents = sum(math.prod(p.shape[:2]) // stride**2 for p, _ in images)
+    start = None if self.geometry.causal_targets else self.order
+    seen = start, self.order + latents + 2 * len(images)
+    for pixels, offset in images:
+      self._add_latents(pixels, offset, seen=seen, noise_id=self.noised)
+
+  def _add_latents(
+    self,
+    pixels: Float[np.ndarray, 'h w c'],
+    offset: int,
+    *,
+    seen: tuple[int | None, int],
+    noise_id: int = 0,
+  ) -> None:
+    """Adds latent tokens between two markers.
+
+    Args:
+      pixels, offset: as of `add_vae_image`.
+      seen: `visible_from` and `visible_to` of the image; a token with None is
+        visible from its own order.
+      noise_id: as in `PackedBatch.noise_ids`.
+    """
     g, t = self.geometry, self.tokenizer
     height, width = (side // g.latent_stride for side in pixels.shape[:2])
     # Latent patches are numbered over the full canvas, including its padding.
@@ -112,34 +162,30 @@ class RowBuilder:
     latents = first + grid_positions(height, width, g.latent_grid[1])
     padding = np.subtract(g.vae_size, pixels.shape[:2])
     self.images.append(np.pad(pixels, [*((0, n) for n in padding), (0, 0)]))
-    self.noised += noised
+    start, stop = seen
     last = self.order + len(latents) + 1
     markers, inner = [self.order, last], np.arange(self.order + 1, last)
-    causal = noised and g.causal_targets
-    span = {
-      'positions': self.position,
-      'visible_to': last + 1 if noised else OPEN,
-    }
     self._add_und(
-      **span,
+      positions=self.position,
       order=markers,
-      visible_from=markers if causal else self.order,
+      visible_from=markers if start is None else start,
+      visible_to=stop,
       token_ids=[t.vision_start, t.vision_end],
     )
     self._add(
       'gen',
       GEN,
-      **span,
+      positions=self.position,
       order=inner,
-      visible_from=inner if causal else self.order,
+      visible_from=inner if start is None else start,
+      visible_to=stop,
       example_ids=1,
       latent_index=latents,
       latent_positions=grid_positions(height, width, g.latent_table),
-      noise_ids=self.noised if noised else 0,
+      latent_offsets=offset,
+      noise_ids=noise_id,
     )
     self.order = last + 1
-    # As in BAGEL, a noised image does not advance the RoPE position.
-    self.position += not noised
 
   def _add_und(self, **columns: ArrayLike) -> None:
     """Adds und tokens; columns that are not given have their usual values."""
@@ -213,21 +259,40 @@ def tokenise(
     `UND`, `GEN`, `VIT`), `vit_patches` and `vae_images` (float32).
   """
   row = RowBuilder(tokenizer, geometry, task_id)
-  for i, span in enumerate(example.spans):
+
+  def pixels(span, size):
+    return to_pixels(read_slice(span.image), size, geometry.channels)
+
+  for (i, span), *others in _slabs(enumerate(example.spans)):
     if i in dropped:
       row.position += span.kind != 'text'
     elif span.kind == 'text':
       row.add_text(span)
     elif span.kind == 'vit_image':
-      row.add_vit_image(
-        to_pixels(read_slice(span.image), geometry.vit_size, geometry.channels)
+      row.add_vit_image(pixels(span, geometry.vit_size))
+    elif span.has_loss:
+      noised = span, *(other for _, other in others)
+      row.add_noised_images(
+        [(pixels(s, geometry.vae_size), s.offset or 0) for s in noised]
       )
     else:
-      row.add_vae_image(
-        to_pixels(read_slice(span.image), geometry.vae_size, geometry.channels),
-        span.has_loss,
-      )
+      row.add_vae_image(pixels(span, geometry.vae_size), span.offset or 0)
   return row.features()
+
+
+def _slabs(
+  numbered: Iterable[tuple[int, Span]],
+) -> Iterator[list[tuple[int, Span]]]:
+  """Spans one by one, except the noised ones of a slab, which come together."""
+
+  def is_noised_slab(item):
+    return item[1].mode == 'noise' and item[1].offset is not None
+
+  for together, spans in itertools.groupby(numbered, is_noised_slab):
+    if together:
+      yield list(spans)
+    else:
+      yield from ([item] for item in spans)
 
 
 def measure(
@@ -253,27 +318,38 @@ def measure(
 
 
 def split_target(
-  features: Mapping[str, np.ndarray],
+  features: Mapping[str, np.ndarray], geometry: ImageGeometry
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """Separates the conditions of an example from its noised image.
+  """Separates the conditions of an example from its noised images.
 
   Args:
-    features: result of `tokenise`; the noised image must be the last span.
+    features: result of `tokenise`; noised images must be the last spans.
+    geometry: the argument of `tokenise`.
 
   Returns:
-    The features of the conditions, and those of the noised span (two markers
-    and the latent tokens, without a canvas). Positions are unchanged.
+    The features of the conditions, and those of the noised spans (two markers
+    and the latent tokens of each, without canvases). Positions are unchanged.
 
   Raises:
-    ValueError: the example does not end with its only noised image.
+    ValueError: the example does not end with its only slab of noised images.
   """
-  noised = features['gen'][:, GEN.index('noise_ids')] > 0
-  count = int(noised.sum())
-  if not count or noised[:-count].any():
+  index, noise_ids = (
+    features['gen'][:, GEN.index(name)]
+    for name in ('latent_index', 'noise_ids')
+  )
+  count = int((noise_ids > 0).sum())
+  if noise_ids.max(initial=0) != 1 or not noise_ids[-1]:
     raise ValueError(
-      'Sampling needs an example with one noised image, its last span.'
+      'Sampling needs an example with one noised image or slab, at its end.'
     )
-  cut = {'und': 2, 'gen': count, 'vit': 0, 'vit_patches': 0, 'vae_images': 1}
+  images = len(np.unique(index[-count:] // geometry.image_latents))
+  cut = {
+    'und': 2 * images,
+    'gen': count,
+    'vit': 0,
+    'vit_patches': 0,
+    'vae_images': images,
+  }
   stop = {name: len(part) - cut[name] for name, part in features.items()}
   target = {name: part[stop[name] :] for name, part in features.items()}
   target['vae_images'] = target['vae_images'][:0]

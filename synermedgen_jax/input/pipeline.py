@@ -49,6 +49,7 @@ class Mixture:
     prompts: wordings of the prompts.
     neighbours: K, largest distance in slices of a CTS negative from the true
       slice.
+    slab: neighbouring slices that are synthesised together.
     routes: names of the routes to keep; empty = all.
     route_weights: (regular expression of a full route name, weight). A pair of
       a matching route is synthesised `weight` times as often as a pair of a
@@ -61,6 +62,7 @@ class Mixture:
   tasks: Mapping[str, float]
   prompts: Prompts = PAPER
   neighbours: int = 3
+  slab: int = 1
   routes: Sequence[str] = ()
   route_weights: Sequence[tuple[str, float]] = ()
   sources: Mapping[str, ExampleSource] = dataclasses.field(default_factory=dict)
@@ -331,6 +333,7 @@ def train_dataset(
     'tasks': dict(mixture.tasks),
     'prompts': f'fingerprint {mixture.prompts.fingerprint}',
     'neighbours': mixture.neighbours,
+    'slab': mixture.slab,
     'routes': list(mixture.routes),
     'route_weights': list(mixture.route_weights),
     'bagel_files': dict(mixture.files),
@@ -414,7 +417,7 @@ def _task_examples(
       else f'Store {store.path} has no subject in split {split!r}.'
     )
   return example_dataset(
-    Pool(cases, mixture.prompts, mixture.neighbours),
+    Pool(cases, mixture.prompts, mixture.neighbours, mixture.slab),
     task,
     seed=seed,
     routes=mixture.routes,

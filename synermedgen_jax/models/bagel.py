@@ -26,7 +26,11 @@ from synermedgen_jax.models.autoencoder import (
   space_to_depth,
 )
 from synermedgen_jax.models.bagel_config import BagelConfig
-from synermedgen_jax.models.canvases import Sources, all_sources, seen_latents
+from synermedgen_jax.models.canvases import (
+  Sources,
+  seen_latents,
+  sources_of_prompts,
+)
 from synermedgen_jax.models.codes import CODES, Quantiser
 from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.detail import Detail, detail_unet
@@ -36,6 +40,7 @@ from synermedgen_jax.models.layers import (
   constrain_rows,
   linear,
   named,
+  offset_features,
   sincos_table,
   take_in_rows,
 )
@@ -134,11 +139,19 @@ class Bagel(nn.Module):
     latents: Float[Array, 'b g d'],
     t: Float[Array, 'b g'],
     latent_positions: Int[Array, 'b g'],
+    latent_offsets: Int[Array, 'b g'],
   ) -> Float[Array, 'b g e']:
-    """Latent tokens at timestep t to tokens of the gen stream."""
+    """Latent tokens at timestep t to tokens of the gen stream.
+
+    Args:
+      latents: the (noised) latents.
+      t: timestep per token, 0 for clean ones.
+      latent_positions, latent_offsets: as of `PackedBatch`.
+    """
     x = self.vae2llm(latents) + self.time_embedder(t)
-    positions = self.latent_pos_embed[latent_positions].astype(x.dtype)
-    return constrain_rows(x + positions)
+    positions = self.latent_pos_embed[latent_positions]
+    positions += offset_features(latent_offsets, positions.shape[-1])
+    return constrain_rows(x + positions.astype(x.dtype))
 
   def backbone(
     self,
@@ -291,7 +304,10 @@ class Bagel(nn.Module):
     }
     if batch.latent_index.shape[1]:
       streams['gen'] = _tokens(
-        self.embed_latents(latents, t, batch.latent_positions), batch.gen
+        self.embed_latents(
+          latents, t, batch.latent_positions, batch.latent_offsets
+        ),
+        batch.gen,
       )
     return streams
 
@@ -304,7 +320,9 @@ class Bagel(nn.Module):
     self.pictures(
       self.quantise(latents)[:, :1].reshape(one),
       hidden['gen'][:, :1].reshape(one),
-      all_sources(batch, self.config.latent_stride)
+      sources_of_prompts(
+        batch, batch.latent_offsets[:, :1], self.config.latent_stride
+      )
       if self.config.detail
       else None,
     )

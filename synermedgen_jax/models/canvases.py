@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -43,7 +45,8 @@ class Sources:
 
   Attributes:
     images: clean canvases.
-    seen: whether source `s` precedes target `t` in its example.
+    seen: whether source `s` precedes target `t` in its example and shows the
+      same slice of its slab.
   """
 
   images: Float[Array, 'b s h w c']
@@ -52,7 +55,7 @@ class Sources:
 
 @flax.struct.dataclass
 class Targets:
-  """The noised images of a batch, at most one less than a row has canvases.
+  """The noised images of a batch, at most half as many as a row has canvases.
 
   Attributes:
     index: canvas of each target within its row.
@@ -78,35 +81,33 @@ def targets_of(batch: PackedBatch, stride: int) -> Targets:
     ValueError: images do not fill their canvas.
   """
   _require_full(batch)
-  b, n = batch.vae_images.shape[:2]
-  canvas = canvas_of(batch, stride)
-  rows = jnp.arange(b)[:, None]
-  used = batch.gen.example_ids > 0
-
-  def per_canvas(values, empty):
-    """The largest value of the tokens of each canvas."""
-    start = jnp.full((b, n), empty, values.dtype)
-    return start.at[rows, canvas].max(jnp.where(used, values, empty))
-
-  noised = per_canvas(batch.noise_ids, 0) > 0
-  clean = (per_canvas(batch.gen.example_ids, 0) > 0) & ~noised
-  order = per_canvas(batch.gen.order, -1)
-  first, last = (
-    per_canvas(x, -1) for x in (batch.gen.visible_from, batch.gen.visible_to)
-  )
-  # Nearly every target has a source in its row. A row of targets alone, whose
-  # sources were all dropped, leaves its last one out.
-  room = max(n - 1, 1)
+  n = batch.vae_images.shape[1]
+  per_canvas = functools.partial(_per_canvas, batch, stride)
+  noised = per_canvas(batch.noise_ids) > 0
+  clean = (per_canvas(batch.gen.example_ids) > 0) & ~noised
+  order = per_canvas(batch.gen.order)
+  first, last = map(per_canvas, (batch.gen.visible_from, batch.gen.visible_to))
+  offset = per_canvas(batch.latent_offsets)
+  # A target has a source of its own, unless the source was dropped: rows of
+  # more targets than sources leave the last ones out.
   targets, sources = (
-    jnp.argsort(~kind, axis=1, stable=True)[:, :room]
-    for kind in (noised, clean)
+    jnp.argsort(~kind, axis=1, stable=True)[:, : max(room, 1)]
+    for kind, room in ((noised, n // 2), (clean, n - 1))
   )
-  real = jnp.take_along_axis(noised, targets, 1)
-  at_target = jnp.take_along_axis(order, targets, 1)[..., None]
-  after, before, is_clean = (
-    jnp.take_along_axis(x, sources, 1)[:, None] for x in (first, last, clean)
+
+  def of_targets(values):
+    return jnp.take_along_axis(values, targets, 1)[..., None]
+
+  def of_sources(values):
+    return jnp.take_along_axis(values, sources, 1)[:, None]
+
+  seen = (
+    (of_sources(first) <= of_targets(order))
+    & (of_targets(order) < of_sources(last))
+    & (of_sources(offset) == of_targets(offset))
+    & of_sources(clean)
   )
-  seen = (after <= at_target) & (at_target < before) & is_clean
+  real = of_targets(noised)[..., 0]
   return Targets(
     index=targets,
     real=real,
@@ -136,19 +137,37 @@ def grids_of(
   return take_in_rows(by_image, targets.index)
 
 
-def all_sources(batch: PackedBatch, stride: int) -> Sources:
-  """The images of packed prompts, for the one target that follows each.
+def sources_of_prompts(
+  batch: PackedBatch, offsets: Int[Array, 'b t'], stride: int
+) -> Sources:
+  """The images of packed prompts, for the targets that follow each.
 
   Args:
     batch: one prompt per row.
+    offsets: distance of the targets from the middle of their slab, in slices.
     stride: pixels per latent token.
 
   Raises:
     ValueError: images do not fill their canvas.
   """
   _require_full(batch)
-  used = used_canvases(batch, stride)
-  return Sources(batch.vae_images, used[:, None] > 0)
+  used = used_canvases(batch, stride)[:, None] > 0
+  shown = _per_canvas(batch, stride, batch.latent_offsets)[:, None]
+  return Sources(batch.vae_images, used & (shown == offsets[..., None]))
+
+
+def _per_canvas(
+  batch: PackedBatch, stride: int, values: Int[Array, 'b g']
+) -> Int[Array, 'b n']:
+  """The largest value of the tokens of each canvas; the least int if none."""
+  empty = jnp.iinfo(values.dtype).min
+  used = batch.gen.example_ids > 0
+  rows = jnp.arange(len(values))[:, None]
+  return (
+    jnp.full(batch.vae_images.shape[:2], empty, values.dtype)
+    .at[rows, canvas_of(batch, stride)]
+    .max(jnp.where(used, values, empty))
+  )
 
 
 def _require_full(batch: PackedBatch) -> None:

@@ -175,6 +175,20 @@ def sincos_table(side: int, dim: int, base: float = 10000.0) -> np.ndarray:
   return np.concatenate([columns, rows], axis=1).astype(np.float32)
 
 
+def offset_features(
+  offsets: Int[Array, ...], dim: int, base: float = 10000.0
+) -> Float[Array, '... {dim}']:
+  """1-D sin-cos features of a signed offset, zero at offset 0.
+
+  [sin, cos - 1] at the frequencies of `sincos_table`, so that a slice without a
+  slab has the features that BAGEL gives it.
+  """
+  half = dim // 2
+  frequency = base ** -(jnp.arange(half, dtype=jnp.float32) / half)
+  angle = offsets.astype(jnp.float32)[..., None] * frequency
+  return jnp.concatenate([jnp.sin(angle), jnp.cos(angle) - 1], axis=-1)
+
+
 def timestep_features(
   t: Float[Array, ...], dim: int = 256, max_period: float = 10000.0
 ) -> Float[Array, '... {dim}']:

@@ -52,6 +52,9 @@ class Span:
     image: the slice or picture that an image span shows.
     has_loss: the model learns to produce this span: an answer's tokens, or a
       noised image's velocity.
+    offset: distance of a VAE image's slice from the middle of its slab, in
+      slices; None = no slab. Noised images of a slab, next to each other, are
+      noised together and see each other.
     is_label: the text names the span before it, as the letter of a panel or of
       an option does. Reports show it with that span; the model reads text.
   """
@@ -60,6 +63,7 @@ class Span:
   text: str = ''
   image: ImageRef | None = None
   has_loss: bool = False
+  offset: int | None = None
   is_label: bool = False
 
   def __post_init__(self):

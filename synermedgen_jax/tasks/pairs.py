@@ -39,11 +39,13 @@ class Pool:
     prompts: the wordings.
     neighbours: K, largest distance of a CTS negative from the true slice, in
       slices.
+    slab: neighbouring slices that are synthesised together.
   """
 
   cases: Sequence[Case]
   prompts: Prompts = PAPER
   neighbours: int = 3
+  slab: int = 1
 
   @functools.cached_property
   def by_modality(self) -> Mapping[Modality, Sequence[Case]]:

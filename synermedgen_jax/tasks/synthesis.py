@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from synermedgen_jax.core.modalities import Route
+from synermedgen_jax.tasks import slabs
 from synermedgen_jax.tasks.example import (
   Example,
   SliceRef,
@@ -17,18 +18,21 @@ from synermedgen_jax.tasks.prompts import Prompts
 
 
 def build(pair: Pair, pool: Pool, rng: np.random.Generator) -> Example:
-  """Source slice, one of the route's descriptions -> target slice.
+  """Source slices, one of the route's descriptions -> target slices.
 
   Args:
     pair: the pair of slices.
-    pool: the wordings.
+    pool: the wordings, and the size of the slab around the pair.
     rng: draws the description.
   """
-  return _example(
+  example = _example(
     pair.route,
     pool.prompts.draw_description(pair.route, rng),
     SliceRef(pair.case.id, pair.route.source, pair.index),
     SliceRef(pair.case.id, pair.route.target, pair.index),
+  )
+  return slabs.widen(
+    example, slabs.slab_around(pair.index, pair.case.usable, pool.slab)
   )
 
 

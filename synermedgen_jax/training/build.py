@@ -209,6 +209,7 @@ def _data(
         tasks=config.tasks.to_dict(),
         prompts=PROMPTS[config.prompts],
         neighbours=config.neighbours,
+        slab=config.slab,
         routes=tuple(config.routes),
         route_weights=tuple(route_weights),
         sources=bagel_formats.sources(files, split),

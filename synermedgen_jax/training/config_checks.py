@@ -29,6 +29,7 @@ _AT_LEAST = {
   **dict.fromkeys(
     (
       'rows',
+      'slab',
       'streams',
       'packing_bins',
       'reader_threads',
@@ -117,7 +118,7 @@ def check(
   _check_route_weights(config)
   _check_checkpoints(config)
   with key_errors('sampling'):
-    SamplingConfig.from_config(config.sampling.to_dict())
+    SamplingConfig.from_config(config.to_dict())
   platform = mesh.devices.flat[0].platform
   name = config.compute.attention
   attention = IMPLEMENTATIONS.get(name)
@@ -152,6 +153,11 @@ def _check_generation(config: ConfigDict) -> None:
     raise ConfigError(
       f'config.generation {config.generation!r}: the loss of stage '
       f"{config.stage!r} lacks the term 'codes'; register it with the term."
+    )
+  if config.slab > 1 and config.generation != 'flow':
+    raise ConfigError(
+      f'config.slab {config.slab}: codes of several slices are not generated '
+      "together; set config.slab to 1 or config.generation to 'flow'."
     )
 
 

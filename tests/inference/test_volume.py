@@ -63,6 +63,70 @@ def test_the_batch_size_changes_nothing():
   np.testing.assert_allclose(volume, expected, atol=1e-4)
 
 
+def in_slabs(size: int, **options):
+  return synthesiser(
+    sampling=dataclasses.replace(SAMPLING, slab=size), **options
+  )
+
+
+@pytest.mark.parametrize('size', [2, 3])
+def test_the_batch_size_changes_nothing_in_slabs(size):
+  source = fakes.slices(7)
+  expected = in_slabs(size, batch_size=12).synthesise(fakes.ROUTE, source)
+  volume = in_slabs(size, batch_size=3).synthesise(fakes.ROUTE, source)
+  np.testing.assert_allclose(volume, expected, atol=1e-4)
+
+
+def test_a_slice_depends_on_the_slices_of_its_slabs_alone():
+  source = fakes.slices(8)
+  changed = source.copy()
+  changed[0] = -changed[0]
+  before, after = (
+    in_slabs(3, batch_size=3).synthesise(fakes.ROUTE, s)
+    for s in (source, changed)
+  )
+  # Slabs are 0-2, 2-4, 4-6 and 5-7.
+  difference = np.abs(after - before).max((1, 2))
+  assert (difference[:3] > 1e-3).all()
+  np.testing.assert_array_equal(difference[3:], 0)
+  alone = synthesiser().synthesise(fakes.ROUTE, source)
+  assert np.abs(alone - before).max() > 1e-3
+
+
+def test_slabs_are_combined_by_the_distance_from_their_ends(monkeypatch):
+  """A slab's pictures show its number, by the order in which it is drawn."""
+
+  def sample(model, params, prompts, seed, indices, grid, config):
+    number = indices[:, :1, None, None] / 10
+    return np.broadcast_to(number, (*indices.shape, 8, 8))
+
+  monkeypatch.setattr(volume, '_sample_pictures', sample)
+  done = []
+  out = in_slabs(4).synthesise(
+    fakes.ROUTE, fakes.slices(7), progress=done.append
+  )
+  # Slabs start at 0, 2 and 3, with weights 1, 2, 2, 1.
+  expected = [
+    *(0, 0),
+    (2 * 0 + 1 * 2) / 30,
+    (1 * 0 + 2 * 2 + 1 * 3) / 40,
+    (2 * 2 + 2 * 3) / 40,
+    (1 * 2 + 2 * 3) / 30,
+    0.3,
+  ]
+  np.testing.assert_allclose(out[:, 0, 0], expected, atol=1e-6)
+  assert done == [4, 2, 1]
+
+
+def test_a_volume_thinner_than_a_slab_is_one_slab():
+  thin = fakes.slices(2)
+  np.testing.assert_allclose(
+    in_slabs(5).synthesise(fakes.ROUTE, thin),
+    in_slabs(2).synthesise(fakes.ROUTE, thin),
+    atol=1e-5,
+  )
+
+
 def test_few_slices_make_a_batch_of_the_next_power_of_two(monkeypatch):
   batches = []
 

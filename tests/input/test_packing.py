@@ -12,6 +12,7 @@ from packing_fakes import (
   Letters,
   example,
   finished_row,
+  read_slice,
   tokenise,
 )
 
@@ -90,14 +91,15 @@ def test_a_clean_vae_image_has_und_markers_and_gen_latents():
     features['und'],
     [[0, 0, 0, 6, 1, 3, -1, 0, 0, 4], [0, 5, 0, 6, 1, 4, -1, 0, 0, 4]],
   )
-  # positions order from to example | latent, place in a table of side 5, noise
+  # positions order from to example |
+  # latent, place in a table of side 5, offset, noise
   assert_table(
     features['gen'],
     [
-      [0, 1, 0, 6, 1, 0, 0, 0],
-      [0, 2, 0, 6, 1, 1, 1, 0],
-      [0, 3, 0, 6, 1, 2, 5, 0],
-      [0, 4, 0, 6, 1, 3, 6, 0],
+      [0, 1, 0, 6, 1, 0, 0, 0, 0],
+      [0, 2, 0, 6, 1, 1, 1, 0, 0],
+      [0, 3, 0, 6, 1, 2, 5, 0, 0],
+      [0, 4, 0, 6, 1, 3, 6, 0, 0],
     ],
   )
   np.testing.assert_array_equal(
@@ -116,6 +118,50 @@ def test_a_noised_image_is_hidden_from_what_follows():
     [14, 14, 14, 14, 10, 10, 14, 14, 14, 14],
   ]
   assert columns(features['gen'], packing.GEN, 'noise_ids') == [[1] * 4]
+
+
+def test_noised_images_of_a_slab_see_each_other_and_share_a_timestep():
+  features = tokenise('clean', 'above', 'middle', 'text', 'noised')
+  wanted = 'visible_from', 'visible_to', 'positions', 'noise_ids'
+  gen = columns(features['gen'], packing.GEN, *wanted)
+  # Six tokens an image with its markers, four a text.
+  assert gen == [
+    [*[0] * 4, *[6] * 8, *[22] * 4],
+    [*[28] * 4, *[18] * 8, *[28] * 4],
+    [*[0] * 4, *[1] * 8, *[5] * 4],
+    [*[0] * 4, *[1] * 8, *[2] * 4],
+  ]
+  order, start, stop = columns(
+    features['und'], packing.UND, 'order', 'visible_from', 'visible_to'
+  )
+  assert order[2:6] == [6, 11, 12, 17]  # markers of the slab
+  assert (start[2:6], stop[2:6]) == ([6] * 4, [18] * 4)
+
+
+def test_codes_of_a_slab_follow_one_another():
+  one_by_one = dataclasses.replace(GEOMETRY, causal_targets=True)
+  features = packing.tokenise(
+    example('clean', 'above', 'middle'), Letters(), one_by_one, read_slice
+  )
+  start, stop = columns(
+    features['gen'], packing.GEN, 'visible_from', 'visible_to'
+  )
+  assert start == [0, 0, 0, 0, 7, 8, 9, 10, 13, 14, 15, 16]
+  assert stop == [18] * 12
+
+
+def test_latent_tokens_have_the_offset_of_their_span():
+  slab = Example(
+    'synthesis',
+    tuple(
+      dataclasses.replace(SPANS['clean'], offset=offset)
+      for offset in (-1, 0, 2)
+    ),
+  )
+  features = packing.tokenise(slab, Letters(), GEOMETRY, read_slice)
+  assert columns(features['gen'], packing.GEN, 'latent_offsets') == [
+    [*[-1] * 4, *[0] * 4, *[2] * 4]
+  ]
 
 
 def test_a_synthesis_example_counts_positions_as_bagel_does():
@@ -255,8 +301,8 @@ def test_an_example_that_does_not_fit_is_named(field, size, feature):
 def test_a_canvas_that_is_not_full_keeps_its_own_grid():
   """The latents of a narrow image lie in the left of the canvas."""
   row = packing.RowBuilder(Letters(), GEOMETRY, task_id=4)
-  row.add_vae_image(np.ones((4, 2, 1), np.float32), noised=False)
-  row.add_vae_image(np.ones((2, 4, 1), np.float32), noised=True)
+  row.add_vae_image(np.ones((4, 2, 1), np.float32))
+  row.add_noised_images([(np.ones((2, 4, 1), np.float32), 0)])
   features = row.features()
   latents, places = columns(
     features['gen'], packing.GEN, 'latent_index', 'latent_positions'

@@ -34,7 +34,7 @@ def test_the_measure_is_what_tokens_fill(names, dropped):
 
 def test_conditions_and_target_are_the_whole_in_two():
   whole = tokenise(*SYNTHESIS)
-  conditions, target = packing.split_target(whole)
+  conditions, target = packing.split_target(whole, GEOMETRY)
   for name in ('und', 'gen', 'vit', 'vit_patches'):
     parts = np.concatenate([conditions[name], target[name]])
     np.testing.assert_array_equal(parts, whole[name])
@@ -50,8 +50,20 @@ def test_conditions_and_target_are_the_whole_in_two():
   )
 
 
+def test_a_slab_is_parted_with_all_of_its_images():
+  whole = tokenise('clean', 'clean', 'text', 'above', 'middle')
+  conditions, target = packing.split_target(whole, GEOMETRY)
+  assert [len(target[n]) for n in ('und', 'gen', 'vae_images')] == [4, 8, 0]
+  # Two images of six tokens, and a text of four.
+  order = packing.UND.index('order')
+  assert target['und'][:, order].tolist() == [16, 21, 22, 27]
+  np.testing.assert_array_equal(
+    conditions['vae_images'], whole['vae_images'][:2]
+  )
+
+
 def test_conditions_see_the_target_coming_but_it_stays_hidden():
-  conditions, target = packing.split_target(tokenise(*SYNTHESIS))
+  conditions, target = packing.split_target(tokenise(*SYNTHESIS), GEOMETRY)
   start = packing.UND.index('visible_from')
   stop = packing.UND.index('visible_to')
   assert (conditions['und'][:, stop] == 22).all()
@@ -59,11 +71,16 @@ def test_conditions_see_the_target_coming_but_it_stays_hidden():
 
 
 @pytest.mark.parametrize(
-  'names', [('clean', 'vit'), ('noised', 'text', 'clean')]
+  'names',
+  [
+    ('clean', 'vit'),
+    ('noised', 'text', 'clean'),
+    ('noised', 'text', 'noised'),
+  ],
 )
 def test_only_a_noised_image_at_the_end_can_be_parted(names):
-  with pytest.raises(ValueError, match='one noised image, its last span'):
-    packing.split_target(tokenise(*names))
+  with pytest.raises(ValueError, match='one noised image or slab, at its end'):
+    packing.split_target(tokenise(*names), GEOMETRY)
 
 
 def test_rows_hold_one_example_each():

@@ -52,6 +52,7 @@ def batch(**fields) -> PackedBatch:
     'gen': layout(3),
     'latent_index': jnp.asarray([[9, 4, 17]]),
     'latent_positions': jnp.asarray([[0, 4, 8]]),
+    'latent_offsets': jnp.zeros((1, 3), int),
     'noise_ids': jnp.asarray([[0, 0, 1]]),
     'vit_patches': jnp.asarray(rng.standard_normal((1, 3, 4)), jnp.float32),
     'vit_positions': jnp.asarray([[0, 1, 3]]),

@@ -16,8 +16,8 @@ from synermedgen_jax.core.trees import flatten
 from synermedgen_jax.models import bagel
 from synermedgen_jax.models.canvases import (
   Sources,
-  all_sources,
   grids_of,
+  sources_of_prompts,
   targets_of,
 )
 from synermedgen_jax.models.detail import detail_unet
@@ -68,6 +68,7 @@ def row(padding: int = 0):
     gen=gen,
     latent_index=stream(np.arange(28)),
     latent_positions=stream(np.arange(28) % 4),
+    latent_offsets=stream(np.zeros(28, int)),
     noise_ids=stream([NOISED.get(c, 0) for c in canvas]),
     vae_images=jnp.asarray(images, jnp.float32),
     image_latents=4,
@@ -109,9 +110,46 @@ def test_every_image_of_a_prompt_is_a_source():
       example_ids=jnp.where(jnp.arange(28) < 12, 1, 0)[None]
     ),
   )
-  sources = all_sources(prompt, STRIDE)
+  sources = sources_of_prompts(prompt, jnp.zeros((1, 1), int), STRIDE)
   np.testing.assert_array_equal(sources.seen, [[[1, 1, 1, 0, 0, 0, 0]]])
   assert sources.images is prompt.vae_images
+
+
+def test_a_target_of_a_slab_has_the_source_of_its_slice():
+  # A and its target; B, C, a target of each, and the clean copy of the first.
+  offsets = np.repeat([0, 0, -1, 1, 1, 0, -1], 4)
+  packed = row(padding=3)
+  packed = packed.replace(
+    latent_offsets=jnp.asarray(np.pad(offsets, (0, 3)))[None]
+  )
+  targets = targets_of(packed, STRIDE)
+  seen = {
+    int(index): targets.sources.seen[0, t].tolist()
+    for t, index in enumerate(targets.index[0])
+  }
+  # Clean canvases in order: 0, 2, 3, 5, and padding.
+  assert seen == {
+    1: [True, *[False] * 5],
+    4: [False, False, True, *[False] * 3],
+    6: [False, True, *[False] * 4],
+  }
+
+
+def test_targets_of_a_slab_take_the_sources_of_their_slices_from_a_prompt():
+  packed = row(padding=2)
+  prompt = packed.replace(
+    noise_ids=packed.noise_ids * 0,
+    gen=packed.gen.replace(
+      example_ids=jnp.where(jnp.arange(30) < 12, 1, 0)[None]
+    ),
+    latent_offsets=jnp.asarray(np.repeat([-1, 0, 1, 9, 9, 9, 9, 9], 4)[:30])[
+      None
+    ],
+  )
+  sources = sources_of_prompts(prompt, jnp.asarray([[1, -1, 0]]), STRIDE)
+  np.testing.assert_array_equal(
+    sources.seen[0], np.eye(7, dtype=bool)[[2, 0, 1]]
+  )
 
 
 @functools.cache
@@ -198,11 +236,11 @@ def test_the_lowest_stage_has_one_place_per_latent_token(stride, stages):
   assert detail_unet(16, stride).stages == stages
 
 
-def test_a_row_of_targets_alone_leaves_its_last_one_out():
+def test_a_row_of_targets_alone_leaves_its_last_ones_out():
   packed = row()
   alone = packed.replace(noise_ids=jnp.arange(28)[None] // 4 + 1)
   targets = targets_of(alone, STRIDE)
-  np.testing.assert_array_equal(targets.index, [np.arange(6)])
+  np.testing.assert_array_equal(targets.index, [np.arange(3)])
   assert targets.real.all()
   assert not targets.sources.seen.any()
 
