@@ -18,8 +18,8 @@ from projects.small_base.scenes.solids import SIDE
 from projects.small_base.scenes.sources import SPLITS
 from synermedgen_jax.checkpoint.weights_folder import load_weights
 from synermedgen_jax.config.sampling import SamplingConfig
-from synermedgen_jax.evaluation.metrics import ssim_map
 from synermedgen_jax.evaluation.routes import align
+from synermedgen_jax.evaluation.ssim import ssim_map
 from synermedgen_jax.inference.sampling import (
   pack_prompts,
   prompt_capacity,
@@ -69,11 +69,8 @@ def _ceiling(model: Bagel, params, images: np.ndarray) -> np.ndarray:
 
 
 def _ssim(images: np.ndarray, truth: np.ndarray) -> str:
-  maps = [
-    ssim_map((x + 1) / 2, (y + 1) / 2, data_range=1.0)
-    for x, y in zip(images, truth, strict=True)
-  ]
-  return f'{np.mean(maps):.3f}'
+  x, y = (images + 1) / 2, (truth + 1) / 2
+  return f'{ssim_map(x, y, data_range=1.0, axes=(1, 2)).mean():.3f}'
 
 
 def main(_) -> None:

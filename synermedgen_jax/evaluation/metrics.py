@@ -11,61 +11,14 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
-import dm_pix
-import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-WINDOW = 11  # pixels; Gaussian of sigma 1.5, truncated at 3.5 sigma
+from synermedgen_jax.evaluation.ssim import WINDOW, ssim_map
+
 _RADIUS = WINDOW // 2
 _MIN_MSE = 1e-10  # limits PSNR to 100 dB, so that means stay finite
 _SMOOTH = 1e-6  # two constant images have the ratio 1
-
-
-@functools.partial(jax.jit, static_argnames='data_range')
-def _valid_ssim(x: jax.Array, y: jax.Array, data_range: float) -> jax.Array:
-  values = dm_pix.ssim(
-    x[..., None],
-    y[..., None],
-    max_val=data_range,
-    filter_size=WINDOW,
-    return_map=True,
-  )
-  return values[..., 0]
-
-
-def ssim_map(
-  x: Float[np.ndarray, 'h w'],
-  y: Float[np.ndarray, 'h w'],
-  *,
-  data_range: float,
-) -> Float[np.ndarray, 'h w']:
-  """SSIM at every pixel of two images (Wang et al. 2004).
-
-  Gaussian window of sigma 1.5, 11 x 11 pixels, population covariance. Images
-  are mirrored at their edges, so the map has their shape.
-
-  Args:
-    x: an image, in any unit.
-    y: the other image, in the same unit.
-    data_range: largest minus smallest possible value, in that unit.
-
-  Raises:
-    ValueError: shapes differ, or the images are smaller than the window.
-  """
-  if x.shape != y.shape:
-    raise ValueError(f'SSIM needs equal shapes, got {x.shape} and {y.shape}.')
-  if x.ndim != 2 or min(x.shape) < WINDOW:
-    raise ValueError(
-      f'SSIM needs 2-D images of at least {WINDOW} x {WINDOW} pixels, '
-      f'got {x.shape}.'
-    )
-  x, y = (
-    np.pad(np.asarray(image, np.float32), _RADIUS, mode='symmetric')
-    for image in (x, y)
-  )
-  return np.asarray(_valid_ssim(x, y, float(data_range)))
-
 
 Mask = Bool[np.ndarray, 'z h w'] | None
 
@@ -92,12 +45,7 @@ class CaseImages:
   @functools.cached_property
   def ssim_maps(self) -> Float[np.ndarray, 'z h w']:
     """SSIM at every pixel of every slice."""
-    return np.stack(
-      [
-        ssim_map(x, y, data_range=1.0)
-        for x, y in zip(self.prediction, self.truth, strict=True)
-      ]
-    )
+    return ssim_map(self.prediction, self.truth, data_range=1.0, axes=(1, 2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +153,7 @@ def _ssim(images: CaseImages, mask: Mask) -> float:
   inside = slice(_RADIUS, -_RADIUS)
   maps = images.ssim_maps
   counted = maps[:, inside, inside] if mask is None else maps[mask]
-  return counted.mean(dtype=np.float64)
+  return counted.mean()
 
 
 def _masked_error(images: CaseImages, mask: Mask) -> np.ndarray:

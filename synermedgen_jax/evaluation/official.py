@@ -28,6 +28,7 @@ from synermedgen_jax.core.modalities import (
   Route,
 )
 from synermedgen_jax.evaluation.metrics import psnr_of
+from synermedgen_jax.evaluation.ssim import gaussian_mean, ssim_of_means
 
 _AIR = -1024.0  # HU outside the mask, and the lower end of both ranges
 _UNIFORM = 7  # voxels
@@ -38,11 +39,9 @@ _STRIDE = 2 ** (len(_SCALES) - 1)  # voxels of the finest scale
 # Fewest voxels of an axis: 97, 49, 25, 13, 7 at the five scales.
 _LEAST = (_UNIFORM - 1) * _STRIDE + 1
 _PERCENTILES = (0.5, 99.5)
-_SIGMA, _TRUNCATE = 1.5, 3.5  # a Gaussian window of 11 voxels
 
 Volume = Float[np.ndarray, 'z h w']
 Mask = Bool[np.ndarray, 'z h w']
-Smooth = Callable[[np.ndarray], np.ndarray]
 
 
 class OfficialError(UserError):
@@ -168,11 +167,9 @@ def brasyn(
   x, y = (_stretch(volume) * mask for volume in (synthesis, truth))
 
   def mean(volume: np.ndarray) -> np.ndarray:
-    return ndimage.gaussian_filter(
-      volume, _SIGMA, truncate=_TRUNCATE, mode='mirror'
-    )
+    return gaussian_mean(volume, mode='mirror')
 
-  values = _ssim(x, y, mean, data_range=max(np.ptp(x), np.ptp(y)))
+  values = ssim_of_means(x, y, mean, data_range=max(np.ptp(x), np.ptp(y)))
   return {'ssim': float(values.mean())}
 
 
@@ -318,34 +315,9 @@ def _uniform_ssim(x: Volume, y: Volume, *, data_range: float) -> Volume:
     return ndimage.uniform_filter(volume, _UNIFORM)
 
   voxels = _UNIFORM**x.ndim
-  return _ssim(
+  return ssim_of_means(
     x, y, mean, data_range=data_range, unbiased=voxels / (voxels - 1)
   )
-
-
-def _ssim(
-  x: Volume,
-  y: Volume,
-  mean: Smooth,
-  *,
-  data_range: float,
-  unbiased: float = 1.0,
-) -> Volume:
-  """SSIM at every voxel (Wang et al. 2004).
-
-  Args:
-    x, y: the two volumes, float64.
-    mean: volume -> its mean within the window of every voxel.
-    data_range: largest minus smallest possible value.
-    unbiased: factor of variances and covariance; 1 = population.
-  """
-  mean_x, mean_y = mean(x), mean(y)
-  var_x = unbiased * (mean(x * x) - mean_x**2)
-  var_y = unbiased * (mean(y * y) - mean_y**2)
-  cov = unbiased * (mean(x * y) - mean_x * mean_y)
-  c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-  luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-  return luminance * (2 * cov + c2) / (var_x + var_y + c2)
 
 
 _ERRORS_PRINTED = {'mae': 'MAE {:.1f} HU', 'psnr': 'PSNR {:.2f} dB'}
