@@ -19,7 +19,7 @@ Writes WORKDIR/evaluation/:
 
 * metrics.json: means per task and route, of the model and the baselines, in the
   body mask and over the full frame; wins; sampling; the definition of every
-  number;
+  number; metrics that were left out, since the slices are not adjacent;
 * subjects.json: the same scores per subject, in the body mask, and every answer
   (`evaluation/subjects.py`);
 * understanding.json and understanding.npz: texts and images of a few questions;
@@ -110,7 +110,8 @@ _IMAGES = flags.DEFINE_string(
 _SLICES = flags.DEFINE_integer(
   'slices',
   0,
-  'Slices per case, evenly spaced; 0 = all usable ones.',
+  'Slices per case, evenly spaced; 0 = all usable ones, which the metrics '
+  'ssim_3d and roughness_z need.',
   lower_bound=0,
 )
 _ROUTES = flags.DEFINE_list(

@@ -62,7 +62,8 @@ _ROUTES = flags.DEFINE_list(
 _SLICES = flags.DEFINE_integer(
   'slices',
   0,
-  'Slices per case, evenly spaced, as exported; 0 = all usable ones.',
+  'Slices per case, evenly spaced, as exported; 0 = all usable ones, which '
+  'the metrics ssim_3d and roughness_z need.',
   lower_bound=0,
 )
 _CROP = flags.DEFINE_enum(

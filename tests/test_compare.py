@@ -187,6 +187,19 @@ def test_runs_that_were_not_asked_the_same_are_refused(
   assert_refused(compare(tmp_path), f'{path}: {reason}')
 
 
+def test_scores_that_one_run_lacks_change_nothing(tmp_path):
+  subject_files.write(tmp_path, 'stage2')
+  path = subject_files.write(tmp_path, 'stage1', brain=(0.4, 0.6))
+  code, expected, err = compare(tmp_path)
+  assert code == 0, err
+  record = json.loads(path.read_text())
+  for entries in record['synthesis'].values():
+    for entry in entries.values():
+      entry |= {'ssim_3d': 0.1, 'roughness_z': 2.0}
+  path.write_text(json.dumps(record))
+  assert compare(tmp_path) == (0, expected, '')
+
+
 def test_no_run_at_all_is_refused(tmp_path):
   assert_refused(compare(tmp_path), f'{tmp_path}: has no SEED/ARM/')
 

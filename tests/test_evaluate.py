@@ -30,6 +30,8 @@ ROUTES = {
   'val': {'brain_mr_to_ct': 'case3', 'brain_ct_to_mr': 'case3'},
 }
 METHODS = {'copy_source', 'mean_target', 'ceiling'}
+ACROSS_SLICES = {'roughness_z', 'ssim_3d'}
+NO_METRICS = {'count', 'unit', 'win', 'full_frame', 'baselines'}
 QUESTIONS = 6  # as many as there are pictures of
 
 
@@ -119,6 +121,20 @@ def test_the_mean_target_is_of_the_training_subjects(metrics, route):
   assert mean['mae'] == pytest.approx(5 * 64 * LEVEL, rel=1e-3)
 
 
+def test_every_route_is_scored_across_slices_too(metrics, workdir):
+  table = (workdir / 'out.txt').read_text()
+  assert all(name in table for name in ACROSS_SLICES)
+  assert 'Left out' not in table
+  for score in metrics['synthesis'].values():
+    for values in (score, *score['baselines'].values()):
+      for part in (values, values['full_frame']):
+        assert -1 <= part['ssim_3d'] <= 1
+        assert part['roughness_z'] >= 0
+    # In every modality of the fake store, a slice is one level above the last.
+    copy = score['baselines']['copy_source']
+    assert copy['roughness_z'] == pytest.approx(1, rel=1e-3)
+
+
 def test_the_file_says_what_its_numbers_are(metrics, nano_runs):
   assert metrics['split'] == 'test'
   assert metrics['subjects'] == ['case5', 'case6']
@@ -127,8 +143,9 @@ def test_the_file_says_what_its_numbers_are(metrics, nano_runs):
   assert metrics['sampling']['points'] == 2
   definition = metrics['definition']
   assert definition['understanding'].keys() == {'cts', 'mi', 'tia'}
-  metrics = {'ssim', 'psnr', 'mae', 'roughness'}
-  assert definition['synthesis'].keys() == metrics
+  in_every_slice = {'ssim', 'psnr', 'mae', 'roughness'}
+  assert definition['synthesis'].keys() == in_every_slice | ACROSS_SLICES
+  assert metrics['left_out'] == {}
   for what in ('range', 'mask', 'full_frame', 'dimension', 'unit'):
     assert definition['synthesis']['ssim'][what]
 
@@ -373,7 +390,7 @@ def test_the_split_routes_slices_and_points_are_those_asked(
   nano_runs, tmp_path
 ):
   workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
-  code, _, err = evaluate(
+  code, out, err = evaluate(
     workdir,
     '--split=val',
     '--parts=synthesis',
@@ -382,6 +399,7 @@ def test_the_split_routes_slices_and_points_are_those_asked(
     '--points=3',
   )
   assert code == 0, err
+  assert 'Left out: roughness_z, ssim_3d.' in out
   result = metrics_of(workdir)
   assert result['split'] == 'val'
   assert result['subjects'] == ['case3', 'case4']
@@ -391,8 +409,18 @@ def test_the_split_routes_slices_and_points_are_those_asked(
   assert 'understanding' not in result
   panel = npz(workdir / 'evaluation' / 'panels' / 'brain_mr_to_ct.npz')
   assert str(panel['case']) == 'case3'
-  # The middles of the two halves of slices 1 to 6.
+  # The middles of the two halves of slices 1 to 6, which are no neighbours.
   assert panel['indices'].tolist() == [2, 5]
+  assert result['left_out'] == dict.fromkeys(sorted(ACROSS_SLICES), 'case3')
+  of_subjects = json.loads(
+    (workdir / 'evaluation' / 'subjects.json').read_text()
+  )
+  (entry,) = of_subjects['synthesis']['brain_mr_to_ct'].values()
+  score = result['synthesis']['brain_mr_to_ct']
+  for values in (entry, score, score['full_frame']):
+    for part in (values, *values.get('baselines', {}).values()):
+      assert not ACROSS_SLICES & part.keys()
+  assert result['definition']['synthesis'].keys() == score.keys() - NO_METRICS
   # Case 3 is three cases after the one to train on.
   mean = result['synthesis']['brain_mr_to_ct']['baselines']['mean_target']
   assert mean['mae'] == pytest.approx(3 * 64 * LEVEL, rel=1e-3)

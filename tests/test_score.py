@@ -158,7 +158,8 @@ def test_the_truth_scores_1(perfect, store):
   assert metrics['sampling'] == {'synthesiser': 'Other'}
   assert metrics['split'] == 'test'
   assert metrics['slices'] == 'all usable'
-  assert metrics['synthesis'][ROUTE]['roughness'] == pytest.approx(1, rel=1e-5)
+  for metric in ('roughness', 'roughness_z', 'ssim_3d'):
+    assert metrics['synthesis'][ROUTE][metric] == pytest.approx(1, rel=1e-5)
   assert metrics['outputs']['steps']['volumes'] == 2
   subjects = read(workdir, 'subjects.json')
   assert subjects['settings'] == {
@@ -189,6 +190,54 @@ def test_the_exported_index_lists_the_outputs(export, store, tmp_path):
   assert 'Read: slices 8, 8-bit 8.' in out
 
 
+ACROSS_SLICES = ['roughness_z', 'ssim_3d']
+
+
+def test_slices_apart_have_no_scores_across_slices(store, tmp_path):
+  volumes = {k: hounsfield(v) for k, v in truths(store).items()}
+  write_volumes(tmp_path / 'volumes', volumes)
+  workdir = tmp_path / 'two'
+  code, out, err = score(store, tmp_path / 'volumes', workdir, slices=2)
+  assert code == 0, err
+  assert 'Left out: roughness_z, ssim_3d. They need two or more' in out
+  metrics = read(workdir, 'metrics.json')
+  assert metrics['left_out'] == dict.fromkeys(ACROSS_SLICES, CASE)
+  assert not {*ACROSS_SLICES} & metrics['synthesis'][ROUTE].keys()
+  code, out, err = run('report', workdir=workdir)
+  assert code == 0, err
+  page = (workdir / 'report' / 'index.html').read_text()
+  for shown in (page, out):
+    assert f'which {CASE} was not scored on.' in shown
+  assert '>roughness<' in page
+  assert '>ssim_3d<' not in page
+
+
+def test_a_case_of_one_usable_slice_has_no_scores_across_slices(tmp_path):
+  store = write_store(tmp_path / 'store', depth=3)
+  volumes = {k: hounsfield(v) for k, v in truths(store).items()}
+  write_volumes(tmp_path / 'volumes', volumes)
+  code, _, err = score(store, tmp_path / 'volumes', tmp_path / 'out')
+  assert code == 0, err
+  left_out = read(tmp_path / 'out', 'metrics.json')['left_out']
+  assert list(left_out) == ACROSS_SLICES
+
+
+@pytest.mark.parametrize(
+  ('missing', 'left_out'), [(USABLE[0], []), (USABLE[1], ACROSS_SLICES)]
+)
+def test_a_gap_between_partial_slices_leaves_scores_out(
+  store, tmp_path, missing, left_out
+):
+  for path, image in slice_paths(tmp_path / 'png', truths(store), '.png'):
+    Image.fromarray(levels(image)).save(path)
+  name = output_name(ROUTE, CASE, missing)
+  (tmp_path / 'png' / f'{name}.png').unlink()
+  workdir = tmp_path / 'out'
+  code, _, err = score(store, tmp_path / 'png', workdir, partial=True)
+  assert code == 0, err
+  assert list(read(workdir, 'metrics.json')['left_out']) == left_out
+
+
 def test_the_report_shows_the_system(perfect, tmp_path):
   workdir, _ = perfect
   code, out, err = run('report', workdir=workdir, output=tmp_path)
@@ -196,6 +245,9 @@ def test_the_report_shows_the_system(perfect, tmp_path):
   page = (tmp_path / 'index.html').read_text()
   assert 'Synthesised by Other' in page
   assert 'outputs.steps.volumes' in page
+  for metric in ('roughness', 'roughness_z', 'ssim_3d'):
+    assert f'>{metric}</th>' in page
+    assert f'>{metric}.dimension<' in page
   assert 'synermedgen_jax.main' not in page  # nothing to train
   assert ROUTE in out
 

@@ -167,6 +167,7 @@ def score_case(
       item.mask,
       None,
       unit_range=(window.low, window.high),
+      indices=item.indices,
     )
     for full_frame, values in ((False, body), (True, frame)):
       yield RouteScore(

@@ -50,6 +50,8 @@ class Synthesised:
 
   Attributes:
     scores: result of `routes.aggregate`.
+    left_out: metric -> a case without it, of the registered metrics that not
+      every case has.
     by_subject: route -> subject -> scores, see `evaluation.subjects`.
     sampling: timesteps and guidance as plain values, or {'synthesiser': name}.
     panels: route -> arrays of a few slices of its first subject.
@@ -58,6 +60,7 @@ class Synthesised:
   """
 
   scores: Mapping[str, Any]
+  left_out: Mapping[str, str]
   by_subject: Mapping[str, Any]
   sampling: Mapping[str, Any]
   panels: Mapping[str, Mapping[str, np.ndarray]]
@@ -88,8 +91,10 @@ class Synthesised:
         cases[name][item.route.name][item.case.person].append(metrics_of_case)
       if item.route.name not in panels:
         panels[item.route.name] = protocol.panel(item, synthesis)
+    scores, left_out = routes.with_common_metrics(scores)
     return cls(
       routes.aggregate(scores),
+      left_out,
       subjects.synthesis_by_subject(scores),
       sampling,
       panels,
@@ -169,7 +174,12 @@ def write_results(
     result |= synthesised.scores
     result['sampling'] = synthesised.sampling
     result['slices'] = settings['slices'] or 'all usable'
-    result['definition']['synthesis'] = metrics.definitions()
+    result['left_out'] = synthesised.left_out
+    result['definition']['synthesis'] = {
+      name: definition
+      for name, definition in metrics.definitions().items()
+      if name not in synthesised.left_out
+    }
     for name, by_route in synthesised.official.items():
       result[name] = by_route
       result['definition'][name] = OFFICIAL[name].definition

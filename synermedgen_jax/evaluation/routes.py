@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float
 
 from synermedgen_jax.core.modalities import ROUTES_BY_NAME, all_routes
-from synermedgen_jax.evaluation.metrics import BUILT_IN
+from synermedgen_jax.evaluation.metrics import BUILT_IN, definitions
 
 TRIVIAL = ('copy_source', 'mean_target')
 BASELINES = (*TRIVIAL, 'ceiling')
@@ -62,12 +62,35 @@ class RouteScore:
       )
 
 
+def with_common_metrics(
+  rows: Sequence[RouteScore],
+) -> tuple[list[RouteScore], dict[str, str]]:
+  """Keeps the metrics that every row has, so that all means share subjects.
+
+  Returns:
+    The rows with these metrics, and metric -> a case without it, of the
+    registered metrics that are left out.
+  """
+  lacking = {
+    name: [row.case for row in rows if name not in row.values]
+    for name in definitions()
+  }
+  left_out = {name: cases[0] for name, cases in lacking.items() if cases}
+  kept = [
+    dataclasses.replace(
+      row, values={k: v for k, v in row.values.items() if k not in left_out}
+    )
+    for row in rows
+  ]
+  return kept, left_out
+
+
 def aggregate(rows: Iterable[RouteScore]) -> dict[str, Any]:
   """Averages scores over subjects per route, and summarises the routes.
 
   Every metric is averaged over the cases of a subject, then over subjects. All
   methods must be scored on the same cases, both in the body mask and over the
-  full frame; `mean_target` and `ceiling` may be missing.
+  full frame, by the same metrics; `mean_target` and `ceiling` may be missing.
 
   Returns:
     {'synthesis': {route: {ssim, psnr, mae, …, count, unit, win, full_frame:
@@ -78,13 +101,17 @@ def aggregate(rows: Iterable[RouteScore]) -> dict[str, Any]:
     baselines.
 
   Raises:
-    ValueError: `rows` is empty, or methods were scored on different cases.
+    ValueError: `rows` is empty, or was scored on different cases or by
+      different metrics.
   """
-  by_route = collections.defaultdict(list)
+  by_route, scored = collections.defaultdict(list), set()
   for row in rows:
     by_route[row.route].append(row)
+    scored.add(tuple(row.values))
   if not by_route:
     raise ValueError('No scores to aggregate.')
+  if len(scored) > 1:
+    raise ValueError(f'Rows have different metrics: {sorted(scored)}.')
   synthesis = {
     route.name: _aggregate_route(route.name, by_route[route.name])
     for route in all_routes()
@@ -153,6 +180,22 @@ def added_metrics(metrics: Mapping[str, Any]) -> list[str]:
   """
   defined = metrics.get('definition', {}).get('synthesis', {})
   return [name for name in defined if name not in BUILT_IN]
+
+
+def left_out_note(metrics: Mapping[str, Any]) -> str:
+  """A sentence about the metrics that some case lacks; '' if none is.
+
+  Args:
+    metrics: content of metrics.json.
+  """
+  cases = metrics.get('left_out')
+  if not cases:
+    return ''
+  return (
+    f'Left out: {", ".join(cases)}. They need two or more adjacent slices of '
+    f'every case (--slices=0), which {next(iter(cases.values()))} was not '
+    'scored on.'
+  )
 
 
 def _summarise(synthesis: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,8 +283,8 @@ def route_table(metrics: Mapping[str, Any]) -> str:
   """Formats the routes as aligned text, with the means in the last row.
 
   Args:
-    metrics: result of `aggregate`. Metrics of projects get columns if it has
-      `definition`, as in metrics.json.
+    metrics: result of `aggregate`. Metrics that are not built in get columns
+      if it has `definition`, as in metrics.json.
   """
   added = added_metrics(metrics)
   head = ('route', 'n', 'SSIM', 'copy', 'mean', 'ceiling', 'PSNR', 'MAE')
@@ -259,7 +302,7 @@ def route_table(metrics: Mapping[str, Any]) -> str:
       f'{summary["wins"]} of {summary["routes"]} won',
     )
   )
-  return align(lines)
+  return '\n'.join(filter(None, (align(lines), left_out_note(metrics))))
 
 
 def _table_row(

@@ -9,9 +9,10 @@ The format is:
      "steps": step of the checkpoint of each run},
    "sampling": timesteps and guidance, where routes were synthesised,
    "subjects": {"brain.brain_003": "brain", …}: subject -> dataset,
-   "synthesis": {route: {subject: {"ssim", "psnr", "mae",
+   "synthesis": {route: {subject: {"ssim", "psnr", "mae", …,
      "baselines": {"copy_source": {"ssim", …}, "mean_target": …, "ceiling": …}
-   }}}: in the body mask, mean over the cases of a subject,
+   }}}: in the body mask, mean over the cases of a subject, of every metric that
+   metrics.json defines,
    "understanding": {task: {"chance": 0.25, "answers": [
      {"question": 0, "subject": "brain.brain_003", "route": "brain_mr_to_ct",
       "right": 1, "asked": 1}, …]}}}

@@ -10,7 +10,11 @@ from typing import Any
 from synermedgen_jax.core.modalities import ROUTES, ROUTES_BY_NAME
 from synermedgen_jax.evaluation.official import OFFICIAL
 from synermedgen_jax.evaluation.results import EXTERNAL
-from synermedgen_jax.evaluation.routes import BASELINES, added_metrics
+from synermedgen_jax.evaluation.routes import (
+  BASELINES,
+  added_metrics,
+  left_out_note,
+)
 from synermedgen_jax.reporting.charts import stage_title
 from synermedgen_jax.reporting.markup import (
   Html,
@@ -195,7 +199,8 @@ def _synthesis(
     'n: number of subjects. copy: the unchanged source. mean: the mean target '
     'image of the training subjects. ceiling: the truth through the '
     'autoencoder and, for a model of codes, its codes. win: the SSIM is above '
-    'that of copy and of mean.',
+    'that of copy and of mean. Other columns are named as in the definitions '
+    f'below. {left_out_note(metrics)}',
     cls='soft',
   )
   yield picture('SSIM per route', pictures['route_bars'])

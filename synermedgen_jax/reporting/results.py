@@ -247,6 +247,7 @@ def _check_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
     _check(path, score, _ROUTE | added, f'synthesis.{name}')
   if 'synthesis' in metrics:
     _check(path, metrics, {'summary': _SUMMARY})
+    _check(path, metrics.get('left_out', {}), {}, 'left_out')
     if metrics['summary']['better_baseline'] not in TRIVIAL:
       raise ResultError(
         f'{path}: summary.better_baseline is unknown; {_EVALUATE_AGAIN}'

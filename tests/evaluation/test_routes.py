@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from synermedgen_jax.core.modalities import ROUTES
-from synermedgen_jax.evaluation import routes
+from synermedgen_jax.evaluation import metrics, routes
 from synermedgen_jax.evaluation.routes import RouteScore, aggregate
 
 SSIM = {'model': 0.6, 'copy_source': 0.5, 'mean_target': 0.4, 'ceiling': 0.9}
@@ -87,6 +87,47 @@ def test_the_ceiling_may_be_missing():
     routes.TRIVIAL
   )
   assert 'ceiling' not in result['summary']['mean_ssim_baselines']
+
+
+def of_every_metric(case, *, without=()):
+  values = {n: 0.5 for n in metrics.definitions() if n not in without}
+  return [
+    dataclasses.replace(row, values=values)
+    for row in scores(cases=[(case, case)])
+  ]
+
+
+def test_metrics_that_a_case_lacks_are_left_out_of_all():
+  whole = of_every_metric('a')
+  assert routes.with_common_metrics(whole) == (whole, {})
+  rows = [
+    *whole,
+    *of_every_metric('b', without=['ssim_3d']),
+    *of_every_metric('c', without=['ssim_3d', 'roughness_z']),
+  ]
+  kept, left_out = routes.with_common_metrics(rows)
+  assert left_out == {'roughness_z': 'c', 'ssim_3d': 'b'}
+  assert {*left_out, *kept[0].values} == set(metrics.definitions())
+  assert len({tuple(row.values) for row in kept}) == 1
+  assert [row.case for row in kept] == [row.case for row in rows]
+
+
+def test_means_of_different_metrics_are_refused():
+  rows = [*of_every_metric('a'), *of_every_metric('b', without=['ssim_3d'])]
+  with pytest.raises(ValueError, match='different metrics'):
+    aggregate(rows)
+
+
+def test_the_table_names_the_metrics_that_are_left_out():
+  result = aggregate(scores())
+  table = routes.route_table(result)
+  assert routes.route_table(result | {'left_out': {}}) == table
+  without = {'roughness_z': 'd.b1', 'ssim_3d': 'd.b1'}
+  assert routes.route_table(result | {'left_out': without}) == (
+    f'{table}\n'
+    'Left out: roughness_z, ssim_3d. They need two or more adjacent slices of '
+    'every case (--slices=0), which d.b1 was not scored on.'
+  )
 
 
 def without(method, full_frame):

@@ -46,6 +46,16 @@ OURS = {'brain_mr_to_ct': [0.5, 0.6, 0.7, 0.8], 'pelvis_mr_to_ct': 0.2}
 OTHER = {'brain_mr_to_ct': [0.6, 0.7, 0.8, 0.9], 'pelvis_mr_to_ct': 0.1}
 
 
+def test_scores_that_one_system_lacks_change_nothing():
+  ours, other = evaluation(OURS), evaluation(OTHER)
+  expected = standings({'ours': {'0': ours}, 'o': {'0': other}}, reference='o')
+  for entries in other.synthesis.values():
+    for entry in entries.values():
+      entry |= {'ssim_3d': 0.99}
+  table = standings({'ours': {'0': ours}, 'o': {'0': other}}, reference='o')
+  assert table == expected
+
+
 def test_a_route_counts_once_however_many_subjects_it_has():
   table = standings(
     {'ours': {'0': evaluation(OURS)}, 'other': {'0': evaluation(OTHER)}},
