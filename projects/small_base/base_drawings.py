@@ -19,7 +19,7 @@ from projects.small_base.scenes.sources import SPLITS
 from synermedgen_jax.checkpoint.weights_folder import load_weights
 from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.evaluation.routes import align
-from synermedgen_jax.evaluation.ssim import ssim_map
+from synermedgen_jax.evaluation.ssim import slice_ssim_map
 from synermedgen_jax.inference.sampling import (
   pack_prompts,
   prompt_capacity,
@@ -70,7 +70,7 @@ def _ceiling(model: Bagel, params, images: np.ndarray) -> np.ndarray:
 
 def _ssim(images: np.ndarray, truth: np.ndarray) -> str:
   x, y = (images + 1) / 2, (truth + 1) / 2
-  return f'{ssim_map(x, y, data_range=1.0, axes=(1, 2)).mean():.3f}'
+  return f'{slice_ssim_map(x, y, data_range=1.0).mean():.3f}'
 
 
 def main(_) -> None:

@@ -17,7 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from synermedgen_jax.evaluation.ssim import WINDOW, ssim_map
+from synermedgen_jax.evaluation.ssim import (
+  WINDOW,
+  slice_ssim_map,
+  volume_ssim_map,
+)
 
 _RADIUS = WINDOW // 2
 _MIN_MSE = 1e-10  # limits PSNR to 100 dB, so that means stay finite
@@ -55,12 +59,12 @@ class CaseImages:
   @functools.cached_property
   def ssim_maps(self) -> Float[np.ndarray, 'z h w']:
     """SSIM at every pixel of every slice, 2-D."""
-    return ssim_map(self.prediction, self.truth, data_range=1.0, axes=(1, 2))
+    return slice_ssim_map(self.prediction, self.truth, data_range=1.0)
 
   @functools.cached_property
   def ssim_volume(self) -> Float[np.ndarray, 'z h w']:
     """SSIM at every voxel, 3-D; only for adjacent slices."""
-    return ssim_map(self.prediction, self.truth, data_range=1.0)
+    return volume_ssim_map(self.prediction, self.truth, data_range=1.0)
 
 
 @dataclasses.dataclass(frozen=True)

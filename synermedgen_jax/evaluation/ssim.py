@@ -2,35 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 
+import dm_pix
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
 _SIGMA, _TRUNCATE = 1.5, 3.5
 WINDOW = 11  # voxels of the truncated Gaussian
+_RADIUS = WINDOW // 2
 
 
-def ssim_map(
-  x: Float[np.ndarray, '*shape'],
-  y: Float[np.ndarray, '*shape'],
+@functools.partial(jax.jit, static_argnames='data_range')
+def _slice_by_slice(x: jax.Array, y: jax.Array, data_range: float):
+  def of_slice(pair):
+    values = dm_pix.ssim(
+      *(jnp.pad(image, _RADIUS, mode='symmetric')[..., None] for image in pair),
+      max_val=data_range,
+      filter_size=WINDOW,
+      return_map=True,
+    )
+    return values[..., 0]
+
+  return jax.lax.map(of_slice, (x, y))
+
+
+def slice_ssim_map(
+  x: Float[np.ndarray, 'z h w'],
+  y: Float[np.ndarray, 'z h w'],
   *,
   data_range: float,
-  axes: Sequence[int] | None = None,
-) -> Float[np.ndarray, '*shape']:
-  """SSIM at every voxel, with a Gaussian window.
+) -> Float[np.ndarray, 'z h w']:
+  """SSIM at every pixel of every slice, with a window of 11 x 11 pixels.
 
-  The window has sigma 1.5, is 11 voxels wide, and gives population covariance.
-  Images are mirrored at their edges, so the map has their shape, and slices may
-  be fewer than the window is wide.
+  Gaussian window of sigma 1.5, population covariance. Slices are mirrored at
+  their edges, so the map has their shape.
 
   Args:
-    x: an image, or slices of shape (z, h, w), in any unit.
-    y: the other one, in the same unit.
+    x: slices, in any unit.
+    y: the other ones, in the same unit.
     data_range: largest minus smallest possible value, in that unit.
-    axes: axes that the window extends along, for example (1, 2) for the 2-D
-      SSIM of every slice; None = all.
+
+  Returns:
+    The map, float32.
+
+  Raises:
+    ValueError: shapes differ, or rows or columns are fewer than 11.
+  """
+  _check_shapes(x, y)
+  x, y = (np.asarray(image, np.float32) for image in (x, y))
+  return np.asarray(_slice_by_slice(x, y, float(data_range)))
+
+
+def volume_ssim_map(
+  x: Float[np.ndarray, 'z h w'],
+  y: Float[np.ndarray, 'z h w'],
+  *,
+  data_range: float,
+) -> Float[np.ndarray, 'z h w']:
+  """SSIM at every voxel, with a window of 11 x 11 x 11 voxels.
+
+  As `slice_ssim_map`, with a window that extends across slices too. The volume
+  is mirrored at all its faces, so it may be thinner than the window.
+
+  Args:
+    x, y, data_range: as of `slice_ssim_map`.
 
   Returns:
     The map, float64.
@@ -38,41 +78,35 @@ def ssim_map(
   Raises:
     ValueError: shapes differ, or rows or columns are fewer than 11.
   """
+  _check_shapes(x, y)
+  return ssim_of_means(
+    np.asarray(x, np.float64),
+    np.asarray(y, np.float64),
+    gaussian_mean,
+    data_range=data_range,
+  )
+
+
+def _check_shapes(x: np.ndarray, y: np.ndarray) -> None:
   if x.shape != y.shape:
     raise ValueError(f'SSIM needs equal shapes, got {x.shape} and {y.shape}.')
-  if x.ndim < 2 or min(x.shape[-2:]) < WINDOW:
+  if min(x.shape[-2:]) < WINDOW:
     raise ValueError(
       f'SSIM needs images of at least {WINDOW} x {WINDOW} pixels, '
       f'got {x.shape}.'
     )
 
-  def mean(image: np.ndarray) -> np.ndarray:
-    return gaussian_mean(image, axes=axes)
-
-  return ssim_of_means(
-    np.asarray(x, np.float64),
-    np.asarray(y, np.float64),
-    mean,
-    data_range=data_range,
-  )
-
 
 def gaussian_mean(
-  image: Float[np.ndarray, '*shape'],
-  *,
-  axes: Sequence[int] | None = None,
-  mode: str = 'reflect',
+  image: Float[np.ndarray, '*shape'], *, mode: str = 'reflect'
 ) -> Float[np.ndarray, '*shape']:
   """The mean within a Gaussian window of sigma 1.5 at every voxel.
 
   Args:
     image: an image or a volume.
-    axes: axes that the window extends along; None = all.
     mode: how the image continues beyond its edges, as scipy.ndimage names it.
   """
-  return ndimage.gaussian_filter(
-    image, _SIGMA, truncate=_TRUNCATE, axes=axes, mode=mode
-  )
+  return ndimage.gaussian_filter(image, _SIGMA, truncate=_TRUNCATE, mode=mode)
 
 
 def ssim_of_means(
