@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -29,7 +28,7 @@ from synermedgen_jax.models.presets import preset
 from synermedgen_jax.models.vit import ViTConfig
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.tasks import synthesis
-from synermedgen_jax.tasks.example import Example, SliceRef
+from synermedgen_jax.tasks.example import Example
 from synermedgen_jax.tasks.prompts import PAPER, PROMPTS
 from synermedgen_jax.tasks.registry import task_names
 
@@ -138,6 +137,8 @@ def sampled_batch(config: ConfigDict, model: BagelConfig) -> PackedBatch:
     model.image_geometry(**config.image),
     Capacity(**config.capacity),
     rows=config.rows,
+    routes=config.routes,
+    max_sources=config.max_sources,
   )
 
 
@@ -168,15 +169,9 @@ def sampling_prompts(
 
 
 def _prompts(count: int) -> Sequence[Example]:
-  route = ROUTES[0]
-  pairs: list[tuple[Any, Any]] = [
-    (
-      SliceRef('case', route.source, index),
-      SliceRef('case', route.target, index),
-    )
-    for index in range(count)
+  return [
+    synthesis.prompt(ROUTES[0], 'case', index, PAPER) for index in range(count)
   ]
-  return [synthesis.prompt(route, *pair, PAPER) for pair in pairs]
 
 
 # (mode, tokens): source latents, source ViT tokens, instruction, target.

@@ -260,13 +260,13 @@ def _synthesis(candidate: Candidate, store: SliceStore) -> tuple[float, float]:
     if route.name in trained.routes
   )
   volume = store.read_volume(case.id, route.source)
-  slices = volume[case.usable.start :][:_TIMED]
+  sources = volume[None, case.usable.start :][:, :_TIMED]
   synthesiser = trained.synthesiser(batch_size=_TIMED)
   operations = sum(flops.count(synthesiser.traced(route)).values())
   for _ in range(2):
     start = time.perf_counter()
-    synthesiser.synthesise(route, np.asarray(slices))
-  return operations, (time.perf_counter() - start) / len(slices)
+    synthesiser.synthesise(route, np.asarray(sources))
+  return operations, (time.perf_counter() - start) / sources.shape[1]
 
 
 def _entry(candidates: Sequence[Candidate], store: SliceStore) -> Entry:

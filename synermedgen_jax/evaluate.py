@@ -115,7 +115,10 @@ _SLICES = flags.DEFINE_integer(
   lower_bound=0,
 )
 _ROUTES = flags.DEFINE_list(
-  'routes', [], 'Names of the routes to synthesise. Default: all.'
+  'routes',
+  [],
+  'Names of the routes to synthesise, with one source or several as in '
+  'brats_t1+t2_to_flair. Default: all with one source.',
 )
 _SAMPLING = define_sampling_flags()
 _SYNTHESISER = flags.DEFINE_string(

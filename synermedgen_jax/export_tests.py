@@ -18,7 +18,8 @@ from synermedgen_jax.config.command_line import (
   run_command,
 )
 from synermedgen_jax.config.modules import import_modules
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.modalities import routes_named
 from synermedgen_jax.evaluation.exporting import export_tests
 from synermedgen_jax.evaluation.protocol import route_pairs
 from synermedgen_jax.slices.splits import SPLITS
@@ -45,8 +46,10 @@ _MODULES = define_modules_flag()
 
 def main() -> None:
   import_modules(_MODULES.value)
-  if unknown := sorted(set(_ROUTES.value) - ROUTES_BY_NAME.keys()):
-    raise UsageError(f'--routes: unknown {", ".join(unknown)}.')
+  try:
+    routes_named(_ROUTES.value)
+  except UserError as error:
+    raise UsageError(f'--routes: {error}') from None
   output = local_path('output', _OUTPUT.value)
   store = SliceStore.open(_STORE.value)
   pairs = list(

@@ -29,7 +29,8 @@ from synermedgen_jax.config.command_line import (
 )
 from synermedgen_jax.config.modules import import_modules
 from synermedgen_jax.core import files
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.modalities import routes_named
 from synermedgen_jax.evaluation import official
 from synermedgen_jax.evaluation.external import Scored, ScoreSettings, score
 from synermedgen_jax.evaluation.output_files import CROPS, OutputError
@@ -57,7 +58,10 @@ _WORKDIR = flags.DEFINE_string(
 )
 _SPLIT = flags.DEFINE_enum('split', 'test', SPLITS, 'Split of the subjects.')
 _ROUTES = flags.DEFINE_list(
-  'routes', [], 'Names of the routes to score. Default: all.'
+  'routes',
+  [],
+  'Names of the routes to score, with one source or several as in '
+  'brats_t1+t2_to_flair. Default: all with one source.',
 )
 _SLICES = flags.DEFINE_integer(
   'slices',
@@ -92,8 +96,10 @@ _MODULES = define_modules_flag()
 
 
 def _settings() -> ScoreSettings:
-  if unknown := sorted(set(_ROUTES.value) - ROUTES_BY_NAME.keys()):
-    raise UsageError(f'--routes: unknown {", ".join(unknown)}.')
+  try:
+    routes_named(_ROUTES.value)
+  except UserError as error:
+    raise UsageError(f'--routes: {error}') from None
   outputs = local_path('outputs', _OUTPUTS.value)
   try:
     return ScoreSettings(

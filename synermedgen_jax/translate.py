@@ -1,14 +1,18 @@
-"""Synthesises a volume of one modality from a volume of another.
+"""Synthesises a volume of one modality from volumes of others.
 
   python -m synermedgen_jax.translate --workdir=runs/demo/stage2 \\
       --input=mr.nii.gz --source=mr --target=ct --region=brain \\
       --output=ct.nii.gz
+  python -m synermedgen_jax.translate --workdir=RUN/stage2 \\
+      --input=t1.nii.gz,t2.nii.gz --source=t1,t2 --target=t1ce \\
+      --region=brain --output=t1ce.nii.gz
 
 Slices are synthesised one by one in the plane that the model was trained on.
 Routes that it was not trained on, and an input whose values are not in the unit
 of its modality, are refused before the model is loaded; --force accepts both.
-The output has the shape and affine of the input. Its unit is HU for CT and
-CBCT, SUV for PET, and for MR values from --low to --high. --points, --shift,
+Several inputs share one grid; --source names the modality of each. The output
+has the shape and affine of the first input. Its unit is HU for CT and CBCT, SUV
+for PET, and for MR values from --low to --high. --points, --shift,
 --text_scale, --image_scale, --interval and --renorm override the sampling of
 the run's config. With --describe_first, the model writes a text about each
 source slice before it synthesises.
@@ -36,6 +40,7 @@ from synermedgen_jax.inference.trained_system import (
 from synermedgen_jax.inference.translation import (
   OVERRIDE,
   check_route,
+  check_sources,
   target_window,
   translate,
 )
@@ -56,20 +61,23 @@ _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Workdir of a trained Stage II or joint run.'
 )
 _MODULES = define_modules_flag()
-_INPUT = flags.DEFINE_string(
+_INPUT = flags.DEFINE_list(
   'input',
   None,
-  'Source volume: a NIfTI, MetaImage or NRRD file, or a folder or zip of DICOM '
-  'files.',
+  'Source volumes, separated by commas, on one grid; the first gives the '
+  'geometry of the output. Each is a NIfTI, MetaImage or NRRD file, or a '
+  'folder or zip of DICOM files. A path with a comma stands in double quotes.',
 )
-_SERIES = flags.DEFINE_string(
+_SERIES = flags.DEFINE_list(
   'series',
-  '',
-  'DICOM series of an input that holds several: its number, description or '
-  'modality.',
+  [],
+  'DICOM series of inputs that hold several, one for each input: its number, '
+  'description or modality; empty for an input with one.',
 )
-_SOURCE = flags.DEFINE_string(
-  'source', None, 'Modality of the input: ct, cbct, pet, mr, t1, ...'
+_SOURCE = flags.DEFINE_list(
+  'source',
+  None,
+  'Modality of each input, in the same order: ct, cbct, pet, mr, t1, ...',
 )
 _TARGET = flags.DEFINE_string('target', None, 'Modality to synthesise.')
 _REGION = flags.DEFINE_string(
@@ -95,11 +103,22 @@ _HIGH = flags.DEFINE_float(
 )
 
 
+def _check_counts() -> None:
+  """Refuses flags with another number of values than --input."""
+  inputs = len(_INPUT.value)
+  for flag, known in ((_SOURCE, [inputs]), (_SERIES, [0, inputs])):
+    if len(flag.value) not in known:
+      raise UsageError(
+        f'--{flag.name}: has {len(flag.value)} value(s) for {inputs} input(s); '
+        'name one for each, separated by commas.'
+      )
+
+
 def _route() -> Route:
   try:
     return find_route(
       Region.parse(_REGION.value),
-      Modality.parse(_SOURCE.value),
+      list(map(Modality.parse, _SOURCE.value)),
       Modality.parse(_TARGET.value),
     )
   except UserError as error:
@@ -134,15 +153,24 @@ def _check_system(system: TrainedSystem | TrainedPairs, route: Route) -> None:
     )
 
 
-def _read(path: str, route: Route) -> Volume:
-  volume = read_volume(path, series=_SERIES.value)
-  if not _FORCE.value:
-    check_units(path, route.source, volume, override=OVERRIDE)
-  return volume
+def _read(route: Route) -> dict[Modality, Volume]:
+  """The inputs by their modality, in the order of the flags."""
+  paths = dict(
+    zip(map(Modality.parse, _SOURCE.value), _INPUT.value, strict=True)
+  )
+  series = dict(zip(paths, _SERIES.value, strict=False))
+  volumes = {}
+  for modality, path in paths.items():
+    volumes[modality] = read_volume(path, series=series.get(modality, ''))
+    if not _FORCE.value:
+      check_units(path, modality, volumes[modality], override=OVERRIDE)
+  check_sources(volumes, route, paths)
+  return volumes
 
 
 def main() -> None:
   import_modules(_MODULES.value)
+  _check_counts()
   route = _route()
   system = load_system(_WORKDIR.value)
   if system:
@@ -159,12 +187,13 @@ def main() -> None:
     raise VolumeError(
       f'--output {output}: expected a name ending in {" or ".join(NIFTI)}.'
     )
-  volume = _read(_INPUT.value, route)
-  check_writable(output, like=_INPUT.value, inputs=[_INPUT.value])
+  volumes = _read(route)
+  first = _INPUT.value[0]
+  check_writable(output, like=first, inputs=_INPUT.value)
   trained = system or Trained.load(_WORKDIR.value)
   synthetic = translate(
     trained,
-    volume,
+    volumes,
     route,
     sampling=None if system else _SAMPLING.apply(trained.sampling),
     mr_window=mr_window,
@@ -173,7 +202,7 @@ def main() -> None:
     force=True,  # checked above
   )
   target = target_window(trained, route, mr_window)
-  write_volume(output, synthetic, like=_INPUT.value)
+  write_volume(output, synthetic, like=first)
   print(
     f'{output}: {route.target.label} in {route.target.unit}, '
     f'{target.low:g} to {target.high:g}, shape {synthetic.data.shape}.'

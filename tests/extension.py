@@ -122,7 +122,7 @@ class LinearFit:
     del trained  # the run that is evaluated; a baseline needs nothing of it
     self._store = store
 
-  def synthesise(self, route, slices, *, seed=0, progress=None):
+  def synthesise(self, route, sources, *, seed=0, progress=None):
     source, target = (
       np.concatenate(
         [
@@ -134,6 +134,7 @@ class LinearFit:
       for modality in (route.source, route.target)
     )
     slope, offset = np.polyfit(source, target, 1)
+    (slices,) = sources  # `route.source` refuses several
     if progress:
       progress(len(slices))
     return np.clip(slope * slices + offset, -1, 1).astype(np.float32)

@@ -268,8 +268,9 @@ def test_panels_show_slices_of_a_test_subject(workdir, route):
   panel = npz(workdir / 'evaluation' / 'panels' / f'{route}.npz')
   _, source, _, target = route.split('_')
   assert str(panel['case']) == ROUTES['test'][route]
-  for name, modality in (('source', source), ('truth', target)):
-    refs = [slice_of(image[0, 0]) for image in panel[name]]
+  (shown,) = panel['source']
+  for slices, modality in ((shown, source), (panel['truth'], target)):
+    refs = [slice_of(image[0, 0]) for image in slices]
     assert [ref.index for ref in refs] == panel['indices'].tolist()
     assert {(r.case, r.modality) for r in refs} == {
       (ROUTES['test'][route], modality)
@@ -597,7 +598,10 @@ REFUSED = {
     [],
     'stage: autoencoder trains neither understanding nor synthesis',
   ),
-  'route': (['--routes=brain_ct_to_pet'], '--routes: unknown brain_ct_to_pet'),
+  'route': (
+    ['--routes=brain_ct_to_pet'],
+    "--routes: Unknown route 'brain_ct_to_pet'",
+  ),
   'part': (['--parts=answers'], '--parts: unknown answers; expected'),
   'store': (['--store=nowhere'], 'nowhere: holds no slice store'),
 }

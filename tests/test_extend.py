@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures('quick_compiles')
 HERE = Path(__file__).parent
 PAGE = ROOT / 'docs' / 'extend.md'
 TABLES = (
-  modalities.ROUTES_BY_NAME,
+  modalities._ROUTES_BY_NAME,
   modalities._ROUTES_BY_KEY,
   Modality.members,
   Region.members,

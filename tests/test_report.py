@@ -12,6 +12,7 @@ from synermedgen_jax.evaluation.routes import METHODS, RouteScore, aggregate
 from synermedgen_jax.evaluation.subjects import ResultError
 from synermedgen_jax.evaluation.understanding import score
 from synermedgen_jax.report import report
+from synermedgen_jax.reporting.results import read_evaluation
 from synermedgen_jax.tasks import prompts
 
 NAMES = [route.name for route in ROUTES]
@@ -105,6 +106,37 @@ def write_questions(folder, **changes):
   np.savez(
     folder / 'understanding.npz', images=np.zeros((5, 12, 12), np.float32)
   )
+
+
+@pytest.mark.parametrize(
+  ('name', 'lead'),
+  [(NAMES[0], ()), (NAMES[0], (1,)), ('brats_t1+t2_to_flair', (2,))],
+  ids=['without an axis of sources', 'one source', 'two sources'],
+)
+def test_a_panel_has_as_many_sources_as_its_route(tmp_path, name, lead):
+  source = np.random.default_rng(1).uniform(-1, 1, (*lead, 1, 12, 12))
+  windows = np.broadcast_to(np.float32([0, 900]), (*lead, 2))
+  folder = write_evaluation(tmp_path, [name])
+  path = folder / 'panels' / f'{name}.npz'
+  write_panel(path, source=source, source_window=windows)
+  panel = read_evaluation(tmp_path).panels[name]
+  assert panel.route.name == name
+  count = len(panel.route.sources)
+  assert panel.sources.shape == (count, 1, 12, 12)
+  assert panel.source_windows == ((0, 900),) * count
+
+
+@pytest.mark.parametrize('lead', [(), (1,), (3,)])
+def test_a_panel_with_too_few_or_many_sources_is_named(tmp_path, lead):
+  name = 'brats_t1+t2_to_flair'
+  folder = write_evaluation(tmp_path, [name])
+  write_panel(
+    folder / 'panels' / f'{name}.npz',
+    source=np.zeros((*lead, 1, 12, 12)),
+    source_window=np.broadcast_to(np.float32([0, 900]), (*lead, 2)),
+  )
+  with pytest.raises(ResultError, match=r'not 2 source\(s\) are shown'):
+    read_evaluation(tmp_path)
 
 
 RECORDS = [

@@ -23,7 +23,7 @@ from external_fakes import (
 )
 from PIL import Image
 
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Modality
+from synermedgen_jax.core.modalities import Modality, route_named
 from synermedgen_jax.evaluation.output_files import output_name
 from synermedgen_jax.tasks.prompts import PROMPTS
 
@@ -96,7 +96,7 @@ def test_the_metadata_has_a_picture_and_a_prompt_for_every_output(export):
   ]
   assert metadata[FIRST] == {
     'id': f'{ROUTE}/slices/{FIRST}.png',
-    'prompt': PROMPTS['paper'].canonical(ROUTES_BY_NAME[ROUTE]),
+    'prompt': PROMPTS['paper'].canonical(route_named(ROUTE)),
   }
   assert all((export / entry['id']).is_file() for entry in metadata.values())
 
@@ -116,8 +116,12 @@ def test_the_slices_and_routes_to_export_can_be_chosen(store, tmp_path):
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
-    ({'routes': 'brain'}, '--routes: unknown brain.'),
+    ({'routes': 'brain'}, "--routes: Unknown route 'brain': the nearest are "),
     ({'split': 'holdout'}, "no subject of split 'holdout'"),
+    (
+      {'routes': 'brats_t2+t1_to_flair'},
+      "--routes: Route 'brats_t2+t1_to_flair': its sources are in another",
+    ),
   ],
 )
 def test_what_cannot_be_exported_is_refused(store, tmp_path, flags, message):

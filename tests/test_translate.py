@@ -57,9 +57,9 @@ def output(tmp_path):
 def copies(monkeypatch):
   """A model that makes each target slice the very source slice."""
 
-  def synthesise(self, route, slices, *, seed, progress):
-    progress(len(slices))
-    return slices
+  def synthesise(self, route, sources, *, seed, progress):
+    progress(sources.shape[1])
+    return sources[0]
 
   monkeypatch.setattr(Synthesiser, 'synthesise', synthesise)
 
@@ -150,9 +150,9 @@ def test_the_plane_of_the_store_is_that_of_the_model(
 ):
   seen = []
 
-  def synthesise(self, route, slices, *, seed, progress):
-    seen.append(slices.shape)
-    return slices
+  def synthesise(self, route, sources, *, seed, progress):
+    seen.append(sources[0].shape)
+    return sources[0]
 
   monkeypatch.setattr(Synthesiser, 'synthesise', synthesise)
   workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
@@ -174,9 +174,9 @@ def test_the_frame_of_the_store_is_that_of_the_model(
 ):
   seen = []
 
-  def synthesise(self, route, slices, *, seed, progress):
-    seen.append(slices)
-    return slices
+  def synthesise(self, route, sources, *, seed, progress):
+    seen.append(sources[0])
+    return sources[0]
 
   monkeypatch.setattr(Synthesiser, 'synthesise', synthesise)
   workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')

@@ -153,10 +153,9 @@ def pair_dataset(
   if not cases:
     raise UserError(f'Store {store.path} has no subject in split {split!r}.')
   examples = example_dataset(
-    Pool(cases),
+    Pool(cases, routes=routes),
     task_named('synthesis'),
     seed=seed,
-    routes=routes,
     route_weights=route_weights,
   ).seed(seed)
   if unpaired:

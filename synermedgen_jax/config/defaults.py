@@ -136,7 +136,20 @@ KEYS = {
     Key('bagel_files.editing', '', 'Parquet files for the task `editing`.'),
     Key('bagel_files.val_vlm', '', 'Conversations for validation.'),
     Key('bagel_files.val_editing', '', 'Edits for validation.'),
-    Key('routes', (), 'Names of the routes to train on; empty for all.'),
+    Key(
+      'routes',
+      (),
+      'Names of the routes to train on, also with several sources as in '
+      '`brats_t1+t2_to_flair`; empty for all with one source.',
+    ),
+    Key(
+      'max_sources',
+      1,
+      'Largest number of sources of a synthesis: further ones, of `routes` '
+      'with the same target, are drawn for every pair (docs/data.md). 1 draws '
+      'none.',
+      'sources',
+    ),
     Key(
       'route_weights',
       (),

@@ -6,6 +6,10 @@ directions of brain CBCT-CT, pelvis CBCT-CT, brain MR-CT, pelvis MR-CT and
 whole-body PET-CT, and the 12 ordered pairs of the four BraTS contrasts.
 `OUTSIDE_ROUTES` holds routes of datasets that the paper does not use.
 
+Registered routes have one source. A route with several sources exists where the
+route of each of them to the target is registered in one region and cohort:
+`brats_t1+t2+flair_to_t1ce`. `route_named` finds both kinds by name.
+
 A project registers others with `register_modality`, `register_region` and
 `register_route`, in a module that `config.modules` names.
 """
@@ -13,69 +17,16 @@ A project registers others with `register_modality`, `register_region` and
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import itertools
-from collections.abc import Iterator
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 from synermedgen_jax.core.errors import UserError
-
-Named = TypeVar('Named', bound='_Name')
-
-
-class _Iterable(type):
-  """Makes a class iterable over its registered members, oldest first."""
-
-  def __iter__(cls: type[Named]) -> Iterator[Named]:
-    return iter(cls.members.values())
+from synermedgen_jax.core.names import Name
 
 
-class _Name(str, metaclass=_Iterable):
-  """A registered name: a string, and one object per name.
-
-  `Modality('ct')` returns the registered modality or raises UserError.
-  """
-
-  members: ClassVar[dict[str, Any]]
-  label: str
-
-  def __new__(cls, name: str):
-    try:
-      return cls.members[name]
-    except KeyError:
-      raise UserError(
-        f'Unknown {cls.__name__.lower()} {name!r}: expected one of '
-        f'{", ".join(cls.members)}.'
-      ) from None
-
-  @property
-  def value(self) -> str:
-    """The name as a plain string, as in files and on flags."""
-    return str(self)
-
-  def __repr__(self) -> str:
-    return f'{type(self).__name__}({str(self)!r})'
-
-  def __reduce__(self):
-    return type(self), (str(self),)
-
-  def __deepcopy__(self, memo):
-    return self
-
-  @classmethod
-  def _register(cls, name: str, **fields: Any):
-    if name in cls.members or not name.isidentifier() or name != name.lower():
-      raise UserError(
-        f'{cls.__name__} {name!r}: expected a new name of lower-case letters, '
-        'digits and _.'
-      )
-    member = str.__new__(cls, name)
-    for field, value in fields.items():
-      setattr(member, field, value)
-    cls.members[name] = member
-    return member
-
-
-class Modality(_Name):
+class Modality(Name):
   """An imaging modality; the string is its name in files and on flags.
 
   Attributes:
@@ -111,7 +62,7 @@ class Modality(_Name):
     return cls(lower if lower in cls.members else name)
 
 
-class Region(_Name):
+class Region(Name):
   """A body region; `label` is its name in prompts and reports."""
 
   members: ClassVar[dict[str, Region]] = {}
@@ -134,25 +85,81 @@ class Region(_Name):
     return cls(name.lower().replace('-', '_'))
 
 
-@dataclasses.dataclass(frozen=True, order=True)
+@dataclasses.dataclass(frozen=True)
 class Route:
-  """One directed synthesis task."""
+  """One directed synthesis task.
 
-  cohort: str  # prefix of the route's name: the region, or 'brats'
+  Attributes:
+    cohort: prefix of the name: the region, or such as 'brats'.
+    region: body region.
+    sources: the modalities to start from, each once, in the order of their
+      registration, so that a set of sources has one name.
+    target: the modality to synthesise.
+
+  Raises:
+    UserError: there is no source, or the sources are not in their order, or the
+      target is one of them.
+  """
+
+  cohort: str
   region: Region
-  source: Modality
+  sources: tuple[Modality, ...]
   target: Modality
+
+  def __post_init__(self):
+    ordered = _ordered(self.sources)
+    if not ordered or ordered != self.sources or self.target in ordered:
+      raise UserError(
+        f'Route {self.name}: expected one source or more, each once and in the '
+        f'order of {", ".join(Modality)}, and another target.'
+      )
 
   @property
   def name(self) -> str:
-    return f'{self.cohort}_{self.source}_to_{self.target}'
+    return f'{self.cohort}_{"+".join(self.sources)}_to_{self.target}'
+
+  @property
+  def source(self) -> Modality:
+    """The only source.
+
+    Raises:
+      UserError: there are several.
+    """
+    if len(self.sources) > 1:
+      raise UserError(
+        f'Route {self.name} has {len(self.sources)} sources where one is '
+        'expected; name a route with one source.'
+      )
+    return self.sources[0]
 
   @property
   def reverse(self) -> Route:
-    return dataclasses.replace(self, source=self.target, target=self.source)
+    """Target -> source; raises UserError if there are several sources."""
+    return dataclasses.replace(self, sources=(self.target,), target=self.source)
+
+  def joined_by(self, sources: Iterable[Modality]) -> Route:
+    """The route with further sources.
+
+    Raises:
+      UserError: one of them is the target.
+    """
+    return dataclasses.replace(
+      self, sources=_ordered({*self.sources, *sources})
+    )
+
+  def served_by(self, region: Region, modalities: Iterable[Modality]) -> bool:
+    """Whether a case of a region with these modalities has the route."""
+    needed = {*self.sources, self.target}
+    return self.region == region and needed <= set(modalities)
 
 
-ROUTES_BY_NAME: dict[str, Route] = {}
+def _ordered(modalities: Iterable[Modality]) -> tuple[Modality, ...]:
+  """Distinct modalities in the order of their registration."""
+  given = set(modalities)
+  return tuple(m for m in Modality if m in given)
+
+
+_ROUTES_BY_NAME: dict[str, Route] = {}
 _ROUTES_BY_KEY: dict[tuple[Region, Modality, Modality], Route] = {}
 
 
@@ -174,7 +181,7 @@ def register_modality(
   """
   if label in {modality.label for modality in Modality}:
     raise UserError(f'Modality {name!r}: the label {label!r} is taken.')
-  return Modality._register(name, label=label, unit=unit, family=family)
+  return Modality.register(name, label=label, unit=unit, family=family)
 
 
 def register_region(name: str, label: str = '') -> Region:
@@ -188,7 +195,7 @@ def register_region(name: str, label: str = '') -> Region:
     UserError: the name is taken, or has characters other than lower-case
       letters, digits and _.
   """
-  return Region._register(name, label=label or name.replace('_', '-'))
+  return Region.register(name, label=label or name.replace('_', '-'))
 
 
 def register_route(
@@ -215,7 +222,7 @@ def register_route(
 def _both_ways(
   cohort: str, region: Region, a: Modality, b: Modality
 ) -> tuple[Route, Route]:
-  route = Route(cohort, region, a, b)
+  route = Route(cohort, region, (a,), b)
   return route, route.reverse
 
 
@@ -225,10 +232,10 @@ def _key(route: Route) -> tuple[Region, Modality, Modality]:
 
 def _add_routes(*routes: Route) -> tuple[Route, ...]:
   for route in routes:
-    if route.name in ROUTES_BY_NAME or _key(route) in _ROUTES_BY_KEY:
+    if route.name in _ROUTES_BY_NAME or _key(route) in _ROUTES_BY_KEY:
       raise UserError(f'Route {route.name} is already registered.')
   for route in routes:
-    ROUTES_BY_NAME[route.name] = _ROUTES_BY_KEY[_key(route)] = route
+    _ROUTES_BY_NAME[route.name] = _ROUTES_BY_KEY[_key(route)] = route
   return routes
 
 
@@ -260,7 +267,7 @@ ROUTES: tuple[Route, ...] = _add_routes(
   *_both_ways('pelvis', Region.PELVIS, Modality.MR, Modality.CT),
   *_both_ways('whole_body', Region.WHOLE_BODY, Modality.PET, Modality.CT),
   *(
-    Route('brats', Region.BRAIN, source, target)
+    Route('brats', Region.BRAIN, (source,), target)
     for source, target in itertools.permutations(BRATS_CONTRASTS, 2)
   ),
 )
@@ -274,7 +281,7 @@ OUTSIDE_ROUTES: tuple[Route, ...] = _add_routes(
     for route in _both_ways(region.value, region, source, Modality.CT)
   ),
   *(
-    Route('heart', Region.HEART, source, target)
+    Route('heart', Region.HEART, (source,), target)
     for source, target in itertools.permutations(
       (Modality.BSSFP, Modality.LGE, Modality.T2), 2
     )
@@ -283,8 +290,37 @@ OUTSIDE_ROUTES: tuple[Route, ...] = _add_routes(
 
 
 def all_routes() -> tuple[Route, ...]:
-  """All routes: the paper's 22 first, then in order of registration."""
-  return tuple(ROUTES_BY_NAME.values())
+  """All routes with one source: the paper's 22, then as registered."""
+  return tuple(_ROUTES_BY_NAME.values())
+
+
+def routes_with(count: int) -> tuple[Route, ...]:
+  """All routes with `count` sources, in the order of `in_order`."""
+  groups: dict[tuple[str, Region, Modality], list[Modality]] = {}
+  for r in all_routes():
+    groups.setdefault((r.cohort, r.region, r.target), []).append(r.source)
+  return in_order(
+    Route(cohort, region, _ordered(sources), target)
+    for (cohort, region, target), known in groups.items()
+    for sources in itertools.combinations(known, count)
+  )
+
+
+def in_order(routes: Iterable[Route]) -> tuple[Route, ...]:
+  """Distinct routes in the order of tables: by the number of sources.
+
+  Routes with equally many sources have the order in which the routes of their
+  sources were registered.
+  """
+  places = {r: place for place, r in enumerate(all_routes())}
+
+  def rank(route: Route) -> tuple[int, list[int]]:
+    singles = (
+      dataclasses.replace(route, sources=(source,)) for source in route.sources
+    )
+    return len(route.sources), [places[single] for single in singles]
+
+  return tuple(sorted(set(routes), key=rank))
 
 
 def confusable_groups() -> tuple[frozenset[Modality], ...]:
@@ -296,31 +332,102 @@ def confusable_groups() -> tuple[frozenset[Modality], ...]:
   return tuple(frozenset(f) for f in families.values() if len(f) > 1)
 
 
-def find_route(region: Region, source: Modality, target: Modality) -> Route:
-  """Returns the route of a region from `source` to `target`.
+def route_named(name: str) -> Route:
+  """The route of that name, with one source or with several.
+
+  The sources of `brats_t1+t2+flair_to_t1ce` are in the order of their
+  registration; the same set in another order is refused, since names of files
+  and keys of results are compared as texts.
 
   Raises:
-    UserError: the route is not registered; the message lists the routes of
-      the region.
+    UserError: there is no such route.
   """
-  try:
-    return _ROUTES_BY_KEY[region, source, target]
-  except KeyError:
-    known = ', '.join(
-      f'{r.source}->{r.target}' for r in all_routes() if r.region == region
-    )
+  start, _, target = name.rpartition('_to_')
+  first, *others = start.split('+')
+  if not others:
+    return _registered(name, name)
+  single = _registered(f'{first}_to_{target}', name)
+  singles = [
+    _registered(f'{single.cohort}_{source}_to_{target}', name)
+    for source in others
+  ]
+  route = _joined([single, *singles])
+  if route.name != name:
     raise UserError(
-      f'No route {source}->{target} in region {region}: '
-      f'expected one of {known or "none"}.'
+      f'Route {name!r}: its sources are in another order; write {route.name}.'
+    )
+  return route
+
+
+def routes_named(names: Iterable[str]) -> tuple[Route, ...]:
+  """The routes of these names in the order of `in_order`.
+
+  Raises:
+    UserError: a name is unknown, as in `route_named`.
+  """
+  return in_order(map(route_named, names))
+
+
+def _registered(name: str, asked: str) -> Route:
+  """The registered route `name`, which the route `asked` is made of."""
+  try:
+    return _ROUTES_BY_NAME[name]
+  except KeyError:
+    needed = '' if name == asked else f', which needs {name}'
+    near = difflib.get_close_matches(name, _ROUTES_BY_NAME, 4, cutoff=0.0)
+    raise UserError(
+      f'Unknown route {asked!r}{needed}: the nearest are {", ".join(near)}; '
+      'several sources of one target are named as in brats_t1+t2_to_flair, and '
+      'routes of a project need its module on --modules or in config.modules.'
     ) from None
 
 
+def _joined(singles: Sequence[Route]) -> Route:
+  """The route from the sources of several routes to their one target.
+
+  Raises:
+    UserError: a source is repeated, or regions or cohorts differ.
+  """
+  first = singles[0]
+  sources = [route.source for route in singles]
+  if len(set(sources)) < len(sources):
+    raise UserError(f'Sources {"+".join(sources)}: one of them is named twice.')
+  for other in singles:
+    if (other.region, other.cohort) != (first.region, first.cohort):
+      raise UserError(
+        f'Routes {first.name} and {other.name} are of two cohorts; the sources '
+        'of one target have one cohort.'
+      )
+  return first.joined_by(sources)
+
+
+def find_route(
+  region: Region, sources: Sequence[Modality], target: Modality
+) -> Route:
+  """Returns the route of a region from `sources`, in any order, to `target`.
+
+  Raises:
+    UserError: a source is repeated, or the route of one of them is not
+      registered; the message lists the routes of the region.
+  """
+  singles = []
+  for source in sources:
+    route = _ROUTES_BY_KEY.get((region, source, target))
+    if route is None:
+      known = ', '.join(
+        f'{r.source}->{r.target}' for r in all_routes() if r.region == region
+      )
+      raise UserError(
+        f'No route {source}->{target} in region {region}: '
+        f'expected one of {known or "none"}.'
+      )
+    singles.append(route)
+  return _joined(singles)
+
+
 def routes_between(
-  region: Region, modalities: set[Modality] | frozenset[Modality]
+  region: Region, modalities: Iterable[Modality]
 ) -> tuple[Route, ...]:
-  """Returns the routes that a case of `region` with `modalities` can serve."""
-  return tuple(
-    r
-    for r in all_routes()
-    if r.region == region and r.source in modalities and r.target in modalities
-  )
+  """Routes with one source that a case of `region` with `modalities` has."""
+  held = set(modalities)
+  return tuple(r for r in all_routes() if r.served_by(region, held))

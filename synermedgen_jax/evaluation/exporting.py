@@ -67,8 +67,15 @@ def export_tests(
     prompts: the wordings; each route has its canonical one.
 
   Raises:
-    OutputError: the folder has files.
+    OutputError: the folder has files, or a route has several sources:
+      metadata.json names one picture.
   """
+  for pair in pairs:
+    if len(pair.route.sources) > 1:
+      raise OutputError(
+        f'{pair.route.name}: has several sources, and the programs that read '
+        'metadata.json take one; export the routes of its single sources.'
+      )
   if output.is_dir() and any(output.iterdir()):
     raise OutputError(f'{output}: is not empty; name a new folder.')
   rows, metadata, volumes, routes = [], {}, 0, {}

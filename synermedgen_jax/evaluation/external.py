@@ -345,6 +345,16 @@ class ExternalOutputs:
       )
     return pair.indices[enough]
 
+  def _shown(self, file: OutputFile, item: RouteCase) -> Images | None:
+    """The slices whose box a file was cropped to."""
+    if file.crop == 'source' and len(item.sources) > 1:
+      raise OutputError(
+        f'{file.path}: was cropped to the box of the source, and '
+        f'{item.route.name} has {len(item.sources)}; write whole slices.'
+      )
+    boxes = {'source': item.sources[0], 'target': item.truth}
+    return boxes.get(file.crop)
+
   def _read_slices(
     self, files: Sequence[OutputFile], item: RouteCase
   ) -> _Output:
@@ -359,7 +369,7 @@ class ExternalOutputs:
       self._colour = max(self._colour, read.colour)
       if read.in_unit:
         numbers.append(read.values)
-      shown = {'source': item.source, 'target': item.truth}.get(file.crop)
+      shown = self._shown(file, item)
       at = item.truth[n].shape, None if shown is None else shown[n]
       image = window.normalise(read.values)
       placed, resized = place(file, image, *at)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
 
-from synermedgen_jax.core.modalities import ROUTES, all_routes
+from synermedgen_jax.core.modalities import ROUTES, all_routes, routes_with
 from synermedgen_jax.tasks.registry import Task, asked_tasks
 
 
@@ -62,7 +64,25 @@ def comparison_lines() -> tuple[Line, ...]:
     tuple(r.name for r in all_routes() if r.name not in _ALL),
     definition=f'{_SSIM}routes of other regions or modalities.',
   )
-  return (*_ROUTE_LINES, other, *map(_task_line, asked_tasks()))
+  return (
+    *_ROUTE_LINES,
+    other,
+    *_several_sources(),
+    *map(_task_line, asked_tasks()),
+  )
+
+
+def _several_sources() -> Iterator[Line]:
+  """A line per number of sources above one that a route has."""
+  for count in itertools.count(2):
+    if not (routes := routes_with(count)):
+      return
+    yield Line(
+      f'ssim_sources_{count}',
+      f'SSIM, routes with {count} sources',
+      tuple(route.name for route in routes),
+      definition=f'{_SSIM}routes with {count} sources.',
+    )
 
 
 def _task_line(task: Task) -> Line:

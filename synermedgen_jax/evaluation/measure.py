@@ -21,7 +21,7 @@ from tqdm import tqdm
 from synermedgen_jax.baselines.registry import SYSTEMS
 from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.core.modalities import routes_named
 from synermedgen_jax.evaluation import protocol, subjects, understanding
 from synermedgen_jax.evaluation.official import OFFICIAL
 from synermedgen_jax.evaluation.results import (
@@ -54,7 +54,8 @@ class MeasureSettings:
     parts: a subset of `PARTS`; empty = the parts that the stage trained.
     questions: maximum number of questions per task.
     slices: slices per case, evenly spaced; 0 = all usable ones.
-    routes: names of the routes to synthesise; empty = all.
+    routes: names of the routes to synthesise, with one source or several;
+      empty = all with one.
     sampling: timesteps and guidance; None = those of the model's config.
     batch_size: questions or slices per batch.
     seed: random seed of question sampling and diffusion noise.
@@ -81,7 +82,6 @@ class MeasureSettings:
   def __post_init__(self):
     for field, given, known in (
       ('parts', self.parts, PARTS),
-      ('routes', self.routes, ROUTES_BY_NAME),
       ('synthesiser', {self.synthesiser} - {''}, SYNTHESISERS),
       ('score', self.score, OFFICIAL),
     ):
@@ -90,6 +90,10 @@ class MeasureSettings:
           f'{field}: unknown {", ".join(unknown)}; expected some of '
           f'{", ".join(known)}.'
         )
+    try:
+      routes_named(self.routes)
+    except UserError as error:
+      raise MeasureError(f'routes: {error}') from None
     if self.score and self.slices:
       raise MeasureError(
         'score: official scores need all slices of a volume; set slices to 0.'
@@ -279,9 +283,9 @@ def _synthesise(
   total = sum(len(item.indices) for item in items)
   with tqdm(total=total, desc='synthesise', unit='slice') as bar:
 
-    def synthesise(route, source):
+    def synthesise(route, sources):
       return model.synthesise(
-        route, source, seed=settings.seed, progress=bar.update
+        route, sources, seed=settings.seed, progress=bar.update
       )
 
     return Synthesised.gather(

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.core.modalities import route_named
 from synermedgen_jax.evaluation.protocol import RoutePair
 from synermedgen_jax.slices.input_files import volume_stem
 from synermedgen_jax.slices.store_files import case_key
@@ -149,7 +149,7 @@ def _in_table(
       row = json.loads(line)
       key, file = _parse(row, path.parent, where, crop)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-      detail = ' '.join(str(error).split())
+      detail = ' '.join(str(error).split()).rstrip('.')
       raise OutputError(f'{where}: missing or invalid: {detail}.') from None
     if key[1] not in cases:
       raise OutputError(f'{where}: the store has no case {key[1]!r}.')
@@ -170,8 +170,7 @@ def _parse(
   index = row.get('slice')
   if not (index is None or type(index) is int):
     raise ValueError(f'slice {index!r}, expected a whole number')
-  if row['route'] not in ROUTES_BY_NAME:
-    raise ValueError(f'route {row["route"]!r}')
+  route_named(row['route'])  # raises where there is none
   path = folder / row['file']
   kinds = (*PICTURES, *ARRAYS)
   if index is not None and path.suffix.lower() not in kinds:

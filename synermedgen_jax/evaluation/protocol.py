@@ -1,7 +1,7 @@
 """Selects the questions and slices of an evaluation and scores syntheses.
 
 Questions are drawn from held-out pairs of modalities. Every route is
-synthesised for every held-out subject that has both of its modalities.
+synthesised for every held-out subject that has all of its modalities.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from synermedgen_jax.core.modalities import Modality, Route
+from synermedgen_jax.core.modalities import Modality, Route, routes_named
 from synermedgen_jax.evaluation.metrics import case_metrics
 from synermedgen_jax.evaluation.official import OFFICIAL, OfficialError
 from synermedgen_jax.evaluation.routes import (
@@ -24,7 +24,7 @@ from synermedgen_jax.evaluation.routes import (
 )
 from synermedgen_jax.slices.store import Case, SliceStore
 from synermedgen_jax.tasks.example import Example
-from synermedgen_jax.tasks.pairs import Pool, pairs
+from synermedgen_jax.tasks.pairs import Pool, case_routes
 from synermedgen_jax.tasks.registry import Task
 
 Images = Float[np.ndarray, 'z h w']
@@ -41,7 +41,7 @@ def draw_questions(
     count: number of questions; fewer if fewer pairs are eligible.
     seed: random seed of the draw.
   """
-  items = [pair for pair in pairs(pool.cases) if task.eligible(pair, pool)]
+  items = task.pairs(pool)
   rng = np.random.default_rng(seed)
   by_route = defaultdict(list)
   for i in rng.permutation(len(items)):
@@ -69,7 +69,7 @@ class RoutePair:
   """A held-out case and a route to synthesise for it; nothing is read yet.
 
   Attributes:
-    route: source -> target.
+    route: sources -> target.
     case: a held-out case.
     indices: indices of the scored slices in the volume.
   """
@@ -84,23 +84,26 @@ class RouteCase(RoutePair):
   """A pair with its volumes.
 
   Attributes:
-    source, truth: the scored slices of both modalities, in [-1, 1].
+    sources: the scored slices of every source, in [-1, 1].
+    truth: those of the target, in [-1, 1].
     mask: body mask of the scored slices.
   """
 
-  source: Images
+  sources: Float[np.ndarray, 's z h w']
   truth: Images
   mask: Bool[np.ndarray, 'z h w']
 
   @classmethod
   def read(cls, store: SliceStore, pair: RoutePair) -> RouteCase:
     """Reads the volumes of a pair from the store."""
-    source, truth = (
+    *sources, truth = (
       store.read_volume(pair.case.id, modality)[pair.indices]
-      for modality in (pair.route.source, pair.route.target)
+      for modality in (*pair.route.sources, pair.route.target)
     )
     mask = store.read_mask(pair.case.id)[pair.indices]
-    return cls(pair.route, pair.case, pair.indices, source, truth, mask)
+    return cls(
+      pair.route, pair.case, pair.indices, np.stack(sources), truth, mask
+    )
 
 
 def route_pairs(
@@ -111,12 +114,12 @@ def route_pairs(
   Args:
     cases: held-out cases.
     slices: slices per case, evenly spaced; 0 = all usable ones.
-    routes: names of the routes to keep; empty = all.
+    routes: names of the routes to keep; empty = all with one source.
   """
+  named = routes_named(routes)
   for case in cases:
-    for route in case.routes:
-      if not routes or route.name in routes:
-        yield RoutePair(route, case, spread(case.usable, slices))
+    for route in case_routes(case, named):
+      yield RoutePair(route, case, spread(case.usable, slices))
 
 
 class MeanTargets:
@@ -147,7 +150,11 @@ class MeanTargets:
     return images[item.indices - usable.start]
 
   def _cases(self, route: Route) -> list[Case]:
-    return [case for case in self._train if route in case.routes]
+    return [
+      case
+      for case in self._train
+      if route.served_by(case.region, case.modalities)
+    ]
 
 
 def score_case(
@@ -247,20 +254,20 @@ def check_official(
 def panel(item: RouteCase, synthesis: Images, count: int = 3) -> dict:
   """Arrays of a few slices of a case, for the report's picture."""
   rows = spread(range(len(item.indices)), count)
-  source, target = (
+  *sources, target = (
     np.float32([window.low, window.high])
     for window in (
-      item.case.modalities[item.route.source],
-      item.case.modalities[item.route.target],
+      item.case.modalities[modality]
+      for modality in (*item.route.sources, item.route.target)
     )
   )
   return {
-    'source': item.source[rows],
+    'source': item.sources[:, rows],
     'synthesis': synthesis[rows].astype(np.float32),
     'truth': item.truth[rows],
     'mask': item.mask[rows],
     'indices': item.indices[rows],
-    'source_window': source,
+    'source_window': np.stack(sources),
     'target_window': target,
     'plane': np.array(item.case.plane),
     'subject': np.array(item.case.subject),
@@ -275,7 +282,7 @@ Scored = tuple[RouteCase, Images, list[RouteScore]]
 def score_routes(
   store: SliceStore,
   pairs: Iterable[RoutePair],
-  synthesise: Callable[[Route, Images], Images],
+  synthesise: Callable[[Route, Float[np.ndarray, 's z h w']], Images],
   reconstruct: Callable[[Images], Images],
 ) -> Iterator[Scored]:
   """Synthesises each pair and scores the model and the baselines on it.
@@ -286,7 +293,7 @@ def score_routes(
     store: the store of the pairs; its training subjects give `mean_target`,
       which is left out for routes that no training subject has.
     pairs: the pairs, those of a case one after the other.
-    synthesise: (route, source slices) -> target slices.
+    synthesise: (route, slices of its sources) -> target slices.
     reconstruct: target slices -> the same slices after the autoencoder. It is
       called once per case and target; routes share the result.
 
@@ -294,7 +301,7 @@ def score_routes(
     The pair, its synthesised slices, and the scores of all methods.
   """
   scored = score_outputs(
-    store, pairs, lambda item: synthesise(item.route, item.source)
+    store, pairs, lambda item: synthesise(item.route, item.sources)
   )
   for _, of_case in itertools.groupby(scored, key=lambda s: s[0].case.id):
     ceilings: dict[Modality, Images] = {}
@@ -326,7 +333,7 @@ def score_outputs(
     synthesis = output(item)
     predictions = {
       'model': synthesis,
-      'copy_source': item.source,
+      'copy_source': item.sources.mean(0),
       'mean_target': means.predict(item),
     }
     predictions = {k: v for k, v in predictions.items() if v is not None}

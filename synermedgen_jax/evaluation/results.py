@@ -180,6 +180,7 @@ def write_results(
       for name, definition in metrics.definitions().items()
       if name not in synthesised.left_out
     }
+    result['definition']['baselines'] = routes.BASELINE_DEFINITIONS
     for name, by_route in synthesised.official.items():
       result[name] = by_route
       result['definition'][name] = OFFICIAL[name].definition

@@ -1,13 +1,9 @@
 """Aggregates scores of cases per route, for the model and its baselines.
 
-Four methods are scored on the same held-out cases:
-
-* `model`: the synthesis, by the run's model or by one of `synthesisers`.
-* `copy_source`: the unchanged source image, both windows mapped to [-1, 1].
-* `mean_target`: the mean target image of the training subjects, see
-  `mean_target_images`.
-* `ceiling`: the truth through the autoencoder, the upper bound of a synthesis
-  in its latent space; for a model of codes, through its codes too.
+Four methods are scored on the same held-out cases: `model`, the synthesis by
+the run's model or by one of `synthesisers`, and the baselines `copy_source`,
+`mean_target` and `ceiling`.
+`BASELINE_DEFINITIONS` defines the last three.
 
 A route is a win if the model's SSIM exceeds that of `copy_source` and of
 `mean_target`, if the store has training subjects.
@@ -23,11 +19,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME, all_routes
+from synermedgen_jax.core.modalities import route_named, routes_named
 from synermedgen_jax.evaluation.metrics import BUILT_IN, definitions
 
 TRIVIAL = ('copy_source', 'mean_target')
 BASELINES = (*TRIVIAL, 'ceiling')
+BASELINE_DEFINITIONS = {
+  'copy_source': 'the unchanged source, its window mapped to that of the '
+  'target; of several sources, the mean of the images so mapped',
+  'mean_target': 'the mean target image of the training subjects that have the '
+  'modalities of the route, by relative slice position in ten bins; none '
+  'without such subjects',
+  'ceiling': 'the truth through the autoencoder, the upper bound of a '
+  'synthesis in its latent space; for a model of codes, through its codes too; '
+  'none for outputs made elsewhere',
+}
 METHODS = ('model', *BASELINES)
 # A store without training subjects has no mean target.
 _OPTIONAL = ('mean_target', 'ceiling')
@@ -54,8 +60,7 @@ class RouteScore:
   values: Mapping[str, float]
 
   def __post_init__(self):
-    if self.route not in ROUTES_BY_NAME:
-      raise ValueError(f'Unknown route {self.route!r}.')
+    route_named(self.route)  # raises where there is none
     if self.method not in METHODS:
       raise ValueError(
         f'Unknown method {self.method!r}: expected one of {METHODS}.'
@@ -114,8 +119,7 @@ def aggregate(rows: Iterable[RouteScore]) -> dict[str, Any]:
     raise ValueError(f'Rows have different metrics: {sorted(scored)}.')
   synthesis = {
     route.name: _aggregate_route(route.name, by_route[route.name])
-    for route in all_routes()
-    if route.name in by_route
+    for route in routes_named(by_route)
   }
   return {'synthesis': synthesis, 'summary': _summarise(synthesis)}
 
@@ -151,7 +155,7 @@ def _aggregate_route(route: str, rows: Sequence[RouteScore]) -> dict[str, Any]:
   return {
     **model,
     'count': len({row.subject for row in rows}),
-    'unit': ROUTES_BY_NAME[route].target.unit,
+    'unit': route_named(route).target.unit,
     'win': all(
       model['ssim'] > score[name]['ssim'] for name in TRIVIAL if name in score
     ),

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.core.modalities import route_named
 from synermedgen_jax.evaluation.metrics import BUILT_IN
 from synermedgen_jax.evaluation.routes import RouteScore
 from synermedgen_jax.tasks.registry import TASKS
@@ -151,7 +151,10 @@ def read_subjects(path: Path) -> Subjects:
     )
     _check(result)
   except (KeyError, TypeError, ValueError, AttributeError) as error:
-    raise ResultError(f'{path}: missing or invalid: {error}; {again}') from None
+    detail = str(error).rstrip('.')
+    raise ResultError(
+      f'{path}: missing or invalid: {detail}; {again}'
+    ) from None
   return result
 
 
@@ -161,8 +164,7 @@ def _check(result: Subjects) -> None:
     if name not in result.settings:
       raise ValueError(f'settings without {name}')
   for route, scores in result.synthesis.items():
-    if route not in ROUTES_BY_NAME:
-      raise ValueError(f'route {route}, which no module of --modules registers')
+    route_named(route)  # raises where no module registers it
     for subject, entry in scores.items():
       result.subjects[subject]
       _check_scores(entry, f'{route}, {subject}')

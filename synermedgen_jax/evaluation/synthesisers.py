@@ -20,21 +20,22 @@ Slices = Float[np.ndarray, 'z h w']
 
 
 class SynthesisModel(Protocol):
-  """A model that synthesises slices of a route's target from its source."""
+  """A model that synthesises slices of a route's target from its sources."""
 
   def synthesise(
     self,
     route: Route,
-    slices: Slices,
+    sources: Float[np.ndarray, 's z h w'],
     *,
     seed: int = 0,
     progress: Callable[[int], object] | None = None,
   ) -> Slices:
-    """Synthesises slices of the target from slices of the source.
+    """Synthesises slices of the target from slices of the sources.
 
     Args:
-      route: source -> target.
-      slices: (z, h, w); [-1, 1] spans the source's window.
+      route: sources -> target. `route.source` refuses several sources.
+      sources: (s, z, h, w), in the order of `route.sources`; [-1, 1] spans the
+        window of each.
       seed: random seed, if the model samples.
       progress: called after each batch with its number of slices.
 

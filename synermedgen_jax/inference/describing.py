@@ -1,6 +1,6 @@
 """Synthesis prompts with a text that the model has written before.
 
-The model reads the source image and the instruction, writes a text, and the
+The model reads the source images and the instruction, writes a text, and the
 text follows the instruction as context of synthesis. Source: UniMedVL's default
 mode, uni-medical/UniMedVL, codes/interactive_image_generator.py.
 """
@@ -21,7 +21,7 @@ _ROOM = 64
 
 
 def question(prompt: Example) -> Example:
-  """The ViT image and the instruction of a prompt, to be answered by a text."""
+  """ViT images and instruction of a prompt, to be answered by a text."""
   spans = tuple(span for span in prompt.spans if span.kind != 'vae_image')
   return dataclasses.replace(prompt, spans=spans)
 

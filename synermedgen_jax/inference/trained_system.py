@@ -53,7 +53,7 @@ class SystemSynthesiser:
   def synthesise(
     self,
     route: Route,
-    slices: Slices,
+    sources: Float[np.ndarray, '1 z h w'],
     *,
     seed: int = 0,
     progress: Callable[[int], object] | None = None,
@@ -62,26 +62,31 @@ class SystemSynthesiser:
 
     Args:
       route: source -> target, one of the trained routes.
-      slices: slices in [-1, 1], of any height and width.
+      sources: slices of the one source in [-1, 1], of any height and width.
       seed: random seed, if the system samples.
       progress: called after each batch with its number of slices.
 
     Returns:
-      Slices of the same shape, float32 in [-1, 1].
+      Slices (z, h, w) of the same height and width, float32 in [-1, 1].
+
+    Raises:
+      UserError: the route has several sources.
     """
     key = jax.random.key(seed)
+    ends = self._ends(route)
 
     def run(images, indices):
       keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
-      ids = self._ids(route, len(images))
+      ids = [np.full(len(images), end, np.int32) for end in ends]
       return _synthesise(self.system, self.params, images, *ids, keys)
 
-    return self._run(run, slices, progress)
+    return self._run(run, sources[0], progress)
 
   def traced(self, route: Route) -> jax.extend.core.ClosedJaxpr:
     """The program that synthesises one slice of a route."""
     image = self.system.example()
-    ids, keys = self._ids(route, 1), jax.random.split(jax.random.key(0), 1)
+    ids = [np.full(1, end, np.int32) for end in self._ends(route)]
+    keys = jax.random.split(jax.random.key(0), 1)
     return jax.make_jaxpr(functools.partial(_synthesise, self.system))(
       self.params, image, *ids, keys
     )
@@ -96,7 +101,12 @@ class SystemSynthesiser:
 
     A system in latents encodes and decodes them.
 
-    Arguments and result are those of `synthesise`.
+    Args:
+      slices: slices in [-1, 1], of any height and width.
+      progress: as of `synthesise`.
+
+    Returns:
+      Slices of the same shape, float32 in [-1, 1].
     """
 
     def run(images, _):
@@ -104,11 +114,10 @@ class SystemSynthesiser:
 
     return self._run(run, slices, progress)
 
-  def _ids(self, route: Route, count: int) -> list[np.ndarray]:
-    """Source and target of the route, for each image."""
+  def _ends(self, route: Route) -> tuple[int, int]:
+    """Source and target of the route, as indices of modalities."""
     names = self.system.config.setting.modalities
-    ends = (names.index(m.value) for m in (route.source, route.target))
-    return [np.full(count, end, np.int32) for end in ends]
+    return names.index(route.source.value), names.index(route.target.value)
 
   def _run(self, run, slices, progress) -> Slices:
     slices = np.asarray(slices, np.float32)
@@ -289,9 +298,11 @@ class PairsSynthesiser:
   def sampling(self) -> SystemSampling:
     return next(iter(self.of_route.values())).sampling
 
-  def synthesise(self, route: Route, slices: Slices, **options) -> Slices:
+  def synthesise(
+    self, route: Route, sources: Float[np.ndarray, '1 z h w'], **options
+  ) -> Slices:
     """As `SystemSynthesiser.synthesise`."""
-    return self.of_route[route.name].synthesise(route, slices, **options)
+    return self.of_route[route.name].synthesise(route, sources, **options)
 
   def traced(self, route: Route) -> jax.extend.core.ClosedJaxpr:
     """As `SystemSynthesiser.traced`."""

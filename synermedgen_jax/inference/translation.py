@@ -1,25 +1,32 @@
-"""Translates a volume of one modality to another, on the same grid.
+"""Translates volumes of one or more modalities to another, on the same grid.
 
 trained = Trained.load('runs/demo/stage2')
-route = ROUTES_BY_NAME['brain_mr_to_ct']
-ct = translate(trained, read_volume('mr.nii.gz'), route)
+mr, route = read_volume('mr.nii.gz'), route_named('brain_mr_to_ct')
+ct = translate(trained, {Modality.MR: mr}, route)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 from tqdm import tqdm
 
 from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.core.modalities import Route
+from synermedgen_jax.core.modalities import Modality, Route
 from synermedgen_jax.core.size import size_text
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.slices import grids
+from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.units import check_units
-from synermedgen_jax.slices.volumes import Volume, VolumeError
+from synermedgen_jax.slices.volumes import (
+  Volume,
+  VolumeError,
+  check_same_grid,
+)
 from synermedgen_jax.slices.windows import Window
 
 _MR_WINDOW = Window(0.0, 1000.0)
@@ -51,7 +58,7 @@ def check_route(routes: Sequence[str] | None, route: Route, run: str) -> None:
 
 def translate(
   trained: Trained,
-  volume: Volume,
+  volumes: Mapping[Modality, Volume],
   route: Route,
   *,
   sampling: SamplingConfig | None = None,
@@ -60,56 +67,57 @@ def translate(
   batch_size: int = 16,
   force: bool = False,
 ) -> Volume:
-  """Synthesises the route's target from a volume of its source.
+  """Synthesises the route's target from a volume of each of its sources.
 
-  The volume is cut into slices with the plane, frame and windows of the store
-  that the run was trained on.
+  The volumes are cut into slices with the plane, frame and windows of the store
+  that the run was trained on. The first one defines the slices.
 
   Args:
     trained: a run of Stage II or of joint training.
-    volume: volume of the source: CT and CBCT in HU, PET in SUV, MR in any
-      unit.
-    route: source and target.
+    volumes: source -> its volume, all on one grid: CT and CBCT in HU, PET in
+      SUV, MR in any unit.
+    route: sources and target.
     sampling: timesteps and guidance; None = those of the run's config.
     mr_window: values of black and white in an MR target, whose unit is
       arbitrary.
     seed: random seed of the diffusion noise.
     batch_size: slices per batch; the result does not depend on it.
     force: accept a route that the run was not trained on, and values that are
-      not in the unit of the source.
+      not in the unit of their modality.
 
   Returns:
-    A float32 volume with the shape and affine of the input: CT and CBCT in HU,
-    PET in SUV, MR within `mr_window`. Voxels outside the frame of the body have
-    the low end of the target's window: air.
+    A float32 volume with the shape and affine of the first one: CT and CBCT in
+    HU, PET in SUV, MR within `mr_window`. Voxels outside the frame of the body
+    have the low end of the target's window: air.
 
   Raises:
     UntrainedRoute: the run was not trained on `route`.
-    VolumeError: the values are not in the unit of the source, or no pixel of a
-      slice is inside the volume.
-    UserError: the window of the source cannot be computed, for example because
-      the volume is constant.
+    VolumeError: the volumes are not those of the sources, or not on one grid;
+      values are not in the unit of their modality; or no pixel of a slice is
+      inside the volumes.
+    UserError: the window of a source cannot be computed, for example because
+      its volume is constant.
   """
+  names = {m: f'the {m.label} volume' for m in volumes}
+  check_sources(volumes, route, names)
   if not force:
     check_route(trained.routes, route, 'the run')
-    check_units('the volume', route.source, volume, override='force=True')
+    for modality, volume in volumes.items():
+      check_units(names[modality], modality, volume, override='force=True')
   synthesiser = trained.synthesiser(sampling, batch_size=batch_size)
   target = target_window(trained, route, mr_window)
-  source = trained.slices.window(route.source, volume.data)
-  grid = trained.slices.grid(volume, route.source, source)
-  sampled = grids.resample(source.clip(volume), grid, fill=np.nan)
-  measured = np.isfinite(sampled)
-  if not measured.any():
-    raise VolumeError(
-      f'a volume of shape {volume.data.shape} is narrower than a pixel of its '
-      f'{trained.slices.plane} slices of '
-      f'{size_text(trained.slices.canvas)} pixels; crop its longer sides.'
-    )
-  sampled = np.where(measured, sampled, np.float32(source.low))
-  slices = source.normalise(grids.to_slices(sampled))
-  with tqdm(total=len(slices), desc=route.name, unit='slice') as bar:
+  windows = {m: trained.slices.window(m, v.data) for m, v in volumes.items()}
+  first, volume = next(iter(volumes.items()))
+  grid = trained.slices.grid(volume, first, windows[first])
+  sources = np.stack(
+    [
+      _slices(volumes[m], windows[m], grid, trained.slices)
+      for m in route.sources
+    ]
+  )
+  with tqdm(total=sources.shape[1], desc=route.name, unit='slice') as bar:
     synthetic = synthesiser.synthesise(
-      route, slices, seed=seed, progress=bar.update
+      route, sources, seed=seed, progress=bar.update
     )
   on_grid = Volume(
     grids.from_slices(target.denormalise(synthetic)), grid.affine
@@ -118,6 +126,53 @@ def translate(
     on_grid, grids.Grid.of(volume), fill=target.low
   ).clip(target.low, target.high)
   return Volume(data, volume.affine)
+
+
+def check_sources(
+  volumes: Mapping[Modality, Volume],
+  route: Route,
+  names: Mapping[Modality, str | Path],
+) -> None:
+  """Refuses volumes of other modalities than the sources, or of several grids.
+
+  Args:
+    volumes: source -> its volume.
+    route: the requested route.
+    names: source -> name of its file, for messages.
+
+  Raises:
+    VolumeError: one line that names the modalities or the file.
+  """
+  if set(volumes) != set(route.sources):
+    raise VolumeError(
+      f'{route.name}: needs a volume of each of {", ".join(route.sources)}, '
+      f'got {", ".join(volumes) or "none"}.'
+    )
+  first, *others = volumes
+  for other in others:
+    check_same_grid(
+      names[other],
+      volumes[other],
+      names[first],
+      volumes[first],
+      remedy='resample the sources onto one grid first.',
+    )
+
+
+def _slices(
+  volume: Volume, window: Window, grid: grids.Grid, spec: SliceSpec
+) -> Float[np.ndarray, 'z h w']:
+  """A volume's slices in [-1, 1]; places outside the volume are black."""
+  sampled = grids.resample(window.clip(volume), grid, fill=np.nan)
+  measured = np.isfinite(sampled)
+  if not measured.any():
+    raise VolumeError(
+      f'a volume of shape {volume.data.shape} is narrower than a pixel of its '
+      f'{spec.plane} slices of {size_text(spec.canvas)} pixels; crop its '
+      'longer sides.'
+    )
+  sampled = np.where(measured, sampled, np.float32(window.low))
+  return window.normalise(grids.to_slices(sampled))
 
 
 def target_window(

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from synermedgen_jax.config.sampling import Context, SamplingConfig
 from synermedgen_jax.core.batch import Capacity, ImageGeometry
-from synermedgen_jax.core.modalities import Route, all_routes
+from synermedgen_jax.core.modalities import Route, routes_with
 from synermedgen_jax.core.size import Size
 from synermedgen_jax.inference import describing
 from synermedgen_jax.inference.answering import Answerer
@@ -33,7 +33,7 @@ from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.tasks import slabs, synthesis
-from synermedgen_jax.tasks.example import Example, SliceRef
+from synermedgen_jax.tasks.example import Example
 from synermedgen_jax.tasks.prompts import Prompts
 
 Slices = Float[np.ndarray, 'z h w']
@@ -41,7 +41,7 @@ Slices = Float[np.ndarray, 'z h w']
 
 @dataclasses.dataclass(frozen=True)
 class Synthesiser:
-  """A model that synthesises slices of one modality from another.
+  """A model that synthesises slices of one modality from others.
 
   Attributes:
     model: its shape and how it is computed.
@@ -49,7 +49,7 @@ class Synthesiser:
     tokenizer: encodes prompts.
     geometry: sizes of the ViT and VAE images, patch sizes.
     sampling: timesteps, guidance, slab, and whether the model first describes
-      the source.
+      the sources.
     prompts: the wordings that the model was trained with.
     batch_size: maximum number of slices per batch; results do not depend on
       it.
@@ -66,38 +66,41 @@ class Synthesiser:
   def synthesise(
     self,
     route: Route,
-    slices: Slices,
+    sources: Float[np.ndarray, 's z h w'],
     *,
     seed: int = 0,
     progress: Callable[[int], object] | None = None,
   ) -> Slices:
-    """Synthesises slices of the route's target from slices of its source.
+    """Synthesises slices of the route's target from slices of its sources.
 
     Slices are fitted to the model's images and back; see `input.pixels`. Slabs
     of `sampling.slab` slices overlap by half, and where they do, the result is
     their mean, weighted by the distance from the ends of the slab.
 
     Args:
-      route: source -> target.
-      slices: slices in [-1, 1], of any height and width; neighbours in the
-        volume, if slabs have several.
+      route: sources -> target.
+      sources: slices of each source in [-1, 1], of any height and width, in
+        the order of `route.sources`; neighbours in the volume, if slabs have
+        several.
       seed: random seed of the noise, which depends only on the seed and the
         index of the slice.
       progress: called after each batch with its number of slices, such as
         `tqdm.update`.
 
     Returns:
-      Slices of the same shape, float32 in [-1, 1].
+      Slices (z, h, w) of the same height and width, float32 in [-1, 1].
     """
-    slices = np.asarray(slices, np.float32)
-    prompt = self._prompt(route)
+    sources = np.asarray(sources, np.float32)
+    images = dict(zip(route.sources, sources, strict=True))
+    images[route.target] = sources[0]  # tokenised, and not used
 
     def read(ref):
-      return slices[ref.index]
+      return images[ref.modality][ref.index]
 
     def run(windows):
+      prompt = self._prompt(route)
       examples = [slabs.widen(prompt, window) for window in windows]
-      capacities = self._capacities
+      capacities = self._capacities(len(sources))
       if self.sampling.describe_tokens:
         examples = self._described(examples, read)
         capacities = describing.widened(
@@ -116,7 +119,7 @@ class Synthesiser:
         self.sampling,
       )
 
-    return self._run(run, slices, progress, self.sampling.slab)
+    return self._run(run, sources[0].shape, progress, self.sampling.slab)
 
   def traced(self, route: Route) -> jax.extend.core.ClosedJaxpr:
     """The program that synthesises one slab of a route, for its operations.
@@ -131,7 +134,7 @@ class Synthesiser:
       self.tokenizer,
       self.geometry,
       lambda ref: blank,
-      self._capacities,
+      self._capacities(len(route.sources)),
     )
     sampled = functools.partial(
       _sample_pictures,
@@ -152,7 +155,12 @@ class Synthesiser:
 
     A model of codes encodes them to codes.
 
-    Arguments and result are those of `synthesise`.
+    Args:
+      slices: slices in [-1, 1], of any height and width.
+      progress: as of `synthesise`.
+
+    Returns:
+      Slices of the same shape, float32 in [-1, 1].
     """
     slices = np.asarray(slices, np.float32)
 
@@ -163,21 +171,23 @@ class Synthesiser:
       ]
       return _autoencode(self.model, self.params, np.stack(images))[:, None]
 
-    return self._run(run, slices, progress)
+    return self._run(run, slices.shape, progress)
 
-  def _run(self, run, slices, progress, slab: int = 1) -> Slices:
+  def _run(
+    self, run, shape: tuple[int, int, int], progress, slab: int = 1
+  ) -> Slices:
     """Runs all batches of slabs; resizes their images and combines them."""
-    out = np.zeros(slices.shape, np.float32)
-    weights = np.zeros((len(slices), 1, 1), np.float32)
+    out = np.zeros(shape, np.float32)
+    weights = np.zeros((len(out), 1, 1), np.float32)
     done = 0
-    for windows, count in self._batches(slabs.cover(len(slices), slab)):
+    for windows, count in self._batches(slabs.cover(len(out), slab)):
       images = np.asarray(run(windows))[:count]
       for window, of_slab in zip(windows, images, strict=False):
         for place, (index, image) in enumerate(
           zip(window, of_slab, strict=True)
         ):
           weight = min(place + 1, len(window) - place)
-          resized = from_pixels(image, slices.shape[1:])
+          resized = from_pixels(image, shape[1:])
           out[index] += weight * np.clip(resized, -1.0, 1.0)
           weights[index] += weight
       if progress:
@@ -201,17 +211,13 @@ class Synthesiser:
       batch = windows[start : start + size]
       yield [*batch, *[batch[-1]] * (size - len(batch))], len(batch)
 
-  def _prompt(self, route: Route) -> Example:
-    """The prompt of a route, for slice 0."""
-    source, target = (
-      SliceRef('', modality, 0) for modality in (route.source, route.target)
-    )
-    return synthesis.prompt(route, source, target, self.prompts)
+  def _prompt(self, route: Route, index: int = 0) -> Example:
+    return synthesis.prompt(route, '', index, self.prompts)
 
   def _described(
     self, prompts: Sequence[Example], read_slice: ReadSlice
   ) -> list[Example]:
-    """The prompts, each with the model's description of its source."""
+    """The prompts, each with the model's description of its sources."""
     answerer = Answerer(
       self.model,
       self.params,
@@ -221,22 +227,32 @@ class Synthesiser:
       batch_size=len(prompts),
       max_tokens=self.sampling.describe_tokens,
     )
-    routes = [describing.question(self._prompt(r)) for r in all_routes()]
+    alike = self._prompts_alike(len(prompts[0].route.sources))
     texts = answerer.answer(
-      [describing.question(prompt) for prompt in prompts],
-      capacity=answerer.capacity_for(routes),
+      list(map(describing.question, prompts)),
+      capacity=answerer.capacity_for(list(map(describing.question, alike))),
     )
     return list(map(describing.described, prompts, texts))
 
+  def _prompts_alike(self, sources: int) -> list[Example]:
+    """The prompts of all routes with that many sources."""
+    return [self._prompt(route) for route in routes_with(sources)]
+
+  def _capacities(self, sources: int) -> Mapping[Context, Capacity]:
+    """Capacities for any route with that many sources: they share a program."""
+    if sources not in self._known_capacities:
+      slab = range(self.sampling.slab)
+      prompts = [slabs.widen(p, slab) for p in self._prompts_alike(sources)]
+      self._known_capacities[sources] = {
+        c: prompt_capacity(prompts, self.tokenizer, self.geometry, c)
+        for c in self.sampling.guidance.contexts
+      }
+    return self._known_capacities[sources]
+
   @functools.cached_property
-  def _capacities(self) -> Mapping[Context, Capacity]:
-    """Capacities for the prompt of any route: all routes share one program."""
-    slab = range(self.sampling.slab)
-    prompts = [slabs.widen(self._prompt(r), slab) for r in all_routes()]
-    return {
-      context: prompt_capacity(prompts, self.tokenizer, self.geometry, context)
-      for context in self.sampling.guidance.contexts
-    }
+  def _known_capacities(self) -> dict[int, Mapping[Context, Capacity]]:
+    """Number of sources -> capacities."""
+    return {}
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'grid', 'config'))

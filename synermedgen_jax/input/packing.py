@@ -317,6 +317,12 @@ def measure(
   )
 
 
+def size_of(features: Mapping[str, np.ndarray]) -> Capacity:
+  """The number of entries of the results of `tokenise`."""
+  names = ('und', 'gen', 'vit', 'vae_images')
+  return Capacity(*(len(features[name]) for name in names))
+
+
 def split_target(
   features: Mapping[str, np.ndarray], geometry: ImageGeometry
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

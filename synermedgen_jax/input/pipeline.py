@@ -21,16 +21,17 @@ from synermedgen_jax.core.batch import Capacity, ImageGeometry
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.augment import Augment
+from synermedgen_jax.input.row_sizes import check_longest, check_size
 from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.input.tokenizer import Tokenizer
-from synermedgen_jax.slices.store import Case, SliceStore
+from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.example import (
   Example,
   ExampleSource,
   ImageRef,
   SliceRef,
 )
-from synermedgen_jax.tasks.pairs import Pair, Pool, pairs
+from synermedgen_jax.tasks.pairs import Pair, Pool
 from synermedgen_jax.tasks.prompts import PAPER, Prompts
 from synermedgen_jax.tasks.registry import Task, task_named, task_names
 
@@ -50,10 +51,12 @@ class Mixture:
     neighbours: K, largest distance in slices of a CTS negative from the true
       slice.
     slab: neighbouring slices that are synthesised together.
-    routes: names of the routes to keep; empty = all.
+    routes: names of the routes of the pairs; empty = all with one source.
+    max_sources: largest number of sources that synthesis draws for a pair.
     route_weights: (regular expression of a full route name, weight). A pair of
       a matching route is synthesised `weight` times as often as a pair of a
-      route without a match; the first match applies.
+      route without a match; the first match applies. The route of a pair is
+      the one before further sources are drawn.
     sources: task -> function from a seed to an endless dataset that replaces
       the task's own.
     files: the files that `sources` read, as in `config.bagel_files`.
@@ -64,6 +67,7 @@ class Mixture:
   neighbours: int = 3
   slab: int = 1
   routes: Sequence[str] = ()
+  max_sources: int = 1
   route_weights: Sequence[tuple[str, float]] = ()
   sources: Mapping[str, ExampleSource] = dataclasses.field(default_factory=dict)
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -129,10 +133,6 @@ def slice_reader(
   return read
 
 
-class ExampleTooLarge(UserError):
-  """An example that exceeds the capacity of a row; one line naming the key."""
-
-
 class Tokenise(grain.RandomMapTransform):
   """Example -> features of a packer (`packing.tokenise`).
 
@@ -182,21 +182,8 @@ class Tokenise(grain.RandomMapTransform):
       task_id=self.task_names.index(example.task),
       dropped=dropped,
     )
-    _check_size(example, features, self.capacity)
+    check_size(example, packing.size_of(features), self.capacity)
     return features
-
-
-def _check_size(
-  example: Example, features: Mapping[str, np.ndarray], capacity: Capacity
-) -> None:
-  parts = {'und': 'und', 'gen': 'gen', 'vit': 'vit', 'images': 'vae_images'}
-  for name, part in parts.items():
-    limit = getattr(capacity, name)
-    if len(features[part]) > limit:
-      raise ExampleTooLarge(
-        f'config.capacity.{name} is {limit}, but an example of task '
-        f'{example.task!r} needs {len(features[part])}.'
-      )
 
 
 def example_dataset(
@@ -204,29 +191,24 @@ def example_dataset(
   task: Task,
   *,
   seed: int,
-  routes: Sequence[str] = (),
   route_weights: Sequence[tuple[str, float]] = (),
 ) -> grain.MapDataset:
   """An endless sequence of one task's examples, shuffled again in every epoch.
 
   Args:
-    pool: cases and wordings.
+    pool: cases, routes and wordings.
     task: a task that is built from pairs.
     seed: random seed of the order and of all draws.
-    routes, route_weights: as in `Mixture`.
+    route_weights: as in `Mixture`.
 
   Raises:
     UserError: no pair is eligible.
   """
-  items = [
-    pair
-    for pair in pairs(pool.cases, routes=routes)
-    if task.eligible(pair, pool)
-  ]
+  items = task.pairs(pool)
   if not items:
     raise UserError(
       f'No pair for task {task.name!r}'
-      + (f' among the routes {", ".join(routes)}' if routes else '')
+      + (f' among the routes {", ".join(pool.routes)}' if pool.routes else '')
       + ': prepare cases with both modalities of a route.'
     )
   weights = {p.route: _weight(p.route.name, route_weights) for p in items}
@@ -291,8 +273,8 @@ def train_dataset(
 
   Raises:
     UserError: a task is unknown or has no examples, or one of its first four
-      examples cannot be read or exceeds the capacity (`ExampleTooLarge`). The
-      iterator raises the errors of later examples.
+      examples, or of `Task.longest`, cannot be read or exceeds the capacity
+      (`ExampleTooLarge`). The iterator raises the errors of later examples.
   """
   tokenise = Tokenise(
     store,
@@ -335,6 +317,7 @@ def train_dataset(
     'neighbours': mixture.neighbours,
     'slab': mixture.slab,
     'routes': list(mixture.routes),
+    'max_sources': mixture.max_sources,
     'route_weights': list(mixture.route_weights),
     'bagel_files': dict(mixture.files),
   }
@@ -388,7 +371,7 @@ def _mixed_examples(
   """The endless sequence of examples that all streams share."""
   names = task_names(mixture.tasks)
   parts = [
-    _task_examples(store, split, task_named(name), mixture, seed + i)
+    _task_examples(store, split, task_named(name), tokenise, mixture, seed + i)
     for i, name in enumerate(names)
   ]
   for part in parts:  # Otherwise a rare task might fail hours into a run.
@@ -401,6 +384,7 @@ def _task_examples(
   store: SliceStore | None,
   split: str,
   task: Task,
+  tokenise: Tokenise,
   mixture: Mixture,
   seed: int,
 ) -> grain.MapDataset:
@@ -409,17 +393,26 @@ def _task_examples(
     return mixture.sources[task.name](seed)
   if task.source:
     return task.source(split)(seed)
-  cases: Sequence[Case] = () if store is None else store.split(split)
-  if not cases:
+  pool = Pool(
+    () if store is None else store.split(split),
+    mixture.prompts,
+    mixture.neighbours,
+    mixture.slab,
+    mixture.routes,
+    mixture.max_sources,
+  )
+  if not pool.cases:
     raise UserError(
       'config.store is empty: name a slice store.'
       if store is None
       else f'Store {store.path} has no subject in split {split!r}.'
     )
+  check_longest(
+    task, pool, tokenise.tokenizer, tokenise.geometry, tokenise.capacity
+  )
   return example_dataset(
-    Pool(cases, mixture.prompts, mixture.neighbours, mixture.slab),
+    pool,
     task,
     seed=seed,
-    routes=mixture.routes,
     route_weights=mixture.route_weights if task.kind == 'synthesis' else (),
   )

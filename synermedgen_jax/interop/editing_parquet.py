@@ -8,6 +8,11 @@ A row is a chain of pictures, each an edit of the previous one:
 The instructions of a step are alternative wordings; one is drawn each time. As
 in BAGEL, an example has one or two consecutive steps of the chain. Two steps
 are either two edits, or one edit with both instructions.
+
+Three pictures or more with a single list of instructions are several sources
+and their one target, the last picture. This extension is SynerMedGen's
+(github.com/piooip/SynerMedGen, data/interleave_datasets/edit_dataset_new.py);
+BAGEL's own reader takes such a row for a chain.
 """
 
 from __future__ import annotations
@@ -47,16 +52,29 @@ _ROWS_PER_GROUP = 256
 
 
 @dataclasses.dataclass(frozen=True)
+class Step:
+  """One edit.
+
+  Attributes:
+    sources: the pictures to edit.
+    instructions: alternative wordings.
+    target: the result.
+  """
+
+  sources: tuple[PictureBytes, ...]
+  instructions: tuple[str, ...]
+  target: PictureBytes
+
+
+@dataclasses.dataclass(frozen=True)
 class Chain:
   """One row of a table.
 
   Attributes:
-    pictures: the source and the result of each step.
-    instructions: alternative wordings of each step.
+    steps: in a chain of several, the target of each is the source of the next.
   """
 
-  pictures: tuple[PictureBytes, ...]
-  instructions: tuple[tuple[str, ...], ...]
+  steps: tuple[Step, ...]
 
 
 class EditingRows:
@@ -128,6 +146,11 @@ def _read_footer(path: Path) -> pq.FileMetaData:
     raise FormatError(
       f'{path}: is not a complete Parquet file: {_first_line(error)}.'
     ) from None
+  if 'combined_instruction' in schema.names:
+    raise FormatError(
+      f'{path}: has a column combined_instruction, which is not read; write '
+      'its wordings as the only list of instruction_list.'
+    )
   for name, depth, is_leaf, leaf in (
     ('image_list', 1, _is_bytes, 'bytes'),
     ('instruction_list', 2, _is_string, 'strings'),
@@ -167,53 +190,56 @@ def _parse_row(
     raise FormatError(
       f'{where}: image_list has {len(images)} picture(s); an edit needs two.'
     )
-  if len(instructions) != len(images) - 1:
+  if len(instructions) not in (1, len(images) - 1):
     raise FormatError(
       f'{where}: instruction_list has {len(instructions)} step(s) for '
-      f'{len(images)} pictures, expected {len(images) - 1}.'
+      f'{len(images)} pictures, expected {len(images) - 1}, or 1 for several '
+      'sources of one target.'
     )
   for step, wordings in enumerate(instructions):
     if not wordings or not all(wordings):
       raise FormatError(
         f'{where}: step {step} of instruction_list has an empty instruction.'
       )
+  pictures = [
+    PictureBytes(data or b'', f'{where}: picture {i} of image_list')
+    for i, data in enumerate(images)
+  ]
+  # All pictures but the last are the sources of a single instruction.
+  each = len(pictures) - len(instructions)
   return Chain(
     tuple(
-      PictureBytes(data or b'', f'{where}: picture {i} of image_list')
-      for i, data in enumerate(images)
-    ),
-    tuple(map(tuple, instructions)),
+      Step(tuple(pictures[i : i + each]), tuple(wordings), pictures[i + each])
+      for i, wordings in enumerate(instructions)
+    )
   )
 
 
 def build(chain: Chain, rng: np.random.Generator) -> Example:
   """Builds an example of one or two edits.
 
-  An edit has the spans source VAE, source ViT, instruction, noised target. The
-  target of the first edit is the source of the second.
+  An edit has the spans VAE and ViT of each source, instruction, noised target.
+  The target of the first edit is the source of the second.
 
   Args:
     chain: a row.
     rng: draws the steps and the wordings.
   """
-  last = len(chain.pictures) - 1
+  last = len(chain.steps)
   start = int(rng.integers(last))
   stop = int(rng.integers(start + 1, min(start + 2, last) + 1))
-  words = [str(rng.choice(w)) for w in chain.instructions[start:stop]]
-  pictures = list(chain.pictures[start : stop + 1])
-  if len(words) == 2 and rng.random() < 0.5:
-    words = [' '.join(f'{w.rstrip(".")}.' for w in words)]
-    del pictures[1]
+  edits = [
+    (step.sources, str(rng.choice(step.instructions)), step.target)
+    for step in chain.steps[start:stop]
+  ]
+  if len(edits) == 2 and rng.random() < 0.5:
+    (sources, first, _), (_, second, target) = edits
+    words = ' '.join(f'{w.rstrip(".")}.' for w in (first, second))
+    edits = [(sources, words, target)]
   spans = []
-  for source, instruction, target in zip(
-    pictures[:-1], words, pictures[1:], strict=True
-  ):
-    spans += [
-      vae_image(source),
-      vit_image(source),
-      text(instruction),
-      vae_image(target, has_loss=True),
-    ]
+  for sources, words, target in edits:
+    spans += [s(image) for image in sources for s in (vae_image, vit_image)]
+    spans += [text(words), vae_image(target, has_loss=True)]
   return Example('editing', tuple(spans))
 
 
@@ -283,7 +309,7 @@ def write_editing(
   bits per pixel and channel.
 
   Args:
-    examples: examples with the spans source VAE, source ViT, instruction,
+    examples: examples with the spans VAE and ViT of each source, instruction,
       noised target.
     read_slice: pixels of an image, as `pipeline.slice_reader(store)`.
     path: the new file.
@@ -314,17 +340,27 @@ def write_editing(
 
 
 def _row(example: Example, read_slice: ReadSlice) -> dict[str, list]:
-  kinds = [(span.kind, span.has_loss) for span in example.spans]
-  edit = [('vae_image', False), ('vit_image', False)]
-  edit += [('text', False), ('vae_image', True)]
-  source, vit_source, words, target = (*example.spans, *[None] * 4)[:4]
-  if kinds != edit or source.image != vit_source.image:
+  conditions, ends = example.spans[:-2], example.spans[-2:]
+  sources = [span.image for span in conditions[::2]]
+  edit = [
+    (kind, False, image)
+    for image in sources
+    for kind in ('vae_image', 'vit_image')
+  ]
+  if (
+    not sources
+    or [(s.kind, s.has_loss, s.image) for s in conditions] != edit
+    or [(s.kind, s.has_loss) for s in ends]
+    != [('text', False), ('vae_image', True)]
+  ):
     raise FormatError(
-      f'An example of task {example.task!r} is not a source, an instruction '
-      'and a target; the editing format holds nothing else.'
+      f'An example of task {example.task!r} is not a source or several, an '
+      'instruction and a target; the editing format holds nothing else.'
     )
-  images = (source.image, target.image)
+  words, target = ends
   return {
-    'image_list': [encode_png(read_slice(image)) for image in images],
+    'image_list': [
+      encode_png(read_slice(image)) for image in (*sources, target.image)
+    ],
     'instruction_list': [[words.text]],
   }

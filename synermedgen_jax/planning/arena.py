@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from synermedgen_jax.baselines.registry import SYSTEMS
 from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.modalities import routes_named
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.training import flops
 from synermedgen_jax.training.build import build
@@ -289,6 +290,7 @@ def _training(
   config = _config(file)
   with config.unlocked():
     config.update(overrides)
+  _check_sources(file, config)
   steps = steps or config.steps
   planned = config.copy_and_resolve_references()
   planned.update(val_every=0, **(build_with or {}))
@@ -328,6 +330,17 @@ def recipe(stages: Sequence[Training]) -> tuple[str, ...]:
 
 def _config(file: str) -> ConfigDict:
   return runpy.run_path(file)['get_config']()
+
+
+def _check_sources(file: str, config: ConfigDict) -> None:
+  """Refuses several sources: budgets count pairs of slices."""
+  counts = [len(route.sources) for route in routes_named(config.routes)]
+  most = max([*counts, config.get('max_sources', 1)])
+  if most > 1:
+    raise ArenaError(
+      f'{file}: an arena compares systems that translate from one source, and '
+      f'config.max_sources or config.routes allow {most}.'
+    )
 
 
 def _pairs_per_step(run: Run) -> float:

@@ -104,15 +104,16 @@ def make_plan(config: ConfigDict, topology: Topology) -> Plan:
 
   Raises:
     ConfigError: the config is invalid for these devices.
+    ExampleTooLarge: an example exceeds the capacity of a row.
     DoesNotFit: the step exceeds the memory of the devices.
   """
   run = build(config, devices=topology.devices, data=False)
   batch = batch_shapes(run)
+  rows = sample_rows_of(run, rows=_SAMPLED_ROWS)
   start = time.monotonic()
   compiled = _compile(run, batch)
   seconds = time.monotonic() - start
   memory = compiled.memory_analysis()
-  rows = sample_rows_of(run, rows=_SAMPLED_ROWS)
   shares = needed_shares(rows)
   flops = step_flops(run.model, run.tx, run.step, run.state, batch, shares)
   chip = topology.chip

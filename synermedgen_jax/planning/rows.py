@@ -6,18 +6,19 @@ The cost of a row depends on the sizes of its examples, not on their pixels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
-from synermedgen_jax.core.modalities import ROUTES
+from synermedgen_jax.core.modalities import ROUTES, Route, routes_named
 from synermedgen_jax.input.pipeline import (
   Mixture,
   example_dataset,
   train_dataset,
 )
+from synermedgen_jax.input.row_sizes import check_longest
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.slices.store import Case
 from synermedgen_jax.slices.windows import Window
@@ -46,8 +47,10 @@ def sample_rows(
   capacity: Capacity,
   *,
   rows: int,
+  routes: Sequence[str] = (),
+  max_sources: int = 1,
 ) -> PackedBatch:
-  """Packs `rows` rows of blank slices from all routes.
+  """Packs `rows` rows of blank slices.
 
   Args:
     tasks: task -> share of the examples. Tasks that are not built from pairs
@@ -55,9 +58,21 @@ def sample_rows(
     prompts: wordings of the examples.
     tokenizer, geometry, capacity: see `input.packing`.
     rows: number of rows.
+    routes: names of the routes; empty = the paper's 22.
+    max_sources: largest number of sources that synthesis draws.
+
+  Raises:
+    ExampleTooLarge: an example exceeds the capacity.
   """
-  pool = Pool(_cases(), prompts)
+  pool = Pool(
+    _cases(routes_named(routes) or ROUTES),
+    prompts,
+    routes=routes,
+    max_sources=max_sources,
+  )
   tasks = {t: tasks[t] for t in task_names(tasks) if TASKS[t].build}
+  for task in tasks:
+    check_longest(TASKS[task], pool, tokenizer, geometry, capacity)
 
   def source(task: str):
     return lambda seed: example_dataset(pool, TASKS[task], seed=seed).map(
@@ -87,21 +102,23 @@ def sample_rows_of(run: BagelRun, *, rows: int) -> PackedBatch:
     run.geometry,
     run.capacity,
     rows=rows,
+    routes=run.config['routes'],
+    max_sources=run.config['max_sources'],
   )
 
 
-def _cases() -> list[Case]:
-  """One case per cohort, with all of its modalities."""
+def _cases(routes: Sequence[Route]) -> list[Case]:
+  """One case per cohort, with all modalities of its routes."""
   cases = []
-  for cohort in sorted({route.cohort for route in ROUTES}):
-    routes = [route for route in ROUTES if route.cohort == cohort]
-    modalities = sorted({route.source for route in routes})
+  for cohort in sorted({route.cohort for route in routes}):
+    own = [route for route in routes if route.cohort == cohort]
+    modalities = sorted({m for r in own for m in (*r.sources, r.target)})
     cases.append(
       Case(
         id=cohort,
         dataset=cohort,
         subject=cohort,
-        region=routes[0].region,
+        region=own[0].region,
         split='train',
         modalities={m: Window(0.0, 1.0) for m in modalities},
         sources=dict.fromkeys(modalities, ''),

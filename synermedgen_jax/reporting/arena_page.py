@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.core.modalities import route_named
 from synermedgen_jax.evaluation.standings import Standing
 from synermedgen_jax.reporting.arena_table import Entry
 from synermedgen_jax.reporting.markup import document, picture, tag
@@ -55,7 +55,7 @@ def arena_page(
         images.append(panel['synthesis'][middle])
       ssim = table[name].routes[route]['ssim']
       names.append(f'{textwrap.fill(entries[name].title, 22)}\n{ssim:.3f}')
-    title = route_title(ROUTES_BY_NAME[route])
+    title = route_title(route_named(route))
     sections += [tag('h2', title), picture(title, to_png(_row(images, names)))]
   return document('Arena', sections)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Modality
+from synermedgen_jax.core.modalities import Modality, route_named
 from synermedgen_jax.evaluation.standings import Standing
 from synermedgen_jax.planning.arena import Training
 
@@ -183,7 +183,7 @@ def _mae_to_ct(s: Standing) -> float | None:
   to_ct = [
     scores['mae']
     for route, scores in s.routes.items()
-    if ROUTES_BY_NAME[route].target is Modality.CT
+    if route_named(route).target is Modality.CT
   ]
   return sum(to_ct) / len(to_ct) if to_ct else None
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.core.modalities import route_named
 from synermedgen_jax.evaluation.results import EXTERNAL
 from synermedgen_jax.reporting.pictures import (
   BLUE,
@@ -172,9 +172,7 @@ def route_bars(metrics: Mapping[str, Any]) -> Figure:
   positions = _spaced(names)
   for y, name in zip(positions, names, strict=True):
     _draw_bars(axis, y, synthesis[name])
-  axis.set_yticks(
-    positions, [route_title(ROUTES_BY_NAME[name]) for name in names]
-  )
+  axis.set_yticks(positions, [route_title(route_named(name)) for name in names])
   axis.tick_params(axis='y', length=0)
   axis.set_ylim(max(positions) + 0.7, -0.7)
   lowest = min(0.0, *(_ssims(score).min() for score in synthesis.values()))
@@ -202,9 +200,9 @@ def _spaced(names: Sequence[str]) -> list[float]:
   """Position of every route, with a gap where the cohort changes."""
   positions, y = [], 0.0
   for i, name in enumerate(names):
-    cohort = ROUTES_BY_NAME[name].cohort
+    cohort = route_named(name).cohort
     if i:
-      y += 1.0 if cohort == ROUTES_BY_NAME[names[i - 1]].cohort else 1.35
+      y += 1.0 if cohort == route_named(names[i - 1]).cohort else 1.35
     positions.append(y)
   return positions
 

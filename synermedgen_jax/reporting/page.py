@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from synermedgen_jax.core.modalities import ROUTES, ROUTES_BY_NAME
+from synermedgen_jax.core.modalities import ROUTES, route_named
 from synermedgen_jax.evaluation.official import OFFICIAL
 from synermedgen_jax.evaluation.results import EXTERNAL
 from synermedgen_jax.evaluation.routes import (
@@ -196,7 +196,8 @@ def _synthesis(
   yield tag(
     'p',
     'In the body mask; mean over the cases of a subject, then over subjects. '
-    'n: number of subjects. copy: the unchanged source. mean: the mean target '
+    'n: number of subjects. copy: the unchanged source, or the mean of several '
+    'sources. mean: the mean target '
     'image of the training subjects. ceiling: the truth through the '
     'autoencoder and, for a model of codes, its codes. win: the SSIM is above '
     'that of copy and of mean. Other columns are named as in the definitions '
@@ -209,7 +210,7 @@ def _synthesis(
     yield tag('h3', 'Slices of the first held-out subject')
   for name in shown:
     score = metrics['synthesis'][name]
-    title = route_title(ROUTES_BY_NAME[name])
+    title = route_title(route_named(name))
     yield tag(
       'details',
       tag(
@@ -231,7 +232,7 @@ def _route_table(metrics: Mapping[str, Any]) -> Html:
     others = (score['baselines'].get(b, {}).get('ssim') for b in BASELINES)
     rows.append(
       [
-        route_title(ROUTES_BY_NAME[name]),
+        route_title(route_named(name)),
         str(score['count']),
         tag('b', f'{score["ssim"]:.3f}'),
         *map(_ssim, others),
@@ -262,7 +263,7 @@ def _official(metrics: Mapping[str, Any]) -> Iterator[Html]:
       continue
     rows = [
       [
-        route_title(ROUTES_BY_NAME[route]),
+        route_title(route_named(route)),
         *(form.format(values[m]) for m, form in official.printed.items()),
       ]
       for route, values in metrics[name].items()

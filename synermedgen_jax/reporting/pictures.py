@@ -79,8 +79,9 @@ def to_png(figure: Figure, *, dpi: int = 120) -> bytes:
 
 
 def route_title(route: Route) -> str:
-  """'brain MRI → CT'."""
-  return f'{route.region.label} {route.source.label} → {route.target.label}'
+  """'brain MRI → CT', 'brain T1 (MRI) + T2 (MRI) → FLAIR (MRI)'."""
+  sources = ' + '.join(source.label for source in route.sources)
+  return f'{route.region.label} {sources} → {route.target.label}'
 
 
 def error_limit(panel: Panel) -> float:
@@ -101,35 +102,36 @@ def error_limit(panel: Panel) -> float:
 
 @mpl.rc_context(STYLE)
 def route_panel(panel: Panel, score: Mapping[str, Any] | None = None) -> Figure:
-  """Draws source, synthesis, truth and signed error of up to three slices.
+  """Draws sources, synthesis, truth and signed error of up to three slices.
 
   Args:
     panel: the slices; the first three are drawn.
     score: entry of the route in metrics.json, for the title.
   """
-  rows = min(_ROWS, len(panel.source))
-  height, width = panel.source.shape[1:]
+  rows = min(_ROWS, len(panel.truth))
+  height, width = panel.truth.shape[1:]
+  parts = _parts(panel)
   cell = 2.1
   figure = Figure(
-    figsize=(4 * cell + 1.1, rows * cell * height / width + 1.2),
+    figsize=((len(parts) + 1) * cell + 1.1, rows * cell * height / width + 1.2),
     layout='compressed',
   )
-  axes = figure.subplots(rows, 4, squeeze=False)
+  axes = figure.subplots(rows, len(parts) + 1, squeeze=False)
   limit = error_limit(panel)
   for row in range(rows):
-    for column, (_, slices, modality) in enumerate(_parts(panel)):
+    for column, (_, slices, modality) in enumerate(parts):
       _show(axes[row, column], slices[row], modality)
-    image = _show_error(axes[row, 3], panel, row, limit)
+    image = _show_error(axes[row, -1], panel, row, limit)
     axes[row, 0].set_ylabel(f'slice {panel.indices[row]}')
   titles = (
-    *(f'{name}: {modality.label}' for name, _, modality in _parts(panel)),
+    *(f'{name}: {modality.label}' for name, _, modality in parts),
     'synthesis − truth',
   )
   for axis, title in zip(axes[0], titles, strict=True):
     axis.set_title(title)
   beyond = np.abs(panel.error[:rows]).max() > limit * (1 + _ROUNDING)
   bar = figure.colorbar(
-    image, ax=axes[:, 3], extend='both' if beyond else 'neither', aspect=30
+    image, ax=axes[:, -1], extend='both' if beyond else 'neither', aspect=30
   )
   bar.set_label(f'error ({panel.route.target.unit})')
   bar.outline.set_visible(False)
@@ -144,7 +146,10 @@ def _parts(
   """(name, slices, modality) of the columns that show images."""
   route = panel.route
   return (
-    ('source', panel.source, route.source),
+    *(
+      ('source', slices, modality)
+      for slices, modality in zip(panel.sources, route.sources, strict=True)
+    ),
     ('synthesis', panel.synthesis, route.target),
     ('truth', panel.truth, route.target),
   )
@@ -163,10 +168,11 @@ def _panel_title(panel: Panel, score: Mapping[str, Any] | None) -> str:
 def _panel_note(panel: Panel) -> str:
   """Describes windows, orientation and outline in two lines."""
   route = panel.route
-  source = _range(panel.source_window, route.source)
+  windows = zip(panel.source_windows, route.sources, strict=True)
+  sources = ', '.join(_range(*window) for window in windows)
   target = _range(panel.target_window, route.target)
   return (
-    f'Subject {panel.subject}. Grey scale of the source: {source}; of '
+    f'Subject {panel.subject}. Grey scale of the source: {sources}; of '
     f'synthesis and truth: {target}.\n{PICTURED[panel.plane]}. The outline '
     'in the error map is the body mask.'
   )
@@ -218,7 +224,7 @@ def _bare(axis: Axes) -> None:
 
 @mpl.rc_context(STYLE)
 def overview(panels: Mapping[str, Panel], *, most: int = 8) -> Figure:
-  """Draws one slice of several routes: source, synthesis and truth in rows.
+  """Draws one slice of several routes: sources, synthesis and truth in rows.
 
   Args:
     panels: route name -> panel; the routes of `OVERVIEW` come first.
@@ -234,20 +240,30 @@ def overview(panels: Mapping[str, Panel], *, most: int = 8) -> Figure:
     raise ValueError('An overview needs the panel of at least one route.')
   cell = 1.3
   ratio = max(p.truth.shape[1] / p.truth.shape[2] for p in chosen)
+  most_sources = max(len(p.sources) for p in chosen)
+  rows = [*['source'] * most_sources, 'synthesis', 'truth']
   figure = Figure(
-    figsize=(cell * len(chosen) + 0.4, 3 * cell * ratio + 0.6),
+    figsize=(cell * len(chosen) + 0.4, len(rows) * cell * ratio + 0.6),
     layout='compressed',
   )
-  axes = figure.subplots(3, len(chosen), squeeze=False)
-  for column, panel in enumerate(chosen):
-    middle = len(panel.source) // 2
-    for row, (name, slices, modality) in enumerate(_parts(panel)):
-      _show(axes[row, column], slices[middle], modality)
-      axes[row, 0].set_ylabel(name)
+  axes = figure.subplots(len(rows), len(chosen), squeeze=False)
+  for axis, name in zip(axes[:, 0], rows, strict=True):
+    axis.set_ylabel(name)
+  for column, panel in zip(axes.T, chosen, strict=True):
+    middle = len(panel.truth) // 2
+    *sources, synthesis, truth = _parts(panel)
+    for axis, part in zip(
+      (*column[: len(sources)], *column[-2:]),
+      (*sources, synthesis, truth),
+      strict=True,
+    ):
+      _show(axis, part[1][middle], part[2])
+    for axis in column[len(sources) : -2]:
+      _bare(axis)
     route = panel.route
-    axes[0, column].set_title(
-      f'{route.region.label}\n{_short(route.source)} → {_short(route.target)}',
-      size=9,
+    shown = ' + '.join(map(_short, route.sources))
+    column[0].set_title(
+      f'{route.region.label}\n{shown} → {_short(route.target)}', size=9
     )
   return figure
 

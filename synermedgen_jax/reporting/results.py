@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Route
+from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.modalities import Route, route_named
 from synermedgen_jax.evaluation.metrics import BUILT_IN
 from synermedgen_jax.evaluation.routes import TRIVIAL, added_metrics
 from synermedgen_jax.evaluation.subjects import ResultError
@@ -52,24 +53,24 @@ class Panel:
   """A few slices of a held-out subject.
 
   Attributes:
-    route: source -> target.
-    source: source slices; [-1, 1] spans `source_window`.
+    route: sources -> target.
+    sources: slices of each source; [-1, 1] spans its `source_windows`.
     synthesis, truth: target slices; [-1, 1] spans `target_window`.
     mask: body mask.
     indices: indices of the slices in their volume.
-    source_window: low and high of the source, in its unit.
+    source_windows: low and high of each source, in its unit.
     target_window: low and high of the target, in its unit.
     plane: plane of the slices, a name in `grids.PLANES`.
     subject: name of the subject.
   """
 
   route: Route
-  source: Images
+  sources: Float[np.ndarray, 's n h w']
   synthesis: Images
   truth: Images
   mask: Bool[np.ndarray, 'n h w']
   indices: Int[np.ndarray, ' n']
-  source_window: tuple[float, float]
+  source_windows: Sequence[tuple[float, float]]
   target_window: tuple[float, float]
   plane: str
   subject: str
@@ -234,10 +235,13 @@ _CONFUSION = {'truth': list, 'given': list, 'counts': list}
 
 def _check_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
   tasks = [task.name for task in asked_tasks()]
-  for part, known in (('synthesis', ROUTES_BY_NAME), ('understanding', tasks)):
+  for part, known in (
+    ('synthesis', _is_route),
+    ('understanding', tasks.__contains__),
+  ):
     _check(path, metrics.get(part, {}), {}, part)
     for name in metrics.get(part, {}):
-      if name not in known:
+      if not known(name):
         raise ResultError(
           f'{path}: {part} has an unknown {name!r}; name the module that '
           f'registers it with --modules, or {_EVALUATE_AGAIN}'
@@ -257,6 +261,14 @@ def _check_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
     if 'confusion' in score:
       key = f'understanding.{task}.confusion'
       _check(path, score['confusion'], _CONFUSION, key)
+
+
+def _is_route(name: str) -> bool:
+  try:
+    route_named(name)
+  except UserError:
+    return False
+  return True
 
 
 _EVALUATE_AGAIN = (
@@ -318,27 +330,42 @@ def _read_panel(path: Path) -> Panel:
   bounds = ('source_window', 'target_window')
   names = (*images, 'mask', 'indices', *bounds, 'plane', 'subject')
   arrays = _read_npz(path, names)
-  shape = arrays['source'].shape
-  windows = [arrays[name] for name in bounds]
+  route = route_named(path.stem)
+  count, shape = len(route.sources), arrays['truth'].shape
+  # Files of earlier versions lack the axis of their one source.
+  sources, windows = (
+    x if x.ndim == ndim else x[None]
+    for x, ndim in ((arrays['source'], 4), (arrays['source_window'], 2))
+  )
   problem = ''
   if len(shape) != 3 or 0 in shape:
-    problem = f'source has shape {shape}, expected (slices, rows, columns)'
-  elif any(arrays[name].shape != shape for name in (*images, 'mask')):
-    problem = 'source, synthesis, truth and mask differ in shape'
+    problem = f'truth has shape {shape}, expected (slices, rows, columns)'
+  elif any(arrays[name].shape != shape for name in ('synthesis', 'mask')) or (
+    sources.shape != (count, *shape)
+  ):
+    problem = (
+      f'source, synthesis, truth and mask differ in shape, or not {count} '
+      'source(s) are shown'
+    )
   elif arrays['indices'].shape != shape[:1]:
     problem = f'{len(arrays["indices"])} indices for {shape[0]} slices'
-  elif any(w.shape != (2,) or not w[0] < w[1] for w in windows):
+  elif windows.shape != (count, 2) or any(
+    w.shape != (2,) or not w[0] < w[1]
+    for w in (*windows, arrays['target_window'])
+  ):
     problem = 'a window must be two values, the lower one first'
   elif str(arrays['plane']) not in PLANES:
     problem = f'unknown plane {arrays["plane"]}'
   if problem:
     raise ResultError(f'{path}: {problem}; {_EVALUATE_AGAIN}')
   return Panel(
-    ROUTES_BY_NAME[path.stem],
-    *(arrays[name].astype(np.float32) for name in images),
+    route,
+    *(x.astype(np.float32) for x in (sources, arrays['synthesis'])),
+    arrays['truth'].astype(np.float32),
     arrays['mask'].astype(bool),
     arrays['indices'].astype(int),
-    *(tuple(window.tolist()) for window in windows),
+    tuple(map(tuple, windows.tolist())),
+    tuple(arrays['target_window'].tolist()),
     str(arrays['plane']),
     str(arrays['subject']),
   )

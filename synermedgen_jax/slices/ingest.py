@@ -21,8 +21,8 @@ from synermedgen_jax.slices.units import check_units
 from synermedgen_jax.slices.volumes import (
   Volume,
   VolumeError,
+  check_same_grid,
   read_volume,
-  same_grid,
 )
 from synermedgen_jax.slices.windows import Window, body_mask
 
@@ -223,16 +223,14 @@ def _reference(
       return modality
   first, *others = volumes
   for other in others:
-    a, b = volumes[first], volumes[other]
-    if not same_grid(a, b):
-      part = 'shape' if a.data.shape != b.data.shape else 'affine'
-      detail = f' {b.data.shape} and {a.data.shape}' if part == 'shape' else ''
-      raise VolumeError(
-        f'{files.files[other]}: its {part} differs from '
-        f'{files.files[first].name}{detail}; pass '
-        f'--reference={first.value} to resample onto one grid, if the two '
-        'share a world frame.'
-      )
+    check_same_grid(
+      files.files[other],
+      volumes[other],
+      files.files[first],
+      volumes[first],
+      remedy=f'pass --reference={first.value} to resample onto one grid, if '
+      'the two share a world frame.',
+    )
   return first
 
 

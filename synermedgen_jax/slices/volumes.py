@@ -209,6 +209,35 @@ def same_grid(a: Volume, b: Volume) -> bool:
   return bool(distances.max() <= _SAME_MM)
 
 
+def check_same_grid(
+  path: str | Path,
+  volume: Volume,
+  reference_path: str | Path,
+  reference: Volume,
+  *,
+  remedy: str,
+) -> None:
+  """Refuses a volume on another grid than the reference.
+
+  Args:
+    path, volume: the volume and its file.
+    reference_path, reference: what it is compared with.
+    remedy: what the user can do, for the message.
+
+  Raises:
+    VolumeError: naming the file, and whether shape or affine differs.
+  """
+  if same_grid(reference, volume):
+    return
+  shapes = reference.data.shape, volume.data.shape
+  part = 'shape' if shapes[0] != shapes[1] else 'affine'
+  detail = f' {shapes[1]} and {shapes[0]}' if part == 'shape' else ''
+  raise VolumeError(
+    f'{path}: its {part} differs from {Path(reference_path).name}{detail}; '
+    f'{remedy}'
+  )
+
+
 def check_writable(
   path: str | Path,
   like: str | Path | None = None,

@@ -35,6 +35,9 @@ TIA_TARGET = 'second'
 class Prompts:
   """One set of wordings; `{region}`, `{source}` and `{target}` are labels.
 
+  `{source}` of a route with several sources is a list in words, as in 'T1
+  (MRI), T2 (MRI) and FLAIR (MRI)'.
+
   Attributes:
     descriptions: wordings for a route; inference uses the first.
     cts: asks for the target slice that goes with the source slice.
@@ -79,12 +82,18 @@ class Prompts:
 
 
 def fill(template: str, route: Route) -> str:
-  """The template with the labels of a route."""
+  """The template with the labels of a route; `{source}` lists all sources."""
   return template.format(
     region=route.region.label,
-    source=route.source.label,
+    source=_listed([source.label for source in route.sources]),
     target=route.target.label,
   )
+
+
+def _listed(labels: Sequence[str]) -> str:
+  """['T1', 'T2', 'FLAIR'] -> 'T1, T2 and FLAIR'."""
+  *others, last = labels
+  return f'{", ".join(others)} and {last}' if others else last
 
 
 def draw(wordings: Sequence[str], rng: np.random.Generator) -> str:

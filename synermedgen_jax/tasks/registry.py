@@ -9,7 +9,7 @@ never ask for a task by its name, so a new task is its module and one
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -40,6 +40,10 @@ class Task:
     build: returns an example about a pair. It draws from the pool and the
       generator alone, so a seed fixes every example.
     eligible: whether the task has an example about a pair.
+    several_sources: examples may be about pairs of routes with several sources.
+    longest: examples, among them the longest, that `build` may return for a
+      pool, without slices; a run whose capacity cannot hold one is refused
+      before it starts.
     source: split -> seed -> an endless dataset of examples.
     scoring: scoring of answers. `evaluate` asks every task that has both
       `build` and `scoring`.
@@ -53,6 +57,8 @@ class Task:
   definition: str
   build: Callable[[Pair, Pool, np.random.Generator], Example] | None = None
   eligible: Callable[[Pair, Pool], bool] = lambda pair, pool: True
+  several_sources: bool = False
+  longest: Callable[[Pool], Iterable[Example]] = lambda pool: ()
   source: Callable[[str], ExampleSource] | None = None
   scoring: Scoring | None = None
   mirror: bool = False
@@ -65,6 +71,15 @@ class Task:
       )
     if self.build and self.source:
       raise ValueError(f'Task {self.name!r} has both `build` and `source`.')
+
+  def pairs(self, pool: Pool) -> list[Pair]:
+    """The pairs of a pool that the task has examples about."""
+    return [
+      pair
+      for pair in pool.pairs()
+      if (self.several_sources or len(pair.route.sources) == 1)
+      and self.eligible(pair, pool)
+    ]
 
 
 TASKS: dict[str, Task] = {}
@@ -154,8 +169,10 @@ register_task(
     'synthesis',
     'synthesis',
     'synthesis',
-    'the target slice from the source slice and a description of the route',
+    'the target slice from the source slices and a description of the route',
     build=synthesis.build,
+    several_sources=True,
+    longest=synthesis.longest,
     mirror=True,
   )
 )
@@ -166,6 +183,7 @@ register_task(
     'reconstruction',
     'a slice through the autoencoder and back',
     build=synthesis.build_reconstruction,
+    several_sources=True,
     mirror=True,
   )
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from synermedgen_jax.core.modalities import Route
@@ -22,32 +24,39 @@ def build(pair: Pair, pool: Pool, rng: np.random.Generator) -> Example:
 
   Args:
     pair: the pair of slices.
-    pool: the wordings, and the size of the slab around the pair.
-    rng: draws the description.
+    pool: the wordings, the number of sources and the size of the slab around
+      the pair.
+    rng: draws further sources, then the description.
   """
-  example = _example(
-    pair.route,
-    pool.prompts.draw_description(pair.route, rng),
-    SliceRef(pair.case.id, pair.route.source, pair.index),
-    SliceRef(pair.case.id, pair.route.target, pair.index),
-  )
+  route = pool.draw_route(pair, rng)
+  instruction = pool.prompts.draw_description(route, rng)
+  example = _example(route, instruction, pair.case.id, pair.index)
   return slabs.widen(
     example, slabs.slab_around(pair.index, pair.case.usable, pool.slab)
   )
 
 
-def prompt(
-  route: Route, source: SliceRef, target: SliceRef, prompts: Prompts
-) -> Example:
+def longest(pool: Pool) -> Iterator[Example]:
+  """Examples with every route and description that `build` may draw.
+
+  They refer to no slices: their lengths are those of the pool's examples.
+  """
+  for route in pool.drawn_routes():
+    for instruction in pool.prompts.describe(route):
+      example = _example(route, instruction, '', 0)
+      yield slabs.widen(example, range(pool.slab))
+
+
+def prompt(route: Route, case: str, index: int, prompts: Prompts) -> Example:
   """The example with the canonical description, for inference.
 
   Args:
-    route: source -> target.
-    source: the slice to start from.
-    target: reference to the slice to synthesise; its pixels are not read.
+    route: sources -> target.
+    case, index: of the slices to start from. The pixels of the target are not
+      used.
     prompts: the wordings.
   """
-  return _example(route, prompts.canonical(route), source, target)
+  return _example(route, prompts.canonical(route), case, index)
 
 
 def build_reconstruction(
@@ -64,12 +73,13 @@ def build_reconstruction(
   return Example('reconstruction', (vae_image(target, has_loss=True),))
 
 
-def _example(
-  route: Route, instruction: str, source: SliceRef, target: SliceRef
-) -> Example:
+def _example(route: Route, instruction: str, case: str, index: int) -> Example:
+  *sources, target = (
+    SliceRef(case, modality, index)
+    for modality in (*route.sources, route.target)
+  )
   spans = (
-    vae_image(source),
-    vit_image(source),
+    *(span(image) for image in sources for span in (vae_image, vit_image)),
     text(instruction),
     vae_image(target, has_loss=True),
   )

@@ -211,6 +211,7 @@ def _data(
         neighbours=config.neighbours,
         slab=config.slab,
         routes=tuple(config.routes),
+        max_sources=config.max_sources,
         route_weights=tuple(route_weights),
         sources=bagel_formats.sources(files, split),
         files={k: v for k, v in files.items() if v and not k.startswith('val')},

@@ -17,12 +17,13 @@ from synermedgen_jax.baselines.system import Sums, System
 from synermedgen_jax.config.errors import ConfigError, key_errors, made_of
 from synermedgen_jax.config.model import saved_config, saved_params
 from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Route
+from synermedgen_jax.core.modalities import Route
 from synermedgen_jax.core.sharding import BATCH_AXES, make_mesh
 from synermedgen_jax.core.trees import flatten, unflatten
 from synermedgen_jax.input.augment import Augment
 from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.tasks.pairs import routes_in
 from synermedgen_jax.training import loop
 from synermedgen_jax.training.config_checks import (
   check_best_is_measured,
@@ -159,9 +160,8 @@ def _initial_params(config: ConfigDict, system: System) -> Any:
 
 def _routes(config: ConfigDict, store: SliceStore) -> list[Route]:
   """The routes to train, in the order of their names."""
-  held = {route.name for case in store.split('train') for route in case.routes}
-  names = sorted(set(config.routes or held) & held)
-  return [ROUTES_BY_NAME[name] for name in names]
+  routes = routes_in(store.split('train'), config.routes)
+  return sorted(routes, key=lambda route: route.name)
 
 
 def _modalities(routes: Sequence[Route]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from synermedgen_jax.baselines.registry import SYSTEMS
 from synermedgen_jax.config.errors import ConfigError, key_errors
 from synermedgen_jax.config.sampling import SamplingConfig
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Route
+from synermedgen_jax.core.modalities import Route, all_routes, routes_named
 from synermedgen_jax.core.sharding import batch_sharding, rows_here
 from synermedgen_jax.input.streams import streams_of
 from synermedgen_jax.input.tokenizer import Tokenizer
@@ -21,6 +21,7 @@ from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.interval_attention import IMPLEMENTATIONS
 from synermedgen_jax.models.layers import REMAT_POLICIES
 from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.tasks.pairs import routes_in
 from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.tasks.registry import TASKS
 from synermedgen_jax.training.objectives import OBJECTIVES, ObjectiveConfig
@@ -32,6 +33,7 @@ _AT_LEAST = {
       'slab',
       'streams',
       'packing_bins',
+      'max_sources',
       'reader_threads',
       'steps',
       'log_every',
@@ -182,6 +184,12 @@ def check_system(config: ConfigDict, routes: Sequence[Route]) -> None:
     ConfigError: one line naming the key.
   """
   system = SYSTEMS[config.stage]
+  for route in routes:
+    if len(route.sources) > 1:
+      raise ConfigError(
+        f'config.routes: {config.stage} translates from one source, and '
+        f'{route.name} has {len(route.sources)}; name routes with one source.'
+      )
   scopes = ('pair',) if system.pair else ('route', 'all')
   if config.scope not in scopes:
     raise ConfigError(
@@ -241,7 +249,6 @@ def _check_names(config: ConfigDict) -> None:
   for key, known in (
     ('tasks', TASKS),
     ('prompts', PROMPTS),
-    ('routes', ROUTES_BY_NAME),
     ('compute.dtype', _DTYPES),
     ('compute.remat', REMAT_POLICIES),
     ('compute.attention', IMPLEMENTATIONS),
@@ -256,9 +263,12 @@ def _check_names(config: ConfigDict) -> None:
         f'config.{key}: unknown {", ".join(unknown)}; expected some of '
         f'{", ".join(known)}.'
       )
+  with key_errors('routes'):
+    routes_named(config.routes)
 
 
 def _check_route_weights(config: ConfigDict) -> None:
+  routes = [*(route.name for route in all_routes()), *config.routes]
   for row in config.route_weights:
     match row:
       case (str() as pattern, int() | float() as weight):
@@ -274,13 +284,13 @@ def _check_route_weights(config: ConfigDict) -> None:
         'finite; config.routes leaves routes out.'
       )
     try:
-      known = any(re.fullmatch(pattern, route) for route in ROUTES_BY_NAME)
+      known = any(re.fullmatch(pattern, route) for route in routes)
     except re.error as error:
       raise ConfigError(f'config.route_weights {pattern!r}: {error}.') from None
     if not known:
       raise ConfigError(
         f'config.route_weights {pattern!r}: matches none of '
-        f'{", ".join(ROUTES_BY_NAME)}.'
+        f'{", ".join(routes)}.'
       )
 
 
@@ -331,7 +341,10 @@ def check_detached(
 
 def check_store(config: ConfigDict, store: SliceStore) -> None:
   """Refuses a store that lacks a route of `config.routes`."""
-  held = {route.name for case in store.split('train') for route in case.routes}
+  cases = store.split('train')
+  with key_errors('routes'):
+    named = routes_in(cases, config.routes)
+  held = {route.name for route in (*routes_in(cases), *named)}
   missing = [route for route in config.routes if route not in held]
   if missing:
     raise ConfigError(

@@ -19,6 +19,7 @@ from synermedgen_jax.input import vocab_files
 from synermedgen_jax.input.tokenizer import PROJECT
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.store import SliceStore
+from synermedgen_jax.tasks.pairs import Pool
 from synermedgen_jax.training.metrics_log import (
   StepLog,
   write_atomically,
@@ -90,8 +91,12 @@ def trained_routes(
   tasks = config.get('tasks', {'synthesis': 1.0})
   if store is None or not tasks.get('synthesis') or tasks.get('editing'):
     return None
-  held = {route.name for case in store.split('train') for route in case.routes}
-  return sorted(held & set(config['routes'] or held))
+  pool = Pool(
+    store.split('train'),
+    routes=config['routes'],
+    max_sources=config.get('max_sources', 1),
+  )
+  return sorted(route.name for route in pool.drawn_routes())
 
 
 def commit() -> str:

@@ -10,7 +10,7 @@ from store_fakes import CANVAS, slice_of, write_store
 
 from synermedgen_jax.baselines.pair_data import pair_dataset
 from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Modality
+from synermedgen_jax.core.modalities import Modality, route_named
 from synermedgen_jax.slices.store import SliceStore, StoreWriter
 
 NAMES = tuple(sorted(m.value for m in Modality))
@@ -60,7 +60,7 @@ def test_source_and_target_are_one_slice_of_one_case_on_a_known_route(store):
 
 
 def test_only_the_routes_that_are_asked_for(store):
-  route = ROUTES_BY_NAME['brain_mr_to_ct']
+  route = route_named('brain_mr_to_ct')
   for batch in batches(store, 5, routes=(route.name,)):
     assert {NAMES[i] for i in batch.source_ids} == {'mr'}
     assert {NAMES[i] for i in batch.target_ids} == {'ct'}

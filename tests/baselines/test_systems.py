@@ -16,7 +16,7 @@ from synermedgen_jax.baselines.networks.resvit import ResViTConfig
 from synermedgen_jax.baselines.pair_data import PairBatch
 from synermedgen_jax.baselines.registry import SYSTEMS
 from synermedgen_jax.baselines.system import Setting
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.core.modalities import route_named
 from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.core.trees import flatten, unflatten
 from synermedgen_jax.inference.trained_system import SystemSynthesiser
@@ -264,7 +264,7 @@ def test_synthesis_costs_all_passes_of_the_generator(name, passes):
   """SelfRDB's bridge has ten steps of two recursions."""
   model = system(name)
   params = model.abstract_params()
-  route = ROUTES_BY_NAME['pelvis_mr_to_ct']
+  route = route_named('pelvis_mr_to_ct')
   whole = flops.count(SystemSynthesiser(model, params).traced(route))
   x = model.example(3 + 4 if name == 'selfrdb' else 1)
   rest = {'train': False, 'condition': model.example_condition()}

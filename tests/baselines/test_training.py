@@ -14,7 +14,8 @@ from test_pair_data import two_subjects
 from synermedgen_jax.baselines.adversarial import penalty
 from synermedgen_jax.config.defaults import system_config
 from synermedgen_jax.config.errors import ConfigError
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.modalities import route_named
 from synermedgen_jax.core.trees import flatten
 from synermedgen_jax.evaluation.measure import (
   MeasureError,
@@ -78,11 +79,11 @@ def test_a_workdir_synthesises_and_names_its_routes(store, tmp_path):
   assert trained.slices.canvas == (CANVAS, CANVAS)  # of the store
   slices = np.linspace(-1, 1, 3 * CANVAS**2, dtype=np.float32)
   slices = slices.reshape(3, CANVAS, CANVAS)
-  route = ROUTES_BY_NAME[BOTH[0]]
-  made = trained.synthesiser(batch_size=2).synthesise(route, slices)
+  route = route_named(BOTH[0])
+  made = trained.synthesiser(batch_size=2).synthesise(route, slices[None])
   assert made.shape == slices.shape
   # The batch size changes nothing.
-  other = trained.synthesiser(batch_size=4).synthesise(route, slices)
+  other = trained.synthesiser(batch_size=4).synthesise(route, slices[None])
   np.testing.assert_allclose(made, other, atol=1e-5)
   saved = flatten(trained.params)
   assert saved.keys() == flatten(state.params).keys()
@@ -97,10 +98,31 @@ def test_a_folder_of_pairs_is_one_system(store, tmp_path):
   assert trained.routes == tuple(sorted(BOTH))
   slices = np.zeros((1, CANVAS, CANVAS), np.float32)
   there, back = (
-    trained.synthesiser().synthesise(ROUTES_BY_NAME[name], slices)
+    trained.synthesiser().synthesise(route_named(name), slices[None])
     for name in BOTH
   )
   assert np.abs(there - back).max() > 1e-4
+
+
+def test_a_system_translates_from_one_source(store_path, store, tmp_path):
+  route = 'brats_t1+t2_to_flair'
+  with pytest.raises(
+    ConfigError,
+    match=r'config\.routes: unet translates from one source, and '
+    r'brats_t1\+t2_to_flair has 2; name routes with one source\.',
+  ):
+    build(config('unet', store_path, routes=(route,)))
+  train(config('unet', store), tmp_path / 'unet')
+  trained = load_system(tmp_path / 'unet')
+  with pytest.raises(UserError, match=r'brats_t1\+t2_to_flair has 2 sources'):
+    trained.synthesiser().synthesise(
+      route_named(route), np.zeros((1, 1, CANVAS, CANVAS), np.float32)
+    )
+  slices = SliceStore.open(str(store))
+  with pytest.raises(MeasureError, match=r'not trained on brats_t1\+t2_to_fl'):
+    measure(
+      trained, slices, slices.split('train'), MeasureSettings(routes=(route,))
+    )
 
 
 def test_a_folder_without_a_system_is_none(tmp_path):

@@ -22,7 +22,6 @@ from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.bagel import Bagel, abstract_params
 from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.tasks import synthesis
-from synermedgen_jax.tasks.example import SliceRef
 from synermedgen_jax.tasks.prompts import PAPER
 from synermedgen_jax.tasks.registry import task_names
 from synermedgen_jax.training import optim
@@ -215,12 +214,7 @@ def library_samples():
   """(prompts, clean latents by context, noise, config, samples)."""
   config = shapes.sampling_config(points=4)
   examples = [
-    synthesis.prompt(
-      route,
-      SliceRef('case', route.source, i),
-      SliceRef('case', route.target, i),
-      PAPER,
-    )
+    synthesis.prompt(route, 'case', i, PAPER)
     for i, route in enumerate((ROUTES[0], ROUTES[-1]))
   ]
   rng = np.random.default_rng(1)

@@ -1,10 +1,14 @@
 import collections
 import copy
+import itertools
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from synermedgen_jax.core import modalities as lib
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality, Region
 
 NAMES = [
@@ -36,7 +40,7 @@ NAMES = [
 def test_the_routes_are_the_papers_22():
   assert len(NAMES) == 22
   assert [route.name for route in lib.ROUTES] == NAMES
-  assert [lib.ROUTES_BY_NAME[name].name for name in NAMES] == NAMES
+  assert [lib.route_named(name).name for name in NAMES] == NAMES
 
 
 def test_routes_outside_the_22_are_of_other_regions():
@@ -118,13 +122,153 @@ def test_an_unknown_region_lists_the_known_ones():
 
 def test_a_route_is_found_by_its_key():
   for route in lib.ROUTES:
-    route_of_key = lib.find_route(route.region, route.source, route.target)
-    assert route_of_key is route
+    route_of_key = lib.find_route(route.region, route.sources, route.target)
+    assert route_of_key == route
+
+
+def test_several_sources_are_found_in_any_order():
+  wanted = lib.route_named('brats_t1+t2+flair_to_t1ce')
+  for sources in itertools.permutations(
+    (Modality.T1, Modality.T2, Modality.FLAIR)
+  ):
+    assert lib.find_route(Region.BRAIN, sources, Modality.T1CE) == wanted
+
+
+def test_a_name_with_several_sources_says_what_they_are():
+  route = lib.route_named('brats_t1+t2+flair_to_t1ce')
+  assert route == lib.Route(
+    'brats',
+    Region.BRAIN,
+    (Modality.T1, Modality.T2, Modality.FLAIR),
+    Modality.T1CE,
+  )
+  assert route.name == 'brats_t1+t2+flair_to_t1ce'
+
+
+@given(st.sampled_from([r for n in (1, 2, 3) for r in lib.routes_with(n)]))
+def test_a_route_and_its_name_are_one(route):
+  assert lib.route_named(route.name) == route
+  for order in itertools.permutations(route.sources):
+    assert lib.find_route(route.region, order, route.target) == route
+
+
+@given(
+  st.lists(st.sampled_from(lib.BRATS_CONTRASTS), min_size=1, max_size=4),
+  st.sampled_from(lib.BRATS_CONTRASTS),
+)
+def test_a_name_is_known_or_refused_as_the_rules_say(sources, target):
+  """Each once, in the order of registration, and never the target."""
+  order = [lib.BRATS_CONTRASTS.index(source) for source in sources]
+  name = f'brats_{"+".join(sources)}_to_{target}'
+  if target not in sources and order == sorted(set(order)):
+    assert lib.route_named(name).name == name
+  else:
+    with pytest.raises(UserError):
+      lib.route_named(name)
+
+
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('brats_t1_to_t3', "Unknown route 'brats_t1_to_t3': the nearest are "),
+    ('brats_t1+t3_to_t2', ', which needs brats_t3_to_t2: the nearest are '),
+    ('brats_t3+t1_to_t2', ', which needs brats_t3_to_t2: '),
+    ('brats_t1+t2_to_t2', ', which needs brats_t2_to_t2: '),
+    ('brain_mr+t1_to_ct', ', which needs brain_t1_to_ct: '),
+    ('brats_t1+t1_to_t2', 'Sources t1+t1: one of them is named twice.'),
+    ('brats_t2+t1_to_flair', 'another order; write brats_t1+t2_to_flair.'),
+    ('brats_t1_to_t2+flair', "Unknown route 'brats_t1_to_t2+flair': "),
+    ('brats_t1+_to_t2', 'Unknown route '),
+    ('t1+t2', "Unknown route 't1+t2'"),
+    ('', "Unknown route ''"),
+  ],
+)
+def test_a_name_that_is_no_route_is_refused_in_one_line(name, message):
+  with pytest.raises(UserError) as refused:
+    lib.route_named(name)
+  assert message in str(refused.value)
+  assert '\n' not in str(refused.value)
+
+
+def test_all_sets_of_the_contrasts_are_routes():
+  names = [
+    [r.name for r in lib.routes_with(n) if r.cohort == 'brats']
+    for n in (2, 3, 4)
+  ]
+  assert names == [
+    [
+      'brats_t1+t2_to_t1ce',
+      'brats_t1+flair_to_t1ce',
+      'brats_t1+t1ce_to_t2',
+      'brats_t1+flair_to_t2',
+      'brats_t1+t1ce_to_flair',
+      'brats_t1+t2_to_flair',
+      'brats_t1ce+t2_to_t1',
+      'brats_t1ce+flair_to_t1',
+      'brats_t1ce+flair_to_t2',
+      'brats_t1ce+t2_to_flair',
+      'brats_t2+flair_to_t1',
+      'brats_t2+flair_to_t1ce',
+    ],
+    [
+      'brats_t1+t2+flair_to_t1ce',
+      'brats_t1+t1ce+flair_to_t2',
+      'brats_t1+t1ce+t2_to_flair',
+      'brats_t1ce+t2+flair_to_t1',
+    ],
+    [],
+  ]
+  assert lib.routes_with(1) == lib.all_routes()
+
+
+def test_tables_have_routes_with_few_sources_first():
+  names = ['brats_t1+t2_to_t1ce', 'brats_t2_to_t1ce', 'brain_mr_to_ct']
+  assert [r.name for r in lib.routes_named([*names, names[0]])] == [
+    'brain_mr_to_ct',
+    'brats_t2_to_t1ce',
+    'brats_t1+t2_to_t1ce',
+  ]
+
+
+def test_what_needs_one_source_refuses_several():
+  route = lib.route_named('brats_t1+t2_to_t1ce')
+  for ask in (lambda: route.source, lambda: route.reverse):
+    with pytest.raises(UserError, match=r't2_to_t1ce has 2 sources where one'):
+      ask()
+
+
+def test_a_route_is_joined_by_further_sources():
+  route = lib.route_named('brats_t2_to_t1ce')
+  joined = route.joined_by([Modality.FLAIR, Modality.T1])
+  assert joined.name == 'brats_t1+t2+flair_to_t1ce'
+  assert route.joined_by([]) == route
+  with pytest.raises(UserError, match='another target'):
+    route.joined_by([Modality.T1CE])
+
+
+@pytest.mark.parametrize('sources', [(), ('t2', 't1'), ('t1', 't1'), ('t2',)])
+def test_a_route_of_other_sources_does_not_exist(sources):
+  with pytest.raises(UserError, match='expected one source or more, each once'):
+    lib.Route('brats', Region.BRAIN, tuple(map(Modality, sources)), Modality.T2)
+
+
+def test_sources_of_two_cohorts_have_no_route(tables):
+  lib.register_route(Region.BRAIN, Modality.T1, Modality.CT, cohort='other')
+  with pytest.raises(UserError, match='are of two cohorts'):
+    lib.find_route(Region.BRAIN, (Modality.MR, Modality.T1), Modality.CT)
+
+
+def test_a_registered_pair_joins_others_of_its_cohort(tables):
+  swi = lib.register_modality('swi', 'SWI (MRI)', family='mr')
+  lib.register_route(Region.BRAIN, swi, Modality.T2, cohort='brats')
+  route = lib.route_named('brats_t1+swi_to_t2')
+  assert route.sources == (Modality.T1, swi)
+  assert route in lib.routes_with(2)
 
 
 def test_unknown_route_lists_those_of_the_region():
   with pytest.raises(ValueError, match='pet->mr in region whole_body') as error:
-    lib.find_route(Region.WHOLE_BODY, Modality.PET, Modality.MR)
+    lib.find_route(Region.WHOLE_BODY, [Modality.PET], Modality.MR)
   assert 'expected one of pet->ct, ct->pet.' in str(error.value)
 
 
@@ -151,7 +295,7 @@ def test_confusable_groups_leave_out_pet_alone():
 @pytest.fixture
 def tables():
   """The tables, as they were before the test in the end."""
-  known = (lib.ROUTES_BY_NAME, lib._ROUTES_BY_KEY)
+  known = (lib._ROUTES_BY_NAME, lib._ROUTES_BY_KEY)
   known += (Modality.members, Region.members)
   before = [dict(table) for table in known]
   yield
@@ -178,7 +322,7 @@ def test_a_registered_route_comes_with_its_reverse(tables):
   knee = lib.register_region('knee')
   forth, back = lib.register_route(knee, Modality.T1, Modality.T2)
   assert (forth.name, back.name) == ('knee_t1_to_t2', 'knee_t2_to_t1')
-  assert lib.find_route(knee, Modality.T1, Modality.T2) is forth
+  assert lib.find_route(knee, [Modality.T1], Modality.T2) == forth
   assert lib.routes_between(knee, {Modality.T1, Modality.T2}) == (forth, back)
   assert lib.all_routes()[-2:] == (forth, back)
   assert len(lib.ROUTES) == 22

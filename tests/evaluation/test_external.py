@@ -23,12 +23,16 @@ from scipy import ndimage
 
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.evaluation import protocol
+from synermedgen_jax.evaluation.exporting import export_tests
 from synermedgen_jax.evaluation.external import ScoreSettings, score
 from synermedgen_jax.evaluation.metrics import case_metrics
 from synermedgen_jax.evaluation.output_files import output_name
 from synermedgen_jax.slices.grids import Grid, from_slices, resample
+from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.slices.volumes import Volume
 from synermedgen_jax.slices.windows import Window
+from synermedgen_jax.tasks.prompts import SHORT
 
 MR_ROUTE = 'brain_ct_to_mr'
 FIRST = output_name(ROUTE, CASE, USABLE[0])
@@ -492,7 +496,10 @@ ROW = {'route': ROUTE, 'case': CASE, 'slice': 1, 'file': 'a.png'}
   ('rows', 'message'),
   [
     ([ROW | {'case': 'b9'}], "line 1: the store has no case 'b9'"),
-    ([ROW | {'route': 'brain'}], "line 1: missing or invalid: route 'brain'"),
+    (
+      [ROW | {'route': 'brain'}],
+      "line 1: missing or invalid: Unknown route 'brain': the nearest are ",
+    ),
     ([ROW | {'windw': [0, 1]}], 'line 1: missing or invalid: windw, expected'),
     ([ROW, ROW], 'line 2: is the same slice as'),
     ([ROW | {'slice': None}], 'needs the number of its slice'),
@@ -526,3 +533,51 @@ def test_an_array_that_is_no_image_is_refused(store, truth, tmp_path, array):
   write_arrays(tmp_path, {k: hounsfield(v) for k, v in truth.items()})
   np.save(tmp_path / f'{FIRST}.npy', array)
   refused(store, tmp_path, f'{FIRST}.npy: has ')
+
+
+SEVERAL = 'brats_t1+t2_to_flair'
+
+
+@pytest.fixture
+def contrasts(store_path):
+  return SliceStore.open(str(store_path))
+
+
+def score_several(contrasts, folder, **settings):
+  settings = ScoreSettings(folder, routes=(SEVERAL,), **settings)
+  return score(contrasts, contrasts.split('val'), settings)
+
+
+def test_outputs_from_several_sources_are_scored_by_the_name_of_their_route(
+  contrasts, tmp_path
+):
+  flair = contrasts.read_volume('case4', Modality.FLAIR)
+  for index in range(1, 7):
+    name = output_name(SEVERAL, 'case4', index)
+    np.save(tmp_path / f'{name}.npy', (flair[index] + 1) / 2)
+  result = score_several(contrasts, tmp_path)
+  scores = result.synthesis.scores['synthesis']
+  assert scores.keys() == {SEVERAL}
+  assert scores[SEVERAL]['mae'] < 1e-6
+  # T1, T2 and FLAIR are 24, 40 and 48 grey levels of 65535 in.
+  copy = scores[SEVERAL]['baselines']['copy_source']['mae']
+  assert copy * 65535 == pytest.approx(16, abs=0.02)
+
+
+def test_a_crop_to_one_of_several_sources_is_refused(contrasts, tmp_path):
+  for index in range(1, 7):
+    name = output_name(SEVERAL, 'case4', index)
+    np.save(tmp_path / f'{name}.npy', np.zeros((8, 8), np.float32))
+  with pytest.raises(UserError, match=r'box of the source, and brats_t1\+t2'):
+    score_several(contrasts, tmp_path, crop='source')
+
+
+def test_sources_of_a_route_with_several_are_not_exported(contrasts, tmp_path):
+  pairs = list(
+    protocol.route_pairs(contrasts.split('val'), slices=1, routes=[SEVERAL])
+  )
+  with pytest.raises(
+    UserError, match=r'flair: has several sources, and the pr'
+  ):
+    export_tests(contrasts, pairs, tmp_path / 'export', SHORT)
+  assert not (tmp_path / 'export').exists()

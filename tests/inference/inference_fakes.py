@@ -113,10 +113,7 @@ def read_slice(ref: SliceRef) -> np.ndarray:
 
 def synthesis_prompt(words: str, index: int = 0) -> Example:
   """Source slice `index`, these words, the noised target."""
-  source, target = (
-    SliceRef('case', modality, index) for modality in (Modality.MR, Modality.CT)
-  )
-  example = synthesis.prompt(ROUTE, source, target, SHORT)
+  example = synthesis.prompt(ROUTE, 'case', index, SHORT)
   spans = [text(words) if s.kind == 'text' else s for s in example.spans]
   return Example('synthesis', tuple(spans))
 

@@ -82,22 +82,22 @@ def test_the_model_reads_what_it_wrote():
   """As a model that was told these words."""
   weights = fakes.rigged('DARK')
   source = fakes.slices(3)
-  ours = synthesiser(weights, 6).synthesise(fakes.ROUTE, source, seed=1)
+  ours = synthesiser(weights, 6).synthesise(fakes.ROUTE, source[None], seed=1)
   same = synthesiser(weights, prompts=told('DARK'))
   np.testing.assert_allclose(
-    ours, same.synthesise(fakes.ROUTE, source, seed=1), atol=1e-4
+    ours, same.synthesise(fakes.ROUTE, source[None], seed=1), atol=1e-4
   )
-  without = synthesiser(weights).synthesise(fakes.ROUTE, source, seed=1)
+  without = synthesiser(weights).synthesise(fakes.ROUTE, source[None], seed=1)
   assert np.abs(ours - without).max() > 1e-3
 
 
 def test_the_text_ends_at_its_limit():
   weights = fakes.rigged('AB', ends=False)
   source = fakes.slices(1)
-  ours = synthesiser(weights, 3).synthesise(fakes.ROUTE, source)
+  ours = synthesiser(weights, 3).synthesise(fakes.ROUTE, source[None])
   same = synthesiser(weights, prompts=told('ABA'))
   np.testing.assert_allclose(
-    ours, same.synthesise(fakes.ROUTE, source), atol=1e-4
+    ours, same.synthesise(fakes.ROUTE, source[None]), atol=1e-4
   )
 
 
@@ -105,9 +105,11 @@ def test_each_slice_has_its_own_text_in_any_batch():
   weights = fakes.params()
   source = fakes.slices(4)
   expected = synthesiser(weights, 5, batch_size=4).synthesise(
-    fakes.ROUTE, source
+    fakes.ROUTE, source[None]
   )
-  alone = synthesiser(weights, 5, batch_size=1).synthesise(fakes.ROUTE, source)
+  alone = synthesiser(weights, 5, batch_size=1).synthesise(
+    fakes.ROUTE, source[None]
+  )
   np.testing.assert_allclose(alone, expected, atol=1e-3)
 
 
@@ -121,7 +123,7 @@ def test_texts_of_similar_lengths_share_a_program(monkeypatch):
   model = synthesiser(fakes.params(), 7)
   sizes = []
   for _ in range(4):
-    model.synthesise(fakes.ROUTE, fakes.slices(1))
+    model.synthesise(fakes.ROUTE, fakes.slices(1)[None])
     sizes.append(volume._sample_pictures._cache_size())
   assert sizes[1] - sizes[0] in (0, 1)  # 3 may fit without more room
   assert sizes[2] == sizes[1]

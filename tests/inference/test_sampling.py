@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 
 from synermedgen_jax.config.sampling import Guidance, SamplingConfig
+from synermedgen_jax.core.modalities import route_named
 from synermedgen_jax.inference import sampling
 from synermedgen_jax.inference.sampling import guide, integrate, sample
 from synermedgen_jax.models.bagel import Bagel
+from synermedgen_jax.tasks import synthesis
+from synermedgen_jax.tasks.prompts import SHORT
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 PROMPTS = (fakes.synthesis_prompt('ab', 0), fakes.synthesis_prompt('cdefg', 1))
+SEVERAL = synthesis.prompt(
+  route_named('brats_t1+t2_to_flair'), 'case', 0, SHORT
+)
 BOTH = Guidance(text=3.0, image=2.0)
 
 
@@ -96,6 +102,15 @@ def test_cached_prompts_equal_complete_rows(guidance):
   assert np.abs(cached - start).max() > 0.1
 
 
+def test_prompts_with_several_sources_equal_complete_rows():
+  config = SamplingConfig(points=3, shift=3.0, guidance=BOTH)
+  start = noise(1)
+  cached = run((SEVERAL,), config, start)
+  np.testing.assert_allclose(
+    cached, sample_uncached(SEVERAL, config, start), atol=2e-4
+  )
+
+
 def test_prompts_of_other_lengths_in_the_batch_change_nothing():
   config = SamplingConfig(points=3, shift=3.0, guidance=BOTH)
   start = noise(2)
@@ -126,6 +141,8 @@ def test_contexts_leave_out_texts_or_images_but_never_the_target():
   assert sampling.dropped_spans(prompt, 'full') == frozenset()
   assert sampling.dropped_spans(prompt, 'no_text') == frozenset({2})
   assert sampling.dropped_spans(prompt, 'no_images') == frozenset({0, 1})
+  assert sampling.dropped_spans(SEVERAL, 'no_text') == frozenset({4})
+  assert sampling.dropped_spans(SEVERAL, 'no_images') == frozenset(range(4))
 
 
 def test_the_target_is_packed_without_its_pixels():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.core.modalities import Modality, route_named
 from synermedgen_jax.inference.sampling import SamplingConfig
 from synermedgen_jax.inference.translation import UntrainedRoute, translate
 from synermedgen_jax.inference.volume import Synthesiser
@@ -17,8 +17,8 @@ from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.grids import PLANES
 from synermedgen_jax.slices.volumes import Volume, VolumeError
 
-CBCT_TO_CT = ROUTES_BY_NAME['pelvis_cbct_to_ct']
-MR_TO_CT = ROUTES_BY_NAME['pelvis_mr_to_ct']
+CBCT_TO_CT = route_named('pelvis_cbct_to_ct')
+MR_TO_CT = route_named('pelvis_mr_to_ct')
 SAMPLING = SamplingConfig(points=2, shift=1.0)
 # Float32 of values up to 1000, through two resamplings and two windows.
 ROUNDING_HU = 2e-3
@@ -41,9 +41,9 @@ def identity():
   """A model that returns the source slices."""
   with pytest.MonkeyPatch.context() as patch:
 
-    def synthesise(self, route, slices, *, seed, progress):
-      progress(len(slices))
-      return slices
+    def synthesise(self, route, sources, *, seed, progress):
+      progress(sources.shape[1])
+      return sources[0]
 
     patch.setattr(Synthesiser, 'synthesise', synthesise)
     yield
@@ -69,7 +69,13 @@ def linear_field(shape, affine, direction=(0.5, -0.7, 0.6)):
 
 def error(volume, **spec):
   model = trained(SliceSpec(**spec))
-  result = translate(model, volume, CBCT_TO_CT, sampling=SAMPLING, force=True)
+  result = translate(
+    model,
+    {Modality.CBCT: volume},
+    CBCT_TO_CT,
+    sampling=SAMPLING,
+    force=True,
+  )
   np.testing.assert_array_equal(result.affine, volume.affine)
   return result.data - volume.data
 
@@ -175,7 +181,8 @@ def body(shape=(20, 20, 4)):
 def run(data, route=CBCT_TO_CT, routes=None, **options):
   model = trained(SliceSpec((16, 16)), routes)
   volume = Volume(np.asarray(data, np.float32), np.eye(4))
-  return translate(model, volume, route, sampling=SAMPLING, **options)
+  volumes = {route.source: volume}
+  return translate(model, volumes, route, sampling=SAMPLING, **options)
 
 
 def test_a_route_that_was_not_trained_is_refused_unless_forced():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from synermedgen_jax.config.sampling import Guidance, SamplingConfig
-from synermedgen_jax.core.modalities import ROUTES
+from synermedgen_jax.core.modalities import ROUTES, route_named, routes_with
 from synermedgen_jax.inference import volume
 from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.models.bagel import Bagel
@@ -47,7 +47,7 @@ def still():
 def test_synthesis_keeps_shape_range_and_reports_slices():
   done = []
   volume = synthesiser().synthesise(
-    fakes.ROUTE, fakes.slices(5), progress=done.append
+    fakes.ROUTE, fakes.slices(5)[None], progress=done.append
   )
   assert volume.shape == (5, 8, 8)
   assert volume.dtype == np.float32
@@ -58,8 +58,10 @@ def test_synthesis_keeps_shape_range_and_reports_slices():
 
 def test_the_batch_size_changes_nothing():
   source = fakes.slices(4)
-  expected = synthesiser().synthesise(fakes.ROUTE, source, seed=3)
-  volume = synthesiser(batch_size=3).synthesise(fakes.ROUTE, source, seed=3)
+  expected = synthesiser().synthesise(fakes.ROUTE, source[None], seed=3)
+  volume = synthesiser(batch_size=3).synthesise(
+    fakes.ROUTE, source[None], seed=3
+  )
   np.testing.assert_allclose(volume, expected, atol=1e-4)
 
 
@@ -72,8 +74,8 @@ def in_slabs(size: int, **options):
 @pytest.mark.parametrize('size', [2, 3])
 def test_the_batch_size_changes_nothing_in_slabs(size):
   source = fakes.slices(7)
-  expected = in_slabs(size, batch_size=12).synthesise(fakes.ROUTE, source)
-  volume = in_slabs(size, batch_size=3).synthesise(fakes.ROUTE, source)
+  expected = in_slabs(size, batch_size=12).synthesise(fakes.ROUTE, source[None])
+  volume = in_slabs(size, batch_size=3).synthesise(fakes.ROUTE, source[None])
   np.testing.assert_allclose(volume, expected, atol=1e-4)
 
 
@@ -82,14 +84,14 @@ def test_a_slice_depends_on_the_slices_of_its_slabs_alone():
   changed = source.copy()
   changed[0] = -changed[0]
   before, after = (
-    in_slabs(3, batch_size=3).synthesise(fakes.ROUTE, s)
+    in_slabs(3, batch_size=3).synthesise(fakes.ROUTE, s[None])
     for s in (source, changed)
   )
   # Slabs are 0-2, 2-4, 4-6 and 5-7.
   difference = np.abs(after - before).max((1, 2))
   assert (difference[:3] > 1e-3).all()
   np.testing.assert_array_equal(difference[3:], 0)
-  alone = synthesiser().synthesise(fakes.ROUTE, source)
+  alone = synthesiser().synthesise(fakes.ROUTE, source[None])
   assert np.abs(alone - before).max() > 1e-3
 
 
@@ -103,7 +105,7 @@ def test_slabs_are_combined_by_the_distance_from_their_ends(monkeypatch):
   monkeypatch.setattr(volume, '_sample_pictures', sample)
   done = []
   out = in_slabs(4).synthesise(
-    fakes.ROUTE, fakes.slices(7), progress=done.append
+    fakes.ROUTE, fakes.slices(7)[None], progress=done.append
   )
   # Slabs start at 0, 2 and 3, with weights 1, 2, 2, 1.
   expected = [
@@ -121,8 +123,8 @@ def test_slabs_are_combined_by_the_distance_from_their_ends(monkeypatch):
 def test_a_volume_thinner_than_a_slab_is_one_slab():
   thin = fakes.slices(2)
   np.testing.assert_allclose(
-    in_slabs(5).synthesise(fakes.ROUTE, thin),
-    in_slabs(2).synthesise(fakes.ROUTE, thin),
+    in_slabs(5).synthesise(fakes.ROUTE, thin[None]),
+    in_slabs(2).synthesise(fakes.ROUTE, thin[None]),
     atol=1e-5,
   )
 
@@ -155,22 +157,47 @@ def test_noise_depends_on_seed_and_slice_index_alone():
     fakes.params(), tokens.reshape(3, 2, 2, -1), method=Bagel.decode_latents
   )
   model = synthesiser(still())
-  volume = model.synthesise(fakes.ROUTE, fakes.slices(3), seed=7)
+  volume = model.synthesise(fakes.ROUTE, fakes.slices(3)[None], seed=7)
   np.testing.assert_allclose(
     volume, np.clip(expected[..., 0], -1, 1), atol=1e-5
   )
-  other = model.synthesise(ROUTES[1], fakes.slices(2, seed=1), seed=7)
+  other = model.synthesise(ROUTES[1], fakes.slices(2, seed=1)[None], seed=7)
   np.testing.assert_allclose(other, volume[:2], atol=1e-5)
-  assert np.abs(model.synthesise(fakes.ROUTE, fakes.slices(3)) - volume).max()
+  assert np.abs(
+    model.synthesise(fakes.ROUTE, fakes.slices(3)[None]) - volume
+  ).max()
 
 
 def test_source_and_route_both_matter():
   model = synthesiser()
-  volume = model.synthesise(fakes.ROUTE, fakes.slices(1))
-  other_source = model.synthesise(fakes.ROUTE, fakes.slices(1, seed=9))
-  other_route = model.synthesise(ROUTES[5], fakes.slices(1))
+  volume = model.synthesise(fakes.ROUTE, fakes.slices(1)[None])
+  other_source = model.synthesise(fakes.ROUTE, fakes.slices(1, seed=9)[None])
+  other_route = model.synthesise(ROUTES[5], fakes.slices(1)[None])
   assert np.abs(volume - other_source).max() > 1e-3
   assert np.abs(volume - other_route).max() > 1e-3
+
+
+def test_every_source_and_its_place_matter():
+  model = synthesiser()
+  route = route_named('brats_t1+t2_to_flair')
+  both = np.stack([fakes.slices(2), fakes.slices(2, seed=9)])
+  made = model.synthesise(route, both)
+  assert made.shape == (2, 8, 8)
+  for other in (both[::-1], both[[0, 0]], both[[1, 1]]):
+    assert np.abs(model.synthesise(route, other) - made).max() > 1e-3
+  with pytest.raises(ValueError, match='shorter'):
+    model.synthesise(route, both[:1])
+
+
+def test_routes_with_equally_many_sources_share_a_program():
+  model = synthesiser()
+  both = np.stack([fakes.slices(1), fakes.slices(1, seed=9)])
+  first, *others = routes_with(2)
+  model.synthesise(first, both)
+  before = volume._sample_pictures._cache_size()
+  for route in others[:3]:
+    model.synthesise(route, both)
+  assert volume._sample_pictures._cache_size() == before
 
 
 def test_one_program_serves_all_routes():
@@ -179,10 +206,10 @@ def test_one_program_serves_all_routes():
     sampling=SamplingConfig(points=2, shift=3.0, guidance=guidance)
   )
   source = fakes.slices(1)
-  model.synthesise(ROUTES[0], source)
+  model.synthesise(ROUTES[0], source[None])
   before = volume._sample_pictures._cache_size()
   for route in ROUTES[1:]:
-    model.synthesise(route, source)
+    model.synthesise(route, source[None])
   assert volume._sample_pictures._cache_size() == before
 
 
@@ -204,7 +231,7 @@ def test_a_step_of_sampling_costs_the_contexts_of_guidance():
 
 
 def test_slices_of_another_side_come_back_at_their_own():
-  volume = synthesiser().synthesise(fakes.ROUTE, fakes.slices(2, side=12))
+  volume = synthesiser().synthesise(fakes.ROUTE, fakes.slices(2, side=12)[None])
   assert volume.shape == (2, 12, 12)
   assert np.abs(volume).max() <= 1
   assert (
@@ -223,12 +250,12 @@ def test_a_model_of_slices_higher_than_wide():
   )
   source = np.zeros((1, 12, 8), np.float32)
   np.testing.assert_allclose(
-    model.synthesise(fakes.ROUTE, source, seed=7),
+    model.synthesise(fakes.ROUTE, source[None], seed=7),
     np.clip(expected[..., 0], -1, 1),
     atol=1e-5,
   )
   # Square slices fill the middle of such an image.
-  assert model.synthesise(fakes.ROUTE, source[:, :8]).shape == (1, 8, 8)
+  assert model.synthesise(fakes.ROUTE, source[None, :, :8]).shape == (1, 8, 8)
 
 
 def test_reconstruction_is_the_autoencoder_alone():
@@ -270,4 +297,6 @@ def test_a_model_of_colours_gives_their_mean():
 
 
 def test_no_slice_gives_no_slice():
-  assert synthesiser().synthesise(fakes.ROUTE, fakes.slices(0)).shape[0] == 0
+  assert (
+    synthesiser().synthesise(fakes.ROUTE, fakes.slices(0)[None]).shape[0] == 0
+  )

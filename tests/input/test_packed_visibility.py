@@ -133,6 +133,35 @@ def test_measuring_counts_what_tokenising_fills(names, dropped):
   }
 
 
+def test_two_sources_stand_in_order_before_instruction_and_target():
+  """Written by hand; a source sees the one before it, the target both."""
+  features = tokenise('clean', 'vit', 'clean', 'vit', 'text', 'noised')
+  first, last = packing.UND.index('order'), packing.UND.index('visible_to') + 1
+  und = [tuple(row) for row in features['und'][:, first:last].tolist()]
+  gen = [tuple(row) for row in features['gen'][:, first:last].tolist()]
+  end = 34
+  assert und == [
+    *((k, 0, end) for k in (0, 5)),  # markers of the first source
+    *((k, 6, end) for k in range(6, 12)),  # its ViT image
+    *((k, 12, end) for k in (12, 17)),  # the second source
+    *((k, 18, end) for k in range(18, 24)),
+    *((k, k, end) for k in range(24, 28)),  # the instruction
+    *((k, 28, end) for k in (28, 33)),  # the target
+  ]
+  assert gen == [
+    *((k, 0, end) for k in range(1, 5)),
+    *((k, 12, end) for k in range(13, 17)),
+    *((k, 28, end) for k in range(29, 33)),
+  ]
+  # RoPE: one place an image, one a token of the text, none for the target.
+  places = packing.GEN.index('positions')
+  assert features['gen'][:, places].tolist() == [*[0] * 4, *[2] * 4, *[8] * 4]
+  latents = packing.GEN.index('latent_index')
+  assert features['gen'][:, latents].tolist() == list(range(12))
+  noises = packing.GEN.index('noise_ids')
+  assert features['gen'][:, noises].tolist() == [*[0] * 8, *[1] * 4]
+
+
 def test_the_first_fit_packer_makes_the_row_that_we_make():
   """Among them examples that have nothing of a feature."""
   features = [

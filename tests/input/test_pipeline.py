@@ -14,6 +14,7 @@ from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.input import pipeline
 from synermedgen_jax.input.augment import Augment
 from synermedgen_jax.input.pipeline import Dropout, Mixture
+from synermedgen_jax.input.row_sizes import ExampleTooLarge
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.pairs import Pool
@@ -29,7 +30,12 @@ def store(store_path):
   return SliceStore.open(store_path)
 
 
-MIXTURE = ('prompts', 'neighbours', 'routes', 'route_weights', 'sources')
+MIXTURE = (
+  *('prompts', 'neighbours', 'routes', 'max_sources', 'route_weights'),
+  'sources',
+)
+# One synthesis from three sources a row.
+THREE = {'und': 39, 'gen': 16, 'vit': 12, 'images': 4}
 
 
 def dataset(store, tasks=None, *, split='train', capacity=nano.CAPACITY, **kw):
@@ -240,10 +246,9 @@ def test_pairs_of_a_heavy_route_are_all_shown_before_one_comes_again(store):
 def test_routes_of_other_weights_come_in_other_orders(store):
   both = ('brain_mr_to_ct', 'brain_ct_to_mr')
   examples = pipeline.example_dataset(
-    Pool(store.split('train')),
+    Pool(store.split('train'), routes=both),
     TASKS['synthesis'],
     seed=0,
-    routes=both,
     route_weights=tuple(zip(both, (2.0, 3.0), strict=True)),
   )
   orders = {route: [] for route in both}
@@ -253,6 +258,97 @@ def test_routes_of_other_weights_come_in_other_orders(store):
   first, second = (orders[route][: len(USABLE)] for route in both)
   assert set(first) == set(second) == set(USABLE)
   assert first != second
+
+
+def test_several_sources_are_drawn_for_pairs_that_have_them(store):
+  pool = Pool(store.split('train'), SHORT, max_sources=3)
+  examples = pipeline.example_dataset(pool, TASKS['synthesis'], seed=0)
+  epochs, pairs = 10, (2 + 2 + 12) * len(USABLE)
+  drawn, targets = Counter(), Counter()
+  for i in range(epochs * pairs):
+    route, target = examples[i].route, examples[i].spans[-1].image
+    drawn[route.cohort, len(route.sources)] += 1
+    targets[target] += 1
+    shown = [s.image for s in examples[i].spans[:-1] if s.image]
+    assert {(ref.case, ref.index) for ref in shown} == {
+      (target.case, target.index)
+    }
+  assert drawn['brain', 1] == drawn['pelvis', 1] == epochs * 2 * len(USABLE)
+  brats = epochs * 12 * len(USABLE)
+  for count in (1, 2, 3):
+    assert abs(drawn['brats', count] / brats - 1 / 3) < 0.09  # five deviations
+  assert sum(drawn.values()) == epochs * pairs
+  # Every pair once an epoch: a target has three of BraTS, one of the others.
+  assert set(targets.values()) == {3 * epochs, epochs}
+
+
+def test_one_source_is_the_default_and_draws_nothing(store):
+  default, one = (
+    take(dataset(store, EVERYTHING, **changes), 4)
+    for changes in ({}, {'max_sources': 1})
+  )
+  assert_equal(default, one)
+  three = dataset(store, max_sources=3, capacity=Capacity(**THREE))
+  assert rows(take(three, 8)) != rows(take(dataset(store), 8))
+
+
+def test_the_number_of_sources_belongs_to_the_layout(store):
+  layouts = [
+    iter(dataset(store, max_sources=n, capacity=Capacity(**THREE))).layout
+    for n in (1, 3)
+  ]
+  assert [layout['max_sources'] for layout in layouts] == [1, 3]
+
+
+def test_examples_with_several_sources_fill_their_rows(store):
+  batches = take(
+    dataset(store, max_sources=3, capacity=Capacity(**THREE), packing_bins=8),
+    40,
+  )
+  clean = Counter()
+  for batch in batches:
+    for row, ids in enumerate(batch.gen.example_ids):
+      for example in range(1, ids.max() + 1):
+        own = ids == example
+        noised = own & (batch.noise_ids[row] > 0)
+        assert noised.sum() == 4
+        clean[int((own & ~noised).sum()) // 4] += 1
+  assert clean.keys() == {1, 2, 3}
+
+
+def test_each_source_is_dropped_by_itself(store):
+  batches = take(
+    dataset(
+      store,
+      max_sources=3,
+      routes=('brats_t1+t2+flair_to_t1ce',),
+      capacity=Capacity(**THREE),
+      dropout=Dropout(vae=0.5),
+    ),
+    150,
+  )
+  left = Counter()
+  for batch in batches:
+    for row, ids in enumerate(batch.gen.example_ids):
+      for example in range(1, ids.max() + 1):
+        clean = (ids == example) & (batch.noise_ids[row] == 0)
+        left[int(clean.sum()) // 4] += 1
+  total = sum(left.values())
+  for count, share in enumerate((1 / 8, 3 / 8, 3 / 8, 1 / 8)):
+    assert abs(left[count] / total - share) < 0.13
+
+
+@pytest.mark.parametrize('field', THREE)
+def test_a_row_without_room_for_the_sources_is_refused(store, field):
+  """Before the first row, although a rare example alone needs the room."""
+  assert dataset(store, max_sources=3, capacity=Capacity(**THREE))
+  less = THREE | {field: THREE[field] - 1}
+  with pytest.raises(
+    ExampleTooLarge,
+    match=rf'capacity\.{field} is {less[field]}, but an example of task '
+    rf"'synthesis' needs {THREE[field]}\.",
+  ):
+    dataset(store, max_sources=3, capacity=Capacity(**less))
 
 
 def test_a_split_without_subjects_is_named(store):
@@ -266,13 +362,13 @@ def test_a_split_without_subjects_is_named(store):
 def test_an_example_larger_than_a_row_names_the_key(store, field, needed):
   room = {'und': 96, 'gen': 8, 'vit': 20, 'images': 2} | {field: needed - 1}
   with pytest.raises(
-    pipeline.ExampleTooLarge, match=rf"capacity\.{field} is .*'synthesis'"
+    ExampleTooLarge, match=rf"capacity\.{field} is .*'synthesis'"
   ):
     take(dataset(store, capacity=Capacity(**room)), 20)
 
 
 def test_a_rare_task_that_fits_in_no_row_is_refused_before_the_first_row(store):
-  with pytest.raises(pipeline.ExampleTooLarge, match=r"capacity\.vit .*'cts'"):
+  with pytest.raises(ExampleTooLarge, match=r"capacity\.vit .*'cts'"):
     dataset(
       store,
       {'synthesis': 1.0, 'cts': 1e-9},

@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers
 
-from synermedgen_jax.core.modalities import ROUTES, Modality
+from synermedgen_jax.core.modalities import (
+  ROUTES,
+  Modality,
+  route_named,
+  routes_with,
+)
 from synermedgen_jax.input import tokenizer as lib
 from synermedgen_jax.tasks import prompts
 
@@ -82,6 +87,25 @@ def test_an_answer_has_two_tokens_a_panel():
 def test_every_wording_survives():
   for text in TEXTS:
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+
+
+def test_a_list_of_sources_survives_in_known_pieces():
+  """A comma is a token; 'and' is no word of the vocabulary, but its bytes."""
+  for count in (2, 3):
+    for route in routes_with(count):
+      for wordings in prompts.PROMPTS.values():
+        for text in wordings.describe(route):
+          assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+  one, two, three = (
+    len(TOKENIZER.encode(prompts.SHORT.canonical(route_named(name))))
+    for name in (
+      'brats_t1_to_t1ce',
+      'brats_t1+t2_to_t1ce',
+      'brats_t1+t2+flair_to_t1ce',
+    )
+  )
+  # ' ', 'an', 'd' and a label; then a comma and a label.
+  assert (one, two, three) == (5, 9, 11)
 
 
 def test_a_pickled_tokenizer_is_the_same():

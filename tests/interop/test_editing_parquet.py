@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME, Modality
+from synermedgen_jax.core.modalities import Modality, route_named
 from synermedgen_jax.interop import editing_parquet
 from synermedgen_jax.interop.editing_parquet import (
   SCHEMA,
@@ -108,8 +108,55 @@ def test_a_longer_chain_gives_one_step_or_two(tmp_path):
   }
 
 
+def test_one_instruction_for_several_pictures_has_them_as_sources(tmp_path):
+  """As SynerMedGen's edit_dataset_new.py: no step is drawn."""
+  row = chain(1, 2, 3, 4, words=[['join them', 'merge']])
+  path = write(tmp_path / 'a.parquet', row)
+  assert set(drawn(EditingRows([path])[0])) == {
+    (*clean(1), *clean(2), *clean(3), *step(words, 4))
+    for words in ('join them', 'merge')
+  }
+
+
+PAIRS = [['c'], ['b'], ['c'], ['c'], ['c'], ['c']]
+CHAINS = [['C'], ['b. C.'], ['c'], ['c'], ['C'], ['C']]
+
+
+def test_draws_of_pairs_and_chains_are_those_of_all_versions(tmp_path):
+  """Written down before rows could have several sources."""
+  pair, longer = (
+    chain(10, 20, words=[['a', 'b', 'c']]),
+    chain(1, 2, 3, 4, words=[['a', 'A'], ['b'], ['c', 'C']]),
+  )
+  rows = EditingRows([write(tmp_path / 'a.parquet', pair, longer)])
+
+  def words(row, seed):
+    example = build(row, np.random.default_rng(seed))
+    return [s.text for s in example.spans if s.kind == 'text']
+
+  assert [words(rows[0], seed) for seed in range(6)] == PAIRS
+  assert [words(rows[1], seed) for seed in range(6)] == CHAINS
+
+
+def test_a_column_of_combined_instructions_is_refused(tmp_path):
+  schema = SCHEMA.append(pa.field('combined_instruction', pa.string()))
+  row = chain(1, 2, 3, words=[['a'], ['b']]) | {'combined_instruction': 'c'}
+  path = write(tmp_path / 'a.parquet', row, schema=schema)
+  with pytest.raises(
+    FormatError,
+    match=r'a\.parquet: has a column combined_instruction, which is not read; '
+    'write its wordings as the only list of instruction_list',
+  ):
+    EditingRows([path])
+
+
 def pairs(first, count):
   return [chain(first + i, 200, words=[['a']]) for i in range(count)]
+
+
+def source(chain):
+  """The first picture of a chain."""
+  return chain.steps[0].sources[0]
 
 
 def source_level(example):
@@ -130,7 +177,7 @@ def test_an_index_selects_among_rows_of_several_files(rows):
   assert len(rows) == 8
   assert rows.sizes == [2, 2, 1, 3]
   for i in (7, 0, 4, 5, 1):
-    assert level(rows[i].pictures[0]) == i
+    assert level(source(rows[i])) == i
   with pytest.raises(IndexError):
     rows[8]
 
@@ -178,7 +225,7 @@ def test_large_lists_are_read_too(tmp_path):
   )
   row = chain(10, 20, words=[['a']]) | {'note': 'b'}
   path = write(tmp_path / 'a.parquet', row, schema=schema)
-  assert level(EditingRows([path])[0].pictures[1]) == 20
+  assert level(EditingRows([path])[0].steps[0].target) == 20
 
 
 @pytest.mark.parametrize(
@@ -190,7 +237,10 @@ def test_large_lists_are_read_too(tmp_path):
       chain(1, 2, words=[['a'], ['b']]),
       r'has 2 step\(s\) for 2 pictures, expected 1',
     ),
-    (chain(1, 2, 3, words=[['a']]), r'1 step\(s\) for 3 pictures, expected 2'),
+    (
+      chain(1, 2, 3, 4, words=[['a'], ['b']]),
+      r'2 step\(s\) for 4 pictures, expected 3, or 1 for several sources',
+    ),
     (chain(1, 2, words=[[]]), 'step 0 of instruction_list has an empty'),
     (
       chain(1, 2, 3, words=[['a'], ['b', '']]),
@@ -203,7 +253,7 @@ def test_large_lists_are_read_too(tmp_path):
 def test_a_bad_row_is_named(tmp_path, row, reason):
   path = write(tmp_path / 'a.parquet', *pairs(0, 3), row, row_group_size=2)
   rows = EditingRows([path])
-  assert level(rows[2].pictures[0]) == 2
+  assert level(source(rows[2])) == 2
   with pytest.raises(FormatError, match=rf'a\.parquet: row 3: .*{reason}'):
     rows[3]
 
@@ -276,21 +326,22 @@ def pixels(ref):
   return np.asarray([marks, marks], np.float32) / 16 - 1
 
 
-ROUTE = ROUTES_BY_NAME['brain_mr_to_ct']
+ROUTE = route_named('brain_mr_to_ct')
 
 
 def synthesis_example(index):
-  return synthesis.prompt(
-    ROUTE,
-    SliceRef('case', Modality.MR, index),
-    SliceRef('case', Modality.CT, index),
-    SHORT,
-  )
+  return synthesis.prompt(ROUTE, 'case', index, SHORT)
 
 
-def test_synthesis_comes_back(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+  'name',
+  ['brain_mr_to_ct', 'brats_t1+t2_to_flair', 'brats_t1+t2+flair_to_t1ce'],
+)
+def test_synthesis_comes_back(tmp_path, monkeypatch, name):
   monkeypatch.setattr(editing_parquet, '_ROWS_PER_GROUP', 2)
-  examples = [synthesis_example(i) for i in range(5)]
+  examples = [
+    synthesis.prompt(route_named(name), 'case', i, SHORT) for i in range(5)
+  ]
   path = write_editing(examples, pixels, tmp_path / 'new' / 'a.parquet')
   rows = EditingRows([path])
   assert rows.sizes == [2, 2, 1]
@@ -303,6 +354,20 @@ def test_synthesis_comes_back(tmp_path, monkeypatch):
         np.testing.assert_allclose(
           ours.image.read(), pixels(theirs.image), atol=1.001 / 255
         )
+
+
+def test_several_sources_are_written_before_their_target(tmp_path):
+  route = route_named('brats_t1+t2_to_flair')
+  example = synthesis.prompt(route, 'case', 3, SHORT)
+  path = write_editing([example], pixels, tmp_path / 'a.parquet')
+  (row,) = pq.read_table(path).to_pylist()
+  assert row['instruction_list'] == [
+    ['convert brain T1 (MRI) and T2 (MRI) to FLAIR (MRI)']
+  ]
+  assert row['image_list'] == [
+    encode_png(pixels(SliceRef('c', Modality(m), 3)))
+    for m in ('t1', 't2', 'flair')
+  ]
 
 
 def test_a_written_file_has_the_columns_of_the_format(tmp_path):
@@ -326,6 +391,15 @@ A, B = (SliceRef('case', Modality.CT, i) for i in range(2))
     [vae_image(A), text('a'), vae_image(B, has_loss=True)],
     [vae_image(A), vit_image(B), text('a'), vae_image(B, has_loss=True)],
     [vae_image(A), vit_image(A), text('a'), vae_image(B), text('b')],
+    [
+      *(vae_image(A), vae_image(B), vit_image(A), vit_image(B)),
+      *(text('a'), vae_image(B, has_loss=True)),
+    ],
+    [
+      *(vae_image(A), vit_image(A), text('a'), vae_image(B), vit_image(B)),
+      *(text('b'), vae_image(A, has_loss=True)),
+    ],
+    [text('a'), vae_image(B, has_loss=True)],
   ],
 )
 def test_other_examples_are_refused(tmp_path, parts):

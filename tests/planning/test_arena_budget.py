@@ -1,6 +1,7 @@
 """The budget of an arena, and the trainings that spend it."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 from store_fakes import write_store
@@ -87,6 +88,27 @@ def test_the_first_stage_is_shared_by_budgets_and_not_by_seeds(
   assert stage1(images, 0) == stage1(operations, 0)
   assert stage1(images, 0).workdir == tmp_path / 'stages' / '0' / 'stage1'
   assert stage1(images, 1).workdir == tmp_path / 'stages' / '1' / 'stage1'
+
+
+@pytest.mark.parametrize(
+  'line', ['max_sources = 3', "routes = ('brats_t1+t2_to_flair',)"]
+)
+def test_configs_with_several_sources_are_refused(store_path, tmp_path, line):
+  text = Path('configs/small/unet.py').read_text()
+  (tmp_path / 'configs').mkdir()
+  path = tmp_path / 'configs' / 'unet.py'
+  added = f'  with config.unlocked():\n    config.{line}\n  return config'
+  path.write_text(text.replace('  return config', added))
+  with pytest.raises(ArenaError, match=r'unet\.py: an arena compares systems'):
+    trainings(
+      'unet',
+      SliceStore.open(store_path),
+      tmp_path,
+      Budget('images', 16),
+      stages=tmp_path,
+      seed=0,
+      configs=str(path.parent),
+    )
 
 
 @pytest.mark.parametrize('kind', ['images', 'operations'])

@@ -11,7 +11,7 @@ from matplotlib.contour import ContourSet
 from matplotlib.text import Text
 from PIL import Image
 
-from synermedgen_jax.core.modalities import ROUTES, ROUTES_BY_NAME, Modality
+from synermedgen_jax.core.modalities import ROUTES, Modality, route_named
 from synermedgen_jax.reporting import charts, pictures
 from synermedgen_jax.reporting.results import Panel, Question, Stage
 from synermedgen_jax.tasks import prompts
@@ -25,13 +25,13 @@ def panel(route='brain_mr_to_ct', slices=3, shape=(16, 20), **changes):
   mask[:, 4:12, 5:15] = True
   truth[mask] = 0
   made = Panel(
-    ROUTES_BY_NAME[route],
-    source=-truth,
+    route_named(route),
+    sources=-truth[None],
     synthesis=np.where(mask, truth + np.float32(0.2), truth),
     truth=truth,
     mask=mask,
     indices=np.arange(slices) * 10 + 7,
-    source_window=(0.0, 812.5),
+    source_windows=((0.0, 812.5),),
     target_window=(-1000.0, 1000.0),
     plane='axial',
     subject='S1',
@@ -104,13 +104,64 @@ def test_a_route_panel_shows_source_synthesis_truth_and_signed_error():
   figure = pictures.route_panel(made, score())
   drawn = images(figure)
   assert len(drawn) == 12
-  for column, name in enumerate(('source', 'synthesis', 'truth')):
+  shown = (made.sources[0], made.synthesis, made.truth)
+  for column, slices in enumerate(shown):
     for row, image in enumerate(drawn[column::4]):
-      np.testing.assert_array_equal(image.get_array(), getattr(made, name)[row])
+      np.testing.assert_array_equal(image.get_array(), slices[row])
       assert image.get_clim() == (-1, 1)
   for row, image in enumerate(drawn[3::4]):
     np.testing.assert_allclose(image.get_array(), made.error[row])
     assert image.get_clim() == (-200, 200)
+
+
+def several(name='brats_t1+t2+flair_to_t1ce', **changes):
+  """A panel whose sources are darker and darker."""
+  made = panel('brats_t1_to_t1ce')
+  levels = np.float32([0.3, 0.2, 0.1]).reshape(3, 1, 1, 1)
+  return dataclasses.replace(
+    made,
+    route=route_named(name),
+    sources=np.broadcast_to(levels, (3, *made.truth.shape)),
+    source_windows=((0, 700), (0, 800), (0, 900)),
+    **changes,
+  )
+
+
+def test_a_route_panel_shows_every_source():
+  figure = pictures.route_panel(several())
+  drawn = images(figure)
+  assert len(drawn) == 6 * 3
+  for column, level in enumerate((0.3, 0.2, 0.1)):
+    for image in drawn[column::6]:
+      np.testing.assert_allclose(image.get_array(), level)
+  titles = [axis.get_title() for axis in figure.axes[:6]]
+  assert titles == [
+    'source: T1 (MRI)',
+    'source: T2 (MRI)',
+    'source: FLAIR (MRI)',
+    'synthesis: T1CE (MRI)',
+    'truth: T1CE (MRI)',
+    'synthesis − truth',
+  ]
+  words = '\n'.join(texts(figure))
+  assert 'brain T1 (MRI) + T2 (MRI) + FLAIR (MRI) → T1CE (MRI)' in words
+  assert 'source: 0 to 700 a.u., 0 to 800 a.u., 0 to 900 a.u.; of' in words
+
+
+def test_an_overview_has_a_row_for_every_source():
+  figure = pictures.overview(
+    {
+      'brats_t1_to_t2': panel('brats_t1_to_t2'),
+      'brats_t1+t2+flair_to_t1ce': several(),
+    }
+  )
+  names = [axis.get_ylabel() for axis in figure.axes[::2]]
+  assert names == ['source', 'source', 'source', 'synthesis', 'truth']
+  shown = [[bool(axis.images) for axis in figure.axes[i::2]] for i in (0, 1)]
+  assert shown == [[True, False, False, True, True], [True] * 5]
+  assert figure.axes[1].get_title() == 'brain\nT1 + T2 + FLAIR → T1CE'
+  for axis, level in zip(figure.axes[1:6:2], (0.3, 0.2, 0.1), strict=True):
+    np.testing.assert_allclose(axis.images[0].get_array(), level)
 
 
 def test_the_first_row_of_a_slice_is_at_the_top():

@@ -43,7 +43,7 @@ class FakeCase:
 
 def case_of(route: Route, start: int = 10, stop: int = 30, **fields):
   """A case that serves `route`."""
-  modalities = dict.fromkeys((route.source, route.target))
+  modalities = dict.fromkeys((*route.sources, route.target))
   return FakeCase(route.region, modalities, (start, stop), **fields)
 
 

@@ -3,7 +3,12 @@ import collections
 import numpy as np
 import pytest
 
-from synermedgen_jax.core.modalities import ROUTES, Modality
+from synermedgen_jax.core.modalities import (
+  ROUTES,
+  Modality,
+  route_named,
+  routes_with,
+)
 from synermedgen_jax.tasks import prompts
 
 SETS = pytest.mark.parametrize(
@@ -82,3 +87,36 @@ def test_literal_wordings():
   assert prompts.mi_answer(
     [Modality.CT, Modality.PET, Modality.T1CE, Modality.MR]
   ) == ('A CT B PET C T1CE (MRI) D MRI')
+
+
+SEVERAL = pytest.mark.parametrize(
+  ('name', 'words'),
+  [
+    ('brats_t1_to_t1ce', 'T1 (MRI)'),
+    ('brats_t1+t2_to_t1ce', 'T1 (MRI) and T2 (MRI)'),
+    ('brats_t1+t2+flair_to_t1ce', 'T1 (MRI), T2 (MRI) and FLAIR (MRI)'),
+  ],
+)
+
+
+@SEVERAL
+def test_several_sources_are_listed_in_words(name, words):
+  route = route_named(name)
+  assert prompts.SHORT.canonical(route) == (
+    f'convert brain {words} to T1CE (MRI)'
+  )
+  assert prompts.PAPER.canonical(route) == (
+    f'Generate the brain T1CE (MRI) image from the input {words} image, '
+    'preserving the anatomy.'
+  )
+
+
+@SETS
+def test_no_two_sets_of_sources_share_a_description(wordings):
+  counts = collections.Counter(
+    text
+    for count in (1, 2, 3)
+    for route in routes_with(count)
+    for text in wordings.describe(route)
+  )
+  assert set(counts.values()) == {1}

@@ -113,7 +113,16 @@ BAD = {
   ),
   'route': (
     {'routes': (ROUTE,)},
-    rf'config\.routes: unknown {ROUTE}; expected some of brain_cbct_to_ct, .*',
+    rf"config\.routes: Unknown route '{ROUTE}': the nearest are brain_ct_to_.*",
+  ),
+  'sources in another order': (
+    {'routes': ('brats_t2+t1_to_flair',)},
+    r"config\.routes: Route 'brats_t2\+t1_to_flair': its sources are in "
+    r'another order; write brats_t1\+t2_to_flair\.',
+  ),
+  'no source': (
+    {'max_sources': 0},
+    r'config\.max_sources 0: must be at least 1\.',
   ),
   'route without a pair': (
     {'routes': ('whole_body_pet_to_ct',)},

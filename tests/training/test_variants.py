@@ -12,7 +12,7 @@ from etils.epath import Path
 
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.config.errors import ConfigError
-from synermedgen_jax.core.modalities import ROUTES_BY_NAME
+from synermedgen_jax.core.modalities import route_named
 from synermedgen_jax.core.trees import flatten
 from synermedgen_jax.inference.bagel_workdir import export_bagel
 from synermedgen_jax.inference.workdir import Trained
@@ -27,7 +27,7 @@ from synermedgen_jax.training.objectives import (
 
 pytestmark = pytest.mark.usefixtures('nano_preset', 'quick_compiles')
 
-ROUTE = ROUTES_BY_NAME['brain_mr_to_ct']
+ROUTE = route_named('brain_mr_to_ct')
 SHARED = (
   (r'(vae2llm|llm2vae|time_embedder|mot)/.*', 1.0),
   (r'.*', 0.0),
@@ -79,7 +79,7 @@ def test_a_dense_run_synthesises_resumes_and_is_not_exported(
   assert trained.config['experts'] == 'shared'
   slices = np.linspace(-1, 1, 2 * nano.CANVAS**2, dtype=np.float32)
   slices = slices.reshape(2, nano.CANVAS, nano.CANVAS)
-  out = trained.synthesiser().synthesise(ROUTE, slices)
+  out = trained.synthesiser().synthesise(ROUTE, slices[None])
   assert out.shape == slices.shape
   assert np.isfinite(out).all()
   with pytest.raises(BagelError, match=r"llm\.experts = 'shared' \(BAGEL: 'm"):
@@ -185,10 +185,10 @@ def test_codes_train_after_a_quantiser_and_synthesise(
   trained = Trained.load(tmp_path / 'run')
   slices = np.linspace(-1, 1, 2 * nano.CANVAS**2, dtype=np.float32)
   slices = slices.reshape(2, nano.CANVAS, nano.CANVAS)
-  out = trained.synthesiser().synthesise(ROUTE, slices)
+  out = trained.synthesiser().synthesise(ROUTE, slices[None])
   assert np.isfinite(out).all()
   # Nothing is drawn.
-  again = trained.synthesiser().synthesise(ROUTE, slices, seed=7)
+  again = trained.synthesiser().synthesise(ROUTE, slices[None], seed=7)
   np.testing.assert_array_equal(again, out)
 
 
@@ -334,7 +334,7 @@ def test_a_run_with_detail_synthesises_from_the_pixels_of_its_source(
   trained = Trained.load(detail_run)
   slices = np.linspace(-1, 1, 2 * nano.CANVAS**2, dtype=np.float32)
   slices = slices.reshape(2, nano.CANVAS, nano.CANVAS)
-  out = trained.synthesiser().synthesise(ROUTE, slices)
+  out = trained.synthesiser().synthesise(ROUTE, slices[None])
   assert out.shape == slices.shape
   assert np.isfinite(out).all()
   with pytest.raises(BagelError, match=r'detail = 16 \(BAGEL: 0\)'):
