@@ -26,6 +26,7 @@ attention, key heads), l layers, e width, d width of a head, patch or latent.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import flax.struct
 import jax
@@ -124,6 +125,12 @@ class Capacity:
   gen: int  # tokens
   vit: int  # ViT patches
   images: int  # VAE canvases
+
+  @classmethod
+  def largest(cls, sizes: Iterable[Capacity]) -> Capacity:
+    """The smallest capacity that holds an example of any of these sizes."""
+    rows = [dataclasses.astuple(size) for size in (cls(0, 0, 0, 0), *sizes)]
+    return cls(*map(max, zip(*rows, strict=True)))
 
 
 @dataclasses.dataclass(frozen=True)

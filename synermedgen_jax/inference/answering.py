@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Int
 
 from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
-from synermedgen_jax.inference.prefill import largest, prefill
+from synermedgen_jax.inference.prefill import prefill
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.bagel import Bagel
@@ -154,7 +154,7 @@ class Answerer:
 
   def capacity_for(self, examples: Sequence[Example]) -> Capacity:
     """The capacity of a row that holds any of these questions."""
-    return largest(
+    return Capacity.largest(
       [
         packing.measure(example.prompt, self.tokenizer, self.geometry)
         for example in examples

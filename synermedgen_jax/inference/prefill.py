@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-
 import jax.numpy as jnp
 
-from synermedgen_jax.core.batch import Capacity, PackedBatch
+from synermedgen_jax.core.batch import PackedBatch
 from synermedgen_jax.models.bagel import Bagel
 from synermedgen_jax.models.mot import EXPERTS, Cache
 
@@ -35,12 +32,3 @@ def prefill(model: Bagel, params, batch: PackedBatch) -> Cache:
     return jnp.concatenate(parts, axis=1)
 
   return Cache(keys, values, joined('visible_from'), joined('visible_to'))
-
-
-def largest(sizes: Sequence[Capacity]) -> Capacity:
-  """The smallest capacity that holds a prompt of any of these sizes."""
-  most = {
-    field.name: max((getattr(size, field.name) for size in sizes), default=0)
-    for field in dataclasses.fields(Capacity)
-  }
-  return Capacity(**most)

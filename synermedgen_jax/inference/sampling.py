@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from synermedgen_jax.config.sampling import Context, Guidance, SamplingConfig
 from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
 from synermedgen_jax.core.size import Size
-from synermedgen_jax.inference.prefill import largest, prefill
+from synermedgen_jax.inference.prefill import prefill
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.models.bagel import Bagel
@@ -63,7 +63,7 @@ def prompt_capacity(
   context: Context,
 ) -> Capacity:
   """The capacity of a row that holds any of these prompts."""
-  return largest(
+  return Capacity.largest(
     [
       packing.measure(e, tokenizer, geometry, dropped=dropped_spans(e, context))
       for e in examples

@@ -182,7 +182,7 @@ class Tokenise(grain.RandomMapTransform):
       task_id=self.task_names.index(example.task),
       dropped=dropped,
     )
-    check_size(example, packing.size_of(features), self.capacity)
+    check_size(example.task, packing.size_of(features), self.capacity)
     return features
 
 

@@ -8,7 +8,6 @@ from synermedgen_jax.core.batch import Capacity, ImageGeometry
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
-from synermedgen_jax.tasks.example import Example
 from synermedgen_jax.tasks.pairs import Pool
 from synermedgen_jax.tasks.registry import Task
 
@@ -17,8 +16,8 @@ class ExampleTooLarge(UserError):
   """An example that exceeds the capacity of a row; one line naming the key."""
 
 
-def check_size(example: Example, needed: Capacity, capacity: Capacity) -> None:
-  """Refuses an example that needs more than a row has.
+def check_size(task: str, needed: Capacity, capacity: Capacity) -> None:
+  """Refuses an example of a task that needs more than a row has.
 
   Raises:
     ExampleTooLarge: naming the key and both numbers.
@@ -28,7 +27,7 @@ def check_size(example: Example, needed: Capacity, capacity: Capacity) -> None:
     if size > limit:
       raise ExampleTooLarge(
         f'config.capacity.{name} is {limit}, but an example of task '
-        f'{example.task!r} needs {size}.'
+        f'{task!r} needs {size}.'
       )
 
 
@@ -44,5 +43,8 @@ def check_longest(
   Raises:
     ExampleTooLarge: as of `check_size`.
   """
-  for example in task.longest(pool):
-    check_size(example, packing.measure(example, tokenizer, geometry), capacity)
+  needed = Capacity.largest(
+    packing.measure(example, tokenizer, geometry)
+    for example in task.longest(pool)
+  )
+  check_size(task.name, needed, capacity)

@@ -58,3 +58,9 @@ def test_a_400_by_256_image_costs_only_its_own_tokens():
     1, Capacity(und=1, gen=800, vit=504, images=2), geometry
   )
   assert batch.vae_images.shape == (1, 2, 400, 256, 3)
+
+
+def test_the_largest_capacity_holds_every_kind_of_any():
+  sizes = [Capacity(1, 8, 2, 0), Capacity(4, 3, 2, 1)]
+  assert Capacity.largest(iter(sizes)) == Capacity(4, 8, 2, 1)
+  assert Capacity.largest([]) == Capacity(0, 0, 0, 0)

@@ -338,6 +338,12 @@ def test_each_source_is_dropped_by_itself(store):
     assert abs(left[count] / total - share) < 0.13
 
 
+def test_the_line_names_what_the_longest_example_needs(store):
+  small = Capacity(und=20, gen=16, vit=12, images=4)
+  with pytest.raises(ExampleTooLarge, match=r'und is 20, but .* needs 39\.'):
+    dataset(store, max_sources=3, capacity=small)
+
+
 @pytest.mark.parametrize('field', THREE)
 def test_a_row_without_room_for_the_sources_is_refused(store, field):
   """Before the first row, although a rare example alone needs the room."""
