@@ -23,7 +23,7 @@ Writes WORKDIR/evaluation/:
 * subjects.json: the same scores per subject, in the body mask, and every answer
   (`evaluation/subjects.py`);
 * understanding.json and understanding.npz: texts and images of a few questions;
-* panels/ROUTE.npz: source, synthesis, truth and mask of three slices.
+* panels/ROUTE.npz: sources, synthesis, truth and mask of three slices.
 
 `report` and `compare` read them. Prints a table of tasks and one of routes.
 

@@ -2,7 +2,8 @@
 
 The project's tokenizer is a byte-level BPE trained on the prompts of
 `tasks/prompts.py`. Each word of the prompts and each modality label is one
-token; all other text encodes and decodes exactly. A word has the same id at the
+token; all other text, such as the 'and' between two sources, encodes and
+decodes exactly. A word has the same id at the
 start of a line and after a space, so the letter of a panel is always one token.
 
 `projects/small_base/train_tokenizer.py` writes it to `tokenizer.json`.

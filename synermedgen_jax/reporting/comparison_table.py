@@ -173,10 +173,10 @@ def _definitions(comparison: Comparison, study: Study) -> Iterator[str]:
     'their values. With few subjects, such intervals are somewhat too narrow.'
   )
   yield (
-    '**Baselines** are those of the reference runs: the source itself; the '
-    'mean image of the training subjects at the same relative position; the '
-    'truth through the autoencoder. **Chance** for MI is the share of the most '
-    'frequent modality among all panels.'
+    '**Baselines** are those of the reference runs: the source itself, or the '
+    'mean of several; the mean image of the training subjects at the same '
+    'relative position; the truth through the autoencoder. **Chance** for MI '
+    'is the share of the most frequent modality among all panels.'
   )
   if study.has_published:
     yield f'**Published**: {study.published} "–": no figure.'
