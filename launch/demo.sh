@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Runs all stages on digital phantoms, starting from weights/small: volumes,
-# slice store, Stage I, Stage II, evaluation, report. Needs no GPU. Stage II
-# trains until minute 12, with 900 to 10,000 steps; on two cores, all stages take
-# 13 to 15 minutes. A second run reuses finished parts.
+# slice store, Stage I, Stage II with the detail path, the path alone, evaluation,
+# report. Needs no GPU. The path trains until minute 12, with 900 to 10,000 steps;
+# on two cores, all stages take 13 to 15 minutes. A second run reuses finished
+# parts.
 # Usage: bash launch/demo.sh [--from_scratch] [directory, runs/demo by default]
-# --from_scratch: trains the model tiny from random weights, first its autoencoder.
-# MINUTES=0 bash launch/demo.sh: 900 steps of Stage II.
+# --from_scratch: trains the model tiny from random weights, first its autoencoder;
+# it has no detail path.
+# MINUTES=0 bash launch/demo.sh: 900 steps of the detail path.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 model=small run=runs/demo
@@ -30,14 +32,14 @@ train() {  # stage, config, options
     --workdir="$run/$2" --config.store="$run/store" "${@:3}"
 }
 
-# Prints the number of steps of Stage II that end in minute $minutes at the speed
-# of Stage I, from 900 to 10,000. The file keeps it for a second run.
-stage2_steps() {
-  local file="$run/stage2_steps.txt" speed steps
+# Prints the number of steps of the detail path that end in minute $minutes, from
+# 900 to 10,000, at twice the speed of Stage II. The file keeps it for a second run.
+detail_steps() {
+  local file="$run/detail_steps.txt" speed steps
   if [ ! -s "$file" ]; then
     speed="$(sed -n '$s/.*"steps_per_second": \([0-9]*\)\.\([0-9]\).*/\1\2/p' \
-      "$run/stage1/metrics.jsonl")"  # tenths of steps per second
-    steps=$(((10#$minutes * 60 - SECONDS) * 10#${speed:-0} / 10))
+      "$run/stage2_detail/metrics.jsonl")"  # tenths of steps per second
+    steps=$(((10#$minutes * 60 - SECONDS) * 10#${speed:-0} / 5))
     steps=$((steps < 900 ? 900 : steps > 10000 ? 10000 : steps))
     echo "$steps" > "$file"
   fi
@@ -49,7 +51,6 @@ step 'Phantoms to slice store'
 python -m synermedgen_jax.prepare --dataset=phantom --root="$run/phantoms" \
   --subjects=40 --canvas=64 --frame=body --most_offset=0 --store="$run/store"
 
-options=(--config.init_from="$run/stage1")
 if [ "$model" = tiny ]; then
   step 'Initial weights'
   python -m projects.small_base.start --model=tiny --output="$run/start"
@@ -57,27 +58,31 @@ if [ "$model" = tiny ]; then
   train 'Stage I: understanding, without CTS' stage1_first \
     --config.init_from="$run/autoencoder"
   train 'Stage I: understanding' stage1 --config.init_from="$run/stage1_first"
+  train 'Stage II: synthesis' stage2 --config.init_from="$run/stage1"
+  trained="$run/stage2"
 else
   train 'Stage I: understanding' stage1 --config.init_from=weights/small
-  steps="$(stage2_steps)"
-  options+=(--config.steps="$steps")
+  train 'Stage II: synthesis' stage2_detail --config.init_from="$run/stage1"
+  steps="$(detail_steps)"
+  train 'The detail path' detail --config.init_from="$run/stage2_detail" \
+    --config.steps="$steps"
+  trained="$run/detail"
 fi
-train 'Stage II: synthesis' stage2 "${options[@]}"
 
 step 'Evaluation on held-out subjects'
-if [ "$run/stage2/evaluation/metrics.json" -nt "$run/stage2/metrics.jsonl" ]; then
-  echo "Reusing $run/stage2/evaluation."
+if [ "$trained/evaluation/metrics.json" -nt "$trained/metrics.jsonl" ]; then
+  echo "Reusing $trained/evaluation."
 else
-  python -m synermedgen_jax.evaluate --workdir="$run/stage2" --slices=6
+  python -m synermedgen_jax.evaluate --workdir="$trained" --slices=6
 fi
 
 step 'Translation of a NIfTI volume'
 subject="$(grep '"dataset": "brain".*"split": "test"' "$run/store/manifest.jsonl" |
   sed -n '1s/.*"subject": "\([^"]*\)".*/\1/p')"
-python -m synermedgen_jax.translate --workdir="$run/stage2" \
+python -m synermedgen_jax.translate --workdir="$trained" \
   --input="$run/phantoms/brain/$subject/mr.nii.gz" \
   --source=mr --target=ct --region=brain \
   --output="$run/translated/${subject}_mr_to_ct.nii.gz"
 
 step 'Report'
-python -m synermedgen_jax.report --workdir="$run/stage2"
+python -m synermedgen_jax.report --workdir="$trained"

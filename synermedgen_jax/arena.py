@@ -6,10 +6,11 @@
 
 Prints what every system will cost, then trains and evaluates one after the
 other. The same command resumes. A budget is a number of pairs of slices that a
-system is trained to translate, or a number of operations of training, which is
-shared by the stages of SynerMedGen, and by the pairs of modalities of a system
-that is trained per pair. Systems named as_... are variants of SynerMedGen by
-one setting (docs/baselines.md).
+system is trained to translate, or a number of operations of training. The pairs
+of modalities of a system that is trained per pair share it, and so do the
+stages of SynerMedGen that train synthesis; the table states the operations of
+Stage I. Systems named as_... are variants of SynerMedGen by one setting
+(docs/baselines.md).
 
 Each budget has a folder, such as RUN/images-6000, with workdirs SEED/SYSTEM, as
 `compare` reads them, and:

@@ -1,6 +1,6 @@
 """Measures a trained stage on held-out subjects.
 
-  python -m synermedgen_jax.evaluate --workdir=runs/demo/stage2
+  python -m synermedgen_jax.evaluate --workdir=runs/demo/detail
   python -m synermedgen_jax.evaluate --workdir=runs/demo/stage1 \\
       --parts=understanding,synthesis
   python -m synermedgen_jax.evaluate --workdir=runs/base \\

@@ -1,6 +1,6 @@
 """Writes a report of a run: numbers, pictures, curves, settings.
 
-  python -m synermedgen_jax.report --workdir=runs/demo/stage2
+  python -m synermedgen_jax.report --workdir=runs/demo/detail
 
 Reads the results of training and `evaluate` in the workdir, and the training
 curves of the stages that it started from. Writes WORKDIR/report/index.html, one

@@ -1,13 +1,14 @@
 """Synthesises a volume of one modality from volumes of others.
 
-  python -m synermedgen_jax.translate --workdir=runs/demo/stage2 \\
+  python -m synermedgen_jax.translate --workdir=runs/demo/detail \\
       --input=mr.nii.gz --source=mr --target=ct --region=brain \\
       --output=ct.nii.gz
   python -m synermedgen_jax.translate --workdir=RUN/stage2 \\
       --input=t1.nii.gz,t2.nii.gz --source=t1,t2 --target=t1ce \\
       --region=brain --output=t1ce.nii.gz
 
-Slices are synthesised one by one in the plane that the model was trained on.
+Slices are synthesised in the plane that the model was trained on, one by one or
+in slabs (--slab).
 Routes that it was not trained on, and an input whose values are not in the unit
 of its modality, are refused before the model is loaded; --force accepts both.
 Several inputs share one grid; --source names the modality of each. The output
@@ -21,6 +22,7 @@ source slice before it synthesises.
 import sys
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
 from synermedgen_jax.config.command_line import (
@@ -57,8 +59,12 @@ from synermedgen_jax.slices.volumes import (
 from synermedgen_jax.slices.windows import Window
 from synermedgen_jax.training.objectives import OBJECTIVES
 
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Workdir of a trained Stage II or joint run.'
+_WORKDIR = flags.DEFINE_list(
+  'workdir',
+  None,
+  'Workdir of a trained run that synthesises. Several, separated by commas, '
+  'give the mean of their volumes: runs of stores in the axial, coronal and '
+  'sagittal plane, for example.',
 )
 _MODULES = define_modules_flag()
 _INPUT = flags.DEFINE_list(
@@ -126,29 +132,33 @@ def _route() -> Route:
     raise UsageError(f'{error}{"" if _MODULES.value else hint}') from None
 
 
-def _check_run(record: RunRecord, route: Route) -> None:
+def _check_run(workdir: str, route: Route) -> None:
   """Refuses a run that does not synthesise, or not this route."""
+  record = RunRecord.load(workdir)
+  check_imported(record.config.get('modules', ()), workdir)
   stage = OBJECTIVES.get(record.config['stage'])
   if stage is None or 'flow' not in stage.terms:
     raise WorkdirError(
-      f'{_WORKDIR.value}: stage {record.config["stage"]} does not train '
+      f'{workdir}: stage {record.config["stage"]} does not train '
       'synthesis; give the workdir of Stage II or of joint training.'
     )
   if record.routes is None:
     print(
-      f'{_WORKDIR.value}: the routes on which it was trained are not known, so '
+      f'{workdir}: the routes on which it was trained are not known, so '
       f'{route.name} is not checked.',
       file=sys.stderr,
     )
   elif not _FORCE.value:
-    check_route(record.routes, route, _WORKDIR.value)
+    check_route(record.routes, route, workdir)
 
 
-def _check_system(system: TrainedSystem | TrainedPairs, route: Route) -> None:
+def _check_system(
+  workdir: str, system: TrainedSystem | TrainedPairs, route: Route
+) -> None:
   """Refuses a route that a system was not trained on; --force cannot help."""
   if route.name not in system.routes:
     raise WorkdirError(
-      f'{_WORKDIR.value}: {system.title} was not trained on {route.name}, only '
+      f'{workdir}: {system.title} was not trained on {route.name}, only '
       f'on {", ".join(system.routes)}.'
     )
 
@@ -172,16 +182,13 @@ def main() -> None:
   import_modules(_MODULES.value)
   _check_counts()
   route = _route()
-  system = load_system(_WORKDIR.value)
-  if system:
-    _check_system(system, route)
-    _SAMPLING.refuse(f'{system.title} samples as it was trained')
-  else:
-    record = RunRecord.load(_WORKDIR.value)
-    check_imported(record.config.get('modules', ()), _WORKDIR.value)
-    _check_run(record, route)
-  # MR has no unit, so flags set its scale.
-  mr_window = Window(_LOW.value, _HIGH.value)
+  systems = {workdir: load_system(workdir) for workdir in _WORKDIR.value}
+  for workdir, system in systems.items():
+    if system:
+      _check_system(workdir, system, route)
+      _SAMPLING.refuse(f'{system.title} samples as it was trained')
+    else:
+      _check_run(workdir, route)
   output = Path(_OUTPUT.value)
   if not output.name.lower().endswith(NIFTI):
     raise VolumeError(
@@ -190,22 +197,27 @@ def main() -> None:
   volumes = _read(route)
   first = _INPUT.value[0]
   check_writable(output, like=first, inputs=_INPUT.value)
-  trained = system or Trained.load(_WORKDIR.value)
-  synthetic = translate(
-    trained,
-    volumes,
-    route,
-    sampling=None if system else _SAMPLING.apply(trained.sampling),
-    mr_window=mr_window,
-    seed=_SEED.value,
-    batch_size=_BATCH.value,
-    force=True,  # checked above
-  )
+  # MR has no unit, so flags set its scale.
+  mr_window = Window(_LOW.value, _HIGH.value)
+  total = 0.0
+  for workdir, system in systems.items():
+    trained = system or Trained.load(workdir)
+    synthetic = translate(
+      trained,
+      volumes,
+      route,
+      sampling=None if system else _SAMPLING.apply(trained.sampling),
+      mr_window=mr_window,
+      seed=_SEED.value,
+      batch_size=_BATCH.value,
+      force=True,  # checked above
+    )
+    total += synthetic.data / np.float32(len(systems))
   target = target_window(trained, route, mr_window)
-  write_volume(output, synthetic, like=first)
+  write_volume(output, Volume(total, synthetic.affine), like=first)
   print(
     f'{output}: {route.target.label} in {route.target.unit}, '
-    f'{target.low:g} to {target.high:g}, shape {synthetic.data.shape}.'
+    f'{target.low:g} to {target.high:g}, shape {total.shape}.'
   )
 
 

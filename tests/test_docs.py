@@ -246,11 +246,11 @@ def test_the_example_of_the_readme_runs(nano_runs, tmp_path, monkeypatch):
     )
     if language == 'python'
   )
-  assert 'runs/demo/stage2' in code
+  assert 'runs/demo/detail' in code
   monkeypatch.chdir(tmp_path)
   mr = np.random.default_rng(0).uniform(0, 900, (12, 10, 3))
   nib.save(nib.Nifti1Image(mr.astype(np.float32), np.eye(4)), 'mr.nii.gz')
-  exec(code.replace('runs/demo/stage2', str(nano_runs / 'stage2')), {})
+  exec(code.replace('runs/demo/detail', str(nano_runs / 'stage2')), {})
   ct = nib.load('ct.nii.gz').get_fdata()
   assert ct.shape == mr.shape
   assert np.isfinite(ct).all()

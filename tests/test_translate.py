@@ -456,3 +456,28 @@ def test_a_failure_leaves_an_earlier_output_and_nothing_else(
   )
   assert [path.name for path in output.parent.iterdir()] == [output.name]
   assert output.read_bytes() == b'earlier'
+
+
+def test_several_runs_give_the_mean_of_their_volumes(
+  nano_runs, source, tmp_path
+):
+  stage2 = nano_runs / 'stage2'
+  other = tmp_path / 'other'
+  shutil.copytree(stage2, other)
+  config = json.loads((other / 'config.json').read_text())
+  config['config']['sampling']['points'] = 4
+  (other / 'config.json').write_text(json.dumps(config))
+  data = {}
+  for name, workdir in (
+    ('one', stage2),
+    ('other', other),
+    ('both', f'{stage2},{other}'),
+  ):
+    output = tmp_path / f'{name}.nii.gz'
+    code, _, err = translate(workdir, source, output)
+    assert code == 0, err
+    data[name] = nib.load(output).get_fdata(dtype=np.float32)
+  assert np.abs(data['one'] - data['other']).max() > 1
+  np.testing.assert_allclose(
+    data['both'], (data['one'] + data['other']) / 2, atol=0.1
+  )

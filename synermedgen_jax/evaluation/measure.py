@@ -2,7 +2,7 @@
 
 For example:
 
-    trained = Trained.load('runs/demo/stage2')
+    trained = Trained.load('runs/demo/detail')
     store = SliceStore.open('runs/demo/store')
     measured = measure(trained, store, store.split('test'))
     measured.synthesis.scores['synthesis']['brain_mr_to_ct']['ssim']
@@ -275,10 +275,11 @@ def _synthesise(
   if settings.synthesiser:
     model = SYNTHESISERS[settings.synthesiser](trained, store)
     sampling = {'synthesiser': settings.synthesiser}
-  elif own.sampling.slab > 1 and settings.slices:
+  slab = sampling.get('slab', 1)  # baselines and other systems have none
+  if slab > 1 and settings.slices:
     raise MeasureError(
-      f'--slices={settings.slices}: slices are synthesised in slabs of '
-      f'{own.sampling.slab} neighbours; set --slices=0, or --slab=1.'
+      f'--slices={settings.slices}: slices are synthesised in slabs of {slab} '
+      'neighbours; set --slices=0, or --slab=1.'
     )
   total = sum(len(item.indices) for item in items)
   with tqdm(total=total, desc='synthesise', unit='slice') as bar:

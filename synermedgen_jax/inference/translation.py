@@ -1,6 +1,6 @@
 """Translates volumes of one or more modalities to another, on the same grid.
 
-trained = Trained.load('runs/demo/stage2')
+trained = Trained.load('runs/demo/detail')
 mr, route = read_volume('mr.nii.gz'), route_named('brain_mr_to_ct')
 ct = translate(trained, {Modality.MR: mr}, route)
 """

@@ -1,6 +1,6 @@
 """Loads a trained model and its settings from a workdir.
 
-trained = Trained.load('runs/demo/stage2')
+trained = Trained.load('runs/demo/detail')
 slices = trained.synthesiser().synthesise(route, source_slices)
 """
 

@@ -46,7 +46,7 @@ def detail_unet(width: int, latent_stride: int) -> UNetConfig:
     widest=_WIDEST,
     group_size=_GROUP,
     residual_blocks=(1,) * stages,
-    decoder='residual',
+    decoder=1,
     bare_shortcuts=True,
   )
 

@@ -19,6 +19,7 @@ from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.training import flops
 from synermedgen_jax.training.build import build
 from synermedgen_jax.training.loop import BagelRun, Run, make_train_step
+from synermedgen_jax.training.objectives import OBJECTIVES
 
 OURS = 'synermedgen'
 
@@ -33,8 +34,9 @@ class Own:
 
   Attributes:
     title: name in tables.
-    stages: configs, in the order of training. The last one is sized by the
-      budget, the others have the length of their config.
+    stages: configs, in the order of training. The last one is sized by what
+      the others leave of the budget; they have the length of their config.
+      Stage I, which trains no synthesis, does not count.
     departures: differences from the programs that the title compares it with.
   """
 
@@ -52,7 +54,14 @@ _OF_CODES = (
   'the most probable codes, without a draw',
 )
 OWN = {
-  OURS: Own('SynerMedGen (this library)', ('stage1', 'stage2')),
+  OURS: Own(
+    'SynerMedGen (this library)',
+    ('stage1', 'stage2_detail', 'detail'),
+    ('a path for detail beside the transformer, config.detail',),
+  ),
+  'without_detail': Own(
+    'SynerMedGen without the detail path', ('stage1', 'stage2')
+  ),
   'as_janusflow': Own(
     'dense rectified flow (as JanusFlow, Show-o2)',
     ('stage1', 'as_janusflow'),
@@ -129,6 +138,7 @@ class Training:
     steps: length.
     images: pairs of slices that it translates in training.
     operations: of all steps.
+    understanding: it trains understanding alone, outside of the budget.
     trained: parameters that it trains, and their sizes.
     used: number of parameters that synthesis uses.
     resolved: config of the run, as in its `config.json`.
@@ -140,6 +150,7 @@ class Training:
   steps: int
   images: float
   operations: float
+  understanding: bool
   trained: Mapping[str, int]
   used: int
   resolved: Mapping[str, object]
@@ -169,8 +180,8 @@ def trainings(
 
   A system of pairs is trained on each pair of the store, with an equal share of
   the budget. The first stages of SynerMedGen and its variants are as long as
-  their configs say, and count towards a budget of operations. Nothing is
-  validated on a store without validation subjects.
+  their configs say; those that train synthesis count towards the budget.
+  Nothing is validated on a store without validation subjects.
 
   Args:
     system: a name of `baselines.registry.SYSTEMS`, or of `OWN`.
@@ -247,17 +258,19 @@ def _stages(
       None,
       build_with,
     )
-    parts.append(dataclasses.replace(part, images=0.0))
+    if 'flow' not in OBJECTIVES[part.resolved['stage']].terms:
+      part = dataclasses.replace(part, images=0.0)  # translates none
+    parts.append(part)
     start = {'init_from': str(stages / name)}
     # The shape is known before the stage has run.
     build_with = {'init_from': '', 'from_scratch': True}
-    if budget.kind == 'operations':
-      budget = Budget(budget.kind, budget.amount - part.operations)
+    if not part.understanding:
+      used = part.images if budget.kind == 'images' else part.operations
+      budget = Budget(budget.kind, budget.amount - used)
     if budget.amount <= 0:
-      needed = sum(p.operations for p in parts)
       raise ArenaError(
-        f'--budget: {", ".join(earlier)} alone need {needed:.3g} operations '
-        f'before {last} starts; name a larger budget.'
+        f'--budget: {", ".join(earlier)} use up the {budget.kind} before '
+        f'{last} starts; name a larger budget.'
       )
   file = f'{configs}/{last}.py'
   return [*parts, _sized(file, shared | start, folder, budget, build_with)]
@@ -310,6 +323,7 @@ def _training(
     steps=steps,
     images=steps * images,
     operations=steps * _operations(run),
+    understanding=set(OBJECTIVES[run.step.stage].terms) == {'ntp'},
     trained={n: math.prod(x.shape) for n, x in run.state.trainable.items()},
     used=sum(math.prod(x.shape) for x in used.values()),
     resolved=run.config | own | {'steps': steps},
@@ -319,11 +333,13 @@ def _training(
 def recipe(stages: Sequence[Training]) -> tuple[str, ...]:
   """What a reader has to know of the trainings of SynerMedGen or a variant."""
   first, last = stages[0].resolved, stages[-1].resolved
+  beside = sum(s.operations for s in stages if s.understanding)
   weighed = 'routes are weighed by config.route_weights'
   return (
     f'preset {last["model"]}: starts from {first["init_from"]}, '
     f'{last["optimizer"]}, rate {last["learning_rate"]:g}, '
     f'{last["rows"]} rows a step',
+    f'Stage I is not part of the budget: {beside / 1e12:.1f} TFLOP more',
     *([weighed] if last['route_weights'] else []),
   )
 

@@ -100,6 +100,7 @@ def test_latents_of_a_smaller_image_do_not_depend_on_its_canvas():
     gen=dataclasses.replace(layout(count), example_ids=real),
     latent_index=jnp.asarray([index]),
     latent_positions=real * 0,
+    latent_offsets=real * 0,
     noise_ids=real * 0,
     image_latents=0,
   )
@@ -143,6 +144,7 @@ def test_a_batch_without_latents_has_no_gen_stream():
     gen=Layout(*[none] * 5),
     latent_index=none,
     latent_positions=none,
+    latent_offsets=none,
     noise_ids=none,
   )
   assert set(call(b, method='embed_batch')) == {'und'}

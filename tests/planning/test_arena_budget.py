@@ -10,6 +10,7 @@ from synermedgen_jax.planning.arena import (
   ArenaError,
   Budget,
   parse_systems,
+  recipe,
   trainings,
 )
 from synermedgen_jax.slices.store import SliceStore
@@ -74,7 +75,7 @@ def test_the_first_stage_is_shared_by_budgets_and_not_by_seeds(
   store = SliceStore.open(store_path)
 
   def stage1(budget, seed):
-    first, _ = trainings(
+    first, *_ = trainings(
       'synermedgen',
       store,
       tmp_path / str(budget) / str(seed),
@@ -112,8 +113,33 @@ def test_configs_with_several_sources_are_refused(store_path, tmp_path, line):
 
 
 @pytest.mark.parametrize('kind', ['images', 'operations'])
+def test_the_stages_of_synthesis_share_the_budget(store_path, tmp_path, kind):
+  budget = Budget(kind, {'images': 6000, 'operations': 1.6e13}[kind])
+  stages = trainings(
+    'synermedgen',
+    SliceStore.open(store_path),
+    tmp_path / 'synermedgen',
+    budget,
+    stages=tmp_path / 'stages',
+    seed=0,
+  )
+  assert [s.workdir.relative_to(tmp_path).as_posix() for s in stages] == [
+    *('stages/stage1', 'stages/stage2_detail', 'synermedgen')
+  ]
+  assert [s.understanding for s in stages] == [True, False, False]
+  assert stages[0].images == 0
+  assert {n.split('/')[0] for n in stages[2].trained} == {'detail'}
+  counted = {'images': lambda s: s.images, 'operations': lambda s: s.operations}
+  used = sum(map(counted[kind], stages[1:]))
+  one_step = counted[kind](stages[2]) / stages[2].steps
+  assert 0 <= budget.amount - used < one_step
+  (stage_one,) = [line for line in recipe(stages) if 'Stage I' in line]
+  assert f'{stages[0].operations / 1e12:.1f} TFLOP' in stage_one
+
+
+@pytest.mark.parametrize('kind', ['images', 'operations'])
 def test_a_variant_is_sized_like_our_own_model(store_path, tmp_path, kind):
-  """Stage I is the same; Stage II gets what is left of the budget."""
+  """Stage I is the same, beside the budget, which Stage II gets."""
   budget = Budget(kind, {'images': 1000, 'operations': 2e13}[kind])
   ours, dense = (
     trainings(
@@ -124,9 +150,9 @@ def test_a_variant_is_sized_like_our_own_model(store_path, tmp_path, kind):
       stages=tmp_path / 'stages',
       seed=0,
     )
-    for name in ('synermedgen', 'as_janusflow')
+    for name in ('without_detail', 'as_janusflow')
   )
-  assert ours[1].workdir == tmp_path / 'synermedgen'
+  assert ours[1].workdir == tmp_path / 'without_detail'
   assert dense[0] == ours[0]
   first, last = dense
   assert last.overrides['init_from'] == str(first.workdir)
@@ -134,8 +160,8 @@ def test_a_variant_is_sized_like_our_own_model(store_path, tmp_path, kind):
     assert (last.steps, last.images) == (125, 1000)  # 8 pairs a step
     assert last.steps == ours[1].steps
   else:
-    left = budget.amount - first.operations
-    assert 0 <= left - last.operations < last.operations / last.steps
+    left = budget.amount - last.operations
+    assert 0 <= left < last.operations / last.steps
   # One expert instead of two, and as many trained parameters.
   assert last.used < ours[1].used
   sizes = [sum(t.trained.values()) for t in (last, ours[1])]
@@ -160,15 +186,16 @@ def test_codes_need_a_quantiser_which_the_budget_pays(store_path, tmp_path):
   for earlier, later in itertools.pairwise(stages):
     assert later.overrides['init_from'] == str(earlier.workdir)
   assert [s.images for s in stages[:2]] == [0, 0]
-  used = sum(stage.operations for stage in stages)
+  used = sum(stage.operations for stage in stages[1:])
   last = stages[-1]
   assert 0 <= budget.amount - used < last.operations / last.steps
   assert last.config.endswith('as_januspro.py')
 
 
-def test_a_budget_that_the_first_stage_exceeds_is_refused(store_path, tmp_path):
+def test_a_budget_without_a_last_stage_is_refused(store_path, tmp_path):
   with pytest.raises(
-    ArenaError, match=r'stage1 alone need .* operations before stage2 starts'
+    ArenaError,
+    match=r'stage1, stage2_detail use up the operations before detail starts',
   ):
     trainings(
       'synermedgen',
