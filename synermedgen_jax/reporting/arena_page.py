@@ -15,6 +15,7 @@ from synermedgen_jax.evaluation.standings import Standing
 from synermedgen_jax.reporting.arena_table import Entry
 from synermedgen_jax.reporting.markup import document, picture, tag
 from synermedgen_jax.reporting.pictures import STYLE, route_title, to_png
+from synermedgen_jax.reporting.results import read_panel
 
 _SIDE = 1.7  # inches
 
@@ -47,12 +48,12 @@ def arena_page(
     images, names = [], []
     for name in systems:
       path = folders[name] / 'evaluation' / 'panels' / f'{route}.npz'
-      with np.load(path) as panel:
-        middle = len(panel['truth']) // 2
-        if not images:
-          images += [panel['source'][middle], panel['truth'][middle]]
-          names += ['source', 'truth']
-        images.append(panel['synthesis'][middle])
+      panel = read_panel(path)
+      middle = len(panel.truth) // 2
+      if not images:
+        images += [panel.sources[0, middle], panel.truth[middle]]
+        names += ['source', 'truth']
+      images.append(panel.synthesis[middle])
       ssim = table[name].routes[route]['ssim']
       names.append(f'{textwrap.fill(entries[name].title, 22)}\n{ssim:.3f}')
     title = route_title(route_named(route))

@@ -206,7 +206,7 @@ def read_evaluation(workdir: Path) -> Evaluation | None:
     # The folder may have panels of earlier evaluations with other routes.
     panel = folder / 'panels' / f'{name}.npz'
     if panel.is_file():
-      panels[name] = _read_panel(panel)
+      panels[name] = read_panel(panel)
   questions = []
   if 'understanding' in metrics and (folder / 'understanding.json').is_file():
     questions = _read_questions(folder)
@@ -325,7 +325,12 @@ def _read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     ) from None
 
 
-def _read_panel(path: Path) -> Panel:
+def read_panel(path: Path) -> Panel:
+  """Reads the panel of a route, `ROUTE.npz`.
+
+  Raises:
+    ResultError: the file cannot be read, or its arrays do not fit together.
+  """
   images = ('source', 'synthesis', 'truth')
   bounds = ('source_window', 'target_window')
   names = (*images, 'mask', 'indices', *bounds, 'plane', 'subject')
