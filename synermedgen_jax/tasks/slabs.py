@@ -33,8 +33,8 @@ def slab_around(index: int, usable: range, size: int) -> range:
 def cover(count: int, size: int) -> list[range]:
   """Slabs of equal size that cover `count` slices.
 
-  Each slab begins in the middle of the one before, so that every slice is in
-  two slabs, except near the ends. The last slab ends at the last slice.
+  A slab shares `size // 2` slices with the one before; the last one ends at the
+  last slice and may share more.
   """
   size = min(size, count)
   step = max(size - size // 2, 1)

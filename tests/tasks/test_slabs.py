@@ -38,7 +38,7 @@ def test_slabs_of_one_size_cover_the_volume(count, size):
   assert len({slab.start for slab in cover}) == len(cover)
 
 
-def test_each_slab_begins_in_the_middle_of_the_one_before():
+def test_neighbouring_slabs_share_half_of_their_slices():
   starts = [slab.start for slab in slabs.cover(11, 4)]
   assert starts == [0, 2, 4, 6, 7]
   assert [slab.start for slab in slabs.cover(9, 3)] == [0, 2, 4, 6]
