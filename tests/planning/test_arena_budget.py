@@ -85,7 +85,7 @@ def test_the_first_stage_is_shared_by_budgets_and_not_by_seeds(
     )
     return first
 
-  images, operations = Budget('images', 1000), Budget('operations', 2e13)
+  images, operations = Budget('images', 2000), Budget('operations', 2e13)
   assert stage1(images, 0) == stage1(operations, 0)
   assert stage1(images, 0).workdir == tmp_path / 'stages' / '0' / 'stage1'
   assert stage1(images, 1).workdir == tmp_path / 'stages' / '1' / 'stage1'
