@@ -172,6 +172,7 @@ def test_every_setting_of_sampling_can_be_asked_for(runs):
       'renorm_min': 0.0,
     },
     'describe_tokens': 0,
+    'slab': 1,
   }
 
 

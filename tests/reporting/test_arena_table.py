@@ -139,7 +139,7 @@ def test_one_subject_has_no_interval():
 
 def test_costs_are_summed_and_aligned():
   training = Training(
-    'c.py', {}, Path('w'), 100, 1600.0, 5.4e13, {'a': 10}, 5, {}
+    'c.py', {}, Path('w'), 100, 1600.0, 5.4e13, False, {'a': 10}, 5, {}
   )
   other = dataclasses.replace(training, workdir=Path('v'))
   text = costs(

@@ -38,6 +38,7 @@ def batch() -> PackedBatch:
     gen=Layout(*[none] * 5),
     latent_index=none,
     latent_positions=none,
+    latent_offsets=none,
     noise_ids=none,
     vit_patches=np.zeros((2, 0, 1), np.float32),
     vit_positions=none,
