@@ -34,14 +34,14 @@ class Own:
 
   Attributes:
     title: name in tables.
-    stages: configs, in the order of training. The last one is sized by what
-      the others leave of the budget; they have the length of their config.
-      Stage I, which trains no synthesis, does not count.
+    stages: config -> share of what the stages before it leave of the budget,
+      in the order of training; None = the length of the config. Stage I, which
+      trains no synthesis, does not count.
     departures: differences from the programs that the title compares it with.
   """
 
   title: str
-  stages: tuple[str, ...]
+  stages: Mapping[str, float | None]
   departures: tuple[str, ...] = ()
 
 
@@ -56,15 +56,15 @@ _OF_CODES = (
 OWN = {
   OURS: Own(
     'SynerMedGen (this library)',
-    ('stage1', 'stage2_detail', 'detail'),
+    {'stage1': None, 'stage2_detail': 1 / 8, 'detail': 1},
     ('a path for detail beside the transformer, config.detail',),
   ),
   'without_detail': Own(
-    'SynerMedGen without the detail path', ('stage1', 'stage2')
+    'SynerMedGen without the detail path', {'stage1': None, 'stage2': 1}
   ),
   'as_janusflow': Own(
     'dense rectified flow (as JanusFlow, Show-o2)',
-    ('stage1', 'as_janusflow'),
+    {'stage1': None, 'as_janusflow': 1},
     (
       'SynerMedGen with shared experts: ViT, autoencoder, flow and stages are '
       'those of SynerMedGen',
@@ -73,12 +73,12 @@ OWN = {
   ),
   'as_showo': Own(
     'masked discrete diffusion (as Show-o)',
-    ('stage1', 'quantiser', 'as_showo'),
+    {'stage1': None, 'quantiser': None, 'as_showo': 1},
     _OF_CODES,
   ),
   'as_januspro': Own(
     'autoregressive codes (as Janus-Pro)',
-    ('stage1', 'quantiser', 'as_januspro'),
+    {'stage1': None, 'quantiser': None, 'as_januspro': 1},
     _OF_CODES,
   ),
 }
@@ -179,17 +179,17 @@ def trainings(
   """The trainings of a system, in order.
 
   A system of pairs is trained on each pair of the store, with an equal share of
-  the budget. The first stages of SynerMedGen and its variants are as long as
-  their configs say; those that train synthesis count towards the budget.
-  Nothing is validated on a store without validation subjects.
+  the budget. Stage I and the quantiser are as long as their configs say; the
+  quantiser counts towards the budget. Nothing is validated on a store without
+  validation subjects.
 
   Args:
     system: a name of `baselines.registry.SYSTEMS`, or of `OWN`.
     store: the slices.
     folder: of the system's runs; of its last stage, if it has several.
     budget: what the system may use.
-    stages: folder of the earlier stages of SynerMedGen and its variants, which
-      all of them share, under any budget.
+    stages: folder of the stages with the length of their config, which
+      SynerMedGen and its variants share, under any budget.
     seed: random seed.
     configs: folder of the configs.
 
@@ -240,7 +240,7 @@ def _pairs(store: SliceStore) -> Iterator[tuple[str, str]]:
 
 
 def _stages(
-  names: Sequence[str],
+  names: Mapping[str, float | None],
   stages: Path,
   folder: Path,
   budget: Budget,
@@ -248,32 +248,32 @@ def _stages(
   configs: str,
 ) -> list[Training]:
   """One stage after the other; each starts from the one before it."""
-  *earlier, last = names
+  *_, last = names
   parts, start, build_with = [], {}, {}
-  for name in earlier:
-    part = _training(
-      f'{configs}/{name}.py',
-      shared | start,
-      stages / name,
-      None,
-      build_with,
-    )
-    if 'flow' not in OBJECTIVES[part.resolved['stage']].terms:
-      part = dataclasses.replace(part, images=0.0)  # translates none
+  for name, share in names.items():
+    file, overrides = f'{configs}/{name}.py', shared | start
+    if share is None:
+      workdir = stages / name
+      part = _training(file, overrides, workdir, None, build_with)
+      if 'flow' not in OBJECTIVES[part.resolved['stage']].terms:
+        part = dataclasses.replace(part, images=0.0)  # translates none
+    elif budget.amount <= 0:
+      raise ArenaError(
+        f'--budget: {", ".join(p.workdir.name for p in parts)} use up the '
+        f'{budget.kind} before {name} starts; name a larger budget.'
+      )
+    else:
+      workdir = folder if name == last else folder / name
+      left = budget.times(share)
+      part = _sized(file, overrides, workdir, left, build_with)
     parts.append(part)
-    start = {'init_from': str(stages / name)}
-    # The shape is known before the stage has run.
-    build_with = {'init_from': '', 'from_scratch': True}
     if not part.understanding:
       used = part.images if budget.kind == 'images' else part.operations
-      budget = Budget(budget.kind, budget.amount - used)
-    if budget.amount <= 0:
-      raise ArenaError(
-        f'--budget: {", ".join(earlier)} use up the {budget.kind} before '
-        f'{last} starts; name a larger budget.'
-      )
-  file = f'{configs}/{last}.py'
-  return [*parts, _sized(file, shared | start, folder, budget, build_with)]
+      budget = dataclasses.replace(budget, amount=budget.amount - used)
+    start = {'init_from': str(workdir)}
+    # The shape is known before the stage has run.
+    build_with = {'init_from': '', 'from_scratch': True}
+  return parts
 
 
 def _sized(

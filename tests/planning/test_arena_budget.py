@@ -85,7 +85,7 @@ def test_the_first_stage_is_shared_by_budgets_and_not_by_seeds(
     )
     return first
 
-  images, operations = Budget('images', 2000), Budget('operations', 2e13)
+  images, operations = Budget('images', 1000), Budget('operations', 2e13)
   assert stage1(images, 0) == stage1(operations, 0)
   assert stage1(images, 0).workdir == tmp_path / 'stages' / '0' / 'stage1'
   assert stage1(images, 1).workdir == tmp_path / 'stages' / '1' / 'stage1'
@@ -124,7 +124,7 @@ def test_the_stages_of_synthesis_share_the_budget(store_path, tmp_path, kind):
     seed=0,
   )
   assert [s.workdir.relative_to(tmp_path).as_posix() for s in stages] == [
-    *('stages/stage1', 'stages/stage2_detail', 'synermedgen')
+    *('stages/stage1', 'synermedgen/stage2_detail', 'synermedgen')
   ]
   assert [s.understanding for s in stages] == [True, False, False]
   assert stages[0].images == 0
@@ -133,6 +133,8 @@ def test_the_stages_of_synthesis_share_the_budget(store_path, tmp_path, kind):
   used = sum(map(counted[kind], stages[1:]))
   one_step = counted[kind](stages[2]) / stages[2].steps
   assert 0 <= budget.amount - used < one_step
+  eighth = counted[kind](stages[1])
+  assert 0 <= budget.amount / 8 - eighth < eighth / stages[1].steps
   (stage_one,) = [line for line in recipe(stages) if 'Stage I' in line]
   assert f'{stages[0].operations / 1e12:.1f} TFLOP' in stage_one
 
@@ -195,13 +197,13 @@ def test_codes_need_a_quantiser_which_the_budget_pays(store_path, tmp_path):
 def test_a_budget_without_a_last_stage_is_refused(store_path, tmp_path):
   with pytest.raises(
     ArenaError,
-    match=r'stage1, stage2_detail use up the operations before detail starts',
+    match=r'stage2_detail needs .* operations for its first step',
   ):
     trainings(
       'synermedgen',
       SliceStore.open(store_path),
       tmp_path / 'ours',
-      Budget('operations', 2e11),
+      Budget('operations', 2e10),
       stages=tmp_path / 'stages',
       seed=0,
     )
