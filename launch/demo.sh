@@ -33,13 +33,14 @@ train() {  # stage, config, options
 }
 
 # Prints the number of steps of the detail path that end in minute $minutes, from
-# 900 to 10,000, at twice the speed of Stage II. The file keeps it for a second run.
+# 900 to 10,000, at 1.5 times the speed of Stage II. The file keeps it for a second
+# run.
 detail_steps() {
   local file="$run/detail_steps.txt" speed steps
   if [ ! -s "$file" ]; then
     speed="$(sed -n '$s/.*"steps_per_second": \([0-9]*\)\.\([0-9]\).*/\1\2/p' \
       "$run/stage2_detail/metrics.jsonl")"  # tenths of steps per second
-    steps=$(((10#$minutes * 60 - SECONDS) * 10#${speed:-0} / 5))
+    steps=$(((10#$minutes * 60 - SECONDS) * 10#${speed:-0} * 3 / 20))
     steps=$((steps < 900 ? 900 : steps > 10000 ? 10000 : steps))
     echo "$steps" > "$file"
   fi
