@@ -264,6 +264,7 @@ def _synthesis(candidate: Candidate, store: SliceStore) -> tuple[float, float]:
   sources = volume[None, case.usable.start :][:, :_TIMED]
   synthesiser = trained.synthesiser(batch_size=_TIMED)
   operations = sum(flops.count(synthesiser.traced(route)).values())
+  operations /= candidate.trainings[-1].resolved.get('slab', 1)
   for _ in range(2):
     start = time.perf_counter()
     synthesiser.synthesise(route, np.asarray(sources))

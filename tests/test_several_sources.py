@@ -87,7 +87,7 @@ def test_one_run_is_measured_with_every_set_of_sources(measured):
     }
     assert np.isfinite(score['ssim'])
     assert any(line.startswith(f'{name} ') for line in out.splitlines())
-  # Of one target, whatever the sources.
+  # These baselines depend on the target alone.
   for baseline in ('mean_target', 'ceiling'):
     (_,) = {
       json.dumps(s['baselines'][baseline])

@@ -16,7 +16,7 @@ write the row as one sequence. A key is visible over
                 spans of a slab count as one
   padding       the empty interval [0, 0)
 
-`input/packing.py` sets these numbers from the kinds of spans.
+`input/row_builder.py` sets these numbers from the kinds of spans.
 
 Axis letters of the array annotations, here and in the model: b rows, u und
 tokens, g gen tokens, t tokens of either stream, p ViT patches, n images (in

@@ -395,11 +395,11 @@ def _task_examples(
     return task.source(split)(seed)
   pool = Pool(
     () if store is None else store.split(split),
-    mixture.prompts,
-    mixture.neighbours,
-    mixture.slab,
-    mixture.routes,
-    mixture.max_sources,
+    prompts=mixture.prompts,
+    neighbours=mixture.neighbours,
+    slab=mixture.slab,
+    routes=mixture.routes,
+    max_sources=mixture.max_sources,
   )
   if not pool.cases:
     raise UserError(
