@@ -2,7 +2,7 @@
 
 An example of one slice becomes one of a slab by repeating its images: the
 sources of every slice, the text, and the targets of every slice. Targets are
-noised together and see each other (`input/packing.py`).
+noised together and see each other (`input/row_builder.py`).
 """
 
 from __future__ import annotations
