@@ -54,6 +54,8 @@ def get_config() -> ConfigDict:
   # One Euler step predicts the mean, with which a weak model scores highest.
   config.sampling.points = 2
   config.sampling.shift = 1.0
+  # The mean of draws of the detail path has smaller errors than one.
+  config.sampling.draws = 8
   config.sampling.guidance.update(text=1.0, image=1.0, renorm='global')
 
   config.checkpoint_every = 500

@@ -302,6 +302,12 @@ KEYS = {
       'and reads after the instruction; 0 for none.',
       'tokens',
     ),
+    Key(
+      'sampling.draws',
+      1,
+      'Draws of the detail path whose mean is the image (docs/detail.md).',
+      'draws',
+    ),
   ),
   'Logs and checkpoints': (
     Key('log_every', 50, 'Interval of the rows of metrics.jsonl.', 'steps'),

@@ -79,6 +79,8 @@ class SamplingConfig:
       first writes about the source image and the instruction, and then reads
       after the instruction; 0 = no text.
     slab: neighbouring slices that are synthesised together (`tasks/slabs.py`).
+    draws: draws of the detail path (`models/detail.py`) whose mean is the
+      image.
   """
 
   points: int
@@ -86,6 +88,7 @@ class SamplingConfig:
   guidance: Guidance = Guidance()
   describe_tokens: int = 0
   slab: int = 1
+  draws: int = 1
 
   def __post_init__(self):
     if self.points < 2:
@@ -96,8 +99,9 @@ class SamplingConfig:
       raise UserError(
         f'describe_tokens {self.describe_tokens}: must be at least 0.'
       )
-    if self.slab < 1:
-      raise UserError(f'slab {self.slab}: must be at least 1.')
+    for name in ('slab', 'draws'):
+      if getattr(self, name) < 1:
+        raise UserError(f'{name} {getattr(self, name)}: must be at least 1.')
     if self.slab > 1 and self.describe_tokens:
       raise UserError(
         f'slab {self.slab}: the text of describe_tokens is about one slice; '

@@ -228,12 +228,15 @@ def sample_pictures(
   params,
   prompts: Mapping[Context, Prompt],
   noise: Float[Array, 'b g d'],
+  texture: Float[Array, 'draws b k h w'],
   grid: Size,
   config: SamplingConfig,
 ) -> Float[Array, 'b k h w c']:
   """Samples the images of every prompt, with detail if the model has any.
 
   Args:
+    texture: standard normal, the noise of the detail path; the images are the
+      mean of its draws.
     grid: rows and columns of an image's latent tokens.
     model, params, prompts, noise, config: as of `sample`.
   """
@@ -242,14 +245,16 @@ def sample_pictures(
   prompt = prompts['full']
   # All tokens of an image have one offset.
   offsets = prompt.target.latent_offsets[:, :: math.prod(grid)]
-  return model.apply(
+  draws = model.apply(
     {'params': params},
     *grids,
     sources_of_prompts(prompt.conditions, offsets, model.config.latent_stride)
     if model.config.detail
     else None,
+    texture,
     method=Bagel.pictures,
   )
+  return draws.mean(0)
 
 
 def _sample(model, params, prompts, noise, config):

@@ -112,6 +112,14 @@ def define_sampling_flags() -> SamplingFlags:
       'Default: config.slab of the run.',
       lower_bound=1,
     ),
+    'draws': flags.DEFINE_integer(
+      'draws',
+      None,
+      'Draws of the detail path whose mean is the image: 1 has the texture of '
+      'acquired images, and the mean of more has smaller errors. Default: '
+      'config.sampling of the run.',
+      lower_bound=1,
+    ),
   }
   guidance = {
     'text': flags.DEFINE_float(

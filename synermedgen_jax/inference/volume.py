@@ -279,11 +279,22 @@ def _sample_pictures(
     return jnp.mean(decoded, axis=-1)[:, None]
   key = jax.random.key(seed)
   shape = (math.prod(grid), model.config.latent_dim)
-  noise = jax.vmap(
-    lambda index: jax.random.normal(jax.random.fold_in(key, index), shape)
-  )(indices.ravel())
+  image = tuple(side * model.config.latent_stride for side in grid)
+
+  def of_slice(index):
+    own = jax.random.fold_in(key, index)
+    texture = [
+      jax.random.normal(jax.random.fold_in(own, draw), image)
+      for draw in range(config.draws)
+    ]
+    return jax.random.normal(own, shape), jnp.stack(texture)
+
+  noise, texture = jax.vmap(jax.vmap(of_slice))(indices)
   noise = noise.reshape(len(indices), -1, shape[-1])
-  pictures = sample_pictures(model, params, prompts, noise, grid, config)
+  texture = jnp.moveaxis(texture, 2, 0)
+  pictures = sample_pictures(
+    model, params, prompts, noise, texture, grid, config
+  )
   return jnp.mean(pictures, axis=-1)
 
 

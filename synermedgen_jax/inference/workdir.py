@@ -214,14 +214,21 @@ class Trained:
       batch_size: maximum number of slices per batch.
 
     Raises:
-      WorkdirError: `sampling` is None and the config has none.
+      WorkdirError: `sampling` is None and the config has none, or it has
+        several draws of a model without a detail path.
     """
+    sampling = sampling or self.sampling
+    if sampling.draws > 1 and not self.model.config.detail:
+      raise WorkdirError(
+        f'draws {sampling.draws}: the model has no detail path, so all draws '
+        'are equal; set it to 1.'
+      )
     return Synthesiser(
       self.model,
       self.params,
       self.tokenizer,
       self.geometry,
-      sampling or self.sampling,
+      sampling,
       self.prompts,
       batch_size=batch_size,
     )

@@ -234,20 +234,24 @@ class Bagel(nn.Module):
     tokens: Float[Array, 'b t y x d'],
     hidden: Float[Array, 'b t y x e'],
     sources: Sources | None,
-  ) -> Float[Array, 'b t h w c']:
-    """Pictures of predicted latents; those of the detail path, if there is one.
+    noise: Float[Array, 'k b t h w'],
+  ) -> Float[Array, 'k b t h w c']:
+    """Draws of the pictures of predicted latents.
+
+    Without a detail path, all draws are equal.
 
     Args:
       tokens: grids of clean latent tokens.
       hidden: hidden states of the gen stream that predicted them.
       sources: what the images are made from, for the detail path.
+      noise: standard normal, one image for each draw and target.
     """
     b, t = tokens.shape[:2]
     flat = self.decode_latents(tokens.reshape(b * t, *tokens.shape[2:]))
     pictures = flat.reshape(b, t, *flat.shape[1:])
     if not self.config.detail:
-      return pictures
-    return self.detail(pictures, hidden, sources)
+      return jnp.broadcast_to(pictures, (len(noise), *pictures.shape))
+    return self.detail(pictures, hidden, sources, noise)
 
   def reconstruct(self, images: Float[Array, 'n h w c']):
     """Canvases through the autoencoder and, if there are any, codes."""
@@ -325,6 +329,7 @@ class Bagel(nn.Module):
       )
       if self.config.detail
       else None,
+      jnp.zeros((1, len(latents), 1, *batch.vae_images.shape[2:4])),
     )
     flow = self.config.generation == 'flow'
     predict = self.velocity if flow else self.code_logits

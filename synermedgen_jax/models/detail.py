@@ -7,11 +7,17 @@ predicts a factor and a shift for each pixel of the picture of the predicted
 latents. BAGEL has no such path; JanusFlow (arXiv 2411.07975) and ResViT
 (arXiv 2106.16031) have long skips around a transformer.
 
+Sources and hidden states leave texture and uncertain edges open. White noise on
+the features lets the decoder draw them, and its loss, a proper score of two
+draws, makes draws vary as the truth does given the sources.
+
 The last convolution starts at zero, so factors start at one and shifts at zero:
 a model without the path and the same model with a new one give equal pictures.
 """
 
 from __future__ import annotations
+
+import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -23,6 +29,7 @@ from synermedgen_jax.models.unet import UNet, UNetConfig
 
 _WIDEST = 512
 _GROUP = 16
+_TEXTURE = 0.3  # spread of the initial scales of the noise
 
 
 def detail_unet(width: int, latent_stride: int) -> UNetConfig:
@@ -70,14 +77,16 @@ class Detail(nn.Module):
     pictures: Float[Array, 'b t h w c'],
     hidden: Float[Array, 'b t y x e'],
     sources: Sources,
-  ) -> Float[Array, 'b t h w c']:
-    """The pictures of the targets, with detail.
+    noise: Float[Array, 'k b t h w'],
+  ) -> Float[Array, 'k b t h w c']:
+    """Draws of the pictures of the targets, with detail.
 
     Args:
       pictures: those of the predicted latents.
       hidden: hidden states of the latent tokens of the targets.
       sources: what they are made from. A target without any gets its hidden
         states alone.
+      noise: standard normal, one image for each draw and target.
     """
     unet = UNet(
       self.config,
@@ -100,9 +109,44 @@ class Detail(nn.Module):
     lowest += linear(
       lowest.shape[-1], ('embed', None), dtype=self.dtype, name='hidden'
     )(hidden).reshape(lowest.shape)
-    change = unet.decode([*skips, lowest], condition.reshape(b * t, -1))
-    factor, shift = jnp.split(change.reshape(b, t, *change.shape[1:]), 2, -1)
+    draws = len(noise)
+    drawn = functools.partial(_repeated, draws)
+    places = noise.reshape(draws * b * t, *noise.shape[3:], 1)
+    change = unet.decode(
+      [
+        *(
+          drawn(x) + self._scale(stage, x) * pooled(places, 2**stage)
+          for stage, x in enumerate(skips)
+        ),
+        drawn(lowest),
+      ],
+      drawn(condition.reshape(b * t, -1)),
+    )
+    change = change.reshape(draws, b, t, *change.shape[1:])
+    factor, shift = jnp.split(change, 2, -1)
     return (1 + factor) * pictures + shift
+
+  def _scale(self, stage, features):
+    """The deviation of the noise in each channel of a stage."""
+    return self.param(
+      f'texture_{stage}',
+      nn.initializers.normal(_TEXTURE),
+      features.shape[-1:],
+    ).astype(self.dtype)
+
+
+def _repeated(times, x):
+  """The batch, several times in a row."""
+  return jnp.tile(x, (times, *[1] * (x.ndim - 1)))
+
+
+def pooled(
+  noise: Float[Array, 'n h w 1'], factor: int
+) -> Float[Array, 'n _y _x 1']:
+  """White noise on a coarser grid: sums over squares, of deviation 1."""
+  b, h, w, c = noise.shape
+  squares = noise.reshape(b, h // factor, factor, w // factor, factor, c)
+  return squares.sum((2, 4)) / factor
 
 
 def _mean_of(weights, axis):

@@ -164,7 +164,12 @@ def _check_generation(config: ConfigDict) -> None:
 
 
 def _check_detail(config: ConfigDict) -> None:
-  """Refuses images that may be smaller than their canvas."""
+  """Refuses several draws without a path, and images below their canvas."""
+  if config.sampling.draws > 1 and not config.detail:
+    raise ConfigError(
+      f'config.sampling.draws {config.sampling.draws}: without a detail path, '
+      'all draws are equal; set it to 1, or config.detail to a width.'
+    )
   if config.detail and config.tasks.get('editing'):
     raise ConfigError(
       f'config.detail {config.detail}: reads images that fill their canvas, '

@@ -3,17 +3,19 @@
 import dataclasses
 import functools
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import span_packs
+from hypothesis import strategies as st
 from test_bagel import batch
 from tiny_models import BAGEL, COMPUTE, fill
 
 from synermedgen_jax.core.batch import Layout
 from synermedgen_jax.core.trees import flatten
-from synermedgen_jax.models import bagel
+from synermedgen_jax.models import bagel, detail
 from synermedgen_jax.models.canvases import (
   Sources,
   grids_of,
@@ -21,6 +23,7 @@ from synermedgen_jax.models.canvases import (
   targets_of,
 )
 from synermedgen_jax.models.detail import detail_unet
+from synermedgen_jax.training import objectives
 from synermedgen_jax.training.objectives import flow_and_text_sums
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
@@ -28,6 +31,7 @@ pytestmark = pytest.mark.usefixtures('quick_compiles')
 CONFIG = dataclasses.replace(BAGEL, detail=16)
 MODEL = bagel.Bagel(CONFIG, COMPUTE)
 STRIDE = BAGEL.latent_stride
+KEY = jax.random.key(4)
 SIDE = 2 * STRIDE  # pixels of a canvas: 2 x 2 latent tokens
 
 # Canvases: A, its target; B, C, their target, its clean copy, a second target.
@@ -164,10 +168,21 @@ def new_params():
 
 
 @functools.partial(jax.jit, static_argnames='config')
-def pictures(params, tokens, hidden, sources, config=CONFIG):
+def drawn(params, tokens, hidden, sources, noise, config=CONFIG):
   return bagel.Bagel(config, COMPUTE).apply(
-    {'params': params}, tokens, hidden, sources, method='pictures'
+    {'params': params}, tokens, hidden, sources, noise, method='pictures'
   )
+
+
+def texture(draws, seed=3):
+  rng = np.random.default_rng(seed)
+  noise = rng.standard_normal((draws, 1, 1, SIDE, SIDE))
+  return jnp.asarray(noise, jnp.float32)
+
+
+def pictures(params, tokens, hidden, sources, config=CONFIG):
+  """One draw, always with the same noise."""
+  return drawn(params, tokens, hidden, sources, texture(1), config)[0]
 
 
 def inputs(sources=2):
@@ -186,6 +201,29 @@ def inputs(sources=2):
 def test_a_new_path_changes_no_bit():
   plain = pictures(random_params(BAGEL), *inputs(), config=BAGEL)
   np.testing.assert_array_equal(pictures(new_params(), *inputs()), plain)
+
+
+def test_a_draw_follows_its_own_noise_alone():
+  params, noise = random_params(CONFIG), texture(3)
+  three = drawn(params, *inputs(), noise)
+  second = drawn(params, *inputs(), noise[1:2])
+  np.testing.assert_allclose(three[1], second[0], rtol=1e-4, atol=1e-3)
+  assert np.abs(three[0] - three[2]).max() > 1e-2
+
+
+def test_draws_without_a_path_are_equal():
+  two = drawn(random_params(BAGEL), *inputs(), texture(2), config=BAGEL)
+  np.testing.assert_array_equal(two[0], two[1])
+
+
+@pytest.mark.parametrize('factor', [1, 2, 4])
+def test_pooled_noise_stays_white(factor):
+  noise = np.random.default_rng(0).standard_normal((8, 64, 64, 1))
+  pooled = detail.pooled(jnp.asarray(noise, jnp.float32), factor)[..., 0]
+  assert pooled.shape == (8, 64 // factor, 64 // factor)
+  assert float(pooled.std()) == pytest.approx(1, abs=0.05)
+  neighbours = (pooled[:, 1:] * pooled[:, :-1]).mean()
+  assert float(neighbours) == pytest.approx(0, abs=0.05)
 
 
 def test_a_trained_path_follows_its_sources_and_hidden_states():
@@ -255,7 +293,7 @@ def test_images_that_do_not_fill_their_canvas_are_refused():
     targets_of(row().replace(image_latents=0), STRIDE)
 
 
-def test_the_pixel_term_is_the_error_of_the_pictures():
+def test_the_pixel_terms_of_equal_draws_are_absolute_errors():
   """A new path leaves the error of the decoded latents of the three targets."""
   packed = row()
   rng = np.random.default_rng(2)
@@ -265,19 +303,49 @@ def test_the_pixel_term_is_the_error_of_the_pictures():
   @jax.jit
   def both(params):
     sums = flow_and_text_sums(
-      MODEL, params, packed, latents, noise, t, ('synthesis',)
+      MODEL, params, packed, latents, noise, t, ('synthesis',), texture_key=KEY
     )
     bound = MODEL.bind({'params': params})
     noised = (1 - t[..., None]) * latents + t[..., None] * noise
     hidden, _ = bound.backbone(bound.embed_batch(packed, noised, t))
     clean = noised - t[..., None] * bound.velocity(hidden['gen'])
     decoded = bound.decode_latents(clean.reshape(7, 2, 2, -1))
-    error = jnp.abs(decoded - packed.vae_images[0]).mean((1, 2, 3))
-    return sums['pixels'], error
+    error = decoded - packed.vae_images[0]
+    return sums, error[jnp.array(list(NOISED))]
 
-  (total, count), error = both(new_params())
-  assert count == 3
-  np.testing.assert_allclose(total, error[jnp.array(list(NOISED))].sum(), 1e-5)
+  sums, error = both(new_params())
+  steps = [np.abs(np.diff(error, axis=axis)).mean((1, 2, 3)) for axis in (1, 2)]
+  for term, expected in (
+    ('pixels', np.abs(error).mean((1, 2, 3))),
+    ('edges', steps[0] + steps[1]),
+  ):
+    total, count = sums[term]
+    assert count == 3
+    np.testing.assert_allclose(total, expected.sum(), 1e-5)
+
+
+def test_the_score_of_two_draws_by_hand():
+  def image(*values):
+    return jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1, 1)
+
+  # Errors 1 and 3 of one pixel, whose draws differ by 4; 2 and 2, by 0.
+  score = objectives.crps(
+    jnp.stack([image(1.0, 2.0), image(-3.0, 2.0)]), image(0.0, 0.0)
+  )
+  np.testing.assert_allclose(score, [[((1 + 3 - 4) / 2 + 2) / 2]])
+
+
+@hypothesis.given(
+  spread=st.floats(0.2, 1.8).filter(lambda s: abs(s - 1) > 0.15),
+  shift=st.floats(-0.5, 0.5),
+)
+@hypothesis.settings(max_examples=10, deadline=None)
+def test_draws_from_the_distribution_of_the_truth_score_best(spread, shift):
+  rng = np.random.default_rng(0)
+  truth = jnp.asarray(rng.standard_normal((1, 1, 200, 200, 1)))
+  draws = jnp.asarray(rng.standard_normal((2, 1, 1, 200, 200, 1)))
+  best = objectives.crps(draws, truth)
+  assert float(best[0, 0]) < objectives.crps(spread * draws + shift, truth)
 
 
 def test_every_parameter_of_the_path_learns():
@@ -297,6 +365,7 @@ def test_every_parameter_of_the_path_learns():
       noise,
       t,
       ('synthesis',),
+      texture_key=KEY,
     )
     return sums['pixels'][0]
 

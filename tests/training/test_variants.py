@@ -1,5 +1,6 @@
 """Variants of SynerMedGen by one setting: training, resuming, synthesis."""
 
+import dataclasses
 import json
 import re
 
@@ -15,7 +16,7 @@ from synermedgen_jax.config.errors import ConfigError
 from synermedgen_jax.core.modalities import route_named
 from synermedgen_jax.core.trees import flatten
 from synermedgen_jax.inference.bagel_workdir import export_bagel
-from synermedgen_jax.inference.workdir import Trained
+from synermedgen_jax.inference.workdir import Trained, WorkdirError
 from synermedgen_jax.interop.bagel_configs import BagelError
 from synermedgen_jax.models import presets
 from synermedgen_jax.training.build import build
@@ -325,7 +326,8 @@ def test_the_detail_path_trains_from_weights_without_one(nano_runs, detail_run):
   assert after['detail/unet/out/kernel'].any()  # starts at zero
   rows = (detail_run / 'metrics.jsonl').read_text().splitlines()
   last = json.loads(rows[-1])
-  assert last['loss'] == pytest.approx(last['flow'] + last['pixels'], rel=1e-5)
+  terms = sum(last[name] for name in ('flow', 'pixels', 'edges'))
+  assert last['loss'] == pytest.approx(terms, rel=1e-5)
 
 
 def test_a_run_with_detail_synthesises_from_the_pixels_of_its_source(
@@ -337,6 +339,15 @@ def test_a_run_with_detail_synthesises_from_the_pixels_of_its_source(
   out = trained.synthesiser().synthesise(ROUTE, slices[None])
   assert out.shape == slices.shape
   assert np.isfinite(out).all()
+  one, other, mean = (
+    trained.synthesiser(
+      dataclasses.replace(trained.sampling, draws=draws)
+    ).synthesise(ROUTE, slices[None], seed=seed)
+    for draws, seed in ((1, 0), (1, 1), (3, 0))
+  )
+  np.testing.assert_array_equal(out, one)
+  assert np.abs(one - other).max() > 0
+  assert np.abs(one - mean).max() > 0
   with pytest.raises(BagelError, match=r'detail = 16 \(BAGEL: 0\)'):
     export_bagel(detail_run, tmp_path / 'export')
 
@@ -348,6 +359,17 @@ def test_the_width_of_a_trained_path_is_kept(detail_run, nano_runs):
       ConfigError, match=rf'detail {width}: .*has a detail path of 16 channels'
     ):
       build(config, data=False)
+
+
+def test_draws_of_a_model_without_a_detail_path_are_refused(nano_runs):
+  config = nano.config('stage2', nano_runs / 'store')
+  config.sampling.draws = 2
+  with pytest.raises(ConfigError, match=r'sampling\.draws 2: .*are equal'):
+    build(config, data=False)
+  trained = Trained.load(nano_runs / 'stage2')
+  sampling = dataclasses.replace(trained.sampling, draws=2)
+  with pytest.raises(WorkdirError, match='draws 2: the model has no detail'):
+    trained.synthesiser(sampling)
 
 
 def test_edits_have_no_detail_path(nano_runs):
