@@ -54,9 +54,9 @@ from synermedgen_jax.config.command_line import (
 from synermedgen_jax.config.modules import check_imported, import_modules
 from synermedgen_jax.evaluation import (
   choices,
-  official,
   routes,
   understanding,
+  volume_scores,
 )
 from synermedgen_jax.evaluation.measure import (
   MeasureError,
@@ -130,8 +130,9 @@ _SYNTHESISER = flags.DEFINE_string(
 _SCORE = flags.DEFINE_list(
   'score',
   [],
-  f'Official scores to add: {", ".join(official.OFFICIAL)}. They need '
-  '--slices=0.',
+  'Scores of whole volumes to add: '
+  f'{", ".join(volume_scores.VOLUME_SCORES)}. They need --slices=0. Default: '
+  'none.',
 )
 _BATCH = flags.DEFINE_integer(
   'batch_size', 16, 'Questions or slices per batch.', lower_bound=1
@@ -266,7 +267,7 @@ def _write(
     print('\n' + understanding.understanding_table(answered.scores))
   if synthesised := measured.synthesis:
     print('\n' + routes.route_table(result))
-    for line in official.lines(synthesised.official):
+    for line in volume_scores.lines(synthesised.volume_scores):
       print(line)
   print(f'\nMetrics: {workdir / "evaluation" / "metrics.json"}')
 

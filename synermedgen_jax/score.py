@@ -31,7 +31,7 @@ from synermedgen_jax.config.modules import import_modules
 from synermedgen_jax.core import files
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import routes_named
-from synermedgen_jax.evaluation import official
+from synermedgen_jax.evaluation import volume_scores
 from synermedgen_jax.evaluation.external import Scored, ScoreSettings, score
 from synermedgen_jax.evaluation.output_files import CROPS, OutputError
 from synermedgen_jax.evaluation.results import (
@@ -89,8 +89,9 @@ _FORCE = flags.DEFINE_bool(
 _SCORE = flags.DEFINE_list(
   'score',
   [],
-  f'Official scores to add: {", ".join(official.OFFICIAL)}. They need '
-  '--slices=0 and no --partial.',
+  'Scores of whole volumes to add: '
+  f'{", ".join(volume_scores.VOLUME_SCORES)}. They need --slices=0 and no '
+  '--partial. Default: none.',
 )
 _MODULES = define_modules_flag()
 
@@ -157,7 +158,7 @@ def _write(workdir: Path, store: SliceStore, cases, scored: Scored) -> None:
     outputs=scored.record,
   )
   print('\n' + route_table(result))
-  for line in official.lines(scored.synthesis.official):
+  for line in volume_scores.lines(scored.synthesis.volume_scores):
     print(line)
   print('\n' + '\n'.join(_lines(scored)))
   print(f'\nMetrics: {workdir / "evaluation" / "metrics.json"}')

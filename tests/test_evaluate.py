@@ -318,7 +318,7 @@ def test_stage_1_is_asked_and_does_not_synthesise(nano_runs, tmp_path):
   assert not (workdir / 'evaluation' / 'panels').exists()
 
 
-def test_a_synthetic_ct_has_official_scores(nano_runs, tmp_path):
+def test_a_synthetic_ct_has_scores_of_volumes(nano_runs, tmp_path):
   store = tmp_path / 'store'
   writer = StoreWriter(str(store), {'canvas': CANVAS})
   windows = {Modality.CT: Window(-1000, 1000), Modality.MR: Window(0, 1)}
@@ -353,7 +353,7 @@ def test_a_synthetic_ct_has_official_scores(nano_runs, tmp_path):
     assert scores.keys() == {'brain_mr_to_ct'}
     assert scores['brain_mr_to_ct']['mae'] == pytest.approx(mae, rel=1e-4)
     assert scores['brain_mr_to_ct']['count'] == 1
-    assert f'brain_mr_to_ct by SynthRAD{year}: MAE' in out
+    assert f'brain_mr_to_ct, SynthRAD{year}: MAE' in out
     stated = result['definition'][f'synthrad{year}']['range']
     assert f'[-1024, {high}]' in stated
 
@@ -363,7 +363,7 @@ def test_a_synthetic_ct_has_official_scores(nano_runs, tmp_path):
   [
     (
       ['--parts=synthesis', '--score=synthrad2023', '--slices=2'],
-      '--score: official scores need all slices of a volume',
+      '--score: scores of volumes need all slices',
     ),
     (
       ['--parts=synthesis', '--score=synthrad2023'],
@@ -371,16 +371,16 @@ def test_a_synthetic_ct_has_official_scores(nano_runs, tmp_path):
     ),
     (
       ['--parts=synthesis', '--score=brasyn', '--routes=brain_mr_to_ct'],
-      'brasyn: no route has a target of BraSyn',
+      'brasyn: no route has one of its targets',
     ),
     (
       ['--parts=understanding', '--score=brasyn'],
-      'score: official scores need synthesis',
+      'score: scores of volumes need synthesis',
     ),
     (['--score=synthrad'], '--score: unknown synthrad; expected some of'),
   ],
 )
-def test_official_scores_that_do_not_apply_are_refused(
+def test_scores_of_volumes_that_do_not_apply_are_refused(
   nano_runs, tmp_path, flags, message
 ):
   workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')

@@ -25,7 +25,6 @@ from jaxtyping import Bool, Float
 from tqdm import tqdm
 
 from synermedgen_jax.evaluation import protocol
-from synermedgen_jax.evaluation.official import OFFICIAL
 from synermedgen_jax.evaluation.output_files import (
   OutputError,
   OutputFile,
@@ -47,6 +46,7 @@ from synermedgen_jax.evaluation.plausibility import (
 )
 from synermedgen_jax.evaluation.protocol import RouteCase, RoutePair
 from synermedgen_jax.evaluation.results import Synthesised
+from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES
 from synermedgen_jax.slices.case import Case
 from synermedgen_jax.slices.grids import Grid, resample, to_slices
 from synermedgen_jax.slices.store import SliceStore
@@ -70,7 +70,7 @@ class ScoreSettings:
     crop: 'source' or 'target': box to which images were cropped; '' = none.
     partial: score the slices that have an output, instead of refusing.
     force: accept values, orientations and places that appear wrong.
-    score: official scores to add, keys of `OFFICIAL`.
+    score: scores of volumes to add, keys of `VOLUME_SCORES`.
 
   Raises:
     OutputError: `score` has an unknown name, or not all slices are scored.
@@ -86,15 +86,15 @@ class ScoreSettings:
   score: tuple[str, ...] = ()
 
   def __post_init__(self):
-    if unknown := sorted(set(self.score) - OFFICIAL.keys()):
+    if unknown := sorted(set(self.score) - VOLUME_SCORES.keys()):
       raise OutputError(
         f'score: unknown {", ".join(unknown)}; expected some of '
-        f'{", ".join(OFFICIAL)}.'
+        f'{", ".join(VOLUME_SCORES)}.'
       )
     if self.score and (self.slices or self.partial):
       raise OutputError(
-        'score: official scores need all slices of a volume; set slices to 0 '
-        'and partial to False.'
+        'score: scores of volumes need all slices; set slices to 0 and '
+        'partial to False.'
       )
 
 
@@ -126,7 +126,7 @@ def score(
 
   Raises:
     OutputError, VolumeError, FormatError: an output is missing or refused.
-    OfficialError: an official score does not apply.
+    VolumeScoreError: a score of volumes does not apply.
   """
   pairs = list(
     protocol.route_pairs(cases, slices=settings.slices, routes=settings.routes)
@@ -135,13 +135,13 @@ def score(
     raise OutputError(
       f'{store.path}: no subject of the split has a requested route.'
     )
-  protocol.check_official(store, pairs, settings.score)
+  protocol.check_volume_scores(store, pairs, settings.score)
   outputs = ExternalOutputs(store, pairs, settings)
   scored = protocol.score_outputs(store, outputs.pairs(), outputs.read)
   # No bar appears before a quick refusal.
   bar = tqdm(scored, 'score', len(pairs), unit='volume', delay=0.5)
   synthesis = Synthesised.gather(
-    iter(bar), {'synthesiser': settings.name}, official=settings.score
+    iter(bar), {'synthesiser': settings.name}, volume_scores=settings.score
   )
   total = sum(len(pair.indices) for pair in pairs)
   slices = settings.slices

@@ -23,13 +23,13 @@ from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import routes_named
 from synermedgen_jax.evaluation import protocol, subjects, understanding
-from synermedgen_jax.evaluation.official import OFFICIAL
 from synermedgen_jax.evaluation.results import (
   Answered,
   Measurements,
   Synthesised,
 )
 from synermedgen_jax.evaluation.synthesisers import SYNTHESISERS
+from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES
 from synermedgen_jax.inference.answering import Answerer
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.input.pipeline import slice_reader
@@ -60,7 +60,7 @@ class MeasureSettings:
     batch_size: questions or slices per batch.
     seed: random seed of question sampling and diffusion noise.
     synthesiser: a key of `SYNTHESISERS`; '' = the model of the run.
-    score: official scores to add, keys of `OFFICIAL`.
+    score: scores of volumes to add, keys of `VOLUME_SCORES`.
     pictures: number of questions per task whose images are returned.
 
   Raises:
@@ -83,7 +83,7 @@ class MeasureSettings:
     for field, given, known in (
       ('parts', self.parts, PARTS),
       ('synthesiser', {self.synthesiser} - {''}, SYNTHESISERS),
-      ('score', self.score, OFFICIAL),
+      ('score', self.score, VOLUME_SCORES),
     ):
       if unknown := sorted(set(given) - set(known)):
         raise MeasureError(
@@ -96,7 +96,7 @@ class MeasureSettings:
       raise MeasureError(f'routes: {error}') from None
     if self.score and self.slices:
       raise MeasureError(
-        'score: official scores need all slices of a volume; set slices to 0.'
+        'score: scores of volumes need all slices; set slices to 0.'
       )
 
 
@@ -117,8 +117,8 @@ def measure(
 
   Raises:
     MeasureError: the stage trains neither part, no case has a requested route,
-      or official scores are requested without synthesis.
-    OfficialError: an official score does not apply.
+      or scores of volumes are requested without synthesis.
+    VolumeScoreError: a score of volumes does not apply.
   """
   settings = settings or MeasureSettings()
   parts = measured_parts(trained, settings)
@@ -129,7 +129,7 @@ def measure(
     )
   if settings.score and 'synthesis' not in parts:
     raise MeasureError(
-      'score: official scores need synthesis; add it to the parts.'
+      'score: scores of volumes need synthesis; add it to the parts.'
     )
   items = []
   if trained.config['stage'] in SYSTEMS:
@@ -260,7 +260,7 @@ def _route_pairs(
     raise MeasureError(
       f'{store.path}: no subject of the split has a requested route.'
     )
-  protocol.check_official(store, pairs, settings.score)
+  protocol.check_volume_scores(store, pairs, settings.score)
   return pairs
 
 
@@ -292,5 +292,5 @@ def _synthesise(
     return Synthesised.gather(
       protocol.score_routes(store, items, synthesise, own.reconstruct),
       sampling,
-      official=settings.score,
+      volume_scores=settings.score,
     )

@@ -2,7 +2,7 @@
 
 Publications differ in range, mask and dimension, so every result file states
 the definitions of its numbers. `METRICS` has one row per metric; projects add
-rows with `register_metric`. The scores of challenges are in `official`.
+rows with `register_metric`. Scores of whole volumes are in `volume_scores`.
 
 A metric that compares voxels of neighbouring slices has no meaning for slices
 that are picked from a volume: it is left out where slices are not adjacent.

@@ -6,29 +6,19 @@ its challenge:
 
     official.synthrad2025(synthesis, truth, mask)  # {'mae', 'psnr', 'ms_ssim'}
 
-`OFFICIAL` has one row per score; `evaluate --score` and `score --score` compute
-those that are named, on the grid of the store. Its windows and its grid differ
-from the published volumes, as the definition of each score states.
+`off_faces`, `off_coarse_faces` and `constant` state why a case cannot have such
+a score. `volume_scores` has the table that the commands read.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy import ndimage
 
-from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.core.modalities import (
-  BRATS_CONTRASTS,
-  Modality,
-  Region,
-  Route,
-)
 from synermedgen_jax.evaluation.metrics import psnr_of
 from synermedgen_jax.evaluation.ssim import gaussian_mean, ssim_of_means
+from synermedgen_jax.evaluation.volume_checks import Mask, Volume, require
 
 _AIR = -1024.0  # HU outside the mask, and the lower end of both ranges
 _UNIFORM = 7  # voxels
@@ -39,13 +29,6 @@ _STRIDE = 2 ** (len(_SCALES) - 1)  # voxels of the finest scale
 # Fewest voxels of an axis: 97, 49, 25, 13, 7 at the five scales.
 _LEAST = (_UNIFORM - 1) * _STRIDE + 1
 _PERCENTILES = (0.5, 99.5)
-
-Volume = Float[np.ndarray, 'z h w']
-Mask = Bool[np.ndarray, 'z h w']
-
-
-class OfficialError(UserError):
-  """A score that does not apply; one line that names it."""
 
 
 def synthrad2023(
@@ -71,10 +54,10 @@ def synthrad2023(
     mae in HU, psnr in dB (at most 100), ssim.
 
   Raises:
-    OfficialError: shapes differ, a value is not finite, or no mask voxel is at
-      least 3 voxels from every face.
+    VolumeScoreError: shapes differ, a value is not finite, or no mask voxel is
+      at least 3 voxels from every face.
   """
-  _require(synthesis, truth, mask, _off_faces)
+  require(synthesis, truth, mask, off_faces)
   high = 3000.0
   values = _uniform_ssim(
     *_within(synthesis, truth, mask, high), data_range=high - _AIR
@@ -118,10 +101,10 @@ def synthrad2025(
     mae in HU, psnr in dB (at most 100), ms_ssim.
 
   Raises:
-    OfficialError: shapes differ, a value is not finite, or no mask voxel is at
-      least 3 voxels from every face of the coarsest scale.
+    VolumeScoreError: shapes differ, a value is not finite, or no mask voxel is
+      at least 3 voxels from every face of the coarsest scale.
   """
-  _require(synthesis, truth, mask, _off_coarse_faces)
+  require(synthesis, truth, mask, off_coarse_faces)
   x, y = (_extend(v) for v in _within(synthesis, truth, mask, high))
   body, product = _extend(mask), 1.0
   for exponent in _SCALES:
@@ -160,10 +143,10 @@ def brasyn(
     ssim.
 
   Raises:
-    OfficialError: shapes differ, a value is not finite, or the acquired volume
-      is constant in the mask.
+    VolumeScoreError: shapes differ, a value is not finite, or the acquired
+      volume is constant in the mask.
   """
-  _require(synthesis, truth, mask, _constant)
+  require(synthesis, truth, mask, constant)
   x, y = (_stretch(volume) * mask for volume in (synthesis, truth))
 
   def mean(volume: np.ndarray) -> np.ndarray:
@@ -173,79 +156,16 @@ def brasyn(
   return {'ssim': float(values.mean())}
 
 
-@dataclasses.dataclass(frozen=True)
-class Official:
-  """One official score.
-
-  Attributes:
-    title: name in printed lines.
-    function: (synthesis, truth, mask) -> metric -> value.
-    refusal: (truth, mask) -> why the case cannot be scored; '' = it can.
-    printed: metric -> format of its value, with label and unit.
-    targets: modalities that it scores.
-    regions: body regions that it scores; empty = all.
-    definition: property -> text.
-  """
-
-  title: str
-  function: Callable[[Volume, Volume, Mask], dict[str, float]]
-  refusal: Callable[[Volume, Mask], str]
-  printed: Mapping[str, str]
-  targets: tuple[Modality, ...]
-  regions: tuple[Region, ...]
-  definition: Mapping[str, str]
-
-  def applies(self, route: Route) -> bool:
-    """Whether syntheses of a route have this score."""
-    inside = not self.regions or route.region in self.regions
-    return inside and route.target in self.targets
-
-
-def lines(
-  results: Mapping[str, Mapping[str, Mapping[str, float]]],
-) -> Iterator[str]:
-  """Yields a line per score and route.
-
-  Args:
-    results: score -> route -> metric -> value.
-  """
-  for name, by_route in results.items():
-    official = OFFICIAL[name]
-    for route, values in by_route.items():
-      numbers = ', '.join(
-        text.format(values[metric]) for metric, text in official.printed.items()
-      )
-      yield f'{route} by {official.title}: {numbers}'
-
-
-def _require(
-  synthesis: Volume,
-  truth: Volume,
-  mask: Mask,
-  refusal: Callable[[Volume, Mask], str],
-) -> None:
-  """Raises OfficialError if two volumes cannot be scored."""
-  if not synthesis.shape == truth.shape == mask.shape or truth.ndim != 3:
-    raise OfficialError(
-      'An official score needs three volumes of one shape, got a synthesis '
-      f'{synthesis.shape}, a truth {truth.shape} and a mask {mask.shape}.'
-    )
-  if mask.dtype != bool:
-    raise OfficialError(f'The mask needs dtype bool, got {mask.dtype}.')
-  if not (np.isfinite(synthesis).all() and np.isfinite(truth).all()):
-    raise OfficialError('The volumes have voxels that are not finite.')
-  if reason := refusal(truth, mask):
-    raise OfficialError(f'The case, shape {mask.shape}, {reason}.')
-
-
-def _off_faces(truth: Volume, mask: Mask) -> str:
+def off_faces(truth: Volume, mask: Mask) -> str:
+  """Why `synthrad2023` cannot score a case."""
   del truth  # only the mask decides
   if mask[_OFF_FACES].any():
     return ''
   return 'has no body voxel at least 3 voxels from every face'
 
 
-def _off_coarse_faces(truth: Volume, mask: Mask) -> str:
+def off_coarse_faces(truth: Volume, mask: Mask) -> str:
+  """Why `synthrad2025` cannot score a case."""
   del truth
   # These voxels are off the faces at the finer scales too.
   if _extend(mask)[::_STRIDE, ::_STRIDE, ::_STRIDE][_OFF_FACES].any():
@@ -256,7 +176,8 @@ def _off_coarse_faces(truth: Volume, mask: Mask) -> str:
   )
 
 
-def _constant(truth: Volume, mask: Mask) -> str:
+def constant(truth: Volume, mask: Mask) -> str:
+  """Why `brasyn` cannot score a case."""
   if not mask.any():
     return 'has no voxel in the mask'
   if np.ptp(_stretch(truth) * mask) > 0:
@@ -318,73 +239,3 @@ def _uniform_ssim(x: Volume, y: Volume, *, data_range: float) -> Volume:
   return ssim_of_means(
     x, y, mean, data_range=data_range, unbiased=voxels / (voxels - 1)
   )
-
-
-_ERRORS_PRINTED = {'mae': 'MAE {:.1f} HU', 'psnr': 'PSNR {:.2f} dB'}
-_GRID = '3-D, all usable slices of a case on the grid of the store'
-
-OFFICIAL: Mapping[str, Official] = {
-  'synthrad2023': Official(
-    title='SynthRAD2023',
-    function=synthrad2023,
-    refusal=_off_faces,
-    printed=_ERRORS_PRINTED | {'ssim': 'SSIM {:.4f}'},
-    targets=(Modality.CT,),
-    regions=(),
-    definition={
-      'range': 'HU, clipped to the window of the store; PSNR and SSIM also to '
-      '[-1024, 3000]',
-      'mask': 'the body mask of a case; SSIM: -1024 outside, mean over its '
-      'voxels at least 3 voxels from every face',
-      'dimension': _GRID,
-      'window': 'SSIM: uniform, 7 x 7 x 7 voxels, sample covariance',
-      'unit': 'mae in HU, psnr in dB, at most 100, ssim at most 1',
-      'source': 'Huijben et al. 2024, Medical Image Analysis 97, 103276; the '
-      'challenge scores on the grid of the published volumes',
-    },
-  ),
-  'synthrad2025': Official(
-    title='SynthRAD2025',
-    function=synthrad2025,
-    refusal=_off_coarse_faces,
-    printed=_ERRORS_PRINTED | {'ms_ssim': 'MS-SSIM {:.4f}'},
-    targets=(Modality.CT,),
-    regions=(),
-    definition={
-      'range': 'HU, clipped to the window of the store; PSNR and MS-SSIM also '
-      'to [-1024, 3071]',
-      'mask': 'the body mask of a case; MS-SSIM: -1024 outside, mean at every '
-      'scale over its voxels at least 3 voxels from every face',
-      'dimension': _GRID,
-      'window': 'MS-SSIM: uniform, 7 x 7 x 7 voxels, sample covariance, at '
-      'five scales with exponents 0.0448, 0.2856, 0.3001, 0.2363, 0.1333 of '
-      'the whole SSIM; an axis of fewer than 97 voxels is extended to 97 by '
-      'its outermost ones',
-      'unit': 'mae in HU, psnr in dB, at most 100, ms_ssim at most 1',
-      'source': 'SynthRAD2025/evaluation, image_metrics.py; the challenge '
-      'scores on the grid of the published volumes',
-    },
-  ),
-  'brasyn': Official(
-    title='BraSyn',
-    function=brasyn,
-    refusal=_constant,
-    printed={'ssim': 'SSIM {:.4f}'},
-    targets=BRATS_CONTRASTS,
-    regions=(Region.BRAIN,),
-    definition={
-      'range': 'clipped to the window of the store; then each volume to its '
-      'own 0.5th and 99.5th percentile, at least 0, mapped to [0, 1]',
-      'mask': 'the body mask of a case; 0 outside, mean over all voxels, '
-      'outside the mask too; the challenge scores the tumour and its '
-      'complement instead, which a store does not have',
-      'dimension': f'{_GRID}; the score depends on the share of background '
-      'in it, and the challenge has 240 x 240 x 155 voxels',
-      'window': 'Gaussian, sigma 1.5, 11 x 11 x 11 voxels, population '
-      'covariance; the volume is mirrored at its faces',
-      'unit': '1, at most 1; higher is better',
-      'source': 'hongweilibran/BraSyn, ssim.py, with torchmetrics 1.4.2 or '
-      'later; Li et al. 2023, arXiv 2305.09011',
-    },
-  ),
-}

@@ -16,12 +16,13 @@ from jaxtyping import Bool, Float
 
 from synermedgen_jax.core.modalities import Modality, Route, routes_named
 from synermedgen_jax.evaluation.metrics import case_metrics
-from synermedgen_jax.evaluation.official import OFFICIAL, OfficialError
 from synermedgen_jax.evaluation.routes import (
   MeanTarget,
   RouteScore,
   mean_target_images,
 )
+from synermedgen_jax.evaluation.volume_checks import VolumeScoreError
+from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES
 from synermedgen_jax.slices.store import Case, SliceStore
 from synermedgen_jax.tasks.example import Example
 from synermedgen_jax.tasks.pairs import Pool, case_routes
@@ -187,66 +188,66 @@ def score_case(
       )
 
 
-def official_scores(
+def volume_scores(
   item: RouteCase, synthesis: Images, names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-  """Computes official scores of a synthesis, on the grid of the store.
+  """Computes scores of whole volumes, on the grid of the store.
 
   Args:
     item: a pair with all its usable slices.
     synthesis: the synthesised slices in [-1, 1].
-    names: keys of `OFFICIAL`.
+    names: keys of `VOLUME_SCORES`.
 
   Returns:
     Score -> metric -> value, of the scores that apply to the route.
 
   Raises:
-    OfficialError: the case cannot be scored, see `check_official`.
+    VolumeScoreError: the case cannot be scored, see `check_volume_scores`.
   """
   window = item.case.modalities[item.route.target]
   prediction, truth = (
     window.denormalise(np.clip(x, -1, 1)) for x in (synthesis, item.truth)
   )
   return {
-    name: OFFICIAL[name].function(prediction, truth, item.mask)
+    name: VOLUME_SCORES[name].function(prediction, truth, item.mask)
     for name in names
-    if OFFICIAL[name].applies(item.route)
+    if VOLUME_SCORES[name].applies(item.route)
   }
 
 
-def check_official(
+def check_volume_scores(
   store: SliceStore, pairs: Sequence[RoutePair], names: Sequence[str]
 ) -> None:
-  """Refuses official scores that pairs cannot have.
+  """Refuses scores of volumes that pairs cannot have.
 
   Args:
     store: the store of the pairs.
     pairs: the pairs, with all usable slices.
-    names: keys of `OFFICIAL`.
+    names: keys of `VOLUME_SCORES`.
 
   Raises:
-    OfficialError: a score applies to no route, or a case cannot be scored.
+    VolumeScoreError: a score applies to no route, or a case cannot be scored.
   """
   for name in names:
-    official = OFFICIAL[name]
+    score = VOLUME_SCORES[name]
     scored = {
       (pair.case.id, pair.route.target): pair
       for pair in pairs
-      if official.applies(pair.route)
+      if score.applies(pair.route)
     }
     if not scored:
-      regions = ' or '.join(region.label for region in official.regions)
-      raise OfficialError(
-        f'{name}: no route has a target of {official.title}, which scores '
-        f'{", ".join(t.label for t in official.targets)}'
+      regions = ' or '.join(region.label for region in score.regions)
+      raise VolumeScoreError(
+        f'{name}: no route has one of its targets, '
+        f'{", ".join(t.label for t in score.targets)}'
         f'{f" of the {regions}" if regions else ""}; choose other routes.'
       )
     for (case_id, target), pair in scored.items():
       truth = store.read_volume(case_id, target)[pair.indices]
       mask = store.read_mask(case_id)[pair.indices]
       window = pair.case.modalities[target]
-      if reason := official.refusal(window.denormalise(truth), mask):
-        raise OfficialError(
+      if reason := score.refusal(window.denormalise(truth), mask):
+        raise VolumeScoreError(
           f'{name}: case {case_id} {reason}; choose other routes.'
         )
 

@@ -19,7 +19,7 @@ from synermedgen_jax.evaluation import (
   subjects,
   understanding,
 )
-from synermedgen_jax.evaluation.official import OFFICIAL
+from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES
 from synermedgen_jax.slices.store import Case, SliceStore
 
 # The stage in config.json of a workdir with scores of outputs made elsewhere.
@@ -55,8 +55,8 @@ class Synthesised:
     by_subject: route -> subject -> scores, see `evaluation.subjects`.
     sampling: timesteps and guidance as plain values, or {'synthesiser': name}.
     panels: route -> arrays of a few slices of its first subject.
-    official: official score -> route -> its metrics, means over subjects, and
-      the count of subjects.
+    volume_scores: score -> route -> its metrics, means over subjects, and the
+      count of subjects.
   """
 
   scores: Mapping[str, Any]
@@ -64,7 +64,7 @@ class Synthesised:
   by_subject: Mapping[str, Any]
   sampling: Mapping[str, Any]
   panels: Mapping[str, Mapping[str, np.ndarray]]
-  official: Mapping[str, Mapping[str, Mapping[str, float]]]
+  volume_scores: Mapping[str, Mapping[str, Mapping[str, float]]]
 
   @classmethod
   def gather(
@@ -72,21 +72,23 @@ class Synthesised:
     scored: Iterable[protocol.Scored],
     sampling: Mapping[str, Any],
     *,
-    official: Sequence[str] = (),
+    volume_scores: Sequence[str] = (),
   ) -> Synthesised:
     """Aggregates scored pairs.
 
     Args:
       scored: results of `protocol.score_routes` or `protocol.score_outputs`.
       sampling: see the attribute.
-      official: official scores to add, keys of `OFFICIAL`; the pairs then need
-        all usable slices.
+      volume_scores: scores of volumes to add, keys of `VOLUME_SCORES`; the
+        pairs then need all usable slices.
     """
     scores, panels = [], {}
-    cases = {name: defaultdict(lambda: defaultdict(list)) for name in official}
+    cases = {
+      name: defaultdict(lambda: defaultdict(list)) for name in volume_scores
+    }
     for item, synthesis, rows in scored:
       scores += rows
-      values = protocol.official_scores(item, synthesis, official)
+      values = protocol.volume_scores(item, synthesis, volume_scores)
       for name, metrics_of_case in values.items():
         cases[name][item.route.name][item.case.person].append(metrics_of_case)
       if item.route.name not in panels:
@@ -181,9 +183,9 @@ def write_results(
       if name not in synthesised.left_out
     }
     result['definition']['baselines'] = routes.BASELINE_DEFINITIONS
-    for name, by_route in synthesised.official.items():
+    for name, by_route in synthesised.volume_scores.items():
       result[name] = by_route
-      result['definition'][name] = OFFICIAL[name].definition
+      result['definition'][name] = VOLUME_SCORES[name].definition
     by_subject['synthesis'] = synthesised.by_subject
     by_subject['sampling'] = synthesised.sampling
     for route, arrays in synthesised.panels.items():

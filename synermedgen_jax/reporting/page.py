@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from synermedgen_jax.core.modalities import ROUTES, route_named
-from synermedgen_jax.evaluation.official import OFFICIAL
 from synermedgen_jax.evaluation.results import EXTERNAL
 from synermedgen_jax.evaluation.routes import (
   BASELINES,
   added_metrics,
   left_out_note,
 )
+from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES
 from synermedgen_jax.reporting.charts import stage_title
 from synermedgen_jax.reporting.markup import (
   Html,
@@ -60,7 +60,7 @@ def page(
       for line in _missing(stages, missing, evaluation)
     ),
     *_synthesis(metrics, pictures),
-    *_official(metrics),
+    *_volume_scores(metrics),
     *_understanding(metrics, pictures),
     *_training(stages, pictures),
     *_settings(stages, metrics),
@@ -256,20 +256,17 @@ def _ssim(value: float | None) -> str:
   return '–' if value is None else f'{value:.3f}'
 
 
-def _official(metrics: Mapping[str, Any]) -> Iterator[Html]:
-  """The scores of challenges that were asked for."""
-  for name, official in OFFICIAL.items():
+def _volume_scores(metrics: Mapping[str, Any]) -> Iterator[Html]:
+  """The scores of volumes that were requested."""
+  for name, score in VOLUME_SCORES.items():
     if name not in metrics:
       continue
     rows = [
-      [
-        route_title(route_named(route)),
-        *(form.format(values[m]) for m, form in official.printed.items()),
-      ]
+      [route_title(route_named(route)), *score.texts(values)]
       for route, values in metrics[name].items()
     ]
-    yield tag('h3', f'Scores of {official.title}')
-    yield table(['route', *[''] * len(official.printed)], rows, left=(0,))
+    yield tag('h3', f'Scores of {score.title}')
+    yield table(['route', *[''] * len(score.numbers)], rows, left=(0,))
 
 
 def _understanding(
