@@ -341,7 +341,7 @@ def test_a_synthetic_ct_has_scores_of_volumes(nano_runs, tmp_path):
     writer.write_case(case, volumes, np.ones(shape, bool))
   writer.finish({'train': 'train', 'test': 'test'})
   workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
-  names = 'synthrad2023,synthrad2025'
+  names = 'synthrad2023,synthrad2025,bone'
   flags = ('--parts=synthesis', f'--store={store}', f'--score={names}')
   code, out, err = evaluate(workdir, *flags)
   assert code == 0, err
@@ -356,6 +356,10 @@ def test_a_synthetic_ct_has_scores_of_volumes(nano_runs, tmp_path):
     assert f'brain_mr_to_ct, SynthRAD{year}: MAE' in out
     stated = result['definition'][f'synthrad{year}']['range']
     assert f'[-1024, {high}]' in stated
+  scores = result['bone']['brain_mr_to_ct']
+  assert scores.keys() == {'bone_mae', 'bone_dice', 'count'}
+  numbers = f'MAE {scores["bone_mae"]:.1f} HU, Dice {scores["bone_dice"]:.4f}'
+  assert f'brain_mr_to_ct, bone: {numbers}' in out
 
 
 @pytest.mark.parametrize(

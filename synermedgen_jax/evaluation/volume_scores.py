@@ -18,7 +18,7 @@ from synermedgen_jax.core.modalities import (
   Region,
   Route,
 )
-from synermedgen_jax.evaluation import official
+from synermedgen_jax.evaluation import bone, official
 from synermedgen_jax.evaluation.volume_checks import Mask, Refusal, Volume
 
 
@@ -152,6 +152,30 @@ VOLUME_SCORES: Mapping[str, VolumeScore] = {
       'unit': '1, at most 1; higher is better',
       'source': 'hongweilibran/BraSyn, ssim.py, with torchmetrics 1.4.2 or '
       'later; Li et al. 2023, arXiv 2305.09011',
+    },
+  ),
+  'bone': VolumeScore(
+    title='bone',
+    function=bone.bone,
+    refusal=bone.without_bone,
+    numbers={
+      'bone_mae': Number('MAE', 1, 'HU'),
+      'bone_dice': Number('Dice', 4),
+    },
+    targets=(Modality.CT,),
+    regions=(),
+    definition={
+      'range': 'HU, clipped to the window of the store',
+      'mask': 'bone_mae: mean over the voxels of the body mask of a case that '
+      'are bone in the acquired CT; bone_dice: bone of the synthesis and of '
+      'the acquired CT, both in the body mask; a case without bone in the '
+      'acquired CT is refused',
+      'dimension': _GRID,
+      'threshold': f'bone is at least {bone.BONE:.0f} HU, a choice of this '
+      'project: above soft tissue and below spongy bone; contrast medium, '
+      'calcification and metal of that density count as bone',
+      'unit': 'bone_mae in HU, lower is better; bone_dice from 0 to 1, higher '
+      'is better',
     },
   ),
 }

@@ -29,6 +29,7 @@ def small(shape=(9, 10, 11)):
 def test_an_equal_volume_has_the_best_score(name):
   _, truth, mask = small()
   best = {'mae': 0.0, 'psnr': 100.0, 'ssim': 1.0, 'ms_ssim': 1.0}
+  best |= {'bone_mae': 0.0, 'bone_dice': 1.0}
   scores = VOLUME_SCORES[name].function(truth, truth, mask)
   assert scores == pytest.approx({k: best[k] for k in scores}, abs=1e-9)
 
@@ -49,12 +50,13 @@ def test_volumes_that_do_not_match_are_refused(name, change):
     VOLUME_SCORES[name].function(*change(*small()))
 
 
-def test_scores_apply_to_the_targets_of_their_challenge():
+def test_scores_apply_to_their_targets():
   def routes(name):
     return {r.name for r in all_routes() if VOLUME_SCORES[name].applies(r)}
 
   to_ct = {r.name for r in all_routes() if r.target is Modality.CT}
   assert routes('synthrad2023') == routes('synthrad2025') == to_ct
+  assert routes('bone') == to_ct
   # T2 of the heart is no target of BraSyn.
   brats = {r.name for r in all_routes() if r.cohort == 'brats'}
   assert routes('brasyn') == brats
@@ -62,18 +64,25 @@ def test_scores_apply_to_the_targets_of_their_challenge():
 
 @pytest.mark.parametrize('name', VOLUME_SCORES)
 def test_every_score_states_its_definition(name):
-  stated = {'range', 'mask', 'dimension', 'window', 'unit', 'source'}
+  own = {'threshold'} if name == 'bone' else {'window', 'source'}
+  stated = {'range', 'mask', 'dimension', 'unit'} | own
   assert VOLUME_SCORES[name].definition.keys() == stated
 
 
-def write_store(path, depth=8):
+@pytest.mark.parametrize('name', VOLUME_SCORES)
+def test_every_number_of_a_score_is_printed(name):
+  score = VOLUME_SCORES[name]
+  assert score.function(*small()).keys() == score.numbers.keys()
+
+
+def write_store(path, depth=8, ct=CT_WINDOW):
   """Two sessions of a patient with CT and MR, and a brain with two contrasts.
 
   The body is the volume without its outermost pixels.
   """
   shape = (depth, 12, 12)
   writer = StoreWriter(str(path), {'canvas': list(shape[1:])})
-  head = {Modality.MR: Window(0, 1), Modality.CT: CT_WINDOW}
+  head = {Modality.MR: Window(0, 1), Modality.CT: ct}
   contrasts = dict.fromkeys((Modality.T1, Modality.T2), Window(0, 800))
   rng = np.random.default_rng(0)
   cases = {'d.p_1': ('p', head), 'd.p_2': ('p', head), 'd.b': ('b', contrasts)}
@@ -118,6 +127,7 @@ def test_scores_of_a_store_are_means_over_subjects(tmp_path):
   assert {k: set(v) for k, v in results.items()} == {
     'synthrad2023': {'brain_mr_to_ct'},
     'synthrad2025': {'brain_mr_to_ct'},
+    'bone': {'brain_mr_to_ct'},
     'brasyn': {'brats_t1_to_t2', 'brats_t2_to_t1'},
   }
   # Both sessions are one subject; its score is their mean.
@@ -144,11 +154,13 @@ def test_lines_state_score_metric_and_unit():
   results = {
     'synthrad2025': {'brain_mr_to_ct': values},
     'brasyn': {'brats_t1_to_t2': {'ssim': 0.9, 'count': 3}},
+    'bone': {'brain_cbct_to_ct': {'bone_mae': 120.06, 'bone_dice': 0.81}},
   }
-  head, brain = volume_scores.lines(results)
+  head, brain, bone = volume_scores.lines(results)
   numbers = 'MAE 44.5 HU, PSNR 37.27 dB, MS-SSIM 0.9957'
   assert head == f'brain_mr_to_ct, SynthRAD2025: {numbers}'
   assert brain == 'brats_t1_to_t2, BraSyn: SSIM 0.9000'
+  assert bone == 'brain_cbct_to_ct, bone: MAE 120.1 HU, Dice 0.8100'
 
 
 def test_a_score_without_a_route_is_refused(tmp_path):
@@ -172,6 +184,13 @@ def test_a_case_of_few_slices_is_refused(tmp_path):
     protocol.check_volume_scores(
       store, pairs_of(store), ('brasyn', 'synthrad2023')
     )
+
+
+def test_a_case_without_bone_is_refused(tmp_path):
+  store = write_store(tmp_path / 'store', ct=Window(-1000, 140))
+  message = 'bone: case d.p_1 has no voxel of at least 150 HU in the mask; cho'
+  with pytest.raises(VolumeScoreError, match=message):
+    protocol.check_volume_scores(store, pairs_of(store), ('bone',))
 
 
 @pytest.mark.parametrize(
