@@ -4,10 +4,11 @@
       --study=projects/ablations/study.json
 
 Reads ROOT/SEED/ARM/evaluation/subjects.json, which `evaluate` writes. Writes a
-Markdown page and a PNG plot with the mean SSIM and accuracy of each arm, 95 %
-intervals by bootstrap over subjects, paired differences from the reference arm,
-baselines, and published figures. Arms without an evaluation are listed as not
-run. Text after the line `<!-- notes -->` is kept when the page is rewritten.
+Markdown page and a PNG plot with the mean SSIM and accuracy of each arm, the
+scores of volumes that --score added to its evaluation, 95 % intervals by
+bootstrap over subjects, paired differences from the reference arm, baselines,
+and published figures. Arms without an evaluation are listed as not run. Text
+after the line `<!-- notes -->` is kept when the page is rewritten.
 """
 
 import os

@@ -358,6 +358,10 @@ def test_a_synthetic_ct_has_scores_of_volumes(nano_runs, tmp_path):
     assert f'[-1024, {high}]' in stated
   scores = result['bone']['brain_mr_to_ct']
   assert scores.keys() == {'bone_mae', 'bone_dice', 'count'}
+  (of_subject,) = json.loads(
+    (workdir / 'evaluation' / 'subjects.json').read_text()
+  )['synthesis']['brain_mr_to_ct'].values()
+  assert of_subject['bone/bone_mae'] == scores['bone_mae']
   numbers = f'MAE {scores["bone_mae"]:.1f} HU, Dice {scores["bone_dice"]:.4f}'
   assert f'brain_mr_to_ct, bone: {numbers}' in out
 

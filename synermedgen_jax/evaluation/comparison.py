@@ -24,7 +24,7 @@ class ComparisonError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """A percentage and its 95 % interval, both x 100."""
+  """A number and its 95 % interval, in the unit of its line."""
 
   value: float
   low: float
@@ -140,7 +140,8 @@ def compare(
       continue
     results[line.name] = _results(sums, weights, reference)
     baselines[line.name] = _baselines(runs[reference], line, names, weights)
-    routes[line.name] = len(_scored(first, line)) if line.routes else 0
+    scored = next(iter(sums[reference].values())).counts
+    routes[line.name] = len(scored) if line.routes else 0
   return Comparison(
     reference=reference,
     arms=arms,
@@ -206,13 +207,17 @@ def _scored(run: Subjects, line: Line) -> list[str]:
   """The routes, or the task, of a line that a run has measured."""
   if line.task:
     return [line.task] if line.task in run.understanding else []
-  return [route for route in line.routes if route in run.synthesis]
+  return [
+    route
+    for route in line.routes
+    if any(line.metric in e for e in run.synthesis.get(route, {}).values())
+  ]
 
 
 def _sums(
   run: Subjects, line: Line, names: Sequence[str], baseline: str = ''
 ) -> GroupSums:
-  """Sums of a line, x 100, of the model or of a baseline."""
+  """Sums of a line, in its unit, of the model or of a baseline."""
   groups = _scored(run, line)
   values = np.zeros((len(groups), len(names)))
   counts = np.zeros_like(values)
@@ -225,13 +230,13 @@ def _sums(
   for row, group in enumerate(groups):
     if line.task:
       for answer in run.understanding[group]['answers']:
-        values[row, columns[answer['subject']]] += 100 * answer['right']
+        values[row, columns[answer['subject']]] += line.scale * answer['right']
         counts[row, columns[answer['subject']]] += answer['asked']
     else:
       for subject, entry in run.synthesis[group].items():
         score = entry['baselines'].get(baseline) if baseline else entry
-        if score:
-          values[row, columns[subject]] += 100 * score['ssim']
+        if score and line.metric in score:
+          values[row, columns[subject]] += line.scale * score[line.metric]
           counts[row, columns[subject]] += 1
   return GroupSums(values, counts)
 
@@ -278,7 +283,7 @@ def _baselines(
   """Estimates of the baselines in the reference's runs; chance for a task."""
   runs = [run for run in by_seed.values() if _scored(run, line)]
   if line.task:
-    chance = 100 * float(runs[0].understanding[line.task]['chance'])
+    chance = line.scale * float(runs[0].understanding[line.task]['chance'])
     return {'chance': Estimate(chance, chance, chance)}
   estimates = {}
   for baseline in BASELINES:

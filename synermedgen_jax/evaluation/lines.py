@@ -6,20 +6,29 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 
-from synermedgen_jax.core.modalities import ROUTES, all_routes, routes_with
+from synermedgen_jax.core.modalities import (
+  ROUTES,
+  Route,
+  all_routes,
+  routes_with,
+)
+from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES, key_of
 from synermedgen_jax.tasks.registry import Task, asked_tasks
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """One number that arms are compared by, as a percentage.
+  """One number that arms are compared by.
 
   Attributes:
     name: key in results.
     title: label in tables and plots.
-    routes: names of the routes whose SSIM is averaged; empty for a task.
+    routes: names of the routes whose scores are averaged; empty for a task.
     task: name of the task whose accuracy is used; '' for routes.
     definition: definition for readers.
+    metric: key of the averaged score in subjects.json.
+    scale: factor of the score.
+    unit: unit of the scaled score.
   """
 
   name: str
@@ -27,6 +36,9 @@ class Line:
   routes: tuple[str, ...] = ()
   task: str = ''
   definition: str = ''
+  metric: str = 'ssim'
+  scale: float = 100.0
+  unit: str = 'x 100'
 
 
 _ALL = tuple(route.name for route in ROUTES)
@@ -57,7 +69,7 @@ _ROUTE_LINES = (
 
 
 def comparison_lines() -> tuple[Line, ...]:
-  """The numbers of a comparison: SSIM over routes, then one per asked task."""
+  """SSIM over routes, scores of volumes, then one number per asked task."""
   other = Line(
     'ssim_other',
     'SSIM, other routes',
@@ -68,21 +80,52 @@ def comparison_lines() -> tuple[Line, ...]:
     *_ROUTE_LINES,
     other,
     *_several_sources(),
+    *_volume_lines(),
     *map(_task_line, asked_tasks()),
   )
 
 
-def _several_sources() -> Iterator[Line]:
-  """A line per number of sources above one that a route has."""
+def _routes_by_sources() -> Iterator[tuple[str, str, tuple[Route, ...]]]:
+  """Yields suffix of names, title, routes: one source, two sources, …"""
+  yield '', 'routes', all_routes()
   for count in itertools.count(2):
     if not (routes := routes_with(count)):
       return
+    yield f'_sources_{count}', f'routes with {count} sources', routes
+
+
+def _several_sources() -> Iterator[Line]:
+  """A line per number of sources above one that a route has."""
+  for suffix, title, routes in itertools.islice(_routes_by_sources(), 1, None):
     yield Line(
-      f'ssim_sources_{count}',
-      f'SSIM, routes with {count} sources',
+      f'ssim{suffix}',
+      f'SSIM, {title}',
       tuple(route.name for route in routes),
-      definition=f'{_SSIM}routes with {count} sources.',
+      definition=f'{_SSIM}{title}.',
     )
+
+
+def _volume_lines() -> Iterator[Line]:
+  """A line per number of a score of volumes and number of sources."""
+  for (suffix, title, routes), (name, score) in itertools.product(
+    _routes_by_sources(), VOLUME_SCORES.items()
+  ):
+    scored = tuple(route.name for route in routes if score.applies(route))
+    stated = ' '.join(
+      f'{k.capitalize()}: {text}.' for k, text in score.definition.items()
+    )
+    for metric, number in score.numbers.items() if scored else ():
+      key = key_of(name, metric)
+      yield Line(
+        f'{key}{suffix}',
+        f'{number.label} of {score.title}, {len(scored)} {title}',
+        scored,
+        definition=f'{stated} Mean over the cases of a subject, then over '
+        'subjects, then over the routes.',
+        metric=key,
+        scale=1.0 if number.unit else 100.0,
+        unit=number.unit or 'x 100',
+      )
 
 
 def _task_line(task: Task) -> Line:

@@ -19,7 +19,7 @@ from synermedgen_jax.evaluation import (
   subjects,
   understanding,
 )
-from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES
+from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES, key_of
 from synermedgen_jax.slices.store import Case, SliceStore
 
 # The stage in config.json of a workdir with scores of outputs made elsewhere.
@@ -52,7 +52,8 @@ class Synthesised:
     scores: result of `routes.aggregate`.
     left_out: metric -> a case without it, of the registered metrics that not
       every case has.
-    by_subject: route -> subject -> scores, see `evaluation.subjects`.
+    by_subject: route -> subject -> scores, those of volumes among them, see
+      `evaluation.subjects`.
     sampling: timesteps and guidance as plain values, or {'synthesiser': name}.
     panels: route -> arrays of a few slices of its first subject.
     volume_scores: score -> route -> its metrics, means over subjects, and the
@@ -83,42 +84,34 @@ class Synthesised:
         pairs then need all usable slices.
     """
     scores, panels = [], {}
-    cases = {
-      name: defaultdict(lambda: defaultdict(list)) for name in volume_scores
-    }
+    cases = defaultdict(lambda: defaultdict(list))
     for item, synthesis, rows in scored:
       scores += rows
       values = protocol.volume_scores(item, synthesis, volume_scores)
       for name, metrics_of_case in values.items():
-        cases[name][item.route.name][item.case.person].append(metrics_of_case)
+        cases[name, item.route.name][item.case.person].append(metrics_of_case)
       if item.route.name not in panels:
         panels[item.route.name] = protocol.panel(item, synthesis)
     scores, left_out = routes.with_common_metrics(scores)
+    by_subject = subjects.synthesis_by_subject(scores)
+    means = {name: {} for name in volume_scores}
+    for (name, route), of_subjects in cases.items():
+      people = {
+        subject: _mean(values) for subject, values in of_subjects.items()
+      }
+      means[name][route] = _mean([*people.values()]) | {'count': len(people)}
+      for subject, values in people.items():
+        by_subject[route][subject] |= {
+          key_of(name, metric): value for metric, value in values.items()
+        }
     return cls(
-      routes.aggregate(scores),
-      left_out,
-      subjects.synthesis_by_subject(scores),
-      sampling,
-      panels,
-      {
-        name: {route: _mean_over_subjects(c) for route, c in by_route.items()}
-        for name, by_route in cases.items()
-      },
+      routes.aggregate(scores), left_out, by_subject, sampling, panels, means
     )
 
 
-def _mean_over_subjects(
-  cases: Mapping[str, Sequence[Mapping[str, float]]],
-) -> dict[str, float]:
-  """Means over the cases of a subject, then over subjects; their count."""
-  names = next(iter(cases.values()))[0]
-  means = {
-    name: float(
-      np.mean([np.mean([s[name] for s in scores]) for scores in cases.values()])
-    )
-    for name in names
-  }
-  return means | {'count': len(cases)}
+def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  """Metric -> its mean."""
+  return {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,6 +73,11 @@ class VolumeScore:
     return [number.text(values[m]) for m, number in self.numbers.items()]
 
 
+def key_of(score: str, metric: str) -> str:
+  """Key of a number where those of several scores stand side by side."""
+  return f'{score}/{metric}'
+
+
 def lines(
   results: Mapping[str, Mapping[str, Mapping[str, float]]],
 ) -> Iterator[str]:

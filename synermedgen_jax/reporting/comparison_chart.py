@@ -94,4 +94,4 @@ def _draw(axis: Axes, comparison: Comparison, study: Study, line: Line) -> None:
   axis.set_axisbelow(True)
   axis.tick_params(axis='y', length=0)
   axis.set_title(line.title, weight='bold', loc='left')
-  axis.set_xlabel('x 100')
+  axis.set_xlabel(line.unit)

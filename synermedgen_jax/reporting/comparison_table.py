@@ -31,7 +31,7 @@ def markdown(comparison: Comparison, study: Study, plot: str) -> str:
     + '\n',
     _what_ran(comparison, study),
     '## Overview\n',
-    'Means over seeds and subjects, x 100.\n',
+    'Means over seeds and subjects.\n',
     _markdown_rows(list(_overview(comparison, study))),
     f'![All arms by all numbers, with 95 % intervals]({plot})\n',
   ]
@@ -85,7 +85,8 @@ def _overview(comparison: Comparison, study: Study) -> Iterator[list[str]]:
   lines = [
     line for line in comparison_lines() if line.name in comparison.results
   ]
-  yield ['arm', *(_title(comparison, line) for line in lines), 'seeds']
+  titles = (f'{_title(comparison, line)}, {line.unit}' for line in lines)
+  yield ['arm', *titles, 'seeds']
   for arm in comparison.arms:
     cells = []
     for line in lines:
@@ -108,7 +109,8 @@ def _rows(
   comparison: Comparison, study: Study, line: Line
 ) -> Iterator[list[str]]:
   reference = study.arm(comparison.reference).title
-  columns = ['arm', 'mean [95 %]', f'minus {reference} [95 %]', 'seeds']
+  mean = f'mean, {line.unit} [95 %]'
+  columns = ['arm', mean, f'minus {reference} [95 %]', 'seeds']
   yield [*columns, 'published'] if study.has_published else columns
   for cells in _cells(comparison, study, line):
     yield cells if study.has_published else cells[:-1]

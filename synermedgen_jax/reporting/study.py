@@ -11,8 +11,8 @@
     }
   }
 
-The keys of `arms` are names of workdirs, ROOT/SEED/ARM. Published figures are
-percentages; their keys are names of lines (`evaluation.lines`).
+The keys of `arms` are names of workdirs, ROOT/SEED/ARM. The keys of
+published figures are names of lines (`evaluation.lines`), which state the unit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Arm:
 
   Attributes:
     title: name in tables and plots.
-    published: line -> published percentage.
+    published: line -> published figure, in the unit of the line.
   """
 
   title: str

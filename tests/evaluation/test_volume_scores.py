@@ -123,7 +123,8 @@ def test_scores_of_a_store_are_means_over_subjects(tmp_path):
   pairs = pairs_of(store)
   protocol.check_volume_scores(store, pairs, names)
   scored = protocol.score_outputs(store, pairs, noisy)
-  results = Synthesised.gather(scored, {}, volume_scores=names).volume_scores
+  synthesised = Synthesised.gather(scored, {}, volume_scores=names)
+  results = synthesised.volume_scores
   assert {k: set(v) for k, v in results.items()} == {
     'synthrad2023': {'brain_mr_to_ct'},
     'synthrad2025': {'brain_mr_to_ct'},
@@ -146,6 +147,8 @@ def test_scores_of_a_store_are_means_over_subjects(tmp_path):
   for metric in ('mae', 'psnr', 'ms_ssim'):
     mean = np.mean([e[metric] for e in expected])
     assert result[metric] == pytest.approx(mean, rel=1e-9)
+    (of_subject,) = synthesised.by_subject['brain_mr_to_ct'].values()
+    assert of_subject[f'synthrad2025/{metric}'] == result[metric]
   assert expected[0]['mae'] < expected[1]['mae']
 
 
