@@ -308,6 +308,13 @@ KEYS = {
       'Draws of the detail path whose mean is the image (docs/detail.md).',
       'draws',
     ),
+    Key(
+      'sampling.grain',
+      1.0,
+      'Length along z over which noise continues (docs/volumes.md); 1 = the '
+      'noise of every slice is independent.',
+      'slices',
+    ),
   ),
   'Logs and checkpoints': (
     Key('log_every', 50, 'Interval of the rows of metrics.jsonl.', 'steps'),

@@ -81,6 +81,7 @@ class SamplingConfig:
     slab: neighbouring slices that are synthesised together (`tasks/slabs.py`).
     draws: draws of the detail path (`models/detail.py`) whose mean is the
       image.
+    grain: slices over which noise continues along z; 1 = independent noise.
   """
 
   points: int
@@ -89,6 +90,7 @@ class SamplingConfig:
   describe_tokens: int = 0
   slab: int = 1
   draws: int = 1
+  grain: float = 1.0
 
   def __post_init__(self):
     if self.points < 2:
@@ -99,7 +101,7 @@ class SamplingConfig:
       raise UserError(
         f'describe_tokens {self.describe_tokens}: must be at least 0.'
       )
-    for name in ('slab', 'draws'):
+    for name in ('slab', 'draws', 'grain'):
       if getattr(self, name) < 1:
         raise UserError(f'{name} {getattr(self, name)}: must be at least 1.')
     if self.slab > 1 and self.describe_tokens:

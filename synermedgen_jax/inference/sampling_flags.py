@@ -120,6 +120,14 @@ def define_sampling_flags() -> SamplingFlags:
       'config.sampling of the run.',
       lower_bound=1,
     ),
+    'grain': flags.DEFINE_float(
+      'grain',
+      None,
+      'Slices over which noise continues along z (docs/volumes.md); 1 = the '
+      'noise of every slice is independent. Default: config.sampling of the '
+      'run.',
+      lower_bound=1.0,
+    ),
   }
   guidance = {
     'text': flags.DEFINE_float(

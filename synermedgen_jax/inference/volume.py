@@ -282,12 +282,12 @@ def _sample_pictures(
   image = tuple(side * model.config.latent_stride for side in grid)
 
   def of_slice(index):
-    own = jax.random.fold_in(key, index)
+    latents = continued_noise(key, index, shape, config.grain)
     texture = [
-      jax.random.normal(jax.random.fold_in(own, draw), image)
+      continued_noise(jax.random.fold_in(key, draw), index, image, config.grain)
       for draw in range(config.draws)
     ]
-    return jax.random.normal(own, shape), jnp.stack(texture)
+    return latents, jnp.stack(texture)
 
   noise, texture = jax.vmap(jax.vmap(of_slice))(indices)
   noise = noise.reshape(len(indices), -1, shape[-1])
@@ -296,6 +296,31 @@ def _sample_pictures(
     model, params, prompts, noise, texture, grid, config
   )
   return jnp.mean(pictures, axis=-1)
+
+
+def continued_noise(
+  key: jax.Array, index: Int[Array, ''], shape: tuple[int, ...], grain: float
+) -> Array:
+  """Standard normal noise of a slice, which continues in its neighbours.
+
+  It is interpolated between independent images, `grain` slices apart, and
+  scaled to deviation 1. The noise of slices 2 * `grain` apart is independent.
+
+  Args:
+    key: random key of the volume.
+    index: of the slice.
+    shape: of the noise.
+    grain: in slices; 1 = the noise of every slice is independent.
+  """
+  place = index / grain
+  before = jnp.floor(place)
+  share = place - before
+  first, second = (
+    jax.random.normal(jax.random.fold_in(key, node), shape)
+    for node in (before.astype(int), before.astype(int) + 1)
+  )
+  scale = jnp.sqrt((1 - share) ** 2 + share**2)
+  return ((1 - share) * first + share * second) / scale
 
 
 @functools.partial(jax.jit, static_argnames=('model',))

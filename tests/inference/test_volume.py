@@ -2,6 +2,7 @@ import dataclasses
 
 import inference_fakes as fakes
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -256,6 +257,50 @@ def test_a_model_of_slices_higher_than_wide():
   )
   # Square slices fill the middle of such an image.
   assert model.synthesise(fakes.ROUTE, source[None, :, :8]).shape == (1, 8, 8)
+
+
+def noise_of(slices, grain, shape=(40, 50)):
+  return np.stack(
+    [
+      volume.continued_noise(jax.random.key(5), jnp.asarray(i), shape, grain)
+      for i in slices
+    ]
+  )
+
+
+@pytest.mark.parametrize('grain', [1.0, 2.5, 4.0])
+def test_noise_continues_over_the_grain_alone(grain):
+  noise = noise_of(range(12), grain)
+  np.testing.assert_allclose(noise.std((1, 2)), 1, atol=0.06)
+  correlation = np.corrcoef(noise.reshape(12, -1))
+  apart = np.abs(np.subtract.outer(range(12), range(12)))
+  assert np.abs(correlation[apart >= 2 * grain]).max() < 0.1
+  if grain == 1:
+    assert np.abs(correlation[apart == 1]).max() < 0.1
+  else:
+    # Neighbours share a node; two share both, or one and its whole weight.
+    assert correlation[apart == 1].min() > 0.35
+
+
+def test_independent_noise_depends_on_the_index_alone():
+  for index in (0, 7):
+    own = jax.random.fold_in(jax.random.key(5), index)
+    np.testing.assert_array_equal(
+      noise_of([index], 1.0)[0], jax.random.normal(own, (40, 50))
+    )
+
+
+def test_a_grain_makes_neighbours_alike():
+  """A still model: its pictures are those of the noise."""
+  source = fakes.slices(6)
+
+  def steps(grain):
+    sampling = dataclasses.replace(SAMPLING, grain=grain)
+    model = synthesiser(still(), sampling=sampling)
+    made = model.synthesise(fakes.ROUTE, source[None])
+    return np.abs(np.diff(made, axis=0)).mean()
+
+  assert steps(4.0) < 0.8 * steps(1.0)
 
 
 def test_reconstruction_is_the_autoencoder_alone():
