@@ -12,17 +12,14 @@ the measured numbers of layers gives the peak for 28 layers.
 import dataclasses
 import json
 import math
-import resource
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from benchmarks import processes
 from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.interop import bagel_configs, bagel_weights, tensor_files
 from synermedgen_jax.models.presets import bagel_7b
@@ -31,24 +28,6 @@ _DIRECTORY = flags.DEFINE_string(
   'directory', None, 'Folder for the checkpoints.'
 )
 _LAYERS = flags.DEFINE_list('layers', ['2', '4'], 'Numbers of layers to try.')
-
-# VmHWM is the peak of this process alone; rusage remembers its parent's.
-_CHILD = """
-import importlib, re, sys
-from pathlib import Path
-
-def peak():
-  text = Path('/proc/self/status').read_text()
-  return int(re.search(r'VmHWM:\\s+(\\d+)', text)[1]) * 1024
-
-from synermedgen_jax.config.command_line import run_command
-command = importlib.import_module('synermedgen_jax.' + sys.argv.pop(1))
-before = peak()
-def main():
-  command.main()
-  print('PEAK', before, peak())
-run_command(main)
-"""
 
 
 def _write_checkpoint(directory: Path, layers: int) -> int:
@@ -78,26 +57,6 @@ def _write_checkpoint(directory: Path, layers: int) -> int:
   return sum(path.stat().st_size for path in directory.iterdir())
 
 
-def _run(command: str, *arguments: str) -> tuple[int, float, float]:
-  """Peak resident bytes minus the interpreter's, seconds, CPU seconds."""
-  start, busy = time.perf_counter(), _cpu_seconds()
-  child = subprocess.run(
-    [sys.executable, '-c', _CHILD, command, *arguments],
-    stdout=subprocess.PIPE,
-    text=True,
-    check=True,
-  )
-  seconds = time.perf_counter() - start
-  before, peak = map(int, child.stdout.split('PEAK')[1].split())
-  return peak - before, seconds, _cpu_seconds() - busy
-
-
-def _cpu_seconds() -> float:
-  """CPU seconds of all child processes so far."""
-  usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-  return usage.ru_utime + usage.ru_stime
-
-
 def main(argv: list[str]) -> None:
   del argv
   peaks = {}
@@ -111,11 +70,12 @@ def main(argv: list[str]) -> None:
         ('import_bagel', (f'--source={source}', f'--output={run}')),
         ('export_bagel', (f'--checkpoint={run}', f'--output={back}')),
       ):
-        peak, seconds, busy = _run(command, *arguments)
+        cost = processes.cost(command, *arguments)
+        peak = cost.peak - cost.imported
         peaks.setdefault(command, []).append((layers, peak))
         print(
           f'  {command}: peak {peak / 1e9:.2f} GB above the interpreter, '
-          f'{seconds:.0f} s, {busy:.0f} s of CPU'
+          f'{cost.seconds:.0f} s, {cost.cpu_seconds:.0f} s of CPU'
         )
     finally:
       shutil.rmtree(root, ignore_errors=True)
