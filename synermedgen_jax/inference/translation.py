@@ -122,6 +122,7 @@ def translate(
   on_grid = Volume(
     grids.from_slices(target.denormalise(synthetic)), grid.affine
   )
+  del sources, synthetic  # resampling takes several volumes of memory
   data = grids.resample_back(
     on_grid, grids.Grid.of(volume), fill=target.low
   ).clip(target.low, target.high)

@@ -318,12 +318,13 @@ def _shifted(affine: np.ndarray, first) -> np.ndarray:
 def _inside(volume: Volume, grid: Grid) -> Bool[np.ndarray, 'x y z']:
   """Whether each point of the grid is inside a voxel of the volume."""
   to_voxel = np.linalg.inv(volume.affine) @ grid.affine
-  i, j, k = np.indices(grid.shape, sparse=True)
   inside = np.ones(grid.shape, bool)
-  for (a, b, c, first), count in zip(
-    to_voxel[:3], volume.data.shape, strict=True
-  ):
-    inside &= _within(a * i + b * j + c * k + first, count)
+  j, k = np.indices(grid.shape[1:], sparse=True)
+  for i, plane in enumerate(inside):  # one by one: positions are float64
+    for (a, b, c, first), count in zip(
+      to_voxel[:3], volume.data.shape, strict=True
+    ):
+      plane &= _within(a * i + b * j + c * k + first, count)
   return inside
 
 

@@ -1,5 +1,7 @@
 """A translated volume lies on its source, edges included."""
 
+import tracemalloc
+
 import nano
 import numpy as np
 import pytest
@@ -43,7 +45,7 @@ def identity():
 
     def synthesise(self, route, sources, *, seed, progress):
       progress(sources.shape[1])
-      return sources[0]
+      return sources[0].copy()
 
     patch.setattr(Synthesiser, 'synthesise', synthesise)
     yield
@@ -183,6 +185,19 @@ def run(data, route=CBCT_TO_CT, routes=None, **options):
   volume = Volume(np.asarray(data, np.float32), np.eye(4))
   volumes = {route.source: volume}
   return translate(model, volumes, route, sampling=SAMPLING, **options)
+
+
+def test_memory_holds_at_most_three_copies_of_source_and_target():
+  """The model returns a copy of its input, and takes no memory itself."""
+  volume = linear_field((64, 60, 40), GEOMETRIES['isotropic'])
+  tracemalloc.start()
+  try:
+    error(volume, canvas=(64, 64))
+    _, more = tracemalloc.get_traced_memory()
+  finally:
+    tracemalloc.stop()
+  both = 2 * volume.data.nbytes
+  assert volume.data.nbytes + more <= 3 * both
 
 
 def test_a_route_that_was_not_trained_is_refused_unless_forced():

@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from synermedgen_jax.config.sampling import Guidance, SamplingConfig
 from synermedgen_jax.core.modalities import ROUTES, route_named, routes_with
@@ -128,6 +130,48 @@ def test_a_volume_thinner_than_a_slab_is_one_slab():
     in_slabs(2).synthesise(fakes.ROUTE, thin[None]),
     atol=1e-5,
   )
+
+
+@settings(max_examples=20)
+@given(
+  count=st.integers(1, 30), size=st.integers(1, 5), batch_size=st.integers(1, 9)
+)
+def test_batches_hold_few_slabs_whatever_the_number_of_slices(
+  count, size, batch_size
+):
+  """The pictures of a slice show its index, in every slab that draws it."""
+  batches = []
+
+  def sample(model, params, prompts, seed, indices, grid, config):
+    batches.append(indices.shape)
+    for part in jax.tree.leaves(prompts):
+      assert len(part) == len(indices)
+    pictures = indices[..., None, None] / count
+    return np.broadcast_to(pictures, (*indices.shape, 8, 8))
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(volume, '_sample_pictures', sample)
+    out = in_slabs(size, batch_size=batch_size).synthesise(
+      fakes.ROUTE, fakes.slices(count)[None]
+    )
+  ((slabs, slices),) = set(batches)  # one program
+  assert slices == min(size, count)
+  assert slabs == 1 or slabs * slices <= batch_size
+  np.testing.assert_allclose(out[:, 0, 0], np.arange(count) / count, atol=1e-6)
+
+
+@pytest.mark.parametrize(('size', 'alike'), [(1, 9), (3, 8)])
+def test_a_longer_volume_begins_as_a_shorter_one(size, alike):
+  """Slabs of three are 0-2, 2-4, 4-6 and 6-8; the longer volume has 8-10 and
+  10-12 too, so its slice 8 is a mean of two slabs."""
+  model = in_slabs(size, batch_size=6)
+  source = fakes.slices(13)
+  longer, shorter = (
+    model.synthesise(fakes.ROUTE, source[None, :count]) for count in (13, 9)
+  )
+  np.testing.assert_allclose(longer[:alike], shorter[:alike], atol=1e-5)
+  for more, less in zip(longer[alike:9], shorter[alike:], strict=True):
+    assert np.abs(more - less).max() > 1e-3
 
 
 def test_few_slices_make_a_batch_of_the_next_power_of_two(monkeypatch):
