@@ -152,6 +152,28 @@ def test_saves_and_the_idle_loop_are_timed():
 
 
 @pytest.mark.slow
+def test_memory_of_volumes_is_measured():
+  head, _, *rows = printed(
+    'benchmarks.volume_memory',
+    '--canvas=64',
+    '--detail=0',
+    '--slices=4,8',
+    '--batch_size=6',
+  )
+  assert head.split()[1] == 'slices'
+  cells = [[c.strip() for c in row.split('|')[1:-1]] for row in rows]
+  run = [['4', '3'], ['8', '3'], ['4', '1'], ['8', '1']]
+  assert [row[:2] for row in cells] == run
+  # Two volumes of 64 x 64 float32 are 1/32 MiB a slice.
+  assert [row[4] for row in cells] == ['0.1', '0.2'] * 2
+  assert [bool(row[5]) for row in cells] == [False, True] * 2
+  for row in cells:
+    peak, seconds = (float(row[i].replace(',', '')) for i in (2, 6))
+    assert 100 < peak < 10_000
+    assert seconds > 0
+
+
+@pytest.mark.slow
 def test_the_gpu_check_in_small_on_a_cpu(tmp_path):
   """As on a GPU, with tiny shapes; PyTorch's parts where it is installed."""
   done = subprocess.run(
