@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
   config.sampling.points = 2
   config.sampling.shift = 1.0
   # The mean of draws of the detail path has smaller errors than one.
-  config.sampling.draws = 8
+  config.sampling.draws = 32
   config.sampling.guidance.update(text=1.0, image=1.0, renorm='global')
 
   config.val_every = 0

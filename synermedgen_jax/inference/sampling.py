@@ -222,6 +222,9 @@ def sample(
   return _sample(model, params, prompts, noise, config)[0]
 
 
+_DRAWS_AT_ONCE = 4  # bounds the memory of many draws
+
+
 @functools.partial(jax.jit, static_argnames=('model', 'grid', 'config'))
 def sample_pictures(
   model: Bagel,
@@ -245,16 +248,18 @@ def sample_pictures(
   prompt = prompts['full']
   # All tokens of an image have one offset.
   offsets = prompt.target.latent_offsets[:, :: math.prod(grid)]
-  draws = model.apply(
-    {'params': params},
-    *grids,
+  sources = (
     sources_of_prompts(prompt.conditions, offsets, model.config.latent_stride)
     if model.config.detail
-    else None,
-    texture,
-    method=Bagel.pictures,
+    else None
   )
-  return draws.mean(0)
+
+  def draw(noise):
+    return model.apply(
+      {'params': params}, *grids, sources, noise[None], method=Bagel.pictures
+    )[0]
+
+  return lax.map(draw, texture, batch_size=_DRAWS_AT_ONCE).mean(0)
 
 
 def _sample(model, params, prompts, noise, config):
