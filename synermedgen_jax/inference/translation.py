@@ -129,6 +129,25 @@ def translate(
   return Volume(data, volume.affine)
 
 
+def slices_of(
+  trained: Trained, volume: Volume, modality: Modality
+) -> Float[np.ndarray, 'z h w']:
+  """A volume as slices of the run, in [-1, 1].
+
+  Args:
+    trained: the run, whose plane, frame and windows the slices have.
+    volume: in the unit of `modality`.
+    modality: its modality.
+
+  Raises:
+    VolumeError: no pixel of a slice is inside the volume.
+    UserError: the volume has no window, for example because it is constant.
+  """
+  window = trained.slices.window(modality, volume.data)
+  grid = trained.slices.grid(volume, modality, window)
+  return _slices(volume, window, grid, trained.slices)
+
+
 def check_sources(
   volumes: Mapping[Modality, Volume],
   route: Route,

@@ -35,7 +35,11 @@ def build(pair: Pair, pool: Pool, rng: np.random.Generator) -> Example:
     rng: draws the panels, their order and the question.
   """
   del pair
-  return ask(draw_panels(pool.by_modality, rng), pool.prompts, rng)
+  panels = [
+    SliceRef(case.id, modality, index)
+    for case, modality, index in draw_panels(pool.by_modality, rng)
+  ]
+  return ask(panels, pool.prompts, rng)
 
 
 def draw_panels(
@@ -88,22 +92,22 @@ def _draw_panel(
 
 
 def ask(
-  panels: Sequence[Panel], wordings: Prompts, rng: np.random.Generator
+  panels: Sequence[SliceRef], wordings: Prompts, rng: np.random.Generator
 ) -> Example:
   """The example that asks about these panels.
 
   Args:
-    panels: 2 to 4, as `draw_panels` returns them.
+    panels: 2 to 4 slices.
     wordings: its questions.
     rng: shuffles the panels over the letters, and draws the question.
   """
   _check_count(len(panels))
   panels = [panels[i] for i in rng.permutation(len(panels))]
   spans = [text(wordings.draw_mi(rng))]
-  for letter, (case, modality, index) in zip(LETTERS, panels, strict=False):
-    spans.append(vit_image(SliceRef(case.id, modality, index)))
+  for letter, panel in zip(LETTERS, panels, strict=False):
+    spans.append(vit_image(panel))
     spans.append(label(letter))
-  answer = prompts.mi_answer([modality for _, modality, _ in panels])
+  answer = prompts.mi_answer([panel.modality for panel in panels])
   spans.append(text(answer, has_loss=True))
   return Example('mi', tuple(spans), answer)
 
