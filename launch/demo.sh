@@ -10,7 +10,7 @@
 # MINUTES=0 bash launch/demo.sh: 900 steps of the detail path.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-model=small run=runs/demo
+model=small run=runs/demo sampling=()
 minutes="${MINUTES:-12}"
 if [[ ! $minutes =~ ^[0-9]+$ ]]; then
   echo "Error: MINUTES=$minutes: expected a whole number of minutes." >&2
@@ -68,13 +68,16 @@ else
   train 'The detail path' detail --config.init_from="$run/stage2_detail" \
     --config.steps="$steps"
   trained="$run/detail"
+  # The mean of four draws keeps texture; that of 32, the default, has smaller errors.
+  sampling=(--draws=4)
 fi
 
 step 'Evaluation on held-out subjects'
 if [ "$trained/evaluation/metrics.json" -nt "$trained/metrics.jsonl" ]; then
   echo "Reusing $trained/evaluation."
 else
-  python -m synermedgen_jax.evaluate --workdir="$trained" --slices=6
+  python -m synermedgen_jax.evaluate --workdir="$trained" --slices=6 \
+    "${sampling[@]}"
 fi
 
 step 'Translation of a NIfTI volume'
@@ -83,7 +86,7 @@ subject="$(grep '"dataset": "brain".*"split": "test"' "$run/store/manifest.jsonl
 python -m synermedgen_jax.translate --workdir="$trained" \
   --input="$run/phantoms/brain/$subject/mr.nii.gz" \
   --source=mr --target=ct --region=brain \
-  --output="$run/translated/${subject}_mr_to_ct.nii.gz"
+  --output="$run/translated/${subject}_mr_to_ct.nii.gz" "${sampling[@]}"
 
 step 'Report'
 python -m synermedgen_jax.report --workdir="$trained"
