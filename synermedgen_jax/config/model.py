@@ -16,7 +16,7 @@ from synermedgen_jax.checkpoint import weights_folder
 from synermedgen_jax.config.errors import ConfigError, key_errors
 from synermedgen_jax.core.size import Size
 from synermedgen_jax.core.trees import flatten, unflatten
-from synermedgen_jax.models.bagel import abstract_params, init_params
+from synermedgen_jax.models.bagel import init_params, parameter_names
 from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.compute import Compute
 from synermedgen_jax.models.presets import preset
@@ -109,12 +109,12 @@ def _lacking(
   if saved == model:
     return []
   new = _DETAIL + (_NEW_CODES if config.stage == 'quantiser' else ())
-  known = _names(saved)
-  return [n for n in _names(model) if n not in known and not n.startswith(new)]
-
-
-def _names(model: BagelConfig) -> list[str]:
-  return list(flatten(nn.unbox(abstract_params(model))))
+  known = parameter_names(saved)
+  return [
+    n
+    for n in parameter_names(model)
+    if n not in known and not n.startswith(new)
+  ]
 
 
 def initial_params(config: ConfigDict, model: BagelConfig) -> Any:
@@ -138,7 +138,7 @@ def initial_params(config: ConfigDict, model: BagelConfig) -> Any:
       saved, params = saved_model.load_model(folder, which=which)
   if saved == model:
     return params
-  flat, names = flatten(params), _names(model)
+  flat, names = flatten(params), parameter_names(model)
 
   @jax.jit  # parameters that are not returned are not computed
   def new(key: jax.Array) -> dict[str, jax.Array]:

@@ -20,6 +20,7 @@ from synermedgen_jax.core.batch import (
   PackedBatch,
   abstract_batch,
 )
+from synermedgen_jax.core.trees import flatten
 from synermedgen_jax.models.autoencoder import (
   Autoencoder,
   depth_to_space,
@@ -362,6 +363,11 @@ def abstract_params(config: BagelConfig):
   return jax.eval_shape(
     functools.partial(init_params, config), jax.random.key(0)
   )
+
+
+def parameter_names(config: BagelConfig) -> tuple[str, ...]:
+  """The names of the parameters of a model, as of `core.trees.flatten`."""
+  return tuple(flatten(nn.unbox(abstract_params(config))))
 
 
 def _example_batch(config: BagelConfig) -> PackedBatch:
