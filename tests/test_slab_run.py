@@ -65,8 +65,13 @@ def test_slabs_are_scored_across_slices(run):
 
 
 def test_slabs_need_neighbouring_slices(run):
-  assert_refused(evaluate(run, '--slices=2'), '--slices=2: ', 'slabs of 3')
-  code, _, err = evaluate(run, '--slices=2', '--slab=1')
+  assert_refused(evaluate(run, '--slices=2'), '--slices=2: ', 'slab 3 needs')
+  apart = ('--slices=2', '--slab=1')
+  assert_refused(
+    evaluate(run, *apart, '--grain=2.5'),
+    '--slices=2: picks slices apart, and grain 2.5 needs neighbours',
+  )
+  code, _, err = evaluate(run, *apart)
   assert code == 0, err
 
 
@@ -76,7 +81,7 @@ def test_slabs_need_neighbouring_slices(run):
     ({'slab': 0}, r'config\.slab 0: must be at least 1'),
     (
       {'generation': 'masked', 'init_from': ''},
-      r'config\.slab 3: codes of several slices',
+      r'slab 3: codes of several slices',
     ),
     (
       {'capacity': ROOM | {'images': 5}},

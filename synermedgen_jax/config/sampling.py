@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.flow import shift_timestep
 
 Renorm = Literal['global', 'channel', 'text_channel']
@@ -102,7 +103,7 @@ class SamplingConfig:
         f'describe_tokens {self.describe_tokens}: must be at least 0.'
       )
     for name in ('slab', 'draws', 'grain'):
-      if getattr(self, name) < 1:
+      if not getattr(self, name) >= 1:  # nor is NaN
         raise UserError(f'{name} {getattr(self, name)}: must be at least 1.')
     if self.slab > 1 and self.describe_tokens:
       raise UserError(
@@ -123,6 +124,22 @@ class SamplingConfig:
     return cls(
       **{**values, 'guidance': Guidance(**guidance)}, slab=config.get('slab', 1)
     )
+
+  def check(self, model: BagelConfig) -> None:
+    """Refuses settings that have no effect on images of a model.
+
+    Raises:
+      UserError: naming the field.
+    """
+    flow = model.generation == 'flow'
+    for name, acts, why in (
+      ('slab', flow, 'codes of several slices are not generated together'),
+      ('grain', flow, 'codes are generated without noise'),
+      ('draws', model.detail, 'without a detail path, all draws are equal'),
+    ):
+      value = getattr(self, name)
+      if value > 1 and not acts:
+        raise UserError(f'{name} {value}: {why}; set {name} to 1.')
 
   @property
   def timesteps(self) -> Float[np.ndarray, ' points']:

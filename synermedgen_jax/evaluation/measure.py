@@ -131,16 +131,17 @@ def measure(
     raise MeasureError(
       'score: scores of volumes need synthesis; add it to the parts.'
     )
-  items = []
   if trained.config['stage'] in SYSTEMS:
     settings = _of_system(trained, settings, parts)
-  if 'synthesis' in parts:
+  if 'synthesis' in parts:  # what cannot be synthesised is refused first
     items = _route_pairs(store, cases, settings)
+    own = trained.synthesiser(settings.sampling, batch_size=settings.batch_size)
+    _check_neighbours(own.sampling, settings)
   answered = synthesised = None
   if 'understanding' in parts:
     answered = _ask(trained, store, cases, settings)
   if 'synthesis' in parts:
-    synthesised = _synthesise(trained, store, items, settings)
+    synthesised = _synthesise(trained, own, store, items, settings)
   return Measurements(answered, synthesised)
 
 
@@ -264,23 +265,30 @@ def _route_pairs(
   return pairs
 
 
+def _check_neighbours(sampling: Any, settings: MeasureSettings) -> None:
+  """Refuses slices apart, if the model synthesises them as neighbours."""
+  if settings.synthesiser or not settings.slices:
+    return
+  for name in ('slab', 'grain'):
+    value = getattr(sampling, name, 1)  # other systems have none
+    if value > 1:
+      raise MeasureError(
+        f'--slices={settings.slices}: picks slices apart, and {name} {value} '
+        f'needs neighbours; set --slices=0, or --{name}=1.'
+      )
+
+
 def _synthesise(
   trained: Trained,
+  own: Any,
   store: SliceStore,
   items: Sequence[protocol.RoutePair],
   settings: MeasureSettings,
 ) -> Synthesised:
-  own = trained.synthesiser(settings.sampling, batch_size=settings.batch_size)
   model, sampling = own, dataclasses.asdict(own.sampling)
   if settings.synthesiser:
     model = SYNTHESISERS[settings.synthesiser](trained, store)
     sampling = {'synthesiser': settings.synthesiser}
-  slab = sampling.get('slab', 1)  # baselines and other systems have none
-  if slab > 1 and settings.slices:
-    raise MeasureError(
-      f'--slices={settings.slices}: slices are synthesised in slabs of {slab} '
-      'neighbours; set --slices=0, or --slab=1.'
-    )
   total = sum(len(item.indices) for item in items)
   with tqdm(total=total, desc='synthesise', unit='slice') as bar:
 

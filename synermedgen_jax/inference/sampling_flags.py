@@ -124,8 +124,8 @@ def define_sampling_flags() -> SamplingFlags:
       'grain',
       None,
       'Slices over which noise continues along z (docs/volumes.md); 1 = the '
-      'noise of every slice is independent. Default: config.sampling of the '
-      'run.',
+      'noise of every slice is independent. More needs all slices of a volume. '
+      'Default: config.sampling of the run.',
       lower_bound=1.0,
     ),
   }

@@ -214,15 +214,11 @@ class Trained:
       batch_size: maximum number of slices per batch.
 
     Raises:
-      WorkdirError: `sampling` is None and the config has none, or it has
-        several draws of a model without a detail path.
+      WorkdirError: `sampling` is None and the config has none.
+      UserError: a setting has no effect on this model.
     """
     sampling = sampling or self.sampling
-    if sampling.draws > 1 and not self.model.config.detail:
-      raise WorkdirError(
-        f'draws {sampling.draws}: the model has no detail path, so all draws '
-        'are equal; set it to 1.'
-      )
+    sampling.check(self.model.config)
     return Synthesiser(
       self.model,
       self.params,

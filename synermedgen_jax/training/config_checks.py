@@ -120,7 +120,7 @@ def check(
   _check_route_weights(config)
   _check_checkpoints(config)
   with key_errors('sampling'):
-    SamplingConfig.from_config(config.to_dict())
+    SamplingConfig.from_config(config.to_dict()).check(model)
   platform = mesh.devices.flat[0].platform
   name = config.compute.attention
   attention = IMPLEMENTATIONS.get(name)
@@ -156,20 +156,10 @@ def _check_generation(config: ConfigDict) -> None:
       f'config.generation {config.generation!r}: the loss of stage '
       f"{config.stage!r} lacks the term 'codes'; register it with the term."
     )
-  if config.slab > 1 and config.generation != 'flow':
-    raise ConfigError(
-      f'config.slab {config.slab}: codes of several slices are not generated '
-      "together; set config.slab to 1 or config.generation to 'flow'."
-    )
 
 
 def _check_detail(config: ConfigDict) -> None:
-  """Refuses several draws without a path, and images below their canvas."""
-  if config.sampling.draws > 1 and not config.detail:
-    raise ConfigError(
-      f'config.sampling.draws {config.sampling.draws}: without a detail path, '
-      'all draws are equal; set it to 1, or config.detail to a width.'
-    )
+  """Refuses images that may be smaller than their canvas."""
   if config.detail and config.tasks.get('editing'):
     raise ConfigError(
       f'config.detail {config.detail}: reads images that fill their canvas, '

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from synermedgen_jax.config.sampling import Guidance, SamplingConfig
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import route_named
 from synermedgen_jax.inference import sampling
 from synermedgen_jax.inference.sampling import guide, integrate, sample
@@ -277,6 +278,29 @@ def test_sampled_tokens_unfold_to_a_picture():
   assert picture.shape == (1, 8, 8, 1)
 
 
+def test_an_image_is_the_mean_of_its_draws():
+  """Of all five, of which four are made at once."""
+  shape = dataclasses.replace(fakes.CONFIG, detail=16)
+  config = SamplingConfig(points=2, shift=3.0)
+  prompts, start = pack(PROMPTS, config.guidance), noise(2)
+  texture = jax.random.normal(jax.random.key(2), (5, 2, 1, 8, 8))
+
+  def images(texture):
+    return sampling.sample_pictures(
+      Bagel(shape, fakes.COMPUTE),
+      fakes.params(shape),
+      prompts,
+      start,
+      texture,
+      (2, 2),
+      config,
+    )
+
+  each = np.stack([images(texture[i : i + 1]) for i in range(5)])
+  np.testing.assert_allclose(images(texture), each.mean(0), 1e-4, 1e-4)
+  assert each.std(0).min() > 1e-3
+
+
 def test_wrong_settings_are_named():
   with pytest.raises(ValueError, match=r"renorm 'rows'.*global, channel"):
     Guidance(renorm='rows')
@@ -284,3 +308,28 @@ def test_wrong_settings_are_named():
     Guidance(interval=(0.8, 0.2))
   with pytest.raises(ValueError, match='points 1: must be at least 2'):
     SamplingConfig(points=1, shift=3.0)
+  with pytest.raises(ValueError, match='draws 0: must be at least 1'):
+    SamplingConfig(points=2, shift=3.0, draws=0)
+  with pytest.raises(ValueError, match='grain nan: must be at least 1'):
+    SamplingConfig(points=2, shift=3.0, grain=float('nan'))
+
+
+@pytest.mark.parametrize(
+  ('name', 'shape'),
+  [
+    ('draws', {}),
+    ('draws', {'generation': 'masked'}),
+    ('grain', {'generation': 'masked'}),
+    ('slab', {'generation': 'autoregressive'}),
+  ],
+)
+def test_settings_without_effect_on_a_model_are_refused(name, shape):
+  model = dataclasses.replace(fakes.CONFIG, **shape)
+  with pytest.raises(UserError, match=rf'{name} 2: .*; set {name} to 1\.$'):
+    SamplingConfig(2, 3.0, **{name: 2}).check(model)
+  SamplingConfig(2, 3.0).check(model)
+
+
+def test_settings_with_an_effect_are_accepted():
+  model = dataclasses.replace(fakes.CONFIG, detail=16)
+  SamplingConfig(2, 3.0, slab=3, draws=32, grain=2.5).check(model)

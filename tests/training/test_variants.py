@@ -13,10 +13,11 @@ from etils.epath import Path
 
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.config.errors import ConfigError
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import route_named
 from synermedgen_jax.core.trees import flatten
 from synermedgen_jax.inference.bagel_workdir import export_bagel
-from synermedgen_jax.inference.workdir import Trained, WorkdirError
+from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.interop.bagel_configs import BagelError
 from synermedgen_jax.models import presets
 from synermedgen_jax.training.build import build
@@ -364,11 +365,11 @@ def test_the_width_of_a_trained_path_is_kept(detail_run, nano_runs):
 def test_draws_of_a_model_without_a_detail_path_are_refused(nano_runs):
   config = nano.config('stage2', nano_runs / 'store')
   config.sampling.draws = 2
-  with pytest.raises(ConfigError, match=r'sampling\.draws 2: .*are equal'):
+  with pytest.raises(ConfigError, match=r'sampling: draws 2: .*are equal'):
     build(config, data=False)
   trained = Trained.load(nano_runs / 'stage2')
   sampling = dataclasses.replace(trained.sampling, draws=2)
-  with pytest.raises(WorkdirError, match='draws 2: the model has no detail'):
+  with pytest.raises(UserError, match='draws 2: without a detail path'):
     trained.synthesiser(sampling)
 
 
