@@ -187,6 +187,18 @@ def test_runs_that_were_not_asked_the_same_are_refused(
   assert_refused(compare(tmp_path), f'{path}: {reason}')
 
 
+def test_results_from_before_a_setting_are_those_without_it(tmp_path):
+  sampling = {'points': 2, 'shift': 1.0}
+  off = {'describe_tokens': 0, 'slab': 1, 'draws': 1, 'grain': 1.0}
+  for arm, newer in (('stage2', {}), ('stage1', off)):
+    record = subject_files.record() | {'sampling': sampling | newer}
+    path = subject_files.write_record(tmp_path, arm, record)
+  assert compare(tmp_path)[0] == 0
+  record['sampling']['grain'] = 3.0
+  subject_files.write_record(tmp_path, 'stage1', record)
+  assert_refused(compare(tmp_path), f'{path}: sampled with')
+
+
 def test_scores_that_one_run_lacks_change_nothing(tmp_path):
   subject_files.write(tmp_path, 'stage2')
   path = subject_files.write(tmp_path, 'stage1', brain=(0.4, 0.6))

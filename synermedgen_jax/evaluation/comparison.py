@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.evaluation import bootstrap
 from synermedgen_jax.evaluation.bootstrap import GroupSums
@@ -16,6 +17,13 @@ from synermedgen_jax.evaluation.routes import BASELINES
 from synermedgen_jax.evaluation.subjects import FILE, Subjects, read_subjects
 
 _OF_MODELS = ('questions', 'seed', 'neighbours')  # settings of `evaluate` alone
+
+# Results of older versions lack newer settings, which were off.
+_OFF = {
+  field.name: field.default
+  for field in dataclasses.fields(SamplingConfig)
+  if isinstance(field.default, int | float)
+}
 
 
 class ComparisonError(UserError):
@@ -196,7 +204,7 @@ def _settings_differ(a: Subjects, b: Subjects) -> bool:
 def _sampling_differs(a: Subjects, b: Subjects) -> bool:
   """Whether two runs sampled differently; other systems have no sampling."""
   others = 'synthesiser' in {*a.sampling, *b.sampling}
-  return not others and a.sampling != b.sampling
+  return not others and _OFF | {**a.sampling} != _OFF | {**b.sampling}
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
