@@ -44,6 +44,8 @@ _PARTS = {
   'kl': ('KL', ORANGE),
   'flow': ('flow', RED),
   'codes': ('codes', RED),
+  'pixels': ('pixels', SKY),
+  'edges': ('edges', GREY),
 }
 _TASK_COLORS = (BLUE, ORANGE, GREEN, SKY, GREY)
 _BARS = {

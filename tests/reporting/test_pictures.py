@@ -414,6 +414,16 @@ def test_curves_have_a_column_per_stage_and_a_row_per_kind():
     assert axis.get_xlabel() == 'step'
 
 
+def test_the_terms_of_the_detail_path_are_parts_of_the_loss():
+  terms = {'flow': 1.0, 'pixels': 0.5, 'edges': 0.25}
+  figure = charts.loss_curves([stage('ucg', rows(loss=1.75, **terms))])
+  _, parts = figure.axes
+  labels = [t.get_text() for t in parts.get_legend().get_texts()]
+  assert labels == list(terms)
+  training = [line.get_ydata()[0] for line in parts.lines[::2]]
+  assert training == list(terms.values())
+
+
 def test_a_loss_that_is_not_a_number_leaves_its_axis_empty():
   figure = charts.loss_curves([stage('ucg', rows(loss=float('nan')))])
   figure.draw_without_rendering()
