@@ -222,7 +222,7 @@ def sample(
   return _sample(model, params, prompts, noise, config)[0]
 
 
-_DRAWS_AT_ONCE = 4  # bounds the memory of many draws
+_DRAWS_AT_ONCE = 4  # bounds the activations, not the images, of many draws
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'grid', 'config'))

@@ -115,7 +115,8 @@ class Detail(nn.Module):
     change = unet.decode(
       [
         *(
-          drawn(x) + self._scale(stage, x) * pooled(places, 2**stage)
+          drawn(x)
+          + self._scale(stage, x) * pooled(places, 2**stage).astype(self.dtype)
           for stage, x in enumerate(skips)
         ),
         drawn(lowest),

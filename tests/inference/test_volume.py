@@ -303,6 +303,23 @@ def test_a_model_of_slices_higher_than_wide():
   assert model.synthesise(fakes.ROUTE, source[None, :, :8]).shape == (1, 8, 8)
 
 
+def of_draws(draws: int, batch_size: int):
+  return synthesiser(
+    config=dataclasses.replace(fakes.CONFIG, detail=16),
+    sampling=dataclasses.replace(SAMPLING, draws=draws),
+    batch_size=batch_size,
+  )
+
+
+def test_the_batch_size_changes_nothing_with_draws():
+  source = fakes.slices(5)
+  few, many = (
+    of_draws(5, batch_size).synthesise(fakes.ROUTE, source[None])
+    for batch_size in (2, 8)
+  )
+  np.testing.assert_allclose(few, many, atol=1e-4)
+
+
 def noise_of(slices, grain, shape=(40, 50)):
   return np.stack(
     [
