@@ -11,9 +11,9 @@ Asks questions of the understanding tasks and, if the stage trains synthesis,
 synthesises every route and scores it and its baselines. --parts also measures
 synthesis of a Stage I model (zero-shot). With --config, the weights in
 `config.init_from` are measured and WORKDIR only receives the results. --points,
---shift, --text_scale, --image_scale, --interval and --renorm override the
-sampling of the run's config. With --describe_first, the model writes a text
-about each source slice before it synthesises.
+--shift, --slab, --draws, --grain, --text_scale, --image_scale, --interval and
+--renorm override the sampling of the run's config. With --describe_first, the
+model writes a text about each source slice before it synthesises.
 
 Writes WORKDIR/evaluation/:
 

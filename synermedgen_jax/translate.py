@@ -13,10 +13,10 @@ Routes that it was not trained on, and an input whose values are not in the unit
 of its modality, are refused before the model is loaded; --force accepts both.
 Several inputs share one grid; --source names the modality of each. The output
 has the shape and affine of the first input. Its unit is HU for CT and CBCT, SUV
-for PET, and for MR values from --low to --high. --points, --shift,
---text_scale, --image_scale, --interval and --renorm override the sampling of
-the run's config. With --describe_first, the model writes a text about each
-source slice before it synthesises.
+for PET, and for MR values from --low to --high. --points, --shift, --slab,
+--draws, --grain, --text_scale, --image_scale, --interval and --renorm override
+the sampling of the run's config. With --describe_first, the model writes a text
+about each source slice before it synthesises.
 """
 
 import sys
