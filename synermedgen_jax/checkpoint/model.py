@@ -20,7 +20,6 @@ from synermedgen_jax.checkpoint.orbax_items import (
   read_items,
   step_errors,
 )
-from synermedgen_jax.checkpoint.parameters import require_all
 from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.shape_json import model_from_json
 
@@ -108,8 +107,7 @@ def load_model(
     The model's shape and its parameters, nested NumPy arrays.
 
   Raises:
-    CheckpointError: there is no such checkpoint, it is damaged, or it lacks a
-      parameter of its model.
+    CheckpointError: there is no such checkpoint, or it is damaged.
     OutOfReach: it cannot be read now.
   """
   items = ('params', 'ema') if use_ema else ('params',)
@@ -117,9 +115,7 @@ def load_model(
   params = read['params']
   if read.get('ema'):
     params = _overlay(params, read['ema'])
-  model = model_from_json(read['model'])
-  require_all(directory, model, params)
-  return model, params
+  return model_from_json(read['model']), params
 
 
 def load_json(directory: str | Path, which: str = 'newest') -> dict[str, Any]:

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from synermedgen_jax.checkpoint.orbax_items import CheckpointError
-from synermedgen_jax.checkpoint.parameters import require_all
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.core.trees import flatten, unflatten
@@ -76,15 +75,13 @@ def load_weights(folder: str | Path) -> tuple[BagelConfig, Any]:
   """The model's shape and its parameters, nested float32 NumPy arrays.
 
   Raises:
-    CheckpointError: a file is missing or damaged, or a parameter is missing.
+    CheckpointError: a file is missing or damaged.
   """
   model = load_shape(folder)
   try:
     tensors = read_tensors(Path(folder) / TENSORS)
   except (OSError, ValueError) as error:
     raise CheckpointError(f'{folder}: {error}') from None
-  params = unflatten(
+  return model, unflatten(
     {name: t.whole().astype(np.float32) for name, t in tensors.items()}
   )
-  require_all(folder, model, params)
-  return model, params

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint import weights_folder
+from synermedgen_jax.checkpoint.parameters import require_all
 from synermedgen_jax.config.errors import ConfigError, key_errors
 from synermedgen_jax.core.size import Size
 from synermedgen_jax.core.trees import flatten, unflatten
@@ -136,6 +137,7 @@ def initial_params(config: ConfigDict, model: BagelConfig) -> Any:
     else:
       folder, which = _init_from(config)
       saved, params = saved_model.load_model(folder, which=which)
+    require_all(config.init_from, saved, params)
   if saved == model:
     return params
   flat, names = flatten(params), parameter_names(model)

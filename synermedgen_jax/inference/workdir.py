@@ -17,6 +17,7 @@ from etils.epath import Path
 from ml_collections import ConfigDict
 
 from synermedgen_jax.checkpoint import model as saved_model
+from synermedgen_jax.checkpoint.parameters import require_all
 from synermedgen_jax.config.errors import ConfigError, key_errors
 from synermedgen_jax.config.model import (
   compute_of,
@@ -134,7 +135,8 @@ class Trained:
 
     Raises:
       WorkdirError: the workdir has no valid config.json, or no tokenizer.
-      CheckpointError: the workdir has no complete checkpoint.
+      CheckpointError: the workdir has no complete checkpoint, or it lacks a
+        parameter of its model.
     """
     workdir = Path(workdir)
     record = RunRecord.load(workdir)
@@ -142,6 +144,7 @@ class Trained:
     checkpoints = workdir / 'checkpoints'
     step = saved_model.newest_step(checkpoints)
     shape, params = saved_model.load_model(checkpoints, which=str(step))
+    require_all(workdir, shape, params)
     compute = _compute(record.config, params)
     return cls(
       Bagel(shape, compute),

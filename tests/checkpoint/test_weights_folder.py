@@ -1,6 +1,5 @@
 """Weights folders are read as written, and a run can start from one."""
 
-import dataclasses
 import json
 
 import jax
@@ -8,10 +7,8 @@ import nano
 import numpy as np
 import pytest
 
-from synermedgen_jax.checkpoint import model as saved_model
-from synermedgen_jax.checkpoint import streaming, weights_folder
+from synermedgen_jax.checkpoint import weights_folder
 from synermedgen_jax.checkpoint.orbax_items import CheckpointError
-from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.core.trees import flatten
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
@@ -52,21 +49,6 @@ def test_a_folder_without_a_shape_is_reported(params, tmp_path):
   (tmp_path / weights_folder.SHAPE).write_text(json.dumps({}))
   with pytest.raises(CheckpointError):
     weights_folder.load_weights(tmp_path)
-
-
-def test_a_missing_parameter_is_reported(tmp_path):
-  """As in runs from before the detail path drew."""
-  model = dataclasses.replace(nano.MODEL, detail=16)
-  params = nano.initial_params(model)
-  del params['detail']['texture_0'], params['detail']['texture_1']
-  message = r'lacks detail/texture_0, one of 2 parameters .*; train it again'
-  weights_folder.save_weights(tmp_path / 'w', model, params)
-  with pytest.raises(CheckpointError, match=message):
-    weights_folder.load_weights(tmp_path / 'w')
-  lazy = {n: LazyArray.of(np.asarray(x)) for n, x in flatten(params).items()}
-  streaming.save_model(tmp_path / 'checkpoints', model, lazy)
-  with pytest.raises(CheckpointError, match=message):
-    saved_model.load_model(tmp_path / 'checkpoints')
 
 
 def test_a_stage_starts_from_shipped_weights(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import flax.linen as nn
 import jax
@@ -12,8 +13,11 @@ import pytest
 from etils.epath import Path
 
 from synermedgen_jax.checkpoint import model as saved_model
+from synermedgen_jax.checkpoint import streaming
+from synermedgen_jax.checkpoint.orbax_items import CheckpointError
 from synermedgen_jax.config.errors import ConfigError
 from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.lazy_array import LazyArray
 from synermedgen_jax.core.modalities import route_named
 from synermedgen_jax.core.trees import flatten
 from synermedgen_jax.inference.bagel_workdir import export_bagel
@@ -360,6 +364,24 @@ def test_the_width_of_a_trained_path_is_kept(detail_run, nano_runs):
       ConfigError, match=rf'detail {width}: .*has a detail path of 16 channels'
     ):
       build(config, data=False)
+
+
+def test_a_run_from_before_the_path_drew_is_refused(
+  nano_runs, nano_preset, tmp_path
+):
+  shape = dataclasses.replace(nano.MODEL, detail=16)
+  params = nano.initial_params(shape)
+  del params['detail']['texture_0'], params['detail']['texture_1']
+  run = shutil.copytree(
+    nano_runs / 'stage2', tmp_path / 'run', ignore=lambda *_: ['checkpoints']
+  )
+  lazy = {n: LazyArray.of(np.asarray(x)) for n, x in flatten(params).items()}
+  streaming.save_model(run / 'checkpoints', shape, lazy)
+  message = f'{run}: lacks detail/texture_0, one of 2 parameters .*; train it'
+  with pytest.raises(CheckpointError, match=message):
+    Trained.load(run)
+  with pytest.raises(ConfigError, match=f'config.init_from: {message}'):
+    build(detail_config(nano_runs, init_from=str(run)), data=False).create()
 
 
 def test_draws_of_a_model_without_a_detail_path_are_refused(nano_runs):
