@@ -57,7 +57,10 @@ OWN = {
   OURS: Own(
     'SynerMedGen (this library)',
     {'stage1': None, 'stage2_detail': 1 / 8, 'detail': 1},
-    ('a path for detail beside the transformer, config.detail',),
+    (
+      'a path for detail beside the transformer, config.detail, whose draws '
+      'are averaged',
+    ),
   ),
   'without_detail': Own(
     'SynerMedGen without the detail path', {'stage1': None, 'stage2': 1}
