@@ -173,6 +173,8 @@ def test_every_setting_of_sampling_can_be_asked_for(runs):
     },
     'describe_tokens': 0,
     'slab': 1,
+    'draws': 1,
+    'grain': 1.0,
   }
 
 

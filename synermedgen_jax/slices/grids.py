@@ -23,6 +23,7 @@ from synermedgen_jax.core.size import Size
 from synermedgen_jax.slices.volumes import Volume
 
 _ROUNDING = 1e-3  # voxels
+_AFFINES = 3e-5  # voxels; rounding of affines in float32 or with 6 decimals
 _ON_CENTRE = 1e-6  # voxels
 _OBLIQUE = 1e-6  # share of a step along other axes that counts as none
 _TRUNCATE = 4.0  # radius of the Gaussian in standard deviations, as in SciPy
@@ -252,10 +253,9 @@ def _source_positions(
 
 def _covered(positions: Float[np.ndarray, ' n'], count: int) -> slice:
   """The positions within `count` voxels, without their outer halves if any."""
-  for margin in (0.0, 0.5):
+  for margin in (_AFFINES, 0.5 + _ROUNDING):
     inside = np.flatnonzero(
-      (positions >= -margin - _ROUNDING)
-      & (positions <= count - 1 + margin + _ROUNDING)
+      (positions >= -margin) & (positions <= count - 1 + margin)
     )
     if inside.size:
       return slice(int(inside[0]), int(inside[-1]) + 1)

@@ -103,6 +103,14 @@ def test_a_linear_field_comes_back_at_every_voxel(affine, shape, canvas):
     assert np.abs(away).max() < ROUNDING_HU, plane
 
 
+@pytest.mark.parametrize('shear', [0.01, 0.015625])
+def test_a_canvas_slightly_beyond_the_voxel_centres_is_exact(shear):
+  affine = affine_of((1, 1, 1), flips=(-1, -1, -1), shear=shear)
+  volume = linear_field((12, 12, 16), affine, (1, 1, 1))
+  away = error(volume, canvas=(16, 16), plane='sagittal')
+  assert np.abs(away).max() < ROUNDING_HU
+
+
 @settings(max_examples=25, deadline=None)
 @given(
   spacing=st.tuples(*[st.floats(0.8, 3)] * 3),
