@@ -2,7 +2,7 @@
 # Runs all stages on digital phantoms, starting from weights/small: volumes,
 # slice store, Stage I, Stage II with the detail path, the path alone, evaluation,
 # report. Needs no GPU. The path trains until minute 12, with 900 to 10,000 steps;
-# on two cores, all stages take 14 to 16 minutes. A second run reuses finished
+# on two cores, all stages take about 15 minutes. A second run reuses finished
 # parts.
 # Usage: bash launch/demo.sh [--from_scratch] [directory, runs/demo by default]
 # --from_scratch: trains the model tiny from random weights, first its autoencoder;
@@ -10,7 +10,7 @@
 # MINUTES=0 bash launch/demo.sh: 900 steps of the detail path.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-model=small run=runs/demo sampling=()
+model=small run=runs/demo
 minutes="${MINUTES:-12}"
 if [[ ! $minutes =~ ^[0-9]+$ ]]; then
   echo "Error: MINUTES=$minutes: expected a whole number of minutes." >&2
@@ -68,16 +68,13 @@ else
   train 'The detail path' detail --config.init_from="$run/stage2_detail" \
     --config.steps="$steps"
   trained="$run/detail"
-  # The mean of four draws keeps texture; that of 32, the default, has smaller errors.
-  sampling=(--draws=4)
 fi
 
 step 'Evaluation on held-out subjects'
 if [ "$trained/evaluation/metrics.json" -nt "$trained/metrics.jsonl" ]; then
   echo "Reusing $trained/evaluation."
 else
-  python -m synermedgen_jax.evaluate --workdir="$trained" --slices=6 \
-    "${sampling[@]}"
+  python -m synermedgen_jax.evaluate --workdir="$trained" --slices=6
 fi
 
 step 'Translation of a NIfTI volume'
@@ -86,7 +83,7 @@ subject="$(grep '"dataset": "brain".*"split": "test"' "$run/store/manifest.jsonl
 python -m synermedgen_jax.translate --workdir="$trained" \
   --input="$run/phantoms/brain/$subject/mr.nii.gz" \
   --source=mr --target=ct --region=brain \
-  --output="$run/translated/${subject}_mr_to_ct.nii.gz" "${sampling[@]}"
+  --output="$run/translated/${subject}_mr_to_ct.nii.gz"
 
 step 'Report'
 python -m synermedgen_jax.report --workdir="$trained"
