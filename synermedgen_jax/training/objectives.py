@@ -214,7 +214,7 @@ def _pixel_sums(bound: Bagel, clean, hidden, batch: PackedBatch, key) -> Sums:
 
   Training by the score of single values alone yields draws that also vary
   together as the truth does (FGN, arXiv 2506.10772). The differences between
-  neighbours give draws the texture of the truth sooner.
+  neighbours score texture directly.
   """
   stride = bound.config.latent_stride
   targets = targets_of(batch, stride)
