@@ -19,7 +19,7 @@ from tqdm import tqdm
 from benchmarks.tables import table
 from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.core.modalities import Modality
-from synermedgen_jax.inference.reading import Doubt, read_modality
+from synermedgen_jax.inference.reading import Doubt, family_of, read_modality
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.slices.units import suspicious_units
@@ -35,8 +35,9 @@ _ROOT = flags.DEFINE_string(
 def _claim(own: Modality, claimed: Modality) -> str:
   if own is claimed:
     return 'its own modality'
-  same = (own.family or own) == (claimed.family or claimed)
-  return 'another of its family' if same else 'one of another family'
+  if family_of(own) == family_of(claimed):
+    return 'another of its family'
+  return 'one of another family'
 
 
 def main() -> None:

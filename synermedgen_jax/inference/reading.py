@@ -70,9 +70,9 @@ class Reading:
     """
     families = collections.Counter()
     for modality, count in self.votes.items():
-      families[_family(modality)] += count
+      families[family_of(modality)] += count
     for family, count in families.items():
-      if family != _family(claimed) and 2 * count > self.slices:
+      if family != family_of(claimed) and 2 * count > self.slices:
         return Doubt.OTHER_FAMILY
     if claimed.family == Modality.CT.family:
       return Doubt.NONE
@@ -82,7 +82,8 @@ class Reading:
     return Doubt.NONE
 
 
-def _family(modality: Modality) -> str:
+def family_of(modality: Modality) -> str:
+  """The family of a modality; one without any is its own."""
   return modality.family or modality.value
 
 

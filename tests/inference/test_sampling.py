@@ -279,7 +279,7 @@ def test_sampled_tokens_unfold_to_a_picture():
 
 
 def test_an_image_is_the_mean_of_its_draws():
-  """Of all five, of which four are made at once."""
+  """The mean of five draws, which are made four at a time."""
   shape = dataclasses.replace(fakes.CONFIG, detail=16)
   config = SamplingConfig(points=2, shift=3.0)
   prompts, start = pack(PROMPTS, config.guidance), noise(2)
