@@ -1,4 +1,4 @@
-"""Measures the memory in which `translate` synthesises volumes of any length.
+"""Measures the memory in which `predict` synthesises volumes of any length.
 
   python -m benchmarks.volume_memory
 
@@ -120,7 +120,7 @@ def _costs(folder: Path) -> Iterator[tuple[int, int, processes.Cost]]:
   for slab, chosen in ((_SLAB.value, counts), (1, ends)):
     for slices in chosen:
       cost = processes.cost(
-        'translate',
+        'predict',
         f'--workdir={folder}/run',
         f'--input={folder}/{slices}.nii.gz',
         '--source=mr',

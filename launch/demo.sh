@@ -80,7 +80,7 @@ fi
 step 'Translation of a NIfTI volume'
 subject="$(grep '"dataset": "brain".*"split": "test"' "$run/store/manifest.jsonl" |
   sed -n '1s/.*"subject": "\([^"]*\)".*/\1/p')"
-python -m synermedgen_jax.translate --workdir="$trained" \
+python -m synermedgen_jax.predict --workdir="$trained" \
   --input="$run/phantoms/brain/$subject/mr.nii.gz" \
   --source=mr --target=ct --region=brain \
   --output="$run/translated/${subject}_mr_to_ct.nii.gz"

@@ -23,7 +23,7 @@ COMMANDS = {
   'evaluate': 'evaluate',
   'export-tests': 'export_tests',
   'score': 'score',
-  'translate': 'translate',
+  'predict': 'predict',
   'report': 'report',
   'compare': 'compare',
   'arena': 'arena',

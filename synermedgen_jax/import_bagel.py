@@ -1,4 +1,4 @@
-"""Imports BAGEL's files as a workdir for `main`, `evaluate` and `translate`.
+"""Imports BAGEL's files as a workdir for `main`, `evaluate` and `predict`.
 
   python -m synermedgen_jax.import_bagel --source=DIR --dry_run
   python -m synermedgen_jax.import_bagel --source=DIR --output=RUN/bagel

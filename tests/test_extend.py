@@ -199,13 +199,13 @@ def test_the_report_shows_all_of_it(project, measured):
     assert words in page, words
 
 
-@pytest.mark.parametrize('command', ['evaluate', 'report', 'translate'])
+@pytest.mark.parametrize('command', ['evaluate', 'report', 'predict'])
 def test_a_run_whose_modules_are_not_imported_names_the_flag(
   project, monkeypatch, command
 ):
   monkeypatch.delitem(sys.modules, 'extension')
   arguments = [f'--workdir={project}/run']
-  if command == 'translate':
+  if command == 'predict':
     source = next((project / 'clinic' / 'test').rglob('ct.nii.gz'))
     arguments += [f'--input={source}', f'--output={project}/us.nii.gz']
     arguments += ['--source=ct', '--target=us', '--region=pelvis']
@@ -230,7 +230,7 @@ def test_a_module_that_cannot_be_imported_is_named(tmp_path, command):
 def test_translate_knows_the_modality(project):
   source = next((project / 'clinic' / 'test').rglob('ct.nii.gz'))
   out = run(
-    'translate',
+    'predict',
     f'--workdir={project}/run',
     '--modules=extension',
     f'--input={source}',

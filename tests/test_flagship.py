@@ -38,7 +38,7 @@ SIZES = {
   'stage1': STAGE1,
   'stage2': (*STAGE1, '--config.capacity.gen=16', '--config.capacity.images=4'),
   'evaluate': ('--points=3', *FEW),
-  'translate': ('--points=2',),
+  'predict': ('--points=2',),
 }
 
 
@@ -95,7 +95,7 @@ def runs(tmp_path_factory, store_path, quick_compiles):
       (run / 'away').rename(run / 'bagel')  # the report reads its record
   assert followed == [
     *('import_bagel', 'import_bagel', 'stage1', 'stage2'),
-    *('evaluate', 'translate', 'report', 'evaluate', 'export_bagel'),
+    *('evaluate', 'predict', 'report', 'evaluate', 'export_bagel'),
   ]
   return run
 

@@ -71,7 +71,7 @@ def test_real_volumes_pass_every_stage(trained, tmp_path):
   source = DATA / 'sts' / 'STS_042' / 'pet.nii.gz'
   output = tmp_path / 'ct.nii.gz'
   done = run(
-    'translate',
+    'predict',
     f'--workdir={trained}',
     f'--input={source}',
     '--source=pet',

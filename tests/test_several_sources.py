@@ -235,13 +235,14 @@ def test_a_store_without_a_source_is_refused(nano_runs, nano_preset, tmp_path):
 def translate(workdir, output, *flags, source='t1,t2,flair', inputs=()):
   inputs = inputs or [PATIENT / f'{m}.nii.gz' for m in source.split(',')]
   return commands.run(
-    'translate',
+    'predict',
     f'--workdir={workdir}',
     f'--input={",".join(map(str, inputs))}',
     f'--source={source}',
     '--target=t1ce',
     '--region=brain',
     f'--output={output}',
+    '--noread',
     *flags,
   )
 

@@ -1,7 +1,7 @@
 """Orbax checkpoints: parameters, optimiser, EMA and data position in one step.
 
 A checkpoint holds the whole model, frozen parts included, and the model's
-shape as JSON, so that a later stage, `evaluate` and `translate` need nothing
+shape as JSON, so that a later stage, `evaluate` and `predict` need nothing
 else. Items of a step: `params`, `ema`, `optimizer`, `data`, `model`,
 `checksums`, and `metrics` if the run keeps its best checkpoint.
 """

@@ -167,7 +167,7 @@ def _new_folder(path: Path) -> Iterator[None]:
 def _run_config(
   model: BagelConfig, dtype: np.dtype, editing: _Editing
 ) -> dict[str, Any]:
-  """The part of a run's config that `evaluate` and `translate` read."""
+  """The part of a run's config that `evaluate` and `predict` read."""
   side = editing.vit_side // model.vit.patch
   patches = min(side, model.vit_table, model.vit.table)
   latents = min(editing.vae_side // model.latent_stride, model.latent_table)

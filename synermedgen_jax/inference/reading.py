@@ -20,15 +20,14 @@ from jaxtyping import Float
 
 from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.inference.answering import Answerer
-from synermedgen_jax.inference.translation import slices_of
+from synermedgen_jax.inference.asking import shows_body
+from synermedgen_jax.inference.translation import cut
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.slices.volumes import Volume
 from synermedgen_jax.tasks import mi
 from synermedgen_jax.tasks.example import SliceRef
 
 _PANELS = 4  # per question
-_BODY = -0.8  # on [-1, 1]; the background is darker
-_SHOWN = 0.08  # least share of a slice that shows the body
 _AIR_HU = -200.0  # an MR or a PET has hardly a voxel below
 _PERCENTILE = 1.0
 
@@ -110,8 +109,8 @@ def read_modality(
   """
   air = np.percentile(volume.data, _PERCENTILE) < _AIR_HU
   window = Modality.CT if air else claimed
-  images = slices_of(trained, volume, window)
-  return read_slices(trained, images, window, slices=slices, seed=seed)
+  _, images = cut(trained, {window: volume})
+  return read_slices(trained, images[window], window, slices=slices, seed=seed)
 
 
 def read_slices(
@@ -151,7 +150,7 @@ def read_slices(
 
 def _with_body(images: Float[np.ndarray, 'z h w']) -> np.ndarray:
   """Indices of the slices that show the body; all, if none does."""
-  shown = np.flatnonzero((images > _BODY).mean((1, 2)) > _SHOWN)
+  shown = np.flatnonzero(shows_body(images))
   return shown if shown.size else np.arange(len(images))
 
 

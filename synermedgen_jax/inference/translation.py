@@ -7,7 +7,7 @@ ct = translate(trained, {Modality.MR: mr}, route)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from synermedgen_jax.slices.volumes import (
 )
 from synermedgen_jax.slices.windows import Window
 
-_MR_WINDOW = Window(0.0, 1000.0)
+MR_WINDOW = Window(0.0, 1000.0)
 OVERRIDE = '--force'
 
 
@@ -62,10 +62,11 @@ def translate(
   route: Route,
   *,
   sampling: SamplingConfig | None = None,
-  mr_window: Window = _MR_WINDOW,
+  mr_window: Window = MR_WINDOW,
   seed: int = 0,
   batch_size: int = 16,
   force: bool = False,
+  progress: Callable[[int], object] | None = None,
 ) -> Volume:
   """Synthesises the route's target from a volume of each of its sources.
 
@@ -84,6 +85,8 @@ def translate(
     batch_size: slices per batch; the result does not depend on it.
     force: accept a route that the run was not trained on, and values that are
       not in the unit of their modality.
+    progress: called after each batch with its number of slices; None = a
+      progress bar.
 
   Returns:
     A float32 volume with the shape and affine of the first one: CT and CBCT in
@@ -106,18 +109,17 @@ def translate(
       check_units(names[modality], modality, volume, override='force=True')
   synthesiser = trained.synthesiser(sampling, batch_size=batch_size)
   target = target_window(trained, route, mr_window)
-  windows = {m: trained.slices.window(m, v.data) for m, v in volumes.items()}
-  first, volume = next(iter(volumes.items()))
-  grid = trained.slices.grid(volume, first, windows[first])
-  sources = np.stack(
-    [
-      _slices(volumes[m], windows[m], grid, trained.slices)
-      for m in route.sources
-    ]
-  )
-  with tqdm(total=sources.shape[1], desc=route.name, unit='slice') as bar:
+  grid, slices = cut(trained, volumes)
+  sources = np.stack([slices.pop(m) for m in route.sources])
+  volume = next(iter(volumes.values()))
+  with tqdm(
+    total=sources.shape[1],
+    desc=route.name,
+    unit='slice',
+    disable=bool(progress),
+  ) as bar:
     synthetic = synthesiser.synthesise(
-      route, sources, seed=seed, progress=bar.update
+      route, sources, seed=seed, progress=progress or bar.update
     )
   on_grid = Volume(
     grids.from_slices(target.denormalise(synthetic)), grid.affine
@@ -129,23 +131,30 @@ def translate(
   return Volume(data, volume.affine)
 
 
-def slices_of(
-  trained: Trained, volume: Volume, modality: Modality
-) -> Float[np.ndarray, 'z h w']:
-  """A volume as slices of the run, in [-1, 1].
+def cut(
+  trained: Trained | TrainedSystem | TrainedPairs,
+  volumes: Mapping[Modality, Volume],
+) -> tuple[grids.Grid, dict[Modality, Float[np.ndarray, 'z h w']]]:
+  """Cuts volumes into slices of a run, in [-1, 1].
 
   Args:
     trained: the run, whose plane, frame and windows the slices have.
-    volume: in the unit of `modality`.
-    modality: its modality.
+    volumes: modality -> its volume, in its unit. The first one defines the
+      grid of the slices.
+
+  Returns:
+    The grid, and the slices of each modality.
 
   Raises:
-    VolumeError: no pixel of a slice is inside the volume.
-    UserError: the volume has no window, for example because it is constant.
+    VolumeError: no pixel of a slice is inside a volume.
+    UserError: a volume has no window, for example because it is constant.
   """
-  window = trained.slices.window(modality, volume.data)
-  grid = trained.slices.grid(volume, modality, window)
-  return _slices(volume, window, grid, trained.slices)
+  windows = {m: trained.slices.window(m, v.data) for m, v in volumes.items()}
+  first, volume = next(iter(volumes.items()))
+  grid = trained.slices.grid(volume, first, windows[first])
+  return grid, {
+    m: _slices(v, windows[m], grid, trained.slices) for m, v in volumes.items()
+  }
 
 
 def check_sources(
@@ -196,7 +205,7 @@ def _slices(
 
 
 def target_window(
-  trained: Trained, route: Route, mr_window: Window = _MR_WINDOW
+  trained: Trained, route: Route, mr_window: Window = MR_WINDOW
 ) -> Window:
   """The values of black and white in a translated volume, in its unit."""
   return trained.slices.windows.get(route.target) or mr_window

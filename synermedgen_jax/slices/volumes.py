@@ -319,23 +319,32 @@ def _check_not_input(path: Path, source: Path) -> None:
 
 
 def write_volume(
-  path: str | Path, volume: Volume, *, like: str | Path | None = None
+  path: str | Path,
+  volume: Volume,
+  *,
+  like: str | Path | None = None,
+  integers: bool = False,
+  description: str = '',
 ) -> None:
-  """Writes a NIfTI file (float32) atomically.
+  """Writes a NIfTI file atomically.
 
   Args:
     path: file name ending in .nii or .nii.gz.
     volume: the volume.
     like: a file on the same grid, as `read_volume` takes it; if it is NIfTI,
       its valid sform and qform are copied, in mm.
+    integers: round to int16, as scanners store HU; otherwise float32.
+    description: text in the header, up to 79 characters.
 
   Raises:
-    VolumeError: the suffix is not NIfTI's, `like` is on another grid, or the
-      file cannot be written.
+    VolumeError: the suffix is not NIfTI's, `like` is on another grid, a value
+      is beyond int16, or the file cannot be written.
   """
   _check_output_name(path)
   path = Path(path)
-  image = nib.Nifti1Image(np.asarray(volume.data, np.float32), volume.affine)
+  data = _int16(path, volume) if integers else np.float32(volume.data)
+  image = nib.Nifti1Image(data, volume.affine)
+  image.header['descrip'] = description.encode()
   image.header.set_xyzt_units('mm')
   like = None if like is None else locate(like)
   if like is not None and like.name.lower().endswith(NIFTI):
@@ -356,3 +365,14 @@ def write_volume(
     raise VolumeError(f'{path}: cannot be written ({reason}).') from error
   finally:
     partial.unlink(missing_ok=True)
+
+
+def _int16(path: Path, volume: Volume) -> np.ndarray:
+  data = np.rint(volume.data)
+  limits = np.iinfo(np.int16)
+  if data.min() < limits.min or data.max() > limits.max:
+    raise VolumeError(
+      f'{path}: has values from {data.min():g} to {data.max():g}, beyond the '
+      'range of int16.'
+    )
+  return data.astype(np.int16)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import subprocess
 from collections.abc import Mapping
-from importlib import metadata, resources
+from importlib import metadata
 from typing import Any
 
 import jax
@@ -15,6 +13,7 @@ from etils.epath import Path
 
 from synermedgen_jax.config.model import image_size
 from synermedgen_jax.config.tokenizer import FOLDER
+from synermedgen_jax.core.commit import commit
 from synermedgen_jax.input import vocab_files
 from synermedgen_jax.input.tokenizer import PROJECT
 from synermedgen_jax.slices.framing import SliceSpec
@@ -97,27 +96,3 @@ def trained_routes(
     max_sources=config.get('max_sources', 1),
   )
   return sorted(route.name for route in pool.drawn_routes())
-
-
-def commit() -> str:
-  """Commit of this code, '-dirty' appended if modified; '' = unknown."""
-
-  def git(*words: str) -> str:
-    return subprocess.run(
-      ['git', *words],
-      cwd=os.path.dirname(__file__),
-      capture_output=True,
-      text=True,
-      check=True,
-    ).stdout.strip()
-
-  try:
-    # An installed package may be inside another repository.
-    git('ls-files', '--error-unmatch', os.path.basename(__file__))
-    return git('describe', '--always', '--dirty', '--abbrev=40', '--match=')
-  except (OSError, subprocess.CalledProcessError):
-    # `git archive` writes the commit into this file.
-    text = (
-      resources.files('synermedgen_jax').joinpath('COMMIT').read_text('utf-8')
-    )
-    return '' if text.startswith('$') else text.strip()

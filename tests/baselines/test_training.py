@@ -163,7 +163,7 @@ def test_a_flag_of_sampling_is_refused_for_a_system(store, tmp_path, flag):
   assert_refused(run('evaluate', f'--workdir={workdir}', flag), why)
   assert not (workdir / 'evaluation').exists()
   translated = run(
-    'translate',
+    'predict',
     f'--workdir={workdir}',
     '--input=mr.nii.gz',
     '--source=mr',

@@ -117,7 +117,7 @@ def test_the_bodies_of_the_demo_fill_their_canvas(box):
 
 def test_the_demo_translates_a_held_out_brain(box):
   trained(box, 'launch/demo.sh', 'out')
-  (call,) = box.calls('synermedgen_jax.translate')
+  (call,) = box.calls('synermedgen_jax.predict')
   assert '--input=out/phantoms/brain/c/mr.nii.gz' in call
   assert '--workdir=out/detail' in call
 

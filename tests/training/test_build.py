@@ -20,6 +20,7 @@ from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.checkpoint.data_position import DataSave
 from synermedgen_jax.config.errors import ConfigError
+from synermedgen_jax.core import commit as core_commit
 from synermedgen_jax.core.chips import Chip
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.sharding import make_mesh
@@ -28,7 +29,7 @@ from synermedgen_jax.input.augment import Augment
 from synermedgen_jax.input.pipeline import Dropout
 from synermedgen_jax.input.streams import BatchIterator
 from synermedgen_jax.models.bagel import Bagel, abstract_params
-from synermedgen_jax.training import build, loop, provenance
+from synermedgen_jax.training import build, loop
 from synermedgen_jax.training.calibration import calibrate_latents
 from synermedgen_jax.training.train_state import TrainState
 
@@ -231,14 +232,14 @@ def git(folder, *arguments):
 @pytest.fixture
 def code(tmp_path, monkeypatch):
   """The code in a repository of its own, with a commit and a tag."""
-  module = tmp_path / 'code' / 'provenance.py'
+  module = tmp_path / 'code' / 'commit.py'
   module.parent.mkdir()
   module.write_text('a = 1\n')
   git(module.parent, 'init', '-q')
-  git(module.parent, 'add', 'provenance.py')
+  git(module.parent, 'add', 'commit.py')
   git(module.parent, 'commit', '-q', '-m', 'First')
   git(module.parent, 'tag', '-a', 'v1', '-m', 'v1')
-  monkeypatch.setattr(provenance, '__file__', str(module))
+  monkeypatch.setattr(core_commit, '__file__', str(module))
   return module
 
 
@@ -246,9 +247,9 @@ def code(tmp_path, monkeypatch):
 def test_the_commit_is_that_of_the_code(code):
   commit = git(code.parent, 'rev-parse', 'HEAD')
   assert len(commit) == 40
-  assert provenance.commit() == commit
+  assert core_commit.commit() == commit
   code.write_text('a = 2\n')
-  assert provenance.commit() == f'{commit}-dirty'
+  assert core_commit.commit() == f'{commit}-dirty'
 
 
 @needs_git
@@ -257,21 +258,21 @@ def test_code_that_is_in_no_repository_has_no_commit(
 ):
   shutil.rmtree(code.parent / '.git')
   monkeypatch.setenv('GIT_CEILING_DIRECTORIES', str(tmp_path))
-  assert provenance.commit() == ''
+  assert core_commit.commit() == ''
 
 
 @needs_git
 def test_code_that_lies_in_another_repository_has_no_commit(code, monkeypatch):
-  installed = code.parent / 'site-packages' / 'provenance.py'
+  installed = code.parent / 'site-packages' / 'commit.py'
   installed.parent.mkdir()
   installed.write_text('a = 1\n')
-  monkeypatch.setattr(provenance, '__file__', str(installed))
-  assert provenance.commit() == ''
+  monkeypatch.setattr(core_commit, '__file__', str(installed))
+  assert core_commit.commit() == ''
 
 
 def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
   monkeypatch.setenv('PATH', str(tmp_path))
-  assert provenance.commit() == ''
+  assert core_commit.commit() == ''
 
 
 def contents(folder):

@@ -1,4 +1,4 @@
-"""The translate command: a volume in, a volume on the same grid out."""
+"""The command predict: a volume in, a volume on the same grid out."""
 
 import json
 import shutil
@@ -9,25 +9,32 @@ import nibabel as nib
 import numpy as np
 import pytest
 from commands import assert_refused
+from PIL import Image
 from scipy import ndimage
 from store_fakes import CANVAS
 
+from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.inference import prediction
+from synermedgen_jax.inference.reading import Reading
 from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.inference.workdir import Trained
+from synermedgen_jax.slices.volumes import Volume
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
+CBCT, CT, PET = Modality.CBCT, Modality.CT, Modality.PET
 T1 = Path(__file__).parent / 'data' / 'openms' / 'patient26' / 't1.nii.gz'
 
 
-def translate(workdir, source, output, *flags, route=('cbct', 'ct', 'pelvis')):
+def predict(workdir, source, output, *flags, route=('cbct', 'ct', 'pelvis')):
   return commands.run(
-    'translate',
+    'predict',
     f'--workdir={workdir}',
     f'--input={source}',
     f'--output={output}',
     f'--source={route[0]}',
     f'--target={route[1]}',
     f'--region={route[2]}',
+    '--noread',
     *flags,
   )
 
@@ -40,7 +47,7 @@ def write(path, data, affine=None):
 
 def head(shape=(CANVAS, CANVAS, 5)):
   """HU that differ at every voxel, some of them beyond the window."""
-  return np.linspace(-1400, 1900, np.prod(shape)).reshape(shape)
+  return np.rint(np.linspace(-1400, 1900, np.prod(shape))).reshape(shape)
 
 
 @pytest.fixture
@@ -79,7 +86,7 @@ def test_hu_come_back_where_they_were(
   affine[:3, :3] = np.array(AXES[axes], float).T
   affine[:3, 3] = (-7, 11, 5)
   source = write(tmp_path / 'cbct.nii.gz', head().astype(np.float32), affine)
-  code, out, err = translate(nano_runs / 'stage2', source, output)
+  code, out, err = predict(nano_runs / 'stage2', source, output)
   assert code == 0, err
   result = nib.load(output)
   np.testing.assert_array_equal(result.affine, affine)
@@ -89,6 +96,7 @@ def test_hu_come_back_where_they_were(
   )
   assert out == (
     f'{output}: CT in HU, -1000 to 1000, shape ({CANVAS}, {CANVAS}, 5).\n'
+    f'{output}\n'
   )
 
 
@@ -99,7 +107,7 @@ def test_axial_slices_are_found_in_any_order_of_axes(
   affine = np.eye(4)
   affine[:3, :3] = np.array([(0, 2, 0), (0, 0, 2), (2, 0, 0)], float).T
   source = write(tmp_path / 'cbct.nii.gz', head().astype(np.float32), affine)
-  code, _, err = translate(nano_runs / 'stage2', source, output)
+  code, _, err = predict(nano_runs / 'stage2', source, output)
   assert code == 0, err
   result = nib.load(output)
   np.testing.assert_array_equal(result.affine, affine)
@@ -134,7 +142,7 @@ def test_a_place_in_a_real_volume_stays_within_half_a_voxel(
     (1600 * ball - 800).astype(np.float32),
     image.affine,
   )
-  code, _, err = translate(nano_runs / 'stage2', source, output)
+  code, _, err = predict(nano_runs / 'stage2', source, output)
   assert code == 0, err
   made = nib.load(output)
   np.testing.assert_allclose(made.affine, image.affine, atol=1e-5)
@@ -163,7 +171,7 @@ def test_the_plane_of_the_store_is_that_of_the_model(
   )
   data = np.linspace(-900, 900, 16 * 7 * 12).reshape(16, 7, 12)
   source = write(tmp_path / 'cbct.nii.gz', data.astype(np.float32))
-  code, _, err = translate(workdir, source, output)
+  code, _, err = predict(workdir, source, output)
   assert code == 0, err
   assert seen == [(7, CANVAS, CANVAS)]  # of the second axis, which is to A
   assert nib.load(output).shape == (16, 7, 12)
@@ -186,7 +194,7 @@ def test_the_frame_of_the_store_is_that_of_the_model(
   data = np.full((4 * CANVAS, 3 * CANVAS, 5), -1000, np.float32)
   data[4 : 4 + CANVAS, 9 : 9 + CANVAS] = 100
   source = write(tmp_path / 'cbct.nii.gz', data)
-  code, _, err = translate(workdir, source, output)
+  code, _, err = predict(workdir, source, output)
   assert code == 0, err
   assert (seen[0][:, 2:-2, 2:-2] > 0).all()  # nearly all of it is body
   made = nib.load(output).get_fdata()
@@ -204,14 +212,14 @@ def test_the_windows_of_the_store_are_those_of_the_model(
   workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
   record = json.loads((workdir / 'config.json').read_text())
   assert record['windows']['ct'] == {'low': -1000.0, 'high': 1000.0}
-  record['windows']['ct'] = {'low': -500.0, 'high': 3000.0}
+  record['windows']['ct'] = {'low': -1000.0, 'high': 3000.0}
   (workdir / 'config.json').write_text(json.dumps(record))
-  code, out, err = translate(workdir, source, output)
+  code, out, err = predict(workdir, source, output)
   assert code == 0, err
   # The copied CBCT spans -1000 to 1000, and means other HU as a CT.
-  expected = (head().clip(-1000, 1000) + 1000) * 1.75 - 500
+  expected = (head().clip(-1000, 1000) + 1000) * 2 - 1000
   np.testing.assert_allclose(nib.load(output).get_fdata(), expected, atol=0.02)
-  assert 'CT in HU, -500 to 3000' in out
+  assert 'CT in HU, -1000 to 3000' in out
 
 
 def test_a_real_volume_keeps_its_grid_and_has_the_scale_asked(
@@ -220,7 +228,7 @@ def test_a_real_volume_keeps_its_grid_and_has_the_scale_asked(
   output = tmp_path / 'flair.nii.gz'
   flags = ['--low=-20', '--high=300', '--points=3']
   route = ('t1', 'flair', 'brain')
-  code, out, err = translate(
+  code, out, err = predict(
     nano_runs / 'stage2', T1, output, *flags, route=route
   )
   assert code == 0, err
@@ -239,7 +247,7 @@ def test_a_model_makes_hu_and_a_seed_fixes_them(nano_runs, source, tmp_path):
   made = []
   for name, seed in (('a', 1), ('b', 1), ('c', 2)):
     output = tmp_path / f'{name}.nii'
-    code, _, err = translate(
+    code, _, err = predict(
       nano_runs / 'stage2', source, output, f'--seed={seed}'
     )
     assert code == 0, err
@@ -259,7 +267,7 @@ def test_a_text_about_the_source_changes_the_output(
     ('described', ['--describe_first', '--describe_tokens=5']),
   ):
     output = tmp_path / f'{name}.nii'
-    code, _, err = translate(nano_runs / 'stage2', source, output, *flags)
+    code, _, err = predict(nano_runs / 'stage2', source, output, *flags)
     assert code == 0, err
     made.append(nib.load(output).get_fdata())
   assert np.isfinite(made[1]).all()
@@ -267,9 +275,7 @@ def test_a_text_about_the_source_changes_the_output(
 
 
 def test_a_length_without_a_text_is_refused(nano_runs, source, output):
-  result = translate(
-    nano_runs / 'stage2', source, output, '--describe_tokens=5'
-  )
+  result = predict(nano_runs / 'stage2', source, output, '--describe_tokens=5')
   assert_refused(result, '--describe_tokens: has no effect without')
   assert not output.parent.exists()
 
@@ -307,7 +313,7 @@ def test_a_bad_input_is_named_and_nothing_is_written(
 ):
   make, message = INPUTS[kind]
   source = make(tmp_path / 'source.nii.gz')
-  result = translate(nano_runs / 'stage2', source, output)
+  result = predict(nano_runs / 'stage2', source, output)
   assert_refused(result, f'Error: {source}: ', message)
   assert not output.parent.exists()
 
@@ -324,14 +330,14 @@ ASKED = {
 @pytest.mark.parametrize('kind', ASKED)
 def test_what_no_route_makes_is_refused(nano_runs, source, output, kind):
   route, flags, message = ASKED[kind]
-  result = translate(nano_runs / 'stage2', source, output, *flags, route=route)
+  result = predict(nano_runs / 'stage2', source, output, *flags, route=route)
   assert_refused(result, message)
   assert not output.parent.exists()
 
 
 def test_an_output_that_is_not_nifti_is_refused(nano_runs, source, tmp_path):
   output = tmp_path / 'ct.mha'
-  result = translate(nano_runs / 'stage2', source, output)
+  result = predict(nano_runs / 'stage2', source, output)
   assert_refused(result, f'--output {output}: expected a name ending in .nii')
   assert not output.exists()
 
@@ -341,7 +347,7 @@ def test_an_untrained_route_is_refused_before_the_model_is_loaded(
 ):
   with monkeypatch.context() as patch:
     patch.setattr(Trained, 'load', None)
-    result = translate(
+    result = predict(
       nano_runs / 'stage2', source, output, route=('cbct', 'ct', 'brain')
     )
   assert_refused(
@@ -352,7 +358,7 @@ def test_an_untrained_route_is_refused_before_the_model_is_loaded(
     '--force',
   )
   assert not output.parent.exists()
-  code, _, err = translate(
+  code, _, err = predict(
     nano_runs / 'stage2',
     source,
     output,
@@ -370,7 +376,7 @@ def test_a_run_that_does_not_know_its_routes_is_used_with_a_note(
   record = json.loads((run / 'config.json').read_text())
   assert 'brain_mr_to_ct' in record.pop('routes')
   (run / 'config.json').write_text(json.dumps(record))
-  code, _, err = translate(run, source, output, route=('cbct', 'ct', 'brain'))
+  code, _, err = predict(run, source, output, route=('cbct', 'ct', 'brain'))
   assert code == 0, err
   assert f'{run}: the routes on which it was trained are not known' in err
 
@@ -378,13 +384,13 @@ def test_a_run_that_does_not_know_its_routes_is_used_with_a_note(
 def test_values_of_another_modality_are_refused_unless_forced(
   nano_runs, source, output, copies
 ):
-  result = translate(
+  result = predict(
     nano_runs / 'stage2', source, output, route=('mr', 'ct', 'brain')
   )
   assert_refused(
     result, f'Error: {source}: as MRI: ', 'possibly a CT', '--force'
   )
-  code, _, err = translate(
+  code, _, err = predict(
     nano_runs / 'stage2',
     source,
     output,
@@ -419,21 +425,21 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(
   output = path(tmp_path)
   before = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
   monkeypatch.setattr(Trained, 'load', None)
-  result = translate(nano_runs / 'stage2', source, output)
+  result = predict(nano_runs / 'stage2', source, output)
   assert_refused(result, f'Error: {output}: ', reason)
   after = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
   assert after == before
 
 
 def test_an_unknown_modality_may_be_one_of_a_project(nano_runs, source, output):
-  result = translate(
+  result = predict(
     nano_runs / 'stage2', source, output, route=('swi', 'ct', 'brain')
   )
   assert_refused(result, "Unknown modality 'swi'", '--modules')
 
 
 def test_a_stage_that_does_not_synthesise_is_refused(nano_runs, source, output):
-  result = translate(nano_runs / 'stage1', source, output)
+  result = predict(nano_runs / 'stage1', source, output)
   assert_refused(result, 'stage gau does not train synthesis')
   assert not output.parent.exists()
 
@@ -449,7 +455,7 @@ def test_a_failure_leaves_an_earlier_output_and_nothing_else(
     raise OSError('no space left on device')
 
   monkeypatch.setattr(nib, 'save', full)
-  result = translate(nano_runs / 'stage2', source, output)
+  result = predict(nano_runs / 'stage2', source, output)
   assert result[0] == 1
   assert result[2].splitlines()[-1] == (
     f'Error: {output}: cannot be written (no space left on device).'
@@ -458,9 +464,7 @@ def test_a_failure_leaves_an_earlier_output_and_nothing_else(
   assert output.read_bytes() == b'earlier'
 
 
-def test_several_runs_give_the_mean_of_their_volumes(
-  nano_runs, source, tmp_path
-):
+def test_several_runs_give_the_mean_of_their_volumes(nano_runs, tmp_path):
   stage2 = nano_runs / 'stage2'
   other = tmp_path / 'other'
   shutil.copytree(stage2, other)
@@ -474,10 +478,245 @@ def test_several_runs_give_the_mean_of_their_volumes(
     ('both', f'{stage2},{other}'),
   ):
     output = tmp_path / f'{name}.nii.gz'
-    code, _, err = translate(workdir, source, output)
+    route = ('t1', 'flair', 'brain')
+    code, _, err = predict(workdir, T1, output, route=route)
     assert code == 0, err
     data[name] = nib.load(output).get_fdata(dtype=np.float32)
   assert np.abs(data['one'] - data['other']).max() > 1
   np.testing.assert_allclose(
     data['both'], (data['one'] + data['other']) / 2, atol=0.1
   )
+
+
+def record(output):
+  return json.loads(output.with_name('ct.json').read_text())
+
+
+def test_a_ct_is_whole_hu_and_says_that_it_is_synthetic(
+  nano_runs, source, output, copies
+):
+  code, _, err = predict(nano_runs / 'stage2', source, output, '--seed=3')
+  assert code == 0, err
+  image = nib.load(output)
+  assert image.get_data_dtype() == np.int16
+  assert image.header['descrip'].item().decode() == (
+    'Synthetic CT, not for diagnosis; SynerMedGen'
+  )
+  written = record(output)
+  assert written['Synthetic'] is True
+  assert written['Modality'] == 'CT'
+  assert written['Units'] == 'HU'
+  assert written['Sources'] == [str(source)]
+  assert written['SourceModalities'] == ['CBCT']
+  assert written['Route'] == 'pelvis_cbct_to_ct'
+  assert written['Seed'] == 3
+  assert written['Checkpoints'] == [
+    {'Workdir': f'{nano_runs}/stage2', 'Steps': [2]}
+  ]
+  assert written['Sampling'][0]['points'] == 3
+  assert written['Warnings'] == []
+
+
+def test_a_preview_lies_beside_the_output(nano_runs, source, output, copies):
+  code, _, err = predict(nano_runs / 'stage2', source, output, '--preview')
+  assert code == 0, err
+  assert Image.open(output.with_name('ct.png')).format == 'PNG'
+
+
+def reads(monkeypatch, *readings):
+  """A model that reads these votes, one after the other."""
+  remaining = list(readings)
+
+  def read(trained, volume, claimed, **options):
+    return Reading(remaining.pop(0), 16)
+
+  monkeypatch.setattr(prediction, 'read_modality', read)
+  monkeypatch.setattr(prediction, 'read_slices', read)
+  monkeypatch.setattr(prediction, 'ask_about_pair', lambda *_, **__: {})
+
+
+def test_a_source_of_another_family_is_refused_unless_forced(
+  nano_runs, source, output, copies, monkeypatch
+):
+  reads(monkeypatch, {PET: 14, CT: 2})
+  run = nano_runs / 'stage2'
+  assert_refused(
+    predict(run, source, output, '--read'),
+    f'{source}: stated as CBCT, but the model reads PET in 14, CT in 2 of 16 '
+    'slices. Name its modality with --source, or translate it anyway with '
+    '--force.',
+  )
+  assert not output.exists()
+  reads(monkeypatch, {PET: 14, CT: 2}, {CT: 16})
+  code, _, err = predict(run, source, output, '--read', '--force')
+  assert code == 0, err
+  warning = (
+    f'{source}: stated as CBCT, but the model reads PET in 14, CT in 2 of 16 '
+    'slices.'
+  )
+  assert f'Warning: {warning}' in err.splitlines()
+  written = record(output)
+  assert written['Warnings'] == [warning]
+  assert written['Reading'] == {
+    'Sources': {'CBCT': {'Slices': 16, 'Votes': {'PET': 14, 'CT': 2}}},
+    'Output': {'Slices': 16, 'Votes': {'CT': 16}},
+  }
+
+
+def test_an_output_that_looks_like_something_else_has_a_warning(
+  nano_runs, source, output, copies, monkeypatch
+):
+  reads(monkeypatch, {CBCT: 16}, {PET: 9, CT: 7})
+  code, _, err = predict(nano_runs / 'stage2', source, output, '--read')
+  assert code == 0, err
+  assert record(output)['Warnings'] == [
+    'The synthetic CT does not look like one: the model reads PET in 9, CT in '
+    '7 of 16 slices.'
+  ]
+
+
+def test_an_output_that_is_shifted_has_a_warning(
+  nano_runs, tmp_path, output, monkeypatch
+):
+  """A box of 32 x 40 x 24 mm that moves by 10 mm along y."""
+  data = np.full((48, 48, 24), -1000.0, np.float32)
+  data[12:28, 10:30, 6:18] = 40
+  data[16:20, 14:20, 8:12] = 700
+  source = write(tmp_path / 'cbct.nii.gz', data, np.diag([2.0, 2, 2, 1]))
+
+  def shifted(trained, volumes, *_, **__):
+    (volume,) = volumes.values()
+    return Volume(np.roll(volume.data, 5, 1), volume.affine)
+
+  monkeypatch.setattr(prediction, 'translate', shifted)
+  code, _, err = predict(nano_runs / 'stage2', source, output)
+  assert code == 0, err
+  assert record(output)['Warnings'] == [
+    'The synthetic CT appears to be 10 mm anterior of the CBCT.'
+  ]
+
+
+def test_the_real_model_reads_and_is_asked(nano_runs, source, output, copies):
+  """A model of two steps answers nothing legible, which doubts nothing."""
+  code, _, err = predict(nano_runs / 'stage2', source, output, '--read')
+  assert code == 0, err
+  written = record(output)
+  assert written['Reading']['Sources']['CBCT']['Slices'] == 16
+  assert written['Reading']['Output']['Slices'] == 16
+  assert written['Match']['TIA']['Asked'] == 16
+  assert written['Match']['TIA']['Chance'] == 0.25
+
+
+@pytest.fixture
+def several(tmp_path):
+  """A folder of two CBCTs, one volume that is cut off, and a mask."""
+  folder = tmp_path / 'several'
+  folder.mkdir()
+  for name in ('a', 'b', 'c', 'a_seg'):
+    write(folder / f'{name}.nii.gz', head().astype(np.float32))
+  cut(folder / 'c.nii.gz')
+  return folder
+
+
+def test_a_folder_is_predicted_and_resumed(
+  nano_runs, several, tmp_path, copies, monkeypatch
+):
+  run, outputs = nano_runs / 'stage2', tmp_path / 'outputs'
+  loads = []
+  load = Trained.load
+  monkeypatch.setattr(
+    Trained, 'load', lambda workdir: loads.append(workdir) or load(workdir)
+  )
+  code, out, err = predict(run, several, outputs)
+  assert code == 1
+  assert loads == [str(run)]  # once for all volumes
+  lines = err.splitlines()
+  assert lines[0] == (
+    f'Skipped {several}/a_seg.nii.gz: is a mask or a label by its name.'
+  )
+  assert any(
+    line.startswith(f'c: {several}/c.nii.gz: cannot be read') for line in lines
+  )
+  assert lines[-1] == (
+    'Error: 1 of 3 volumes are not predicted: c; the lines above give the '
+    'reasons.'
+  )
+  assert sorted(p.name for p in outputs.iterdir()) == [
+    *('a_ct.json', 'a_ct.nii.gz', 'b_ct.json', 'b_ct.nii.gz'),
+  ]
+  # As an interruption between the volume and its record leaves it.
+  (outputs / 'b_ct.json').unlink()
+  kept = (outputs / 'a_ct.nii.gz').stat().st_mtime_ns
+  write(several / 'c.nii.gz', head().astype(np.float32))
+  code, out, err = predict(run, several, outputs)
+  assert code == 0, err
+  assert (outputs / 'a_ct.nii.gz').stat().st_mtime_ns == kept
+  assert out.splitlines() == [
+    '2 of 3: b',
+    f'{outputs}/b_ct.nii.gz: CT in HU, -1000 to 1000, shape (16, 16, 5).',
+    '3 of 3: c',
+    f'{outputs}/c_ct.nii.gz: CT in HU, -1000 to 1000, shape (16, 16, 5).',
+    '1 of 3 volumes are finished with these settings and are kept; --overwrite '
+    'predicts them again.',
+    str(outputs),
+  ]
+  # Other settings predict again.
+  code, out, err = predict(run, several, outputs, '--seed=1')
+  assert code == 0, err
+  assert record_seeds(outputs) == [1, 1, 1]
+
+
+def record_seeds(folder):
+  return [json.loads(p.read_text())['Seed'] for p in folder.glob('*.json')]
+
+
+def test_a_table_names_region_and_modalities(
+  nano_runs, source, tmp_path, copies
+):
+  table = tmp_path / 'table.csv'
+  table.write_text(
+    'subject,modality,path,region\n'
+    'anna,cbct,cbct.nii.gz,pelvis\n'
+    'bert,mr,cbct.nii.gz,pelvis\n'
+  )
+  outputs = tmp_path / 'outputs'
+  code, _, err = commands.run(
+    'predict',
+    f'--workdir={nano_runs}/stage2',
+    *('-i', table, '-o', outputs),
+    *('--source=cbct', '--target=ct', '--noread'),
+  )
+  assert code == 0, err
+  assert err.splitlines()[0] == 'Skipped bert: has no cbct.'
+  np.testing.assert_array_equal(
+    nib.load(outputs / 'anna_ct.nii.gz').get_fdata(), head().clip(-1000, 1000)
+  )
+
+
+def test_an_empty_folder_names_the_layouts(nano_runs, tmp_path):
+  folder = tmp_path / 'inputs'
+  (folder / 'anna').mkdir(parents=True)
+  write(folder / 'anna' / 'cbct.nii.gz', head().astype(np.float32))
+  assert_refused(
+    predict(nano_runs / 'stage2', folder, tmp_path / 'out'),
+    f'{folder}: has no volume to predict from.',
+    'anna/cbct.nii.gz',
+    '--dataset: folder, flat, nnunet, bids',
+  )
+  code, _, err = predict(
+    nano_runs / 'stage2', folder, tmp_path / 'out', '--dataset=folder'
+  )
+  assert code == 0, err
+  assert (tmp_path / 'out' / 'anna_ct.nii.gz').is_file()
+
+
+def test_the_earlier_name_still_works(nano_runs, source, output, copies):
+  code, _, err = commands.run(
+    'translate',
+    f'--workdir={nano_runs}/stage2',
+    f'--input={source}',
+    *('--source=cbct', '--target=ct', '--region=pelvis', '--noread'),
+    f'--output={output}',
+  )
+  assert code == 0, err
+  assert output.is_file()

@@ -1,0 +1,289 @@
+"""Predicts all requested volumes with one loaded model, and writes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from synermedgen_jax.config.modules import check_imported
+from synermedgen_jax.config.sampling import SamplingConfig
+from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.modalities import Modality, Route
+from synermedgen_jax.inference import sidecar
+from synermedgen_jax.inference.prediction import Prediction, Predictor, Run
+from synermedgen_jax.inference.prediction_inputs import Request, Requests
+from synermedgen_jax.inference.trained_system import load_system
+from synermedgen_jax.inference.translation import (
+  MR_WINDOW,
+  OVERRIDE,
+  check_route,
+  check_sources,
+  target_window,
+)
+from synermedgen_jax.inference.workdir import RunRecord, Trained, WorkdirError
+from synermedgen_jax.slices.units import check_units
+from synermedgen_jax.slices.volumes import (
+  Volume,
+  check_writable,
+  read_volume,
+  write_volume,
+)
+from synermedgen_jax.slices.windows import Window
+
+# The settings of a run's sampling -> those to use.
+Override = Callable[[SamplingConfig], SamplingConfig]
+
+
+class PredictionError(UserError):
+  """Some of several volumes could not be predicted; one line names them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictSettings:
+  """Settings of a prediction.
+
+  Attributes:
+    workdirs: runs whose results are averaged.
+    stages: stages that train synthesis.
+    sampling: changes the sampling of each run.
+    refuse_sampling: called with a reason, if a run samples as it was trained.
+    mr_window: values of black and white in an MR target.
+    seed: random seed of the noise.
+    batch_size: slices per batch.
+    force: accept untrained routes, values in another unit, and sources that
+      show another family of modalities.
+    read: read the sources and the results.
+    overwrite: predict again what is finished.
+  """
+
+  workdirs: Sequence[str]
+  stages: Collection[str]
+  sampling: Override = lambda sampling: sampling
+  refuse_sampling: Callable[[str], None] = lambda why: None
+  mr_window: Window = MR_WINDOW
+  seed: int = 0
+  batch_size: int = 16
+  force: bool = False
+  read: bool = True
+  overwrite: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+  """A volume that was predicted and written.
+
+  Attributes:
+    request: the request.
+    sources: source -> its volume.
+    prediction: the result.
+  """
+
+  request: Request
+  sources: Mapping[Modality, Volume]
+  prediction: Prediction
+
+
+def predict_all(
+  requests: Requests,
+  settings: PredictSettings,
+  *,
+  after: Callable[[Written], None] = lambda written: None,
+) -> None:
+  """Predicts, checks and writes every requested volume.
+
+  A volume of several that cannot be predicted is reported, and the others are
+  predicted. Volumes that are finished with the same settings are kept.
+
+  Args:
+    requests: the volumes.
+    settings: runs, sampling, checks.
+    after: called after each volume is written.
+
+  Raises:
+    PredictionError: some of several volumes failed.
+    UserError: a run cannot be used, or the only volume failed.
+  """
+  runs = _Runs(settings)
+  for route in dict.fromkeys(r.route for r in requests.requests):
+    for workdir in settings.workdirs:
+      runs.check(workdir, route)
+  if requests.single:
+    (request,) = requests.requests
+    _check_output(request)
+    sources = _read(request, settings)  # before the model is loaded
+    _predict(request, sources, runs, after)
+    return
+  for line in requests.skipped:
+    print(f'Skipped {line}', file=sys.stderr)
+  _predict_several(requests, runs, after)
+
+
+def _predict_several(
+  requests: Requests,
+  runs: _Runs,
+  after: Callable[[Written], None],
+) -> None:
+  settings, failed, kept = runs.settings, [], 0
+  count = len(requests.requests)
+  for i, request in enumerate(requests.requests, 1):
+    try:
+      _check_output(request)
+      record = runs.record(request)
+      if not settings.overwrite and sidecar.is_finished(request.output, record):
+        kept += 1
+        continue
+      print(f'{i} of {count}: {request.name}', flush=True)
+      sources = _read(request, settings)
+      _predict(request, sources, runs, after)
+    except UserError as error:
+      failed.append(request.name)
+      print(f'{request.name}: {error}', file=sys.stderr, flush=True)
+  if kept:
+    print(
+      f'{kept} of {count} volumes are finished with these settings and are '
+      'kept; --overwrite predicts them again.'
+    )
+  if failed:
+    raise PredictionError(
+      f'{len(failed)} of {count} volumes are not predicted: '
+      f'{", ".join(failed)}; the lines above give the reasons.'
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Runs:
+  """The runs of a prediction, loaded at the first use."""
+
+  settings: PredictSettings
+
+  @functools.cached_property
+  def systems(self) -> dict[str, Run | None]:
+    """Workdir -> its system of the arena; None = it has a model."""
+    return {w: load_system(w) for w in self.settings.workdirs}
+
+  @functools.cached_property
+  def predictor(self) -> Predictor:
+    runs = [system or Trained.load(w) for w, system in self.systems.items()]
+    return Predictor(
+      runs,
+      [self._sampling(run) for run in runs],
+      mr_window=self.settings.mr_window,
+      seed=self.settings.seed,
+      batch_size=self.settings.batch_size,
+      force=self.settings.force,
+      read=self.settings.read,
+    )
+
+  def _sampling(self, run: Run) -> SamplingConfig | None:
+    if isinstance(run, Trained):
+      return self.settings.sampling(run.sampling)
+    return None
+
+  def check(self, workdir: str, route: Route) -> None:
+    """Refuses a run that does not synthesise the route, or not as asked."""
+    system = self.systems[workdir]
+    if system:
+      _check_system(workdir, system, route)
+      why = f'{system.title} samples as it was trained'
+      self.settings.refuse_sampling(why)
+    else:
+      _check_run(workdir, route, self.settings)
+
+  def record(self, request: Request) -> dict[str, Any]:
+    """What the sidecar states about the request."""
+    predictor, route = self.predictor, request.route
+    return sidecar.request_record(
+      route,
+      request.files,
+      request.series,
+      [
+        {'Workdir': str(workdir), 'Steps': list(run.steps)}
+        for workdir, run in zip(
+          self.settings.workdirs, predictor.runs, strict=True
+        )
+      ],
+      [s and dataclasses.asdict(s) for s in predictor.samplings],
+      seed=self.settings.seed,
+      window=target_window(predictor.runs[0], route, predictor.mr_window),
+    )
+
+
+def _check_system(workdir: str, system: Run, route: Route) -> None:
+  """Refuses a route that a system was not trained on; --force cannot help."""
+  if route.name not in system.routes:
+    raise WorkdirError(
+      f'{workdir}: {system.title} was not trained on {route.name}, only '
+      f'on {", ".join(system.routes)}.'
+    )
+
+
+def _check_run(workdir: str, route: Route, settings: PredictSettings) -> None:
+  """Refuses a run that does not synthesise, or not this route."""
+  record = RunRecord.load(workdir)
+  check_imported(record.config.get('modules', ()), workdir)
+  if record.config['stage'] not in settings.stages:
+    raise WorkdirError(
+      f'{workdir}: stage {record.config["stage"]} does not train '
+      'synthesis; give the workdir of Stage II or of joint training.'
+    )
+  if record.routes is None:
+    print(
+      f'{workdir}: the routes on which it was trained are not known, so '
+      f'{route.name} is not checked.',
+      file=sys.stderr,
+    )
+  elif not settings.force:
+    check_route(record.routes, route, workdir)
+
+
+def _check_output(request: Request) -> None:
+  files = list(request.files.values())
+  check_writable(request.output, like=files[0], inputs=files)
+
+
+def _read(
+  request: Request, settings: PredictSettings
+) -> dict[Modality, Volume]:
+  """The sources, whose units and grids are checked."""
+  volumes = {}
+  for modality, path in request.files.items():
+    series = request.series.get(modality, '')
+    volumes[modality] = read_volume(path, series=series)
+    if not settings.force:
+      check_units(path, modality, volumes[modality], override=OVERRIDE)
+  check_sources(volumes, request.route, request.files)
+  return volumes
+
+
+def _predict(
+  request: Request,
+  sources: Mapping[Modality, Volume],
+  runs: _Runs,
+  after: Callable[[Written], None],
+) -> None:
+  """Predicts and writes one volume, then its record."""
+  route = request.route
+  prediction = runs.predictor.predict(sources, route, names=request.files)
+  output, window = request.output, prediction.window
+  # The record of an earlier volume would describe the new one.
+  sidecar.sidecar_path(output).unlink(missing_ok=True)
+  write_volume(
+    output,
+    prediction.volume,
+    like=next(iter(request.files.values())),
+    integers=route.target.unit == 'HU',
+    description=sidecar.header_text(route),
+  )
+  record = runs.record(request)
+  sidecar.write_sidecar(output, record, prediction.findings)
+  for warning in prediction.findings.warnings:
+    print(f'Warning: {warning}', file=sys.stderr)
+  print(
+    f'{output}: {route.target.label} in {route.target.unit}, '
+    f'{window.low:g} to {window.high:g}, shape {prediction.volume.data.shape}.',
+    flush=True,
+  )
+  after(Written(request, sources, prediction))

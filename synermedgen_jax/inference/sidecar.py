@@ -1,0 +1,143 @@
+"""The record beside a synthetic volume, a JSON file as in BIDS.
+
+`ct.nii.gz` has `ct.json`. Keys of BIDS have its names: `Modality`, `Units`,
+`Sources`, `GeneratedBy`. The file is written after the volume, so a volume with
+its record is complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from synermedgen_jax import __version__
+from synermedgen_jax.core import files
+from synermedgen_jax.core.commit import commit
+from synermedgen_jax.core.modalities import Modality, Route
+from synermedgen_jax.inference.asking import Answers
+from synermedgen_jax.inference.prediction import Findings
+from synermedgen_jax.inference.reading import Reading
+from synermedgen_jax.slices.input_files import volume_stem
+from synermedgen_jax.slices.windows import Window
+
+NOTICE = 'Synthetic image for research, not for diagnosis'
+# Keys that state what was asked for; the others are results.
+_REQUEST = (
+  *('Route', 'Sources', 'SourceModalities', 'Series', 'Checkpoints'),
+  *('Sampling', 'Seed', 'ValueRange'),
+)
+
+
+def sidecar_path(output: Path) -> Path:
+  """The path of the record of a volume."""
+  return output.with_name(f'{volume_stem(output)}.json')
+
+
+def header_text(route: Route) -> str:
+  """The description in the NIfTI header, at most 79 characters."""
+  return f'Synthetic {route.target.label}, not for diagnosis; SynerMedGen'[:79]
+
+
+def request_record(
+  route: Route,
+  sources: Mapping[Modality, Path],
+  series: Mapping[Modality, str],
+  checkpoints: Sequence[Mapping[str, Any]],
+  sampling: Sequence[Mapping[str, Any] | None],
+  *,
+  seed: int,
+  window: Window,
+) -> dict[str, Any]:
+  """The part of a record that states what is asked for.
+
+  Args:
+    route: sources and target.
+    sources: source -> its file.
+    series: source -> DICOM series.
+    checkpoints: workdir and step of each run.
+    sampling: settings of each run; None = as it was trained.
+    seed: random seed of the noise.
+    window: values of black and white.
+  """
+  return {
+    'Synthetic': True,
+    'Description': f'{NOTICE}: {route.target.label} synthesised from '
+    f'{", ".join(m.label for m in route.sources)}.',
+    'Modality': route.target.label,
+    'Units': route.target.unit,
+    'ValueRange': [window.low, window.high],
+    'BodyPart': route.region.label,
+    'Route': route.name,
+    'Sources': [str(path) for path in sources.values()],
+    'SourceModalities': [m.label for m in sources],
+    'Series': [series.get(m, '') for m in sources],
+    'GeneratedBy': [
+      {
+        'Name': 'synermedgen-jax',
+        'Version': __version__,
+        'Commit': commit(),
+      }
+    ],
+    'Checkpoints': list(checkpoints),
+    'Sampling': list(sampling),
+    'Seed': seed,
+  }
+
+
+def findings_record(findings: Findings) -> dict[str, Any]:
+  """The part of a record that states what the checks showed."""
+  offset = findings.offset
+  return {
+    'Reading': {
+      'Sources': {m.label: _votes(r) for m, r in findings.sources.items()},
+      'Output': _votes(findings.output),
+    },
+    'Match': {
+      'OffsetFromSource': None
+      if offset is None
+      else {'Text': str(offset), 'Significant': offset.distance > 0},
+      **{task.upper(): _score(a) for task, a in findings.answers.items()},
+    },
+    'Warnings': list(findings.warnings),
+  }
+
+
+def _votes(reading: Reading | None) -> dict[str, Any] | None:
+  if reading is None:
+    return None
+  votes = {m.label: count for m, count in reading.votes.items()}
+  return {'Slices': reading.slices, 'Votes': votes}
+
+
+def _score(answers: Answers) -> dict[str, Any]:
+  return {
+    'Right': answers.right,
+    'Asked': answers.asked,
+    'Chance': answers.chance,
+  }
+
+
+def write_sidecar(
+  output: Path, request: Mapping[str, Any], findings: Findings
+) -> Path:
+  """Writes the record of a volume, which has been written before."""
+  path = sidecar_path(output)
+  files.write_json(path, {**request, **findings_record(findings)})
+  return path
+
+
+def is_finished(output: Path, request: Mapping[str, Any]) -> bool:
+  """Whether a volume was predicted as requested; False if it is missing.
+
+  A volume without a record, or with that of another request, is not.
+  """
+  path = sidecar_path(output)
+  if not (output.is_file() and path.is_file()):
+    return False
+  try:
+    record = json.loads(path.read_bytes())
+    return all(record[key] == request[key] for key in _REQUEST)
+  except (ValueError, KeyError, TypeError):
+    return False
