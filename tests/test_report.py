@@ -8,6 +8,7 @@ import pytest
 from commands import assert_refused
 
 from synermedgen_jax.core.modalities import ROUTES
+from synermedgen_jax.evaluation import wins
 from synermedgen_jax.evaluation.routes import METHODS, RouteScore, aggregate
 from synermedgen_jax.evaluation.subjects import ResultError
 from synermedgen_jax.evaluation.understanding import score
@@ -45,13 +46,14 @@ def route_scores(names, ceiling=True):
   rows = [
     RouteScore(
       name,
-      's.1.brain',
-      's.1',
+      f'{subject}.brain',
+      subject,
       method,
       full_frame,
       {'ssim': value, 'psnr': 20.0, 'mae': 30.0},
     )
     for name in names
+    for subject in ('s.1', 's.2')
     for method, value in values.items()
     for full_frame in (False, True)
   ]
@@ -67,6 +69,7 @@ def write_evaluation(workdir, names=(), records=(), panels=None, **extra):
     metrics |= score(records)
   if names:
     metrics |= route_scores(names)
+    metrics['definition']['win'] = wins.DEFINITION
     metrics['sampling'] = {'points': 50, 'shift': 3.0}
   (folder / 'metrics.json').write_text(json.dumps(metrics | extra))
   for name in names if panels is None else panels:

@@ -18,6 +18,7 @@ from synermedgen_jax.evaluation import (
   routes,
   subjects,
   understanding,
+  wins,
 )
 from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES, key_of
 from synermedgen_jax.slices.store import Case, SliceStore
@@ -176,6 +177,7 @@ def write_results(
       if name not in synthesised.left_out
     }
     result['definition']['baselines'] = routes.BASELINE_DEFINITIONS
+    result['definition']['win'] = wins.DEFINITION
     for name, by_route in synthesised.volume_scores.items():
       result[name] = by_route
       result['definition'][name] = VOLUME_SCORES[name].definition

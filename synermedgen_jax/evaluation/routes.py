@@ -5,8 +5,7 @@ the run's model or by one of `synthesisers`, and the baselines `copy_source`,
 `mean_target` and `ceiling`.
 `BASELINE_DEFINITIONS` defines the last three.
 
-A route is a win if the model's SSIM exceeds that of `copy_source` and of
-`mean_target`, if the store has training subjects.
+`wins` defines which routes are won.
 """
 
 from __future__ import annotations
@@ -20,9 +19,10 @@ import numpy as np
 from jaxtyping import Float
 
 from synermedgen_jax.core.modalities import route_named, routes_named
+from synermedgen_jax.evaluation import wins
 from synermedgen_jax.evaluation.metrics import BUILT_IN, definitions
+from synermedgen_jax.evaluation.wins import TRIVIAL
 
-TRIVIAL = ('copy_source', 'mean_target')
 BASELINES = (*TRIVIAL, 'ceiling')
 BASELINE_DEFINITIONS = {
   'copy_source': 'the unchanged source, its window mapped to that of the '
@@ -98,12 +98,12 @@ def aggregate(rows: Iterable[RouteScore]) -> dict[str, Any]:
   full frame, by the same metrics; `mean_target` and `ceiling` may be missing.
 
   Returns:
-    {'synthesis': {route: {ssim, psnr, mae, …, count, unit, win, full_frame:
-    {…}, baselines: {method: {ssim, psnr, mae, …, full_frame: {…}}}}},
-    'summary': {routes, wins, mean_ssim, mean_ssim_baselines: {method: …},
-    better_baseline}}, with every metric of the rows. `count` is the number of
-    subjects. `win`: in the mask, the model's SSIM exceeds that of both trivial
-    baselines.
+    {'synthesis': {route: {ssim, psnr, mae, …, count, unit, interval,
+    better_baseline, difference, win, full_frame: {…}, baselines: {method:
+    {ssim, psnr, mae, …, full_frame: {…}}}}}, 'summary': {routes, wins,
+    mean_ssim, mean_ssim_baselines: {method: …}, better_baseline}}, with every
+    metric of the rows. `count` is the number of subjects; `wins.DEFINITION`
+    defines intervals, differences and wins.
 
   Raises:
     ValueError: `rows` is empty, or was scored on different cases or by
@@ -152,13 +152,15 @@ def _aggregate_route(route: str, rows: Sequence[RouteScore]) -> dict[str, Any]:
     if groups[method, False]
   }
   model = score.pop('model')
+  ssim = {
+    method: _ssim_by_subject(groups[method, False])
+    for method in ('model', *score)
+  }
   return {
     **model,
     'count': len({row.subject for row in rows}),
     'unit': route_named(route).target.unit,
-    'win': all(
-      model['ssim'] > score[name]['ssim'] for name in TRIVIAL if name in score
-    ),
+    **wins.judge(ssim.pop('model'), ssim),
     'baselines': score,
   }
 
@@ -169,11 +171,22 @@ def _cases(rows: Sequence[RouteScore]) -> list[str]:
 
 def _mean(rows: Sequence[RouteScore]) -> dict[str, float]:
   names = list(rows[0].values)
+  means = _by_subject(rows, names).mean(axis=0)
+  return dict(zip(names, means.tolist(), strict=True))
+
+
+def _ssim_by_subject(rows: Sequence[RouteScore]) -> np.ndarray:
+  return _by_subject(rows, ['ssim'])[:, 0]
+
+
+def _by_subject(
+  rows: Sequence[RouteScore], names: Sequence[str]
+) -> Float[np.ndarray, 'subjects metrics']:
+  """Means over the cases of each subject, in the order of their names."""
   by_subject = collections.defaultdict(list)
   for row in rows:
     by_subject[row.subject].append([row.values[name] for name in names])
-  means = [np.mean(values, axis=0) for values in by_subject.values()]
-  return dict(zip(names, np.mean(means, axis=0).tolist(), strict=True))
+  return np.array([np.mean(by_subject[s], axis=0) for s in sorted(by_subject)])
 
 
 def added_metrics(metrics: Mapping[str, Any]) -> list[str]:
@@ -292,7 +305,7 @@ def route_table(metrics: Mapping[str, Any]) -> str:
   """
   added = added_metrics(metrics)
   head = ('route', 'n', 'SSIM', 'copy', 'mean', 'ceiling', 'PSNR', 'MAE')
-  lines = [(*head, *added, '')]
+  lines = [(*head, *added, 'difference (95 %)', '')]
   lines += [_table_row(*i, added) for i in metrics['synthesis'].items()]
   summary = metrics['summary']
   baselines = summary['mean_ssim_baselines']
@@ -302,11 +315,19 @@ def route_table(metrics: Mapping[str, Any]) -> str:
       '',
       f'{summary["mean_ssim"]:.3f}',
       *(_number(baselines.get(name)) for name in BASELINES),
-      *[''] * (2 + len(added)),
+      *[''] * (3 + len(added)),
       f'{summary["wins"]} of {summary["routes"]} won',
     )
   )
-  return '\n'.join(filter(None, (align(lines), left_out_note(metrics))))
+  notes = _NOTE_OF_WINS, left_out_note(metrics)
+  return '\n'.join(filter(None, (align(lines), *notes)))
+
+
+_NOTE_OF_WINS = (
+  'difference: SSIM less that of the better one of copy and mean, with its '
+  '95 % bootstrap interval over subjects; one subject has none. win: the '
+  'interval is above zero.'
+)
 
 
 def _table_row(
@@ -322,8 +343,21 @@ def _table_row(
     f'{score["psnr"]:.1f}',
     f'{score["mae"]:.3g} {score["unit"]}',
     *(f'{score[name]:.4g}' for name in added),
+    difference_text(score),
     'win' if score['win'] else '',
   )
+
+
+def difference_text(score: Mapping[str, Any]) -> str:
+  """The difference to the better trivial baseline, '-' with one subject.
+
+  Args:
+    score: entry of a route in metrics.json.
+  """
+  if score['difference'] is None:
+    return '-'
+  mean, low, high = score['difference']
+  return f'{mean:+.3f} ({low:+.3f} to {high:+.3f})'
 
 
 def _number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The standings of several systems: scores, intervals, ranks and wins."""
+"""The standings of several systems: scores, intervals, ranks, routes led."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Standing:
     difference: mean SSIM less that of the reference, and its paired 95 %
       interval; None for the reference.
     rank: 1 = the highest mean SSIM.
-    wins: routes on which it has the highest SSIM.
+    leads: number of routes on which it has the highest mean SSIM.
     routes: route -> metric -> mean over subjects.
     seeds: seed -> mean SSIM.
     ceiling: mean SSIM of the truth through the system's autoencoder, codes or
@@ -42,7 +42,7 @@ class Standing:
   interval: tuple[float, float]
   difference: tuple[float, float, float] | None
   rank: int
-  wins: int
+  leads: int
   routes: Mapping[str, Mapping[str, float]]
   seeds: Mapping[str, float]
   ceiling: float | None
@@ -102,7 +102,7 @@ def standings(
         *_interval(drawn[system] - drawn[reference]),
       ),
       rank=order.index(system) + 1,
-      wins=int((by_route[system][:, 0] >= best).sum()),
+      leads=int((by_route[system][:, 0] >= best).sum()),
       routes={
         route: _named(by_route[system][i]) for i, route in enumerate(routes)
       },

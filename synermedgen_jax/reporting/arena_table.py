@@ -25,8 +25,8 @@ _DEFINITIONS = (
   '* The ceiling is the SSIM of the truth through the autoencoder and the '
   'codes of a system, or through its size of images: what it reaches with '
   'perfect latents or codes.',
-  '* A route is won by the system with the highest mean SSIM of all systems; '
-  '`evaluate` counts routes that beat the copy and the mean target.',
+  '* A system leads on a route if it has the highest mean SSIM of all '
+  'systems, whatever the interval of the difference.',
   '* Parameters, pairs and operations are those of one seed, of all its stages '
   'and pairs of modalities together; two operations per multiplication and '
   'addition. SynerMedGen sees further slices in Stage I. What made the weights '
@@ -142,7 +142,7 @@ def markdown(
         (
           *('rank', 'system', 'SSIM (95 %)'),
           f'difference from {reference} (95 %)',
-          *('seeds', 'ceiling', 'wins', 'PSNR, dB', 'MAE to CT, HU'),
+          *('seeds', 'ceiling', 'routes led', 'PSNR, dB', 'MAE to CT, HU'),
           *('scope', 'data', 'parameters trained / used', 'pairs seen'),
           *('TFLOP', 'GFLOP / slice', 's / slice'),
         ),
@@ -206,7 +206,7 @@ def _system(
     + interval(*s.difference[1:], '{:+.3f} to {:+.3f}'),
     _seeds(s),
     '–' if s.ceiling is None else f'{s.ceiling:.3f}',
-    str(s.wins),
+    str(s.leads),
     f'{s.scores["psnr"]:.1f}',
     '–' if mae is None else f'{mae:.0f}',
   )

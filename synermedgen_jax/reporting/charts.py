@@ -187,8 +187,8 @@ def route_bars(metrics: Mapping[str, Any]) -> Figure:
   axis.set_xlabel('SSIM within the body')
   summary = metrics['summary']
   figure.suptitle(
-    f'SSIM per route: {summary["wins"]} of {summary["routes"]} above both '
-    'trivial baselines',
+    f'SSIM per route: {summary["wins"]} of {summary["routes"]} won against '
+    'the better trivial baseline',
     x=0.01,
     ha='left',
   )

@@ -111,7 +111,8 @@ def _synthesis_cards(metrics: Mapping[str, Any]) -> Iterator[Html]:
   yield _card(
     'routes won',
     f'{summary["wins"]} of {summary["routes"]}',
-    'SSIM above both trivial baselines',
+    'the 95 % interval of the difference to the better trivial baseline is '
+    'above zero',
     *([f'{len(left_out)} of {len(ROUTES)} not scored'] if left_out else []),
   )
   if 'ceiling' in baselines:
@@ -199,8 +200,9 @@ def _synthesis(
     'n: number of subjects. copy: the unchanged source, or the mean of several '
     'sources. mean: the mean target '
     'image of the training subjects. ceiling: the truth through the '
-    'autoencoder and, for a model of codes, its codes. win: the SSIM is above '
-    'that of copy and of mean. Other columns are named as in the definitions '
+    'autoencoder and, for a model of codes, its codes. win: the 95 % bootstrap '
+    'interval over subjects of the SSIM less that of the better one of copy '
+    'and mean is above zero. Other columns are named as in the definitions '
     f'below. {left_out_note(metrics)}',
     cls='soft',
   )

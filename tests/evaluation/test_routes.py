@@ -10,6 +10,9 @@ from synermedgen_jax.evaluation.routes import RouteScore, aggregate
 SSIM = {'model': 0.6, 'copy_source': 0.5, 'mean_target': 0.4, 'ceiling': 0.9}
 
 
+TWO = (('a.0', 'a'), ('b.0', 'b'))
+
+
 def scores(route='brain_mr_to_ct', cases=(('a.0', 'a'),), ssim=SSIM, mae=50.0):
   """Scores of every method, within the mask and over the full frame."""
   return [
@@ -47,8 +50,22 @@ def test_cases_of_a_subject_count_once():
 )
 def test_a_win_is_above_both_trivial_baselines(copy_source, mean_target, win):
   ssim = SSIM | {'copy_source': copy_source, 'mean_target': mean_target}
-  result = aggregate(scores(ssim=ssim))['synthesis']['brain_mr_to_ct']
+  rows = scores(cases=TWO, ssim=ssim)
+  result = aggregate(rows)['synthesis']['brain_mr_to_ct']
   assert result['win'] == win
+
+
+def test_cases_of_a_subject_are_one_value_of_its_interval():
+  rows = [
+    *scores(cases=[('a.0', 'a')], ssim=SSIM | {'model': 0.2}),
+    *scores(cases=[('a.1', 'a')], ssim=SSIM | {'model': 0.4}),
+    *scores(cases=[('b.0', 'b')], ssim=SSIM | {'model': 0.9}),
+  ]
+  result = aggregate(rows)['synthesis']['brain_mr_to_ct']
+  assert result['interval'] == pytest.approx([0.3, 0.9])
+  assert result['better_baseline'] == 'copy_source'
+  assert result['difference'] == pytest.approx([0.1, -0.2, 0.4])
+  assert not result['win']
 
 
 def test_the_summary_weighs_routes_alike():
@@ -225,7 +242,7 @@ def test_a_mean_target_of_nothing_or_of_mixed_shapes_is_refused(
 
 def test_the_table_as_text():
   rows = [
-    *scores('brain_cbct_to_ct'),
+    *scores('brain_cbct_to_ct', TWO),
     *scores(
       'whole_body_ct_to_pet',
       ssim={'model': 0.3, 'copy_source': 0.5, 'mean_target': 0.25},
@@ -234,11 +251,16 @@ def test_the_table_as_text():
   ]
   assert routes.route_table(aggregate(rows)) == '\n'.join(
     [
-      'route                 n   SSIM   copy   mean  ceiling  PSNR        MAE',
-      'brain_cbct_to_ct      1  0.600  0.500  0.400    0.900  20.0      50 HU'
-      '  win',
-      'whole_body_ct_to_pet  1  0.300  0.500  0.250        -  20.0  0.123 SUV',
+      'route                 n   SSIM   copy   mean  ceiling  PSNR        MAE'
+      '          difference (95 %)',
+      'brain_cbct_to_ct      2  0.600  0.500  0.400    0.900  20.0      50 HU'
+      '  +0.100 (+0.100 to +0.100)  win',
+      'whole_body_ct_to_pet  1  0.300  0.500  0.250        -  20.0  0.123 SUV'
+      '                          -',
       'mean                     0.450  0.500  0.325        -                 '
-      '  1 of 2 won',
+      '                             1 of 2 won',
+      'difference: SSIM less that of the better one of copy and mean, with its '
+      '95 % bootstrap interval over subjects; one subject has none. win: the '
+      'interval is above zero.',
     ]
   )

@@ -1,4 +1,4 @@
-"""Ranks, wins and intervals of hand-made evaluations."""
+"""Ranks, routes led and intervals of hand-made evaluations."""
 
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def test_a_route_counts_once_however_many_subjects_it_has():
   assert other.scores['ssim'] == pytest.approx((0.75 + 0.1) / 2)
   assert ours.routes['brain_mr_to_ct']['mae'] == pytest.approx(350)
   # The mean target is best in the pelvis, the other system in the brain.
-  assert (ours.wins, other.wins, table['mean_target'].wins) == (0, 1, 1)
+  assert (ours.leads, other.leads, table['mean_target'].leads) == (0, 1, 1)
   assert [s.rank for s in table.values()] == [1, 2, 3, 4]
   assert list(table)[2:] == ['mean_target', 'copy_source']
 

@@ -16,7 +16,7 @@ from synermedgen_jax.reporting.arena_table import (
 )
 
 
-def standing(ssim, *, rank, wins, difference=None, seeds=('0',)):
+def standing(ssim, *, rank, leads, difference=None, seeds=('0',)):
   routes = {
     'brain_mr_to_ct': {'ssim': ssim, 'psnr': 20.0, 'mae': 100.0},
     'brain_ct_to_mr': {'ssim': ssim - 0.1, 'psnr': 22.0, 'mae': 7.0},
@@ -27,7 +27,7 @@ def standing(ssim, *, rank, wins, difference=None, seeds=('0',)):
     (ssim - 0.1, ssim),
     difference,
     rank,
-    wins,
+    leads,
     routes,
     dict.fromkeys(seeds, ssim),
     ceiling=0.9 if difference else None,
@@ -35,10 +35,10 @@ def standing(ssim, *, rank, wins, difference=None, seeds=('0',)):
 
 
 TABLE = {
-  'unet': standing(0.8, rank=1, wins=2, difference=(0.1, 0.05, 0.15)),
-  'synermedgen': standing(0.7, rank=2, wins=0),
+  'unet': standing(0.8, rank=1, leads=2, difference=(0.1, 0.05, 0.15)),
+  'synermedgen': standing(0.7, rank=2, leads=0),
   'copy_source': standing(
-    0.2, rank=3, wins=0, difference=(-0.5, -0.6, -0.4), seeds=()
+    0.2, rank=3, leads=0, difference=(-0.5, -0.6, -0.4), seeds=()
   ),
 }
 ENTRIES = {
