@@ -19,7 +19,8 @@ Writes WORKDIR/evaluation/:
 
 * metrics.json: means per task and route, of the model and the baselines, in the
   body mask and over the full frame; intervals over subjects and wins; sampling;
-  the definition of every number; metrics that were left out, since the slices are not adjacent;
+  the definition of every number; metrics that were left out, since the slices
+  are not adjacent;
 * subjects.json: the same scores per subject, in the body mask, and every answer
   (`evaluation/subjects.py`);
 * understanding.json and understanding.npz: texts and images of a few questions;

@@ -212,22 +212,22 @@ def test_scores_that_one_run_lacks_change_nothing(tmp_path):
   assert compare(tmp_path) == (0, expected, '')
 
 
-def write_with_bone(root, arm, mae, dice=(0.5, 0.7), seed=0):
+def write_with_tissue(root, arm, mae, dice=(0.5, 0.7), seed=0):
   """A run whose brain subjects have scores of bone."""
   record = subject_files.record()
   entries = record['synthesis']['brain_mr_to_ct'].values()
   for entry, error, overlap in zip(entries, mae, dice, strict=True):
-    entry |= {'bone/bone_mae': error, 'bone/bone_dice': overlap}
+    entry |= {'tissue/bone_mae': error, 'tissue/bone_dice': overlap}
   return subject_files.write_record(root, arm, record, seed)
 
 
 def test_scores_of_volumes_are_compared_in_their_units(tmp_path):
-  write_with_bone(tmp_path, 'stage2', mae=(100, 140))
-  write_with_bone(tmp_path, 'stage2', mae=(140, 180), seed=1)
-  write_with_bone(tmp_path, 'stage1', mae=(150, 190), dice=(0.4, 0.6))
+  write_with_tissue(tmp_path, 'stage2', mae=(100, 140))
+  write_with_tissue(tmp_path, 'stage2', mae=(140, 180), seed=1)
+  write_with_tissue(tmp_path, 'stage1', mae=(150, 190), dice=(0.4, 0.6))
   code, page, err = compare(tmp_path)
   assert code == 0, err
-  mae = section(page, 'MAE of bone, 11 routes (1 of them scored)')
+  mae = section(page, 'tissues: bone MAE, 16 routes (1 of them scored)')
   assert '| mean, HU [95 %] |' in mae
   _, mean, _, seeds, _ = cells(mae, 'Stage I + II')
   assert mean == '140.0 [120.0, 160.0]'
@@ -238,19 +238,19 @@ def test_scores_of_volumes_are_compared_in_their_units(tmp_path):
     '+30.0 [+30.0, +30.0]',
   ]
   assert 'copy of the source' not in mae
-  dice = section(page, 'Dice of bone, 11 routes (1 of them scored)')
+  dice = section(page, 'tissues: bone Dice, 16 routes (1 of them scored)')
   assert '| mean, x 100 [95 %] |' in dice
   row = cells(dice, 'Stage I alone, zero-shot')
   assert row[1:3] == ['50.0 [40.0, 60.0]', '−10.0 [−10.0, −10.0]']
-  assert 'bone is at least 150 HU' in section(page, 'Definitions')
+  assert 'bone from 150 HU' in section(page, 'Definitions')
 
 
 def test_a_score_of_volumes_that_one_run_lacks_is_not_measured(tmp_path):
   subject_files.write(tmp_path, 'stage1')
-  write_with_bone(tmp_path, 'stage2', mae=(100, 140))
+  write_with_tissue(tmp_path, 'stage2', mae=(100, 140))
   code, page, err = compare(tmp_path)
   assert code == 0, err
-  text = section(page, 'MAE of bone, 11 routes (1 of them scored)')
+  text = section(page, 'tissues: bone MAE, 16 routes (1 of them scored)')
   assert cells(text, 'Stage I alone, zero-shot')[1] == 'not measured'
   assert cells(text, 'Stage I + II')[1] == '120.0 [100.0, 140.0]'
   assert 'SynthRAD' not in page
@@ -260,10 +260,10 @@ def test_a_score_of_volumes_that_only_a_later_seed_has_counts_its_routes(
   tmp_path,
 ):
   subject_files.write(tmp_path, 'stage2')
-  write_with_bone(tmp_path, 'stage2', mae=(100, 140), seed=1)
+  write_with_tissue(tmp_path, 'stage2', mae=(100, 140), seed=1)
   code, page, err = compare(tmp_path)
   assert code == 0, err
-  text = section(page, 'MAE of bone, 11 routes (1 of them scored)')
+  text = section(page, 'tissues: bone MAE, 16 routes (1 of them scored)')
   assert cells(text, 'Stage I + II')[3] == '1: 120.0'
 
 

@@ -35,6 +35,7 @@ NO_METRICS = {
   *('count', 'unit', 'interval', 'better_baseline', 'difference', 'win'),
   *('full_frame', 'baselines'),
 }
+_ERRORS = ('mae', 'bias')
 QUESTIONS = 6  # as many as there are pictures of
 
 
@@ -344,7 +345,7 @@ def test_a_synthetic_ct_has_scores_of_volumes(nano_runs, tmp_path):
     writer.write_case(case, volumes, np.ones(shape, bool))
   writer.finish({'train': 'train', 'test': 'test'})
   workdir = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
-  names = 'synthrad2023,synthrad2025,bone'
+  names = 'synthrad2023,synthrad2025,tissue'
   flags = ('--parts=synthesis', f'--store={store}', f'--score={names}')
   code, out, err = evaluate(workdir, *flags)
   assert code == 0, err
@@ -359,14 +360,18 @@ def test_a_synthetic_ct_has_scores_of_volumes(nano_runs, tmp_path):
     assert f'brain_mr_to_ct, SynthRAD{year}: MAE' in out
     stated = result['definition'][f'synthrad{year}']['range']
     assert f'[-1024, {high}]' in stated
-  scores = result['bone']['brain_mr_to_ct']
-  assert scores.keys() == {'bone_mae', 'bone_dice', 'count'}
+  scores = result['tissue']['brain_mr_to_ct']
+  assert scores.keys() == {
+    *(f'{name}_{of}' for name in ('air', 'soft', 'bone') for of in _ERRORS),
+    *('bone_dice', 'bone_hd95', 'count'),
+  }
   (of_subject,) = json.loads(
     (workdir / 'evaluation' / 'subjects.json').read_text()
   )['synthesis']['brain_mr_to_ct'].values()
-  assert of_subject['bone/bone_mae'] == scores['bone_mae']
-  numbers = f'MAE {scores["bone_mae"]:.1f} HU, Dice {scores["bone_dice"]:.4f}'
-  assert f'brain_mr_to_ct, bone: {numbers}' in out
+  assert of_subject['tissue/bone_mae'] == scores['bone_mae']
+  (line,) = re.findall('^brain_mr_to_ct, tissues: .*', out, re.MULTILINE)
+  assert f'bone MAE {scores["bone_mae"]:.1f} HU, bone bias' in line
+  assert f'bone HD95 {scores["bone_hd95"]:.1f} mm' in line
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from PIL import Image
 
 from synermedgen_jax.core.modalities import Modality, route_named
 from synermedgen_jax.evaluation.output_files import output_name
+from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES
 from synermedgen_jax.tasks.prompts import PROMPTS
 
 REVERSE = 'brain_ct_to_mr'
@@ -353,20 +354,21 @@ def test_outputs_have_scores_of_volumes(tmp_path):
   store = write_store(tmp_path / 'store', depth=10)
   volumes = {k: hounsfield(v) for k, v in truths(store).items()}
   write_volumes(tmp_path / 'volumes', volumes)
-  flags = {'score': 'synthrad2023,synthrad2025,bone'}
+  flags = {'score': 'synthrad2023,synthrad2025,tissue'}
   code, out, err = score(store, tmp_path / 'volumes', tmp_path / 'out', **flags)
   assert code == 0, err
   metrics = read(tmp_path / 'out', 'metrics.json')
   assert metrics['synthrad2023'][ROUTE]['ssim'] == pytest.approx(1, abs=1e-6)
   assert metrics['synthrad2025'][ROUTE]['ms_ssim'] == pytest.approx(1, abs=1e-6)
   assert metrics['synthrad2025'][ROUTE]['count'] == 2
-  assert metrics['bone'] == {
-    ROUTE: pytest.approx({'bone_mae': 0, 'bone_dice': 1, 'count': 2}, abs=1e-3)
+  zero = dict.fromkeys(VOLUME_SCORES['tissue'].numbers, 0)
+  assert metrics['tissue'] == {
+    ROUTE: pytest.approx(zero | {'bone_dice': 1, 'count': 2}, abs=1e-3)
   }
-  assert '150 HU' in metrics['definition']['bone']['threshold']
+  assert '150 HU' in metrics['definition']['tissue']['tissues']
   assert 'five scales' in metrics['definition']['synthrad2025']['window']
   assert f'{ROUTE}, SynthRAD2025: MAE 0.0 HU' in out
-  assert f'{ROUTE}, bone: MAE 0.0 HU, Dice 1.0000' in out
+  assert f'{ROUTE}, tissues: air MAE 0.0 HU' in out
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def _volume_lines() -> Iterator[Line]:
       key = key_of(name, metric)
       yield Line(
         f'{key}{suffix}',
-        f'{number.label} of {score.title}, {len(scored)} {title}',
+        f'{score.title}: {number.label}, {len(scored)} {title}',
         scored,
         definition=f'{stated} Mean over the cases of a subject, then over '
         'subjects, then over the routes.',

@@ -209,7 +209,9 @@ def volume_scores(
     window.denormalise(np.clip(x, -1, 1)) for x in (synthesis, item.truth)
   )
   return {
-    name: VOLUME_SCORES[name].function(prediction, truth, item.mask)
+    name: VOLUME_SCORES[name].function(
+      prediction, truth, item.mask, item.case.spacing
+    )
     for name in names
     if VOLUME_SCORES[name].applies(item.route)
   }

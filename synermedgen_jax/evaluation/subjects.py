@@ -13,7 +13,7 @@ The format is:
      "baselines": {"copy_source": {"ssim", …}, "mean_target": …, "ceiling": …}
    }}}: in the body mask, mean over the cases of a subject, of every metric that
    metrics.json defines, and of the model also of every score of volumes, as
-   "bone/bone_mae",
+   "tissue/bone_mae",
    "understanding": {task: {"chance": 0.25, "answers": [
      {"question": 0, "subject": "brain.brain_003", "route": "brain_mr_to_ct",
       "right": 1, "asked": 1}, …]}}}

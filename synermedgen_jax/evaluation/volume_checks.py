@@ -11,6 +11,8 @@ from synermedgen_jax.core.errors import UserError
 
 Volume = Float[np.ndarray, 'z h w']
 Mask = Bool[np.ndarray, 'z h w']
+# mm between voxel centres along (z, h, w)
+Spacing = tuple[float, float, float]
 # (truth, mask) -> why a score cannot be computed; '' = it can.
 Refusal = Callable[[Volume, Mask], str]
 

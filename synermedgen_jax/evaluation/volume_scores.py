@@ -18,8 +18,13 @@ from synermedgen_jax.core.modalities import (
   Region,
   Route,
 )
-from synermedgen_jax.evaluation import bone, official
-from synermedgen_jax.evaluation.volume_checks import Mask, Refusal, Volume
+from synermedgen_jax.evaluation import official, tissue
+from synermedgen_jax.evaluation.volume_checks import (
+  Mask,
+  Refusal,
+  Spacing,
+  Volume,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +52,7 @@ class VolumeScore:
 
   Attributes:
     title: name in printed lines.
-    function: (synthesis, truth, mask) -> metric -> value.
+    function: (synthesis, truth, mask, spacing) -> metric -> value.
     refusal: (truth, mask) -> why the case cannot be scored; '' = it can.
     numbers: metric -> how it is printed.
     targets: modalities that it scores.
@@ -56,7 +61,7 @@ class VolumeScore:
   """
 
   title: str
-  function: Callable[[Volume, Volume, Mask], dict[str, float]]
+  function: Callable[[Volume, Volume, Mask, Spacing], dict[str, float]]
   refusal: Refusal
   numbers: Mapping[str, Number]
   targets: tuple[Modality, ...]
@@ -92,13 +97,25 @@ def lines(
       yield f'{route}, {score.title}: {", ".join(score.texts(values))}'
 
 
+def _of_voxels(
+  function: Callable[[Volume, Volume, Mask], dict[str, float]],
+) -> Callable[[Volume, Volume, Mask, Spacing], dict[str, float]]:
+  """A score that counts voxels, whatever their spacing."""
+
+  def scored(synthesis, truth, mask, spacing):
+    del spacing
+    return function(synthesis, truth, mask)
+
+  return scored
+
+
 _ERRORS = {'mae': Number('MAE', 1, 'HU'), 'psnr': Number('PSNR', 2, 'dB')}
 _GRID = '3-D, all usable slices of a case on the grid of the store'
 
 VOLUME_SCORES: Mapping[str, VolumeScore] = {
   'synthrad2023': VolumeScore(
     title='SynthRAD2023',
-    function=official.synthrad2023,
+    function=_of_voxels(official.synthrad2023),
     refusal=official.off_faces,
     numbers=_ERRORS | {'ssim': Number('SSIM', 4)},
     targets=(Modality.CT,),
@@ -117,7 +134,7 @@ VOLUME_SCORES: Mapping[str, VolumeScore] = {
   ),
   'synthrad2025': VolumeScore(
     title='SynthRAD2025',
-    function=official.synthrad2025,
+    function=_of_voxels(official.synthrad2025),
     refusal=official.off_coarse_faces,
     numbers=_ERRORS | {'ms_ssim': Number('MS-SSIM', 4)},
     targets=(Modality.CT,),
@@ -139,7 +156,7 @@ VOLUME_SCORES: Mapping[str, VolumeScore] = {
   ),
   'brasyn': VolumeScore(
     title='BraSyn',
-    function=official.brasyn,
+    function=_of_voxels(official.brasyn),
     refusal=official.constant,
     numbers={'ssim': Number('SSIM', 4)},
     targets=BRATS_CONTRASTS,
@@ -159,28 +176,22 @@ VOLUME_SCORES: Mapping[str, VolumeScore] = {
       'later; Li et al. 2023, arXiv 2305.09011',
     },
   ),
-  'bone': VolumeScore(
-    title='bone',
-    function=bone.bone,
-    refusal=bone.without_bone,
+  'tissue': VolumeScore(
+    title='tissues',
+    function=tissue.tissue,
+    refusal=tissue.without_tissue,
     numbers={
-      'bone_mae': Number('MAE', 1, 'HU'),
-      'bone_dice': Number('Dice', 4),
+      'air_mae': Number('air MAE', 1, 'HU'),
+      'air_bias': Number('air bias', 1, 'HU'),
+      'soft_mae': Number('soft tissue MAE', 1, 'HU'),
+      'soft_bias': Number('soft tissue bias', 1, 'HU'),
+      'bone_mae': Number('bone MAE', 1, 'HU'),
+      'bone_bias': Number('bone bias', 1, 'HU'),
+      'bone_dice': Number('bone Dice', 4),
+      'bone_hd95': Number('bone HD95', 1, 'mm'),
     },
-    targets=(Modality.CT,),
+    targets=(Modality.CT, Modality.CBCT),
     regions=(),
-    definition={
-      'range': 'HU, clipped to the window of the store',
-      'mask': 'bone_mae: mean over the voxels of the body mask of a case that '
-      'are bone in the acquired CT; bone_dice: bone of the synthesis and of '
-      'the acquired CT, both in the body mask; a case without bone in the '
-      'acquired CT is refused',
-      'dimension': _GRID,
-      'threshold': f'bone is at least {bone.BONE:.0f} HU, a choice of this '
-      'project: above soft tissue and below spongy bone; contrast medium, '
-      'calcification and metal of that density count as bone',
-      'unit': 'bone_mae in HU, lower is better; bone_dice from 0 to 1, higher '
-      'is better',
-    },
+    definition=tissue.DEFINITION,
   ),
 }

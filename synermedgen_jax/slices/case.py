@@ -67,6 +67,13 @@ class Case:
     """
     return f'{self.dataset}.{self.patient or self.subject}'
 
+  @property
+  def spacing(self) -> tuple[float, float, float]:
+    """mm between the voxel centres along (slice, row, column)."""
+    columns = np.array(self.affine)[:3, :3]
+    column, row, slice_ = np.linalg.norm(columns, axis=0).tolist()
+    return slice_, row, column
+
   @functools.cached_property
   def routes(self) -> tuple[Route, ...]:
     """Routes that this case can serve, in both directions."""

@@ -12,13 +12,14 @@ from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES
 from synermedgen_jax.slices.store import Case, SliceStore, StoreWriter
 from synermedgen_jax.slices.windows import Window
 
+SPACING = (3.0, 1.0, 1.0)
 CT_WINDOW = Window(-1000, 1000)
 
 
 def small(shape=(9, 10, 11)):
-  """Positive noise, a noisy copy of it, and a mask that reaches no face."""
+  """Noise with all tissues, a noisy copy, and a mask that reaches no face."""
   rng = np.random.default_rng(0)
-  truth = rng.uniform(0, 1000, shape).astype(np.float32)
+  truth = rng.uniform(-400, 1000, shape).astype(np.float32)
   synthesis = truth + rng.normal(0, 100, shape).astype(np.float32)
   mask = np.zeros(shape, bool)
   mask[1:-1, 1:-1, 1:-1] = True
@@ -29,8 +30,9 @@ def small(shape=(9, 10, 11)):
 def test_an_equal_volume_has_the_best_score(name):
   _, truth, mask = small()
   best = {'mae': 0.0, 'psnr': 100.0, 'ssim': 1.0, 'ms_ssim': 1.0}
-  best |= {'bone_mae': 0.0, 'bone_dice': 1.0}
-  scores = VOLUME_SCORES[name].function(truth, truth, mask)
+  best |= dict.fromkeys(VOLUME_SCORES['tissue'].numbers, 0.0)
+  best |= {'bone_dice': 1.0}
+  scores = VOLUME_SCORES[name].function(truth, truth, mask, SPACING)
   assert scores == pytest.approx({k: best[k] for k in scores}, abs=1e-9)
 
 
@@ -47,7 +49,7 @@ def test_an_equal_volume_has_the_best_score(name):
 def test_volumes_that_do_not_match_are_refused(name, change):
   # TypeError where array types are checked at run time.
   with pytest.raises((VolumeScoreError, TypeError)):
-    VOLUME_SCORES[name].function(*change(*small()))
+    VOLUME_SCORES[name].function(*change(*small()), SPACING)
 
 
 def test_scores_apply_to_their_targets():
@@ -56,7 +58,8 @@ def test_scores_apply_to_their_targets():
 
   to_ct = {r.name for r in all_routes() if r.target is Modality.CT}
   assert routes('synthrad2023') == routes('synthrad2025') == to_ct
-  assert routes('bone') == to_ct
+  to_cbct = {r.name for r in all_routes() if r.target is Modality.CBCT}
+  assert routes('tissue') == to_ct | to_cbct
   # T2 of the heart is no target of BraSyn.
   brats = {r.name for r in all_routes() if r.cohort == 'brats'}
   assert routes('brasyn') == brats
@@ -64,7 +67,9 @@ def test_scores_apply_to_their_targets():
 
 @pytest.mark.parametrize('name', VOLUME_SCORES)
 def test_every_score_states_its_definition(name):
-  own = {'threshold'} if name == 'bone' else {'window', 'source'}
+  own = {'window', 'source'}
+  if name == 'tissue':
+    own = {'tissues', 'bias', 'hd95'}
   stated = {'range', 'mask', 'dimension', 'unit'} | own
   assert VOLUME_SCORES[name].definition.keys() == stated
 
@@ -72,7 +77,7 @@ def test_every_score_states_its_definition(name):
 @pytest.mark.parametrize('name', VOLUME_SCORES)
 def test_every_number_of_a_score_is_printed(name):
   score = VOLUME_SCORES[name]
-  assert score.function(*small()).keys() == score.numbers.keys()
+  assert score.function(*small(), SPACING).keys() == score.numbers.keys()
 
 
 def write_store(path, depth=8, ct=CT_WINDOW):
@@ -128,7 +133,7 @@ def test_scores_of_a_store_are_means_over_subjects(tmp_path):
   assert {k: set(v) for k, v in results.items()} == {
     'synthrad2023': {'brain_mr_to_ct'},
     'synthrad2025': {'brain_mr_to_ct'},
-    'bone': {'brain_mr_to_ct'},
+    'tissue': {'brain_mr_to_ct'},
     'brasyn': {'brats_t1_to_t2', 'brats_t2_to_t1'},
   }
   # Both sessions are one subject; its score is their mean.
@@ -154,16 +159,22 @@ def test_scores_of_a_store_are_means_over_subjects(tmp_path):
 
 def test_lines_state_score_metric_and_unit():
   values = {'mae': 44.47, 'psnr': 37.271, 'ms_ssim': 0.99569, 'count': 1}
+  tissues = dict.fromkeys(VOLUME_SCORES['tissue'].numbers, -3.0)
+  tissues |= {'bone_mae': 120.06, 'bone_dice': 0.81, 'bone_hd95': 4.26}
   results = {
     'synthrad2025': {'brain_mr_to_ct': values},
     'brasyn': {'brats_t1_to_t2': {'ssim': 0.9, 'count': 3}},
-    'bone': {'brain_cbct_to_ct': {'bone_mae': 120.06, 'bone_dice': 0.81}},
+    'tissue': {'brain_cbct_to_ct': tissues},
   }
-  head, brain, bone = volume_scores.lines(results)
+  head, brain, line = volume_scores.lines(results)
   numbers = 'MAE 44.5 HU, PSNR 37.27 dB, MS-SSIM 0.9957'
   assert head == f'brain_mr_to_ct, SynthRAD2025: {numbers}'
   assert brain == 'brats_t1_to_t2, BraSyn: SSIM 0.9000'
-  assert bone == 'brain_cbct_to_ct, bone: MAE 120.1 HU, Dice 0.8100'
+  assert line == (
+    'brain_cbct_to_ct, tissues: air MAE -3.0 HU, air bias -3.0 HU, '
+    'soft tissue MAE -3.0 HU, soft tissue bias -3.0 HU, bone MAE 120.1 HU, '
+    'bone bias -3.0 HU, bone Dice 0.8100, bone HD95 4.3 mm'
+  )
 
 
 def test_a_score_without_a_route_is_refused(tmp_path):
@@ -191,9 +202,11 @@ def test_a_case_of_few_slices_is_refused(tmp_path):
 
 def test_a_case_without_bone_is_refused(tmp_path):
   store = write_store(tmp_path / 'store', ct=Window(-1000, 140))
-  message = 'bone: case d.p_1 has no voxel of at least 150 HU in the mask; cho'
+  message = (
+    'tissue: case d.p_1 has no voxel of bone, at least 150 HU, in the mask; cho'
+  )
   with pytest.raises(VolumeScoreError, match=message):
-    protocol.check_volume_scores(store, pairs_of(store), ('bone',))
+    protocol.check_volume_scores(store, pairs_of(store), ('tissue',))
 
 
 @pytest.mark.parametrize(
