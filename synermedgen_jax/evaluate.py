@@ -24,7 +24,9 @@ Writes WORKDIR/evaluation/:
 * subjects.json: the same scores per subject, in the body mask, and every answer
   (`evaluation/subjects.py`);
 * understanding.json and understanding.npz: texts and images of a few questions;
-* panels/ROUTE.npz: sources, synthesis, truth and mask of three slices.
+* panels/ROUTE.npz: sources, synthesis, truth and mask of three slices;
+* volumes/ROUTE/KIND.npz: those of all slices of the worst, median and best
+  subject (`evaluation/volume_files.py`), with --slices=0 or --volumes.
 
 `report` and `compare` read them. Prints a table of tasks and one of routes.
 
@@ -38,6 +40,7 @@ confusion table; WORKDIR/evaluation/questions/ gets them as metrics.json, and
 every answer as answers.json.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
@@ -57,6 +60,7 @@ from synermedgen_jax.evaluation import (
   choices,
   routes,
   understanding,
+  volume_files,
   volume_scores,
 )
 from synermedgen_jax.evaluation.measure import (
@@ -135,6 +139,13 @@ _SCORE = flags.DEFINE_list(
   f'{", ".join(volume_scores.VOLUME_SCORES)}. They need --slices=0. Default: '
   'none.',
 )
+_VOLUMES = flags.DEFINE_bool(
+  'volumes',
+  False,
+  'With --slices above 0, synthesise all slices of the worst, median and best '
+  'subject of every route afterwards and write their volumes. --slices=0 '
+  'writes them always.',
+)
 _BATCH = flags.DEFINE_integer(
   'batch_size', 16, 'Questions or slices per batch.', lower_bound=1
 )
@@ -146,7 +157,7 @@ _SEED = flags.DEFINE_integer(
 # Flags of questions and slices from a store.
 _OF_STORE = (
   *(_STORE, _SPLIT, _PARTS, _QUESTIONS, _SLICES, _ROUTES),
-  *(_SYNTHESISER, _SCORE, _SEED),
+  *(_SYNTHESISER, _SCORE, _VOLUMES, _SEED),
 )
 
 
@@ -230,6 +241,21 @@ def _check_questions(trained: Trained, settings: MeasureSettings) -> None:
     )
 
 
+def _volumes(
+  trained: Trained, settings: MeasureSettings
+) -> contextlib.AbstractContextManager[volume_files.VolumeFiles | None]:
+  """Where volumes are collected; None if none are written."""
+  if 'synthesis' not in measured_parts(trained, settings):
+    if _VOLUMES.value:
+      raise UsageError(
+        '--volumes: has no effect, since no slice is synthesised; leave it out.'
+      )
+    return contextlib.nullcontext()
+  if _SLICES.value and not _VOLUMES.value:
+    return contextlib.nullcontext()
+  return volume_files.collect_volumes(Path(_WORKDIR.value))
+
+
 def _held_out(trained: Trained) -> tuple[SliceStore, tuple[Case, ...]]:
   """Returns the store and its cases of the split to measure."""
   path = _STORE.value or trained.config['store']
@@ -253,6 +279,7 @@ def _write(
   store: SliceStore,
   cases: tuple[Case, ...],
   measured: Measurements,
+  volumes: volume_files.VolumeFiles | None,
 ) -> None:
   """Writes WORKDIR/evaluation and prints the tables."""
   settings = {
@@ -263,7 +290,9 @@ def _write(
     'neighbours': trained.config.get('neighbours', 3),
     'steps': list(trained.steps),
   }
-  result = write_results(workdir, store, cases, measured, settings)
+  result = write_results(
+    workdir, store, cases, measured, settings, volumes=volumes
+  )
   if answered := measured.understanding:
     print('\n' + understanding.understanding_table(answered.scores))
   if synthesised := measured.synthesis:
@@ -289,8 +318,9 @@ def main() -> None:
   settings = _with_sampling(settings, trained)
   _check_questions(trained, settings)
   store, cases = _held_out(trained)
-  measured = measure(trained, store, cases, settings)
-  _write(Path(_WORKDIR.value), trained, store, cases, measured)
+  with _volumes(trained, settings) as volumes:
+    measured = measure(trained, store, cases, settings, volumes)
+    _write(Path(_WORKDIR.value), trained, store, cases, measured, volumes)
 
 
 if __name__ == '__main__':

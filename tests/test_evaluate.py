@@ -234,8 +234,11 @@ def test_subjects_are_named_with_what_they_were_asked(by_subject, nano_runs):
 
 def test_stage_1_synthesises_when_it_is_asked_to(nano_runs, tmp_path):
   workdir = shutil.copytree(nano_runs / 'stage1', tmp_path / 'stage1')
+  earlier = workdir / 'evaluation' / 'volumes' / 'brain_mr_to_ct'
+  earlier.mkdir(parents=True)
   code, _, err = evaluate(workdir, '--parts=synthesis', '--slices=1')
   assert code == 0, err
+  assert not earlier.exists()  # of other slices than these
   assert metrics_of(workdir)['synthesis'].keys() == ROUTES['test'].keys()
   assert metrics_of(workdir)['sampling']['points'] == 2
 
@@ -283,6 +286,18 @@ def test_panels_show_slices_of_a_test_subject(workdir, route):
   assert np.abs(panel['synthesis']).max() <= 1
 
 
+@pytest.mark.parametrize('route', ROUTES['test'])
+def test_the_volume_of_the_only_subject_is_kept(workdir, route):
+  (path,) = (workdir / 'evaluation' / 'volumes' / route).iterdir()
+  assert path.name == 'median.npz'
+  volumes = npz(path)
+  assert volumes['synthesis'].shape == (len(USABLE), CANVAS, CANVAS)
+  subjects = json.loads((workdir / 'evaluation' / 'subjects.json').read_text())[
+    'synthesis'
+  ][route]
+  assert subjects[str(volumes['subject'])]['ssim'] == volumes['ssim']
+
+
 def test_the_tables_are_printed(workdir):
   out = (workdir / 'out.txt').read_text()
   for name in ('CTS', 'MI', 'TIA', *ROUTES['test'], 'mean'):
@@ -295,7 +310,7 @@ def test_a_second_run_finds_the_same(workdir, nano_runs, tmp_path):
   code, _, err = evaluate(again, f'--questions={QUESTIONS}')
   assert code == 0, err
   files = [p for p in (workdir / 'evaluation').rglob('*') if p.is_file()]
-  assert len(files) == 4 + len(ROUTES['test'])
+  assert len(files) == 4 + 2 * len(ROUTES['test'])
   for path in files:
     assert (again / path.relative_to(workdir)).read_bytes() == path.read_bytes()
 
@@ -414,6 +429,7 @@ def test_the_split_routes_slices_and_points_are_those_asked(
     '--routes=brain_mr_to_ct',
     '--slices=2',
     '--points=3',
+    '--volumes',
   )
   assert code == 0, err
   assert 'Left out: roughness_z, ssim_3d.' in out
@@ -428,6 +444,14 @@ def test_the_split_routes_slices_and_points_are_those_asked(
   assert str(panel['case']) == 'case3'
   # The middles of the two halves of slices 1 to 6, which are no neighbours.
   assert panel['indices'].tolist() == [2, 5]
+  # All slices of the subject, and the same ones there.
+  folder = workdir / 'evaluation' / 'volumes' / 'brain_mr_to_ct'
+  volumes = npz(folder / 'median.npz')
+  assert len(volumes['synthesis']) == len(USABLE)
+  rows = [i - USABLE.start for i in (2, 5)]
+  assert (
+    abs((panel['truth'] + 1) * 127.5 - volumes['truth'][rows]).max() <= 0.501
+  )
   assert result['left_out'] == dict.fromkeys(sorted(ACROSS_SLICES), 'case3')
   of_subjects = json.loads(
     (workdir / 'evaluation' / 'subjects.json').read_text()
@@ -630,6 +654,14 @@ def test_what_cannot_be_measured_is_refused(nano_runs, tmp_path, kind):
   workdir = shutil.copytree(nano_runs / stage, tmp_path / stage)
   assert_refused(evaluate(workdir, *flags), message)
   assert not (workdir / 'evaluation').exists()
+
+
+def test_volumes_without_synthesis_are_refused(nano_runs, tmp_path):
+  workdir = shutil.copytree(nano_runs / 'stage1', tmp_path / 'stage1')
+  assert_refused(
+    evaluate(workdir, '--slices=1', '--volumes'),
+    '--volumes: has no effect, since no slice is synthesised',
+  )
 
 
 def test_a_split_without_subjects_is_refused(nano_runs, tmp_path):

@@ -49,8 +49,13 @@ def write_json(path: PathLike, value: Any) -> None:
   write_text(path, json.dumps(value, indent=2) + '\n')
 
 
-def write_npz(path: PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-  """Replaces an uncompressed npz file; see `write_bytes`."""
+def write_npz(
+  path: PathLike,
+  arrays: Mapping[str, np.ndarray],
+  *,
+  compressed: bool = False,
+) -> None:
+  """Replaces an npz file; see `write_bytes`."""
   buffer = io.BytesIO()
-  np.savez(buffer, **arrays)
+  (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
   write_bytes(path, buffer.getvalue())

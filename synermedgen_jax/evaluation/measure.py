@@ -22,7 +22,12 @@ from synermedgen_jax.baselines.registry import SYSTEMS
 from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import routes_named
-from synermedgen_jax.evaluation import protocol, subjects, understanding
+from synermedgen_jax.evaluation import (
+  protocol,
+  subjects,
+  understanding,
+  volume_files,
+)
 from synermedgen_jax.evaluation.results import (
   Answered,
   Measurements,
@@ -105,6 +110,7 @@ def measure(
   store: SliceStore,
   cases: Sequence[Case],
   settings: MeasureSettings | None = None,
+  volumes: volume_files.VolumeFiles | None = None,
 ) -> Measurements:
   """Scores a model's answers to questions and its synthesis of routes.
 
@@ -114,6 +120,8 @@ def measure(
       baseline `mean_target`.
     cases: held-out cases of the store.
     settings: None = the defaults.
+    volumes: receives the synthesised volumes of every subject, or those of the
+      subjects that it shows if only some slices are scored; None = none.
 
   Raises:
     MeasureError: the stage trains neither part, no case has a requested route,
@@ -141,7 +149,7 @@ def measure(
   if 'understanding' in parts:
     answered = _ask(trained, store, cases, settings)
   if 'synthesis' in parts:
-    synthesised = _synthesise(trained, own, store, items, settings)
+    synthesised = _synthesise(trained, own, store, items, settings, volumes)
   return Measurements(answered, synthesised)
 
 
@@ -284,21 +292,32 @@ def _synthesise(
   store: SliceStore,
   items: Sequence[protocol.RoutePair],
   settings: MeasureSettings,
+  volumes: volume_files.VolumeFiles | None,
 ) -> Synthesised:
   model, sampling = own, dataclasses.asdict(own.sampling)
   if settings.synthesiser:
     model = SYNTHESISERS[settings.synthesiser](trained, store)
     sampling = {'synthesiser': settings.synthesiser}
-  total = sum(len(item.indices) for item in items)
-  with tqdm(total=total, desc='synthesise', unit='slice') as bar:
+  with _progress('synthesise', items) as bar:
 
     def synthesise(route, sources):
       return model.synthesise(
         route, sources, seed=settings.seed, progress=bar.update
       )
 
-    return Synthesised.gather(
-      protocol.score_routes(store, items, synthesise, own.reconstruct),
-      sampling,
-      volume_scores=settings.score,
-    )
+    scored = protocol.score_routes(store, items, synthesise, own.reconstruct)
+    if volumes and not settings.slices:
+      scored = volumes.record(scored)
+    result = Synthesised.gather(scored, sampling, volume_scores=settings.score)
+  if volumes and settings.slices:
+    pairs = volume_files.chosen_pairs(items, result.by_subject)
+    with _progress('volumes', pairs) as bar:  # `synthesise` advances it
+      for pair in pairs:
+        item = protocol.RouteCase.read(store, pair)
+        volumes.add(item, synthesise(item.route, item.sources))
+  return result
+
+
+def _progress(title: str, pairs: Sequence[protocol.RoutePair]) -> tqdm:
+  total = sum(len(pair.indices) for pair in pairs)
+  return tqdm(total=total, desc=title, unit='slice')

@@ -18,6 +18,7 @@ from synermedgen_jax.evaluation import (
   routes,
   subjects,
   understanding,
+  volume_files,
   wins,
 )
 from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES, key_of
@@ -129,6 +130,8 @@ def write_results(
   cases: Sequence[Case],
   measured: Measurements,
   settings: Mapping[str, Any],
+  *,
+  volumes: volume_files.VolumeFiles | None = None,
   **about: Any,
 ) -> dict[str, Any]:
   """Writes WORKDIR/evaluation, metrics.json last.
@@ -140,6 +143,8 @@ def write_results(
     measured: the results.
     settings: `settings` of subjects.json without the store, among them split
       and slices.
+    volumes: volumes of the synthesised pairs, to be written beside; those of
+      an earlier evaluation are removed.
     **about: further keys of metrics.json, as JSON values.
 
   Returns:
@@ -185,6 +190,10 @@ def write_results(
     by_subject['sampling'] = synthesised.sampling
     for route, arrays in synthesised.panels.items():
       files.write_npz(out / 'panels' / f'{route}.npz', arrays)
+  if volumes and synthesised:
+    volumes.publish(synthesised.by_subject)
+  else:
+    volume_files.remove_volumes(workdir)
   files.write_json(workdir / subjects.FILE, by_subject)
   files.write_json(out / 'metrics.json', result)
   return result
