@@ -9,7 +9,8 @@ WORKDIR/evaluation/volumes/ROUTE/KIND.npz, compressed, has these arrays:
   synthesis and of the truth, those of the store;
 * `affine` float64 (4, 4): (column, row, slice) to RAS+ mm; with it,
   `slices.grids.from_slices` of the physical values is a volume;
-* `subject` text, the key of subjects.json, and `ssim` float64, its SSIM there.
+* `subject` text, the key of subjects.json, and `ssim` float64, its SSIM there:
+  the mean over its cases, of the scored slices.
 
 KIND is by the SSIM of subjects in the body mask, see `choose`. The volumes are
 those of the subject's first case in the store.
