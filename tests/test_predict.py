@@ -488,12 +488,18 @@ def test_several_runs_give_the_mean_of_their_volumes(nano_runs, tmp_path):
   )
 
 
+@pytest.fixture
+def plausible(monkeypatch):
+  """The ramps of these tests are no bodies."""
+  monkeypatch.setattr(prediction, 'implausible', lambda *_: [])
+
+
 def record(output):
   return json.loads(output.with_name('ct.json').read_text())
 
 
 def test_a_ct_is_whole_hu_and_says_that_it_is_synthetic(
-  nano_runs, source, output, copies
+  nano_runs, source, output, copies, plausible
 ):
   code, _, err = predict(nano_runs / 'stage2', source, output, '--seed=3')
   assert code == 0, err
@@ -513,7 +519,7 @@ def test_a_ct_is_whole_hu_and_says_that_it_is_synthetic(
   assert written['Checkpoints'] == [
     {'Workdir': f'{nano_runs}/stage2', 'Steps': [2]}
   ]
-  assert written['Sampling'][0]['points'] == 3
+  assert written['Sampling'][0]['points'] == 2
   assert written['Warnings'] == []
 
 
@@ -536,7 +542,7 @@ def reads(monkeypatch, *readings):
 
 
 def test_a_source_of_another_family_is_refused_unless_forced(
-  nano_runs, source, output, copies, monkeypatch
+  nano_runs, source, output, copies, plausible, monkeypatch
 ):
   reads(monkeypatch, {PET: 14, CT: 2})
   run = nano_runs / 'stage2'
@@ -563,8 +569,24 @@ def test_a_source_of_another_family_is_refused_unless_forced(
   }
 
 
+def test_values_that_no_body_has_are_a_warning(
+  nano_runs, source, output, copies
+):
+  code, _, err = predict(nano_runs / 'stage2', source, output)
+  assert code == 0, err
+  # Of the ramp's values above -500 HU, up to 1900, 150 and more are bone:
+  # 1750 / 2400.
+  assert any(
+    line.startswith(
+      'Warning: The synthetic CT: share of bone in the body: 0.729'
+    )
+    and line.endswith(', expected 0.01 to 0.4')
+    for line in err.splitlines()
+  ), err
+
+
 def test_an_output_that_looks_like_something_else_has_a_warning(
-  nano_runs, source, output, copies, monkeypatch
+  nano_runs, source, output, copies, plausible, monkeypatch
 ):
   reads(monkeypatch, {CBCT: 16}, {PET: 9, CT: 7})
   code, _, err = predict(nano_runs / 'stage2', source, output, '--read')
@@ -576,7 +598,7 @@ def test_an_output_that_looks_like_something_else_has_a_warning(
 
 
 def test_an_output_that_is_shifted_has_a_warning(
-  nano_runs, tmp_path, output, monkeypatch
+  nano_runs, tmp_path, output, plausible, monkeypatch
 ):
   """A box of 32 x 40 x 24 mm that moves by 10 mm along y."""
   data = np.full((48, 48, 24), -1000.0, np.float32)

@@ -39,6 +39,7 @@ from synermedgen_jax.inference.translation import (
 )
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.slices.alignment import Offset, estimate_offset
+from synermedgen_jax.slices.tissue_values import implausible
 from synermedgen_jax.slices.volumes import Volume
 from synermedgen_jax.slices.windows import Window
 
@@ -203,16 +204,28 @@ class Predictor:
   ) -> Findings:
     """Checks of the result; the sources are not read again."""
     first, source = next(iter(volumes.items()))
-    warnings = []
-    offset = _offset(self.runs[0], source, first, result, route)
+    if result.data.min() == result.data.max():
+      line = f'The synthetic {route.target.label} has one value everywhere.'
+      return Findings(warnings=(line,))
+    run, warnings = self.runs[0], []
+    _, slices = cut(run, {first: source, route.target: result})
+    window = run.slices.window(route.target, result.data)
+    warnings += [
+      f'The synthetic {route.target.label}: {sign}'
+      for sign in implausible(
+        window.denormalise(slices[route.target]), route.target, route.region
+      )
+    ]
+    offset = estimate_offset(
+      source, result, (run.slices.window(first, source.data), window)
+    )
     if offset is not None and offset.distance > _MOST_OFFSET:
       warnings.append(
         f'The synthetic {route.target.label} appears to be '
         f'{offset.relative_to(f"the {first.label}")}.'
       )
-    if self._reader is None or result.data.min() == result.data.max():
+    if self._reader is None:
       return Findings(offset=offset, warnings=tuple(warnings))
-    _, slices = cut(self._reader, {first: source, route.target: result})
     output = read_slices(
       self._reader, slices[route.target], route.target, seed=self.seed
     )
@@ -232,15 +245,3 @@ class Predictor:
     return Findings(
       output=output, answers=answers, offset=offset, warnings=tuple(warnings)
     )
-
-
-def _offset(
-  run: Run, source: Volume, modality: Modality, result: Volume, route: Route
-) -> Offset | None:
-  if result.data.min() == result.data.max():
-    return None
-  windows = (
-    run.slices.window(modality, source.data),
-    run.slices.window(route.target, result.data),
-  )
-  return estimate_offset(source, result, windows)

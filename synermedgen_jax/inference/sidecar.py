@@ -138,6 +138,7 @@ def is_finished(output: Path, request: Mapping[str, Any]) -> bool:
     return False
   try:
     record = json.loads(path.read_bytes())
-    return all(record[key] == request[key] for key in _REQUEST)
+    asked = json.loads(json.dumps(request))  # tuples become lists
+    return all(record[key] == asked[key] for key in _REQUEST)
   except (ValueError, KeyError, TypeError):
     return False
