@@ -46,9 +46,10 @@ from synermedgen_jax.inference.sampling_flags import define_sampling_flags
 _WORKDIR = flags.DEFINE_list(
   'workdir',
   None,
-  'Workdir of a trained run that synthesises. Several, separated by commas, '
-  'give the mean of their volumes: runs of stores in the axial, coronal and '
-  'sagittal plane, for example.',
+  'Workdir of a trained run that synthesises, or its weights folder, also on '
+  'the Hugging Face hub (hf://OWNER/NAME[@REVISION]). Several, separated by '
+  'commas, give the mean of their volumes: runs of stores in the axial, '
+  'coronal and sagittal plane, for example.',
 )
 _MODULES = define_modules_flag()
 _INPUT = flags.DEFINE_list(
@@ -174,6 +175,7 @@ def _requests(
 
 
 def main() -> None:
+  from synermedgen_jax.checkpoint.weights_folder import pinned
   from synermedgen_jax.config.modules import import_modules
   from synermedgen_jax.inference import predicting
   from synermedgen_jax.reporting.preview import write_preview
@@ -183,7 +185,7 @@ def main() -> None:
   import_modules(_MODULES.value)
   stages = [name for name, o in OBJECTIVES.items() if 'flow' in o.terms]
   settings = predicting.PredictSettings(
-    _WORKDIR.value,
+    [pinned(workdir) for workdir in _WORKDIR.value],
     stages,
     sampling=_SAMPLING.apply,
     refuse_sampling=_SAMPLING.refuse,

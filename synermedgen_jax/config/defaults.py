@@ -97,8 +97,9 @@ KEYS = {
     Key(
       'init_from',
       '',
-      'Weights to start from: the workdir of a run or of `import_bagel`, or a '
-      'weights folder.',
+      'Weights to start from: the workdir of a run or of `import_bagel`, a '
+      'weights folder, or its address `hf://OWNER/NAME[@REVISION]`, of which '
+      'the run keeps the commit.',
     ),
     Key('init_step', 'newest', 'Checkpoint: `newest`, `best`, or a step.'),
     Key(

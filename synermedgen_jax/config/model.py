@@ -67,8 +67,9 @@ def model_shape(config: ConfigDict) -> BagelConfig:
   saved = None
   if config.init_from:
     with key_errors('init_from'):
-      if weights_folder.holds_weights(config.init_from):
-        saved = weights_folder.load_shape(config.init_from)
+      start = weights_folder.local_folder(config.init_from)
+      if weights_folder.holds_weights(start):
+        saved = weights_folder.load_shape(start)
       else:
         saved = saved_model.load_shape(*_init_from(config))
   with key_errors('model'):
@@ -132,8 +133,9 @@ def initial_params(config: ConfigDict, model: BagelConfig) -> Any:
   if not config.init_from:
     return None
   with key_errors('init_from'):
-    if weights_folder.holds_weights(config.init_from):
-      saved, params = weights_folder.load_weights(config.init_from)
+    start = weights_folder.local_folder(config.init_from)
+    if weights_folder.holds_weights(start):
+      saved, params = weights_folder.load_weights(start)
     else:
       folder, which = _init_from(config)
       saved, params = saved_model.load_model(folder, which=which)
@@ -153,15 +155,17 @@ def initial_params(config: ConfigDict, model: BagelConfig) -> Any:
 
 def saved_config(config: ConfigDict) -> Mapping[str, Any]:
   """The shape that `config.init_from` holds, of whatever model, as JSON."""
-  if weights_folder.holds_weights(config.init_from):
-    return dataclasses.asdict(weights_folder.load_shape(config.init_from))
+  start = weights_folder.local_folder(config.init_from)
+  if weights_folder.holds_weights(start):
+    return dataclasses.asdict(weights_folder.load_shape(start))
   return saved_model.load_json(*_init_from(config))
 
 
 def saved_params(config: ConfigDict) -> Any:
   """The parameters that `config.init_from` holds, of whatever model, nested."""
-  if weights_folder.holds_weights(config.init_from):
-    return weights_folder.load_weights(config.init_from)[1]
+  start = weights_folder.local_folder(config.init_from)
+  if weights_folder.holds_weights(start):
+    return weights_folder.load_weights(start)[1]
   folder, which = _init_from(config)
   return saved_model.load_params(folder, which=which)
 

@@ -7,6 +7,7 @@ import json
 from etils.epath import Path, PathLike
 from ml_collections import ConfigDict
 
+from synermedgen_jax.checkpoint.weights_folder import local_folder
 from synermedgen_jax.config.errors import ConfigError, key_errors
 from synermedgen_jax.input import vocab_files
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
@@ -46,12 +47,13 @@ def choose_tokenizer(config: ConfigDict) -> tuple[str, Tokenizer]:
     The tokenizer's name ('project', or where its files are) and the tokenizer.
 
   Raises:
-    ConfigError: neither names a tokenizer, it cannot be read, or its ids differ
-      from those that `init_from` was trained with.
+    ConfigError: `init_from` cannot be downloaded, neither names a tokenizer, it
+      cannot be read, or its ids differ from those that `init_from` was trained
+      with.
   """
   start = config.init_from
   with key_errors('init_from'):
-    trained = tokenizer_of_run(start) if start else ''
+    trained = tokenizer_of_run(local_folder(start)) if start else ''
   name = config.tokenizer or trained
   if not name:
     where = f' and config.init_from {start} holds none' if start else ''

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from synermedgen_jax.baselines.registry import make_system
 from synermedgen_jax.baselines.system import System
 from synermedgen_jax.checkpoint import model as saved_model
+from synermedgen_jax.checkpoint.weights_folder import local_folder
 from synermedgen_jax.core.modalities import Route
 from synermedgen_jax.inference.workdir import RunRecord, WorkdirError
 from synermedgen_jax.input.pixels import from_pixels, to_pixels
@@ -317,10 +318,13 @@ class PairsSynthesiser:
 def load_system(folder: str | Path) -> TrainedSystem | TrainedPairs | None:
   """The system whose workdir, or folder of workdirs, this is; None if neither.
 
+  An address of a weights folder on the hub is neither.
+
   Raises:
     WorkdirError, CheckpointError: as of `TrainedSystem.load`.
+    HubError: the weights folder cannot be downloaded.
   """
-  folder = Path(folder)
+  folder = Path(local_folder(folder))
   if _scope(folder):
     return TrainedSystem.load(folder)
   workdirs = _workdirs(folder)

@@ -17,6 +17,7 @@ from etils.epath import Path
 from ml_collections import ConfigDict
 
 from synermedgen_jax.checkpoint import model as saved_model
+from synermedgen_jax.checkpoint import weights_folder
 from synermedgen_jax.checkpoint.parameters import require_all
 from synermedgen_jax.config.errors import ConfigError, key_errors
 from synermedgen_jax.config.model import (
@@ -58,21 +59,24 @@ class RunRecord:
       None = not known, as for imported weights.
     store_fingerprint: of the training slices; None = not known, as for runs of
       older versions.
+    step: of a weights folder; None = the checkpoints say it.
   """
 
   config: Mapping[str, Any]
   slices: SliceSpec
   routes: tuple[str, ...] | None = None
   store_fingerprint: str | None = None
+  step: int | None = None
 
   @classmethod
   def load(cls, workdir: str | Path) -> RunRecord:
-    """Reads `config.json` of a workdir.
+    """Reads `config.json` of a workdir, or of a weights folder or its address.
 
     Raises:
       WorkdirError: the workdir has no valid config.json.
+      HubError: the weights folder cannot be downloaded.
     """
-    path = Path(workdir) / 'config.json'
+    path = Path(weights_folder.local_folder(workdir)) / 'config.json'
     if not path.is_file():
       raise WorkdirError(
         f'{workdir}: has no config.json; train a stage in it with '
@@ -89,6 +93,7 @@ class RunRecord:
         SliceSpec.from_json({'canvas': image_size(config), **record}),
         None if routes is None else tuple(routes),
         record.get('store_fingerprint'),
+        record.get('step'),
       )
     except (ValueError, KeyError, TypeError, AttributeError):
       raise WorkdirError(
@@ -128,22 +133,28 @@ class Trained:
 
   @classmethod
   def load(cls, workdir: str | Path) -> Trained:
-    """Loads the newest checkpoint of a workdir.
+    """Loads the newest checkpoint of a workdir, or a weights folder.
 
     Args:
-      workdir: workdir of `main` or `import_bagel`.
+      workdir: workdir of `main` or `import_bagel`, or a weights folder of
+        `ship_weights` or its address hf://OWNER/NAME[@REVISION].
 
     Raises:
       WorkdirError: the workdir has no valid config.json, or no tokenizer.
       CheckpointError: the workdir has no complete checkpoint, or it lacks a
         parameter of its model.
+      HubError: the weights folder cannot be downloaded.
     """
-    workdir = Path(workdir)
+    workdir = Path(weights_folder.local_folder(workdir))
     record = RunRecord.load(workdir)
     tokenizer = _load_tokenizer(workdir)
-    checkpoints = workdir / 'checkpoints'
-    step = saved_model.newest_step(checkpoints)
-    shape, params = saved_model.load_model(checkpoints, which=str(step))
+    steps = () if record.step is None else (record.step,)
+    if weights_folder.holds_weights(workdir):
+      shape, params = weights_folder.load_weights(workdir)
+    else:
+      checkpoints = workdir / 'checkpoints'
+      steps = (saved_model.newest_step(checkpoints),)
+      shape, params = saved_model.load_model(checkpoints, which=str(*steps))
     require_all(workdir, shape, params)
     compute = _compute(record.config, params)
     return cls(
@@ -154,7 +165,7 @@ class Trained:
       record.config,
       record.slices,
       record.routes,
-      (step,),
+      steps,
     )
 
   @classmethod
@@ -162,7 +173,8 @@ class Trained:
     """Loads the model that training with `config` would start from.
 
     Args:
-      config: config of a stage; `init_from` is a weights folder or a workdir.
+      config: config of a stage; `init_from` is a weights folder, its address
+        on the hub, or a workdir.
 
     Raises:
       ConfigError: a key of the config is invalid; the message names it.
@@ -172,6 +184,9 @@ class Trained:
       raise ConfigError(
         'config.init_from is empty; set it to a weights folder or a workdir.'
       )
+    config = config.copy_and_resolve_references()
+    with key_errors('init_from'):
+      config.init_from = weights_folder.pinned(config.init_from)
     shape = model_shape(config)
     _, tokenizer = choose_tokenizer(config)
     params = initial_params(config, shape)

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from synermedgen_jax.baselines.registry import SYSTEMS
+from synermedgen_jax.checkpoint import weights_folder
 from synermedgen_jax.config.errors import ConfigError, key_errors, made_of
 from synermedgen_jax.config.model import (
   compute_of,
@@ -91,6 +92,9 @@ def build(
   config = config.copy_and_resolve_references()
   with key_errors('modules'):
     import_modules(config.modules)
+  with key_errors('init_from'):
+    # The run's record keeps the commit.
+    config.init_from = weights_folder.pinned(config.init_from)
   if config.stage in SYSTEMS:
     return build_system(config, devices)
   if data:

@@ -6,6 +6,7 @@ from clu.parameter_overview import count_parameters
 
 from synermedgen_jax.checkpoint.weights_folder import holds_weights
 from synermedgen_jax.core.size import size_text
+from synermedgen_jax.interop.hub import is_address
 from synermedgen_jax.models.interval_attention import preferred
 from synermedgen_jax.training.loop import BagelRun, Run
 
@@ -58,7 +59,7 @@ def _weights(config) -> str:
   start = config['init_from']
   if not start:
     return 'random'
-  if holds_weights(start):
+  if is_address(start) or holds_weights(start):
     return start
   step = config['init_step']
   return f'{start}, {step if step in ("newest", "best") else f"step {step}"}'

@@ -16,6 +16,7 @@ from synermedgen_jax.config.tokenizer import FOLDER
 from synermedgen_jax.core.commit import commit
 from synermedgen_jax.input import vocab_files
 from synermedgen_jax.input.tokenizer import PROJECT
+from synermedgen_jax.interop.hub import is_address
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.pairs import Pool
@@ -61,6 +62,7 @@ def keep(
   if name != PROJECT and not vocab_files.holds_tokenizer(workdir / FOLDER):
     with writing(workdir / FOLDER):
       vocab_files.copy(name, workdir / FOLDER)
+  config = {**config, 'init_from': _init_from(config, workdir, start)}
   versions = {name: metadata.version(name) for name in PACKAGES}
   # Slices are fitted from the store's canvas to the model's images.
   slices = store.slices if store else SliceSpec(image_size(config))
@@ -77,6 +79,17 @@ def keep(
     code = {'commit': record['commit'], 'versions': record['versions']}
     devices = {'processes': jax.process_count(), 'devices': jax.device_count()}
     StepLog(workdir / 'starts.jsonl', start).write(start, code | devices)
+
+
+def _init_from(config: Mapping[str, Any], workdir: Path, start: int) -> str:
+  """`config.init_from`, or that of the record of a run that resumes.
+
+  A run that resumes reads no weights of the hub, and a branch may have moved.
+  """
+  path = workdir / 'config.json'
+  if start and is_address(config['init_from']) and path.is_file():
+    return json.loads(path.read_text('utf-8'))['config']['init_from']
+  return config['init_from']
 
 
 def trained_routes(
