@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
-from collections.abc import Mapping
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from etils.epath import Path, PathLike
 
-from synermedgen_jax.core.errors import naming
+from synermedgen_jax.core.errors import UserError, naming
 
 
 def is_object(path: PathLike) -> bool:
@@ -59,3 +62,28 @@ def write_npz(
   buffer = io.BytesIO()
   (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
   write_bytes(path, buffer.getvalue())
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+  """A local folder that readers see complete or not at all.
+
+  Yields:
+    An empty folder beside `path`, to write to. It takes the name `path` at the
+    end, or is removed after an error.
+
+  Raises:
+    UserError: `path` exists and is not an empty folder.
+  """
+  path = pathlib.Path(os.path.abspath(path))
+  if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    raise UserError(f'{path}: already exists; remove it, or name a new folder.')
+  partial = path.with_name(f'.{path.name}.partial')
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir(parents=True)
+  try:
+    yield partial
+    partial.replace(path)
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise

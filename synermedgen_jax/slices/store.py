@@ -241,6 +241,7 @@ class SliceStore:
     path: directory or address.
     slices: canvas, plane, frame and windows of the slices.
     cases: the manifest, sorted by id.
+    layouts: names of the layouts that `prepare` read, such as 'phantom'.
   """
 
   def __init__(
@@ -252,6 +253,7 @@ class SliceStore:
     self.path = files.path
     self.slices = SliceSpec.from_json(settings)
     self.cases = cases
+    self.layouts = tuple(filter(None, settings.get('dataset', '').split(',')))
     self._files = files
     self._by_id = {case.id: case for case in cases}
     self._context = ts.Context(
