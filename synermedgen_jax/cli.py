@@ -31,6 +31,8 @@ COMMANDS = {
   'import-bagel': 'import_bagel',
   'export-bagel': 'export_bagel',
   'ship-weights': 'ship_weights',
+  'pack': 'pack',
+  'container': 'container',
 }
 
 

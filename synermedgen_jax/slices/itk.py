@@ -1,4 +1,4 @@
-"""Reads MetaImage and NRRD files whose header says where every voxel lies.
+"""Reads MetaImage and NRRD files with the place of every voxel; writes .mha.
 
 SimpleITK reads voxels and geometry, but completes missing fields (origin 0,
 no rotation, 1 mm) and ignores units. Such headers are refused or converted.
@@ -6,7 +6,10 @@ no rotation, 1 mm) and ignores units. Such headers are refused or converted.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,6 +69,38 @@ def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     )
   data = view.reshape(view.shape[-3:]).T.astype(np.float32)
   return data, _affine(path, image, unit)
+
+
+def write_mha(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
+  """Writes a compressed MetaImage file atomically; the inverse of `read_itk`.
+
+  Args:
+    path: file name ending in .mha.
+    data: voxels [x, y, z], of a dtype that SimpleITK has.
+    affine: (4, 4), voxel indices to RAS+ mm.
+
+  Raises:
+    VolumeError: the suffix is another one, or the file cannot be written.
+  """
+  if path.suffix.lower() != '.mha':
+    raise VolumeError(f'{path}: expected a name ending in .mha.')
+  image = sitk.GetImageFromArray(np.ascontiguousarray(data.T))
+  to_lps = LPS_TO_RAS @ affine
+  spacing = np.linalg.norm(to_lps[:3, :3], axis=0)
+  image.SetSpacing(spacing.tolist())
+  image.SetDirection((to_lps[:3, :3] / spacing).ravel().tolist())
+  image.SetOrigin(to_lps[:3, 3].tolist())
+  partial = path.with_name(f'.{secrets.token_hex(8)}.partial.mha')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(partial), True)
+    os.replace(partial, path)
+  except (OSError, RuntimeError) as error:
+    reason = (str(error).splitlines() or [type(error).__name__])[-1]
+    raise VolumeError(f'{path}: cannot be written ({reason}).') from error
+  finally:
+    with contextlib.suppress(OSError):  # a folder that is a file
+      partial.unlink(missing_ok=True)
 
 
 def _affine(path: Path, image: sitk.Image, unit: float) -> np.ndarray:
