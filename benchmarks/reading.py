@@ -14,11 +14,11 @@ import collections
 from pathlib import Path
 
 from absl import flags
-from tqdm import tqdm
 
 from benchmarks.tables import table
 from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.core.progress import each
 from synermedgen_jax.inference.reading import Doubt, family_of, read_modality
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.slices.store import SliceStore
@@ -46,7 +46,7 @@ def main() -> None:
   claims = [m for m in Modality if any(m in c.modalities for c in cases)]
   votes = collections.defaultdict(collections.Counter)
   outcomes = collections.defaultdict(collections.Counter)
-  for case in tqdm(cases, desc='read', unit='case'):
+  for case in each(cases, 'read', len(cases), 'case'):
     for own in case.modalities:
       folder = Path(_ROOT.value, case.dataset, case.subject)
       volume = read_volume(folder / f'{own.value}.nii.gz')

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 from absl import app, flags
-from tqdm import tqdm
 
 from benchmarks.tables import table
+from synermedgen_jax.core.progress import each
 from synermedgen_jax.planning.topologies import SLICES
 
 _ROOT = Path(__file__).parents[1]
@@ -78,7 +78,8 @@ def _compile_all(results: Path) -> dict[str, dict]:
     for stage in _TITLES
     for topology in _MESHES
   ]
-  for name, command in tqdm([c for c in cases if c[0] not in plans]):
+  left = [c for c in cases if c[0] not in plans]
+  for name, command in each(left, 'compile', len(left), 'plan'):
     done = subprocess.run(
       [sys.executable, *command, '--json'],
       cwd=_ROOT,

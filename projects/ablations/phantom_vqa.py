@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from projects.ablations import vqa
 from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.progress import each
 from synermedgen_jax.input.pipeline import slice_reader
 from synermedgen_jax.interop.vlm_jsonl import write_vlm
 from synermedgen_jax.phantoms import cohorts
@@ -103,7 +103,7 @@ def _write(store: SliceStore, split: str, count: int, seed: int) -> None:
   for case in cases:
     _number(case)
   asked = []
-  for case in tqdm(cases, desc=f'ask {split}', unit='case'):
+  for case in each(cases, f'ask {split}', len(cases), 'case'):
     asked += _ask_case(store, case, seed)
   drawn = vqa.balanced(asked, count, np.random.default_rng(_SEED.value))
   if not drawn:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils.epath import Path
-from tqdm import tqdm
 
 from synermedgen_jax.core import files
+from synermedgen_jax.core.progress import Bar
 from synermedgen_jax.evaluation import understanding
 from synermedgen_jax.evaluation.routes import align
 from synermedgen_jax.inference.answering import Answerer
@@ -50,7 +50,7 @@ def ask(
     max_tokens=_MAX_TOKENS,
   )
   examples = [choice.example for choice in choices]
-  with tqdm(total=len(examples), desc='ask', unit='question') as bar:
+  with Bar('ask', len(examples), 'question') as bar:
     predictions = answerer.answer(examples, progress=bar.update)
   return [
     {

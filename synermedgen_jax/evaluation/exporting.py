@@ -25,9 +25,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from tqdm import tqdm
 
-from synermedgen_jax.core import files
+from synermedgen_jax.core import files, progress
 from synermedgen_jax.evaluation.output_files import OutputError, output_name
 from synermedgen_jax.evaluation.protocol import RoutePair
 from synermedgen_jax.interop.image_files import encode_png
@@ -79,7 +78,7 @@ def export_tests(
   if output.is_dir() and any(output.iterdir()):
     raise OutputError(f'{output}: is not empty; name a new folder.')
   rows, metadata, volumes, routes = [], {}, 0, {}
-  for pair in tqdm(pairs, 'export', unit='volume'):
+  for pair in progress.each(pairs, 'export', len(pairs), 'volume'):
     data = store.read_volume(pair.case.id, pair.route.source)
     _write_volume(output, pair, data)
     for index in pair.indices.tolist():

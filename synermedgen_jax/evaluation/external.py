@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from tqdm import tqdm
 
+from synermedgen_jax.core import progress
 from synermedgen_jax.evaluation import protocol
 from synermedgen_jax.evaluation.output_files import (
   OutputError,
@@ -139,9 +139,9 @@ def score(
   outputs = ExternalOutputs(store, pairs, settings)
   scored = protocol.score_outputs(store, outputs.pairs(), outputs.read)
   # No bar appears before a quick refusal.
-  bar = tqdm(scored, 'score', len(pairs), unit='volume', delay=0.5)
+  scored = progress.each(scored, 'score', len(pairs), 'volume', delay=0.5)
   synthesis = Synthesised.gather(
-    iter(bar), {'synthesiser': settings.name}, volume_scores=settings.score
+    scored, {'synthesiser': settings.name}, volume_scores=settings.score
   )
   total = sum(len(pair.indices) for pair in pairs)
   slices = settings.slices

@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from synermedgen_jax.baselines.registry import SYSTEMS
 from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import routes_named
+from synermedgen_jax.core.progress import Bar
 from synermedgen_jax.evaluation import (
   protocol,
   subjects,
@@ -210,7 +210,7 @@ def _ask(
   subject_by_case = {case.id: case.person for case in cases}
   records, pictured, images, answers_by_task = [], [], [], {}
   for task, examples in asked.items():
-    with tqdm(total=len(examples), desc=f'ask {task}', unit='question') as bar:
+    with Bar(f'ask {task}', len(examples), 'question') as bar:
       answers = answerer.answer(
         examples, capacity=capacity, progress=bar.update
       )
@@ -318,6 +318,6 @@ def _synthesise(
   return result
 
 
-def _progress(title: str, pairs: Sequence[protocol.RoutePair]) -> tqdm:
+def _progress(title: str, pairs: Sequence[protocol.RoutePair]) -> Bar:
   total = sum(len(pair.indices) for pair in pairs)
-  return tqdm(total=total, desc=title, unit='slice')
+  return Bar(title, total, 'slice')

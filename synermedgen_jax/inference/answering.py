@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Int
 
 from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
+from synermedgen_jax.core.compiling import compiling
 from synermedgen_jax.inference.prefill import prefill
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.tokenizer import Tokenizer
@@ -175,7 +176,7 @@ class Answerer:
       capacity: capacity of a row. Calls with equal capacities share one
         compiled program. None = that of the longest question.
       progress: called after each batch with its number of questions, such as
-        `tqdm.update`.
+        `Bar.update`.
 
     Returns:
       The answers, in the order of the examples. An answer that reaches
@@ -206,14 +207,16 @@ class Answerer:
     ]
     # Pad the last batch, so that every batch has the same shape.
     features += features[-1:] * (self.batch_size - len(features))
-    ids = decode(
-      self.model,
-      self.params,
-      packing.pack_rows(features, capacity, self.geometry),
-      im_start=t.im_start,
-      im_end=t.im_end,
-      max_tokens=self.max_tokens,
-    )
+    batch = packing.pack_rows(features, capacity, self.geometry)
+    with compiling('answering'):
+      ids = decode(
+        self.model,
+        self.params,
+        batch,
+        im_start=t.im_start,
+        im_end=t.im_end,
+        max_tokens=self.max_tokens,
+      )
     rows = jax.device_get(ids)[: len(prompts)].tolist()
     return [t.decode(_until(row, t.im_end)) for row in rows]
 

@@ -18,6 +18,7 @@ from synermedgen_jax.baselines.registry import make_system
 from synermedgen_jax.baselines.system import System
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint.weights_folder import local_folder
+from synermedgen_jax.core.compiling import compiling
 from synermedgen_jax.core.modalities import Route
 from synermedgen_jax.inference.workdir import RunRecord, WorkdirError
 from synermedgen_jax.input.pixels import from_pixels, to_pixels
@@ -79,7 +80,8 @@ class SystemSynthesiser:
     def run(images, indices):
       keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
       ids = [np.full(len(images), end, np.int32) for end in ends]
-      return _synthesise(self.system, self.params, images, *ids, keys)
+      with compiling(f'synthesis by {self.system.title}'):
+        return _synthesise(self.system, self.params, images, *ids, keys)
 
     return self._run(run, sources[0], progress)
 
@@ -111,7 +113,8 @@ class SystemSynthesiser:
     """
 
     def run(images, _):
-      return _reconstruct(self.system, self.params, images)
+      with compiling('the autoencoder'):
+        return _reconstruct(self.system, self.params, images)
 
     return self._run(run, slices, progress)
 

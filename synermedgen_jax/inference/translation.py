@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from tqdm import tqdm
 
 from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality, Route
+from synermedgen_jax.core.progress import Bar
 from synermedgen_jax.core.size import size_text
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.slices import grids
@@ -112,12 +112,7 @@ def translate(
   grid, slices = cut(trained, volumes)
   sources = np.stack([slices.pop(m) for m in route.sources])
   volume = next(iter(volumes.values()))
-  with tqdm(
-    total=sources.shape[1],
-    desc=route.name,
-    unit='slice',
-    disable=bool(progress),
-  ) as bar:
+  with Bar(route.name, sources.shape[1], 'slice', shown=not progress) as bar:
     synthetic = synthesiser.synthesise(
       route, sources, seed=seed, progress=progress or bar.update
     )

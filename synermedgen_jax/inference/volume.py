@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from synermedgen_jax.config.sampling import Context, SamplingConfig
 from synermedgen_jax.core.batch import Capacity, ImageGeometry
+from synermedgen_jax.core.compiling import compiling
 from synermedgen_jax.core.modalities import Route, routes_with
 from synermedgen_jax.core.size import Size
 from synermedgen_jax.inference import describing
@@ -85,7 +86,7 @@ class Synthesiser:
       seed: random seed of the noise, which depends only on the seed and the
         index of the slice.
       progress: called after each batch with its number of slices, such as
-        `tqdm.update`.
+        `Bar.update`.
 
     Returns:
       Slices (z, h, w) of the same height and width, float32 in [-1, 1].
@@ -109,15 +110,16 @@ class Synthesiser:
       prompts = pack_prompts(
         examples, self.tokenizer, self.geometry, read, capacities
       )
-      return _sample_pictures(
-        self.model,
-        self.params,
-        prompts,
-        seed,
-        np.array(windows),
-        self.geometry.latent_grid,
-        self.sampling,
-      )
+      with compiling('synthesis'):
+        return _sample_pictures(
+          self.model,
+          self.params,
+          prompts,
+          seed,
+          np.array(windows),
+          self.geometry.latent_grid,
+          self.sampling,
+        )
 
     return self._run(run, sources[0].shape, progress, self.sampling.slab)
 
@@ -169,7 +171,8 @@ class Synthesiser:
         to_pixels(slices[i], self.geometry.vae_size, self.geometry.channels)
         for (i,) in windows
       ]
-      return _autoencode(self.model, self.params, np.stack(images))[:, None]
+      with compiling('the autoencoder'):
+        return _autoencode(self.model, self.params, np.stack(images))[:, None]
 
     return self._run(run, slices.shape, progress)
 

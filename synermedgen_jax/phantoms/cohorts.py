@@ -17,12 +17,12 @@ import pathlib
 
 import nibabel as nib
 import numpy as np
-import tqdm
 from jaxtyping import Float
 
 from synermedgen_jax.core import files
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import BRATS_CONTRASTS, ROUTES, Modality
+from synermedgen_jax.core.progress import each
 from synermedgen_jax.phantoms import scanners
 from synermedgen_jax.phantoms.anatomy_head import paint_head
 from synermedgen_jax.phantoms.anatomy_trunk import paint_body, paint_pelvis
@@ -252,10 +252,7 @@ def write_phantoms(
   jobs = [(c, seed, s) for c in COHORTS for s in range(subjects)]
   with concurrent.futures.ThreadPoolExecutor(workers) as pool:
     done = pool.map(lambda job: _write_subject(root, *job), jobs)
-    bar = tqdm.tqdm(
-      done, 'phantoms', len(jobs), unit='subject', disable=not progress
-    )
-    for _ in bar:
+    for _ in each(done, 'phantoms', len(jobs), 'subject', shown=progress):
       pass
   os.replace(root / _BEGUN, root / MARKER)
 

@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
+from synermedgen_jax.core.compiling import compiling
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.sharding import LOGICAL_RULES
 from synermedgen_jax.planning import collectives as hlo
@@ -151,7 +152,8 @@ def _compile(run: BagelRun, batch: PackedBatch) -> jax.stages.Compiled:
   with jax.set_mesh(run.mesh), nn.logical_axis_rules(LOGICAL_RULES):
     lowered = step.lower(run.state, batch)
     try:
-      return lowered.compile()
+      with compiling('the training step'):
+        return lowered.compile()
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error):
         raise

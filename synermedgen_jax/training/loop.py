@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from synermedgen_jax.checkpoint import orbax_items as ckpt
 from synermedgen_jax.core.batch import Capacity, ImageGeometry
+from synermedgen_jax.core.compiling import compiling
 from synermedgen_jax.core.sharding import (
   LOGICAL_RULES,
   batch_sharding,
@@ -336,7 +337,8 @@ def _loop(
     for step in range(start + 1, config.steps + 1):
       profiler.begins(step)
       batch = to_devices(record.clock.next(iterator), rows)
-      state, sums = train_step(state, batch)
+      with compiling('the training step', shown=record.shown):
+        state, sums = train_step(state, batch)
       record.add(step, sums, iterator.numbers)
       profiler.ends(step, sums)
       # Of several processes, all stop after the same step.
@@ -384,9 +386,10 @@ def validate(eval_step, state, batches, sharding) -> dict[str, float]:
   """Mean losses over held-out batches, names prefixed with `val/`."""
   meter = Meter()
   for index, batch in enumerate(batches):
-    meter.add(
-      jax.device_get(eval_step(state, to_devices(batch, sharding), index))
-    )
+    rows = to_devices(batch, sharding)
+    with compiling('the validation step', shown=jax.process_index() == 0):
+      sums = eval_step(state, rows, index)
+    meter.add(jax.device_get(sums))
   return {
     f'val/{name}': value
     for name, value in meter.means().items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 import optax
 from etils.epath import Path
 from jaxtyping import Int
-from tqdm import tqdm
 
+from synermedgen_jax.core.progress import Bar, say
 from synermedgen_jax.training.incidents import Describe, Incidents
 from synermedgen_jax.training.metrics_log import (
   Clock,
@@ -29,6 +30,7 @@ class Record:
 
   Attributes:
     clock: times of steps and of waiting for data.
+    shown: whether this process prints.
   """
 
   def __init__(
@@ -61,15 +63,8 @@ class Record:
     self._metrics = MetricsLog(workdir, start)
     self._incidents = Incidents(workdir, start, describe, at_most=max_bad_steps)
     self._pending = ()
-    self._bar = tqdm(
-      total=steps,
-      initial=start,
-      desc=name,
-      unit='step',
-      smoothing=0.05,
-      dynamic_ncols=True,
-      disable=jax.process_index() > 0,
-    )
+    self.shown = jax.process_index() == 0
+    self._bar = Bar(name, steps, 'step', done=start, shown=self.shown)
 
   def __enter__(self) -> Record:
     return self
@@ -100,7 +95,7 @@ class Record:
     """Metrics of the steps since the previous row."""
     self._read()
     means, times = self._meter.means(), self.clock.row()
-    self._bar.set_postfix(loss=f'{means.get("loss", math.nan):.4f}')
+    self._bar.note(f'loss {means.get("loss", math.nan):.4f}')
     return {
       **means,
       **times,
@@ -123,7 +118,7 @@ class Record:
       sums = jax.device_get(sums)
       self._meter.add(sums)
       if message := self._incidents.inspect(step, sums, numbers):
-        self._bar.write(message)
+        say(message, sys.stdout)
 
 
 class ProfilerWindow:
