@@ -5,6 +5,7 @@
 """
 
 import ast
+import difflib
 import os
 import runpy
 import sys
@@ -16,24 +17,42 @@ from synermedgen_jax import (
   interrupt_ends_at_once,
 )
 
-# Subcommand: module of the package.
-COMMANDS = {
+# Subcommand -> module of the package, or the modules of its second words.
+# First those of a job, in its order.
+JOB = {
+  'check': 'check',
   'prepare': 'prepare',
   'train': 'main',
   'evaluate': 'evaluate',
-  'export-tests': 'export_tests',
-  'score': 'score',
   'predict': 'predict',
   'report': 'report',
+  'export': {
+    'bagel': 'export_bagel',
+    'tests': 'export_tests',
+    'weights': 'ship_weights',
+  },
+}
+FURTHER = {
   'compare': 'compare',
   'arena': 'arena',
+  'score': 'score',
   'compile': 'compile',
   'import-bagel': 'import_bagel',
   'export-bagel': 'export_bagel',
+  'export-tests': 'export_tests',
   'ship-weights': 'ship_weights',
   'pack': 'pack',
   'container': 'container',
 }
+COMMANDS = JOB | FURTHER
+EXAMPLE = """\
+  synermedgen prepare -i DIR --dataset=folder --region=brain -o STORE
+  synermedgen train --config=configs/small/stage2.py --config.store=STORE \\
+      --config.init_from=weights/small --workdir=RUN
+  synermedgen evaluate --workdir=RUN
+  synermedgen predict --workdir=RUN -i mr.nii.gz --source=mr --target=ct \\
+      --region=brain -o ct.nii.gz
+  synermedgen report -i RUN"""
 
 
 def main() -> None:
@@ -41,20 +60,39 @@ def main() -> None:
   name, *arguments = sys.argv[1:] or ['--help']
   if name in ('--help', '-h', 'help'):
     _print(_help())
-  elif name == '--version':
+    return
+  if name == '--version':
     _print(f'synermedgen {__version__}')
-  elif (command := name.replace('_', '-')) in COMMANDS:
-    sys.argv = [f'synermedgen {command}', *arguments]
-    interrupt_ends_at_once()
-    # As `python -m` runs it: worker processes import it by its own name.
-    runpy.run_module(
-      f'synermedgen_jax.{COMMANDS[command]}',
-      run_name='__main__',
-      alter_sys=True,
-    )
-  else:
-    known = ', '.join(COMMANDS)
-    sys.exit(f'Error: unknown command {name!r}: expected one of {known}.')
+    return
+  command = name.replace('_', '-')
+  module = COMMANDS.get(command)
+  if isinstance(module, dict):
+    second, *arguments = arguments or ['--help']
+    if second in ('--help', '-h'):
+      _print(_group_help(command, module))
+      return
+    command = name = f'{command} {second}'
+    module = module.get(second)
+  if module is None:
+    sys.exit(_unknown(name))
+  sys.argv = [f'synermedgen {command}', *arguments]
+  interrupt_ends_at_once()
+  # As `python -m` runs it: worker processes import it by its own name.
+  runpy.run_module(
+    f'synermedgen_jax.{module}', run_name='__main__', alter_sys=True
+  )
+
+
+def _unknown(name: str) -> str:
+  """The error for an unknown name, with the nearest known one."""
+  known = list(COMMANDS)
+  if ' ' in name:
+    group = name.split()[0]
+    known = [f'{group} {second}' for second in COMMANDS[group]]
+  near = difflib.get_close_matches(name, known, 1)
+  if near:
+    return f'Error: unknown command {name!r}; did you mean {near[0]}?'
+  return f'Error: unknown command {name!r}: expected one of {", ".join(known)}.'
 
 
 def _print(text: str) -> None:
@@ -65,7 +103,6 @@ def _print(text: str) -> None:
 
 
 def _help() -> str:
-  lines = [f'  {name:<13} {_summary(name)}' for name in COMMANDS]
   return '\n'.join(
     [
       'SynerMedGen in JAX: understand medical images, synthesise modalities.',
@@ -73,14 +110,37 @@ def _help() -> str:
       'Usage: synermedgen COMMAND [--flag=value ...]',
       '       synermedgen COMMAND --help',
       '',
-      *lines,
+      'The commands of a job, in its order:',
+      *(_line(*row) for row in JOB.items()),
+      '',
+      'Further commands:',
+      *(_line(*row) for row in FURTHER.items()),
+      '',
+      'A complete job:',
+      EXAMPLE,
     ]
   )
 
 
-def _summary(command: str) -> str:
+def _group_help(group: str, modules: dict[str, str]) -> str:
+  return '\n'.join(
+    [
+      f'Usage: synermedgen {group} {"|".join(modules)} [--flag=value ...]',
+      '',
+      *(f'  {word:<8} {_summary(name)}' for word, name in modules.items()),
+    ]
+  )
+
+
+def _line(name: str, module: str | dict[str, str]) -> str:
+  if isinstance(module, dict):
+    return f'  {name:<13} Writes {", ".join(module)} for other programs.'
+  return f'  {name:<13} {_summary(module)}'
+
+
+def _summary(module: str) -> str:
   """The first line of the module's docstring, read without importing it."""
-  source = Path(__file__).with_name(f'{COMMANDS[command]}.py')
+  source = Path(__file__).with_name(f'{module}.py')
   docstring = ast.get_docstring(ast.parse(source.read_text('utf-8')))
   return docstring.splitlines()[0]
 

@@ -18,9 +18,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from synermedgen_jax.config.command_line import run_command
-from synermedgen_jax.planning.plan import make_plan
-from synermedgen_jax.planning.tables import describe
-from synermedgen_jax.planning.topologies import find_topology
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file, such as configs/stage1.py:bagel_7b.'
@@ -36,6 +33,10 @@ _JSON = flags.DEFINE_bool(
 
 
 def main() -> None:
+  from synermedgen_jax.planning.plan import make_plan
+  from synermedgen_jax.planning.tables import describe
+  from synermedgen_jax.planning.topologies import find_topology
+
   plan = make_plan(_CONFIG.value, find_topology(_TOPOLOGY.value))
   print(json.dumps(plan.to_json()) if _JSON.value else describe(plan))
 

@@ -8,20 +8,16 @@ tokenizer's files. `import_bagel` reads them back exactly. A model with parts
 that BAGEL lacks is an error.
 """
 
-from pathlib import Path
-
-import jax.numpy as jnp
 from absl import flags
-from tqdm import tqdm
 
 from synermedgen_jax.config.command_line import local_path, run_command
-from synermedgen_jax.inference import bagel_workdir
-from synermedgen_jax.input import vocab_files
 
 _CHECKPOINT = flags.DEFINE_string(
-  'checkpoint', None, 'Workdir of a run or of import_bagel.'
+  'checkpoint', None, 'Workdir of a run or of import_bagel.', short_name='i'
 )
-_OUTPUT = flags.DEFINE_string('output', None, 'New folder for the files.')
+_OUTPUT = flags.DEFINE_string(
+  'output', None, 'New folder for the files.', short_name='o'
+)
 _DTYPE = flags.DEFINE_enum(
   'dtype',
   None,
@@ -30,26 +26,21 @@ _DTYPE = flags.DEFINE_enum(
 )
 
 
-def _export(workdir: Path, output: Path) -> None:
+def main() -> None:
+  import jax.numpy as jnp
+
+  from synermedgen_jax.inference import bagel_workdir
+  from synermedgen_jax.input import vocab_files
+
+  workdir = local_path('checkpoint', _CHECKPOINT.value)
+  output = local_path('output', _OUTPUT.value)
   dtype = jnp.dtype(_DTYPE.value) if _DTYPE.value else None
-  with tqdm(desc='export', unit='B', unit_scale=True, delay=0.5) as bar:
-
-    def progress(done: int, total: int) -> None:
-      bar.total = total
-      bar.update(done)
-
-    tensors = bagel_workdir.export_bagel(workdir, output, dtype, progress)
+  tensors = bagel_workdir.export_bagel(workdir, output, dtype)
   total = sum(tensor.nbytes for tensor in tensors.values())
-  print(f'{output}: {len(tensors)} tensors, {total / 1e9:.3f} GB.')
+  print(f'{len(tensors)} tensors, {total / 1e9:.3f} GB.')
   if not vocab_files.holds_tokenizer(output):
     print(f'{workdir} has no tokenizer, so {output} has none either.')
-
-
-def main() -> None:
-  _export(
-    local_path('checkpoint', _CHECKPOINT.value),
-    local_path('output', _OUTPUT.value),
-  )
+  print(output)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Writes held-out sources as files, for programs outside the project.
+"""Writes held-out sources as files for other programs.
 
   python -m synermedgen_jax.export_tests --store=runs/demo/store \\
       --routes=brain_mr_to_ct --output=runs/export
@@ -18,16 +18,17 @@ from synermedgen_jax.config.command_line import (
   run_command,
 )
 from synermedgen_jax.config.modules import import_modules
+from synermedgen_jax.core.choices import SPLITS
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import routes_named
-from synermedgen_jax.evaluation.exporting import export_tests
-from synermedgen_jax.evaluation.protocol import route_pairs
-from synermedgen_jax.slices.splits import SPLITS
-from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.prompts import PROMPTS
 
-_STORE = flags.DEFINE_string('store', None, 'Folder of the slice store.')
-_OUTPUT = flags.DEFINE_string('output', None, 'New folder for the files.')
+_STORE = flags.DEFINE_string(
+  'store', None, 'Folder of the slice store.', short_name='i'
+)
+_OUTPUT = flags.DEFINE_string(
+  'output', None, 'New folder for the files.', short_name='o'
+)
 _SPLIT = flags.DEFINE_enum('split', 'test', SPLITS, 'Split of the subjects.')
 _ROUTES = flags.DEFINE_list(
   'routes', [], 'Names of the routes to export. Default: all.'
@@ -45,6 +46,10 @@ _MODULES = define_modules_flag()
 
 
 def main() -> None:
+  from synermedgen_jax.evaluation.exporting import export_tests
+  from synermedgen_jax.evaluation.protocol import route_pairs
+  from synermedgen_jax.slices.store import SliceStore
+
   import_modules(_MODULES.value)
   try:
     routes_named(_ROUTES.value)
@@ -64,8 +69,8 @@ def main() -> None:
     )
   done = export_tests(store, pairs, output, PROMPTS[_PROMPTS.value])
   print(
-    f'{output}: {done.slices} slices of {done.volumes} volumes, '
-    f'{len(done.routes)} routes.'
+    f'{done.slices} slices of {done.volumes} volumes, {len(done.routes)} '
+    f'routes.\n{output}'
   )
 
 

@@ -1,4 +1,4 @@
-"""Imports BAGEL's files as a workdir for `main`, `evaluate` and `predict`.
+"""Imports BAGEL's files as a workdir to start from.
 
   python -m synermedgen_jax.import_bagel --source=DIR --dry_run
   python -m synermedgen_jax.import_bagel --source=DIR --output=RUN/bagel
@@ -24,37 +24,29 @@ workdir includes the tokenizer and can be copied anywhere, such as to
 gs://BUCKET/bagel.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-
-import jax.numpy as jnp
-import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from synermedgen_jax.config.command_line import (
   UsageError,
   local_path,
   run_command,
 )
-from synermedgen_jax.config.tokenizer import FOLDER
-from synermedgen_jax.inference import bagel_workdir
-from synermedgen_jax.input import vocab_files
-from synermedgen_jax.interop import bagel_configs, bagel_weights
-from synermedgen_jax.interop.layouts import LAYOUTS, Layout
-from synermedgen_jax.models.bagel_config import BagelConfig
+from synermedgen_jax.interop.layouts import LAYOUTS
 
-_SOURCE = flags.DEFINE_string('source', None, "Folder of BAGEL's files.")
+_SOURCE = flags.DEFINE_string(
+  'source', None, "Folder of BAGEL's files.", short_name='i'
+)
 _LAYOUT = flags.DEFINE_enum(
   'layout',
   'bagel',
-  ['bagel', 'unimedvl'],
+  LAYOUTS,
   'Program whose file names, model options and settings of sampling apply.',
 )
 _OUTPUT = flags.DEFINE_string(
   'output',
   None,
   'New workdir, which gets the checkpoint, the config and the tokenizer.',
+  short_name='o',
 )
 _DTYPE = flags.DEFINE_enum(
   'dtype',
@@ -69,70 +61,31 @@ _DRY_RUN = flags.DEFINE_bool(
 )
 
 
-def _print_table(
-  matches: Sequence[bagel_weights.Match], model: BagelConfig, dtype: np.dtype
-) -> None:
-  """Prints keys, parameters and their total sizes."""
-  rows = [('source', 'shape', 'dtype', 'parameter', 'shape', 'layout')]
-  for entry, tensors in matches:
-    layers = f'{{0..{entry.layers - 1}}}'
-    rows.append(
-      (
-        entry.source.replace('{layer}', layers),
-        str(tensors[0].shape),
-        '/'.join(sorted({tensor.dtype.name for tensor in tensors})),
-        entry.ours,
-        str(entry.to_ours(tensors, dtype).shape),
-        entry.layout,
-      )
-    )
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  for row in rows:
-    cells = [cell.ljust(n) for cell, n in zip(row, widths, strict=True)]
-    print('  '.join(cells[:3]), ' -> ', '  '.join(cells[3:]).rstrip())
-  tensors = [tensor for _, part in matches for tensor in part]
-  params = bagel_weights.parameters(matches, model, dtype).values()
-  print(
-    f'{len(tensors)} tensors, {sum(t.nbytes for t in tensors) / 1e9:.3f} GB  '
-    f'->  {len(params)} parameters, {sum(p.size for p in params) / 1e6:.2f} M '
-    f'numbers, {sum(p.nbytes for p in params) / 1e9:.3f} GB in {dtype.name}'
-  )
-
-
-def _dry_run(source: Path, dtype: np.dtype, layout: Layout) -> None:
-  model = bagel_configs.bagel_config(source, layout)
-  matches = bagel_weights.match(source, model, layout, header_only=True)
-  _print_table(matches, model, dtype)
-
-
-def _import(
-  source: Path, output: Path, dtype: np.dtype, layout: Layout
-) -> None:
-  with tqdm(desc='import', unit='B', unit_scale=True, delay=0.5) as bar:
-
-    def progress(done: int, total: int) -> None:
-      bar.total = total
-      bar.update(done)
-
-    params = bagel_workdir.import_bagel(source, output, dtype, progress, layout)
-  numbers = sum(array.size for array in params.values())
-  print(
-    f'{output}: {numbers / 1e6:.2f} M numbers in {dtype.name}; start a run '
-    f'from it with --config.init_from={output}.'
-  )
-  if not vocab_files.holds_tokenizer(output / FOLDER):
-    print(f'{source} has no tokenizer: copy its files to {output / FOLDER}.')
-
-
 def main() -> None:
+  import jax.numpy as jnp
+
+  from synermedgen_jax.config.tokenizer import FOLDER
+  from synermedgen_jax.inference import bagel_workdir
+  from synermedgen_jax.input import vocab_files
+  from synermedgen_jax.interop.bagel_table import key_table
+
   source, dtype = local_path('source', _SOURCE.value), jnp.dtype(_DTYPE.value)
   layout = LAYOUTS[_LAYOUT.value]
   if _DRY_RUN.value:
-    _dry_run(source, dtype, layout)
-  elif not _OUTPUT.value:
+    print(key_table(source, dtype, layout))
+    return
+  if not _OUTPUT.value:
     raise UsageError('--output: name a new folder, or use --dry_run.')
-  else:
-    _import(source, local_path('output', _OUTPUT.value), dtype, layout)
+  output = local_path('output', _OUTPUT.value)
+  params = bagel_workdir.import_bagel(source, output, dtype, layout)
+  numbers = sum(array.size for array in params.values())
+  print(
+    f'{numbers / 1e6:.2f} M numbers in {dtype.name}; start a run from them '
+    f'with --config.init_from={output}.'
+  )
+  if not vocab_files.holds_tokenizer(output / FOLDER):
+    print(f'{source} has no tokenizer: copy its files to {output / FOLDER}.')
+  print(output)
 
 
 if __name__ == '__main__':

@@ -20,32 +20,22 @@ their addresses on Cloud TPUs and under Slurm; elsewhere, set --coordinator,
 --processes and --process. All processes need access to the same workdir.
 """
 
-import os
-import sys
-from typing import NoReturn
-
-import jax
 from absl import flags
-from etils.epath import Path
 from ml_collections import config_flags
 
-from synermedgen_jax.config.command_line import (
-  UsageError,
-  error_text,
-  run_command,
-)
-from synermedgen_jax.training import loop
-from synermedgen_jax.training.build import build
-from synermedgen_jax.training.introduction import introduce
-from synermedgen_jax.training.preemption import Preempted, listening
-
-EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
+from synermedgen_jax.config.command_line import UsageError, run_command
+from synermedgen_jax.config.keys import describe, most_used
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file of the stage, such as configs/stage1.py[:MODEL].'
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder for checkpoints, metrics and the config.'
+)
+_PRINT_CONFIG = flags.DEFINE_bool(
+  'print_config',
+  False,
+  'Print every key of the config with its value and meaning; train nothing.',
 )
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'Train together with other processes.'
@@ -61,50 +51,23 @@ _PROCESS = flags.DEFINE_integer(
 )
 
 
-def _initialize_distributed() -> None:
-  try:
-    jax.distributed.initialize(
-      _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
-    )
-  except ValueError as error:
-    raise UsageError(
-      f'--distributed: {str(error).splitlines()[0]} Set --coordinator, '
-      '--processes and --process.'
-    ) from error
-  except RuntimeError as error:  # the other processes did not come in time
-    raise UsageError(
-      f'--distributed: {str(error).splitlines()[0]} Start every process with '
-      'the same --coordinator, which must be reachable.'
-    ) from error
-
-
 def main() -> None:
+  if _PRINT_CONFIG.value:
+    if _CONFIG.value is None:
+      raise UsageError('--print_config needs --config.')
+    print(describe(_CONFIG.value))
+    return
+  from etils.epath import Path
+
+  from synermedgen_jax.training.job import Processes, train
+
+  processes = None
   if _DISTRIBUTED.value:
-    _initialize_distributed()
-  try:
-    with listening() as notice:
-      run = build(_CONFIG.value)
-      if jax.process_index() == 0:
-        print(introduce(run), flush=True)
-      loop.train(run, Path(_WORKDIR.value), notice)
-  except Preempted as preempted:
-    print(preempted, file=sys.stderr)
-    sys.exit(EXIT_PREEMPTED)
-  except Exception as error:
-    if jax.process_count() == 1:
-      raise
-    _exit_without_barrier(error)
-
-
-def _exit_without_barrier(error: Exception) -> NoReturn:
-  """Prints the error and exits with status 1, without the usual barrier.
-
-  Other processes may wait for this one in a collective and would never reach
-  the barrier.
-  """
-  print(error_text(error), file=sys.stderr, flush=True)
-  os._exit(1)
+    processes = Processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+  train(_CONFIG.value, Path(_WORKDIR.value), processes)
 
 
 if __name__ == '__main__':
-  run_command(main, required=['config', 'workdir'])
+  run_command(
+    main, required=['config', 'workdir'], unless='print_config', more=most_used
+  )

@@ -14,13 +14,8 @@ Writes WORKDIR/evaluation/ as `evaluate` does, for `report` and `compare`; its
 metrics.json has the steps under `outputs`.
 """
 
-import json
-from collections.abc import Iterator
-
 from absl import flags
-from etils.epath import Path
 
-from synermedgen_jax import __version__
 from synermedgen_jax.config.command_line import (
   UsageError,
   define_modules_flag,
@@ -28,20 +23,9 @@ from synermedgen_jax.config.command_line import (
   run_command,
 )
 from synermedgen_jax.config.modules import import_modules
-from synermedgen_jax.core import files
+from synermedgen_jax.core.choices import CROPS, SPLITS, VOLUME_SCORES
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import routes_named
-from synermedgen_jax.evaluation import volume_scores
-from synermedgen_jax.evaluation.external import Scored, ScoreSettings, score
-from synermedgen_jax.evaluation.output_files import CROPS, OutputError
-from synermedgen_jax.evaluation.results import (
-  EXTERNAL,
-  Measurements,
-  write_results,
-)
-from synermedgen_jax.evaluation.routes import route_table
-from synermedgen_jax.slices.splits import SPLITS
-from synermedgen_jax.slices.store import SliceStore
 
 _STORE = flags.DEFINE_string(
   'store', None, 'Folder of the slice store whose sources were exported.'
@@ -51,10 +35,14 @@ _OUTPUTS = flags.DEFINE_string(
   None,
   'Folder of outputs with exported names, or a JSON Lines file with rows '
   'route, case, slice, file and optionally window, range, crop.',
+  short_name='i',
 )
 _NAME = flags.DEFINE_string('name', None, 'Name of the system in the results.')
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Folder for the results; not that of a run.'
+  'workdir',
+  None,
+  'Folder for the results; not that of a run.',
+  short_name='o',
 )
 _SPLIT = flags.DEFINE_enum('split', 'test', SPLITS, 'Split of the subjects.')
 _ROUTES = flags.DEFINE_list(
@@ -90,101 +78,35 @@ _SCORE = flags.DEFINE_list(
   'score',
   [],
   'Scores of whole volumes to add: '
-  f'{", ".join(volume_scores.VOLUME_SCORES)}. They need --slices=0 and no '
+  f'{", ".join(VOLUME_SCORES)}. They need --slices=0 and no '
   '--partial. Default: none.',
 )
 _MODULES = define_modules_flag()
 
 
-def _settings() -> ScoreSettings:
+def main() -> None:
+  from etils.epath import Path
+
+  from synermedgen_jax.evaluation.external_job import ScoreJob, score_settings
+
+  import_modules(_MODULES.value)
   try:
     routes_named(_ROUTES.value)
   except UserError as error:
     raise UsageError(f'--routes: {error}') from None
-  outputs = local_path('outputs', _OUTPUTS.value)
-  try:
-    return ScoreSettings(
-      outputs,
-      name=_NAME.value,
-      routes=tuple(_ROUTES.value),
-      slices=_SLICES.value,
-      crop=_CROP.value or '',
-      partial=_PARTIAL.value,
-      force=_FORCE.value,
-      score=tuple(_SCORE.value),
-    )
-  except OutputError as error:
-    raise UsageError(f'--{error}') from None
-
-
-def _check_workdir(workdir: Path) -> None:
-  """Refuses a folder with files, unless they are results of `score`.
-
-  A system that is trained per pair has its config.json in folders of routes.
-  """
-  if not workdir.exists() or (workdir.is_dir() and not any(workdir.iterdir())):
-    return
-  try:
-    record = json.loads((workdir / 'config.json').read_bytes())
-    stage = record['config']['stage']
-  except (OSError, ValueError, KeyError, TypeError):
-    stage = ''  # no file of `score`
-  if stage != EXTERNAL:
-    raise UsageError(
-      f'--workdir: {workdir} holds other files than results of score; name '
-      f'another folder for the results of {_NAME.value}.'
-    )
-
-
-def _write(workdir: Path, store: SliceStore, cases, scored: Scored) -> None:
-  """Writes the results and prints them."""
-  config = {
-    'stage': EXTERNAL,
-    'init_from': '',
-    'system': _NAME.value,
-    'modules': _MODULES.value,
-  }
-  versions = {'synermedgen-jax': __version__}
-  # First, so that the folder of an interrupted command is accepted again.
-  files.write_json(
-    workdir / 'config.json', {'config': config, 'versions': versions}
+  settings = score_settings(
+    local_path('outputs', _OUTPUTS.value),
+    name=_NAME.value,
+    routes=tuple(_ROUTES.value),
+    slices=_SLICES.value,
+    crop=_CROP.value or '',
+    partial=_PARTIAL.value,
+    force=_FORCE.value,
+    score=tuple(_SCORE.value),
   )
-  result = write_results(
-    workdir,
-    store,
-    cases,
-    Measurements(None, scored.synthesis),
-    {'split': _SPLIT.value, 'slices': scored.slices},
-    outputs=scored.record,
-  )
-  print('\n' + route_table(result))
-  for line in volume_scores.lines(scored.synthesis.volume_scores):
-    print(line)
-  print('\n' + '\n'.join(_lines(scored)))
-  print(f'\nMetrics: {workdir / "evaluation" / "metrics.json"}')
-
-
-def _lines(scored: Scored) -> Iterator[str]:
-  """What was scored, and what was undone before it."""
-  record = scored.record
-  yield f'{record["name"]}: {record["slices"]} of {record["of"]} slices scored.'
-  steps = [f'{k} {v}' for k, v in record['steps'].items() if v]
-  yield f'Read: {", ".join(steps)}.'
-  if record['crop']:
-    yield f'Crops undone by the box of the {record["crop"]}.'
-  if record['force']:
-    forced = record['steps']['forced']
-    yield f'Scored with --force: {forced} refusals overridden.'
-
-
-def main() -> None:
-  import_modules(_MODULES.value)
-  settings = _settings()
-  workdir = Path(_WORKDIR.value)
-  _check_workdir(workdir)
-  store = SliceStore.open(_STORE.value)
-  cases = store.split(_SPLIT.value)
-  _write(workdir, store, cases, score(store, cases, settings))
+  ScoreJob(
+    Path(_WORKDIR.value), _STORE.value, _SPLIT.value, tuple(_MODULES.value)
+  ).run(settings)
 
 
 if __name__ == '__main__':

@@ -24,10 +24,16 @@ from synermedgen_jax.config.command_line import (
 )
 
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Workdir of the run. Default: --output exists.'
+  'workdir',
+  None,
+  'Workdir of the run. Default: --output exists.',
+  short_name='i',
 )
 _OUTPUT = flags.DEFINE_string(
-  'output', None, 'Weights folder: a new one with --workdir.'
+  'output',
+  None,
+  'Weights folder: a new one with --workdir.',
+  short_name='o',
 )
 _LICENSE = flags.DEFINE_string(
   'license',
@@ -66,7 +72,7 @@ def main() -> None:
       workdir, output, license=_LICENSE.value, repository=_PUSH.value
     )
     size = (output / TENSORS).stat().st_size
-    print(f'{output}: {size / 1e6:.1f} MB')
+    print(f'{size / 1e6:.1f} MB\n{output}')
   if _PUSH.value:
     print(publishing.upload(output, _PUSH.value, public=_PUBLIC.value))
 

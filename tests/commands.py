@@ -27,7 +27,8 @@ def _own_flags():
     if module.startswith((PACKAGE, 'projects', 'jaxtyping'))
     for flag in defined
   }
-  for name in before:
+  shorts = {flag.short_name for _, flag in before.values()} - {None}
+  for name in [*before, *shorts]:
     delattr(flags.FLAGS, name)
   known = set(flags.FLAGS)
   try:

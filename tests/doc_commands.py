@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from absl import flags
 from doc_flags import (
   is_placeholder,
-  module_of_subcommand,
+  long_form,
   name_of,
   script_flags,
+  split_subcommand,
   subcommands,
 )
 from doc_pages import (
@@ -70,7 +71,7 @@ class Command:
       case ['python', '-m', module, *_] if module.startswith(_PACKAGES):
         return module
       case ['synermedgen', name, *_] if not name.startswith('-'):
-        return module_of_subcommand(name)
+        return split_subcommand(words)[0]
     return TRAIN if self.trains else ''
 
   @property
@@ -93,8 +94,8 @@ class Command:
         return rest[rest.index('--') + 1 :]
       return [w for w in rest if name_of(w) not in script_flags(self.script)]
     if words[0] == 'synermedgen':
-      return words[2:]
-    return words[words.index(self.module) + 1 :]
+      return long_form(*split_subcommand(words))
+    return long_form(self.module, words[words.index(self.module) + 1 :])
 
   def value(self, flag: str) -> str:
     """The value of `--flag=value`, or ''."""

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from doc_pages import ROOT, docstrings, headers, tree
 
+from synermedgen_jax import cli
+
 # Defined by absl for every command.
 _OF_ALL = ('help',)
 
@@ -21,16 +23,25 @@ def name_of(word: str) -> str:
 
 @functools.cache
 def subcommands() -> dict[str, str]:
-  """Subcommand of `synermedgen` -> module of the package."""
-  for node in tree(ROOT / 'synermedgen_jax' / 'cli.py').body:
-    if isinstance(node, ast.Assign) and node.targets[0].id == 'COMMANDS':
-      names = ast.literal_eval(node.value)
-      return names | {name.replace('-', '_'): m for name, m in names.items()}
-  raise ValueError('cli.py has no COMMANDS.')
+  """Subcommand of `synermedgen` -> module of the package.
+
+  Of a group, such as `export`, one of its modules.
+  """
+  names = {
+    name: next(iter(module.values())) if isinstance(module, dict) else module
+    for name, module in cli.COMMANDS.items()
+  }
+  return names | {name.replace('-', '_'): m for name, m in names.items()}
 
 
-def module_of_subcommand(name: str) -> str:
-  return f'synermedgen_jax.{subcommands().get(name, name)}'
+def split_subcommand(words: tuple[str, ...]) -> tuple[str, list[str]]:
+  """The module and the arguments of `synermedgen NAME ...`."""
+  name, *rest = words[1:]
+  module = cli.COMMANDS.get(name.replace('_', '-'), name)
+  if isinstance(module, dict):
+    second, *rest = rest
+    module = module[second]
+  return f'synermedgen_jax.{module}', rest
 
 
 def source_of(module: str) -> Path | None:
@@ -48,11 +59,13 @@ class Flag:
     kind: 'string', 'integer', 'float', 'bool', 'list', 'enum', 'config_file'.
     choices: of an enum, where they are written out.
     required: the command refuses to run without it.
+    short: its letter, or ''.
   """
 
   kind: str
   choices: tuple[str, ...] = ()
   required: bool = False
+  short: str = ''
 
   def problem(self, value: str | None) -> str:
     """The error in `--flag=value`; '' = none."""
@@ -95,6 +108,18 @@ def defined_flags(module: str) -> dict[str, Flag]:
   return defined | dict.fromkeys(_OF_ALL, Flag('bool'))
 
 
+def long_form(module: str, words: list[str]) -> list[str]:
+  """Arguments with `-i X` written as `--root=X`."""
+  letters = {f'-{f.short}': n for n, f in defined_flags(module).items()}
+  words, result = list(words), []
+  while words:
+    word = words.pop(0)
+    if word in letters and word != '-' and words:
+      word = f'--{letters[word]}={words.pop(0)}'
+    result.append(word)
+  return result
+
+
 def _imports_with_flags(path: Path) -> list[Path]:
   """The files from which names that define flags are imported."""
   sources = {
@@ -117,10 +142,10 @@ def _absl_flag(call: ast.Call) -> dict[str, Flag]:
       choices = tuple(ast.literal_eval(call.args[2]))
     except ValueError:
       kind = 'string'  # a table's names
-  required = any(
-    k.arg == 'required' and k.value.value is True for k in call.keywords
-  )
-  return {call.args[0].value: Flag(kind, choices, required)}
+  options = {k.arg: k.value for k in call.keywords}
+  required = getattr(options.get('required'), 'value', False)
+  short = getattr(options.get('short_name'), 'value', '')
+  return {call.args[0].value: Flag(kind, choices, required, short)}
 
 
 def _argparse_flag(call: ast.Call) -> dict[str, Flag]:

@@ -156,7 +156,7 @@ def test_every_command_module_has_a_subcommand():
     for path in (ROOT / 'synermedgen_jax').glob('*.py')
     if "if __name__ == '__main__'" in path.read_text()
   }
-  assert set(cli.COMMANDS.values()) == modules - {'cli'}
+  assert set(modules_of_commands()) == modules - {'cli'}
 
 
 def test_its_help_names_every_subcommand_and_imports_nothing_heavy():
@@ -169,8 +169,12 @@ print(time.process_time(), *sys.modules, file=sys.stderr)
 """
   done = run(sys.executable, '-c', code, cwd=ROOT)
   assert done.returncode == 0
-  for name in cli.COMMANDS:
-    assert re.search(rf'^  {name} +[A-Z].*\.$', done.stdout, re.MULTILINE)
+  job, _, further = done.stdout.partition('Further commands:')
+  shown = re.findall(r'^  ([a-z-]+) +[A-Z].*\.$', job, re.MULTILINE)
+  assert shown == list(cli.JOB)
+  shown = re.findall(r'^  ([a-z-]+) +[A-Z].*\.$', further, re.MULTILINE)
+  assert shown == list(cli.FURTHER)
+  assert max(map(len, done.stdout.splitlines())) <= 80
   seconds, *modules = done.stderr.split()
   assert float(seconds) < 0.5
   assert not {'jax', 'numpy', 'absl', 'flax'} & set(modules)
@@ -184,9 +188,62 @@ def test_a_subcommand_is_the_module(name):
   assert '--source' in result[1]
 
 
-def test_an_unknown_subcommand_is_refused():
-  result = commands.run('cli', 'tarin', '--workdir=x')
-  assert_refused(result, "unknown command 'tarin'", 'train')
+def test_a_group_has_its_commands_by_a_second_word():
+  result = commands.run('cli', 'export', 'weights', '--help')
+  assert result == commands.run('ship_weights', '--help')
+  code, out, _ = commands.run('cli', 'export')
+  assert code == 0
+  assert re.findall(r'^  (\w+) +[A-Z]', out, re.MULTILINE) == [
+    *('bagel', 'tests', 'weights'),
+  ]
+
+
+@pytest.mark.parametrize(
+  ('words', 'message'),
+  [
+    (['tarin'], "unknown command 'tarin'; did you mean train?"),
+    (
+      ['export', 'wieghts'],
+      "'export wieghts'; did you mean export weights?",
+    ),
+    (['xyz'], "unknown command 'xyz': expected one of check, prepare, train,"),
+  ],
+)
+def test_an_unknown_subcommand_is_refused(words, message):
+  assert_refused(commands.run('cli', *words, '--workdir=x'), message)
+
+
+def modules_of_commands():
+  for entry in cli.COMMANDS.values():
+    yield from entry.values() if isinstance(entry, dict) else [entry]
+
+
+HEAVY = {
+  *('jax', 'flax', 'optax', 'orbax', 'grain', 'tensorstore', 'matplotlib'),
+  *('nibabel', 'SimpleITK', 'pydicom', 'scipy', 'PIL', 'safetensors'),
+}
+HELP = """
+import runpy, sys
+sys.argv = [sys.argv[1], '--help']
+try:
+  runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
+except SystemExit as end:
+  print(end.code, *sys.modules, file=sys.stderr)
+"""
+
+
+# It imports its library at the top.
+@pytest.mark.parametrize(
+  'module', sorted(set(modules_of_commands()) - {'translate'})
+)
+def test_help_shows_the_flags_and_imports_nothing_that_takes_long(module):
+  done = run(sys.executable, '-c', HELP, f'synermedgen_jax.{module}', cwd=ROOT)
+  code, *imported = done.stderr.split()
+  assert code == '0'
+  assert not HEAVY & set(imported)
+  text, _, flags = done.stdout.partition('\nFlags:\n')
+  assert text.strip()
+  assert 'Required.' in flags
 
 
 COMMAND = """

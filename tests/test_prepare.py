@@ -23,7 +23,9 @@ from synermedgen_jax.slices.windows import Window
 
 DATA = Path(__file__).parent / 'data'
 _SERVER = multiprocessing.get_context('forkserver')
-_SERVER.set_forkserver_preload(['synermedgen_jax.prepare'])
+_SERVER.set_forkserver_preload(
+  ['synermedgen_jax.prepare', 'synermedgen_jax.reporting.inspection']
+)
 
 
 def _command(args, out, err):
@@ -344,7 +346,7 @@ def test_parts_say_what_is_missing_and_the_last_one_finishes(tmp_path, prepare):
   args = folder_args(study(tmp_path / 'in', 5), '--canvas=16')
   code, out, _ = prepare(*args, '--part=2/3')
   assert code == 0
-  assert 'Part 2/3 of' in out
+  assert 'Part 2/3 is written.' in out
   assert (
     '3 of 5 cases are missing, of the parts 1/3, 3/3: in.s00, in.s02' in out
   )

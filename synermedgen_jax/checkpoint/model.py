@@ -20,6 +20,7 @@ from synermedgen_jax.checkpoint.orbax_items import (
   read_items,
   step_errors,
 )
+from synermedgen_jax.core.neighbours import did_you_mean
 from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.shape_json import model_from_json
 
@@ -31,7 +32,8 @@ def latest(directory: str | Path) -> tuple[ocp.CheckpointManager, int]:
     CheckpointError: there is no complete checkpoint.
   """
   if not Path(directory).is_dir():
-    raise CheckpointError(f'{directory}: no such checkpoint directory.')
+    near = did_you_mean(directory)
+    raise CheckpointError(f'{directory}: no such checkpoint directory.{near}')
   checkpoints = manager(directory)
   step = checkpoints.latest_step()
   if step is None:

@@ -3,13 +3,15 @@
 import contextlib
 import importlib.util
 import os
+import runpy
 import select
 import signal
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -56,7 +58,11 @@ def local_path(flag: str, value: str) -> Path:
 
 
 def run_command(
-  command: Callable[[], None], *, required: Sequence[str] = ()
+  command: Callable[[], None],
+  *,
+  required: Sequence[str] = (),
+  unless: str = '',
+  more: Callable[[], str] = str,
 ) -> None:
   """Parses the flags of `__main__`, runs `command`, and exits.
 
@@ -69,6 +75,8 @@ def run_command(
   Args:
     command: reads its flags by itself.
     required: names of the flags that must be given.
+    unless: name of a switch with which none of them is required.
+    more: returns a text that ends `--help`.
   """
 
   def main(argv: list[str]) -> None:
@@ -80,10 +88,19 @@ def run_command(
     finally:
       sys.stdout.flush()  # a reader that has left is noticed here at the latest
 
+  def parse(argv: list[str]) -> list[str]:
+    if not _HELP.isdisjoint(argv[1:]):
+      print(_help(required, more()), flush=True)
+      sys.exit(0)
+    rest = _parse(argv)
+    if not (unless and flags.FLAGS[unless].value):
+      _check_required(required)
+    return rest
+
   _use_utf8()
   interrupt_raises()
   try:
-    app.run(main, flags_parser=lambda argv: _parse(argv, required))
+    app.run(main, flags_parser=parse)
   except KeyboardInterrupt:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends at once
     print('Interrupted.', file=sys.stderr)
@@ -134,11 +151,16 @@ def _without_reader() -> bool:
   return left
 
 
-def _parse(argv: Sequence[str], required: Sequence[str]) -> list[str]:
+def _check_required(required: Sequence[str]) -> None:
+  missing = [f for f in required if flags.FLAGS[f].value is None]
+  if missing:
+    names = ', '.join(f'--{name}' for name in missing)
+    verb = 'are' if missing[1:] else 'is'
+    raise UsageError(f'{names} {verb} required. See --help.')
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
   """Parses the command line; raises `UsageError` if it is wrong."""
-  if not _HELP.isdisjoint(argv[1:]):
-    print(_help(required), flush=True)
-    sys.exit(0)
   try:
     rest = flags.FLAGS(_with_installed_config(argv))
     config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None
@@ -146,13 +168,10 @@ def _parse(argv: Sequence[str], required: Sequence[str]) -> list[str]:
       config.get('stage')  # its file is read at the first use
   except flags.Error as error:
     raise _flag_error(error) from None
-  except (AttributeError, KeyError, OSError) as error:
+  except (AttributeError, KeyError, OSError, TypeError) as error:
     raise _config_error(error, argv) from None
   if len(rest) > 1:
     raise UsageError(f'Unexpected argument {rest[1]!r}: flags begin with --.')
-  for name in required:
-    if flags.FLAGS[name].value is None:
-      raise UsageError(f'--{name} is required. See --help.')
   return rest
 
 
@@ -174,13 +193,38 @@ def _config_error(error: Exception, argv: Sequence[str]) -> Exception:
   """Says what is wrong with --config; a bug within its file stays `error`."""
   if isinstance(error, OSError):
     return UsageError(f'--config: {str(error).splitlines()[-1].strip()}')
-  reason = error.args[0]
-  while isinstance(reason, Exception):
-    reason = reason.args[0]
-  key, _, hint = reason.partition('\n')
-  if not any(key.strip("'") in a for a in argv if 'config.' in a):
+  from synermedgen_jax.config.keys import leaves, suggestion
+
+  given = [a.partition('=') for a in argv]
+  config = next((v for f, _, v in given if f in ('--config', '-config')), '')
+  try:
+    keys = _keys_of_file(config)
+  except Exception:  # it is the config file that raised the error
     return error
-  return UsageError(f'the config has no key {key}. {hint}'.rstrip())
+  known = {name for name, _ in leaves(keys)}
+  for flag, _, _ in given:
+    _, mark, name = flag.removeprefix('-').partition('-config.')
+    # Groups such as `tasks` accept further keys.
+    if mark and name not in known and not _is_group(keys, name):
+      hint = suggestion(name, keys)
+      end = f'; {hint}' if hint else '; docs/reference.md lists the keys.'
+      return UsageError(f'the config has no key {name!r}{end}')
+  return error
+
+
+def _keys_of_file(config: str) -> Mapping[str, Any]:
+  """The values of `--config=FILE[:WORD]`, without those of other flags."""
+  path, colon, word = _installed_config(config).partition(':')
+  values = runpy.run_path(path)['get_config'](*([word] if colon else []))
+  return values.to_dict()
+
+
+def _is_group(keys: Mapping[str, Any], name: str) -> bool:
+  for part in name.split('.'):
+    if not isinstance(keys, Mapping) or part not in keys:
+      return False
+    keys = keys[part]
+  return True
 
 
 def _with_installed_config(argv: Sequence[str]) -> list[str]:
@@ -210,16 +254,18 @@ def _installed_config(config: str) -> str:
   return config
 
 
-def _help(required: Sequence[str]) -> str:
-  """The docstring of the module that runs, and its flags."""
+def _help(required: Sequence[str], more: str) -> str:
+  """The docstring of the module that runs, its flags, and a text."""
   text = (sys.modules['__main__'].__doc__ or '').strip()
   own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
-  return '\n'.join([text, '', 'Flags:', *_describe(own, required)])
+  lines = [text, '', 'Flags:', *_describe(own, required)]
+  return '\n'.join([*lines, '', more] if more else lines)
 
 
 def _describe(own: Iterable[flags.Flag], required: Sequence[str]):
   for flag in own:
-    yield f'  --{"[no]" if flag.boolean else ""}{flag.name}'
+    short = f', -{flag.short_name}' if flag.short_name else ''
+    yield f'  --{"[no]" if flag.boolean else ""}{flag.name}{short}'
     text = flag.help
     if flag.name in required:
       text += ' Required.'

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from synermedgen_jax.core.choices import RENORMS
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.flow import shift_timestep
 
-Renorm = Literal['global', 'channel', 'text_channel']
 Context = Literal['full', 'no_text', 'no_images']
 
 
@@ -36,14 +36,14 @@ class Guidance:
   text: float = 1.0
   image: float = 1.0
   interval: tuple[float, float] = (0.0, 1.0)
-  renorm: Renorm = 'global'
+  renorm: str = 'global'
   renorm_min: float = 0.0
 
   def __post_init__(self):
-    if self.renorm not in get_args(Renorm):
+    if self.renorm not in RENORMS:
       raise UserError(
         f'guidance.renorm {self.renorm!r}: expected one of '
-        f'{", ".join(get_args(Renorm))}.'
+        f'{", ".join(RENORMS)}.'
       )
     if len(self.interval) != 2 or self.interval[0] > self.interval[1]:
       raise UserError(

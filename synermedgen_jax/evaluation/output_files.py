@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from synermedgen_jax.core.choices import CROPS
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import route_named
 from synermedgen_jax.evaluation.protocol import RoutePair
@@ -37,7 +38,6 @@ from synermedgen_jax.slices.volumes import has_volume_suffix
 JPEG = ('.jpg', '.jpeg')
 PICTURES = ('.png', *JPEG)
 ARRAYS = ('.npy',)
-CROPS = ('source', 'target')
 # Columns of the exported index that describe the source.
 EXPORTED = ('source', 'source_window', 'volume', 'unit')
 _COLUMNS = ('route', 'case', 'slice', 'file', 'window', 'range', 'crop')

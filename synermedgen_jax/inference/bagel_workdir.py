@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ from synermedgen_jax.config.defaults import BAGEL_SAMPLING
 from synermedgen_jax.config.tokenizer import FOLDER, tokenizer_of_run
 from synermedgen_jax.core import files
 from synermedgen_jax.core.lazy_array import LazyArray
+from synermedgen_jax.core.neighbours import did_you_mean
+from synermedgen_jax.core.progress import Bar
 from synermedgen_jax.inference.workdir import WorkdirError
 from synermedgen_jax.input import tokenizer, vocab_files
 from synermedgen_jax.input.tokenizer import PROJECT
 from synermedgen_jax.interop import bagel_configs, bagel_weights, tensor_files
 from synermedgen_jax.interop.layouts import BAGEL, UNIMEDVL, Layout
 from synermedgen_jax.models.bagel_config import BagelConfig
-
-Progress = Callable[[int, int], object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,6 @@ def import_bagel(
   source: Path,
   output: Path,
   dtype: np.dtype,
-  progress: Progress = lambda done, total: None,
   layout: Layout = BAGEL,
 ) -> dict[str, LazyArray]:
   """Writes BAGEL's files as a workdir for training or inference.
@@ -78,7 +77,6 @@ def import_bagel(
     output: the new workdir. It gets `checkpoints/0`, `config.json` and, if the
       source has a tokenizer, `tokenizer/`. It is removed after an error.
     dtype: dtype of the weights and of the computation.
-    progress: called with the bytes written so far and the total.
     layout: how the files are arranged; also selects the settings of sampling
       in the workdir's config.
 
@@ -103,9 +101,8 @@ def import_bagel(
     }
     files.write_json(output / 'config.json', record)
     # The checkpoint comes last: it marks the workdir as complete.
-    streaming.save_model(
-      output / 'checkpoints', model, params, lambda n: progress(n, total)
-    )
+    with Bar('import', total, 'B', delay=0.5) as bar:
+      streaming.save_model(output / 'checkpoints', model, params, bar.update)
   return params
 
 
@@ -113,7 +110,6 @@ def export_bagel(
   workdir: Path,
   output: Path,
   dtype: np.dtype | None = None,
-  progress: Progress = lambda done, total: None,
 ) -> dict[str, LazyArray]:
   """Writes the newest checkpoint of a workdir as BAGEL's files.
 
@@ -121,7 +117,6 @@ def export_bagel(
     workdir: workdir of a run or of `import_bagel`.
     output: the new folder. It is removed after an error.
     dtype: dtype of all weights; None = the dtypes of the checkpoint.
-    progress: called with the bytes written so far and the total.
 
   Returns:
     The tensors by key.
@@ -142,10 +137,9 @@ def export_bagel(
       vocab_files.copy(of_tokenizer, output)
     for name, options in configs.items():
       files.write_json(output / f'{name}.json', options)
-    for name, file in weights.items():
-      tensor_files.write_tensors(
-        output / name, file, lambda n: progress(n, total)
-      )
+    with Bar('export', total, 'B', delay=0.5) as bar:
+      for name, file in weights.items():
+        tensor_files.write_tensors(output / name, file, bar.update)
   return tensors
 
 
@@ -199,6 +193,7 @@ def _tokenizer_files(workdir: Path) -> Path | None:
   if not (workdir / 'config.json').is_file():
     raise WorkdirError(
       f'{workdir}: has no config.json; name the workdir of a run.'
+      f'{did_you_mean(workdir)}'
     )
   try:
     name = tokenizer_of_run(workdir)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from synermedgen_jax.config.sampling import Renorm, SamplingConfig
+from synermedgen_jax.core.choices import RENORMS
 from synermedgen_jax.core.errors import UserError
+
+if TYPE_CHECKING:  # it imports the model, and --help needs the flags alone
+  from synermedgen_jax.config.sampling import SamplingConfig
 
 flags.disclaim_key_flags()  # they belong to the command that defines them
 
@@ -151,7 +154,7 @@ def define_sampling_flags() -> SamplingFlags:
     'renorm': flags.DEFINE_enum(
       'renorm',
       None,
-      get_args(Renorm),
+      RENORMS,
       'Norm of the unguided velocity that the guided one may not exceed. '
       'Default: config.sampling of the run.',
     ),

@@ -34,6 +34,7 @@ from synermedgen_jax.config.tokenizer import (
 )
 from synermedgen_jax.core.batch import ImageGeometry
 from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.neighbours import did_you_mean
 from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.input.tokenizer import Tokenizer, load_tokenizer
 from synermedgen_jax.models.bagel import Bagel
@@ -80,7 +81,7 @@ class RunRecord:
     if not path.is_file():
       raise WorkdirError(
         f'{workdir}: has no config.json; train a stage in it with '
-        'python -m synermedgen_jax.main.'
+        f'python -m synermedgen_jax.main.{did_you_mean(workdir)}'
       )
     try:
       record = json.loads(path.read_bytes())

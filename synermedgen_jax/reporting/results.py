@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Route, route_named
+from synermedgen_jax.core.neighbours import did_you_mean
 from synermedgen_jax.evaluation.metrics import BUILT_IN
 from synermedgen_jax.evaluation.routes import TRIVIAL, added_metrics
 from synermedgen_jax.evaluation.subjects import ResultError
@@ -133,7 +134,7 @@ def read_stages(workdir: Path) -> tuple[list[Stage], list[str]]:
   if not (workdir / 'config.json').is_file():
     raise ResultError(
       f'{workdir}: has no config.json; train a stage in it with '
-      'python -m synermedgen_jax.main.'
+      f'python -m synermedgen_jax.main.{did_you_mean(workdir)}'
     )
   stages, missing, seen = [], [], set()
   while True:

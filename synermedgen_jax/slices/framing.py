@@ -23,7 +23,6 @@ from synermedgen_jax.slices.windows import (
   windows_from_json,
 )
 
-FRAMES = ('volume', 'body')
 _MARGIN = 0.02  # on each side of the body, as a share of the side
 _MOST_CANVAS = 4096
 _DETECTION = 128  # pixels per side of the slices that are segmented
@@ -36,8 +35,8 @@ class SliceSpec:
   Attributes:
     canvas: height and width of a slice in pixels.
     plane: slice plane, a name in `grids.PLANES`.
-    frame: content that fills the canvas, one of `FRAMES`: 'volume' (the field
-      of view) or 'body'.
+    frame: content that fills the canvas, one of `core.choices.FRAMES`: 'volume'
+      (the field of view) or 'body'.
     windows: windows of the modalities that use one for all volumes.
 
   Raises:

@@ -189,6 +189,11 @@ def list_bids(root: Path, *, dataset: str, region: Region) -> Listing:
   return subjects.listing()
 
 
+def is_bids_image(stem: str) -> bool:
+  """Whether a name ends as those of images that `list_bids` reads."""
+  return stem.rpartition('_')[2].lower() in _BIDS_SUFFIXES
+
+
 def list_flat(root: Path, *, dataset: str, region: Region) -> Listing:
   """Lists the subjects of ROOT/<subject>_<modality>.nii.gz, or with `-`.
 
@@ -203,6 +208,7 @@ def list_flat(root: Path, *, dataset: str, region: Region) -> Listing:
   Raises:
     DatasetError: the root cannot be read or has no volume.
   """
+  input_files.children(root)  # raises if it cannot be read
   subjects = _Subjects(dataset, region)
   problems: list[str] = []
   masks: dict[str, Path] = {}

@@ -19,15 +19,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.progress import Bar, say
 from synermedgen_jax.slices import ingest
 from synermedgen_jax.slices.datasets import CaseFiles, join_problems
 from synermedgen_jax.slices.splits import assign_case_splits, shared_volumes
 from synermedgen_jax.slices.store import SliceStore, StoreWriter
 from synermedgen_jax.slices.volumes import VolumeError
 from synermedgen_jax.slices.workers import run_jobs
+
+_LISTED = 10  # cases that a message names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +244,7 @@ def _write_cases(
   ]
   workers = max(min(settings.workers, len(jobs)), 1)
   with (
-    tqdm(total=len(own), initial=len(done), desc='store', unit='case') as bar,
+    Bar('store', len(own), 'case', done=len(done)) as bar,
     contextlib.closing(
       run_jobs(_write_case, jobs, workers, settings.modules)
     ) as results,
@@ -254,7 +255,7 @@ def _write_cases(
         if not (settings.skip_bad or misaligned):
           raise problem
         writer.skip_case(case_id, str(problem))
-        bar.write(f'Skipped {case_id}: {problem}', file=sys.stderr)
+        say(f'Skipped {case_id}: {problem}')
       bar.update()
 
 
@@ -283,3 +284,35 @@ def _finish(
   if not kept:
     raise VolumeError(f'{writer.path}: no subject can be used.')
   writer.finish(_splits(kept, settings), _split_record(cases, settings))
+
+
+def summary(
+  store: str, ids: Sequence[str], part: Part, missing: Sequence[str]
+) -> str:
+  """The lines that report a written part; the last one is the store.
+
+  Args:
+    store: folder or address of the store.
+    ids: all cases of the store.
+    part: the part that was written.
+    missing: cases of other parts that are not written; none = the store is
+      finished.
+  """
+  if missing:
+    parts = [Part(k, part.count) for k in range(1, part.count + 1)]
+    unwritten = [p for p in parts if not set(missing).isdisjoint(p.of(ids))]
+    named = ', '.join(missing[:_LISTED])
+    return (
+      f'Part {part} is written. {len(missing)} of {len(ids)} cases are '
+      f'missing, of the parts {", ".join(map(str, unwritten))}: '
+      f'{named}{", ..." if missing[_LISTED:] else ""}\n{store}'
+    )
+  cases = SliceStore.open(store).cases
+  groups = collections.defaultdict(list)
+  for case in cases:
+    groups[case.dataset, case.split].append(len(case.usable))
+  lines = [f'Store: {len(cases)} cases, finished.']
+  for (dataset, split), slices in sorted(groups.items()):
+    counts = f'{len(slices):4} subjects {sum(slices):6} slices'
+    lines.append(f'  {dataset:<12} {split:<8} {counts}')
+  return '\n'.join([*lines, store])

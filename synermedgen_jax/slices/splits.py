@@ -13,8 +13,6 @@ import numpy as np
 
 from synermedgen_jax.core.errors import UserError
 
-SPLITS = ('train', 'val', 'test', 'holdout')
-
 
 def assign_splits(
   subjects: Iterable[str], *, val: float, test: float, seed: int

@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from synermedgen_jax.core.choices import SPLITS
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Region
 from synermedgen_jax.slices import input_files
@@ -29,7 +30,6 @@ from synermedgen_jax.slices.datasets import (
 )
 from synermedgen_jax.slices.dicom import holds_dicom
 from synermedgen_jax.slices.input_files import DatasetError
-from synermedgen_jax.slices.splits import SPLITS
 from synermedgen_jax.slices.volumes import locate
 
 REQUIRED = ('subject', 'modality', 'path')
