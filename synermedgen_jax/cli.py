@@ -43,6 +43,7 @@ FURTHER = {
   'ship-weights': 'ship_weights',
   'pack': 'pack',
   'container': 'container',
+  'translate': 'translate',
 }
 COMMANDS = JOB | FURTHER
 EXAMPLE = """\

@@ -41,7 +41,7 @@ def main() -> None:
   *pictures, page = report(workdir, output)
   for table in tables(workdir):
     print(f'{table}\n')
-  print(f'{len(pictures)} pictures, and the page:\n{page}')
+  print(f'Pictures: {len(pictures)}\n{page}')
 
 
 if __name__ == '__main__':

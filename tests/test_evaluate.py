@@ -302,7 +302,10 @@ def test_the_tables_are_printed(workdir):
   out = (workdir / 'out.txt').read_text()
   for name in ('CTS', 'MI', 'TIA', *ROUTES['test'], 'mean'):
     assert any(line.startswith(name) for line in out.splitlines())
-  assert out.endswith(f'Metrics: {workdir}/evaluation/metrics.json\n')
+  assert out.endswith(
+    f'\nReport: synermedgen report --workdir={workdir}\n'
+    f'{workdir}/evaluation/metrics.json\n'
+  )
 
 
 def test_a_second_run_finds_the_same(workdir, nano_runs, tmp_path):

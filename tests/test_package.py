@@ -232,10 +232,7 @@ except SystemExit as end:
 """
 
 
-# It imports its library at the top.
-@pytest.mark.parametrize(
-  'module', sorted(set(modules_of_commands()) - {'translate'})
-)
+@pytest.mark.parametrize('module', sorted(set(modules_of_commands())))
 def test_help_shows_the_flags_and_imports_nothing_that_takes_long(module):
   done = run(sys.executable, '-c', HELP, f'synermedgen_jax.{module}', cwd=ROOT)
   code, *imported = done.stderr.split()

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import commands
 import nibabel as nib
 import numpy as np
 import pytest
@@ -562,6 +563,41 @@ def test_layouts_and_places_have_to_match(prepare, tmp_path):
     prepare('--dataset=dicom', f'--root={tmp_path}'),
     "--dataset 'dicom': expected some of phantom, csv, folder, flat, nnunet",
   )
+
+
+def test_names_of_another_layout_are_refused_with_the_flag_to_use(
+  prepare, tmp_path
+):
+  for name in ('s1_mr.nii.gz', 's1_ct.nii.gz'):
+    (tmp_path / name).touch()
+  options = (f'--root={tmp_path}', '--region=brain')
+  for layout in ('folder', 'nnunet', 'bids', 'csv'):
+    assert_refused(
+      prepare(f'--dataset={layout}', *options),
+      f'{tmp_path}: holds no volume of --dataset={layout}, but names such as '
+      's1_ct.nii.gz; use --dataset=flat.',
+    )
+  assert_refused(
+    prepare(*options),
+    f'--dataset is required: {tmp_path} holds names such as s1_ct.nii.gz, so '
+    'use --dataset=flat.',
+  )
+
+
+def test_check_inspects_volumes_of_a_layout_that_it_recognises_and_prints(
+  tmp_path, monkeypatch
+):
+  root = tmp_path / 'study'
+  structured(root / 's1', seed=0)
+  monkeypatch.chdir(tmp_path)
+  code, out, err = commands.run(
+    'check', '-i', root, '--region=pelvis', '--workers=1', '--reference=ct'
+  )
+  assert code == 0, err
+  assert err.startswith(f'{root}: read with --dataset=folder, since it holds ')
+  assert '1 cases, 0 of them with problems' in out
+  assert out.endswith('check-study/index.html\n')
+  assert (tmp_path / 'check-study' / 'index.html').is_file()
 
 
 def test_a_check_writes_a_report_and_no_store(prepare, tmp_path):

@@ -46,7 +46,7 @@ def export(store, tmp_path_factory):
   output = tmp_path_factory.mktemp('external') / 'export'
   code, out, err = run('export_tests', store=store.path, output=output)
   assert code == 0, err
-  assert out == f'{output}: 16 slices of 4 volumes, 2 routes.\n'
+  assert out == f'16 slices of 4 volumes, 2 routes.\n{output}\n'
   return output
 
 

@@ -73,6 +73,9 @@ def suggestion(name: str, config: Mapping[str, Any]) -> str:
   known = dict(leaves(config))
   last = name.rpartition('.')[2]
   meant = next((k for k in WORDS.get(last.lower(), ()) if k in known), '')
+  if not meant:  # `optimizer.name` of the key `optimizer`
+    parents = (name[:i] for i, c in enumerate(name) if c == '.')
+    meant = next((p for p in parents if p in known), '')
   if not meant:
     near = difflib.get_close_matches(name, known, 1, 0.75)
     # Of keys with the same end, the least nested one.

@@ -28,7 +28,9 @@ _DO = flags.DEFINE_enum(
    'jax', 'disk'],
   'What happens.',
 )
-_COUNT = flags.DEFINE_integer('count', 3, 'How often.', lower_bound=1)
+_COUNT = flags.DEFINE_integer(
+  'count', 3, 'How often.', lower_bound=1, short_name='n'
+)
 _DRY = flags.DEFINE_bool('dry', False, 'Only look.')
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A config.')
 
@@ -104,7 +106,7 @@ def command(folder):
 
 
 def test_a_good_command_line_runs_and_exits_with_0(command):
-  done = command('--do=nothing', '--count=5')
+  done = command('--do=nothing', '-n', '5')
   assert (done.returncode, done.stdout, done.stderr) == (0, '5 None\n', '')
 
 
@@ -122,6 +124,18 @@ def test_a_good_command_line_runs_and_exits_with_0(command):
     (
       ('--do=nothing', '--config=configs/mine.py', '--config.stepz=2'),
       "the config has no key 'stepz'",
+    ),
+    (
+      ('--do=nothing', '--config=configs/mine.py', '--config.max_steps=2'),
+      "the config has no key 'max_steps'; did you mean --config.steps (Length",
+    ),
+    (
+      ('--do=nothing', '--config=configs/mine.py', '--config.stage.kind=x'),
+      "the config has no key 'stage.kind'; did you mean --config.stage",
+    ),
+    (
+      ('--do=nothing', '--config=configs/mine.py', '--config.colour=2'),
+      "the config has no key 'colour'; docs/reference.md lists the keys.",
     ),
     (('--do=nothing', '--config=configs/none.py'), '--config: [Errno 2] No'),
     (
@@ -272,7 +286,7 @@ def test_help_shows_the_docstring_and_every_flag(command):
     '      <nothing|usage|file|bug|stop|memory|killed|name|jax|disk>:'
     ' What happens.',
     '      Required.',
-    '  --count',
+    '  --count, -n',
     '      How often. Default: 3.',
     '  --[no]dry',
     '      Only look. Default: false.',

@@ -28,6 +28,7 @@ STAGE, SYSTEM = default_config().to_dict(), system_config().to_dict()
     ('lr', STAGE, 'learning_rate'),
     ('optimizer.lr', STAGE, 'learning_rate'),
     ('epochs', STAGE, 'steps'),
+    ('optimizer.name', STAGE, 'optimizer'),
     ('image_size', STAGE, 'image.vae_size'),
     ('image_size', SYSTEM, 'size'),
     ('stepz', STAGE, 'steps'),
