@@ -143,7 +143,8 @@ def test_every_requirement_is_imported_and_every_import_required():
       continue
     assert owners[module] & listed, f'{path} imports {module}: not required'
     used |= owners[module]
-  assert listed <= used, 'required, and not imported'
+  # `reporting/niivue.py` reads a file of its wheel and imports nothing.
+  assert listed <= used | {'ipyniivue'}, 'required, and not imported'
 
 
 def test_no_config_imports_the_folder_under_a_name_that_installing_changes():
