@@ -86,4 +86,4 @@ python -m synermedgen_jax.predict --workdir="$trained" \
   --output="$run/translated/${subject}_mr_to_ct.nii.gz"
 
 step 'Report'
-python -m synermedgen_jax.report --workdir="$trained"
+python -m synermedgen_jax.report --workdir="$trained" --megabytes=8

@@ -5,6 +5,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=launch/setup.sh
 source launch/setup.sh requirements-dev.txt
+# Tests of pages in a browser are skipped without Chromium.
+if ! command -v chromium > /dev/null && command -v apt-get > /dev/null &&
+  [ "$(id -u)" = 0 ]
+then
+  { apt-get update -qq && apt-get install -y -qq chromium; } > /dev/null 2>&1 ||
+    true
+fi
 
 ruff check .
 ruff format --check .

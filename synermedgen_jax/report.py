@@ -4,9 +4,9 @@
 
 Reads the results of training and `evaluate` in the workdir, and the training
 curves of the stages that it started from. Writes WORKDIR/report/index.html, one
-file with embedded pictures, and the pictures as PNG files. For a part without
-results, the page shows the command that computes it. Prints the tables and the
-paths of the files.
+file with a viewer of volumes that needs no network, the scores of subjects as
+CSV, and the pictures as PNG files. For a part without results, the page shows
+the command that computes it. Prints the tables and the path of the page.
 """
 
 from pathlib import Path
@@ -29,6 +29,13 @@ _OUTPUT = flags.DEFINE_string(
   'Folder for the report. Default: WORKDIR/report.',
   short_name='o',
 )
+_MEGABYTES = flags.DEFINE_float(
+  'megabytes',
+  40,
+  'Size limit of the page in MB. The viewer gets worst cases first, then '
+  'median and best ones, as long as the page stays below the limit.',
+  lower_bound=0,
+)
 _MODULES = define_modules_flag()
 
 
@@ -38,10 +45,11 @@ def main() -> None:
   import_modules(_MODULES.value)
   workdir = local_path('workdir', _WORKDIR.value)
   output = Path(_OUTPUT.value) if _OUTPUT.value else workdir / 'report'
-  *pictures, page = report(workdir, output)
+  *others, page = report(workdir, output, _MEGABYTES.value)
   for table in tables(workdir):
     print(f'{table}\n')
-  print(f'Pictures: {len(pictures)}\n{page}')
+  pictures = sum(path.suffix == '.png' for path in others)
+  print(f'Pictures: {pictures}\n{page}')
 
 
 if __name__ == '__main__':

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from synermedgen_jax.core.modalities import route_named
 from synermedgen_jax.evaluation.standings import Standing
 from synermedgen_jax.reporting.arena_table import Entry
-from synermedgen_jax.reporting.markup import document, picture, tag
-from synermedgen_jax.reporting.pictures import STYLE, route_title, to_png
+from synermedgen_jax.reporting.drawings import to_svg
+from synermedgen_jax.reporting.pictures import STYLE, route_title
+from synermedgen_jax.reporting.rendering import render
 from synermedgen_jax.reporting.results import read_panel
 
 _SIDE = 1.7  # inches
@@ -34,16 +35,7 @@ def arena_page(
   """
   routes = next(iter(table.values())).routes
   systems = [name for name in table if name in folders]
-  sections = [
-    tag('h1', 'Arena'),
-    tag(
-      'p',
-      'The middle slice of the first subject of each route: source, truth, and '
-      'the synthesis of every system, best mean SSIM first. Numbers are mean '
-      'SSIMs of the route.',
-      cls='soft',
-    ),
-  ]
+  rows = []
   for route in routes:
     images, names = [], []
     for name in systems:
@@ -57,8 +49,8 @@ def arena_page(
       ssim = table[name].routes[route]['ssim']
       names.append(f'{textwrap.fill(entries[name].title, 22)}\n{ssim:.3f}')
     title = route_title(route_named(route))
-    sections += [tag('h2', title), picture(title, to_png(_row(images, names)))]
-  return document('Arena', sections)
+    rows.append((route, title, to_svg(_row(images, names), title)))
+  return render('arena.html', routes=rows)
 
 
 @mpl.rc_context(STYLE)
@@ -74,7 +66,7 @@ def _row(images: list[np.ndarray], names: list[str]) -> Figure:
     names,
     strict=True,
   ):
-    ax.imshow(image, cmap='gray', vmin=-1, vmax=1)
+    ax.imshow(image, cmap='gray', vmin=-1, vmax=1, interpolation='none')
     ax.set_title(name, fontsize=7)
     ax.set_axis_off()
   return figure

@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -22,6 +23,7 @@ from synermedgen_jax.reporting.pictures import (
   BLUE,
   GREEN,
   GREY,
+  GRID,
   ORANGE,
   RED,
   SKY,
@@ -53,7 +55,8 @@ _BARS = {
   'copy_source': ('copy of the source', ORANGE),
   'mean_target': ('mean target', SKY),
 }
-_BLACK = '#111111'
+_BLACK = '#000000'
+_SHARES = LinearSegmentedColormap.from_list('shares', (f'{BLUE}00', BLUE))
 _CEILING_LABEL = 'ceiling: the truth through the autoencoder'
 
 
@@ -139,7 +142,7 @@ def _draw_terms(axis: Axes, stage: Stage, terms: Mapping[str, Any]) -> None:
     axis.plot(
       steps, values, 'o', color=color, ms=4, mec='white', mew=0.5, zorder=3
     )
-  axis.grid(axis='y', color='#DDDDDD', lw=0.6)
+  axis.grid(axis='y', color=GRID, lw=0.6)
   if len(terms) > 1:
     axis.legend(loc='best', handlelength=1.4)
 
@@ -181,9 +184,10 @@ def route_bars(metrics: Mapping[str, Any]) -> Figure:
   axis.set_xlim(lowest, 1.0)
   axis.set_xticks(np.arange(np.ceil(lowest * 5) / 5, 1.01, 0.2))
   axis.set_axisbelow(True)
-  axis.grid(axis='x', color='#DDDDDD', lw=0.6)
-  axis.spines['left'].set_visible(lowest < 0)
-  axis.spines['left'].set_position(('data', 0))
+  axis.grid(axis='x', color=GRID, lw=0.6)
+  axis.spines['left'].set_visible(False)
+  if lowest < 0:
+    axis.axvline(0, color=_BLACK, lw=0.8)
   axis.set_xlabel('SSIM within the body')
   summary = metrics['summary']
   figure.suptitle(
@@ -261,7 +265,7 @@ def confusion_picture(task: str, confusion: Mapping[str, Any]) -> Figure:
     layout='constrained',
   )
   axis = figure.subplots()
-  image = axis.imshow(share, cmap='Blues', vmin=0, vmax=1, aspect='auto')
+  image = axis.imshow(share, cmap=_SHARES, vmin=0, vmax=1, aspect='auto')
   for (row, column), count in np.ndenumerate(counts):
     if count:
       axis.text(
@@ -270,7 +274,7 @@ def confusion_picture(task: str, confusion: Mapping[str, Any]) -> Figure:
         str(count),
         ha='center',
         va='center',
-        color='white' if share[row, column] > 0.55 else 'black',
+        color='whitesmoke' if share[row, column] > 0.55 else 'black',
       )
   axis.set_xticks(range(len(given)), given, rotation=35, ha='right')
   axis.set_yticks(range(len(truth)), truth)
@@ -282,4 +286,5 @@ def confusion_picture(task: str, confusion: Mapping[str, Any]) -> Figure:
   axis.set_title(title, weight='bold', loc='left')
   bar = figure.colorbar(image, ax=axis, label='share of the row')
   bar.outline.set_visible(False)
+  bar.solids.set_rasterized(True)
   return figure

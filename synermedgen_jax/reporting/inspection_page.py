@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 from synermedgen_jax.core.modalities import Modality
-from synermedgen_jax.reporting.markup import Html, document, picture, table, tag
-from synermedgen_jax.reporting.pictures import STYLE, to_png
+from synermedgen_jax.reporting.drawings import to_svg
+from synermedgen_jax.reporting.page_tables import Table
+from synermedgen_jax.reporting.pictures import STYLE
+from synermedgen_jax.reporting.rendering import render
 from synermedgen_jax.slices.inspection import CaseFacts, VolumeFacts
 
 _SHOWN = 10  # cases with pictures
@@ -58,44 +60,16 @@ def inspection_page(cases: Sequence[CaseFacts], most_offset: float) -> str:
     most_offset: offset in mm above which a volume counts as misaligned.
   """
   ordered = worst_first(cases)
-  bad = [case for case in ordered if case.problems]
   shown = [case for case in ordered if case.pictures][:_SHOWN]
-  return document(
-    'Check of the volumes',
-    [
-      tag('h1', 'Check of the volumes'),
-      tag(
-        'p',
-        f'{len(cases)} cases, {len(bad)} with problems. A volume is '
-        f'misaligned if it fits the reference better after a shift of more '
-        f'than {most_offset:g} mm.',
-        cls='soft',
-      ),
-      tag('h2', 'Problems'),
-      *_lines({c.id: c.problems for c in bad}),
-      tag('h2', 'Doubtful'),
-      *_lines({c.id: c.notes for c in ordered if c.notes}),
-      tag('h2', f'Middle slices of the worst {len(shown)}'),
-      *_pictures(shown),
-      tag('h2', 'Every file'),
-      table(_HEAD, list(_rows(ordered)), left=range(len(_HEAD))),
-    ],
+  return render(
+    'inspection.html',
+    count=len(cases),
+    most_offset=f'{most_offset:g}',
+    bad={c.id: c.problems for c in ordered if c.problems},
+    doubtful={c.id: c.notes for c in ordered if c.notes},
+    pictures=[(c.id, to_svg(_slices(c), f'slices of {c.id}')) for c in shown],
+    files=Table(_HEAD, [*_rows(ordered)], left=range(len(_HEAD))),
   )
-
-
-def _lines(by_case: Mapping[str, Sequence[str]]) -> Iterator[Html]:
-  if not by_case:
-    yield tag('p', 'None.')
-  for case, lines in by_case.items():
-    yield tag('h3', case)
-    for line in lines:
-      yield tag('p', line, cls='note')
-
-
-def _pictures(cases: Sequence[CaseFacts]) -> Iterator[Html]:
-  for case in cases:
-    yield tag('h3', case.id)
-    yield picture(f'slices of {case.id}', to_png(_slices(case), dpi=90))
 
 
 @mpl.rc_context(STYLE)
@@ -106,13 +80,13 @@ def _slices(case: CaseFacts) -> Figure:
   figure = Figure(figsize=(2.1 * count, 2.3), layout='constrained')
   axes = figure.subplots(1, count, squeeze=False)[0]
   for ax, (modality, image) in zip(axes, images, strict=False):
-    ax.imshow(image, cmap='gray', vmin=-1, vmax=1)
+    ax.imshow(image, cmap='gray', vmin=-1, vmax=1, interpolation='none')
     ax.set_title(modality.label)
   if len(images) > 1:
     first, second = (case.pictures[m] for m in _furthest_apart(case))
     rows, columns = np.indices(first.shape) * _SQUARES // len(first)
     board = np.where((rows + columns) % 2, second, first)
-    axes[-1].imshow(board, cmap='gray', vmin=-1, vmax=1)
+    axes[-1].imshow(board, cmap='gray', vmin=-1, vmax=1, interpolation='none')
     axes[-1].set_title('checkerboard')
   for ax in axes:
     ax.set_axis_off()

@@ -11,7 +11,6 @@ import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -39,6 +38,7 @@ STYLE = {
   'figure.titleweight': 'bold',
   'text.parse_math': False,  # answers may contain dollar signs
 }
+GRID = '#DDDDDD'
 # The palette of Okabe and Ito, which is safe for colour-blind readers. Marks
 # never differ by colour alone.
 BLUE, ORANGE, GREEN, RED, SKY, GREY = (
@@ -101,12 +101,12 @@ def error_limit(panel: Panel) -> float:
 
 
 @mpl.rc_context(STYLE)
-def route_panel(panel: Panel, score: Mapping[str, Any] | None = None) -> Figure:
+def route_panel(panel: Panel, ssim: float | None = None) -> Figure:
   """Draws sources, synthesis, truth and signed error of up to three slices.
 
   Args:
     panel: the slices; the first three are drawn.
-    score: entry of the route in metrics.json, for the title.
+    ssim: SSIM of the subject, mean over its scored slices, for the title.
   """
   rows = min(_ROWS, len(panel.truth))
   height, width = panel.truth.shape[1:]
@@ -135,7 +135,8 @@ def route_panel(panel: Panel, score: Mapping[str, Any] | None = None) -> Figure:
   )
   bar.set_label(f'error ({panel.route.target.unit})')
   bar.outline.set_visible(False)
-  figure.suptitle(_panel_title(panel, score), x=0.01, ha='left')
+  bar.solids.set_rasterized(True)
+  figure.suptitle(_panel_title(panel, ssim), x=0.01, ha='left')
   figure.supxlabel(_panel_note(panel), x=0.01, ha='left', size=8, color=GREY)
   return figure
 
@@ -155,14 +156,11 @@ def _parts(
   )
 
 
-def _panel_title(panel: Panel, score: Mapping[str, Any] | None) -> str:
+def _panel_title(panel: Panel, ssim: float | None) -> str:
   title = f'{panel.route.name}   {route_title(panel.route)}'
-  if score is None:
+  if ssim is None:
     return title
-  subjects = 'subject' if score['count'] == 1 else 'subjects'
-  return (
-    f'{title}\nSSIM {score["ssim"]:.3f}, mean over {score["count"]} {subjects}'
-  )
+  return f'{title}\nSubject {panel.subject}: SSIM {ssim:.3f} over its slices'
 
 
 def _panel_note(panel: Panel) -> str:
@@ -196,7 +194,7 @@ def _show(
   """Draws an image in [-1, 1]; in grey if the modality is None."""
   cmap, share = _SHOWN.get(modality, _AS_STORED)
   axis.imshow(
-    image, cmap=cmap, vmin=-1, vmax=2 * share - 1, interpolation='nearest'
+    image, cmap=cmap, vmin=-1, vmax=2 * share - 1, interpolation='none'
   )
   _bare(axis)
 
@@ -207,7 +205,7 @@ def _show_error(axis: Axes, panel: Panel, row: int, limit: float):
     cmap='RdBu_r',
     vmin=-limit,
     vmax=limit,
-    interpolation='nearest',
+    interpolation='none',
   )
   mask = panel.mask[row]
   if mask.any() and not mask.all():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,17 @@ from jaxtyping import Bool, Float, Int
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Route, route_named
 from synermedgen_jax.core.neighbours import did_you_mean
+from synermedgen_jax.evaluation import subjects
 from synermedgen_jax.evaluation.metrics import BUILT_IN
 from synermedgen_jax.evaluation.routes import TRIVIAL, added_metrics
-from synermedgen_jax.evaluation.subjects import ResultError
+from synermedgen_jax.evaluation.subjects import ResultError, Subjects
+from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES
+from synermedgen_jax.reporting.result_files import (
+  EVALUATE_AGAIN,
+  check,
+  read_json,
+  read_npz,
+)
 from synermedgen_jax.slices.grids import PLANES
 from synermedgen_jax.tasks.registry import asked_tasks
 
@@ -115,11 +122,13 @@ class Evaluation:
     metrics: validated content of metrics.json.
     panels: route name -> panel.
     questions: the questions whose images were kept.
+    subjects: scores of every subject; None if the file is missing.
   """
 
   metrics: Mapping[str, Any]
   panels: Mapping[str, Panel]
   questions: Sequence[Question]
+  subjects: Subjects | None
 
 
 def read_stages(workdir: Path) -> tuple[list[Stage], list[str]]:
@@ -159,9 +168,9 @@ def read_stages(workdir: Path) -> tuple[list[Stage], list[str]]:
 
 def _read_stage(workdir: Path) -> Stage:
   path = workdir / 'config.json'
-  record = _read_json(path)
+  record = read_json(path)
   spec = {'config': {'stage': str, 'init_from': str}, 'versions': {}}
-  _check(
+  check(
     path,
     record,
     spec,
@@ -199,8 +208,8 @@ def read_evaluation(workdir: Path) -> Evaluation | None:
   path = folder / 'metrics.json'
   if not path.is_file():
     return None
-  metrics = _read_json(path)
-  _check(path, metrics, {})
+  metrics = read_json(path)
+  check(path, metrics, {})
   _check_metrics(path, metrics)
   panels = {}
   for name in metrics.get('synthesis', {}):
@@ -211,7 +220,9 @@ def read_evaluation(workdir: Path) -> Evaluation | None:
   questions = []
   if 'understanding' in metrics and (folder / 'understanding.json').is_file():
     questions = _read_questions(folder)
-  return Evaluation(metrics, panels, questions)
+  file = workdir / subjects.FILE
+  by_subject = subjects.read_subjects(file) if file.is_file() else None
+  return Evaluation(metrics, panels, questions, by_subject)
 
 
 _SCORE = dict.fromkeys(BUILT_IN, float)
@@ -240,29 +251,52 @@ def _check_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
     ('synthesis', _is_route),
     ('understanding', tasks.__contains__),
   ):
-    _check(path, metrics.get(part, {}), {}, part)
+    check(path, metrics.get(part, {}), {}, part)
     for name in metrics.get(part, {}):
       if not known(name):
         raise ResultError(
           f'{path}: {part} has an unknown {name!r}; name the module that '
-          f'registers it with --modules, or {_EVALUATE_AGAIN}'
+          f'registers it with --modules, or {EVALUATE_AGAIN}'
         )
   added = dict.fromkeys(added_metrics(metrics), float)
   for name, score in metrics.get('synthesis', {}).items():
-    _check(path, score, _ROUTE | added, f'synthesis.{name}')
+    check(path, score, _ROUTE | added, f'synthesis.{name}')
+    _check_interval(path, name, score)
+  for score in VOLUME_SCORES:
+    check(path, metrics.get(score, {}), {}, score)
+    for name, values in metrics.get(score, {}).items():
+      if not _is_route(name):
+        raise ResultError(f'{path}: {score} has an unknown {name!r}.')
+      numbers = dict.fromkeys(values, float) if values else {}
+      check(path, values, numbers, f'{score}.{name}')
   if 'synthesis' in metrics:
     # Results of earlier versions call every higher mean a win.
-    _check(path, metrics, {'summary': _SUMMARY, 'definition': {'win': {}}})
-    _check(path, metrics.get('left_out', {}), {}, 'left_out')
+    check(path, metrics, {'summary': _SUMMARY, 'definition': {'win': {}}})
+    check(path, metrics.get('left_out', {}), {}, 'left_out')
     if metrics['summary']['better_baseline'] not in TRIVIAL:
       raise ResultError(
-        f'{path}: summary.better_baseline is unknown; {_EVALUATE_AGAIN}'
+        f'{path}: summary.better_baseline is unknown; {EVALUATE_AGAIN}'
       )
   for task, score in metrics.get('understanding', {}).items():
-    _check(path, score, _TASK, f'understanding.{task}')
+    check(path, score, _TASK, f'understanding.{task}')
     if 'confusion' in score:
       key = f'understanding.{task}.confusion'
-      _check(path, score['confusion'], _CONFUSION, key)
+      check(path, score['confusion'], _CONFUSION, key)
+
+
+def _check_interval(path: Path, name: str, score: Mapping[str, Any]) -> None:
+  """Checks the interval and the difference; both are null with one subject."""
+  for key, count in (('interval', 2), ('difference', 3)):
+    values = score.get(key)
+    if values is not None and not (
+      isinstance(values, list)
+      and len(values) == count
+      and all(isinstance(value, (int, float)) for value in values)
+    ):
+      raise ResultError(
+        f'{path}: synthesis.{name}.{key}: expected {count} numbers or null; '
+        f'{EVALUATE_AGAIN}'
+      )
 
 
 def _is_route(name: str) -> bool:
@@ -271,60 +305,6 @@ def _is_route(name: str) -> bool:
   except UserError:
     return False
   return True
-
-
-_EVALUATE_AGAIN = (
-  'write it again with python -m synermedgen_jax.evaluate --workdir=DIR.'
-)
-
-
-def _check(
-  path: Path, value: Any, spec: Any, key: str = '', hint: str = ''
-) -> None:
-  """Raises ResultError unless a value has the keys and types of `spec`."""
-  expected = dict if isinstance(spec, Mapping) else spec
-  accepted = (int, float) if expected is float else expected
-  if not isinstance(value, accepted):
-    actual = 'nothing' if value is None else f'{value!r:.40}'
-    raise ResultError(
-      f'{path}: {key or "content"}: expected {_JSON_NAMES[expected]}, '
-      f'got {actual}; {hint or _EVALUATE_AGAIN}'
-    )
-  if isinstance(spec, Mapping):
-    for name, inner in spec.items():
-      inner_key = f'{key}.{name}' if key else name
-      _check(path, value.get(name), inner, inner_key, hint)
-
-
-_JSON_NAMES = {
-  dict: 'an object',
-  list: 'a list',
-  float: 'a number',
-  int: 'an integer',
-  str: 'text',
-  bool: 'true or false',
-}
-
-
-def _read_json(path: Path) -> Any:
-  try:
-    return json.loads(path.read_text('utf-8'))
-  except ValueError as error:
-    raise ResultError(
-      f'{path}: is not JSON ({error}); delete it and run the command that '
-      'wrote it again.'
-    ) from None
-
-
-def _read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-  try:
-    with np.load(path, allow_pickle=False) as file:
-      return {name: file[name] for name in names}
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-    detail = ' '.join(str(error).split())
-    raise ResultError(
-      f'{path}: cannot be read ({detail}); {_EVALUATE_AGAIN}'
-    ) from None
 
 
 def read_panel(path: Path) -> Panel:
@@ -336,7 +316,7 @@ def read_panel(path: Path) -> Panel:
   images = ('source', 'synthesis', 'truth')
   bounds = ('source_window', 'target_window')
   names = (*images, 'mask', 'indices', *bounds, 'plane', 'subject')
-  arrays = _read_npz(path, names)
+  arrays = read_npz(path, names)
   route = route_named(path.stem)
   count, shape = len(route.sources), arrays['truth'].shape
   # Files of earlier versions lack the axis of their one source.
@@ -364,7 +344,7 @@ def read_panel(path: Path) -> Panel:
   elif str(arrays['plane']) not in PLANES:
     problem = f'unknown plane {arrays["plane"]}'
   if problem:
-    raise ResultError(f'{path}: {problem}; {_EVALUATE_AGAIN}')
+    raise ResultError(f'{path}: {problem}; {EVALUATE_AGAIN}')
   return Panel(
     route,
     *(x.astype(np.float32) for x in (sources, arrays['synthesis'])),
@@ -380,26 +360,26 @@ def read_panel(path: Path) -> Panel:
 
 def _read_questions(folder: Path) -> list[Question]:
   path = folder / 'understanding.json'
-  records = _read_json(path)
-  _check(path, records, list)
-  images = _read_npz(folder / 'understanding.npz', ['images'])['images']
+  records = read_json(path)
+  check(path, records, list)
+  images = read_npz(folder / 'understanding.npz', ['images'])['images']
   texts = ('task', 'question', 'answer', 'prediction')
   spec = {**dict.fromkeys(texts, str), 'images': list, 'letters': list}
   questions = []
   for number, record in enumerate(records):
-    _check(path, record, spec, f'[{number}]')
+    check(path, record, spec, f'[{number}]')
     indices = record['images']
     known = range(len(images)) if images.ndim == 3 else ()
     if not indices or any(index not in known for index in indices):
       raise ResultError(
         f'{path}: [{number}] names images that understanding.npz lacks; '
-        f'{_EVALUATE_AGAIN}'
+        f'{EVALUATE_AGAIN}'
       )
     tasks = [task.name for task in asked_tasks()]
     if record['task'] not in tasks or len(record['letters']) != len(indices):
       raise ResultError(
         f'{path}: [{number}] is not a question of {", ".join(tasks)} with a '
-        f'letter per image; {_EVALUATE_AGAIN}'
+        f'letter per image; {EVALUATE_AGAIN}'
       )
     questions.append(
       Question(

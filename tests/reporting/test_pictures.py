@@ -101,7 +101,7 @@ def test_errors_outside_the_body_do_not_set_the_limit():
 
 def test_a_route_panel_shows_source_synthesis_truth_and_signed_error():
   made = panel()
-  figure = pictures.route_panel(made, score())
+  figure = pictures.route_panel(made, 0.5)
   drawn = images(figure)
   assert len(drawn) == 12
   shown = (made.sources[0], made.synthesis, made.truth)
@@ -171,11 +171,11 @@ def test_the_first_row_of_a_slice_is_at_the_top():
 
 
 def test_a_route_panel_names_route_score_slices_windows_and_unit():
-  words = '\n'.join(texts(pictures.route_panel(panel(), score(ssim=0.8125))))
+  words = '\n'.join(texts(pictures.route_panel(panel(), 0.8125)))
   for part in (
     'brain_mr_to_ct',
     'brain MRI → CT',
-    'SSIM 0.812, mean over 4 subjects',
+    'Subject S1: SSIM 0.812 over its slices',
     'source: MRI',
     'synthesis: CT',
     'truth: CT',
@@ -472,6 +472,17 @@ def test_a_missing_ceiling_has_no_line_and_a_negative_ssim_is_in_view():
   axis = charts.route_bars(metrics({'brain_mr_to_ct': without})).axes[0]
   assert not axis.collections
   assert axis.get_xlim()[0] == pytest.approx(-0.2)
+
+
+def test_a_negative_bar_stays_clear_of_the_names():
+  figure = charts.route_bars(
+    metrics({'brain_mr_to_ct': score(0.1, copy_source=-0.5)})
+  )
+  figure.draw_without_rendering()
+  (axis,) = figure.axes
+  (name,) = axis.get_yticklabels()
+  lowest = min(bar.get_window_extent().x0 for bar in axis.patches)
+  assert name.get_window_extent().x1 < lowest
 
 
 def test_only_wins_are_marked():
