@@ -154,10 +154,10 @@ class _Lines:
       return
     self._open = False
     seconds = self._clock() - self._started
-    parts = [self._amount()]
+    text = f'{self._amount()} in {duration(seconds)}'
     if seconds > 0:
-      parts.append(self._rate((self._done - self._first) / seconds))
-    self._print(', '.join([*parts, f'in {duration(seconds)}']))
+      text += f', {self._rate((self._done - self._first) / seconds)}'
+    self._print(text)
 
   def _print(self, text: str) -> None:
     note = f', {self._note}' if self._note else ''

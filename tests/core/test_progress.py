@@ -37,7 +37,7 @@ def test_a_log_has_the_start_a_line_per_half_minute_and_the_end(clock, log):
     'stage1: 780/1300 steps, 8 steps/s, 65 s left',
     'stage1: 1020/1300 steps, 8 steps/s, 35 s left',
     'stage1: 1260/1300 steps, 8 steps/s, 5 s left',
-    'stage1: 1300/1300 steps, 8 steps/s, in 2 min',
+    'stage1: 1300/1300 steps in 2 min, 8 steps/s',
   ]
 
 
@@ -63,7 +63,7 @@ def test_work_that_ends_early_ends_its_lines_once(clock, log):
   bar.close()
   assert log.getvalue().splitlines() == [
     'ask: 0/8 questions',
-    'ask: 2/8 questions, 0.5 questions/s, in 4 s',
+    'ask: 2/8 questions in 4 s, 0.5 questions/s',
   ]
 
 
@@ -84,7 +84,7 @@ def test_quick_work_with_a_delay_prints_nothing(clock, log):
     clock.now += 1
   assert log.getvalue().splitlines() == [
     'score: 1/3 volumes',
-    'score: 3/3 volumes, 1 volumes/s, in 3 s',
+    'score: 3/3 volumes in 3 s, 1 volumes/s',
   ]
 
 
