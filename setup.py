@@ -1,7 +1,7 @@
 """What pyproject.toml cannot say: where packages lie, and what extras need.
 
-`configs/` is installed as `synermedgen_jax.configs`; `projects/` is not
-installed.
+`configs/` is installed as `synermedgen_jax.configs`, `weights/demo` as
+`synermedgen_jax.demo`; `projects/` is not installed.
 """
 
 from pathlib import Path
@@ -17,8 +17,12 @@ setup(
       f'synermedgen_jax.{name}'
       for name in find_packages(include=['configs', 'configs.*'])
     ),
+    'synermedgen_jax.demo',
   ],
-  package_dir={'synermedgen_jax.configs': 'configs'},
+  package_dir={
+    'synermedgen_jax.configs': 'configs',
+    'synermedgen_jax.demo': 'weights/demo',
+  },
   extras_require={
     'tpu': ['jax[tpu]', 'gcsfs'],
     'gcs': ['gcsfs'],  # gs:// addresses

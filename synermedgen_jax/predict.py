@@ -7,6 +7,8 @@
   synermedgen predict --workdir=RUN/stage2 -i TABLE.csv --source=t1,t2 \\
       --target=t1ce -o OUTPUTS
 
+  synermedgen predict --demo
+
 The input is a volume (NIfTI, MetaImage, NRRD, a folder or zip of DICOM files),
 a volume of each source, a folder of volumes, or a table as of
 `prepare --dataset=csv`. The model is loaded and compiled once. After an
@@ -43,6 +45,12 @@ from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.inference.sampling_flags import define_sampling_flags
 
+_DEMO = flags.DEFINE_bool(
+  'demo',
+  False,
+  'Predict the CT of a phantom with the weights of the package. All other '
+  'flags are optional.',
+)
 _WORKDIR = flags.DEFINE_list(
   'workdir',
   None,
@@ -174,6 +182,19 @@ def _requests(
   )
 
 
+def _use_demo() -> None:
+  """Makes the flags that are not given those of the demo."""
+  from synermedgen_jax.inference import demo
+
+  flags.set_default(_WORKDIR, [str(demo.weights())])
+  flags.set_default(_INPUT, [str(demo.volumes()[Modality.MR])])
+  flags.set_default(_SOURCE, [Modality.MR.value])
+  flags.set_default(_TARGET, Modality.CT.value)
+  flags.set_default(_REGION, demo.REGION.value)
+  flags.set_default(_OUTPUT, 'demo_ct.nii.gz')
+  flags.set_default(_PREVIEW, True)
+
+
 def main() -> None:
   from synermedgen_jax.checkpoint.weights_folder import pinned
   from synermedgen_jax.config.modules import import_modules
@@ -183,6 +204,8 @@ def main() -> None:
   from synermedgen_jax.training.objectives import OBJECTIVES
 
   import_modules(_MODULES.value)
+  if _DEMO.value:
+    _use_demo()
   stages = [name for name, o in OBJECTIVES.items() if 'flow' in o.terms]
   settings = predicting.PredictSettings(
     [pinned(workdir) for workdir in _WORKDIR.value],
@@ -207,4 +230,8 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  run_command(main, required=['workdir', 'input', 'source', 'target', 'output'])
+  run_command(
+    main,
+    required=['workdir', 'input', 'source', 'target', 'output'],
+    unless='demo',
+  )
