@@ -1,4 +1,4 @@
-"""Synthesises the cases of /input in a container that `pack` wrote.
+"""Synthesises the cases of /input in a container of `pack`.
 
   python -m synermedgen_jax.container --context=CONTAINER --input=CASES \\
       --output=RESULTS

@@ -1,4 +1,4 @@
-"""Writes a container for SynthRAD on grand-challenge.org from a run.
+"""Writes a container of a run for SynthRAD on grand-challenge.org.
 
   python -m synermedgen_jax.pack --workdir=RUN/stage2 --source=mr --target=ct \\
       --region=brain --output=CONTAINER

@@ -1,4 +1,4 @@
-"""Exports a run as a weights folder, and uploads such folders.
+"""Exports the model of a run as a weights folder, or uploads one.
 
   python -m synermedgen_jax.ship_weights --workdir=RUN/stage2 \\
       --output=WEIGHTS --license=cc-by-4.0

@@ -12,6 +12,7 @@ import zipfile
 from importlib import metadata
 
 import commands
+import doc_flags
 import pytest
 from commands import ROOT, assert_refused
 from packaging.requirements import Requirement
@@ -66,7 +67,6 @@ def requirements(name):
 def test_the_package_holds_all_modules_configs_and_data_and_nothing_else(wheel):
   folders = {'synermedgen_jax': 'synermedgen_jax'}
   folders['configs'] = 'synermedgen_jax/configs'
-  folders['weights/demo'] = 'synermedgen_jax/demo'
   expected = {
     f'{installed}/{path.relative_to(ROOT / folder)}'
     for folder, installed in folders.items()
@@ -144,8 +144,7 @@ def test_every_requirement_is_imported_and_every_import_required():
       continue
     assert owners[module] & listed, f'{path} imports {module}: not required'
     used |= owners[module]
-  # `reporting/niivue.py` reads a file of its wheel and imports nothing.
-  assert listed <= used | {'ipyniivue'}, 'required, and not imported'
+  assert listed <= used, 'required, and not imported'
 
 
 def test_no_config_imports_the_folder_under_a_name_that_installing_changes():
@@ -242,8 +241,12 @@ def test_help_shows_the_flags_and_imports_nothing_that_takes_long(module):
   assert not HEAVY & set(imported)
   text, _, flags = done.stdout.partition('\nFlags:\n')
   assert text.strip()
-  # A container has its folders at fixed places.
-  assert 'Required.' in flags or module == 'container'
+  defined = doc_flags.defined_flags(f'synermedgen_jax.{module}')
+  required = [name for name, flag in defined.items() if flag.required]
+  for name in required:
+    block = rf'^  --{name}(?:, -\w)?\n((?: {{6}}.*\n)+)'
+    (own,) = re.findall(block, flags, re.MULTILINE)
+    assert own.split()[-1] == 'Required.'
 
 
 COMMAND = """
