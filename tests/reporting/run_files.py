@@ -100,7 +100,13 @@ def write_evaluation(workdir, *, steps=(7,), sampling=None):
     },
   }
   people = {
-    'settings': {'split': 'test', 'steps': list(steps), 'store': 'f00'},
+    'version': 1,
+    'settings': {
+      'split': 'test',
+      'slices': 6,
+      'steps': list(steps),
+      'store': 'f00',
+    },
     'subjects': {'a.1': 'a', 'a.2': 'a', 'a.3': 'a'},
   }
   folder = workdir / 'evaluation'
