@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs all stages on digital phantoms, starting from weights/small: volumes,
 # slice store, Stage I, Stage II with the detail path, the path alone, evaluation,
-# report. Needs no GPU. The path trains until minute 12, with 900 to 10,000 steps;
+# report. Needs no GPU. The path trains until minute 10, with 900 to 10,000 steps;
 # on two cores, all stages take about 15 minutes. A second run reuses finished
 # parts.
 # Usage: bash launch/demo.sh [--from_scratch] [directory, runs/demo by default]
@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 model=small run=runs/demo
-minutes="${MINUTES:-12}"
+minutes="${MINUTES:-10}"
 if [[ ! $minutes =~ ^[0-9]+$ ]]; then
   echo "Error: MINUTES=$minutes: expected a whole number of minutes." >&2
   exit 1
@@ -74,16 +74,16 @@ step 'Evaluation on held-out subjects'
 if [ "$trained/evaluation/metrics.json" -nt "$trained/metrics.jsonl" ]; then
   echo "Reusing $trained/evaluation."
 else
-  python -m synermedgen_jax.evaluate --workdir="$trained" --slices=6
+  python -m synermedgen_jax.evaluate --workdir="$trained" --score=tissue
 fi
 
-step 'Translation of a NIfTI volume'
+step 'Prediction of a NIfTI volume'
 subject="$(grep '"dataset": "brain".*"split": "test"' "$run/store/manifest.jsonl" |
   sed -n '1s/.*"subject": "\([^"]*\)".*/\1/p')"
 python -m synermedgen_jax.predict --workdir="$trained" \
   --input="$run/phantoms/brain/$subject/mr.nii.gz" \
   --source=mr --target=ct --region=brain \
-  --output="$run/translated/${subject}_mr_to_ct.nii.gz"
+  --output="$run/predicted/${subject}_mr_to_ct.nii.gz" --preview
 
 step 'Report'
 python -m synermedgen_jax.report --workdir="$trained" --megabytes=8

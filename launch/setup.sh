@@ -45,6 +45,11 @@ if ! cat requirements.txt "$requirements" | cmp -s - "$stamp"; then
 fi
 exec 9>&-
 export PATH="$PWD/.venv/bin:$PATH"
+# The tests install libtpu, which warns on machines without a TPU.
+if ! compgen -G '/dev/accel*' > /dev/null && ! compgen -G '/dev/vfio/*' \
+  > /dev/null && ! command -v nvidia-smi > /dev/null; then
+  export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
+fi
 # A step allocates and frees hundreds of arrays. Huge pages reduce page faults:
 # on two CPU cores, a step of Stage I takes 15 % less time.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"

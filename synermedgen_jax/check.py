@@ -7,7 +7,8 @@
 Inspects every subject as `prepare --check` does: header, unit, position,
 alignment and usable slices. Writes REPORT/index.html, prints a summary, and
 exits with status 1 if a subject has a problem. Without --dataset, the layout is
-the one that the names of the files have, and is printed.
+the one that the names of the files have, and is printed. With --reader, a model
+reads which modality each volume shows.
 """
 
 import sys
@@ -17,9 +18,13 @@ from absl import flags
 
 from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.config.modules import import_modules
-from synermedgen_jax.config.volume_flags import define_volume_flags
+from synermedgen_jax.config.volume_flags import (
+  define_reader_flag,
+  define_volume_flags,
+)
 
 _VOLUMES = define_volume_flags()
+_READER = define_reader_flag()
 _OUTPUT = flags.DEFINE_string(
   'output',
   None,
@@ -39,7 +44,7 @@ def main() -> None:
     options = with_recognised_dataset(options)
   root = Path(options.root[0])
   folder = Path(_OUTPUT.value or f'check-{root.resolve().stem}')
-  if not inspect_volumes(folder, options, '--output'):
+  if not inspect_volumes(folder, options, '--output', _READER.value):
     sys.exit(1)
 
 

@@ -28,9 +28,13 @@ from absl import flags
 
 from synermedgen_jax.config.command_line import UsageError, run_command
 from synermedgen_jax.config.modules import import_modules
-from synermedgen_jax.config.volume_flags import define_volume_flags
+from synermedgen_jax.config.volume_flags import (
+  define_reader_flag,
+  define_volume_flags,
+)
 
 _VOLUMES = define_volume_flags()
+_READER = define_reader_flag()
 _STORE = flags.DEFINE_string(
   'store',
   None,
@@ -114,12 +118,15 @@ def _prepare(store: str) -> None:
 
 def main() -> None:
   import_modules(_VOLUMES().modules)
+  if _READER.value and not _CHECK.value:
+    raise UsageError('--reader: has no effect without --check.')
   if _DRAFT.value:
     _draft(Path(_DRAFT.value))
   elif _CHECK.value:
     from synermedgen_jax.reporting.inspection import inspect_volumes
 
-    if not inspect_volumes(Path(_CHECK.value), _VOLUMES(), '--check'):
+    folder = Path(_CHECK.value)
+    if not inspect_volumes(folder, _VOLUMES(), '--check', _READER.value):
       sys.exit(1)
   elif _STORE.value:
     _prepare(_STORE.value)

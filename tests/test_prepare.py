@@ -19,6 +19,8 @@ import pytest
 from scipy import ndimage
 
 from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.inference.reading import Reading
+from synermedgen_jax.reporting import inspection
 from synermedgen_jax.slices.store import SliceStore, StoreError
 from synermedgen_jax.slices.windows import Window
 
@@ -617,3 +619,48 @@ def test_a_check_writes_a_report_and_no_store(prepare, tmp_path):
   assert 's2/ct.nii.gz: cannot be read, truncated' in out
   assert (tmp_path / 'report' / 'index.html').is_file()
   assert not (tmp_path / 'store').exists()
+
+
+def test_a_check_reads_the_modality_of_every_volume(tmp_path, monkeypatch):
+  root = tmp_path / 'study'
+  for i in range(2):
+    structured(root / f's{i}', seed=i)
+  votes = {
+    ('s0', 'ct'): {Modality.CBCT: 16},  # a CT looks like a CBCT
+    ('s0', 'mr'): {Modality.MR: 16},
+    ('s1', 'ct'): {Modality.MR: 9, Modality.CT: 7},
+    ('s1', 'mr'): {Modality.T1: 16},
+  }
+  asked = iter(sorted(votes))
+  readings = [Reading(votes[key], 16) for key in asked]
+  monkeypatch.setattr(
+    inspection, 'read_modality', lambda *_: readings.pop(0), raising=True
+  )
+  loaded = []
+  monkeypatch.setattr(inspection.Trained, 'load', loaded.append)
+  code, out, _ = commands.run(
+    'check',
+    *folder_args(root, '--reference=ct', '--workers=1', '--reader=RUN'),
+    f'--output={tmp_path / "report"}',
+  )
+  assert code == 1
+  lines = out.splitlines()
+  assert lines[0] == (
+    f'study.s1: {root}/s1/ct.nii.gz: stated as CT, but the model reads MRI in '
+    '9, CT in 7 of 16 slices.'
+  )
+  assert lines[1] == (
+    f'study.s1: note: {root}/s1/mr.nii.gz: stated as MRI, but the model reads '
+    'T1 (MRI) in 16 of 16 slices.'
+  )
+  assert lines[2].startswith('2 cases, 1 of them with problems')
+  assert loaded == ['RUN']
+  page = (tmp_path / 'report' / 'index.html').read_text()
+  assert 'CBCT in 16 of 16 slices' in page
+
+
+def test_a_reader_without_a_check_is_refused(prepare, tmp_path):
+  assert_refused(
+    prepare(*folder_args(tmp_path, '--reader=RUN')),
+    '--reader: has no effect without --check.',
+  )

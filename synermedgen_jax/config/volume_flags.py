@@ -59,6 +59,17 @@ def define_volume_flags() -> Callable[[], VolumeOptions]:
   return lambda: VolumeOptions(**{k: h.value for k, h in holders.items()})
 
 
+def define_reader_flag() -> flags.FlagHolder[str]:
+  """Defines --reader, for commands that inspect volumes."""
+  return flags.DEFINE_string(
+    'reader',
+    '',
+    'Workdir of a trained run, or its weights folder, whose model reads which '
+    'modality each volume shows. Another family than stated (CT, MR, PET) is a '
+    'problem, another modality of the family a note. Default: not read.',
+  )
+
+
 def _input_flags() -> dict[str, flags.FlagHolder]:
   return {
     'root': flags.DEFINE_list(

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from synermedgen_jax.config.cases import find_cases, ingest_settings
 from synermedgen_jax.config.volume_flags import VolumeOptions
 from synermedgen_jax.core.errors import naming
 from synermedgen_jax.core.progress import each
+from synermedgen_jax.inference.reading import Doubt, read_modality
+from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.reporting.inspection_page import inspection_page, summary
 from synermedgen_jax.slices import inspection
+from synermedgen_jax.slices.datasets import CaseFiles
+from synermedgen_jax.slices.inspection import CaseFacts
 from synermedgen_jax.slices.prepare_store import person_of
 from synermedgen_jax.slices.store_files import check_folder
+from synermedgen_jax.slices.volumes import read_volume
 from synermedgen_jax.slices.workers import run_jobs
 
 
-def inspect_volumes(folder: Path, options: VolumeOptions, flag: str) -> bool:
+def inspect_volumes(
+  folder: Path, options: VolumeOptions, flag: str, reader: str = ''
+) -> bool:
   """Checks every case, writes FOLDER/index.html, and prints a summary.
 
   Args:
     folder: folder of the report, without other files.
     options: flags that name the volumes and the settings of slices.
     flag: flag that names the folder, for messages.
+    reader: run whose model reads which modality each volume shows; '' = none.
 
   Returns:
     Whether no case has a problem.
@@ -39,8 +49,11 @@ def inspect_volumes(folder: Path, options: VolumeOptions, flag: str) -> bool:
     run_jobs(inspection.inspect, jobs, workers, options.modules)
   ) as results:
     by_id = dict(each(results, 'check', len(jobs), 'case'))
+  facts = [by_id[case.id] for case in listing.cases]
+  if reader:
+    facts = _with_readings(facts, listing.cases, reader)
   facts = inspection.with_shared_volumes(
-    [by_id[case.id] for case in listing.cases],
+    facts,
     {case.id: person_of(case) for case in listing.cases},
   )
   facts += inspection.layout_faults(listing.faults)
@@ -52,3 +65,38 @@ def inspect_volumes(folder: Path, options: VolumeOptions, flag: str) -> bool:
     print(advice)
   print(page)
   return not any(case.problems for case in facts)
+
+
+def _with_readings(
+  facts: Sequence[CaseFacts], cases: Sequence[CaseFiles], reader: str
+) -> list[CaseFacts]:
+  """Adds what a model reads in each volume; doubts are problems or notes."""
+  trained = Trained.load(reader)
+  pairs = list(zip(facts, cases, strict=True))
+  return [
+    _with_reading(case, files, trained)
+    for case, files in each(pairs, 'read', len(pairs), 'case')
+  ]
+
+
+def _with_reading(
+  facts: CaseFacts, files: CaseFiles, trained: Trained
+) -> CaseFacts:
+  volumes, problems, notes = dict(facts.volumes), [], []
+  for modality, volume_facts in facts.volumes.items():
+    path, series = files.files[modality], files.series.get(modality, '')
+    volume = read_volume(path, series=series)
+    reading = read_modality(trained, volume, modality)
+    volumes[modality] = dataclasses.replace(volume_facts, reading=str(reading))
+    doubt = reading.doubt(modality)
+    lines = problems if doubt is Doubt.OTHER_FAMILY else notes
+    if doubt is not Doubt.NONE:
+      lines.append(
+        f'{path}: stated as {modality.label}, but the model reads {reading}.'
+      )
+  return dataclasses.replace(
+    facts,
+    volumes=volumes,
+    problems=(*facts.problems, *problems),
+    notes=(*facts.notes, *notes),
+  )

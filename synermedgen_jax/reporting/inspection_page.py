@@ -27,6 +27,7 @@ _HEAD = (
   '1 to 99 %',
   'grid',
   'offset',
+  'read as',
 )
 
 
@@ -118,6 +119,7 @@ def _cells(facts: VolumeFacts) -> list[str]:
     f'{facts.percentiles[0]:.4g} to {facts.percentiles[1]:.4g}',
     'shared' if facts.same_grid else 'own',
     _offset(facts),
+    facts.reading or '–',
   ]
 
 

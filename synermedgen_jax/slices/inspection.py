@@ -55,6 +55,7 @@ class VolumeFacts:
     same_grid: whether the voxels coincide with those of the reference.
     offset: shift from the reference; None for the reference itself and where
       it cannot be estimated.
+    reading: the modality that a model reads, as text; '' = not read.
   """
 
   name: str
@@ -66,6 +67,7 @@ class VolumeFacts:
   percentiles: tuple[float, float]
   same_grid: bool
   offset: Offset | None
+  reading: str = ''
 
 
 @dataclasses.dataclass(frozen=True)

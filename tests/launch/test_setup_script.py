@@ -1,6 +1,7 @@
 """Which Python launch/setup.sh makes .venv of."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 from launch_fakes import ROOT
@@ -41,6 +42,31 @@ def setup(folder, python=''):
 
 def made_with(folder):
   return (folder / '.venv/bin/python').read_text()
+
+
+@pytest.mark.parametrize(
+  ('devices', 'preset', 'expected'),
+  [('', '', 'cpu'), ('', 'tpu', 'tpu'), ('nvidia-smi', '', 'unset')],
+)
+def test_a_machine_without_accelerator_uses_its_cpu(
+  folder, devices, preset, expected
+):
+  """Else libtpu, which the tests install, warns that it has no TPU."""
+  if list(Path('/dev').glob('accel*')) or list(Path('/dev/vfio').glob('*')):
+    pytest.skip('this machine may have a TPU')
+  if devices:
+    (folder / devices).write_text('#!/bin/sh\n')
+    (folder / devices).chmod(0o755)
+  done = subprocess.run(
+    'source launch/setup.sh requirements.txt; echo ${JAX_PLATFORMS:-unset}',
+    shell=True,
+    executable='/bin/bash',
+    cwd=folder,
+    env={'PATH': f'{folder}:/usr/bin:/bin', 'JAX_PLATFORMS': preset},
+    capture_output=True,
+    text=True,
+  )
+  assert done.stdout.split()[-1] == expected
 
 
 def test_an_unsupported_python_is_refused_before_anything_is_made(folder):

@@ -80,7 +80,7 @@ def detail_steps(box, pace, **environment):
 
 
 def test_the_detail_path_of_the_demo_takes_the_time_that_is_left(box):
-  assert 5200 <= detail_steps(box, 5.04321) <= 5400  # 12 minutes, less a few s
+  assert 4300 <= detail_steps(box, 5.04321) <= 4500  # 10 minutes, less a few s
 
 
 @pytest.mark.parametrize(
