@@ -26,7 +26,9 @@ Writes WORKDIR/evaluation/:
 * understanding.json and understanding.npz: texts and images of a few questions;
 * panels/ROUTE.npz: sources, synthesis, truth and mask of three slices;
 * volumes/ROUTE/KIND.npz: those of all slices of the worst, median and best
-  subject (`evaluation/volume_files.py`), with --slices=0 or --volumes.
+  subject (`evaluation/volume_files.py`), with --slices=0 or --volumes;
+* uncertainty.json: with --intervals, the factor, coverage and width of the
+  90 % interval of every route, which `predict --intervals` then writes.
 
 `report` and `compare` read them. Prints a table of tasks and one of routes.
 
@@ -122,6 +124,19 @@ _VOLUMES = flags.DEFINE_bool(
   'subject of every route afterwards and write their volumes. --slices=0 '
   'writes them always.',
 )
+_INTERVALS = flags.DEFINE_bool(
+  'intervals',
+  False,
+  'Calibrate intervals of the synthesised values on the validation subjects of '
+  'the store, and measure how many voxels of the --split they cover. Every '
+  'slice of both splits is synthesised --interval_draws times.',
+)
+_INTERVAL_DRAWS = flags.DEFINE_integer(
+  'interval_draws',
+  8,
+  'Number of draws whose deviation gives the width of an interval.',
+  lower_bound=2,
+)
 _BATCH = flags.DEFINE_integer(
   'batch_size', 16, 'Questions or slices per batch.', lower_bound=1
 )
@@ -133,7 +148,7 @@ _SEED = flags.DEFINE_integer(
 # Flags of questions and slices from a store.
 _OF_STORE = (
   *(_STORE, _SPLIT, _PARTS, _QUESTIONS, _SLICES, _ROUTES),
-  *(_SYNTHESISER, _SCORE, _VOLUMES, _SEED),
+  *(_SYNTHESISER, _SCORE, _VOLUMES, _SEED, _INTERVALS, _INTERVAL_DRAWS),
 )
 
 
@@ -157,6 +172,8 @@ def main() -> None:
   from synermedgen_jax.evaluation import job
   from synermedgen_jax.interop.choice_jsonl import read_choices
 
+  if _INTERVAL_DRAWS.present and not _INTERVALS.value:
+    raise UsageError('--interval_draws: has no effect without --intervals.')
   config, workdir = _CONFIG.value, Path(_WORKDIR.value)
   import_modules((*_MODULES.value, *(config.modules if config else ())))
   settings = job.measure_settings(
@@ -168,6 +185,7 @@ def main() -> None:
     seed=_SEED.value,
     synthesiser=_SYNTHESISER.value,
     score=tuple(_SCORE.value),
+    interval_draws=_INTERVAL_DRAWS.value if _INTERVALS.value else 0,
   )
   _check_questions_file()
   if file := _QUESTIONS_FILE.value:

@@ -15,6 +15,7 @@ from synermedgen_jax.config.modules import check_imported
 from synermedgen_jax.evaluation import (
   choices,
   routes,
+  uncertainty,
   understanding,
   volume_files,
   volume_scores,
@@ -192,6 +193,8 @@ class Job:
       print('\n' + routes.route_table(result))
       for line in volume_scores.lines(synthesised.volume_scores):
         print(line)
+    if measured.intervals:
+      print('\n' + uncertainty.table(measured.intervals))
     print(f'\nReport: synermedgen report --workdir={self.workdir}')
     print(self.workdir / 'evaluation' / 'metrics.json')
 

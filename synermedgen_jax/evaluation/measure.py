@@ -25,6 +25,7 @@ from synermedgen_jax.core.progress import Bar
 from synermedgen_jax.evaluation import (
   protocol,
   subjects,
+  uncertainty,
   understanding,
   volume_files,
 )
@@ -36,6 +37,7 @@ from synermedgen_jax.evaluation.results import (
 from synermedgen_jax.evaluation.synthesisers import SYNTHESISERS
 from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES
 from synermedgen_jax.inference.answering import Answerer
+from synermedgen_jax.inference.intervals import one_draw
 from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.input.pipeline import slice_reader
 from synermedgen_jax.slices.store import Case, SliceStore
@@ -66,11 +68,13 @@ class MeasureSettings:
     seed: random seed of question sampling and diffusion noise.
     synthesiser: a key of `SYNTHESISERS`; '' = the model of the run.
     score: scores of volumes to add, keys of `VOLUME_SCORES`.
+    interval_draws: draws of the intervals to calibrate, see `uncertainty`; 0 =
+      no intervals.
     pictures: number of questions per task whose images are returned.
 
   Raises:
-    MeasureError: a field has an unknown name, or `score` has names and
-      `slices` is not 0.
+    MeasureError: a field has an unknown name, `score` has names and `slices`
+      is not 0, or intervals are asked of a synthesiser or of one draw.
   """
 
   parts: tuple[str, ...] = ()
@@ -82,6 +86,7 @@ class MeasureSettings:
   seed: int = 0
   synthesiser: str = ''
   score: tuple[str, ...] = ()
+  interval_draws: int = 0
   pictures: int = 6
 
   def __post_init__(self):
@@ -102,6 +107,12 @@ class MeasureSettings:
     if self.score and self.slices:
       raise MeasureError(
         'score: scores of volumes need all slices; set slices to 0.'
+      )
+    if self.interval_draws == 1:
+      raise MeasureError('interval_draws: one draw has no deviation; take 8.')
+    if self.interval_draws and self.synthesiser:
+      raise MeasureError(
+        'intervals: are those of the model of the run; leave out synthesiser.'
       )
 
 
@@ -127,6 +138,8 @@ def measure(
     MeasureError: the stage trains neither part, no case has a requested route,
       or scores of volumes are requested without synthesis.
     VolumeScoreError: a score of volumes does not apply.
+    IntervalError: intervals are asked, and the store has no validation subject,
+      or `cases` are of split train or val.
   """
   settings = settings or MeasureSettings()
   parts = measured_parts(trained, settings)
@@ -139,18 +152,35 @@ def measure(
     raise MeasureError(
       'score: scores of volumes need synthesis; add it to the parts.'
     )
+  if settings.interval_draws:
+    if 'synthesis' not in parts:
+      raise MeasureError('intervals: need synthesis; add it to the parts.')
+    uncertainty.check_splits(store, cases)
   if trained.config['stage'] in SYSTEMS:
     settings = _of_system(trained, settings, parts)
   if 'synthesis' in parts:  # what cannot be synthesised is refused first
     items = _route_pairs(store, cases, settings)
     own = trained.synthesiser(settings.sampling, batch_size=settings.batch_size)
     _check_neighbours(own.sampling, settings)
-  answered = synthesised = None
+  answered = synthesised = intervals = None
   if 'understanding' in parts:
     answered = _ask(trained, store, cases, settings)
   if 'synthesis' in parts:
     synthesised = _synthesise(trained, own, store, items, settings, volumes)
-  return Measurements(answered, synthesised)
+  if settings.interval_draws:
+    intervals = uncertainty.measure_uncertainty(
+      trained.synthesiser(
+        one_draw(own.sampling), batch_size=settings.batch_size
+      ),
+      store,
+      cases,
+      steps=trained.steps,
+      draws=settings.interval_draws,
+      slices=settings.slices,
+      routes=settings.routes,
+      seed=settings.seed,
+    )
+  return Measurements(answered, synthesised, intervals)
 
 
 def _of_system(

@@ -17,11 +17,13 @@ from synermedgen_jax.evaluation import (
   protocol,
   routes,
   subjects,
+  uncertainty,
   understanding,
   volume_files,
   wins,
 )
 from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES, key_of
+from synermedgen_jax.inference.intervals import Calibration
 from synermedgen_jax.slices.store import Case, SliceStore
 
 # The stage in config.json of a workdir with scores of outputs made elsewhere.
@@ -122,6 +124,7 @@ class Measurements:
 
   understanding: Answered | None
   synthesis: Synthesised | None
+  intervals: Calibration | None = None
 
 
 def write_results(
@@ -135,6 +138,9 @@ def write_results(
   **about: Any,
 ) -> dict[str, Any]:
   """Writes WORKDIR/evaluation, metrics.json last.
+
+  Intervals of an earlier evaluation are kept; their file states the checkpoint
+  and the sampling that they hold for.
 
   Args:
     workdir: folder of the run.
@@ -190,6 +196,9 @@ def write_results(
     by_subject['sampling'] = synthesised.sampling
     for route, arrays in synthesised.panels.items():
       files.write_npz(out / 'panels' / f'{route}.npz', arrays)
+  if intervals := measured.intervals:
+    result['definition']['intervals'] = uncertainty.DEFINITION
+    intervals.write(workdir, uncertainty.DEFINITION)
   if volumes and synthesised:
     volumes.publish(synthesised.by_subject)
   else:

@@ -116,13 +116,22 @@ def translate(
     synthetic = synthesiser.synthesise(
       route, sources, seed=seed, progress=progress or bar.update
     )
-  on_grid = Volume(
-    grids.from_slices(target.denormalise(synthetic)), grid.affine
-  )
+  made = Volume(grids.from_slices(target.denormalise(synthetic)), grid.affine)
   del sources, synthetic  # resampling takes several volumes of memory
-  data = grids.resample_back(
-    on_grid, grids.Grid.of(volume), fill=target.low
-  ).clip(target.low, target.high)
+  return on_grid_of(made, volume, target)
+
+
+def on_grid_of(made: Volume, volume: Volume, window: Window) -> Volume:
+  """Resamples a volume of a run's slices onto the grid of another volume.
+
+  Args:
+    made: values of the target in its unit.
+    volume: has the grid of the result.
+    window: of the target; its low end fills the places outside `made`.
+  """
+  data = grids.resample_back(made, grids.Grid.of(volume), fill=window.low).clip(
+    window.low, window.high
+  )
   return Volume(data, volume.affine)
 
 
