@@ -6,13 +6,17 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from synermedgen_jax.checkpoint.model import newest_step
+from synermedgen_jax.checkpoint.weights_folder import holds_weights
 from synermedgen_jax.config.modules import check_imported
 from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality, Route
 from synermedgen_jax.inference import sidecar
+from synermedgen_jax.inference.intervals import Calibration, IntervalError
 from synermedgen_jax.inference.prediction import Prediction, Predictor, Run
 from synermedgen_jax.inference.prediction_inputs import Request, Requests
 from synermedgen_jax.inference.trained_system import load_system
@@ -57,6 +61,7 @@ class PredictSettings:
       show another family of modalities.
     read: read the sources and the results.
     overwrite: predict again what is finished.
+    intervals: write the calibrated interval of each volume.
   """
 
   workdirs: Sequence[str]
@@ -69,6 +74,7 @@ class PredictSettings:
   force: bool = False
   read: bool = True
   overwrite: bool = False
+  intervals: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +110,7 @@ def predict_all(
 
   Raises:
     PredictionError: some of several volumes failed.
+    IntervalError: a run has no interval of a route.
     UserError: a run cannot be used, or the only volume failed.
   """
   runs = _Runs(settings)
@@ -112,7 +119,7 @@ def predict_all(
       runs.check(workdir, route)
   if requests.single:
     (request,) = requests.requests
-    _check_output(request)
+    _check_output(request, settings)
     sources = _read(request, settings)  # before the model is loaded
     _predict(request, sources, runs, after)
     return
@@ -130,7 +137,7 @@ def _predict_several(
   count = len(requests.requests)
   for i, request in enumerate(requests.requests, 1):
     try:
-      _check_output(request)
+      _check_output(request, settings)
       record = runs.record(request)
       if not settings.overwrite and sidecar.is_finished(request.output, record):
         kept += 1
@@ -165,6 +172,19 @@ class _Runs:
     return {w: load_system(w) for w in self.settings.workdirs}
 
   @functools.cached_property
+  def calibration(self) -> Calibration | None:
+    """Of the only run; None = no intervals are asked for."""
+    if not self.settings.intervals:
+      return None
+    workdirs = self.settings.workdirs
+    if len(workdirs) > 1:
+      raise IntervalError(
+        f'--intervals: are calibrated for one run, and {len(workdirs)} are '
+        'averaged; leave it out, or name one.'
+      )
+    return Calibration.read(workdirs[0])
+
+  @functools.cached_property
   def predictor(self) -> Predictor:
     runs = [system or Trained.load(w) for w, system in self.systems.items()]
     return Predictor(
@@ -175,6 +195,7 @@ class _Runs:
       batch_size=self.settings.batch_size,
       force=self.settings.force,
       read=self.settings.read,
+      calibration=self.calibration,
     )
 
   def _sampling(self, run: Run) -> SamplingConfig | None:
@@ -189,12 +210,26 @@ class _Runs:
       _check_system(workdir, system, route)
       why = f'{system.title} samples as it was trained'
       self.settings.refuse_sampling(why)
+      if self.settings.intervals:
+        raise IntervalError(
+          f'--intervals: {workdir} is a {system.title}, and intervals are '
+          'those of SynerMedGen; leave it out.'
+        )
     else:
-      _check_run(workdir, route, self.settings)
+      record = _check_run(workdir, route, self.settings)
+      if self.calibration:
+        sampling = SamplingConfig.from_config(record.config)
+        steps = _steps(workdir, record)
+        self.calibration.check(
+          workdir, route, steps, self.settings.sampling(sampling)
+        )
 
   def record(self, request: Request) -> dict[str, Any]:
     """What the sidecar states about the request."""
     predictor, route = self.predictor, request.route
+    intervals = self.calibration and sidecar.interval_record(
+      self.calibration, route, request.output
+    )
     return sidecar.request_record(
       route,
       request.files,
@@ -208,6 +243,7 @@ class _Runs:
       [s and dataclasses.asdict(s) for s in predictor.samplings],
       seed=self.settings.seed,
       window=target_window(predictor.runs[0], route, predictor.mr_window),
+      intervals=intervals,
     )
 
 
@@ -220,8 +256,10 @@ def _check_system(workdir: str, system: Run, route: Route) -> None:
     )
 
 
-def _check_run(workdir: str, route: Route, settings: PredictSettings) -> None:
-  """Refuses a run that does not synthesise, or not this route."""
+def _check_run(
+  workdir: str, route: Route, settings: PredictSettings
+) -> RunRecord:
+  """The record of a run; refuses one that does not synthesise the route."""
   record = RunRecord.load(workdir)
   check_imported(record.config.get('modules', ()), workdir)
   if record.config['stage'] not in settings.stages:
@@ -237,11 +275,22 @@ def _check_run(workdir: str, route: Route, settings: PredictSettings) -> None:
     )
   elif not settings.force:
     check_route(record.routes, route, workdir)
+  return record
 
 
-def _check_output(request: Request) -> None:
-  files = list(request.files.values())
-  check_writable(request.output, like=files[0], inputs=files)
+def _steps(workdir: str, record: RunRecord) -> tuple[int, ...]:
+  """Those of `Trained.load`, without the parameters."""
+  if holds_weights(workdir):
+    return () if record.step is None else (record.step,)
+  return (newest_step(Path(workdir) / 'checkpoints'),)
+
+
+def _check_output(request: Request, settings: PredictSettings) -> None:
+  files, outputs = list(request.files.values()), [request.output]
+  if settings.intervals:
+    outputs += sidecar.interval_paths(request.output)
+  for output in outputs:
+    check_writable(output, like=files[0], inputs=files)
 
 
 def _read(
@@ -268,15 +317,19 @@ def _predict(
   route = request.route
   prediction = runs.predictor.predict(sources, route, names=request.files)
   output, window = request.output, prediction.window
-  # The record of an earlier volume would describe the new one.
-  sidecar.sidecar_path(output).unlink(missing_ok=True)
-  write_volume(
-    output,
-    prediction.volume,
-    like=next(iter(request.files.values())),
-    integers=route.target.unit == 'HU',
-    description=sidecar.header_text(route),
-  )
+  sidecar.remove_record(output)
+  volumes = {output: prediction.volume}
+  if prediction.interval:
+    ends = prediction.interval.low, prediction.interval.high
+    volumes |= zip(sidecar.interval_paths(output), ends, strict=True)
+  for path, volume in volumes.items():
+    write_volume(
+      path,
+      volume,
+      like=next(iter(request.files.values())),
+      integers=route.target.unit == 'HU',
+      description=sidecar.header_text(route),
+    )
   record = runs.record(request)
   sidecar.write_sidecar(output, record, prediction.findings)
   for warning in prediction.findings.warnings:
@@ -286,4 +339,13 @@ def _predict(
     f'{window.low:g} to {window.high:g}, shape {prediction.volume.data.shape}.',
     flush=True,
   )
+  if intervals := record['Intervals']:
+    low, high = sidecar.interval_paths(output)
+    print(
+      f'{low}, {high}: {100 * intervals["Level"]:g} % interval; it covered '
+      f'{100 * intervals["Coverage"]:.1f} % of the voxels of '
+      f'{intervals["CoverageSubjects"]} subjects of '
+      f'{intervals["CoverageStore"]}.',
+      flush=True,
+    )
   after(Written(request, sources, prediction))

@@ -20,6 +20,11 @@ from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality, Route
 from synermedgen_jax.inference.asking import Answers, ask_about_pair
+from synermedgen_jax.inference.intervals import (
+  Calibration,
+  Interval,
+  translate_interval,
+)
 from synermedgen_jax.inference.reading import (
   Doubt,
   Reading,
@@ -80,11 +85,13 @@ class Prediction:
     volume: float32 on the grid of the first source, in the unit of the target.
     window: values of black and white.
     findings: checks of the sources and of the volume.
+    interval: low and high end of the values; None = not asked.
   """
 
   volume: Volume
   window: Window
   findings: Findings
+  interval: Interval | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +107,7 @@ class Predictor:
     batch_size: slices per batch.
     force: accept sources that show another family than stated.
     read: read sources and result, if the first run is a model that answers.
+    calibration: of the only run, a model; None = no interval.
   """
 
   runs: Sequence[Run]
@@ -109,6 +117,7 @@ class Predictor:
   batch_size: int = 16
   force: bool = False
   read: bool = True
+  calibration: Calibration | None = None
 
   def predict(
     self,
@@ -127,8 +136,8 @@ class Predictor:
       volumes: source -> its volume, all on one grid.
       route: sources and target.
       names: source -> its file, for messages.
-      progress: called with the number of slices that are finished; None = a
-        progress bar.
+      progress: called with the number of slices that are finished, also in each
+        draw of an interval; None = a progress bar.
 
     Raises:
       ReadingError: a source shows another family, and not `force`.
@@ -153,6 +162,9 @@ class Predictor:
       total += synthetic.data / np.float32(len(self.runs))
     result = Volume(total, synthetic.affine)
     findings = self._check(volumes, route, result)
+    interval = self._interval(volumes, route, progress)
+    if interval and interval.doubt:
+      warnings.append(interval.doubt)
     return Prediction(
       result,
       target_window(self.runs[0], route, self.mr_window),
@@ -161,6 +173,30 @@ class Predictor:
         sources=readings,
         warnings=(*warnings, *findings.warnings),
       ),
+      interval,
+    )
+
+  def _interval(
+    self,
+    volumes: Mapping[Modality, Volume],
+    route: Route,
+    progress: Callable[[int], object] | None,
+  ) -> Interval | None:
+    if self.calibration is None:
+      return None
+    (run,) = self.runs
+    (sampling,) = self.samplings or (None,)
+    return translate_interval(
+      run,
+      volumes,
+      route,
+      self.calibration.routes[route.name].factor,
+      self.calibration.draws,
+      sampling=sampling,
+      mr_window=self.mr_window,
+      seed=self.seed,
+      batch_size=self.batch_size,
+      progress=progress,
     )
 
   @property

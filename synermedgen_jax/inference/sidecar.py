@@ -1,8 +1,9 @@
 """The record beside a synthetic volume, a JSON file as in BIDS.
 
-`ct.nii.gz` has `ct.json`. Keys of BIDS have its names: `Modality`, `Units`,
-`Sources`, `GeneratedBy`. The file is written after the volume, so a volume with
-its record is complete.
+`ct.nii.gz` has `ct.json`, and `ct_low.nii.gz` and `ct_high.nii.gz` if its
+interval is asked for. Keys of BIDS have its names: `Modality`, `Units`,
+`Sources`, `GeneratedBy`. The file is written after the volumes, so a volume
+with its record is complete.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from synermedgen_jax.core import files
 from synermedgen_jax.core.commit import commit
 from synermedgen_jax.core.modalities import Modality, Route
 from synermedgen_jax.inference.asking import Answers
+from synermedgen_jax.inference.intervals import Calibration
 from synermedgen_jax.inference.prediction import Findings
 from synermedgen_jax.inference.reading import Reading
 from synermedgen_jax.slices.input_files import volume_stem
@@ -26,13 +28,42 @@ NOTICE = 'Synthetic image for research, not for diagnosis'
 # Keys that state what was asked for; the others are results.
 _REQUEST = (
   *('Route', 'Sources', 'SourceModalities', 'Series', 'Checkpoints'),
-  *('Sampling', 'Seed', 'ValueRange'),
+  *('Sampling', 'Seed', 'ValueRange', 'Intervals'),
 )
 
 
 def sidecar_path(output: Path) -> Path:
   """The path of the record of a volume."""
   return output.with_name(f'{volume_stem(output)}.json')
+
+
+def interval_paths(output: Path) -> tuple[Path, Path]:
+  """The paths of the low and high end of a volume's interval."""
+  stem = volume_stem(output)
+  suffix = output.name[len(stem) :]
+  low, high = (output.with_name(f'{stem}_{e}{suffix}') for e in ('low', 'high'))
+  return low, high
+
+
+def interval_record(
+  calibration: Calibration, route: Route, output: Path
+) -> dict[str, Any]:
+  """What a record states about the interval of a volume."""
+  interval = calibration.routes[route.name]
+  return {
+    'Files': [path.name for path in interval_paths(output)],
+    'Level': calibration.level,
+    'Draws': calibration.draws,
+    'Factor': interval.factor,
+    'Coverage': interval.coverage,
+    'CoverageSubjects': len(interval.by_subject),
+    'CoverageSplit': calibration.split,
+    'CoverageStore': calibration.store,
+    'Description': f'Low and high end: the mean of {calibration.draws} draws '
+    f'minus and plus {interval.factor:.4g} of their deviations. Coverage is '
+    'the share of the voxels in the body of the measured subjects, at the '
+    'resolution of the store, that were inside.',
+  }
 
 
 def header_text(route: Route) -> str:
@@ -49,6 +80,7 @@ def request_record(
   *,
   seed: int,
   window: Window,
+  intervals: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
   """The part of a record that states what is asked for.
 
@@ -60,6 +92,7 @@ def request_record(
     sampling: settings of each run; None = as it was trained.
     seed: random seed of the noise.
     window: values of black and white.
+    intervals: see `interval_record`; None = none is asked for.
   """
   return {
     'Synthetic': True,
@@ -83,6 +116,7 @@ def request_record(
     'Checkpoints': list(checkpoints),
     'Sampling': list(sampling),
     'Seed': seed,
+    'Intervals': intervals,
   }
 
 
@@ -128,13 +162,31 @@ def write_sidecar(
   return path
 
 
+def remove_record(output: Path) -> None:
+  """Removes the record of an earlier volume, and its interval.
+
+  They would describe the volume that is written next. Files beside a volume
+  without a record that names them are kept.
+  """
+  path = sidecar_path(output)
+  try:
+    named = list(json.loads(path.read_bytes())['Intervals']['Files'])
+  except (OSError, ValueError, KeyError, TypeError):
+    named = []
+  for file in interval_paths(output):
+    if file.name in named:
+      file.unlink(missing_ok=True)
+  path.unlink(missing_ok=True)
+
+
 def is_finished(output: Path, request: Mapping[str, Any]) -> bool:
   """Whether a volume was predicted as requested; False if it is missing.
 
   A volume without a record, or with that of another request, is not.
   """
   path = sidecar_path(output)
-  if not (output.is_file() and path.is_file()):
+  volumes = [output, *(interval_paths(output) if request['Intervals'] else ())]
+  if not all(file.is_file() for file in (*volumes, path)):
     return False
   try:
     record = json.loads(path.read_bytes())
