@@ -13,9 +13,11 @@ from markupsafe import Markup
 from synermedgen_jax.core.modalities import route_named
 from synermedgen_jax.evaluation.results import EXTERNAL
 from synermedgen_jax.evaluation.routes import left_out_note
+from synermedgen_jax.evaluation.uncertainty import DEFINITION
 from synermedgen_jax.reporting import subject_values
 from synermedgen_jax.reporting.charts import stage_title
 from synermedgen_jax.reporting.page_tables import (
+  Table,
   route_table,
   synthesis_cards,
   task_cards,
@@ -27,6 +29,7 @@ from synermedgen_jax.reporting.page_tables import (
 from synermedgen_jax.reporting.pictures import route_title
 from synermedgen_jax.reporting.rendering import render
 from synermedgen_jax.reporting.results import Evaluation, Stage
+from synermedgen_jax.reporting.uncertainty_chart import HEAD, uncertainty_rows
 from synermedgen_jax.reporting.viewer import Contents
 
 _WORST = 10  # rows of the table of the worst cases
@@ -55,8 +58,8 @@ def page(
     missing: one line for each earlier stage that cannot be read.
     evaluation: results of the last stage; None = not measured.
     drawings: name -> SVG. Names are loss_curves, route_bars, understanding,
-      confusion_TASK, overview and panels/ROUTE; all optional except route_bars
-      if routes were scored.
+      intervals, confusion_TASK, overview and panels/ROUTE; all optional except
+      route_bars if routes were scored.
     contents: cases of the viewer.
     left_out: number of cases beyond the size limit of the page.
   """
@@ -74,6 +77,7 @@ def page(
     'left_out_note': left_out_note(metrics),
     'strips': subject_values.strips_of(scores, synthesis),
     'volume_scores': [*volume_scores(metrics)],
+    'intervals': _intervals(evaluation),
     'panels': [*_panels(metrics, drawings)],
     'tasks': task_table(metrics),
     'confusions': [
@@ -102,6 +106,7 @@ def page(
     notes=[*_missing(stages, missing, evaluation, contents, left_out)],
     definitions=metrics.get('definition', {}),
     measured=_measured(metrics),
+    interval_definition=DEFINITION,
     drawings=drawings,
     sections=[*_sections(values)],
     **values,
@@ -116,6 +121,7 @@ def _sections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     ('routes', 'Routes', values['routes']),
     ('subjects', 'Subjects', values['strips'].rows),
     ('volumes', 'Scores of volumes', values['volume_scores']),
+    ('intervals', 'Intervals', values['intervals']),
     ('pictures', 'Pictures', values['routes']),
     ('understanding', 'Understanding', values['tasks']),
     ('training', 'Training', values['training']),
@@ -123,6 +129,12 @@ def _sections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
   ):
     if shown:
       yield name, title
+
+
+def _intervals(evaluation: Evaluation | None) -> Table | None:
+  if evaluation is None or evaluation.intervals is None:
+    return None
+  return Table(HEAD, uncertainty_rows(evaluation.intervals), left=(0, 7))
 
 
 def _about(stage: Stage, metrics: Mapping[str, Any]) -> str:

@@ -19,6 +19,8 @@ from synermedgen_jax.evaluation.metrics import BUILT_IN
 from synermedgen_jax.evaluation.routes import TRIVIAL, added_metrics
 from synermedgen_jax.evaluation.subjects import ResultError, Subjects
 from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES
+from synermedgen_jax.inference.intervals import FILE as INTERVALS
+from synermedgen_jax.inference.intervals import Calibration
 from synermedgen_jax.reporting.result_files import (
   EVALUATE_AGAIN,
   check,
@@ -123,12 +125,14 @@ class Evaluation:
     panels: route name -> panel.
     questions: the questions whose images were kept.
     subjects: scores of every subject; None if the file is missing.
+    intervals: calibrated intervals; None if they were not measured.
   """
 
   metrics: Mapping[str, Any]
   panels: Mapping[str, Panel]
   questions: Sequence[Question]
   subjects: Subjects | None
+  intervals: Calibration | None = None
 
 
 def read_stages(workdir: Path) -> tuple[list[Stage], list[str]]:
@@ -222,7 +226,14 @@ def read_evaluation(workdir: Path) -> Evaluation | None:
     questions = _read_questions(folder)
   file = workdir / subjects.FILE
   by_subject = subjects.read_subjects(file) if file.is_file() else None
-  return Evaluation(metrics, panels, questions, by_subject)
+  intervals = (workdir / INTERVALS).is_file()
+  return Evaluation(
+    metrics,
+    panels,
+    questions,
+    by_subject,
+    Calibration.read(workdir) if intervals else None,
+  )
 
 
 _SCORE = dict.fromkeys(BUILT_IN, float)

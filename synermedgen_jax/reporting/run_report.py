@@ -27,6 +27,7 @@ from synermedgen_jax.reporting.subject_values import (
   panel_ssim,
   scores_of,
 )
+from synermedgen_jax.reporting.uncertainty_chart import uncertainty_chart
 from synermedgen_jax.reporting.viewer import Contents
 
 
@@ -110,6 +111,9 @@ def _draw(
     if 'confusion' in score:
       picture = charts.confusion_picture(task, score['confusion'])
       yield f'confusion_{task}', f'confusion table of {task}', picture
+  if evaluation.intervals:
+    picture = uncertainty_chart(evaluation.intervals)
+    yield 'intervals', 'coverage of intervals, sparsification', picture
   if evaluation.panels:
     picture = pictures.overview(evaluation.panels)
     yield 'overview', 'a slice of several routes', picture

@@ -25,8 +25,8 @@ from synermedgen_jax.reporting.pictures import (
 )
 
 HEAD = (
-  *('route', 'factor', 'coverage', 'lowest and highest subject', 'width'),
-  *('rank correlation with the error', 'AUSE', ''),
+  *('route', 'factor', 'coverage', 'by subject', 'width', 'correlation'),
+  *('AUSE', ''),
 )
 
 
