@@ -172,6 +172,16 @@ def _required(tree: ast.Module) -> list[str]:
   return []
 
 
+def excusing(module: str) -> str:
+  """The switch with which a command requires no flag; '' = it has none."""
+  for call in _calls(tree(source_of(module))):
+    if getattr(call.func, 'id', '') == 'run_command':
+      for keyword in call.keywords:
+        if keyword.arg == 'unless':
+          return ast.literal_eval(keyword.value)
+  return ''
+
+
 def _calls(tree: ast.Module) -> Iterator[ast.Call]:
   return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
 
