@@ -113,7 +113,7 @@ def predict_all(
     IntervalError: a run has no interval of a route.
     UserError: a run cannot be used, or the only volume failed.
   """
-  runs = _Runs(settings)
+  runs = Runs(settings)
   for route in dict.fromkeys(r.route for r in requests.requests):
     for workdir in settings.workdirs:
       runs.check(workdir, route)
@@ -121,7 +121,7 @@ def predict_all(
     (request,) = requests.requests
     _check_output(request, settings)
     sources = _read(request, settings)  # before the model is loaded
-    _predict(request, sources, runs, after)
+    _report(predict_request(request, sources, runs), runs, after)
     return
   for line in requests.skipped:
     print(f'Skipped {line}', file=sys.stderr)
@@ -130,7 +130,7 @@ def predict_all(
 
 def _predict_several(
   requests: Requests,
-  runs: _Runs,
+  runs: Runs,
   after: Callable[[Written], None],
 ) -> None:
   settings, failed, kept = runs.settings, [], 0
@@ -144,7 +144,7 @@ def _predict_several(
         continue
       print(f'{i} of {count}: {request.name}', flush=True)
       sources = _read(request, settings)
-      _predict(request, sources, runs, after)
+      _report(predict_request(request, sources, runs), runs, after)
     except UserError as error:
       failed.append(request.name)
       print(f'{request.name}: {error}', file=sys.stderr, flush=True)
@@ -161,8 +161,12 @@ def _predict_several(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Runs:
-  """The runs of a prediction, loaded at the first use."""
+class Runs:
+  """The runs of a prediction, loaded at the first use.
+
+  Attributes:
+    settings: workdirs, sampling, checks.
+  """
 
   settings: PredictSettings
 
@@ -186,6 +190,11 @@ class _Runs:
 
   @functools.cached_property
   def predictor(self) -> Predictor:
+    """The loaded runs.
+
+    Raises:
+      WorkdirError, CheckpointError: a run cannot be loaded.
+    """
     runs = [system or Trained.load(w) for w, system in self.systems.items()]
     return Predictor(
       runs,
@@ -224,6 +233,17 @@ class _Runs:
           workdir, route, steps, self.settings.sampling(sampling)
         )
 
+  def routes(self, workdir: str) -> tuple[str, ...] | None:
+    """Names of the routes that a run was trained on; None = not known.
+
+    Raises:
+      WorkdirError: it does not synthesise.
+    """
+    system = self.systems[workdir]
+    if system:
+      return system.routes
+    return _record_of(workdir, self.settings).routes
+
   def record(self, request: Request) -> dict[str, Any]:
     """What the sidecar states about the request."""
     predictor, route = self.predictor, request.route
@@ -260,13 +280,7 @@ def _check_run(
   workdir: str, route: Route, settings: PredictSettings
 ) -> RunRecord:
   """The record of a run; refuses one that does not synthesise the route."""
-  record = RunRecord.load(workdir)
-  check_imported(record.config.get('modules', ()), workdir)
-  if record.config['stage'] not in settings.stages:
-    raise WorkdirError(
-      f'{workdir}: stage {record.config["stage"]} does not train '
-      'synthesis; give the workdir of Stage II or of joint training.'
-    )
+  record = _record_of(workdir, settings)
   if record.routes is None:
     print(
       f'{workdir}: the routes on which it was trained are not known, so '
@@ -275,6 +289,18 @@ def _check_run(
     )
   elif not settings.force:
     check_route(record.routes, route, workdir)
+  return record
+
+
+def _record_of(workdir: str, settings: PredictSettings) -> RunRecord:
+  """The record of a run; refuses one that does not synthesise."""
+  record = RunRecord.load(workdir)
+  check_imported(record.config.get('modules', ()), workdir)
+  if record.config['stage'] not in settings.stages:
+    raise WorkdirError(
+      f'{workdir}: stage {record.config["stage"]} does not train '
+      'synthesis; give the workdir of Stage II or of joint training.'
+    )
   return record
 
 
@@ -307,16 +333,30 @@ def _read(
   return volumes
 
 
-def _predict(
+def predict_request(
   request: Request,
   sources: Mapping[Modality, Volume],
-  runs: _Runs,
-  after: Callable[[Written], None],
-) -> None:
-  """Predicts and writes one volume, then its record."""
-  route = request.route
-  prediction = runs.predictor.predict(sources, route, names=request.files)
-  output, window = request.output, prediction.window
+  runs: Runs,
+  *,
+  names: Mapping[Modality, Path] | None = None,
+  progress: Callable[[int], object] | None = None,
+) -> Written:
+  """Predicts and writes one volume, then its record.
+
+  Args:
+    request: route, files and output.
+    sources: source -> its volume, which has been checked.
+    runs: the runs.
+    names: source -> its file as warnings and record name it; None = its path.
+    progress: as of `Predictor.predict`.
+
+  Raises:
+    UserError: as `Predictor.predict` and `write_volume`.
+  """
+  route, output, names = request.route, request.output, names or request.files
+  prediction = runs.predictor.predict(
+    sources, route, names=names, progress=progress
+  )
   sidecar.remove_record(output)
   volumes = {output: prediction.volume}
   if prediction.interval:
@@ -330,17 +370,26 @@ def _predict(
       integers=route.target.unit == 'HU',
       description=sidecar.header_text(route),
     )
-  record = runs.record(request)
+  record = runs.record(dataclasses.replace(request, files=names))
   sidecar.write_sidecar(output, record, prediction.findings)
+  return Written(request, sources, prediction)
+
+
+def _report(
+  written: Written, runs: Runs, after: Callable[[Written], None]
+) -> None:
+  """Prints the warnings and the output, then calls `after`."""
+  prediction = written.prediction
   for warning in prediction.findings.warnings:
     print(f'Warning: {warning}', file=sys.stderr)
+  target, window = written.request.route.target, prediction.window
   print(
-    f'{output}: {route.target.label} in {route.target.unit}, '
+    f'{written.request.output}: {target.label} in {target.unit}, '
     f'{window.low:g} to {window.high:g}, shape {prediction.volume.data.shape}.',
     flush=True,
   )
-  if intervals := record['Intervals']:
-    low, high = sidecar.interval_paths(output)
+  if intervals := runs.record(written.request)['Intervals']:
+    low, high = sidecar.interval_paths(written.request.output)
     print(
       f'{low}, {high}: {100 * intervals["Level"]:g} % interval; it covered '
       f'{100 * intervals["Coverage"]:.1f} % of the voxels of '
@@ -348,4 +397,4 @@ def _predict(
       f'{intervals["CoverageStore"]}.',
       flush=True,
     )
-  after(Written(request, sources, prediction))
+  after(written)
