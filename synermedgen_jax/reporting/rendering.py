@@ -29,12 +29,12 @@ def render(template: str, **values: Any) -> Markup:
   Raises:
     jinja2.UndefinedError: a name is missing.
   """
-  return Markup(_environment().get_template(template).render(values))
+  return Markup(environment().get_template(template).render(values))
 
 
-def asset(name: str) -> Markup:
+def asset(name: str, folder: Path = _FOLDER) -> Markup:
   """Returns a style sheet or script of `templates` as it is."""
-  return Markup((_FOLDER / name).read_text('utf-8'))
+  return Markup((folder / name).read_text('utf-8'))
 
 
 def flat(values: Any, prefix: str = '') -> Iterator[tuple[str, str]]:
@@ -49,15 +49,20 @@ def flat(values: Any, prefix: str = '') -> Iterator[tuple[str, str]]:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def environment(folder: Path = _FOLDER) -> jinja2.Environment:
+  """The environment of the templates in a folder, besides those of reports.
+
+  Scripts of a page have the attribute `nonce` if the page is rendered with
+  one, for a server that allows no other script.
+  """
   environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(_FOLDER),
+    loader=jinja2.FileSystemLoader([folder, _FOLDER]),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
   )
-  environment.globals['asset'] = asset
+  environment.globals |= {'asset': asset, 'nonce': ''}
   environment.filters['flat'] = flat
   return environment

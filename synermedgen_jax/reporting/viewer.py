@@ -262,14 +262,19 @@ class Contents:
     self._cases.append(record)
     return True
 
-  def html(self) -> Markup:
-    """The viewer as a part of a page that extends `base.html`."""
+  def html(self, nonce: str = '') -> Markup:
+    """The viewer as a part of a page that extends `base.html`.
+
+    Args:
+      nonce: as of `rendering.environment`.
+    """
     return render(
       'viewer.html',
       cases=_json(self._cases),
       volumes=self._volumes,
       niivue=_packed_niivue(),
       script=asset('viewer_charts.js') + asset('viewer.js'),
+      nonce=nonce,
     )
 
   def _record(self, case: Case, added: dict[str, str]) -> dict[str, Any]:

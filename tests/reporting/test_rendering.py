@@ -78,3 +78,10 @@ def test_an_image_keeps_its_pixels():
   if pixels[0, 0] > pixels[-1, 0]:  # a transform of the SVG mirrors it
     pixels = pixels[::-1]
   np.testing.assert_allclose(pixels, expected, atol=1)
+
+
+def test_a_nonce_marks_scripts_and_only_where_one_is_given(tmp_path):
+  (tmp_path / 'page.html').write_text("{% extends 'base.html' %}")
+  template = rendering.environment(tmp_path).get_template('page.html')
+  assert '<script nonce="N0NCE">' in template.render(nonce='N0NCE')
+  assert 'nonce' not in template.render()
