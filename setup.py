@@ -27,6 +27,7 @@ setup(
     'tpu': ['jax[tpu]', 'gcsfs'],
     'gcs': ['gcsfs'],  # gs:// addresses
     'gpu': ['jax[cuda12]'],
+    'app': ['starlette>=0.40', 'uvicorn>=0.30'],
     # Without comments and `-r requirements.txt`.
     'dev': [line for line in DEV if line and line[0] not in '#-'],
   },

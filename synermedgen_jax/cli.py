@@ -25,6 +25,7 @@ JOB = {
   'train': 'main',
   'evaluate': 'evaluate',
   'predict': 'predict',
+  'app': 'app',
   'report': 'report',
   'export': {
     'bagel': 'export_bagel',

@@ -109,17 +109,26 @@ def test_the_package_depends_on_the_requirements(wheel):
     ]
     return {str(r).partition(';')[0].strip() for r in added}
 
-  assert metadata.get_all('Provides-Extra') == ['tpu', 'gcs', 'gpu', 'dev']
+  assert metadata.get_all('Provides-Extra') == [
+    *('tpu', 'gcs', 'gpu', 'app', 'dev')
+  ]
   assert extra('tpu') == {'jax[tpu]', 'gcsfs'}
   assert extra('gcs') == {'gcsfs'}
   assert extra('gpu') == {'jax[cuda12]'}
+  assert extra('app') == {'starlette>=0.40', 'uvicorn>=0.30'}
+  assert extra('app') <= extra('dev')
   assert extra('dev') == {str(r) for r in requirements('requirements-dev.txt')}
 
 
 def imported(folder):
-  """Top-level names that the modules of a folder import, with one file each."""
+  """Top-level names that the modules of a folder import, with one file each.
+
+  The modules of the extra `app` are left out.
+  """
   top_levels = {}
   for path in sorted((ROOT / folder).rglob('*.py')):
+    if path.parent.name == 'serving' or path.name == 'app.py':
+      continue
     for node in ast.walk(ast.parse(path.read_text())):
       if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]

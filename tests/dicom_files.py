@@ -1,4 +1,4 @@
-"""DICOM series written with pydicom, for the tests of slices."""
+"""DICOM series written with pydicom, for tests."""
 
 import warnings
 

@@ -1,0 +1,1 @@
+"""The app: pages on the loopback address, a queue, temporary folders."""

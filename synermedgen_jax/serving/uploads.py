@@ -1,0 +1,221 @@
+"""Uploads: streamed to a folder, refused early if they are too large.
+
+A limit holds for the bytes of an upload, for what an archive in it takes
+unpacked, and for the voxels of its volume in memory.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import AsyncIterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import nibabel as nib
+import SimpleITK as sitk
+
+from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.serving.sessions import Session, Upload
+from synermedgen_jax.slices.volumes import NIFTI
+
+MB = 1_000_000
+_MOST_FILES = 20_000  # of a series, or of a zip
+_MOST_NAME = 100  # characters
+_PLACES = 4  # uploads of this size that a session may keep
+_UNSAFE = re.compile(r'[^\w.+=@-]+')
+_DETACHED = ('.mhd', '.nhdr')
+_HEADER_BYTES = 1 << 16
+# Fields that name a file with the voxels, of MetaImage and of NRRD.
+_ELSEWHERE = (
+  re.compile(
+    rb'^ElementDataFile\s*[=:]\s*(?!\s|LOCAL\s*$)', re.MULTILINE | re.I
+  ),
+  re.compile(rb'^data ?file\s*:', re.MULTILINE | re.I),
+)
+
+
+class UploadError(UserError):
+  """An upload that is refused; one line with its name."""
+
+
+class TooLarge(UploadError):
+  """An upload beyond the limit, on the disk or unpacked."""
+
+
+def safe_name(name: str) -> str:
+  """A name of a file without a folder, for a name that a browser gives.
+
+  Letters, digits and ._+=@- stay, others become _; the end is kept, as the
+  suffix says what the file is.
+  """
+  name = PurePosixPath(PureWindowsPath(name).name).name
+  name = _UNSAFE.sub('_', unicodedata.normalize('NFC', name)).lstrip('.')
+  return name[-_MOST_NAME:].lstrip('.') or 'file'
+
+
+def check_declared(
+  session: Session, upload: Upload | None, size: int, limit: int
+) -> None:
+  """Refuses bytes before they are read.
+
+  Args:
+    session: who sends them.
+    upload: the upload that they belong to; None = a new one.
+    size: bytes that are declared; 0 = not known.
+    limit: bytes of an upload.
+
+  Raises:
+    TooLarge: the upload, or all uploads of the session, would exceed it.
+    UploadError: the disk has less space.
+  """
+  held = upload.size if upload else 0
+  if held + size > limit:
+    raise too_large('The upload', held + size, limit)
+  if session.size + size > _PLACES * limit:
+    raise TooLarge(
+      f'This browser has {session.size / MB:.0f} MB of volumes here already; '
+      'close its pages and open the app again.'
+    )
+  free = shutil.disk_usage(session.folder.parent).free
+  if size > free:
+    raise UploadError(
+      f'The upload has {size / MB:.0f} MB, {free / MB:.0f} MB are free in '
+      f'{session.folder.parent.parent}; set TMPDIR.'
+    )
+
+
+def too_large(name: str, size: int, limit: int) -> TooLarge:
+  """The refusal of `size` bytes beyond a limit."""
+  return TooLarge(
+    f'{name} has {size / MB:.0f} MB, at most '
+    f'{limit / MB:.0f} MB are accepted; --max_upload_mb of synermedgen app '
+    'raises the limit.'
+  )
+
+
+async def receive(
+  chunks: AsyncIterator[bytes],
+  session: Session,
+  upload: Upload,
+  name: str,
+  limit: int,
+) -> None:
+  """Streams a file into the folder of an upload.
+
+  Args:
+    chunks: the bytes.
+    session: who sends them.
+    upload: the upload that the file belongs to.
+    name: name of the file, as the browser gives it.
+    limit: bytes of the upload.
+
+  Raises:
+    TooLarge: more bytes come than the limit allows.
+    UploadError: the upload has too many files, or the browser has left,
+      or the disk is full.
+  """
+  if len(upload.files) >= _MOST_FILES:
+    raise TooLarge(f'A series has at most {_MOST_FILES} files.')
+  name = safe_name(name)
+  if name in upload.files:  # files of several folders
+    name = f'{len(upload.files)}_{name}'
+  try:
+    with (upload.folder / name).open('xb') as file:
+      async for chunk in chunks:
+        if session.closed:
+          raise UploadError('The browser has left.')
+        upload.size += len(chunk)
+        if upload.size > limit:
+          raise too_large('The upload', upload.size, limit)
+        file.write(chunk)
+  except OSError as error:
+    raise UploadError(
+      f'{name}: cannot be stored ({error.strerror or error}).'
+    ) from error
+  upload.files.append(name)
+
+
+def check_contents(upload: Upload, limit: int) -> None:
+  """Refuses what would grow beyond the limit when it is read.
+
+  Headers alone are read. A file that cannot be read passes: `read_volume` says
+  why.
+
+  Args:
+    upload: the upload.
+    limit: bytes of an unpacked archive, and of float32 voxels.
+
+  Raises:
+    TooLarge: it would grow beyond the limit.
+    UploadError: the file takes its voxels from another file.
+  """
+  if len(upload.files) > 1:
+    return
+  path, lower = upload.path, upload.path.name.lower()
+  if lower.endswith('.zip'):
+    _check_zip(path, upload.name, limit)
+    return
+  if lower.endswith(_DETACHED) or (
+    lower.endswith(('.mha', '.nrrd')) and _names_another(path)
+  ):
+    raise UploadError(
+      f'{upload.name}: its voxels are in another file; convert both to one '
+      '.mha, .nrrd or .nii.gz file.'
+    )
+  voxels = _voxels(path)
+  if 4 * voxels > limit:
+    raise too_large(f'{upload.name} in memory', 4 * voxels, limit)
+
+
+def _check_zip(path: Path, name: str, limit: int) -> None:
+  try:
+    with zipfile.ZipFile(path) as packed:
+      entries = packed.infolist()
+  except (zipfile.BadZipFile, OSError, NotImplementedError):
+    return
+  size = sum(entry.file_size for entry in entries)
+  if size > limit:
+    raise too_large(f'{name} unpacked', size, limit)
+  if len(entries) > _MOST_FILES:
+    raise TooLarge(
+      f'{name}: holds {len(entries)} files, at most {_MOST_FILES} are accepted.'
+    )
+
+
+def _names_another(path: Path) -> bool:
+  """Whether a MetaImage or NRRD header names a file with the voxels."""
+  with path.open('rb') as file:
+    header = file.read(_HEADER_BYTES).replace(b'\r\n', b'\n')
+  return any(field.search(header) for field in _ELSEWHERE)
+
+
+def _voxels(path: Path) -> int:
+  """Voxels that a header declares; 0 if it cannot be read."""
+  count = 1
+  try:
+    if path.name.lower().endswith(NIFTI):
+      shape = nib.load(path).shape
+    else:
+      reader = sitk.ImageFileReader()
+      reader.SetFileName(str(path))
+      reader.ReadImageInformation()
+      shape = reader.GetSize()
+  except (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    OverflowError,
+    zlib.error,
+    gzip.BadGzipFile,
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+  ):
+    return 0
+  for side in shape:
+    count *= max(int(side), 0)
+  return count
