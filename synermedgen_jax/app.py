@@ -1,6 +1,7 @@
 """Opens pages in the browser: read, translate, compare, ask.
 
   synermedgen app --workdir=RUN/stage2
+  synermedgen app --demo
 
 The page *Translate* takes a volume (NIfTI, MetaImage, NRRD, or a DICOM series),
 says which modality the model sees in it, synthesises another and shows both.
@@ -31,6 +32,11 @@ from synermedgen_jax.config.command_line import (
 _HOST = '127.0.0.1'
 _NEEDED = ('starlette', 'uvicorn')
 
+_DEMO = flags.DEFINE_bool(
+  'demo',
+  False,
+  'Use the weights of the package; prints the path of a phantom to drop.',
+)
 _WORKDIR = flags.DEFINE_list(
   'workdir',
   None,
@@ -83,6 +89,15 @@ def _listen(port: int) -> socket.socket:
   return listening
 
 
+def _use_demo() -> None:
+  from synermedgen_jax.inference import demo
+
+  flags.set_default(_WORKDIR, [str(demo.weights())])
+  print('A brain MR and its CT, to drop onto the pages:')
+  for path in demo.volumes().values():
+    print(f'  {path}')
+
+
 def main() -> None:
   _check_installed()
   with _listen(_PORT.value) as listening:  # before seconds of imports
@@ -100,6 +115,8 @@ def _serve(listening: socket.socket) -> None:
   from synermedgen_jax.training.objectives import OBJECTIVES
 
   import_modules(_MODULES.value)
+  if _DEMO.value:
+    _use_demo()
   stages = [name for name, o in OBJECTIVES.items() if 'flow' in o.terms]
   print(f'Loading {", ".join(_WORKDIR.value)} …', flush=True)
   # The pages ask before they accept what `force` accepts.
@@ -130,4 +147,4 @@ def _serve(listening: socket.socket) -> None:
 
 
 if __name__ == '__main__':
-  run_command(main, required=['workdir'])
+  run_command(main, required=['workdir'], unless='demo')

@@ -22,8 +22,8 @@ too, and compared with the source.
 An output has the grid of the first source. Its unit is HU for CT and CBCT
 (int16), SUV for PET, and for MR values from --low to --high (float32). Beside
 ct.nii.gz, ct.json states sources, checkpoint, sampling, what was read, and
-warnings; --preview adds ct.png, and --intervals ct_low.nii.gz and
-ct_high.nii.gz, between which 90 % of the voxels are expected.
+warnings; --preview adds ct.png, --report a page with a viewer, and --intervals
+ct_low.nii.gz and ct_high.nii.gz, between which 90 % of the voxels are expected.
 
 --points, --shift, --slab, --draws, --grain, --text_scale, --image_scale,
 --interval and --renorm override the sampling of the run's config. With
@@ -113,6 +113,12 @@ _INTERVALS = flags.DEFINE_bool(
   'voxels in the body, as evaluate --intervals measured it. Every slice is '
   'synthesised 8 times more, or as often as it was measured with. Default: no.',
 )
+_REPORT = flags.DEFINE_bool(
+  'report',
+  False,
+  'Write a page with a viewer of sources and outputs and with all checks: '
+  'NAME.html beside the output NAME.nii.gz, or index.html in the folder.',
+)
 _OVERWRITE = flags.DEFINE_bool(
   'overwrite',
   False,
@@ -201,12 +207,14 @@ def _use_demo() -> None:
   flags.set_default(_REGION, demo.REGION.value)
   flags.set_default(_OUTPUT, 'demo_ct.nii.gz')
   flags.set_default(_PREVIEW, True)
+  flags.set_default(_REPORT, True)
 
 
 def main() -> None:
   from synermedgen_jax.checkpoint.weights_folder import pinned
   from synermedgen_jax.config.modules import import_modules
   from synermedgen_jax.inference import predicting
+  from synermedgen_jax.reporting.prediction_page import PredictionPage
   from synermedgen_jax.reporting.preview import write_preview
   from synermedgen_jax.slices.windows import Window
   from synermedgen_jax.training.objectives import OBJECTIVES
@@ -233,9 +241,19 @@ def main() -> None:
     target = Modality.parse(_TARGET.value)
     region = Region.parse(_REGION.value) if _REGION.value else None
     requests = _requests(sources, target, region)
-  after = write_preview if _PREVIEW.value else lambda written: None
-  predicting.predict_all(requests, settings, after=after)
-  print(_OUTPUT.value)
+  page = PredictionPage(requests.page)
+  steps = [write_preview] if _PREVIEW.value else []
+  steps += [page.add] if _REPORT.value else []
+
+  def after(written: predicting.Written) -> None:
+    for step in steps:
+      step(written)
+
+  try:
+    predicting.predict_all(requests, settings, after=after)
+  finally:
+    page.write()
+  print(page.path if page.path.is_file() and _REPORT.value else _OUTPUT.value)
 
 
 if __name__ == '__main__':

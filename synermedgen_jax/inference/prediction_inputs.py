@@ -56,6 +56,13 @@ class Requests:
   skipped: Sequence[str] = ()
   single: bool = False
 
+  @property
+  def page(self) -> Path:
+    """The path of a page about all of them."""
+    output = self.requests[0].output
+    name = input_files.volume_stem(output) if self.single else 'index'
+    return output.with_name(f'{name}.html')
+
 
 def holds_several(path: Path) -> bool:
   """Whether a path names a table or a folder of volumes, not one volume."""

@@ -5,18 +5,14 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image
 
 from synermedgen_jax.core.modalities import Modality
-from synermedgen_jax.inference.asking import Answers
-from synermedgen_jax.inference.predicting import Written
-from synermedgen_jax.inference.prediction import Findings
-from synermedgen_jax.reporting.pictures import route_title
+from synermedgen_jax.reporting.prediction_page import scaled_bytes
 from synermedgen_jax.reporting.viewer import Case, view_of
 from synermedgen_jax.serving.model import Asked
 from synermedgen_jax.slices import grids
@@ -24,37 +20,12 @@ from synermedgen_jax.slices.volumes import Volume, VolumeError, same_grid
 from synermedgen_jax.slices.windows import (
   FIXED_WINDOWS,
   Window,
-  body_mask,
   choose_window,
 )
-from synermedgen_jax.tasks.registry import TASKS
 from synermedgen_jax.tasks.scoring import read_letter
 
 _CTS = 'cts'
 _SIDE = 192  # pixels of a slice in a picture
-
-
-def shown_case(written: Written, title: str) -> Case:
-  """Source and synthesis for the viewer, with the body mask of the source."""
-  route, prediction = written.request.route, written.prediction
-  source = written.sources[route.source]
-  window = choose_window(route.source, source.data, FIXED_WINDOWS)
-  views = [
-    view_of(
-      'source',
-      route.source,
-      _bytes(source, window),
-      (window.low, window.high),
-    ),
-    view_of(
-      'synthesis',
-      route.target,
-      _bytes(prediction.volume, prediction.window),
-      (prediction.window.low, prediction.window.high),
-    ),
-  ]
-  mask = body_mask(route.source, grids.to_slices(source.data), window)
-  return Case(route_title(route), title, source.affine, views, mask)
 
 
 def compared(
@@ -102,60 +73,11 @@ def compared(
   view = view_of(
     'truth',
     modality,
-    _bytes(Volume(data, synthesis.affine), window),
+    scaled_bytes(Volume(data, synthesis.affine), window),
     (window.low, window.high),
   )
   views = [v for v in case.views if v.role != 'truth']
   return dataclasses.replace(case, views=[*views, view]), lines
-
-
-def _bytes(volume: Volume, window: Window) -> UInt8[np.ndarray, 'z h w']:
-  """Values from black to white as 0 to 255."""
-  scaled = (window.normalise(grids.to_slices(volume.data)) + 1) * 127.5
-  return np.rint(scaled.clip(0, 255)).astype(np.uint8)
-
-
-def described(findings: Findings) -> dict[str, Any]:
-  """The findings as texts.
-
-  Returns:
-    'warnings' and 'lines', lists of texts, and 'answers', rows as of
-    `answer_rows`.
-  """
-  lines = [
-    f'The source is read as {reading}; it was stated as {modality.label}.'
-    for modality, reading in findings.sources.items()
-  ]
-  if findings.output:
-    lines.append(f'The synthesis is read as {findings.output}.')
-  if findings.offset is None:
-    lines.append('The shift between source and synthesis is not estimated.')
-  elif findings.offset.distance == 0:
-    lines.append('No shift between source and synthesis is significant.')
-  else:
-    lines.append(
-      f'Shift of the synthesis from the source, estimated by mutual '
-      f'information: {findings.offset}.'
-    )
-  return {
-    'warnings': list(findings.warnings),
-    'lines': lines,
-    'answers': answer_rows(findings.answers),
-  }
-
-
-def answer_rows(answers: Mapping[str, Answers]) -> list[dict[str, str]]:
-  """One row per task: title, right answers, accuracy, chance."""
-  return [
-    {
-      'task': f'{name.upper()}: {TASKS[name].title}',
-      'definition': TASKS[name].definition,
-      'right': f'{a.right} of {a.asked}',
-      'accuracy': f'{a.accuracy:.2f}',
-      'chance': f'{a.chance:.2f}',
-    }
-    for name, a in answers.items()
-  ]
 
 
 def shown_question(asked: Asked) -> dict[str, Any] | None:

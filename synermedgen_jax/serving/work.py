@@ -19,6 +19,7 @@ from synermedgen_jax.core.modalities import Modality, Route
 from synermedgen_jax.inference import sidecar
 from synermedgen_jax.inference.prediction_inputs import Request
 from synermedgen_jax.inference.reading import Doubt
+from synermedgen_jax.reporting import prediction_page
 from synermedgen_jax.reporting.viewer import Case, Contents
 from synermedgen_jax.serving import display
 from synermedgen_jax.serving.jobs import Job
@@ -48,7 +49,7 @@ class Result:
     source: name of the source.
     route: the route.
     window: values of black and white in the volume.
-    findings: texts, as of `display.described`.
+    findings: texts, as of `prediction_page.described`.
     case: what the viewer shows.
     notes: lines about the comparison with a true volume.
   """
@@ -186,8 +187,8 @@ def translate(
       upload.name,
       route,
       written.prediction.window,
-      display.described(written.prediction.findings),
-      display.shown_case(written, upload.name),
+      prediction_page.described(written.prediction.findings),
+      prediction_page.shown_case(written, upload.name),
     )
     result.write_viewer(nonce)
     return {'result': session.add_result(result)}
@@ -220,7 +221,7 @@ def ask(
 ) -> Run:
   """Asks the tasks about two volumes.
 
-  The job returns 'rows' as of `display.answer_rows`, 'question' as of
+  The job returns 'rows' as of `prediction_page.answer_rows`, 'question' as of
   `display.shown_question`, and 'lines', warnings.
   """
 
@@ -241,7 +242,7 @@ def ask(
       )
     return {
       'lines': lines,
-      'rows': display.answer_rows(asked.answers),
+      'rows': prediction_page.answer_rows(asked.answers),
       'question': display.shown_question(asked),
     }
 

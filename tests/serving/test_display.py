@@ -25,6 +25,7 @@ from synermedgen_jax.inference.predicting import Written
 from synermedgen_jax.inference.prediction import Findings
 from synermedgen_jax.inference.prediction_inputs import Request
 from synermedgen_jax.inference.reading import Reading
+from synermedgen_jax.reporting import prediction_page
 from synermedgen_jax.serving import display
 from synermedgen_jax.slices.alignment import Offset
 from synermedgen_jax.slices.volumes import Volume, VolumeError, read_volume
@@ -44,7 +45,7 @@ def written(tmp_path):
 
 
 def test_a_case_shows_source_and_synthesis_in_the_body(written):
-  case = display.shown_case(written, 'mr.nii.gz')
+  case = prediction_page.shown_case(written, 'mr.nii.gz')
   assert [view.role for view in case.views] == ['source', 'synthesis']
   assert [view.label for view in case.views] == ['MRI', 'CT']
   assert case.views[1].span == (-1000, 1000)
@@ -58,7 +59,7 @@ def test_a_case_shows_source_and_synthesis_in_the_body(written):
 
 
 def test_a_true_volume_gives_the_mean_difference_in_the_body(written):
-  case = display.shown_case(written, 'mr.nii.gz')
+  case = prediction_page.shown_case(written, 'mr.nii.gz')
   synthesis = written.prediction.volume
   body = case.mask.transpose(2, 1, 0)
   # 30 HU off in the body, and far off elsewhere, which does not count.
@@ -78,7 +79,7 @@ def test_a_true_volume_gives_the_mean_difference_in_the_body(written):
 
 
 def test_a_true_volume_on_another_grid_is_resampled(written):
-  case = display.shown_case(written, 'mr.nii.gz')
+  case = prediction_page.shown_case(written, 'mr.nii.gz')
   synthesis = written.prediction.volume
   finer = SPACING @ np.diag([0.5, 0.5, 1, 1])
   truth = Volume(np.full((48, 40, SHAPE[2]), 100, np.float32), finer)
@@ -92,7 +93,7 @@ def test_a_true_volume_on_another_grid_is_resampled(written):
 
 
 def test_a_true_volume_elsewhere_is_refused(written):
-  case = display.shown_case(written, 'mr.nii.gz')
+  case = prediction_page.shown_case(written, 'mr.nii.gz')
   far = SPACING.copy()
   far[:3, 3] = 1000
   truth = Volume(written.prediction.volume.data, far)
@@ -108,7 +109,7 @@ def test_findings_as_lines():
     Offset((8.0, 0.0, 0.0), gain=1.0),
     ('a doubt',),
   )
-  said = display.described(findings)
+  said = prediction_page.described(findings)
   assert said['warnings'] == ['a doubt']
   assert said['lines'] == [
     'The source is read as MRI in 15, CT in 1 of 16 slices; it was stated as '
@@ -125,7 +126,7 @@ def test_findings_as_lines():
     '0.25',
   )
   near = dataclasses.replace(findings, offset=Offset((1.0, 0, 0), gain=0.0))
-  assert display.described(near)['lines'][-1] == (
+  assert prediction_page.described(near)['lines'][-1] == (
     'No shift between source and synthesis is significant.'
   )
 
