@@ -501,6 +501,9 @@ class Viewer {
     if (truth) chart.line(...steps(counts[0], range), colourOf('truth'));
     chart.line(...steps(counts[1], range), colourOf('synthesis'));
     part('scatter').closest('figure').hidden = !truth;
+    for (const key of document.querySelectorAll('[data-series="truth"]')) {
+      key.hidden = !truth;
+    }
     if (!truth) return;
     const some = thinned(this.inside, 4000);
     const scatter = new Chart(part('scatter'), {
