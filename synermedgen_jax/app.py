@@ -108,7 +108,7 @@ def _serve(listening: socket.socket) -> None:
   import uvicorn
 
   from synermedgen_jax.config.modules import import_modules
-  from synermedgen_jax.inference.predicting import PredictSettings, Runs
+  from synermedgen_jax.inference.prediction_runs import PredictSettings, Runs
   from synermedgen_jax.serving.model import ServedModel
   from synermedgen_jax.serving.server import make_app
   from synermedgen_jax.serving.uploads import MB

@@ -214,6 +214,7 @@ def main() -> None:
   from synermedgen_jax.checkpoint.weights_folder import pinned
   from synermedgen_jax.config.modules import import_modules
   from synermedgen_jax.inference import predicting
+  from synermedgen_jax.inference.prediction_runs import PredictSettings
   from synermedgen_jax.reporting.prediction_page import PredictionPage
   from synermedgen_jax.reporting.preview import write_preview
   from synermedgen_jax.slices.windows import Window
@@ -223,7 +224,7 @@ def main() -> None:
   if _DEMO.value:
     _use_demo()
   stages = [name for name, o in OBJECTIVES.items() if 'flow' in o.terms]
-  settings = predicting.PredictSettings(
+  settings = PredictSettings(
     [pinned(workdir) for workdir in _WORKDIR.value],
     stages,
     sampling=_SAMPLING.apply,
@@ -252,8 +253,8 @@ def main() -> None:
   try:
     predicting.predict_all(requests, settings, after=after)
   finally:
-    page.write()
-  print(page.path if page.path.is_file() and _REPORT.value else _OUTPUT.value)
+    page.write(len(requests.requests))
+  print(page.path if page.written else _OUTPUT.value)
 
 
 if __name__ == '__main__':

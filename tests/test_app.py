@@ -14,7 +14,7 @@ from commands import ROOT, assert_refused
 from starlette.testclient import TestClient
 from store_fakes import CANVAS
 
-from synermedgen_jax.inference.predicting import PredictSettings, Runs
+from synermedgen_jax.inference.prediction_runs import PredictSettings, Runs
 from synermedgen_jax.inference.volume import Synthesiser
 from synermedgen_jax.serving.model import ServedModel
 from synermedgen_jax.serving.server import make_app

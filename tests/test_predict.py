@@ -448,7 +448,10 @@ def test_a_failure_leaves_an_earlier_output_and_nothing_else(
   nano_runs, source, output, monkeypatch
 ):
   output.parent.mkdir()
-  output.write_bytes(b'earlier')
+  earlier = nib.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4))
+  earlier.header['descrip'] = b'Synthetic CT'
+  nib.save(earlier, output)
+  content = output.read_bytes()
 
   def full(image, path):
     Path(path).write_bytes(b'half')
@@ -461,7 +464,7 @@ def test_a_failure_leaves_an_earlier_output_and_nothing_else(
     f'Error: {output}: cannot be written (no space left on device).'
   )
   assert [path.name for path in output.parent.iterdir()] == [output.name]
-  assert output.read_bytes() == b'earlier'
+  assert output.read_bytes() == content
 
 
 def test_several_runs_give_the_mean_of_their_volumes(nano_runs, tmp_path):
@@ -516,9 +519,9 @@ def test_a_ct_is_whole_hu_and_says_that_it_is_synthetic(
   assert written['SourceModalities'] == ['CBCT']
   assert written['Route'] == 'pelvis_cbct_to_ct'
   assert written['Seed'] == 3
-  assert written['Checkpoints'] == [
-    {'Workdir': f'{nano_runs}/stage2', 'Steps': [2]}
-  ]
+  (checkpoint,) = written['Checkpoints']
+  assert checkpoint['Workdir'] == f'{nano_runs}/stage2'
+  assert checkpoint['Steps'] == [2]
   assert written['Sampling'][0]['points'] == 2
   assert written['Warnings'] == []
 
@@ -686,6 +689,99 @@ def test_a_folder_is_predicted_and_resumed(
   code, out, err = predict(run, several, outputs, '--seed=1')
   assert code == 0, err
   assert record_seeds(outputs) == [1, 1, 1]
+
+
+def test_another_volume_of_the_name_is_predicted_again(
+  nano_runs, several, tmp_path, copies
+):
+  (several / 'c.nii.gz').unlink()
+  run, outputs = nano_runs / 'stage2', tmp_path / 'outputs'
+  assert predict(run, several, outputs)[0] == 0
+  write(several / 'b.nii.gz', head()[::-1].astype(np.float32))
+  code, out, err = predict(run, several, outputs)
+  assert code == 0, err
+  assert '1 of 2 volumes are finished' in out
+  np.testing.assert_array_equal(
+    nib.load(outputs / 'b_ct.nii.gz').get_fdata(),
+    head()[::-1].clip(-1000, 1000),
+  )
+
+
+def test_an_acquired_volume_is_never_replaced(nano_runs, tmp_path, copies):
+  folder = tmp_path / 'flat'
+  folder.mkdir()
+  for name in ('p1_cbct', 'p1_ct'):
+    write(folder / f'{name}.nii.gz', head().astype(np.float32))
+  acquired = (folder / 'p1_ct.nii.gz').read_bytes()
+  run = nano_runs / 'stage2'
+  assert_refused(
+    predict(run, folder, folder, '--dataset=flat'),
+    f'--output {folder}: is the input folder',
+  )
+  target = folder / 'p1_ct.nii.gz'
+  assert_refused(
+    predict(run, folder / 'p1_cbct.nii.gz', target, '--overwrite'),
+    f'{target}: exists and is not a synthetic volume',
+  )
+  assert target.read_bytes() == acquired
+  target.unlink()
+  record = folder / 'p1_ct.json'
+  record.write_text('{"EchoTime": 0.1}')
+  assert_refused(
+    predict(run, folder / 'p1_cbct.nii.gz', target),
+    f'{record}: exists and is no record of `predict`',
+  )
+  assert record.read_text() == '{"EchoTime": 0.1}'
+
+
+def test_an_earlier_picture_does_not_stay_beside_a_new_volume(
+  nano_runs, source, output, copies
+):
+  run, picture = nano_runs / 'stage2', output.with_name('ct.png')
+  assert predict(run, source, output, '--preview')[0] == 0
+  assert record(output)['Files'] == ['ct.png']
+  assert predict(run, source, output)[0] == 0
+  assert not picture.exists()
+  picture.write_bytes(b'of the user')  # its record does not name it
+  assert predict(run, source, output)[0] == 0
+  assert picture.read_bytes() == b'of the user'
+
+
+def test_a_bad_row_and_a_name_with_a_folder_are_faults(
+  nano_runs, source, tmp_path, copies
+):
+  table = tmp_path / 'table.csv'
+  table.write_text(
+    'subject,modality,path,region\n'
+    'anna,cbct,cbct.nii.gz,pelvis\n'
+    '../bert,cbct,cbct.nii.gz,pelvis\n'
+    'carl,cbct,nowhere.nii.gz,pelvis\n'
+  )
+  outputs = tmp_path / 'outputs'
+  code, _, err = commands.run(
+    'predict',
+    f'--workdir={nano_runs}/stage2',
+    *('-i', table, '-o', outputs),
+    *('--source=cbct', '--target=ct', '--noread'),
+  )
+  assert code == 1
+  lines = err.splitlines()
+  assert f'{table}:4: {tmp_path}/nowhere.nii.gz: no such file.' in lines[0]
+  assert lines[1] == (
+    'Skipped ../bert: is no name of a file; rename the subject.'
+  )
+  assert lines[-1] == (
+    'Error: 2 faults of the input, listed above; the other 1 volumes are '
+    'predicted.'
+  )
+  assert [p.name for p in tmp_path.rglob('*_ct.nii.gz')] == ['anna_ct.nii.gz']
+
+
+def test_a_run_is_named_once(nano_runs, source, output):
+  run = nano_runs / 'stage2'
+  assert_refused(
+    predict(f'{run},{run}', source, output), '--workdir: names a run twice'
+  )
 
 
 def record_seeds(folder):

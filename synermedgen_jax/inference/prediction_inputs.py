@@ -48,12 +48,14 @@ class Requests:
 
   Attributes:
     requests: in the order of names.
-    skipped: one line for each subject or file that is left out.
+    skipped: one line for each subject or file that is left out, such as a mask.
+    faults: one line for each that cannot be read, such as a bad row.
     single: one volume was named, rather than a folder or a table.
   """
 
   requests: Sequence[Request]
   skipped: Sequence[str] = ()
+  faults: Sequence[str] = ()
   single: bool = False
 
   @property
@@ -125,6 +127,11 @@ def several_volumes(
     raise InputError(
       f'--output {folder}: {path} holds several volumes; name a folder.'
     )
+  if folder.resolve() == path.resolve():
+    raise InputError(
+      f'--output {folder}: is the input folder, so outputs would become '
+      'inputs; name another one.'
+    )
   table = path.suffix.lower() in _TABLES
   if layout and table:
     raise InputError(f'--dataset={layout}: {path} is a table; leave it out.')
@@ -136,15 +143,20 @@ def several_volumes(
     listing = LAYOUTS[layout](path, dataset='folder', region=region)
   else:
     return _plain(path, sources, target, region, folder)
-  skipped = [f'{fault.case}: {fault.problem}' for fault in listing.faults]
+  faults = [fault.problem for fault in listing.faults]
+  skipped: list[str] = []
   requests = []
   for case in listing.cases:
     missing = [m for m in sources if m not in case.files]
-    if missing:
+    if Path(case.subject).name != case.subject:
+      faults.append(
+        f'{case.subject}: is no name of a file; rename the subject.'
+      )
+    elif missing:
       skipped.append(f'{case.subject}: has no {", ".join(missing)}.')
     else:
       requests.append(_of_case(case, sources, target, folder))
-  return _checked(path, requests, skipped)
+  return _checked(path, requests, skipped, faults)
 
 
 def _of_case(
@@ -192,11 +204,14 @@ def _plain(
 
 
 def _checked(
-  path: Path, requests: Sequence[Request], skipped: Sequence[str]
+  path: Path,
+  requests: Sequence[Request],
+  skipped: Sequence[str],
+  faults: Sequence[str] = (),
 ) -> Requests:
   """Refuses no request, and two with one output."""
   if not requests:
-    lines = ' '.join(skipped[:_LISTED])
+    lines = ' '.join([*faults, *skipped][:_LISTED])
     if not lines and path.is_dir():
       lines = (
         f'{input_files.describe(path)} If each subject has a folder, name the '
@@ -212,4 +227,4 @@ def _checked(
         f'{files[0]} and {files[1]} would both become {request.output}; rename '
         'one.'
       )
-  return Requests(sorted(requests, key=lambda r: r.name), skipped)
+  return Requests(sorted(requests, key=lambda r: r.name), skipped, faults)

@@ -13,9 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+
 from synermedgen_jax import __version__
 from synermedgen_jax.core import files
 from synermedgen_jax.core.commit import commit
+from synermedgen_jax.core.errors import VolumeError
 from synermedgen_jax.core.modalities import Modality, Route
 from synermedgen_jax.inference.asking import Answers
 from synermedgen_jax.inference.intervals import Calibration
@@ -25,9 +28,12 @@ from synermedgen_jax.slices.input_files import volume_stem
 from synermedgen_jax.slices.windows import Window
 
 NOTICE = 'Synthetic image for research, not for diagnosis'
+# Suffixes of what may lie beside a volume.
+PICTURES = ('.png', '.html')
 # Keys that state what was asked for; the others are results.
 _REQUEST = (
-  *('Route', 'Sources', 'SourceModalities', 'Series', 'Checkpoints'),
+  *('Route', 'Sources', 'SourceStamps', 'SourceModalities', 'Series'),
+  *('Checkpoints', 'Read'),
   *('Sampling', 'Seed', 'ValueRange', 'Intervals'),
 )
 
@@ -81,6 +87,7 @@ def request_record(
   seed: int,
   window: Window,
   intervals: Mapping[str, Any] | None = None,
+  read: bool = True,
 ) -> dict[str, Any]:
   """The part of a record that states what is asked for.
 
@@ -93,6 +100,7 @@ def request_record(
     seed: random seed of the noise.
     window: values of black and white.
     intervals: see `interval_record`; None = none is asked for.
+    read: whether sources and result are read.
   """
   return {
     'Synthetic': True,
@@ -104,6 +112,7 @@ def request_record(
     'BodyPart': route.region.label,
     'Route': route.name,
     'Sources': [str(path) for path in sources.values()],
+    'SourceStamps': [stamp(path) for path in sources.values()],
     'SourceModalities': [m.label for m in sources],
     'Series': [series.get(m, '') for m in sources],
     'GeneratedBy': [
@@ -117,7 +126,56 @@ def request_record(
     'Sampling': list(sampling),
     'Seed': seed,
     'Intervals': intervals,
+    'Read': read,
   }
+
+
+def stamp(path: Path) -> list[int]:
+  """Size in bytes and time of change in ns of a file, or of all in a folder.
+
+  Another volume under the same name has another stamp.
+  """
+  found = [path] if path.is_file() else sorted(path.rglob('*'))
+  states = [file.stat() for file in found if file.is_file()]
+  return [
+    sum(state.st_size for state in states),
+    max((state.st_mtime_ns for state in states), default=0),
+  ]
+
+
+def check_replaceable(output: Path) -> None:
+  """Refuses to replace what `predict` has not written.
+
+  Raises:
+    VolumeError: the output exists and its header does not begin with
+      'Synthetic', or a JSON file of its name is no record of `predict`.
+  """
+  if output.is_file():
+    try:
+      header = nib.load(output).header
+      text = header['descrip'].item().decode('latin-1')
+    except (OSError, nib.filebasedimages.ImageFileError, KeyError):
+      text = ''
+    if not text.startswith('Synthetic'):
+      raise VolumeError(
+        f'{output}: exists and is not a synthetic volume of `predict`; write '
+        'somewhere else, or remove it.'
+      )
+  path = sidecar_path(output)
+  if path.is_file() and not _record(path).get('Synthetic'):
+    raise VolumeError(
+      f'{path}: exists and is no record of `predict`; write somewhere else, or '
+      'remove it.'
+    )
+
+
+def _record(path: Path) -> Mapping[str, Any]:
+  """The content of a record; empty if it is none."""
+  try:
+    content = json.loads(path.read_bytes())
+  except (OSError, ValueError):
+    return {}
+  return content if isinstance(content, dict) else {}
 
 
 def findings_record(findings: Findings) -> dict[str, Any]:
@@ -165,18 +223,28 @@ def write_sidecar(
 def remove_record(output: Path) -> None:
   """Removes the record of an earlier volume, and its interval.
 
-  They would describe the volume that is written next. Files beside a volume
-  without a record that names them are kept.
+  They would describe the volume that is written next, as would its picture and
+  page. Files beside a volume that its record does not name are kept.
   """
   path = sidecar_path(output)
-  try:
-    named = list(json.loads(path.read_bytes())['Intervals']['Files'])
-  except (OSError, ValueError, KeyError, TypeError):
-    named = []
-  for file in interval_paths(output):
+  record = _record(path)
+  named = [
+    *((record.get('Intervals') or {}).get('Files', ())),
+    *record.get('Files', ()),
+  ]
+  beside = [output.with_name(f'{volume_stem(output)}{s}') for s in PICTURES]
+  for file in (*interval_paths(output), *beside):
     if file.name in named:
       file.unlink(missing_ok=True)
   path.unlink(missing_ok=True)
+
+
+def add_file(output: Path, file: Path) -> None:
+  """Names a picture or a page in the record of a volume."""
+  path = sidecar_path(output)
+  record = dict(_record(path))
+  record['Files'] = sorted({*record.get('Files', ()), file.name})
+  files.write_json(path, record)
 
 
 def is_finished(output: Path, request: Mapping[str, Any]) -> bool:

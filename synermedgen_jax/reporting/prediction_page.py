@@ -14,7 +14,7 @@ from synermedgen_jax.core import files
 from synermedgen_jax.inference.asking import Answers
 from synermedgen_jax.inference.predicting import Written
 from synermedgen_jax.inference.prediction import Findings
-from synermedgen_jax.inference.sidecar import NOTICE
+from synermedgen_jax.inference.sidecar import NOTICE, add_file
 from synermedgen_jax.reporting.pictures import route_title
 from synermedgen_jax.reporting.rendering import render
 from synermedgen_jax.reporting.viewer import Case, Contents, view_of
@@ -44,11 +44,18 @@ class PredictionPage:
   def __post_init__(self):
     self._contents = Contents()
     self._predictions: list[dict[str, Any]] = []
+    self._outputs: list[Path] = []
+
+  @property
+  def written(self) -> bool:
+    """Whether `write` writes a page."""
+    return bool(self._predictions)
 
   def add(self, written: Written) -> None:
     """Adds a prediction; beyond 40 MB, without its volumes."""
     name = written.request.name
     shown = self._contents.add(shown_case(written, name), _BUDGET)
+    self._outputs.append(written.request.output)
     self._predictions.append(
       {
         'name': name,
@@ -59,29 +66,43 @@ class PredictionPage:
       }
     )
 
-  def write(self) -> None:
-    """Writes the page, if a prediction was added."""
-    if self._predictions:
+  def write(self, requested: int) -> None:
+    """Writes the page, if a prediction was added.
+
+    Args:
+      requested: number of volumes that were to be predicted; the page states
+        how many of them it does not show.
+    """
+    if self.written:
       page = render(
         'predictions.html',
         notice=NOTICE,
         predictions=self._predictions,
+        others=requested - len(self._predictions),
         viewer=self._contents.html() if len(self._contents) else None,
       )
       files.write_text(self.path, page)
+      for output in self._outputs:
+        add_file(output, self.path)
 
 
 def shown_case(written: Written, title: str) -> Case:
-  """Source and synthesis for the viewer, with the body mask of the source."""
+  """Sources and synthesis for the viewer, with the body mask of the first."""
   route, prediction = written.request.route, written.prediction
-  source = written.sources[route.source]
-  window = choose_window(route.source, source.data, FIXED_WINDOWS)
+  windows = {
+    m: choose_window(m, volume.data, FIXED_WINDOWS)
+    for m, volume in written.sources.items()
+  }
+  first, source = next(iter(written.sources.items()))
   views = [
-    view_of(
-      'source',
-      route.source,
-      scaled_bytes(source, window),
-      (window.low, window.high),
+    *(
+      view_of(
+        'source',
+        m,
+        scaled_bytes(volume, windows[m]),
+        (windows[m].low, windows[m].high),
+      )
+      for m, volume in written.sources.items()
     ),
     view_of(
       'synthesis',
@@ -90,7 +111,7 @@ def shown_case(written: Written, title: str) -> Case:
       (prediction.window.low, prediction.window.high),
     ),
   ]
-  mask = body_mask(route.source, grids.to_slices(source.data), window)
+  mask = body_mask(first, grids.to_slices(source.data), windows[first])
   return Case(route_title(route), title, source.affine, views, mask)
 
 

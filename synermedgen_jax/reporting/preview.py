@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from synermedgen_jax.core import files
 from synermedgen_jax.inference.predicting import Written
-from synermedgen_jax.inference.sidecar import NOTICE
+from synermedgen_jax.inference.sidecar import NOTICE, add_file
 from synermedgen_jax.reporting.pictures import to_png
 from synermedgen_jax.slices.input_files import volume_stem
 from synermedgen_jax.slices.volumes import Volume
@@ -24,7 +24,9 @@ def write_preview(written: Written) -> None:
   """Writes OUTPUT.png beside the output OUTPUT.nii.gz."""
   output = written.request.output
   png = to_png(preview(written))
-  files.write_bytes(output.with_name(f'{volume_stem(output)}.png'), png)
+  path = output.with_name(f'{volume_stem(output)}.png')
+  files.write_bytes(path, png)
+  add_file(output, path)
 
 
 def preview(written: Written) -> Figure:

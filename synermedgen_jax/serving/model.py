@@ -20,8 +20,9 @@ from synermedgen_jax.core.modalities import (
   routes_named,
 )
 from synermedgen_jax.inference.asking import Answers, ask_about_pair
-from synermedgen_jax.inference.predicting import Runs, Written, predict_request
+from synermedgen_jax.inference.predicting import Written, predict_request
 from synermedgen_jax.inference.prediction_inputs import Request
+from synermedgen_jax.inference.prediction_runs import Runs
 from synermedgen_jax.inference.reading import Reading
 from synermedgen_jax.inference.translation import cut
 from synermedgen_jax.inference.workdir import Trained, WorkdirError

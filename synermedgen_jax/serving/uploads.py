@@ -24,7 +24,7 @@ from synermedgen_jax.slices.volumes import NIFTI
 
 MB = 1_000_000
 _MOST_FILES = 20_000  # of a series, or of a zip
-_MOST_NAME = 100  # characters
+_MOST_NAME = 100  # bytes
 _PLACES = 4  # uploads of this size that a session may keep
 _UNSAFE = re.compile(r'[^\w.+=@-]+')
 _DETACHED = ('.mhd', '.nhdr')
@@ -54,7 +54,9 @@ def safe_name(name: str) -> str:
   """
   name = PurePosixPath(PureWindowsPath(name).name).name
   name = _UNSAFE.sub('_', unicodedata.normalize('NFC', name)).lstrip('.')
-  return name[-_MOST_NAME:].lstrip('.') or 'file'
+  while len(name.encode()) > _MOST_NAME:
+    name = name[1:]
+  return name.lstrip('.') or 'file'
 
 
 def check_declared(

@@ -14,6 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from synermedgen_jax.core import files
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality, Route
 from synermedgen_jax.inference import sidecar
@@ -73,7 +74,7 @@ class Result:
     """Packs the case, which takes seconds for a large volume."""
     contents = Contents()
     contents.add(self.case)
-    (self.folder / _VIEWER).write_text(contents.html(nonce), 'utf-8')
+    files.write_text(self.folder / _VIEWER, contents.html(nonce))
 
 
 @contextlib.contextmanager

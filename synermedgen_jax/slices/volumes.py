@@ -338,10 +338,12 @@ def write_volume(
 
   Raises:
     VolumeError: the suffix is not NIfTI's, `like` is on another grid, a value
-      is beyond int16, or the file cannot be written.
+      is not finite or beyond int16, or the file cannot be written.
   """
   _check_output_name(path)
   path = Path(path)
+  if not np.isfinite(volume.data).all():
+    raise VolumeError(f'{path}: not written, as some values are not finite.')
   data = _int16(path, volume) if integers else np.float32(volume.data)
   image = nib.Nifti1Image(data, volume.affine)
   image.header['descrip'] = description.encode()

@@ -36,6 +36,20 @@ def written(name, warnings=()):
   return Written(request, {MR: volume}, prediction)
 
 
+def test_every_source_is_in_the_viewer():
+  data = np.random.default_rng(0).uniform(1, 900, (8, 9, 5)).astype(np.float32)
+  volume = Volume(data, np.eye(4))
+  route = route_named('brats_t1+t2_to_t1ce')
+  sources = dict.fromkeys((Modality.T2, Modality.T1), volume)
+  request = Request('a', route, {}, Path('a.nii.gz'))
+  prediction = Prediction(volume, Window(0.0, 1000.0), Findings())
+  case = prediction_page.shown_case(Written(request, sources, prediction), 'a')
+  assert [(view.role, view.label) for view in case.views] == [
+    *(('source', 'T2 (MRI)'), ('source', 'T1 (MRI)')),
+    ('synthesis', 'T1CE (MRI)'),
+  ]
+
+
 def cases(page):
   """The records of the viewer's cases."""
   (text,) = re.findall(
@@ -48,8 +62,9 @@ def test_every_prediction_is_in_the_viewer_and_has_its_checks(tmp_path):
   page = PredictionPage(tmp_path / 'index.html')
   page.add(written('anna', ('a doubt <b>',)))
   page.add(written('bert'))
-  page.write()
+  page.write(5)
   text = page.path.read_text()
+  assert '3 further volumes of the input are not on this page' in text
   assert [case['title'] for case in cases(text)] == ['anna', 'bert']
   assert 'a doubt &lt;b&gt;' in text
   assert text.count('No warnings.') == 1
@@ -63,8 +78,9 @@ def test_volumes_beyond_the_limit_are_counted(tmp_path, monkeypatch):
   page = PredictionPage(tmp_path / 'index.html')
   page.add(written('anna'))
   page.add(written('bert'))
-  page.write()
+  page.write(2)
   text = page.path.read_text()
+  assert 'further volumes' not in text
   assert '2 of 2 volumes are not in the viewer' in text
   assert 'data-part="cases"' not in text
   assert text.count('is read as MRI in 16 of 16 slices') == 2
@@ -72,7 +88,7 @@ def test_volumes_beyond_the_limit_are_counted(tmp_path, monkeypatch):
 
 def test_without_a_prediction_there_is_no_page(tmp_path):
   page = PredictionPage(tmp_path / 'index.html')
-  page.write()
+  page.write(1)
   assert not page.path.exists()
 
 

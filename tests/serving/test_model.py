@@ -5,7 +5,7 @@ import types
 import pytest
 
 from synermedgen_jax.core.modalities import all_routes
-from synermedgen_jax.inference.predicting import PredictSettings
+from synermedgen_jax.inference.prediction_runs import PredictSettings
 from synermedgen_jax.inference.workdir import WorkdirError
 from synermedgen_jax.serving.model import ServedModel
 
