@@ -101,7 +101,8 @@ def runs(tmp_path_factory, store_path, quick_compiles):
 
 
 def test_a_run_prints_the_origin_of_its_parts(runs):
-  head, *lines = (runs / 'stage1.txt').read_text().splitlines()
+  head, *lines, last = (runs / 'stage1.txt').read_text().splitlines()
+  assert last == f'{runs}/stage1'
   assert head.startswith('Stage gau on 1 cpu device(s): ')
   origins = dict(line.split(None, 1) for line in lines)
   assert origins['model'] == 'init_from, experts mot, generation flow'

@@ -31,7 +31,8 @@ def config_flag(name='stage1'):
 WRONG = {
   'key': (
     [config_flag(), '--config.no_such_key=1'],
-    "Error: the config has no key 'no_such_key'.",
+    "Error: the config has no key 'no_such_key'; docs/reference.md lists the "
+    'keys.',
   ),
   'file': (
     ['--config=configs/stage3.py'],

@@ -175,8 +175,9 @@ def test_weights_that_were_shipped_predict_from_the_hub(nano_runs, tmp_path):
     assert code == 0, err
     (commit, _) = hub.files('o/n')
     assert not hub.private['o/n']
-    size, address = out.splitlines()
-    assert size == f'{weights}: 0.0 MB'
+    size, folder, address = out.splitlines()
+    assert size == '0.0 MB'
+    assert folder == str(weights)
     assert address == f'hf://o/n@{commit}'
     code, _, err = commands.run(
       'predict',
@@ -189,7 +190,9 @@ def test_weights_that_were_shipped_predict_from_the_hub(nano_runs, tmp_path):
   assert code == 0, err
   assert (tmp_path / 'ct.nii.gz').is_file()
   record = json.loads((tmp_path / 'ct.json').read_text())
-  assert record['Checkpoints'] == [{'Workdir': address, 'Steps': [2]}]
+  (checkpoint,) = record['Checkpoints']
+  assert checkpoint['Workdir'] == address
+  assert checkpoint['Steps'] == [2]
 
 
 @pytest.mark.parametrize(

@@ -118,12 +118,12 @@ def test_a_volume_with_air_has_the_window_of_ct(
 ):
   windows = []
 
-  def slices_of(run, volume, modality):
-    del run, volume
-    windows.append(modality)
-    return slices(4, slice(0, 4))
+  def cut(run, volumes):
+    del run
+    windows.extend(volumes)
+    return None, dict.fromkeys(volumes, slices(4, slice(0, 4)))
 
-  monkeypatch.setattr(reading, 'slices_of', slices_of)
+  monkeypatch.setattr(reading, 'cut', cut)
   data = np.full((10, 10, 10), 40.0)
   data[:2] = air
   reading.read_modality(trained(), Volume(data, np.eye(4)), MR)
