@@ -1,7 +1,7 @@
 """Names that flags list; the tables that give them a meaning are elsewhere.
 
 A command's --help lists them without importing the libraries behind a table.
-tests/core/test_choices.py compares them with the tables.
+tests/core/test_listed_names.py compares them with the tables.
 """
 
 # `slices/grids.PLANES`.
