@@ -1,5 +1,6 @@
 """The command app: its start, and that it predicts what predict predicts."""
 
+import json
 import re
 import socket
 import subprocess
@@ -121,7 +122,11 @@ def test_the_app_predicts_what_predict_predicts(
   assert sorted(files) == ['cbct_ct.json', 'cbct_ct.nii.gz']
   # A gzip header has a time.
   assert files['cbct_ct.nii.gz'][10:] == output.read_bytes()[10:]
-  record = output.with_name('cbct_ct.json').read_text()
-  assert files['cbct_ct.json'].decode() == record.replace(
-    str(source), source.name
-  )
+  record = json.loads(output.with_name('cbct_ct.json').read_text())
+  served = json.loads(files['cbct_ct.json'])
+  # The upload is another file, of the same size.
+  ((size, _),) = served.pop('SourceStamps')
+  assert size == source.stat().st_size == record.pop('SourceStamps')[0][0]
+  assert record.pop('Sources') == [str(source)]
+  assert served.pop('Sources') == [source.name]
+  assert served == record

@@ -14,7 +14,7 @@ import pytest
 from commands import assert_refused
 from store_fakes import CANVAS
 
-from synermedgen_jax.inference import predicting
+from synermedgen_jax.inference import prediction_runs
 from synermedgen_jax.inference.intervals import FILE
 from synermedgen_jax.inference.volume import Synthesiser
 
@@ -268,7 +268,7 @@ def test_predict_refuses_another_sampling(workdir, source, tmp_path):
 def test_predict_refuses_intervals_of_several_runs(workdir, source, tmp_path):
   calibrate(workdir)
   assert_refused(
-    refused(f'{workdir},{workdir}', source, tmp_path),
+    refused(f'{workdir},{workdir}/.', source, tmp_path),
     '--intervals: are calibrated for one run',
   )
 
@@ -277,7 +277,7 @@ def test_predict_refuses_intervals_of_other_systems(
   workdir, source, tmp_path, monkeypatch
 ):
   system = types.SimpleNamespace(title='U-Net', routes=['pelvis_cbct_to_ct'])
-  monkeypatch.setattr(predicting, 'load_system', lambda workdir: system)
+  monkeypatch.setattr(prediction_runs, 'load_system', lambda workdir: system)
   assert_refused(refused(workdir, source, tmp_path), f'{workdir} is a U-Net')
 
 

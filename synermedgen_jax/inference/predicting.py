@@ -188,6 +188,7 @@ def predict_request(
       description=sidecar.header_text(route),
     )
   record = runs.record(dataclasses.replace(request, files=names))
+  record['SourceStamps'] = list(map(sidecar.stamp, request.files.values()))
   sidecar.write_sidecar(output, record, prediction.findings)
   return Written(request, sources, prediction)
 
