@@ -2,7 +2,7 @@
 # Runs all stages on digital phantoms, starting from weights/small: volumes,
 # slice store, Stage I, Stage II with the detail path, the path alone, evaluation,
 # report. Needs no GPU. The path trains until minute 10, with 900 to 10,000 steps;
-# on two cores, all stages take about 15 minutes. A second run reuses finished
+# on two cores, all stages take about 20 minutes. A second run reuses finished
 # parts.
 # Usage: bash launch/demo.sh [--from_scratch] [directory, runs/demo by default]
 # --from_scratch: trains the model tiny from random weights, first its autoencoder;
