@@ -25,7 +25,7 @@ def name_of(word: str) -> str:
 def subcommands() -> dict[str, str]:
   """Subcommand of `synermedgen` -> module of the package.
 
-  Of a group, such as `export`, one of its modules.
+  For a group such as `export`, this is one of its modules.
   """
   names = {
     name: next(iter(module.values())) if isinstance(module, dict) else module

@@ -131,7 +131,7 @@ def write_questions(folder, **changes):
 
 
 def write_volumes(folder, route, kinds=('worst', 'median', 'best'), **changes):
-  """Volumes whose values tell the position.
+  """Volumes whose values encode the position.
 
   The bytes of the truth are 20 per column, those of the synthesis 1 per row
   more. The windows make one byte one unit of the target.

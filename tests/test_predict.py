@@ -577,7 +577,7 @@ def test_values_that_no_body_has_are_a_warning(
 ):
   code, _, err = predict(nano_runs / 'stage2', source, output)
   assert code == 0, err
-  # Of the ramp's values above -500 HU, up to 1900, 150 and more are bone:
+  # The body of the ramp is -500 to 1900 HU, its bone 150 to 1900 HU:
   # 1750 / 2400.
   assert any(
     line.startswith(

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from synermedgen_jax.config.failures import describe
 from synermedgen_jax.core.errors import UserError
@@ -40,11 +41,13 @@ class Written:
     request: the request.
     sources: source -> its volume.
     prediction: the result.
+    intervals: the record of its interval; None = it has none.
   """
 
   request: Request
   sources: Mapping[Modality, Volume]
   prediction: Prediction
+  intervals: Mapping[str, Any] | None = None
 
 
 def predict_all(
@@ -79,7 +82,7 @@ def predict_all(
     (request,) = requests.requests
     _check_output(request, settings)
     sources = _read(request, settings)  # before the model is loaded
-    _report(predict_request(request, sources, runs), runs, after)
+    _report(predict_request(request, sources, runs), after)
     return
   for line in (*requests.skipped, *requests.faults):
     print(f'Skipped {line}', file=sys.stderr)
@@ -93,7 +96,7 @@ def _predict_several(
 ) -> None:
   settings, failed, kept = runs.settings, [], 0
   count = len(requests.requests)
-  assert runs.predictor  # a run that cannot be loaded is no fault of a volume
+  runs.load()  # a run that cannot be loaded is no fault of a volume
   for i, request in enumerate(requests.requests, 1):
     try:
       _check_output(request, settings)
@@ -103,7 +106,7 @@ def _predict_several(
         continue
       print(f'{i} of {count}: {request.name}', flush=True)
       sources = _read(request, settings)
-      _report(predict_request(request, sources, runs), runs, after)
+      _report(predict_request(request, sources, runs), after)
     except Exception as error:
       line = describe(error)
       if line is None:
@@ -187,15 +190,12 @@ def predict_request(
       integers=route.target.unit == 'HU',
       description=sidecar.header_text(route),
     )
-  record = runs.record(dataclasses.replace(request, files=names))
-  record['SourceStamps'] = list(map(sidecar.stamp, request.files.values()))
+  record = runs.record(request, names)
   sidecar.write_sidecar(output, record, prediction.findings)
-  return Written(request, sources, prediction)
+  return Written(request, sources, prediction, record['Intervals'])
 
 
-def _report(
-  written: Written, runs: Runs, after: Callable[[Written], None]
-) -> None:
+def _report(written: Written, after: Callable[[Written], None]) -> None:
   """Prints the warnings and the output, then calls `after`."""
   prediction = written.prediction
   for warning in prediction.findings.warnings:
@@ -206,7 +206,7 @@ def _report(
     f'{window.low:g} to {window.high:g}, shape {prediction.volume.data.shape}.',
     flush=True,
   )
-  if intervals := runs.record(written.request)['Intervals']:
+  if intervals := written.intervals:
     low, high = sidecar.interval_paths(written.request.output)
     print(
       f'{low}, {high}: {100 * intervals["Level"]:g} % interval; it covered '

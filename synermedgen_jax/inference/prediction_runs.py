@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from synermedgen_jax.checkpoint.model import newest_step
 from synermedgen_jax.checkpoint.weights_folder import holds_weights
 from synermedgen_jax.config.modules import check_imported
 from synermedgen_jax.config.sampling import SamplingConfig
-from synermedgen_jax.core.modalities import Route
+from synermedgen_jax.core.modalities import Modality, Route
 from synermedgen_jax.inference import sidecar
 from synermedgen_jax.inference.intervals import Calibration, IntervalError
 from synermedgen_jax.inference.prediction import Predictor, Run
@@ -80,7 +80,7 @@ class Runs:
 
   @functools.cached_property
   def calibration(self) -> Calibration | None:
-    """Of the only run; None = no intervals are asked for."""
+    """The intervals of the only run; None = not requested."""
     if not self.settings.intervals:
       return None
     workdirs = self.settings.workdirs
@@ -91,13 +91,17 @@ class Runs:
       )
     return Calibration.read(workdirs[0])
 
-  @functools.cached_property
-  def predictor(self) -> Predictor:
-    """The loaded runs.
+  def load(self) -> Predictor:
+    """Loads the runs now.
 
     Raises:
       WorkdirError, CheckpointError: a run cannot be loaded.
     """
+    return self.predictor
+
+  @functools.cached_property
+  def predictor(self) -> Predictor:
+    """The loaded runs; see `load`."""
     runs = [system or Trained.load(w) for w, system in self.systems.items()]
     return Predictor(
       runs,
@@ -147,8 +151,15 @@ class Runs:
       return system.routes
     return _record_of(workdir, self.settings).routes
 
-  def record(self, request: Request) -> dict[str, Any]:
-    """What the sidecar states about the request."""
+  def record(
+    self, request: Request, names: Mapping[Modality, Path] | None = None
+  ) -> dict[str, Any]:
+    """The part of a sidecar that states what is asked for.
+
+    Args:
+      request: the request.
+      names: source -> its file as the record names it; None = its path.
+    """
     predictor, route = self.predictor, request.route
     intervals = self.calibration and sidecar.interval_record(
       self.calibration, route, request.output
@@ -172,6 +183,7 @@ class Runs:
       window=target_window(predictor.runs[0], route, predictor.mr_window),
       intervals=intervals,
       read=self.settings.read,
+      names=names,
     )
 
 

@@ -88,6 +88,7 @@ def request_record(
   window: Window,
   intervals: Mapping[str, Any] | None = None,
   read: bool = True,
+  names: Mapping[Modality, Path] | None = None,
 ) -> dict[str, Any]:
   """The part of a record that states what is asked for.
 
@@ -101,6 +102,7 @@ def request_record(
     window: values of black and white.
     intervals: see `interval_record`; None = none is asked for.
     read: whether sources and result are read.
+    names: source -> its file as the record names it; None = its path.
   """
   return {
     'Synthetic': True,
@@ -111,7 +113,7 @@ def request_record(
     'ValueRange': [window.low, window.high],
     'BodyPart': route.region.label,
     'Route': route.name,
-    'Sources': [str(path) for path in sources.values()],
+    'Sources': [str(path) for path in (names or sources).values()],
     'SourceStamps': [stamp(path) for path in sources.values()],
     'SourceModalities': [m.label for m in sources],
     'Series': [series.get(m, '') for m in sources],

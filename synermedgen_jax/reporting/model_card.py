@@ -56,8 +56,8 @@ def write_card(
       '' = not stated.
 
   Raises:
-    CardError: the license is no identifier, or the evaluation is of another
-      checkpoint or model.
+    CardError: the license is no identifier, or another checkpoint or model was
+      evaluated.
     ResultError: a file of the evaluation is malformed.
     StoreError: the store of the run is unfinished or damaged.
   """

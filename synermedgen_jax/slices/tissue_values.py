@@ -42,7 +42,7 @@ _BONE_SHARE = (0.01, 0.4)
 _DENSE_SHARE = (0.0, 0.15)  # theirs are below 0.1
 _SUV_LOWEST = -0.1  # for the edges; an activity is not negative
 _SUV_HOT = 100.0  # above the 99th percentile of any patient, as in `units`
-# Of the MRs in tests/data and of the phantoms: at least 0.7.
+# The MRs in tests/data and the phantoms have at least 0.7.
 _CONTRAST = (0.05, _INF)
 
 

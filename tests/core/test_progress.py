@@ -3,17 +3,11 @@
 import io
 
 import pytest
+from clocks import Clock
 
 from synermedgen_jax.core import compiling as compiling_module
 from synermedgen_jax.core.compiling import compiling
 from synermedgen_jax.core.progress import Bar, duration, each
-
-
-class Clock:
-  now = 0.0
-
-  def __call__(self):
-    return self.now
 
 
 @pytest.fixture

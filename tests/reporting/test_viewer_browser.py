@@ -1,7 +1,6 @@
 """The report's viewer in a browser, without network."""
 
-import shutil
-
+import browsers
 import numpy as np
 import pytest
 from report_fakes import (
@@ -13,23 +12,14 @@ from report_fakes import (
 
 from synermedgen_jax.reporting.run_report import report
 
-NAMES = ('chromium', 'chromium-browser', 'google-chrome')
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 playwright = pytest.importorskip(
   'playwright.sync_api', reason='playwright is not installed'
 )
 pytestmark = pytest.mark.skipif(
-  CHROMIUM is None, reason='chromium is not installed: apt-get install chromium'
+  browsers.CHROMIUM is None, reason=browsers.MISSING
 )
 ROUTES = ('brain_mr_to_ct', 'brats_t1+t2_to_flair')
 ROLES = ('source', 'synthesis', 'truth', 'difference')
-# WebGL without a graphics card.
-ARGUMENTS = (
-  '--no-sandbox',
-  '--use-angle=swiftshader',
-  '--enable-unsafe-swiftshader',
-  '--ignore-gpu-blocklist',
-)
 FLIPPED = np.diag([2.0, 2.0, 3.0, 1.0])  # columns to the patient's right
 
 
@@ -46,12 +36,8 @@ def page_path(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def browser():
-  with playwright.sync_playwright() as started:
-    launched = started.chromium.launch(
-      executable_path=CHROMIUM, args=list(ARGUMENTS)
-    )
+  with browsers.launched() as launched:
     yield launched
-    launched.close()
 
 
 def open_page(browser, path, *, width=1280, theme='light', script=None):

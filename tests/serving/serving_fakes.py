@@ -80,7 +80,7 @@ class FakeRuns:
 
   predictor = FakePredictor()
 
-  def record(self, request):
+  def record(self, request, names=None):
     return sidecar.request_record(
       request.route,
       request.files,
@@ -89,6 +89,7 @@ class FakeRuns:
       [],
       seed=0,
       window=WINDOWS[request.route.target],
+      names=names,
     )
 
 

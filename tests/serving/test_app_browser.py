@@ -1,35 +1,21 @@
 """The app in a browser: its flows, two users, and what it leaves behind."""
 
-import shutil
-
+import browsers
 import pytest
 from serving_fakes import eventually, predicted, serve, write_pair
 
-NAMES = ('chromium', 'chromium-browser', 'google-chrome')
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 playwright = pytest.importorskip(
   'playwright.sync_api', reason='playwright is not installed'
 )
 pytestmark = pytest.mark.skipif(
-  CHROMIUM is None, reason='chromium is not installed: apt-get install chromium'
-)
-# WebGL without a graphics card.
-ARGUMENTS = (
-  '--no-sandbox',
-  '--use-angle=swiftshader',
-  '--enable-unsafe-swiftshader',
-  '--ignore-gpu-blocklist',
+  browsers.CHROMIUM is None, reason=browsers.MISSING
 )
 
 
 @pytest.fixture(scope='module')
 def chromium():
-  with playwright.sync_playwright() as started:
-    launched = started.chromium.launch(
-      executable_path=CHROMIUM, args=list(ARGUMENTS)
-    )
+  with browsers.launched() as launched:
     yield launched
-    launched.close()
 
 
 @pytest.fixture(scope='module')

@@ -3,16 +3,10 @@
 import types
 
 import pytest
+from clocks import Clock
 
 from synermedgen_jax.serving.jobs import Jobs
 from synermedgen_jax.serving.sessions import Sessions
-
-
-class Clock:
-  now = 0.0
-
-  def __call__(self):
-    return self.now
 
 
 @pytest.fixture
