@@ -96,7 +96,7 @@ def _predict_several(
 ) -> None:
   settings, failed, kept = runs.settings, [], 0
   count = len(requests.requests)
-  runs.load()  # a run that cannot be loaded is no fault of a volume
+  _ = runs.predictor  # a run that cannot be loaded is no fault of a volume
   for i, request in enumerate(requests.requests, 1):
     try:
       _check_output(request, settings)

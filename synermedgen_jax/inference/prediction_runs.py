@@ -91,17 +91,13 @@ class Runs:
       )
     return Calibration.read(workdirs[0])
 
-  def load(self) -> Predictor:
-    """Loads the runs now.
+  @functools.cached_property
+  def predictor(self) -> Predictor:
+    """The loaded runs.
 
     Raises:
       WorkdirError, CheckpointError: a run cannot be loaded.
     """
-    return self.predictor
-
-  @functools.cached_property
-  def predictor(self) -> Predictor:
-    """The loaded runs; see `load`."""
     runs = [system or Trained.load(w) for w, system in self.systems.items()]
     return Predictor(
       runs,

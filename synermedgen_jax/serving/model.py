@@ -106,7 +106,7 @@ class ServedModel:
         f'{", ".join(runs.settings.workdirs)}: no route with one source was '
         'trained; the app translates from one volume.'
       )
-    runs.load()
+    _ = runs.predictor  # loads them
     return cls(runs, tuple(offered))
 
   @property
