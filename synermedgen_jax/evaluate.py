@@ -11,9 +11,11 @@ Asks questions of the understanding tasks and, if the stage trains synthesis,
 synthesises every route and scores it and its baselines. --parts also measures
 synthesis of a Stage I model (zero-shot). With --config, the weights in
 `config.init_from` are measured and WORKDIR only receives the results. --points,
---shift, --slab, --draws, --grain, --text_scale, --image_scale, --interval and
---renorm override the sampling of the run's config. With --describe_first, the
-model writes a text about each source slice before it synthesises.
+--shift, --slab, --draws, --grain, --withheld, --text_scale, --image_scale,
+--interval and --renorm override the sampling of the run's config. With
+--describe_first, the model writes a text about each source slice before it
+synthesises. --adherence adds scores of drift, control, direction and use of
+conditions.
 
 Writes WORKDIR/evaluation/:
 
@@ -52,7 +54,7 @@ from synermedgen_jax.config.command_line import (
   run_command,
 )
 from synermedgen_jax.config.modules import import_modules
-from synermedgen_jax.core.choices import SPLITS, VOLUME_SCORES
+from synermedgen_jax.core.choices import ADHERENCE, SPLITS, VOLUME_SCORES
 from synermedgen_jax.inference.sampling_flags import define_sampling_flags
 
 _WORKDIR = flags.DEFINE_string(
@@ -117,6 +119,12 @@ _SCORE = flags.DEFINE_list(
   f'{", ".join(VOLUME_SCORES)}. They need --slices=0. Default: '
   'none.',
 )
+_ADHERENCE = flags.DEFINE_list(
+  'adherence',
+  [],
+  'Scores of adherence to add (docs/adherence.md): '
+  f'{", ".join(ADHERENCE)}. Default: none.',
+)
 _VOLUMES = flags.DEFINE_bool(
   'volumes',
   False,
@@ -148,7 +156,8 @@ _SEED = flags.DEFINE_integer(
 # Flags of questions and slices from a store.
 _OF_STORE = (
   *(_STORE, _SPLIT, _PARTS, _QUESTIONS, _SLICES, _ROUTES),
-  *(_SYNTHESISER, _SCORE, _VOLUMES, _SEED, _INTERVALS, _INTERVAL_DRAWS),
+  *(_SYNTHESISER, _SCORE, _ADHERENCE, _VOLUMES, _SEED),
+  *(_INTERVALS, _INTERVAL_DRAWS),
 )
 
 
@@ -185,6 +194,7 @@ def main() -> None:
     seed=_SEED.value,
     synthesiser=_SYNTHESISER.value,
     score=tuple(_SCORE.value),
+    adherence=tuple(_ADHERENCE.value),
     interval_draws=_INTERVAL_DRAWS.value if _INTERVALS.value else 0,
   )
   _check_questions_file()

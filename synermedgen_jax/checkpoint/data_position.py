@@ -14,7 +14,7 @@ from etils.epath import Path
 
 _LAYOUT = 'layout.json'
 # Values of keys that earlier versions did not record.
-_BEFORE = {'route_weights': [], 'max_sources': 1}
+_BEFORE = {'route_weights': [], 'max_sources': 1, 'subjects': 1.0}
 
 
 class DataHandler(ocp.CheckpointHandler):

@@ -152,6 +152,12 @@ KEYS = {
       'sources',
     ),
     Key(
+      'subjects',
+      1.0,
+      'Share of the training subjects of each dataset that are used, at least '
+      'one; the same ones whatever the seed, and all of a smaller share.',
+    ),
+    Key(
       'route_weights',
       (),
       'Rows `(regular expression of a route, weight)`: how often its pairs are '
@@ -315,6 +321,11 @@ KEYS = {
       'Length along z over which noise continues (docs/volumes.md); 1 = the '
       'noise of every slice is independent.',
       'slices',
+    ),
+    Key(
+      'sampling.withheld',
+      (),
+      'Conditions that the model does not get: some of `text`, `vae`, `vit`.',
     ),
   ),
   'Logs and checkpoints': (

@@ -15,6 +15,8 @@ from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.flow import shift_timestep
 
 Context = Literal['full', 'no_text', 'no_images']
+# Condition of synthesis, as `config.dropout` names it -> kind of its spans.
+CONDITIONS = {'text': 'text', 'vae': 'vae_image', 'vit': 'vit_image'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +85,7 @@ class SamplingConfig:
     draws: draws of the detail path (`models/detail.py`) whose mean is the
       image.
     grain: slices over which noise continues along z; 1 = independent noise.
+    withheld: conditions that the model does not get, some of `CONDITIONS`.
   """
 
   points: int
@@ -92,8 +95,14 @@ class SamplingConfig:
   slab: int = 1
   draws: int = 1
   grain: float = 1.0
+  withheld: tuple[str, ...] = ()
 
   def __post_init__(self):
+    if unknown := sorted(set(self.withheld) - set(CONDITIONS)):
+      raise UserError(
+        f'withheld {", ".join(unknown)}: expected some of '
+        f'{", ".join(CONDITIONS)}.'
+      )
     if self.points < 2:
       raise UserError(f'points {self.points}: must be at least 2.')
     if not self.shift > 0:
@@ -120,7 +129,9 @@ class SamplingConfig:
     """
     values = config['sampling']
     guidance = {**values['guidance']}
-    guidance['interval'] = tuple(guidance['interval'])  # a list in JSON
+    # Tuples are lists in JSON.
+    guidance['interval'] = tuple(guidance['interval'])
+    values = {**values, 'withheld': tuple(values.get('withheld', ()))}
     return cls(
       **{**values, 'guidance': Guidance(**guidance)}, slab=config.get('slab', 1)
     )

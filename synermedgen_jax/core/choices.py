@@ -17,9 +17,13 @@ PUBLIC_DATASETS = (
 DATASETS = ('phantom', 'csv', *LAYOUTS, *PUBLIC_DATASETS)
 # `evaluation/volume_scores.VOLUME_SCORES`.
 VOLUME_SCORES = ('synthrad2023', 'synthrad2025', 'brasyn', 'tissue')
+# `evaluation/adherence.ADHERENCE`.
+ADHERENCE = ('drift', 'control', 'direction', 'use')
 # Splits of subjects.
 SPLITS = ('train', 'val', 'test', 'holdout')
 # Boxes to which another program crops pictures.
 CROPS = ('source', 'target')
+# Conditions of a synthesis, `config/sampling.CONDITIONS`.
+CONDITIONS = ('text', 'vae', 'vit')
 # Norms that guidance may not exceed, `config/sampling.Guidance.renorm`.
 RENORMS = ('global', 'channel', 'text_channel')

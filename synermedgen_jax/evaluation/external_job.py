@@ -11,7 +11,7 @@ from etils.epath import Path
 from synermedgen_jax import __version__
 from synermedgen_jax.config.command_line import UsageError
 from synermedgen_jax.core import files
-from synermedgen_jax.evaluation import volume_scores
+from synermedgen_jax.evaluation import named_scores
 from synermedgen_jax.evaluation.external import Scored, ScoreSettings, score
 from synermedgen_jax.evaluation.output_files import OutputError
 from synermedgen_jax.evaluation.results import (
@@ -102,7 +102,7 @@ class ScoreJob:
       outputs=scored.record,
     )
     print('\n' + route_table(result))
-    for line in volume_scores.lines(scored.synthesis.volume_scores):
+    for line in named_scores.lines(scored.synthesis.named_scores):
       print(line)
     print('\n' + '\n'.join(_lines(scored)))
     print(f'\nReport: synermedgen report --workdir={self.workdir}')

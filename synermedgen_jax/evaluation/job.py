@@ -14,11 +14,11 @@ from synermedgen_jax.config.command_line import UsageError
 from synermedgen_jax.config.modules import check_imported
 from synermedgen_jax.evaluation import (
   choices,
+  named_scores,
   routes,
   uncertainty,
   understanding,
   volume_files,
-  volume_scores,
 )
 from synermedgen_jax.evaluation.measure import (
   MeasureError,
@@ -191,7 +191,7 @@ class Job:
       print('\n' + understanding.understanding_table(answered.scores))
     if synthesised := measured.synthesis:
       print('\n' + routes.route_table(result))
-      for line in volume_scores.lines(synthesised.volume_scores):
+      for line in named_scores.lines(synthesised.named_scores):
         print(line)
     if measured.intervals:
       print('\n' + uncertainty.table(measured.intervals))

@@ -12,7 +12,8 @@ from synermedgen_jax.core.modalities import (
   all_routes,
   routes_with,
 )
-from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES, key_of
+from synermedgen_jax.evaluation.named_scores import ALL_SCORES
+from synermedgen_jax.evaluation.scores import key_of
 from synermedgen_jax.tasks.registry import Task, asked_tasks
 
 
@@ -69,7 +70,7 @@ _ROUTE_LINES = (
 
 
 def comparison_lines() -> tuple[Line, ...]:
-  """SSIM over routes, scores of volumes, then one number per asked task."""
+  """SSIM over routes, scores by name, then one number per asked task."""
   other = Line(
     'ssim_other',
     'SSIM, other routes',
@@ -80,7 +81,7 @@ def comparison_lines() -> tuple[Line, ...]:
     *_ROUTE_LINES,
     other,
     *_several_sources(),
-    *_volume_lines(),
+    *_score_lines(),
     *map(_task_line, asked_tasks()),
   )
 
@@ -105,10 +106,10 @@ def _several_sources() -> Iterator[Line]:
     )
 
 
-def _volume_lines() -> Iterator[Line]:
-  """A line per number of a score of volumes and number of sources."""
+def _score_lines() -> Iterator[Line]:
+  """A line per number of a score by name and number of sources."""
   for (suffix, title, routes), (name, score) in itertools.product(
-    _routes_by_sources(), VOLUME_SCORES.items()
+    _routes_by_sources(), ALL_SCORES.items()
   ):
     scored = tuple(route.name for route in routes if score.applies(route))
     stated = ' '.join(

@@ -29,6 +29,8 @@ from synermedgen_jax.evaluation import (
   understanding,
   volume_files,
 )
+from synermedgen_jax.evaluation.adherence import ADHERENCE
+from synermedgen_jax.evaluation.examiner import Examiner
 from synermedgen_jax.evaluation.results import (
   Answered,
   Measurements,
@@ -68,6 +70,7 @@ class MeasureSettings:
     seed: random seed of question sampling and diffusion noise.
     synthesiser: a key of `SYNTHESISERS`; '' = the model of the run.
     score: scores of volumes to add, keys of `VOLUME_SCORES`.
+    adherence: scores of adherence to add, keys of `ADHERENCE`.
     interval_draws: draws of the intervals to calibrate, see `uncertainty`; 0 =
       no intervals.
     pictures: number of questions per task whose images are returned.
@@ -86,6 +89,7 @@ class MeasureSettings:
   seed: int = 0
   synthesiser: str = ''
   score: tuple[str, ...] = ()
+  adherence: tuple[str, ...] = ()
   interval_draws: int = 0
   pictures: int = 6
 
@@ -94,6 +98,7 @@ class MeasureSettings:
       ('parts', self.parts, PARTS),
       ('synthesiser', {self.synthesiser} - {''}, SYNTHESISERS),
       ('score', self.score, VOLUME_SCORES),
+      ('adherence', self.adherence, ADHERENCE),
     ):
       if unknown := sorted(set(given) - set(known)):
         raise MeasureError(
@@ -107,6 +112,10 @@ class MeasureSettings:
     if self.score and self.slices:
       raise MeasureError(
         'score: scores of volumes need all slices; set slices to 0.'
+      )
+    if self.adherence and self.synthesiser:
+      raise MeasureError(
+        'adherence: is that of the model of the run; leave out synthesiser.'
       )
     if self.interval_draws == 1:
       raise MeasureError('interval_draws: one draw has no deviation; take 8.')
@@ -152,6 +161,8 @@ def measure(
     raise MeasureError(
       'score: scores of volumes need synthesis; add it to the parts.'
     )
+  if settings.adherence and 'synthesis' not in parts:
+    raise MeasureError('adherence: needs synthesis; add it to the parts.')
   if settings.interval_draws:
     if 'synthesis' not in parts:
       raise MeasureError('intervals: need synthesis; add it to the parts.')
@@ -325,6 +336,14 @@ def _synthesise(
   volumes: volume_files.VolumeFiles | None,
 ) -> Synthesised:
   model, sampling = own, dataclasses.asdict(own.sampling)
+  examiner = Examiner(
+    trained,
+    own,
+    store,
+    settings.adherence,
+    seed=settings.seed,
+    batch_size=settings.batch_size,
+  )
   if settings.synthesiser:
     model = SYNTHESISERS[settings.synthesiser](trained, store)
     sampling = {'synthesiser': settings.synthesiser}
@@ -338,7 +357,13 @@ def _synthesise(
     scored = protocol.score_routes(store, items, synthesise, own.reconstruct)
     if volumes and not settings.slices:
       scored = volumes.record(scored)
-    result = Synthesised.gather(scored, sampling, volume_scores=settings.score)
+    result = Synthesised.gather(
+      scored,
+      sampling,
+      volume_scores=settings.score,
+      adherence=settings.adherence,
+      examine=examiner.examine,
+    )
   if volumes and settings.slices:
     pairs = volume_files.chosen_pairs(items, result.by_subject)
     with _progress('volumes', pairs) as bar:  # `synthesise` advances it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,14 @@ from synermedgen_jax.evaluation import (
   volume_files,
   wins,
 )
-from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES, key_of
+from synermedgen_jax.evaluation.named_scores import ALL_SCORES
+from synermedgen_jax.evaluation.scores import key_of
 from synermedgen_jax.inference.intervals import Calibration
 from synermedgen_jax.slices.store import Case, SliceStore
 
+Examine = Callable[
+  [protocol.RouteCase, protocol.Images], dict[str, dict[str, float]]
+]
 # The stage in config.json of a workdir with scores of outputs made elsewhere.
 EXTERNAL = 'external'
 
@@ -60,8 +64,8 @@ class Synthesised:
       `evaluation.subjects`.
     sampling: timesteps and guidance as plain values, or {'synthesiser': name}.
     panels: route -> arrays of a few slices of its first subject.
-    volume_scores: score -> route -> its metrics, means over subjects, and the
-      count of subjects.
+    named_scores: score of volumes or of adherence -> route -> its metrics,
+      means over subjects, and the count of subjects.
   """
 
   scores: Mapping[str, Any]
@@ -69,7 +73,7 @@ class Synthesised:
   by_subject: Mapping[str, Any]
   sampling: Mapping[str, Any]
   panels: Mapping[str, Mapping[str, np.ndarray]]
-  volume_scores: Mapping[str, Mapping[str, Mapping[str, float]]]
+  named_scores: Mapping[str, Mapping[str, Mapping[str, float]]]
 
   @classmethod
   def gather(
@@ -78,6 +82,8 @@ class Synthesised:
     sampling: Mapping[str, Any],
     *,
     volume_scores: Sequence[str] = (),
+    adherence: Sequence[str] = (),
+    examine: Examine | None = None,
   ) -> Synthesised:
     """Aggregates scored pairs.
 
@@ -86,19 +92,23 @@ class Synthesised:
       sampling: see the attribute.
       volume_scores: scores of volumes to add, keys of `VOLUME_SCORES`; the
         pairs then need all usable slices.
+      adherence: scores that `examine` adds.
+      examine: pair, synthesised slices -> score -> metric -> value.
     """
     scores, panels = [], {}
     cases = defaultdict(lambda: defaultdict(list))
     for item, synthesis, rows in scored:
       scores += rows
       values = protocol.volume_scores(item, synthesis, volume_scores)
+      if adherence:
+        values |= examine(item, synthesis)
       for name, metrics_of_case in values.items():
         cases[name, item.route.name][item.case.person].append(metrics_of_case)
       if item.route.name not in panels:
         panels[item.route.name] = protocol.panel(item, synthesis)
     scores, left_out = routes.with_common_metrics(scores)
     by_subject = subjects.synthesis_by_subject(scores)
-    means = {name: {} for name in volume_scores}
+    means = {name: {} for name in (*volume_scores, *adherence)}
     for (name, route), of_subjects in cases.items():
       people = {
         subject: _mean(values) for subject, values in of_subjects.items()
@@ -189,9 +199,9 @@ def write_results(
     }
     result['definition']['baselines'] = routes.BASELINE_DEFINITIONS
     result['definition']['win'] = wins.DEFINITION
-    for name, by_route in synthesised.volume_scores.items():
+    for name, by_route in synthesised.named_scores.items():
       result[name] = by_route
-      result['definition'][name] = VOLUME_SCORES[name].definition
+      result['definition'][name] = ALL_SCORES[name].definition
     by_subject['synthesis'] = synthesised.by_subject
     by_subject['sampling'] = synthesised.sampling
     for route, arrays in synthesised.panels.items():

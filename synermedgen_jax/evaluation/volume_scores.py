@@ -10,7 +10,7 @@ a volume.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from synermedgen_jax.core.modalities import (
   BRATS_CONTRASTS,
@@ -19,6 +19,7 @@ from synermedgen_jax.core.modalities import (
   Route,
 )
 from synermedgen_jax.evaluation import official, tissue
+from synermedgen_jax.evaluation.scores import Number, Score
 from synermedgen_jax.evaluation.volume_checks import (
   Mask,
   Refusal,
@@ -27,74 +28,26 @@ from synermedgen_jax.evaluation.volume_checks import (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Number:
-  """How a metric is printed.
-
-  Attributes:
-    label: name.
-    decimals: number of decimals.
-    unit: physical unit; '' = none.
-  """
-
-  label: str
-  decimals: int
-  unit: str = ''
-
-  def text(self, value: float) -> str:
-    """Label, value and unit."""
-    return f'{self.label} {value:.{self.decimals}f} {self.unit}'.rstrip()
-
-
-@dataclasses.dataclass(frozen=True)
-class VolumeScore:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VolumeScore(Score):
   """One score of whole volumes.
 
   Attributes:
-    title: name in printed lines.
     function: (synthesis, truth, mask, spacing) -> metric -> value.
     refusal: (truth, mask) -> why the case cannot be scored; '' = it can.
-    numbers: metric -> how it is printed.
     targets: modalities that it scores.
     regions: body regions that it scores; empty = all.
-    definition: property -> text.
   """
 
-  title: str
   function: Callable[[Volume, Volume, Mask, Spacing], dict[str, float]]
   refusal: Refusal
-  numbers: Mapping[str, Number]
   targets: tuple[Modality, ...]
   regions: tuple[Region, ...]
-  definition: Mapping[str, str]
 
   def applies(self, route: Route) -> bool:
     """Whether syntheses of a route have this score."""
     inside = not self.regions or route.region in self.regions
     return inside and route.target in self.targets
-
-  def texts(self, values: Mapping[str, float]) -> list[str]:
-    """The values as printed, in the order of `numbers`."""
-    return [number.text(values[m]) for m, number in self.numbers.items()]
-
-
-def key_of(score: str, metric: str) -> str:
-  """Key of a number where those of several scores stand side by side."""
-  return f'{score}/{metric}'
-
-
-def lines(
-  results: Mapping[str, Mapping[str, Mapping[str, float]]],
-) -> Iterator[str]:
-  """Yields a line per score and route.
-
-  Args:
-    results: score -> route -> metric -> value.
-  """
-  for name, by_route in results.items():
-    score = VOLUME_SCORES[name]
-    for route, values in by_route.items():
-      yield f'{route}, {score.title}: {", ".join(score.texts(values))}'
 
 
 def _of_voxels(

@@ -19,7 +19,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from synermedgen_jax.config.sampling import Context, Guidance, SamplingConfig
+from synermedgen_jax.config.sampling import (
+  CONDITIONS,
+  Context,
+  Guidance,
+  SamplingConfig,
+)
 from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
 from synermedgen_jax.core.size import Size
 from synermedgen_jax.inference.prefill import prefill
@@ -45,14 +50,26 @@ class Prompt:
   target: PackedBatch
 
 
-def dropped_spans(example: Example, context: Context) -> frozenset[int]:
-  """Indices of the spans that a context omits; never the noised target."""
+def dropped_spans(
+  example: Example, context: Context, withheld: Sequence[str] = ()
+) -> frozenset[int]:
+  """Indices of the spans that are left out; never the noised target.
+
+  Args:
+    example: the prompt.
+    context: what guidance omits.
+    withheld: conditions that are omitted in every context, some of
+      `CONDITIONS`.
+  """
+  kinds = {CONDITIONS[name] for name in withheld}
   return frozenset(
     i
     for i, span in enumerate(example.spans)
     if not span.has_loss
-    and context != 'full'
-    and (span.kind == 'text') == (context == 'no_text')
+    and (
+      span.kind in kinds
+      or (context != 'full' and (span.kind == 'text') == (context == 'no_text'))
+    )
   )
 
 
@@ -61,11 +78,17 @@ def prompt_capacity(
   tokenizer: Tokenizer,
   geometry: ImageGeometry,
   context: Context,
+  withheld: Sequence[str] = (),
 ) -> Capacity:
   """The capacity of a row that holds any of these prompts."""
   return Capacity.largest(
     [
-      packing.measure(e, tokenizer, geometry, dropped=dropped_spans(e, context))
+      packing.measure(
+        e,
+        tokenizer,
+        geometry,
+        dropped=dropped_spans(e, context, withheld),
+      )
       for e in examples
     ]
   )
@@ -77,6 +100,7 @@ def pack_prompts(
   geometry: ImageGeometry,
   read_slice: packing.ReadSlice,
   capacities: Mapping[Context, Capacity],
+  withheld: Sequence[str] = (),
 ) -> dict[Context, Prompt]:
   """Packs prompts for `sample`, one per row.
 
@@ -85,6 +109,7 @@ def pack_prompts(
     tokenizer, geometry, read_slice: see `packing.tokenise`.
     capacities: context -> capacity of a row including its target, for every
       context of `Guidance.contexts`; see `prompt_capacity`.
+    withheld: as of `dropped_spans`.
   """
   prompts = {}
   for context, capacity in capacities.items():
@@ -95,7 +120,7 @@ def pack_prompts(
           tokenizer,
           geometry,
           read_slice,
-          dropped=dropped_spans(example, context),
+          dropped=dropped_spans(example, context, withheld),
         ),
         geometry,
       )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from synermedgen_jax.core.choices import RENORMS
+from synermedgen_jax.core.choices import CONDITIONS, RENORMS
 from synermedgen_jax.core.errors import UserError
 
 if TYPE_CHECKING:  # it imports the model, and --help needs the flags alone
@@ -89,7 +89,9 @@ class SamplingFlags:
 
 
 def _given(holders: Mapping[str, flags.FlagHolder[Any]]) -> dict[str, Any]:
-  return {k: h.value for k, h in holders.items() if h.value is not None}
+  given = {k: h.value for k, h in holders.items() if h.value is not None}
+  # Settings are static arguments of programs, which lists cannot be.
+  return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
 
 
 def define_sampling_flags() -> SamplingFlags:
@@ -130,6 +132,14 @@ def define_sampling_flags() -> SamplingFlags:
       'noise of every slice is independent. More needs all slices of a volume. '
       'Default: config.sampling of the run.',
       lower_bound=1.0,
+    ),
+    'withheld': flags.DEFINE_multi_enum(
+      'withheld',
+      None,
+      CONDITIONS,
+      'Condition that the model does not get, may be repeated: the instruction '
+      '(text), the latents (vae) or the ViT tokens (vit) of the source. '
+      'Default: config.sampling of the run.',
     ),
   }
   guidance = {
@@ -179,7 +189,7 @@ def define_sampling_flags() -> SamplingFlags:
   )
 
 
-def _interval(words: list[str]) -> tuple[float, float]:
+def _interval(words: Sequence[str]) -> tuple[float, float]:
   try:
     low, high = map(float, words)
   except ValueError:

@@ -70,6 +70,7 @@ class Synthesiser:
     sources: Float[np.ndarray, 's z h w'],
     *,
     seed: int = 0,
+    instruction: Route | None = None,
     progress: Callable[[int], object] | None = None,
   ) -> Slices:
     """Synthesises slices of the route's target from slices of its sources.
@@ -85,6 +86,8 @@ class Synthesiser:
         several.
       seed: random seed of the noise, which depends only on the seed and the
         index of the slice.
+      instruction: the route whose description is the instruction; None =
+        `route`. Another one shows whether the model follows it.
       progress: called after each batch with its number of slices, such as
         `Bar.update`.
 
@@ -99,7 +102,7 @@ class Synthesiser:
       return images[ref.modality][ref.index]
 
     def run(windows):
-      prompt = self._prompt(route)
+      prompt = self._prompt(route, instruction=instruction)
       examples = [slabs.widen(prompt, window) for window in windows]
       capacities = self._capacities(len(sources))
       if self.sampling.describe_tokens:
@@ -108,7 +111,12 @@ class Synthesiser:
           capacities, examples, self.tokenizer, self.geometry
         )
       prompts = pack_prompts(
-        examples, self.tokenizer, self.geometry, read, capacities
+        examples,
+        self.tokenizer,
+        self.geometry,
+        read,
+        capacities,
+        self.sampling.withheld,
       )
       with compiling('synthesis'):
         return _sample_pictures(
@@ -137,6 +145,7 @@ class Synthesiser:
       self.geometry,
       lambda ref: blank,
       self._capacities(len(route.sources)),
+      self.sampling.withheld,
     )
     sampled = functools.partial(
       _sample_pictures,
@@ -214,8 +223,12 @@ class Synthesiser:
       batch = windows[start : start + size]
       yield [*batch, *[batch[-1]] * (size - len(batch))], len(batch)
 
-  def _prompt(self, route: Route, index: int = 0) -> Example:
-    return synthesis.prompt(route, '', index, self.prompts)
+  def _prompt(
+    self, route: Route, index: int = 0, instruction: Route | None = None
+  ) -> Example:
+    return synthesis.prompt(
+      route, '', index, self.prompts, instruction=instruction
+    )
 
   def _described(
     self, prompts: Sequence[Example], read_slice: ReadSlice
@@ -247,7 +260,13 @@ class Synthesiser:
       slab = range(self.sampling.slab)
       prompts = [slabs.widen(p, slab) for p in self._prompts_alike(sources)]
       self._known_capacities[sources] = {
-        c: prompt_capacity(prompts, self.tokenizer, self.geometry, c)
+        c: prompt_capacity(
+          prompts,
+          self.tokenizer,
+          self.geometry,
+          c,
+          self.sampling.withheld,
+        )
         for c in self.sampling.guidance.contexts
       }
     return self._known_capacities[sources]

@@ -31,7 +31,7 @@ from synermedgen_jax.tasks.example import (
   ImageRef,
   SliceRef,
 )
-from synermedgen_jax.tasks.pairs import Pair, Pool
+from synermedgen_jax.tasks.pairs import Pair, Pool, some_subjects
 from synermedgen_jax.tasks.prompts import PAPER, Prompts
 from synermedgen_jax.tasks.registry import Task, task_named, task_names
 
@@ -51,6 +51,8 @@ class Mixture:
     neighbours: K, largest distance in slices of a CTS negative from the true
       slice.
     slab: neighbouring slices that are synthesised together.
+    subjects: share of the subjects of each dataset that are used, see
+      `pairs.some_subjects`.
     routes: names of the routes of the pairs; empty = all with one source.
     max_sources: largest number of sources that synthesis draws for a pair.
     route_weights: (regular expression of a full route name, weight). A pair of
@@ -66,6 +68,7 @@ class Mixture:
   prompts: Prompts = PAPER
   neighbours: int = 3
   slab: int = 1
+  subjects: float = 1.0
   routes: Sequence[str] = ()
   max_sources: int = 1
   route_weights: Sequence[tuple[str, float]] = ()
@@ -316,6 +319,7 @@ def train_dataset(
     'prompts': f'fingerprint {mixture.prompts.fingerprint}',
     'neighbours': mixture.neighbours,
     'slab': mixture.slab,
+    'subjects': mixture.subjects,
     'routes': list(mixture.routes),
     'max_sources': mixture.max_sources,
     'route_weights': list(mixture.route_weights),
@@ -393,8 +397,9 @@ def _task_examples(
     return mixture.sources[task.name](seed)
   if task.source:
     return task.source(split)(seed)
+  cases = () if store is None else store.split(split)
   pool = Pool(
-    () if store is None else store.split(split),
+    some_subjects(cases, mixture.subjects),
     prompts=mixture.prompts,
     neighbours=mixture.neighbours,
     slab=mixture.slab,

@@ -95,6 +95,8 @@ class Detail(nn.Module):
       out_init=nn.initializers.zeros,
       name='unet',
     )
+    if not sources.seen.shape[2]:  # nothing to encode
+      sources = _one_unseen(pictures)
     b, t, s = sources.seen.shape
     weights = sources.seen.astype(self.dtype)
     condition = hidden.mean((2, 3))
@@ -148,6 +150,14 @@ def pooled(
   b, h, w, c = noise.shape
   squares = noise.reshape(b, h // factor, factor, w // factor, factor, c)
   return squares.sum((2, 4)) / factor
+
+
+def _one_unseen(pictures: Float[Array, 'b t h w c']) -> Sources:
+  """A black image per row that no target is made from."""
+  b, t, *image = pictures.shape
+  return Sources(
+    jnp.full((b, 1, *image), -1.0, pictures.dtype), jnp.zeros((b, t, 1), bool)
+  )
 
 
 def _mean_of(weights, axis):

@@ -22,9 +22,9 @@ from synermedgen_jax.core import files
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import route_named
 from synermedgen_jax.core.size import size_text
+from synermedgen_jax.evaluation.named_scores import ALL_SCORES
 from synermedgen_jax.evaluation.routes import TRIVIAL, difference_text
 from synermedgen_jax.evaluation.subjects import FILE
-from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES
 from synermedgen_jax.inference.workdir import RunRecord
 from synermedgen_jax.interop import hub
 from synermedgen_jax.interop.tensor_files import read_tensors
@@ -227,7 +227,7 @@ def _evaluation(workdir: Path, step: int) -> dict[str, Any] | None:
     **_routes(metrics.get('synthesis', {}), definition),
     'scores': [
       _score(name, metrics[name], definition[name])
-      for name in VOLUME_SCORES
+      for name in ALL_SCORES
       if name in metrics
     ],
     'tasks': [

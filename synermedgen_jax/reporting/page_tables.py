@@ -9,9 +9,9 @@ from typing import Any
 from markupsafe import Markup
 
 from synermedgen_jax.core.modalities import ROUTES, route_named
+from synermedgen_jax.evaluation.named_scores import ALL_SCORES
 from synermedgen_jax.evaluation.results import EXTERNAL
 from synermedgen_jax.evaluation.routes import BASELINES, added_metrics
-from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES
 from synermedgen_jax.reporting.charts import stage_title
 from synermedgen_jax.reporting.pictures import route_title
 from synermedgen_jax.reporting.results import Stage
@@ -162,7 +162,7 @@ def volume_scores(
   metrics: Mapping[str, Any],
 ) -> Iterator[tuple[str, str, Table]]:
   """Yields name, title and table of the scores that were requested."""
-  for name, score in VOLUME_SCORES.items():
+  for name, score in ALL_SCORES.items():
     if name not in metrics:
       continue
     head = [

@@ -16,9 +16,9 @@ from synermedgen_jax.core.modalities import Route, route_named
 from synermedgen_jax.core.neighbours import did_you_mean
 from synermedgen_jax.evaluation import subjects
 from synermedgen_jax.evaluation.metrics import BUILT_IN
+from synermedgen_jax.evaluation.named_scores import ALL_SCORES
 from synermedgen_jax.evaluation.routes import TRIVIAL, added_metrics
 from synermedgen_jax.evaluation.subjects import ResultError, Subjects
-from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES
 from synermedgen_jax.inference.intervals import FILE as INTERVALS
 from synermedgen_jax.inference.intervals import Calibration
 from synermedgen_jax.reporting.result_files import (
@@ -273,7 +273,7 @@ def _check_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
   for name, score in metrics.get('synthesis', {}).items():
     check(path, score, _ROUTE | added, f'synthesis.{name}')
     _check_interval(path, name, score)
-  for score in VOLUME_SCORES:
+  for score in ALL_SCORES:
     check(path, metrics.get(score, {}), {}, score)
     for name, values in metrics.get(score, {}).items():
       if not _is_route(name):

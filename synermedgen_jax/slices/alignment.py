@@ -20,8 +20,8 @@ from synermedgen_jax.slices.grids import Grid, resample
 from synermedgen_jax.slices.volumes import Volume
 from synermedgen_jax.slices.windows import Window
 
-_BINS = 32
-_OUTSIDE = _BINS  # bin of grid points that a volume does not cover
+BINS = 32
+_OUTSIDE = BINS  # bin of grid points that a volume does not cover
 _MOST_VOXELS = 400_000
 _FINEST_MM = 2.0
 _REACH_MM = 24.0
@@ -139,34 +139,54 @@ def _near_offset(
     _codes(volume, window, grid)
     for volume, window in zip((fixed, moving), windows, strict=True)
   )
+  shift, gain = best_shift(a, b, _reach(grid))
   step = float(grid.affine[0, 0])
-  reach = _reach(grid)
-  shift = np.zeros(3, int)
-  unshifted = _information(a, b, shift)
-  evaluated = {(0, 0, 0): unshifted}
+  return Offset(tuple(float(s * step) for s in shift), gain)
 
-  def information(shift: np.ndarray) -> float:
+
+def best_shift(
+  a: Int[np.ndarray, ...],
+  b: Int[np.ndarray, ...],
+  reach: Int[np.ndarray, ' axes'],
+) -> tuple[Float[np.ndarray, ' axes'], float]:
+  """The shift of `b` from `a` with the largest normalised mutual information.
+
+  Args:
+    a: bins of `bins_of`, with any number of axes.
+    b: those of an image of the same shape.
+    reach: the longest shift along each axis, in grid points; a maximum at the
+      end of the line does not count.
+
+  Returns:
+    The shift in grid points, refined by a parabola along each axis, and the
+    gain of information by it.
+  """
+  axes = np.eye(a.ndim, dtype=int)
+  shift = np.zeros(a.ndim, int)
+  evaluated: dict[tuple[int, ...], float] = {}
+
+  def at(shift: np.ndarray) -> float:
     key = tuple(shift.tolist())
     if key not in evaluated:
-      evaluated[key] = _information(a, b, shift)
+      evaluated[key] = information(a, b, shift)
     return evaluated[key]
 
+  unshifted = at(shift)
   for _ in range(_ROUNDS):
     before = shift
-    for axis, most in zip(np.eye(3, dtype=int), reach, strict=True):
+    for axis, most in zip(axes, reach, strict=True):
       line = [shift * (1 - axis) + axis * d for d in range(-most, most + 1)]
-      best = max(line, key=information)
+      best = max(line, key=at)
       # At the end of the line, the values may still rise beyond it.
       if abs(best @ axis) < most:
         shift = best
     if (shift == before).all():
       break
   exact = [
-    s + _vertex(*(information(shift + i * axis) for i in (-1, 0, 1)))
-    for s, axis in zip(shift, np.eye(3, dtype=int), strict=True)
+    s + _vertex(*(at(shift + i * axis) for i in (-1, 0, 1)))
+    for s, axis in zip(shift, axes, strict=True)
   ]
-  gain = float(information(shift) - unshifted)
-  return Offset(tuple(float(e * step) for e in exact), gain)
+  return np.array(exact), float(at(shift) - unshifted)
 
 
 def _reach(grid: Grid) -> Int[np.ndarray, 3]:
@@ -198,12 +218,26 @@ def _codes(
   sampled = resample(volume, grid, fill=np.nan)
   outside = np.isnan(sampled)
   level = window.normalise(np.where(outside, window.low, sampled))
-  code = np.minimum(((level + 1) / 2 * _BINS).astype(np.int32), _BINS - 1)
-  return np.where(outside, _OUTSIDE, code)
+  return np.where(outside, _OUTSIDE, bins_of(level))
 
 
-def _information(a, b, shift: Int[np.ndarray, 3]) -> float:
-  """(H(a) + H(b)) / H(a, b), comparing a[i] with b[i + shift]."""
+def bins_of(images: Float[np.ndarray, '*axes']) -> Int[np.ndarray, '*axes']:
+  """The bin of every value in [-1, 1], from 0 to `BINS` - 1."""
+  return np.clip((images + 1) / 2 * BINS, 0, BINS - 1).astype(np.int32)
+
+
+def information(
+  a: Int[np.ndarray, ...],
+  b: Int[np.ndarray, ...],
+  shift: Int[np.ndarray, ' axes'],
+) -> float:
+  """(H(a) + H(b)) / H(a, b), comparing a[i] with b[i + shift].
+
+  Args:
+    a: bins of `bins_of`.
+    b: those of an image of the same shape.
+    shift: in grid points along each axis.
+  """
   in_a = tuple(
     slice(max(-s, 0), n - max(s, 0))
     for s, n in zip(shift.tolist(), a.shape, strict=True)
@@ -212,9 +246,9 @@ def _information(a, b, shift: Int[np.ndarray, 3]) -> float:
     slice(max(s, 0), n - max(-s, 0))
     for s, n in zip(shift.tolist(), a.shape, strict=True)
   )
-  pairs = a[in_a] * (_BINS + 1) + b[in_b]
-  counts = np.bincount(pairs.ravel(), minlength=(_BINS + 1) ** 2)
-  joint = counts.reshape(_BINS + 1, _BINS + 1)[:_BINS, :_BINS].astype(float)
+  pairs = a[in_a] * (BINS + 1) + b[in_b]
+  counts = np.bincount(pairs.ravel(), minlength=(BINS + 1) ** 2)
+  joint = counts.reshape(BINS + 1, BINS + 1)[:BINS, :BINS].astype(float)
   if not joint.sum():
     return 0.0
   joint /= joint.sum()

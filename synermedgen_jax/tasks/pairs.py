@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -127,6 +129,28 @@ class Pool:
       and (other.cohort, other.target) == (route.cohort, route.target)
       and other.source not in route.sources
     )
+
+
+def some_subjects(cases: Sequence[Case], share: float) -> tuple[Case, ...]:
+  """The cases of a share of the persons of each dataset, at least one.
+
+  The persons are ordered by a hash of their name, so that a larger share
+  contains a smaller one, and the choice depends on nothing else.
+
+  Args:
+    cases: from a slice store.
+    share: from 0 to 1.
+  """
+  by_dataset = defaultdict(set)
+  for case in cases:
+    by_dataset[case.dataset].add(case.person)
+  kept = set()
+  for people in by_dataset.values():
+    ordered = sorted(
+      people, key=lambda p: hashlib.sha256(p.encode()).hexdigest()
+    )
+    kept |= {*ordered[: max(math.ceil(share * len(ordered) - 1e-9), 1)]}
+  return tuple(case for case in cases if case.person in kept)
 
 
 def case_routes(case: Case, routes: Sequence[Route]) -> tuple[Route, ...]:

@@ -47,7 +47,14 @@ def longest(pool: Pool) -> Iterator[Example]:
       yield slabs.widen(example, range(pool.slab))
 
 
-def prompt(route: Route, case: str, index: int, prompts: Prompts) -> Example:
+def prompt(
+  route: Route,
+  case: str,
+  index: int,
+  prompts: Prompts,
+  *,
+  instruction: Route | None = None,
+) -> Example:
   """The example with the canonical description, for inference.
 
   Args:
@@ -55,8 +62,9 @@ def prompt(route: Route, case: str, index: int, prompts: Prompts) -> Example:
     case, index: of the slices to start from. The pixels of the target are not
       used.
     prompts: the wordings.
+    instruction: the route that the description is of; None = `route`.
   """
-  return _example(route, prompts.canonical(route), case, index)
+  return _example(route, prompts.canonical(instruction or route), case, index)
 
 
 def build_reconstruction(

@@ -202,7 +202,9 @@ def _data(
   files = config.bagel_files.to_dict()
   local = local_streams(config, mesh)
 
-  def dataset(split: str, seed: int, route_weights=(), **changes) -> TrainData:
+  def dataset(
+    split: str, seed: int, route_weights=(), subjects=1.0, **changes
+  ) -> TrainData:
     return train_dataset(
       store,
       split,
@@ -214,6 +216,7 @@ def _data(
         prompts=PROMPTS[config.prompts],
         neighbours=config.neighbours,
         slab=config.slab,
+        subjects=subjects,
         routes=tuple(config.routes),
         max_sources=config.max_sources,
         route_weights=tuple(route_weights),
@@ -235,6 +238,7 @@ def _data(
       'train',
       config.seed,
       config.route_weights,
+      config.subjects,
       dropout=made_of(config, 'dropout', Dropout),
       augment=made_of(config, 'augment', Augment),
     )

@@ -59,6 +59,7 @@ _AT_LEAST = {
 }
 _SHARES = (
   'ema',
+  'subjects',
   'dropout.text',
   'dropout.vae',
   'dropout.vit',

@@ -129,7 +129,7 @@ def test_scores_of_a_store_are_means_over_subjects(tmp_path):
   protocol.check_volume_scores(store, pairs, names)
   scored = protocol.score_outputs(store, pairs, noisy)
   synthesised = Synthesised.gather(scored, {}, volume_scores=names)
-  results = synthesised.volume_scores
+  results = synthesised.named_scores
   assert {k: set(v) for k, v in results.items()} == {
     'synthrad2023': {'brain_mr_to_ct'},
     'synthrad2025': {'brain_mr_to_ct'},
@@ -166,7 +166,7 @@ def test_lines_state_score_metric_and_unit():
     'brasyn': {'brats_t1_to_t2': {'ssim': 0.9, 'count': 3}},
     'tissue': {'brain_cbct_to_ct': tissues},
   }
-  head, brain, line = volume_scores.lines(results)
+  head, brain, line = named_scores.lines(results)
   numbers = 'MAE 44.5 HU, PSNR 37.27 dB, MS-SSIM 0.9957'
   assert head == f'brain_mr_to_ct, SynthRAD2025: {numbers}'
   assert brain == 'brats_t1_to_t2, BraSyn: SSIM 0.9000'
