@@ -34,7 +34,7 @@ MASK[:, :6] = False
 def read_exactly(images):
   """The volume that holds each slice."""
   return [
-    Modality.CT if (CT == image).all((1, 2)).any() else Modality.MR
+    Modality.CT if (image == CT).all((1, 2)).any() else Modality.MR
     for image in images
   ]
 
@@ -72,7 +72,8 @@ def test_the_flag_lists_the_scores():
 @pytest.mark.parametrize('name', [*ADHERENCE])
 def test_every_number_is_printed_and_defined(name):
   row = ADHERENCE[name]
-  assert row.numbers and row.definition['unit'] and row.definition['dimension']
+  assert row.numbers
+  assert {'unit', 'dimension'} <= row.definition.keys()
 
 
 def test_the_truth_has_no_drift():
@@ -91,12 +92,12 @@ def test_a_synthesis_of_two_slices_further_drifts_by_two():
 
 
 def test_offsets_towards_both_ends_do_not_cancel():
-  values = score('drift', CT[INDICES + [2, 0, -2]])
+  values = score('drift', CT[INDICES + np.array([2, 0, -2])])
   assert values['nearest_offset'] == pytest.approx(4 / 3)
   assert values['nearest'] == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize('rows, columns', [(2, 0), (0, -3), (-1, 2)])
+@pytest.mark.parametrize(('rows', 'columns'), [(2, 0), (0, -3), (-1, 2)])
 def test_a_shift_in_plane_is_measured_in_mm(rows, columns):
   moved = np.roll(CT[INDICES], (rows, columns), (1, 2))
   expected = np.hypot(rows * PIXEL[0], columns * PIXEL[1])
@@ -108,7 +109,8 @@ def test_a_shift_in_plane_is_measured_in_mm(rows, columns):
 def test_slices_at_the_ends_are_compared_with_those_that_exist():
   ends = np.array([USABLE.start, USABLE.stop - 1, 9])
   values = score('drift', CT[ends], indices=ends)
-  assert values['nearest'] == 1 and values['through_plane'] == 0
+  assert values['nearest'] == 1
+  assert values['through_plane'] == 0
 
 
 def test_a_copy_of_the_source_does_not_drift_and_is_out_of_control():
@@ -153,7 +155,7 @@ def test_outputs_of_the_reverse_route_turn_by_minus_one():
   )
 
 
-@pytest.mark.parametrize('images, given', [(MR, 0), (CT, 1)])
+@pytest.mark.parametrize(('images', 'given'), [(MR, 0), (CT, 1)])
 def test_a_model_that_ignores_the_instruction_does_not_turn(images, given):
   values = score('direction', images[INDICES], lambda **c: images[INDICES])
   assert values['turn'] == pytest.approx(0, abs=1e-6)

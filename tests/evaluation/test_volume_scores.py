@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from synermedgen_jax.core.modalities import Modality, Region, all_routes
-from synermedgen_jax.evaluation import official, protocol, volume_scores
+from synermedgen_jax.evaluation import named_scores, official, protocol
 from synermedgen_jax.evaluation.measure import MeasureError, MeasureSettings
 from synermedgen_jax.evaluation.results import Synthesised
 from synermedgen_jax.evaluation.volume_checks import VolumeScoreError
