@@ -12,7 +12,7 @@ from commands import assert_refused
 sys.path.insert(0, str(Path(__file__).parent / 'evaluation'))
 import subject_files
 
-STUDY = Path(__file__).parents[1] / 'projects/ablations/study.json'
+STUDY = Path(__file__).parent / 'data/study.json'
 
 
 def compare(root, *flags):

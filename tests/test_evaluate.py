@@ -245,7 +245,7 @@ def test_stage_1_synthesises_when_it_is_asked_to(nano_runs, tmp_path):
 
 def weights_flags(nano_runs):
   return (
-    f'--config={ROOT}/projects/ablations/configs/base.py',
+    f'--config={ROOT}/projects/ablations/configs/stage2.py',
     '--config.model=init_from',
     f'--config.init_from={nano_runs}/stage2',
     f'--config.store={nano_runs}/store',

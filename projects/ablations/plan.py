@@ -1,13 +1,13 @@
 """The plan of the ablations: arms, regimes, claims and how they are decided.
 
-It was written before the runs. `run.py` carries it out, `results.py` decides the
-claims.
+It was written before the runs. `run.py` carries it out, `results.py` decides
+the claims.
 
 An **arm** states what happens before Stage II. A **regime** states how Stage II
 trains and samples. A **cell** is an arm in a regime.
 
-**Rule.** The difference of two arms is paired by subject and averaged over seeds;
-its 95 % interval is a bootstrap over subjects. With the sign of the claim:
+**Rule.** The difference of two arms is paired by subject and averaged over
+seeds; its 95 % interval is a bootstrap over subjects. With the claim's sign:
 
 * borne out: the interval is above 0, and so is the difference of every seed;
 * refuted: the interval is below the smallest difference of interest, and so is

@@ -113,6 +113,7 @@ def compare(
   arms: Sequence[str],
   *,
   reference: str,
+  lines: Sequence[Line] = (),
   resamples: int = 2000,
   seed: int = 0,
 ) -> Comparison:
@@ -125,6 +126,7 @@ def compare(
     runs: arm -> seed -> evaluation.
     arms: the requested arms, in the order of the table.
     reference: the arm that differences are taken from.
+    lines: the numbers to compare; empty = all.
     resamples: number of bootstrap resamples.
     seed: random seed of the resampling.
 
@@ -142,7 +144,7 @@ def compare(
   datasets = [first.subjects[name] for name in names]
   weights = bootstrap.resamples(datasets, resamples, seed)
   results, baselines, routes = {}, {}, {}
-  for line in comparison_lines():
+  for line in lines or comparison_lines():
     sums = _sums_of_arms(runs, line, names, reference)
     if reference not in sums:
       continue

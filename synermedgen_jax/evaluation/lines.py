@@ -30,6 +30,7 @@ class Line:
     metric: key of the averaged score in subjects.json.
     scale: factor of the score.
     unit: unit of the scaled score.
+    decimals: of the scaled score in tables.
   """
 
   name: str
@@ -40,6 +41,7 @@ class Line:
   metric: str = 'ssim'
   scale: float = 100.0
   unit: str = 'x 100'
+  decimals: int = 1
 
 
 _ALL = tuple(route.name for route in ROUTES)
@@ -126,6 +128,7 @@ def _score_lines() -> Iterator[Line]:
         metric=key,
         scale=1.0 if number.unit else 100.0,
         unit=number.unit or 'x 100',
+        decimals=number.decimals if number.unit else 1,
       )
 
 

@@ -32,13 +32,13 @@ def markdown(comparison: Comparison, study: Study, plot: str) -> str:
     _what_ran(comparison, study),
     '## Overview\n',
     'Means over seeds and subjects.\n',
-    _markdown_rows(list(_overview(comparison, study))),
+    markdown_rows(list(_overview(comparison, study))),
     f'![All arms by all numbers, with 95 % intervals]({plot})\n',
   ]
   for line in comparison_lines():
     if line.name in comparison.results:
       parts.append(f'## {_title(comparison, line)}\n')
-      parts.append(_markdown_rows(list(_rows(comparison, study, line))))
+      parts.append(markdown_rows(list(_rows(comparison, study, line))))
   parts.append('## Definitions\n')
   texts = _definitions(comparison, study)
   parts.append('\n'.join(f'* {text}' for text in texts))
@@ -91,7 +91,7 @@ def _overview(comparison: Comparison, study: Study) -> Iterator[list[str]]:
     cells = []
     for line in lines:
       result = comparison.results[line.name].get(arm)
-      cells.append(f'{result.estimate.value:.1f}' if result else '–')
+      cells.append(_value(result.estimate, line) if result else '–')
     seeds = comparison.seeds.get(arm, ())
     yield [
       study.arm(arm).title,
@@ -101,7 +101,10 @@ def _overview(comparison: Comparison, study: Study) -> Iterator[list[str]]:
   names = {n for line in comparison.baselines.values() for n in line}
   for name in (n for n in _BASELINES if n in names):
     estimates = [comparison.baselines[line.name].get(name) for line in lines]
-    cells = [f'{e.value:.1f}' if e else '–' for e in estimates]
+    cells = [
+      _value(e, line) if e else '–'
+      for e, line in zip(estimates, lines, strict=True)
+    ]
     yield [f'*{_BASELINES[name]}*', *cells, '']
 
 
@@ -130,35 +133,48 @@ def _cells(
       continue
     yield [
       study.arm(arm).title,
-      _with_interval(result.estimate),
-      _difference(result),
-      _seeds(result),
+      with_interval(result.estimate, line.decimals),
+      _difference(result, line),
+      _seeds(result, line),
       published,
     ]
   for name, estimate in comparison.baselines[line.name].items():
-    value = f'{estimate.value:.1f}'
+    value = _value(estimate, line)
     if name != 'chance':
-      value = _with_interval(estimate)
+      value = with_interval(estimate, line.decimals)
     yield [f'*{_BASELINES[name]}*', value, '', '', '']
 
 
-def _with_interval(estimate: Estimate, sign: str = '') -> str:
+def _value(estimate: Estimate, line: Line) -> str:
+  return f'{estimate.value:.{line.decimals}f}'
+
+
+def with_interval(estimate: Estimate, decimals: int, sign: str = '') -> str:
+  """An estimate as text, such as '67.9 [66.1, 69.5]'.
+
+  Args:
+    estimate: the number and its interval.
+    decimals: their number.
+    sign: '+' shows the sign of positive numbers.
+  """
   value, low, high = (
-    f'{round(x, 1) + 0.0:{sign}.1f}'.replace('-', '−')  # no −0.0
+    f'{round(x, decimals) + 0.0:{sign}.{decimals}f}'.replace('-', '−')  # no −0
     for x in (estimate.value, estimate.low, estimate.high)
   )
   return f'{value} [{low}, {high}]'
 
 
-def _difference(result: Result) -> str:
+def _difference(result: Result, line: Line) -> str:
   if result.difference is None:
     return 'reference'
-  return _with_interval(result.difference, '+')
+  return with_interval(result.difference, line.decimals, '+')
 
 
-def _seeds(result: Result) -> str:
+def _seeds(result: Result, line: Line) -> str:
   """The number of seeds and their values."""
-  values = ', '.join(f'{value:.1f}' for value in result.seeds.values())
+  values = ', '.join(
+    f'{value:.{line.decimals}f}' for value in result.seeds.values()
+  )
   return f'{len(result.seeds)}: {values}'
 
 
@@ -190,7 +206,7 @@ def _definitions(comparison: Comparison, study: Study) -> Iterator[str]:
   )
 
 
-def _markdown_rows(rows: list[list[str]]) -> str:
+def markdown_rows(rows: list[list[str]]) -> str:
   """Formats rows of cells as a Markdown table; the first is the header."""
   head, *body = rows
   lines = [head, ['---'] * len(head), *body]

@@ -1,13 +1,12 @@
 """Every arm's config can run and differs from its parent as documented."""
 
 import pkgutil
-import re
 from pathlib import Path
 
 import nano
 import pytest
 
-from projects.ablations import configs
+from projects.ablations import configs, plan
 from projects.ablations.equal_compute import step_operations, steps_for
 from synermedgen_jax.evaluation.lines import comparison_lines
 from synermedgen_jax.reporting.study import read_study
@@ -100,11 +99,6 @@ def test_small_trains_each_part_at_the_rate_of_its_own_stage(name, stage, part):
   assert len(expected) == 1
 
 
-@pytest.mark.parametrize('name', ['stage2_only', 'base'])
-def test_stage_2_alone_differs_in_nothing_but_where_it_starts(name):
-  assert differing(name, 'stage2') == set()
-
-
 @pytest.mark.parametrize('name', STAGE1)
 def test_stage_1_sets_the_sampling_of_slices(name):
   assert config(name).sampling == config('stage2').sampling
@@ -136,13 +130,29 @@ def test_steps_are_the_nearest_number():
   assert steps_for(1.0, 31.0) == 1
 
 
-def test_the_study_has_the_arms_of_the_script_in_its_order():
-  project = Path(configs.__file__).parents[1]
-  study = read_study(project / 'study.json')
-  (arms,) = re.findall(
-    r'arms="\$\{ARMS:-(base,.*)\}"', (project / 'run.sh').read_text()
-  )
-  assert list(study.arms) == arms.split(',')
+def test_the_study_has_the_arms_of_the_plan():
+  study = read_study(Path(configs.__file__).parents[1] / 'study.json')
+  assert study.reference in plan.ARMS
+  titles = {name: arm.title for name, arm in study.arms.items()}
+  assert titles == {name: arm.title for name, arm in plan.ARMS.items()}
+
+
+def test_every_arm_has_its_configs():
+  for arm in plan.ARMS.values():
+    assert {arm.first, arm.second} - {''} <= {*NAMES}
+
+
+@pytest.mark.parametrize('regime', [*plan.REGIMES])
+def test_a_regime_changes_keys_that_its_configs_have(regime):
+  values = dict(plan.REGIMES[regime].train)
+  changed = config(values.pop('trainable', 'stage2'))
+  changed.update_from_flattened_dict(values)
+  sampling = {
+    f'sampling.{key}': value
+    for key, value in plan.REGIMES[regime].sampling.items()
+  }
+  changed.update_from_flattened_dict(sampling)
+  assert trained(changed)
 
 
 def test_lines_of_routes_add_up():

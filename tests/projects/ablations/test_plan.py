@@ -1,0 +1,190 @@
+"""The plan of the ablations, its jobs, and the rule that decides its claims."""
+
+import dataclasses
+
+import pytest
+
+from projects.ablations import cells, plan
+from projects.ablations.jobs import Job, JobError, run_jobs
+from projects.ablations.results import Decision
+from synermedgen_jax.core.modalities import ROUTES, route_named
+from synermedgen_jax.evaluation.comparison import Estimate
+from synermedgen_jax.evaluation.lines import comparison_lines
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+  costs = {'stage1': 40.0, 'stage2': 10.0, 'joint': 50.0}
+  monkeypatch.setattr(
+    cells, 'operations', lambda name, model: costs.get(name, 40.0)
+  )
+  return cells.Settings(
+    root=tmp_path / 'runs',
+    store=tmp_path / 'store',
+    phantoms=tmp_path / 'phantoms',
+    subjects=40,
+    stage1=600,
+    stage2=500,
+    slices=3,
+    questions=8,
+  )
+
+
+def jobs_of(settings, **regimes):
+  jobs = cells.plan_jobs(settings, regimes, ['0'])
+  return {job.name: job for job in jobs}
+
+
+def value_of(job, key):
+  (value,) = (
+    a.partition('=')[2] for a in job.arguments if a.startswith(f'--{key}=')
+  )
+  return value
+
+
+def test_six_routes_are_held_out_and_their_modalities_are_not():
+  assert len(set(plan.HELD_OUT)) == 6
+  assert {*plan.HELD_OUT, *plan.TRAINED} == {r.name for r in ROUTES}
+  trained = [route_named(name) for name in plan.TRAINED]
+  for route in map(route_named, plan.HELD_OUT):
+    assert any(route.source == other.source for other in trained)
+    assert any(route.target == other.target for other in trained)
+    assert route.region in {other.region for other in trained}
+
+
+def test_every_claim_compares_arms_that_its_regimes_have():
+  lines = {line.name for line in comparison_lines()}
+  for claim in plan.CLAIMS:
+    assert claim.line in lines
+    assert claim.least > 0
+    for regime in claim.regimes:
+      arms = {*plan.REGIMES[regime].arms, 'copy_source'}
+      assert {claim.better, claim.worse} <= arms
+
+
+def test_every_arm_and_regime_is_planned():
+  tried = {arm for regime in plan.REGIMES.values() for arm in regime.arms}
+  assert tried == plan.ARMS.keys()
+
+
+def test_arms_share_their_first_stage(settings):
+  jobs = jobs_of(settings, dropout=('full', 'stage1'), pairs_2=('full', 'only'))
+  first = [name for name in jobs if 'stage1' in name and 'train' in name]
+  assert first == ['train/0/stage1']
+  for regime in ('dropout', 'pairs_2'):
+    job = jobs[f'train/0/{regime}/full']
+    assert job.needs == ('train/0/stage1',)
+    start = value_of(jobs['train/0/stage1'], 'workdir')
+    assert value_of(job, 'config.init_from') == start
+  alone = jobs['train/0/pairs_2/only']
+  assert value_of(alone, 'config.init_from') == str(settings.root / 'desk')
+  assert value_of(alone, 'config.subjects') == '0.02'
+  assert value_of(alone, 'config.steps') == '500'
+
+
+def test_equal_operations_are_those_of_both_stages(settings):
+  jobs = jobs_of(settings, dropout=('full', 'only_operations', 'joint'))
+  full = [jobs['train/0/stage1'], jobs['train/0/dropout/full']]
+  budget = sum(job.operations for job in full)
+  assert budget == 600 * 40 + 500 * 10
+  for arm, steps in (('only_operations', 2900), ('joint', 580)):
+    job = jobs[f'train/0/dropout/{arm}']
+    assert job.steps == steps
+    assert job.operations == budget
+
+
+def test_guidance_samples_the_trainings_of_dropout(settings):
+  jobs = jobs_of(settings, dropout=('full',), guided=('full',))
+  trained = {n for n in jobs if n.startswith('train')}
+  assert trained == {'train/0/stage1', 'train/0/dropout/full'}
+  guided = jobs['evaluate/0/guided/full']
+  assert guided.needs == ('train/0/dropout/full',)
+  assert value_of(guided, 'config.sampling.points') == '10'
+  results = value_of(guided, 'workdir')
+  assert results == str(settings.root / 'guided' / '0' / 'full')
+  start = value_of(jobs['train/0/dropout/full'], 'workdir')
+  assert value_of(guided, 'config.init_from') == start
+
+
+def test_zero_shot_measures_stage_1_without_training_stage_2(settings):
+  jobs = jobs_of(settings, dropout=('base', 'stage1'))
+  assert [n for n in jobs if n.startswith('train')] == ['train/0/stage1']
+  base = jobs['evaluate/0/dropout/base']
+  assert value_of(base, 'config.init_from') == str(settings.root / 'desk')
+
+
+def test_held_out_routes_are_scored_and_not_trained(settings):
+  jobs = jobs_of(settings, held_out=('full',))
+  routes = value_of(jobs['train/0/held_out/full'], 'config.routes')
+  assert routes == repr(plan.TRAINED)
+  scored = value_of(jobs['evaluate/0/held_out/full'], 'routes').split(',')
+  assert tuple(scored) == plan.HELD_OUT
+
+
+def test_every_job_comes_after_what_it_needs(settings):
+  regimes = {name: regime.arms for name, regime in plan.REGIMES.items()}
+  jobs = cells.plan_jobs(settings, regimes, ['0', '1'])
+  seen = set()
+  for job in jobs:
+    assert seen >= {*job.needs}
+    seen.add(job.name)
+  assert len(seen) == len(jobs)
+
+
+CLAIM = dataclasses.replace(plan.CLAIMS[0], least=1.0)
+
+
+@pytest.mark.parametrize(
+  ('low', 'high', 'seeds', 'verdict'),
+  [
+    (0.2, 3.0, (1.0, 1.5, 2.0), 'borne out'),
+    (0.2, 3.0, (-0.1, 1.5, 2.0), 'not decided'),
+    (-0.2, 3.0, (1.0, 1.5, 2.0), 'not decided'),
+    (-0.5, 0.9, (-0.1, 0.2, 0.5), 'refuted'),
+    (0.1, 0.9, (0.2, 0.3, 0.5), 'refuted'),  # present, and too small
+    (-3.0, -1.0, (-2.0, -2.0, -2.0), 'refuted'),
+    (-0.5, 0.9, (-0.1, 0.2, 1.5), 'not decided'),
+    (0.2, 3.0, (1.0, 1.5), 'not decided'),  # two seeds
+    (-3.0, -1.0, (-2.0, -2.0), 'not decided'),
+  ],
+)
+def test_the_rule_of_the_plan(low, high, seeds, verdict):
+  difference = Estimate((low + high) / 2, low, high)
+  assert Decision(CLAIM, 'dropout', difference, seeds).verdict == verdict
+
+
+def test_what_was_not_run_is_not_decided():
+  assert Decision(CLAIM, 'dropout').verdict == 'not run'
+
+
+def script(tmp_path, name, text):
+  module = tmp_path / f'{name}.py'
+  module.write_text(text)
+  return name
+
+
+def test_jobs_run_in_order_once_and_a_failure_stops_the_rest(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  log = tmp_path / 'order.txt'
+  script(
+    tmp_path,
+    'noting',
+    f'import sys\nopen({str(log)!r}, "a").write(sys.argv[1] + "\\n")\n'
+    'if sys.argv[1] == "bad":\n  sys.exit("Error: bad input.")\n',
+  )
+  one = Job('one', 'noting', ('1',))
+  two = Job('a/two', 'noting', ('2',), ('one',))
+  run_jobs([one, two], tmp_path / 'runs', 2)
+  assert log.read_text().split() == ['1', '2']
+  run_jobs([one, two], tmp_path / 'runs', 2)
+  assert log.read_text().split() == ['1', '2']
+  changed = dataclasses.replace(two, arguments=('3',))
+  run_jobs([one, changed], tmp_path / 'runs', 1)
+  assert log.read_text().split() == ['1', '2', '3']
+  bad = Job('bad', 'noting', ('bad',))
+  after = Job('after', 'noting', ('4',), ('bad',))
+  with pytest.raises(JobError, match=r'bad failed; .*: Error: bad input\.'):
+    run_jobs([one, bad, after], tmp_path / 'runs', 1)
+  assert log.read_text().split() == ['1', '2', '3', 'bad']

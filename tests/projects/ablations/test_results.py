@@ -1,0 +1,89 @@
+"""The page of results of the ablations, from hand-made evaluations."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / 'evaluation'))
+import subject_files
+
+from projects.ablations.plan import ARMS, REGIMES
+from projects.ablations.results import write_results
+
+
+def with_drift(content, offset):
+  for of_route in content['synthesis'].values():
+    for entry in of_route.values():
+      entry['drift/nearest_offset'] = offset
+  return content
+
+
+@pytest.fixture(scope='module')
+def text(tmp_path_factory):
+  root = tmp_path_factory.mktemp('runs')
+  for seed in range(3):
+    for arm, gain, offset in (
+      ('full', 0.05, 0.2),
+      ('only', 0.0, 0.2),
+      ('no_cts', 0.05, 1.2),
+      ('stage1', -0.1, 0.3),
+    ):
+      values = subject_files.record(
+        brain=(0.5 + gain, 0.7 + gain),
+        brats=(0.2 + gain, 0.4 + gain, 0.6 + gain),
+      )
+      subject_files.write_record(
+        root / 'dropout', arm, with_drift(values, offset), seed
+      )
+  page = root / 'RESULTS.md'
+  write_results(root, page, {'dropout': REGIMES['dropout'].arms})
+  assert page.with_suffix('.png').read_bytes()[:4] == b'\x89PNG'
+  return page.read_text()
+
+
+def rows(text):
+  table = text.partition('## Claims of the paper')[2].partition('\n## ')[0]
+  cells = re.findall(r'^\| (.*) \|$', table, re.MULTILINE)
+  return [row.split(' | ') for row in cells]
+
+
+def row(text, *compared):
+  (found,) = [r for r in rows(text) if r[1] == ', '.join(compared)]
+  return found
+
+
+def test_a_difference_of_every_subject_is_borne_out(text):
+  pair = f'{ARMS["full"].title} – {ARMS["only"].title}'
+  found = row(text, pair.split(',')[0], 'equal steps, ssim_22')
+  assert found[3:] == [
+    '+5.0 [+5.0, +5.0]',
+    '+5.0, +5.0, +5.0',
+    'borne out',
+  ]
+
+
+def test_less_drift_supports_a_claim_about_drift(text):
+  found = row(text, 'Stage I + II – without CTS', 'drift/nearest_offset')
+  assert found[3].startswith('+1.00 [+1.00')
+  assert found[5] == 'borne out'
+
+
+def test_a_baseline_is_compared_as_an_arm(text):
+  # SSIM 0.5 and 0.3 against 0.25 of the unchanged source.
+  found = row(text, 'Stage I, zero-shot – the unchanged source', 'ssim_22')
+  assert found[3].startswith('+15.0 [')
+
+
+def test_what_was_not_run_is_said(text):
+  found = row(text, 'Stage I + II – joint', 'ssim_22')
+  assert found[3:] == ['–', '', 'not run']
+  (missing,) = re.findall(r'^Not run: (.*)\.$', text, re.MULTILINE)
+  assert 'joint' in missing
+  assert 'without CTS' not in missing
+
+
+def test_a_regime_has_the_numbers_of_its_arms(text):
+  table = text.partition('## Condition dropout')[2]
+  assert re.search(r'^\| Stage I \+ II \| 55\.0 \[.*\| 0\.20 \[', table, re.M)
