@@ -3,8 +3,8 @@
 # projects/ablations/plan.py. Prints the costs first; a second run resumes.
 # Usage: bash launch/ablations.sh [directory, runs/ablations by default]
 #          [options of projects.ablations.run]
-# The option --announce prints the costs and stops; --full tries every arm in
-# every regime, for a machine with a GPU.
+# Options: --announce prints the costs and stops; --full tries every arm in every
+# regime, for a machine with a GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=runs/ablations

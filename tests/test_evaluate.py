@@ -11,6 +11,8 @@ from commands import ROOT, assert_refused
 from store_fakes import CANVAS, USABLE, slice_of
 
 from synermedgen_jax.core.modalities import Modality, Region
+from synermedgen_jax.evaluation import modality_classifier
+from synermedgen_jax.evaluation.adherence import ADHERENCE
 from synermedgen_jax.evaluation.synthesisers import SYNTHESISERS
 from synermedgen_jax.inference.answering import Answerer
 from synermedgen_jax.inference.workdir import Trained
@@ -704,3 +706,51 @@ def test_a_stage_without_a_checkpoint_is_refused(nano_runs, tmp_path):
   assert_refused(
     evaluate(workdir), f'{workdir}/checkpoints: has no complete checkpoint.'
   )
+
+
+@pytest.fixture(scope='module')
+def adherence(nano_runs, tmp_path_factory, quick_compiles):
+  """Stage II with all scores of adherence; the classifier learns nothing."""
+  copy = tmp_path_factory.mktemp('adherence') / 'stage2'
+  shutil.copytree(nano_runs / 'stage2', copy)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(modality_classifier, '_STEPS', 1)
+    code, out, err = evaluate(
+      copy,
+      '--parts=synthesis',
+      '--slices=2',
+      '--routes=brain_mr_to_ct,pelvis_ct_to_cbct',
+      f'--adherence={",".join(ADHERENCE)}',
+    )
+  assert code == 0, err
+  return copy, out
+
+
+def test_adherence_is_measured_where_it_is_asked_for(adherence):
+  workdir, out = adherence
+  result = metrics_of(workdir)
+  subjects = json.loads((workdir / 'evaluation/subjects.json').read_text())
+  for name, score in ADHERENCE.items():
+    assert result['definition'][name] == score.definition
+    assert result[name].keys() == {'brain_mr_to_ct', 'pelvis_ct_to_cbct'}
+    (entry,) = subjects['synthesis']['brain_mr_to_ct'].values()
+    for number in score.numbers:
+      value = result[name]['brain_mr_to_ct'][number]
+      assert entry[f'{name}/{number}'] == value
+    assert f'mean of 2 routes, {score.title}: ' in out
+
+
+def test_the_report_has_a_table_of_each_score_of_adherence(adherence):
+  workdir, _ = adherence
+  code, _, err = commands.run('report', f'--workdir={workdir}')
+  assert code == 0, err
+  page = (workdir / 'report' / 'index.html').read_text()
+  for score in ADHERENCE.values():
+    assert score.title in page
+
+
+def test_adherence_needs_synthesis(nano_runs):
+  result = evaluate(
+    nano_runs / 'stage2', '--parts=understanding', '--adherence=drift'
+  )
+  assert_refused(result, 'adherence: needs synthesis; add it to the parts.')

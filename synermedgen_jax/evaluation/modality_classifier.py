@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -105,7 +105,8 @@ def _logits(
   return _Network(classes).apply(params, images)
 
 
-def _small(images: Images) -> Images:
+def _small(images: Iterable[np.ndarray]) -> Images:
+  """Images of any size as those of the network."""
   return np.stack(
     [to_pixels(image, (_SIDE, _SIDE), 1)[..., 0] for image in images]
   ).astype(np.float32)

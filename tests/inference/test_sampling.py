@@ -146,6 +146,25 @@ def test_contexts_leave_out_texts_or_images_but_never_the_target():
   assert sampling.dropped_spans(SEVERAL, 'no_images') == frozenset(range(4))
 
 
+def test_withheld_conditions_are_left_out_in_every_context():
+  prompt = PROMPTS[0]
+  for context, others in (
+    ('full', set()),
+    ('no_text', {2}),
+    ('no_images', {0, 1}),
+  ):
+    for name, index in (('vae', 0), ('vit', 1), ('text', 2)):
+      dropped = sampling.dropped_spans(prompt, context, (name,))
+      assert dropped == others | {index}
+  everything = sampling.dropped_spans(SEVERAL, 'full', ('text', 'vae', 'vit'))
+  assert everything == frozenset(range(5))
+
+
+def test_an_unknown_condition_is_refused():
+  with pytest.raises(UserError, match=r'^withheld words: expected'):
+    SamplingConfig(2, 1.0, withheld=('words',))
+
+
 def test_the_target_is_packed_without_its_pixels():
   prompts = pack(PROMPTS, BOTH)
   for context, images in (('full', 1), ('no_text', 1), ('no_images', 0)):

@@ -1,5 +1,7 @@
 """Pairs of a pool, and the sources that are drawn for them."""
 
+import dataclasses
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -12,7 +14,7 @@ from synermedgen_jax.core.modalities import (
   Region,
   route_named,
 )
-from synermedgen_jax.tasks.pairs import Pair, Pool, routes_in
+from synermedgen_jax.tasks.pairs import Pair, Pool, routes_in, some_subjects
 from synermedgen_jax.tasks.registry import TASKS
 
 HEAD = FakeCase(Region.BRAIN, dict.fromkeys(BRATS_CONTRASTS), (3, 5), 'head')
@@ -144,3 +146,55 @@ def test_the_routes_of_a_pool_are_those_that_it_draws(most):
   assert set(pool.drawn_routes()) == seen
   sizes = Counter(len(route.sources) for route in seen)
   assert sizes == dict(list({1: 14, 2: 12, 3: 4}.items())[:most])
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+  """As much of a case as its person needs."""
+
+  dataset: str
+  person: str
+  session: int = 0
+
+
+SCANS = [
+  Scan(dataset, f'{dataset}.{number}', session)
+  for dataset, count in (('head', 30), ('body', 4))
+  for number in range(count)
+  for session in range(2)
+]
+
+
+def people(share):
+  """Dataset -> persons of a share."""
+  kept = {'head': set(), 'body': set()}
+  for scan in some_subjects(SCANS, share):
+    kept[scan.dataset].add(scan.person)
+  return kept
+
+
+@pytest.mark.parametrize(
+  ('share', 'head', 'body'),
+  [(1.0, 30, 4), (0.5, 15, 2), (0.1, 3, 1), (0.02, 1, 1), (0.0, 1, 1)],
+)
+def test_a_share_of_the_subjects_of_each_dataset_at_least_one(
+  share, head, body
+):
+  kept = people(share)
+  assert (len(kept['head']), len(kept['body'])) == (head, body)
+
+
+def test_a_larger_share_contains_a_smaller_one():
+  shares = [people(share)['head'] for share in (0.02, 0.1, 0.4, 1.0)]
+  for less, more in itertools.pairwise(shares):
+    assert less < more
+
+
+def test_all_cases_of_a_subject_stay_and_their_order_too():
+  kept = some_subjects(SCANS, 0.1)
+  assert len(kept) == 2 * (3 + 1)
+  assert list(kept) == [scan for scan in SCANS if scan in kept]
+
+
+def test_the_choice_does_not_depend_on_the_order_of_the_cases():
+  assert {*some_subjects(SCANS[::-1], 0.1)} == {*some_subjects(SCANS, 0.1)}

@@ -1,16 +1,8 @@
-"""Ablation: Stage I alone. Does understanding alone teach to synthesise?
+"""Ablations: Stage I with all three tasks.
 
-  python -m synermedgen_jax.main \\
-      --config=projects/ablations/configs/stage1.py \\
-      --config.store=STORE --config.init_from=weights/small \\
-      --config.seed=SEED --workdir=RUNS/SEED/stage1
-  python -m synermedgen_jax.evaluate --workdir=RUNS/SEED/stage1 \\
-      --parts=understanding,synthesis
+configs/small/stage1.py. The `gen` expert of the base is unchanged.
 
-configs/small/stage1.py. The `gen` expert of the base is unchanged. Stage I + II
-starts from this run.
-
-`run.sh` runs it. Time and result: README.md of the project.
+`cells.py` sets model, start, capacity and steps. Results: RESULTS.md.
 """
 
 from ml_collections import ConfigDict

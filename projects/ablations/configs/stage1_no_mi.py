@@ -1,19 +1,8 @@
-"""Ablation: Stage I without MI. What does the naming of modalities add?
+"""Ablation: Stage I without MI.
 
-  python -m synermedgen_jax.main \\
-      --config=projects/ablations/configs/stage1_no_mi.py \\
-      --config.store=STORE --config.init_from=weights/small \\
-      --config.seed=SEED --workdir=RUNS/SEED/stage1_no_mi
-  python -m synermedgen_jax.main \\
-      --config=projects/ablations/configs/stage2.py \\
-      --config.store=STORE --config.init_from=RUNS/SEED/stage1_no_mi \\
-      --config.seed=SEED --workdir=RUNS/SEED/stage2_no_mi
+As many steps as Stage I; the other two tasks keep their proportions.
 
-It has as many steps as Stage I, at the same compute; the other two tasks keep
-their proportions. They fill rows less well: with `small`, a step has 11
-questions instead of 16.
-
-`run.sh` runs it. Time and result: README.md of the project.
+`cells.py` sets model, start, capacity and steps. Results: RESULTS.md.
 """
 
 from ml_collections import ConfigDict

@@ -1,19 +1,8 @@
-"""Ablation: Stage I without TIA. What does the alignment with instructions add?
+"""Ablation: Stage I without TIA.
 
-  python -m synermedgen_jax.main \\
-      --config=projects/ablations/configs/stage1_no_tia.py \\
-      --config.store=STORE --config.init_from=weights/small \\
-      --config.seed=SEED --workdir=RUNS/SEED/stage1_no_tia
-  python -m synermedgen_jax.main \\
-      --config=projects/ablations/configs/stage2.py \\
-      --config.store=STORE --config.init_from=RUNS/SEED/stage1_no_tia \\
-      --config.seed=SEED --workdir=RUNS/SEED/stage2_no_tia
+As many steps as Stage I; the other two tasks keep their proportions.
 
-It has the compute of Stage I; the other two tasks keep their proportions. A row
-of `small` has room for the images of two questions, so a step needs slightly
-more operations.
-
-`run.sh` runs it. Time and result: README.md of the project.
+`cells.py` sets model, start, capacity and steps. Results: RESULTS.md.
 """
 
 from ml_collections import ConfigDict

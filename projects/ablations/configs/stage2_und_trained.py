@@ -1,15 +1,9 @@
-"""Ablation: Stage II with `und` trained too, as the paper's text describes.
-
-  python -m synermedgen_jax.main \\
-      --config=projects/ablations/configs/stage2_und_trained.py \\
-      --config.store=STORE --config.init_from=RUNS/SEED/stage1 \\
-      --config.seed=SEED --workdir=RUNS/SEED/stage2_und_trained
+"""Ablations: Stage II that trains ViT, connector and `und` too.
 
 The paper's figure freezes ViT and `und` in Stage II, its text fine-tunes `und`
-further. In this arm ViT, connector and `und` train, each at its rate in Stage
-I. A step needs more operations, so there are fewer steps (`ablation_steps.py`).
+further. They train at their rates in Stage I.
 
-`run.sh` runs it. Time and result: README.md of the project.
+`cells.py` sets model, start, capacity and steps. Results: RESULTS.md.
 """
 
 from ml_collections import ConfigDict
