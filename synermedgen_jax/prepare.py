@@ -10,7 +10,8 @@
   python -m synermedgen_jax.prepare --dataset=brats --root=DIR --check=REPORT
   python -m synermedgen_jax.prepare --root=DIR --draft=TABLE.csv
 
-`phantom` first writes digital phantoms into --root. `folder` reads
+`phantom` first writes digital phantoms into --root; with --shift, other ones
+from other scanners, for a holdout (docs/holdout.md). `folder` reads
 DIR/<subject>/<modality>.nii.gz, `flat` DIR/<subject>_<modality>.nii.gz,
 `nnunet` imagesTr and dataset.json, `bids` sub-*/anat, and `csv` a table. Public
 datasets are read in their downloaded layout. docs/data.md describes all
@@ -92,9 +93,14 @@ def _prepare(store: str) -> None:
 
   check_folder(store, '--store')
   options = _VOLUMES()
+  if options.shift and not _HOLDOUT.value:
+    raise UsageError(
+      f'--shift={options.shift}: makes phantoms to test on; add --holdout.'
+    )
   settings = prepare_store.PrepareSettings(
     ingest_settings(options),
     dataset=','.join(options.dataset or ()),
+    shift=options.shift or '',
     val=_VAL.value,
     test=_TEST.value,
     holdout=_HOLDOUT.value,

@@ -65,6 +65,11 @@ def find_cases(options: VolumeOptions) -> Listing:
     DatasetError: a root cannot be read or does not have the layout.
   """
   layouts, roots = options.dataset, options.root
+  if options.shift and 'phantom' not in (layouts or ()):
+    raise UsageError(
+      f'--shift={options.shift}: changes the scanners of --dataset=phantom; '
+      'leave it out.'
+    )
   if not layouts:
     raise _without_dataset(Path(','.join(roots)))
   if len(layouts) == 1:
@@ -124,6 +129,7 @@ def _find(layout: str, root: Path, options: VolumeOptions) -> Listing:
       root,
       subjects=options.subjects,
       seed=options.seed,
+      shift=options.shift or '',
       workers=options.workers,
     )
     return Listing(cohorts.phantom_cases(root))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from synermedgen_jax.core.choices import DATASETS, FRAMES, PLANES
+from synermedgen_jax.core.choices import DATASETS, FRAMES, PLANES, SHIFTS
 from synermedgen_jax.core.modalities import Region
 
 flags.disclaim_key_flags()  # they belong to the command that defines them
@@ -28,6 +28,7 @@ class VolumeOptions:
     modalities: modalities that every subject must have.
     seed: random seed of phantoms and splits.
     subjects: phantom subjects per cohort.
+    shift: scanners of a phantom holdout; None = phantoms to train on.
     workers: number of processes.
     most_offset: largest shift between the volumes of a subject in mm.
     check_units: whether values have to be in the unit of their modality.
@@ -47,6 +48,7 @@ class VolumeOptions:
   modalities: Sequence[str]
   seed: int
   subjects: int
+  shift: str | None
   workers: int
   most_offset: float
   check_units: bool
@@ -108,6 +110,14 @@ def _input_flags() -> dict[str, flags.FlagHolder]:
     ),
     'subjects': flags.DEFINE_integer(
       'subjects', 30, 'Phantom subjects per cohort.', lower_bound=1
+    ),
+    'shift': flags.DEFINE_enum(
+      'shift',
+      None,
+      SHIFTS,
+      'Scanners of a phantom holdout (docs/holdout.md); "none" has those of the '
+      'training set. Its subjects are in no set without --shift. To prepare '
+      'them, add --holdout.',
     ),
     'workers': flags.DEFINE_integer(
       'workers', 2, 'Number of processes.', lower_bound=1

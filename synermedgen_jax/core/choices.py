@@ -27,3 +27,9 @@ CROPS = ('source', 'target')
 CONDITIONS = ('text', 'vae', 'vit')
 # Norms that guidance may not exceed, `config/sampling.Guidance.renorm`.
 RENORMS = ('global', 'channel', 'text_channel')
+# `phantoms/shifts.SHIFTS`: scanners of a phantom holdout.
+SHIFTS = (
+  *('none', 'mr_0p55t', 'mr_3t', 'mr_noise_2x', 'mr_noise_4x', 'mr_bias'),
+  *('thick_slices', 'cbct_low_dose', 'cbct_scatter', 'pet_low_counts'),
+  *('shift_1mm', 'shift_3mm', 'shift_5mm'),
+)

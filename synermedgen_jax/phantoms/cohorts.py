@@ -14,10 +14,13 @@ import gzip
 import json
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from scipy import ndimage
 
 from synermedgen_jax.core import files
 from synermedgen_jax.core.errors import UserError
@@ -28,6 +31,12 @@ from synermedgen_jax.phantoms.anatomy_head import paint_head
 from synermedgen_jax.phantoms.anatomy_trunk import paint_body, paint_pelvis
 from synermedgen_jax.phantoms.canvas import Canvas, Grid
 from synermedgen_jax.phantoms.scanners import Fractions, Sequence
+from synermedgen_jax.phantoms.shifts import (
+  SHIFTS,
+  TRAINING,
+  moved,
+  moved_fractions,
+)
 from synermedgen_jax.slices.datasets import (
   CaseFiles,
   DatasetError,
@@ -37,6 +46,8 @@ from synermedgen_jax.slices.datasets import (
 VERSION = 1
 MARKER = 'phantoms.json'
 _BEGUN = 'phantoms.begun.json'
+_MASK = 'mask'  # the body, beside the volumes of a holdout
+_HOLDOUT = 1  # last word of the seed of a holdout's subjects
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,11 +133,11 @@ def _affine(grid: Grid, axes: str, origin: np.ndarray) -> np.ndarray:
 
 
 def _paint(
-  cohort: str, seed: int, subject: int
+  cohort: str, seed: int, subject: int, *stream: int
 ) -> tuple[Fractions, np.ndarray, np.random.Generator]:
   """A subject's tissue fractions, its origin in mm, and its generator."""
   index = list(COHORTS).index(cohort)
-  rng = np.random.default_rng([seed, index, subject])
+  rng = np.random.default_rng([seed, index, subject, *stream])
   fractions = render_fractions(cohort, rng)
   return fractions, np.round(rng.uniform(-20, 20, 3), 1), rng
 
@@ -149,7 +160,7 @@ def render_anatomy(
 
 
 def render_phantom(
-  cohort: str, seed: int, subject: int
+  cohort: str, seed: int, subject: int, shift: str = ''
 ) -> dict[Modality, nib.Nifti1Image]:
   """Renders every volume of one subject; deterministic.
 
@@ -157,41 +168,61 @@ def render_phantom(
     cohort: a key of `COHORTS`.
     seed: random seed of the set of phantoms.
     subject: number within the cohort.
+    shift: a key of `SHIFTS`, for a subject of a holdout, who is in no set
+      without a shift; '' = a subject of a training set.
 
   Returns:
     Modality -> image, whose `get_fdata` returns HU, SUV or a.u.
   """
   # Encoded first: nibabel applies a header's slope only to files that it reads.
   return {
-    modality: nib.Nifti1Image.from_bytes(data)
-    for modality, data in _render_files(cohort, seed, subject).items()
+    Modality(name): nib.Nifti1Image.from_bytes(data)
+    for name, data in _render_files(cohort, seed, subject, shift).items()
+    if name != _MASK
   }
 
 
 def _render_files(
-  cohort: str, seed: int, subject: int
-) -> dict[Modality, bytes]:
-  """The NIfTI file of each of a subject's volumes."""
+  cohort: str, seed: int, subject: int, name: str
+) -> dict[str, bytes]:
+  """The NIfTI file of each of a subject's volumes, and of a holdout's mask."""
   spec = COHORTS[cohort]
-  fractions, origin, rng = _paint(cohort, seed, subject)
+  shift = SHIFTS[name] if name else TRAINING
+  fractions, origin, rng = _paint(
+    cohort, seed, subject, *((_HOLDOUT,) if name else ())
+  )
   ct = scanners.image_ct(fractions, rng, spec.grid)
   files = {}
   for modality in spec.modalities:
-    grid = spec.grid
+    grid, mm = spec.grid, shift.offset(modality)
+    seen = moved_fractions(fractions, grid, mm)
     if modality == Modality.CT:
       values = ct
     elif modality == Modality.CBCT:
-      values = scanners.image_cbct(ct, rng, grid, spec.field_of_view)
+      values = scanners.image_cbct(
+        moved(ct, grid, mm), rng, grid, spec.field_of_view, shift
+      )
     elif modality == Modality.PET:
-      uptake = scanners.fdg_uptake(fractions, rng)
+      uptake = scanners.fdg_uptake(seen, rng)
       values, grid = scanners.coarsen(
-        scanners.image_pet(uptake, rng, grid), grid
+        scanners.image_pet(uptake, rng, grid, shift=shift), grid
       )
     else:
-      values = scanners.image_mr(fractions, spec.mr[modality], rng, grid)
+      values = scanners.image_mr(seen, spec.mr[modality], rng, grid, shift)
     affine = _affine(grid, spec.axes, origin)
-    files[modality] = _encode(values, affine, modality)
+    files[modality.value] = _encode(values, affine, _storage(modality))
+  if name:
+    # Noise and shading would change a mask that is found in the image.
+    body = _body(fractions).astype(np.float32)
+    affine = _affine(spec.grid, spec.axes, origin)
+    files[_MASK] = _encode(body, affine, (np.uint8, 1.0, 0.0))
   return files
+
+
+def _body(fractions: Fractions) -> Bool[np.ndarray, 'x y z']:
+  """Voxels that are more than half tissue, and holes of their slices."""
+  solid = np.moveaxis(fractions['air'] < 0.5, 2, 0)
+  return np.stack([ndimage.binary_fill_holes(s) for s in solid], axis=2)
 
 
 # Number type, slope and intercept on disk. CT has DICOM's usual intercept and
@@ -205,11 +236,15 @@ _STORAGE = {
 _FRACTIONAL = (np.int16, 0.25, 0.0)
 
 
+def _storage(modality: Modality) -> tuple[type, float, float]:
+  return _STORAGE.get(modality, _FRACTIONAL)
+
+
 def _encode(
-  values: np.ndarray, affine: np.ndarray, modality: Modality
+  values: np.ndarray, affine: np.ndarray, storage: tuple[type, float, float]
 ) -> bytes:
   """Encodes RAS+ `values` as NIfTI in the orientation of `affine`."""
-  dtype, slope, intercept = _STORAGE.get(modality, _FRACTIONAL)
+  dtype, slope, intercept = storage
   if dtype is np.int16:
     values = np.round((values - intercept) / slope)
   turn = nib.io_orientation(affine)
@@ -227,6 +262,7 @@ def write_phantoms(
   *,
   subjects: int,
   seed: int = 0,
+  shift: str = '',
   progress: bool = True,
   workers: int = 2,
 ) -> None:
@@ -239,6 +275,7 @@ def write_phantoms(
     root: a new or empty directory, or one that this function started to fill.
     subjects: number of subjects per cohort.
     seed: random seed of the set.
+    shift: as in `render_phantom`.
     progress: whether to show a progress bar.
     workers: number of threads; NumPy and zlib release the interpreter lock.
 
@@ -247,9 +284,11 @@ def write_phantoms(
   """
   root = pathlib.Path(root)
   wanted = {'seed': seed, 'subjects': subjects, 'version': VERSION}
+  if shift:
+    wanted['shift'] = {'name': shift, **dataclasses.asdict(SHIFTS[shift])}
   if not _begin(root, wanted):
     return
-  jobs = [(c, seed, s) for c in COHORTS for s in range(subjects)]
+  jobs = [(c, seed, s, shift) for c in COHORTS for s in range(subjects)]
   with concurrent.futures.ThreadPoolExecutor(workers) as pool:
     done = pool.map(lambda job: _write_subject(root, *job), jobs)
     for _ in each(done, 'phantoms', len(jobs), 'subject', shown=progress):
@@ -257,7 +296,7 @@ def write_phantoms(
   os.replace(root / _BEGUN, root / MARKER)
 
 
-def _begin(root: pathlib.Path, wanted: dict[str, int]) -> bool:
+def _begin(root: pathlib.Path, wanted: Mapping[str, Any]) -> bool:
   """Claims `root` for the set `wanted`; False if the set is complete."""
   for name in (MARKER, _BEGUN):
     if (root / name).exists():
@@ -278,14 +317,14 @@ def _begin(root: pathlib.Path, wanted: dict[str, int]) -> bool:
 
 
 def _write_subject(
-  root: pathlib.Path, cohort: str, seed: int, subject: int
+  root: pathlib.Path, cohort: str, seed: int, subject: int, shift: str
 ) -> None:
   folder = root / cohort / f'{cohort}_{subject:03d}'
   folder.mkdir(parents=True, exist_ok=True)
-  for modality, data in _render_files(cohort, seed, subject).items():
+  for name, data in _render_files(cohort, seed, subject, shift).items():
     # No time stamp: the same arguments give the same bytes.
     data = gzip.compress(data, compresslevel=1, mtime=0)
-    files.write_bytes(folder / f'{modality}.nii.gz', data)
+    files.write_bytes(folder / f'{name}.nii.gz', data)
 
 
 def phantom_cases(root: pathlib.Path) -> list[CaseFiles]:

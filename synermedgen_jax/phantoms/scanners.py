@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage, signal
 
 from synermedgen_jax.phantoms.canvas import Grid, smooth_field
+from synermedgen_jax.phantoms.shifts import FIELD, TRAINING, Shift, thicker
 
 Fractions = dict[str, np.ndarray]
 
@@ -40,6 +41,11 @@ class Tissue:
     suv: FDG uptake normalised by body weight. Normal tissue: Zasadny and Wahl,
       Radiology 189:847 (1993); Wang et al., Mol Imaging Biol 9:83 (2007). Urine
       and heart vary most.
+    exponent: T1 is proportional to this power of the field strength. Grey and
+      white matter, blood and fluids (0): Rooney et al. as above, 0.2 to 7 T.
+      Muscle, heart, liver, spleen, kidney and fat: Bottomley et al., Med Phys
+      11:425 (1984), 1 to 100 MHz, which is 2.3 T. Other tissues: 1/3, between
+      those of soft tissues. T2 has none, as in Bottomley et al.
   """
 
   hu: float
@@ -48,34 +54,39 @@ class Tissue:
   pd: float
   gd: float
   suv: float
+  exponent: float = 1 / 3
+
+  def t1_at(self, field: float) -> float:
+    """T1 in ms at a field strength in T."""
+    return self.t1 * (field / FIELD) ** self.exponent
 
 
 TISSUES = {
   'air': Tissue(-1000, 1000, 1, 0.0, 0.0, 0.0),
   'skin': Tissue(40, 900, 40, 0.55, 0.1, 0.7),
-  'fat': Tissue(-98, 343, 120, 0.80, 0.0, 0.35),
-  'muscle': Tissue(52, 1008, 44, 0.80, 0.03, 0.8),
+  'fat': Tissue(-98, 343, 120, 0.80, 0.0, 0.35, 0.1743),
+  'muscle': Tissue(52, 1008, 44, 0.80, 0.03, 0.8, 0.4203),
   'cortical': Tissue(1250, 400, 1, 0.10, 0.0, 0.5),
   'marrow': Tissue(220, 549, 90, 0.60, 0.03, 1.4),
   'disc': Tissue(90, 1024, 40, 0.75, 0.0, 0.8),
-  'csf': Tissue(8, 4300, 1800, 1.00, 0.0, 0.5),
-  'grey': Tissue(39, 1188, 95, 0.82, 0.0, 8.0),
-  'white': Tissue(29, 656, 72, 0.70, 0.0, 3.2),
+  'csf': Tissue(8, 4300, 1800, 1.00, 0.0, 0.5, 0.0),
+  'grey': Tissue(39, 1188, 95, 0.82, 0.0, 8.0, 0.376),
+  'white': Tissue(29, 656, 72, 0.70, 0.0, 3.2, 0.382),
   'dura': Tissue(60, 900, 45, 0.75, 0.35, 1.2),
-  'vessel': Tissue(48, 1441, 45, 0.85, 1.2, 1.7),
+  'vessel': Tissue(48, 1441, 45, 0.85, 1.2, 1.7, 0.340),
   'mucosa': Tissue(40, 1100, 100, 0.85, 0.7, 1.3),
   'choroid': Tissue(60, 1200, 160, 0.90, 0.8, 1.5),
-  'necrosis': Tissue(16, 2200, 350, 0.95, 0.0, 1.0),
+  'necrosis': Tissue(16, 2200, 350, 0.95, 0.0, 1.0, 0.0),
   'rim': Tissue(46, 1300, 115, 0.87, 0.8, 9.0),
   'oedema': Tissue(20, 1300, 180, 0.85, 0.0, 2.5),
   'lung': Tissue(-800, 1200, 35, 0.18, 0.1, 0.5),
-  'liver': Tissue(60, 586, 46, 0.80, 0.1, 2.3),
-  'spleen': Tissue(52, 1057, 79, 0.82, 0.1, 1.8),
-  'kidney': Tissue(34, 966, 87, 0.84, 0.3, 2.8),
-  'heart': Tissue(45, 1030, 45, 0.82, 0.2, 4.0),
+  'liver': Tissue(60, 586, 46, 0.80, 0.1, 2.3, 0.3799),
+  'spleen': Tissue(52, 1057, 79, 0.82, 0.1, 1.8, 0.3321),
+  'kidney': Tissue(34, 966, 87, 0.84, 0.3, 2.8, 0.2488),
+  'heart': Tissue(45, 1030, 45, 0.82, 0.2, 4.0, 0.3618),
   'bowel': Tissue(34, 1000, 70, 0.82, 0.2, 1.5),
   'gas': Tissue(-950, 1000, 1, 0.0, 0.0, 0.2),
-  'urine': Tissue(6, 3800, 900, 1.00, 0.0, 16.0),
+  'urine': Tissue(6, 3800, 900, 1.00, 0.0, 16.0, 0.0),
   'gland': Tissue(42, 1317, 100, 0.85, 0.2, 1.8),
   'uterus': Tissue(45, 1309, 117, 0.85, 0.3, 1.9),
   'tumour': Tissue(44, 1250, 80, 0.86, 0.4, 8.0),
@@ -100,10 +111,15 @@ class Sequence:
   ti: float | None = None
   contrast: bool = False
 
-  def signal(self, tissue: Tissue) -> float:
-    """The signal of `tissue`; fully relaxed water at TE 0 has signal 1."""
+  def signal(self, tissue: Tissue, field: float = FIELD) -> float:
+    """The signal of `tissue`; fully relaxed water at TE 0 has signal 1.
+
+    Args:
+      tissue: the tissue.
+      field: field strength in T.
+    """
     gd = tissue.gd if self.contrast else 0.0
-    t1 = 1 / (1 / tissue.t1 + RELAXIVITY * gd)
+    t1 = 1 / (1 / tissue.t1_at(field) + RELAXIVITY * gd)
     if self.ti is None:
       recovery = 1 - math.exp(-self.tr / t1)
     else:
@@ -136,6 +152,7 @@ def image_cbct(
   rng: np.random.Generator,
   grid: Grid,
   field_of_view: float,
+  shift: Shift = TRAINING,
 ) -> np.ndarray:
   """Simulates a cone-beam CT (HU) of the same patient from its CT.
 
@@ -148,11 +165,13 @@ def image_cbct(
     rng: draws the artefacts.
     grid: grid of the anatomy.
     field_of_view: radius in mm; voxels outside it are -1000 HU.
+    shift: the scanner's dose and scatter.
   """
   body = np.clip((ct + 1000) / 1000, 0, 1)
   dx, dy, _ = grid.spacing
   depth = ndimage.gaussian_filter(body, (45 / dx, 45 / dy, 1))
-  cup = rng.uniform(150, 300) * body * (depth - 0.65)
+  scatter = shift.cbct_scatter
+  cup = rng.uniform(150, 300) * scatter * body * (depth - 0.65)
   x, y = np.meshgrid(*grid.axes()[:2], indexing='ij')
   radius = np.hypot(x - grid.centre[0], y - grid.centre[1])
   drift = rng.standard_normal(int(radius.max() / dx) + 2)
@@ -162,10 +181,13 @@ def image_cbct(
     dense, _star(rng, grid.shape)[..., None], mode='same', axes=(0, 1)
   )
   # Fewer photons survive longer paths, so noise grows with depth.
-  grain = _noise(rng, ct.shape, 50) * (0.3 + depth)
+  sigma = 50 / math.sqrt(shift.cbct_dose)
+  grain = _noise(rng, ct.shape, sigma) * (0.3 + depth)
   grain = ndimage.gaussian_filter(grain, (0.5, 0.5, 0))
   # Scatter also reduces contrast: bone is too low, air too high.
-  hu = (ct + 1000) * rng.uniform(0.82, 0.9) - 940 - cup
+  contrast = rng.uniform(0.82, 0.9)
+  contrast -= (scatter - 1) * (1 - contrast)
+  hu = (ct + 1000) * contrast - (1000 - 60 * scatter) - cup
   hu = ndimage.gaussian_filter(hu, (0.45, 0.45, 0)) + grain
   rings = 12 * rings * np.exp(-radius / 60)
   hu += rng.uniform(0.5, 1.0) * streaks + rings[..., None]
@@ -190,13 +212,16 @@ def image_mr(
   sequence: Sequence,
   rng: np.random.Generator,
   grid: Grid,
+  shift: Shift = TRAINING,
 ) -> np.ndarray:
   """Simulates MR in a.u.: contrast, coil shading, Rician noise, gain."""
-  image = _mix(fractions, sequence.signal)
+  image = _mix(fractions, lambda t: sequence.signal(t, shift.field))
+  image = thicker(image, shift.mr_slices)
   reach = float(np.max(np.multiply(grid.shape, grid.spacing)))
-  image = image * np.exp(0.1 * smooth_field(rng, grid, reach / 2))
+  shading = 0.1 * shift.mr_bias
+  image = image * np.exp(shading * smooth_field(rng, grid, reach / 2))
   image *= 1 + 0.03 * smooth_field(rng, grid, 2 * grid.spacing[0])
-  sigma = 0.02 * float(np.percentile(image, 98))
+  sigma = 0.02 * shift.mr_noise * float(np.percentile(image, 98))
   real = image + _noise(rng, image.shape, sigma)
   image = np.hypot(real, _noise(rng, image.shape, sigma))
   return image * np.float32(rng.uniform(600, 2400))
@@ -216,6 +241,7 @@ def image_pet(
   rng: np.random.Generator,
   grid: Grid,
   fwhm: float = 6.0,
+  shift: Shift = TRAINING,
 ) -> np.ndarray:
   """Simulates PET in SUV: point spread, counts, reconstruction filter.
 
@@ -224,10 +250,12 @@ def image_pet(
     rng: draws the counts.
     grid: grid of the anatomy.
     fwhm: full width at half maximum of the point spread function, in mm.
+    shift: the scanner's counts.
   """
   sigma = np.asarray([fwhm / 2.355 / s for s in grid.spacing])
   expected = ndimage.gaussian_filter(uptake, sigma)
-  counts = 60.0  # per voxel at SUV 1: a deviation of 13 % before the filter
+  # Per voxel at SUV 1; 60 have a deviation of 13 % before the filter.
+  counts = 60.0 * shift.pet_counts
   noisy = rng.poisson(counts * expected).astype(np.float32) / counts
   return ndimage.gaussian_filter(noisy, 0.7 * sigma)
 

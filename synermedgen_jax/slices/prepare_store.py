@@ -38,6 +38,7 @@ class PrepareSettings:
   Attributes:
     ingest: settings that apply to every case.
     dataset: name of the data, recorded in the store.
+    shift: name of the scanners of phantoms, recorded too; '' = not recorded.
     val, test: shares of subjects for validation and testing, in [0, 1).
     holdout: put all subjects into the split `holdout`.
     seed: random seed of the splits.
@@ -50,6 +51,7 @@ class PrepareSettings:
 
   ingest: ingest.Settings
   dataset: str = ''
+  shift: str = ''
   val: float = 0.1
   test: float = 0.15
   holdout: bool = False
@@ -142,6 +144,8 @@ def prepare_part(
     'dataset': settings.dataset,
     'cases': sorted(ids),
   }
+  if settings.shift:
+    record['shift'] = settings.shift
   writer = StoreWriter(str(store), record)
   if writer.finished:
     writer.check_splits(_split_record(cases, settings))

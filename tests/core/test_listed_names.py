@@ -2,6 +2,7 @@
 
 from synermedgen_jax.core import choices
 from synermedgen_jax.evaluation.volume_scores import VOLUME_SCORES
+from synermedgen_jax.phantoms.shifts import SHIFTS
 from synermedgen_jax.slices import public_datasets
 from synermedgen_jax.slices.grids import PLANES
 from synermedgen_jax.slices.layouts import LAYOUTS
@@ -9,6 +10,7 @@ from synermedgen_jax.slices.layouts import LAYOUTS
 
 def test_the_names_in_flags_are_those_of_the_tables():
   assert tuple(PLANES) == choices.PLANES
+  assert tuple(SHIFTS) == choices.SHIFTS
   assert tuple(LAYOUTS) == choices.LAYOUTS
   assert tuple(VOLUME_SCORES) == choices.VOLUME_SCORES
   own = [
