@@ -35,6 +35,7 @@ JOB = {
 }
 FURTHER = {
   'compare': 'compare',
+  'holdout': 'holdout',
   'arena': 'arena',
   'score': 'score',
   'compile': 'compile',

@@ -17,7 +17,7 @@ synthesis of a Stage I model (zero-shot). With --config, the weights in
 synthesises. --adherence adds scores of drift, control, direction and use of
 conditions.
 
-Writes WORKDIR/evaluation/:
+Writes WORKDIR/evaluation/, or OUTPUT/evaluation/ with --output:
 
 * metrics.json: means per task and route, of the model and the baselines, in the
   body mask and over the full frame; intervals over subjects and wins; sampling;
@@ -59,6 +59,12 @@ from synermedgen_jax.inference.sampling_flags import define_sampling_flags
 
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Workdir of a trained stage; results are written into it.'
+)
+_OUTPUT = flags.DEFINE_string(
+  'output',
+  None,
+  'Folder in the place of WORKDIR for the results, such as those of a holdout.',
+  short_name='o',
 )
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -183,7 +189,8 @@ def main() -> None:
 
   if _INTERVAL_DRAWS.present and not _INTERVALS.value:
     raise UsageError('--interval_draws: has no effect without --intervals.')
-  config, workdir = _CONFIG.value, Path(_WORKDIR.value)
+  config = _CONFIG.value
+  output = Path(_OUTPUT.value or _WORKDIR.value)
   import_modules((*_MODULES.value, *(config.modules if config else ())))
   settings = job.measure_settings(
     parts=tuple(_PARTS.value or ()),
@@ -204,16 +211,17 @@ def main() -> None:
       local_path('images', _IMAGES.value) if _IMAGES.value else None,
     )
     trained = job.load(_WORKDIR.value, config)
-    job.ask(trained, questions, workdir, file=file, batch_size=_BATCH.value)
+    job.ask(trained, questions, output, file=file, batch_size=_BATCH.value)
     return
   job.Job(
-    workdir,
+    output,
     store=_STORE.value or '',
     split=_SPLIT.value,
     settings=settings,
     sampling=_SAMPLING,
     asks=_QUESTIONS.present,
     volumes=_VOLUMES.value,
+    reports=not _OUTPUT.value,
   ).run(job.load(_WORKDIR.value, config))
 
 

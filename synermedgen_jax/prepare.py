@@ -22,17 +22,26 @@ store it changes nothing. With --part=K/N, N commands on any number of machines
 fill one store.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from synermedgen_jax.config.command_line import UsageError, run_command
 from synermedgen_jax.config.modules import import_modules
 from synermedgen_jax.config.volume_flags import (
+  OF_SLICES,
+  VolumeOptions,
   define_reader_flag,
   define_volume_flags,
 )
+
+if TYPE_CHECKING:
+  from synermedgen_jax.slices.ingest import Settings
 
 _VOLUMES = define_volume_flags()
 _READER = define_reader_flag()
@@ -46,6 +55,12 @@ _VAL = flags.DEFINE_float('val', 0.1, 'Share of subjects for validation.')
 _TEST = flags.DEFINE_float('test', 0.15, 'Share of subjects for testing.')
 _HOLDOUT = flags.DEFINE_bool(
   'holdout', False, 'All subjects go to the split `holdout`.'
+)
+_LIKE = flags.DEFINE_string(
+  'like',
+  None,
+  'Workdir of a trained run, whose canvas, plane, frame and windows the slices '
+  'get, such as those of a holdout. Default: those of the flags.',
 )
 _CHECK = flags.DEFINE_string(
   'check',
@@ -85,9 +100,28 @@ def _draft(table: Path) -> None:
   )
 
 
+def _ingest_settings(options: VolumeOptions) -> Settings:
+  """The settings of the flags, with the slices of the run in --like."""
+  from synermedgen_jax.config.cases import ingest_settings
+
+  settings = ingest_settings(options)
+  if not _LIKE.value:
+    return settings
+  from synermedgen_jax.inference.workdir import RunRecord
+
+  own = [f'--{n}' for n in OF_SLICES if flags.FLAGS[n].present]
+  if own:
+    raise UsageError(
+      f'{", ".join(own)}: --like={_LIKE.value} has its own; leave out one or '
+      'the other.'
+    )
+  slices = RunRecord.load(_LIKE.value).slices
+  return dataclasses.replace(settings, slices=slices)
+
+
 def _prepare(store: str) -> None:
   """Writes the cases of --part, and the store if none is missing."""
-  from synermedgen_jax.config.cases import find_cases, ingest_settings
+  from synermedgen_jax.config.cases import find_cases
   from synermedgen_jax.slices import prepare_store
   from synermedgen_jax.slices.store_files import check_folder
 
@@ -98,7 +132,7 @@ def _prepare(store: str) -> None:
       f'--shift={options.shift}: makes phantoms to test on; add --holdout.'
     )
   settings = prepare_store.PrepareSettings(
-    ingest_settings(options),
+    _ingest_settings(options),
     dataset=','.join(options.dataset or ()),
     shift=options.shift or '',
     val=_VAL.value,

@@ -10,6 +10,9 @@ from absl import flags
 from synermedgen_jax.core.choices import DATASETS, FRAMES, PLANES, SHIFTS
 from synermedgen_jax.core.modalities import Region
 
+# Flags of the slices themselves, `slices/framing.SliceSpec`.
+OF_SLICES = ('canvas', 'plane', 'frame', 'windows')
+
 flags.disclaim_key_flags()  # they belong to the command that defines them
 
 
@@ -115,9 +118,9 @@ def _input_flags() -> dict[str, flags.FlagHolder]:
       'shift',
       None,
       SHIFTS,
-      'Scanners of a phantom holdout (docs/holdout.md); "none" has those of the '
-      'training set. Its subjects are in no set without --shift. To prepare '
-      'them, add --holdout.',
+      'Scanners of a phantom holdout (docs/holdout.md); "none" has those of '
+      'the training set. Its subjects are in no set without --shift. To '
+      'prepare them, add --holdout.',
     ),
     'workers': flags.DEFINE_integer(
       'workers', 2, 'Number of processes.', lower_bound=1

@@ -85,25 +85,27 @@ class Job:
   """What to measure, as the flags of `evaluate` say.
 
   Attributes:
-    workdir: folder of the results.
+    output: folder of the results.
     store: the slice store; '' = that of the run.
     split: split of the subjects.
     settings: questions, slices and scores.
     sampling: flags that override the sampling of the run.
     asks: --questions is given, so questions have to be asked.
     volumes: whether volumes are written although slices are picked.
+    reports: whether `report` can read the folder, which then is a workdir.
   """
 
-  workdir: Path
+  output: Path
   store: str
   split: str
   settings: MeasureSettings
   sampling: SamplingFlags
   asks: bool
   volumes: bool
+  reports: bool = True
 
   def run(self, trained: Trained) -> None:
-    """Measures a run, writes WORKDIR/evaluation and prints the tables.
+    """Measures a run, writes `output`/evaluation and prints the tables.
 
     Raises:
       UsageError: a flag has no effect, or the split has no subject.
@@ -150,14 +152,14 @@ class Job:
       return contextlib.nullcontext()
     if settings.slices and not self.volumes:
       return contextlib.nullcontext()
-    return volume_files.collect_volumes(self.workdir)
+    return volume_files.collect_volumes(self.output)
 
   def _held_out(self, trained: Trained) -> tuple[SliceStore, tuple[Case, ...]]:
     """Returns the store and its cases of the split to measure."""
     path = self.store or trained.config['store']
     if not path:
       raise UsageError(
-        f'--store: {self.workdir} was trained without a store; name one.'
+        '--store: the run was trained without a store; name one.'
       )
     store = SliceStore.open(path)
     cases = store.split(self.split)
@@ -185,7 +187,7 @@ class Job:
       'steps': list(trained.steps),
     }
     result = write_results(
-      self.workdir, store, cases, measured, settings, volumes=volumes
+      self.output, store, cases, measured, settings, volumes=volumes
     )
     if answered := measured.understanding:
       print('\n' + understanding.understanding_table(answered.scores))
@@ -195,8 +197,9 @@ class Job:
         print(line)
     if measured.intervals:
       print('\n' + uncertainty.table(measured.intervals))
-    print(f'\nReport: synermedgen report --workdir={self.workdir}')
-    print(self.workdir / 'evaluation' / 'metrics.json')
+    if self.reports:
+      print(f'\nReport: synermedgen report --workdir={self.output}')
+    print(self.output / 'evaluation' / 'metrics.json')
 
 
 def measure_settings(**values: object) -> MeasureSettings:

@@ -44,7 +44,7 @@ from synermedgen_jax.inference.workdir import Trained
 from synermedgen_jax.input.pipeline import slice_reader
 from synermedgen_jax.slices.store import Case, SliceStore
 from synermedgen_jax.tasks.example import Example, ImageRef
-from synermedgen_jax.tasks.pairs import Pool
+from synermedgen_jax.tasks.pairs import Pool, routes_in
 from synermedgen_jax.tasks.registry import asked_tasks
 from synermedgen_jax.training.objectives import OBJECTIVES
 
@@ -168,7 +168,7 @@ def measure(
       raise MeasureError('intervals: need synthesis; add it to the parts.')
     uncertainty.check_splits(store, cases)
   if trained.config['stage'] in SYSTEMS:
-    settings = _of_system(trained, settings, parts)
+    settings = _of_system(trained, settings, parts, cases)
   if 'synthesis' in parts:  # what cannot be synthesised is refused first
     items = _route_pairs(store, cases, settings)
     own = trained.synthesiser(settings.sampling, batch_size=settings.batch_size)
@@ -195,19 +195,31 @@ def measure(
 
 
 def _of_system(
-  trained: Trained, settings: MeasureSettings, parts: Sequence[str]
+  trained: Any,
+  settings: MeasureSettings,
+  parts: Sequence[str],
+  cases: Sequence[Case],
 ) -> MeasureSettings:
-  """The settings for a system of the arena: its own routes by default."""
+  """The settings for a system of the arena: its own routes by default.
+
+  Cases without them, as those of another region, have routes between the same
+  modalities.
+  """
   if 'understanding' in parts:
     raise MeasureError(
       f'parts: the system {trained.config["stage"]} answers no questions.'
     )
-  if other := sorted(set(settings.routes) - set(trained.routes)):
+  routes = routes_named(settings.routes)
+  if not routes:
+    routes = routes_in(cases, trained.routes) or routes_in(cases)
+  served = tuple(route.name for route in routes if trained.serves(route))
+  other = {route.name for route in routes} - set(served)
+  if other and (settings.routes or not served):
     raise MeasureError(
       f'routes: {trained.config["stage"]} was not trained on '
-      f'{", ".join(other)}, only on {", ".join(trained.routes)}.'
+      f'{", ".join(sorted(other))}, only on {", ".join(trained.routes)}.'
     )
-  return dataclasses.replace(settings, routes=settings.routes or trained.routes)
+  return dataclasses.replace(settings, routes=served)
 
 
 def measured_parts(

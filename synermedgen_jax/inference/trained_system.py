@@ -19,7 +19,7 @@ from synermedgen_jax.baselines.system import System
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint.weights_folder import local_folder
 from synermedgen_jax.core.compiling import compiling
-from synermedgen_jax.core.modalities import Route
+from synermedgen_jax.core.modalities import Route, route_named
 from synermedgen_jax.inference.workdir import RunRecord, WorkdirError
 from synermedgen_jax.input.pixels import from_pixels, to_pixels
 from synermedgen_jax.slices.framing import SliceSpec
@@ -209,6 +209,19 @@ class TrainedSystem:
   def paired(self) -> bool:
     return self.system.paired
 
+  def serves(self, route: Route) -> bool:
+    """Whether it was trained on the route, or on its modalities elsewhere.
+
+    A system of all routes knows modalities and no region, so it can synthesise
+    a CT of the thorax from MR after training on brains.
+    """
+    if not self.system.config.setting.conditioned:
+      return route.name in self.routes
+    known = map(route_named, self.routes)
+    return (route.sources, route.target) in {
+      (own.sources, own.target) for own in known
+    }
+
   @property
   def departures(self) -> tuple[str, ...]:
     """Those of the system, and the preset where it is not the published one."""
@@ -274,6 +287,10 @@ class TrainedPairs:
   @property
   def routes(self) -> tuple[str, ...]:
     return tuple(sorted(name for run in self.runs for name in run.routes))
+
+  def serves(self, route: Route) -> bool:
+    """Whether one of the runs was trained on the route."""
+    return route.name in self.routes
 
   def synthesiser(
     self, sampling: Any = None, *, batch_size: int = 16

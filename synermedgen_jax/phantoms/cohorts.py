@@ -285,7 +285,7 @@ def write_phantoms(
   root = pathlib.Path(root)
   wanted = {'seed': seed, 'subjects': subjects, 'version': VERSION}
   if shift:
-    wanted['shift'] = {'name': shift, **dataclasses.asdict(SHIFTS[shift])}
+    wanted['shift'] = {'name': shift, **SHIFTS[shift].record()}
   if not _begin(root, wanted):
     return
   jobs = [(c, seed, s, shift) for c in COHORTS for s in range(subjects)]

@@ -70,6 +70,14 @@ class Shift:
       return (self.cbct_dose, self.cbct_scatter) != (1.0, 1.0)
     return modality == Modality.PET and self.pet_counts != 1.0
 
+  def record(self) -> dict[str, float]:
+    """Field -> value, of the fields that differ from the training set's."""
+    return {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)[1:]
+      if getattr(self, field.name) != field.default
+    }
+
   def offset(self, modality: Modality) -> Triple:
     """Where a volume lies off its reference: mm to the right, anterior, up."""
     step = self.misregistered / math.sqrt(2)

@@ -120,7 +120,7 @@ def route_panel(panel: Panel, ssim: float | None = None) -> Figure:
   limit = error_limit(panel)
   for row in range(rows):
     for column, (_, slices, modality) in enumerate(parts):
-      _show(axes[row, column], slices[row], modality)
+      show_slice(axes[row, column], slices[row], modality)
     image = _show_error(axes[row, -1], panel, row, limit)
     axes[row, 0].set_ylabel(f'slice {panel.indices[row]}')
   titles = (
@@ -186,7 +186,7 @@ def _range(window: tuple[float, float], modality: Modality) -> str:
   return f'{low} to {high} {modality.unit}'
 
 
-def _show(
+def show_slice(
   axis: Axes,
   image: Float[np.ndarray, 'h w'],
   modality: Modality | None = None,
@@ -255,7 +255,7 @@ def overview(panels: Mapping[str, Panel], *, most: int = 8) -> Figure:
       (*sources, synthesis, truth),
       strict=True,
     ):
-      _show(axis, part[1][middle], part[2])
+      show_slice(axis, part[1][middle], part[2])
     for axis in column[len(sources) : -2]:
       _bare(axis)
     route = panel.route
@@ -315,7 +315,7 @@ def _draw_question(
   for axis, image, name in zip(
     axes, question.images, _image_names(question), strict=False
   ):
-    _show(axis, image)
+    show_slice(axis, image)
     axis.set_title(name, weight='bold' if len(name) == 1 else 'normal')
   for axis in axes[len(question.images) :]:
     axis.axis('off')

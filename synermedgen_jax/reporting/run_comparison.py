@@ -65,13 +65,19 @@ def compare_runs(
       'tasks; run synermedgen_jax.evaluate on it.'
     )
   text = markdown(compared, study, os.path.relpath(plot, page.parent))
-  notes = f'{NOTES}\n'
-  if page.is_file():
-    _, mark, kept = page.read_text('utf-8').partition(NOTES)
-    notes = mark + kept or notes
+  notes = notes_of(page)
   files.write_bytes(plot, pictures.to_png(comparison_chart(compared, study)))
   files.write_text(page, f'{text}\n{notes}')
   return text
+
+
+def notes_of(page: Path) -> str:
+  """The part of a page that is kept when it is rewritten, with its mark."""
+  if page.is_file():
+    _, mark, kept = page.read_text('utf-8').partition(NOTES)
+    if mark:
+      return mark + kept
+  return f'{NOTES}\n'
 
 
 def _arms_in(root: Path) -> list[str]:
