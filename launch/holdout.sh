@@ -84,6 +84,8 @@ evaluate() {  # holdout, number of the system
 
 # shellcheck source=launch/setup.sh
 source launch/setup.sh requirements.txt
+# All holdouts run the same programs, which are compiled for the first one.
+export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$run/data/programs}"
 
 prepare() {  # holdout, options
   step "Holdout $1"

@@ -310,10 +310,17 @@ def test_the_tables_are_printed(workdir):
   )
 
 
-def test_a_second_run_finds_the_same(workdir, nano_runs, tmp_path):
-  again = shutil.copytree(nano_runs / 'stage2', tmp_path / 'stage2')
-  code, _, err = evaluate(again, f'--questions={QUESTIONS}')
+def test_a_second_run_finds_the_same_and_writes_it_to_another_folder(
+  workdir, nano_runs, tmp_path
+):
+  again = tmp_path / 'again'
+  code, out, err = evaluate(
+    nano_runs / 'stage2', f'--questions={QUESTIONS}', f'--output={again}'
+  )
   assert code == 0, err
+  assert 'Report: ' not in out  # which reads a workdir
+  assert out.endswith(f'\n{again}/evaluation/metrics.json\n')
+  assert not (nano_runs / 'stage2' / 'evaluation').exists()
   files = [p for p in (workdir / 'evaluation').rglob('*') if p.is_file()]
   assert len(files) == 4 + 2 * len(ROUTES['test'])
   for path in files:

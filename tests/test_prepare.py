@@ -1,6 +1,7 @@
 """The prepare command: what it makes, what it refuses, and kill -9."""
 
 import concurrent.futures
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -18,9 +19,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from synermedgen_jax.core.modalities import Modality
+from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.inference.reading import Reading
 from synermedgen_jax.reporting import inspection
+from synermedgen_jax.slices import prepare_store
+from synermedgen_jax.slices.datasets import CaseFiles
+from synermedgen_jax.slices.framing import SliceSpec
+from synermedgen_jax.slices.ingest import Settings
 from synermedgen_jax.slices.store import SliceStore, StoreError
 from synermedgen_jax.slices.windows import Window
 
@@ -664,3 +669,66 @@ def test_a_reader_without_a_check_is_refused(prepare, tmp_path):
     prepare(*folder_args(tmp_path, '--reader=RUN')),
     '--reader: has no effect without --check.',
   )
+
+
+def run_record(folder, **record):
+  """The config.json of a run with its own canvas and window of CT."""
+  folder.mkdir()
+  windows = {'ct': {'low': -900.0, 'high': 2000.0}}
+  config = {'image': {'vit_size': [8, 8], 'vae_size': [8, 8]}}
+  record = {'config': config, 'canvas': [12, 20], 'windows': windows} | record
+  (folder / 'config.json').write_text(json.dumps(record))
+  return folder
+
+
+def test_a_holdout_has_the_slices_of_a_run(tmp_path, prepare):
+  run = run_record(tmp_path / 'run')
+  root = study(tmp_path / 'in', 2)
+  code, _, err = prepare(*folder_args(root, '--holdout', f'--like={run}'))
+  assert code == 0, err
+  store = SliceStore.open(str(tmp_path / 'store'))
+  assert store.slices.canvas == (12, 20)
+  assert {case.split for case in store.cases} == {'holdout'}
+  assert store.cases[0].modalities[Modality.CT] == Window(-900, 2000)
+
+
+def test_slices_of_a_run_and_of_flags_are_refused(tmp_path, prepare):
+  run = run_record(tmp_path / 'run')
+  args = folder_args(study(tmp_path / 'in', 1), f'--like={run}')
+  assert_refused(
+    prepare(*args, '--canvas=16', '--frame=body'), '--canvas, --frame: --like='
+  )
+  assert_refused(prepare(*args[:-1], '--like=nowhere'), 'has no config.json')
+
+
+@pytest.mark.parametrize(
+  ('args', 'message'),
+  [
+    (('--dataset=phantom', '--root=R'), '--shift=mr_3t: makes phantoms to'),
+    (
+      ('--dataset=folder', '--root=R', '--region=brain', '--holdout'),
+      '--shift=mr_3t: changes the scanners of --dataset=phantom',
+    ),
+  ],
+)
+def test_other_scanners_are_for_holdouts_of_phantoms(prepare, args, message):
+  assert_refused(prepare(*args, '--shift=mr_3t'), message)
+
+
+def test_a_store_of_one_shift_is_not_taken_for_another(tmp_path):
+  cases = [CaseFiles('brain', 'a', Region.BRAIN, {})]
+  settings = prepare_store.PrepareSettings(
+    Settings(SliceSpec((16, 16))), dataset='phantom', holdout=True
+  )
+
+  def begin(shift):
+    return prepare_store.prepare_part(
+      cases,
+      tmp_path / 'store',
+      dataclasses.replace(settings, shift=shift, skip_bad=True),
+      prepare_store.Part(2, 2),  # which has no case
+    )
+
+  assert begin('mr_3t') == begin('mr_3t') == ['brain.a']
+  with pytest.raises(StoreError, match="'mr_3t' in the store, 'mr_bias' now"):
+    begin('mr_bias')

@@ -195,7 +195,6 @@ def _render_files(
   files = {}
   for modality in spec.modalities:
     grid, mm = spec.grid, shift.offset(modality)
-    seen = moved_fractions(fractions, grid, mm)
     if modality == Modality.CT:
       values = ct
     elif modality == Modality.CBCT:
@@ -203,11 +202,13 @@ def _render_files(
         moved(ct, grid, mm), rng, grid, spec.field_of_view, shift
       )
     elif modality == Modality.PET:
+      seen = moved_fractions(fractions, grid, mm)
       uptake = scanners.fdg_uptake(seen, rng)
       values, grid = scanners.coarsen(
         scanners.image_pet(uptake, rng, grid, shift=shift), grid
       )
     else:
+      seen = moved_fractions(fractions, grid, mm)
       values = scanners.image_mr(seen, spec.mr[modality], rng, grid, shift)
     affine = _affine(grid, spec.axes, origin)
     files[modality.value] = _encode(values, affine, _storage(modality))

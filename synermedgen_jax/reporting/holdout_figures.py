@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from synermedgen_jax.core.modalities import Modality, in_order, route_named
-from synermedgen_jax.evaluation.holdouts import Results, Row, groups_of
+from synermedgen_jax.evaluation.holdouts import COPY, Results, Row, groups_of
 from synermedgen_jax.phantoms.shifts import NONE
 from synermedgen_jax.reporting.pictures import (
   BLUE,
@@ -145,7 +145,7 @@ def holdout_chart(tables: Mapping[str, Sequence[Row]]) -> Figure:
   Differences from `none` if there are some, otherwise the numbers themselves.
 
   Args:
-    tables: title -> rows; the first group of each holdout is drawn.
+    tables: name -> rows; the first group of each holdout is drawn.
   """
   tables = {title: _first_groups(rows) for title, rows in tables.items()}
   paired = any(
@@ -172,13 +172,21 @@ def holdout_chart(tables: Mapping[str, Sequence[Row]]) -> Figure:
   axes = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
   for axis, (title, rows) in zip(axes, tables.items(), strict=True):
     _draw(axis, rows, holdouts, systems, paired)
-    axis.set_title(title, weight='bold', loc='left')
+    axis.set_title(title.upper(), weight='bold', loc='left')
     axis.set_xlabel('minus none, x 100' if paired else 'x 100')
   axes[0].set_yticks(range(len(holdouts)), holdouts)
   axes[0].set_ylim(len(holdouts) - 0.4, -0.6)
   figure.legend(
     handles=[
-      Line2D([], [], color=color, marker=mark, ms=5, lw=1.5, label=name)
+      Line2D(
+        [],
+        [],
+        color=color,
+        marker=mark,
+        ms=5,
+        lw=1.5,
+        label='copy of the source' if name == COPY else name,
+      )
       for name, (color, mark) in _marks(systems).items()
     ],
     loc='outside lower center',

@@ -9,6 +9,7 @@ from synermedgen_jax.core import files
 from synermedgen_jax.evaluation import holdouts
 from synermedgen_jax.evaluation.comparison import Estimate
 from synermedgen_jax.evaluation.holdouts import COPY, Cell, Results, Row
+from synermedgen_jax.evaluation.subjects import Subjects
 from synermedgen_jax.phantoms.shifts import NONE, SHIFTS
 from synermedgen_jax.reporting import pictures
 from synermedgen_jax.reporting.comparison_table import (
@@ -47,9 +48,7 @@ def write_page(
   rows = holdouts.synthesis_rows(results, resamples=resamples)
   tables = {SSIM: rows} if rows else {}
   for task in holdouts.asked(results):
-    tables[task.upper()] = holdouts.task_rows(
-      results, task, resamples=resamples
-    )
+    tables[task] = holdouts.task_rows(results, task, resamples=resamples)
   chart = page.with_name(f'{page.stem}_change.png')
   picture = page.with_name(f'{page.stem}_slices.png')
   figure = holdout_picture(root, results)
@@ -101,25 +100,35 @@ def _tables(
 ) -> Iterator[str]:
   systems = list(dict.fromkeys(s for runs in results.values() for s in runs))
   for name, rows in tables.items():
-    yield f'## {name}{"" if name == SSIM else ", accuracy"}\n'
+    yield f'## {name.upper()}{"" if name == SSIM else ", accuracy"}\n'
     columns = [
       system
       for system in (*systems, COPY)
       if any(system in row.cells for row in rows)
     ]
     titles = [_COPY_TITLE if c == COPY else c for c in columns]
-    lines = [['holdout', 'routes', *titles]]
+    chance = [] if name == SSIM else ['chance']
+    lines = [['holdout', 'routes', *titles, *chance]]
     for row in rows:
       routes = f'{row.group.title} ({len(row.group.routes)})'
       cells = [_cell(row.cells.get(column)) for column in columns]
+      if chance:
+        cells.append(_chance(results[row.holdout], name))
       lines.append([f'`{row.holdout}`', routes, *cells])
     yield markdown_rows(lines)
 
 
+def _chance(runs: Mapping[str, Subjects], task: str) -> str:
+  asked = next(run for run in runs.values() if task in run.understanding)
+  return f'{100 * asked.understanding[task]["chance"]:.1f}'
+
+
 def _cell(cell: Cell | None) -> str:
-  """'81.2 [80.1, 82.0]; minus none −3.2 [−3.9, −2.6]'."""
+  """'81.2 [80.1, 82.0]; minus none −3.2 [−3.9, −2.6]', as two lines."""
   if cell is None:
     return 'not measured'
+  if cell.subjects == 1:
+    return f'{cell.value.value:.1f}, one subject'
   parts = [with_interval(cell.value, 1)]
   if cell.difference:
     parts.append(f'minus none {_signed(cell.difference)}')
@@ -142,15 +151,17 @@ def _definitions(
   if len(tables) > 1:
     yield (
       '**Accuracy** x 100 of the questions about the routes of the line; MI, '
-      'whose questions have no route, counts the panels of their subjects.'
+      'whose questions have no route, counts the panels of their subjects. '
+      '**Chance** is that of all questions of the holdout; for MI, the share '
+      'of the most frequent modality.'
     )
   if any(holdout in SHIFTS for holdout in results):
     yield (
       '**Routes**: all are those whose source or target the shift changes, on '
       '`none` all. Where the truth stays, only the source changes, and a loss '
       "is the system's. Where the truth changes too, as by noise in it, a "
-      'part of the loss is no fault of the system: compare it with that of the '
-      'copy of the source.'
+      'part of the loss is no fault of the system. On misregistered volumes, a '
+      'synthesis that follows its source lies beside the truth.'
     )
   yield (
     f'**[low, high]**: 95 % interval, percentiles over {resamples} bootstrap '
