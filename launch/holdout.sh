@@ -52,34 +52,27 @@ else
   questions="${QUESTIONS:-256}"   # per task
 fi
 
-once() {  # stamp, command: runs the command unless the stamp contains it
-  local stamp="$1"
-  shift
-  if [ "$(cat "$stamp" 2> /dev/null)" = "$*" ]; then
-    echo "Reusing ${stamp%.done}."
-    return
-  fi
-  "$@" || return
-  echo "$*" > "$stamp"
-}
-
 answers() {  # workdir: whether it is a model that answers questions
   ! grep -qs '"scope":' "$1/config.json" "$1"/*/config.json
 }
 
 evaluate() {  # holdout, number of the system
-  local workdir="${workdirs[$2]}" out="$run/$1/${systems[$2]}" parts=()
+  local workdir="${workdirs[$2]}" out="$run/$1/${systems[$2]}" parts=() command
   if answers "$workdir"; then
     parts=('--parts=understanding,synthesis' --questions="$questions")
   fi
-  mkdir -p "$out"
-  if [ "$workdir/metrics.jsonl" -nt "$out/evaluated.done" ]; then
-    rm -f "$out/evaluated.done"
+  command=(python -m synermedgen_jax.evaluate --workdir="$workdir"
+    --store="$run/data/$1/store" --split=holdout --slices="$slices"
+    "${parts[@]}" --output="$out")
+  if [ "$(cat "$out/evaluated.done" 2> /dev/null)" = "${command[*]}" ] &&
+    [ ! "$workdir/metrics.jsonl" -nt "$out/evaluated.done" ]; then
+    echo "Reusing $out."
+    return
   fi
-  once "$out/evaluated.done" \
-    python -m synermedgen_jax.evaluate --workdir="$workdir" \
-    --store="$run/data/$1/store" --split=holdout --slices="$slices" \
-    "${parts[@]}" --output="$out"
+  # Results of other options would stand in the table if this one failed.
+  rm -rf "$out" && mkdir -p "$out"
+  "${command[@]}" || return
+  echo "${command[*]}" > "$out/evaluated.done"
 }
 
 # shellcheck source=launch/setup.sh

@@ -92,6 +92,17 @@ def test_an_evaluation_that_failed_ends_the_script_and_is_repeated(box):
   assert len(words(box, 'evaluate')) == 2
 
 
+def test_results_of_other_options_are_removed_before_an_evaluation(box):
+  results = box.root / 'runs/holdout/none/detail/evaluation/subjects.json'
+  run(box, 'detail', SHIFTS='none')
+  results.parent.mkdir()
+  results.touch()
+  run(box, 'detail', SHIFTS='none')
+  assert results.exists()
+  run(box, 'detail', SHIFTS='none', SLICES='3')
+  assert not results.exists()
+
+
 def test_public_data_take_the_place_of_phantoms(box):
   run(box, '--data=synthrad2025=/data/s', '--data=myops=/data/m', 'detail')
   prepared = words(box, 'prepare')
