@@ -2,7 +2,8 @@
 
 They are the data of the demo. A subject's anatomy is painted as tissue
 fractions, and every scanner of its cohort images them. `prepare` reads the
-files like any other volumes. Unlike in BraTS, the heads of the `brats` cohort
+files like any other volumes. `lesion.nii.gz` marks the voxels of the anatomy
+that are more than half lesion. Unlike in BraTS, the heads of the `brats` cohort
 have skull and scalp.
 """
 
@@ -37,17 +38,20 @@ from synermedgen_jax.phantoms.shifts import (
   moved,
   moved_fractions,
 )
+from synermedgen_jax.phantoms.truth import LESION
 from synermedgen_jax.slices.datasets import (
   CaseFiles,
   DatasetError,
   folder_cases,
 )
 
+# Of the volumes. Sets from before the lesion masks have the same volumes.
 VERSION = 1
 MARKER = 'phantoms.json'
 _BEGUN = 'phantoms.begun.json'
 _MASK = 'mask'  # the body, beside the volumes of a holdout
 _HOLDOUT = 1  # last word of the seed of a holdout's subjects
+_MASK = 'lesion'  # name of the mask's file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +182,7 @@ def render_phantom(
   return {
     Modality(name): nib.Nifti1Image.from_bytes(data)
     for name, data in _render_files(cohort, seed, subject, shift).items()
+    for name, data in _render_files(cohort, seed, subject).items()
     if name != _MASK
   }
 
@@ -186,6 +191,8 @@ def _render_files(
   cohort: str, seed: int, subject: int, name: str
 ) -> dict[str, bytes]:
   """The NIfTI file of each of a subject's volumes, and of a holdout's mask."""
+def _render_files(cohort: str, seed: int, subject: int) -> dict[str, bytes]:
+  """The NIfTI files of a subject's volumes and its lesion mask, by name."""
   spec = COHORTS[cohort]
   shift = SHIFTS[name] if name else TRAINING
   fractions, origin, rng = _paint(
@@ -217,6 +224,12 @@ def _render_files(
     body = _body(fractions).astype(np.float32)
     affine = _affine(spec.grid, spec.axes, origin)
     files[_MASK] = _encode(body, affine, (np.uint8, 1.0, 0.0))
+    files[modality.value] = _encode(values, affine, modality.value)
+  lesion = np.zeros(spec.grid.shape, np.float32)
+  for tissue in set(LESION) & set(fractions):
+    lesion += fractions[tissue]
+  affine = _affine(spec.grid, spec.axes, origin)
+  files[_MASK] = _encode(lesion > 0.5, affine, _MASK)
   return files
 
 
@@ -233,6 +246,7 @@ _STORAGE = {
   Modality.CBCT: (np.int16, 1.0, 0.0),
   Modality.PET: (np.float32, 1.0, 0.0),
   Modality.MR: (np.int16, 1.0, 0.0),
+  _MASK: (np.uint8, 1.0, 0.0),
 }
 _FRACTIONAL = (np.int16, 0.25, 0.0)
 
@@ -246,6 +260,9 @@ def _encode(
 ) -> bytes:
   """Encodes RAS+ `values` as NIfTI in the orientation of `affine`."""
   dtype, slope, intercept = storage
+def _encode(values: np.ndarray, affine: np.ndarray, name: str) -> bytes:
+  """Encodes RAS+ `values` as NIfTI in the orientation of `affine`."""
+  dtype, slope, intercept = _STORAGE.get(name, _FRACTIONAL)
   if dtype is np.int16:
     values = np.round((values - intercept) / slope)
   turn = nib.io_orientation(affine)
@@ -269,8 +286,9 @@ def write_phantoms(
 ) -> None:
   """Writes `root`/<cohort>/<subject>/<modality>.nii.gz for every cohort.
 
-  The marker `phantoms.json` is written last. If it exists, the set is complete
-  and the call returns at once. An interrupted set is written again.
+  Each subject also has a lesion mask, lesion.nii.gz. The marker `phantoms.json`
+  is written last. If it exists, the set is complete and the call returns at
+  once. An interrupted set is written again.
 
   Args:
     root: a new or empty directory, or one that this function started to fill.
@@ -323,6 +341,7 @@ def _write_subject(
   folder = root / cohort / f'{cohort}_{subject:03d}'
   folder.mkdir(parents=True, exist_ok=True)
   for name, data in _render_files(cohort, seed, subject, shift).items():
+  for name, data in _render_files(cohort, seed, subject).items():
     # No time stamp: the same arguments give the same bytes.
     data = gzip.compress(data, compresslevel=1, mtime=0)
     files.write_bytes(folder / f'{name}.nii.gz', data)

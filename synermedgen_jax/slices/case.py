@@ -17,6 +17,7 @@ from synermedgen_jax.core.modalities import (
   Route,
   routes_between,
 )
+from synermedgen_jax.slices.lesions import SliceLesions
 from synermedgen_jax.slices.windows import Window
 
 Rows = tuple[tuple[float, ...], ...]  # of a (4, 4) matrix
@@ -42,6 +43,8 @@ class Case:
     transforms: modality -> rows of the (4, 4) matrix that moved the volume onto
       the reference, RAS+ mm; only of volumes that `prepare` registered.
     patient: name of the person, if several subjects may be one person.
+    lesions: slice -> its lesions, of a case with a lesion mask; slices without
+      a lesion are left out. None = no mask: nothing is known about lesions.
   """
 
   id: str
@@ -58,6 +61,7 @@ class Case:
   checksums: Mapping[Modality, str] = dataclasses.field(default_factory=dict)
   transforms: Mapping[Modality, Rows] = dataclasses.field(default_factory=dict)
   patient: str = ''
+  lesions: Mapping[int, SliceLesions] | None = None
 
   @property
   def person(self) -> str:
@@ -80,6 +84,10 @@ class Case:
     return routes_between(self.region, frozenset(self.modalities))
 
   def to_json(self) -> dict[str, Any]:
+    lesions = {}
+    if self.lesions is not None:
+      rows = sorted(self.lesions.items())
+      lesions = {'lesions': {str(z): row.to_json() for z, row in rows}}
     patient = {'patient': self.patient} if self.patient else {}
     return {
       'id': self.id,
@@ -96,6 +104,7 @@ class Case:
       'affine': [list(row) for row in self.affine],
       'plane': self.plane,
       'usable': [self.usable.start, self.usable.stop],
+      **lesions,
     }
 
   def _modality_to_json(self, modality: Modality) -> dict[str, Any]:
@@ -137,7 +146,16 @@ class Case:
         if 'transform' in v
       },
       patient=row.get('patient', ''),
+      lesions=_lesions_from_json(row.get('lesions')),
     )
+
+
+def _lesions_from_json(
+  rows: Mapping[str, Any] | None,
+) -> dict[int, SliceLesions] | None:
+  if rows is None:
+    return None
+  return {int(z): SliceLesions.from_json(row) for z, row in {**rows}.items()}
 
 
 def voxel_checksum(data: Float[np.ndarray, 'x y z']) -> str:

@@ -42,7 +42,9 @@ _ALIASES = {
   'suv': Modality.PET,
   'conebeamct': Modality.CBCT,
 }
-_LABELS = ('seg', 'segmentation', 'label', 'labels')
+# Name of a mask's file, and its field of `CaseFiles` -> what it is.
+MASKS = {'mask': 'body mask', 'lesion': 'lesion mask'}
+_LABELS = ('seg', 'segmentation', 'label', 'labels', 'lesion')
 
 
 def parse_modality(name: str) -> Modality:
@@ -100,6 +102,8 @@ class CaseFiles:
       inside.
     series: modality -> DICOM series in its folder or zip: number, description
       or modality; needed where there are several.
+    lesion: file of the lesion mask, on the grid of one of the volumes.
+    lesion_labels: values in it that mark a lesion; others are refused.
   """
 
   dataset: str
@@ -111,6 +115,8 @@ class CaseFiles:
   reference: tuple[Modality, ...] = ()
   mask: Path | None = None
   series: dict[Modality, str] = dataclasses.field(default_factory=dict)
+  lesion: Path | None = None
+  lesion_labels: tuple[int, ...] = (1,)
 
   @property
   def id(self) -> str:
@@ -177,9 +183,9 @@ def list_folder(root: Path, *, dataset: str, region: Region) -> Listing:
   """Lists the subjects of ROOT/<subject>/<modality>.<suffix>.
 
   <modality> is a volume, a folder with one volume or with DICOM files, or a zip
-  of DICOM files. A volume named `mask` is the body mask. Other masks and
-  segmentations (`*mask*`, `*_seg`), hidden files, empty folders and the stores
-  and reports of `prepare` are passed over.
+  of DICOM files. A volume named `mask` is the body mask, one named `lesion` the
+  lesion mask. Other masks and segmentations (`*mask*`, `*_seg`), hidden files,
+  empty folders and the stores and reports of `prepare` are passed over.
 
   Args:
     root: folder of the subjects' folders.
@@ -259,19 +265,22 @@ def assign_files(
   """Gives a case its volumes, each named by its modality.
 
   Returns:
-    The case with files and mask, and a line for every name that is no modality
-    and for every modality that occurs twice.
+    The case with files and masks, and a line for every name that is no modality
+    and for every modality or mask that occurs twice.
   """
   files: dict[Modality, Path] = {}
   names: dict[Modality, Path] = {}
-  mask, problems = None, []
+  masks: dict[str, Path] = {}
+  problems = []
   for entry in entries:
-    if entry.stem.lower() == 'mask':
-      if mask:
+    stem = entry.stem.lower()
+    if stem in MASKS:
+      if stem in masks:
         problems.append(
-          f'{entry.name}: {mask.name} is a body mask too; remove one of them.'
+          f'{entry.name}: {masks[stem].name} is a {MASKS[stem]} too; remove '
+          'one of them.'
         )
-      mask = entry.path
+      masks[stem] = entry.path
     if is_label(entry.stem):
       continue
     try:
@@ -285,4 +294,4 @@ def assign_files(
         'one of them.'
       )
     files[modality], names[modality] = entry.path, entry.name
-  return dataclasses.replace(case, files=files, mask=mask), problems
+  return dataclasses.replace(case, files=files, **masks), problems

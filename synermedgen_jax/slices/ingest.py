@@ -16,6 +16,8 @@ from synermedgen_jax.slices.case import Case, voxel_checksum
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.grids import Grid, resample, to_slices
+from synermedgen_jax.slices.lesion_masks import LesionMask
+from synermedgen_jax.slices.lesions import measure_lesions
 from synermedgen_jax.slices.registration import moved, register_rigid
 from synermedgen_jax.slices.units import check_units
 from synermedgen_jax.slices.volumes import (
@@ -153,6 +155,7 @@ def ingest(
   if settings.check_units:
     _check_units(files, volumes)
   windows = _windows(files, volumes, settings.slices)
+  lesion_mask = LesionMask.read(files, volumes, reference)
   transforms = _align(files, volumes, windows, reference, settings)
   grid = settings.slices.grid(volumes[reference], reference, windows[reference])
   slices, measured = _on_grid(files, volumes, windows, reference, grid)
@@ -168,6 +171,12 @@ def ingest(
       f'{files.files[outline].parent}: subject {files.subject!r} has no slice '
       f'whose body every modality covers: {_uncovered(body, measured)}.'
     )
+  for modality, window in windows.items():
+    slices[modality] = window.normalise(slices[modality])
+  lesions = None
+  if lesion_mask:
+    share = lesion_mask.on_grid(grid, transforms)
+    lesions = measure_lesions(share, body, slices, measured, grid.affine)
   case = Case(
     id=files.id,
     dataset=files.dataset,
@@ -184,9 +193,8 @@ def ingest(
       m: tuple(map(tuple, matrix.tolist())) for m, matrix in transforms.items()
     },
     patient=files.patient,
+    lesions=lesions,
   )
-  for modality, window in windows.items():
-    slices[modality] = window.normalise(slices[modality])
   return Ingested(case, slices, body & covered)
 
 

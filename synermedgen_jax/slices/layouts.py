@@ -21,6 +21,7 @@ from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality, Region
 from synermedgen_jax.slices import input_files
 from synermedgen_jax.slices.datasets import (
+  MASKS,
   CaseFiles,
   Fault,
   Listing,
@@ -32,6 +33,7 @@ from synermedgen_jax.slices.datasets import (
 from synermedgen_jax.slices.input_files import DatasetError, Entry
 
 _CHANNEL = re.compile(r'(.+)_(\d{4})')
+_MASK = re.compile(rf'(.+)[_-]({"|".join(MASKS)})', re.IGNORECASE)
 _NNUNET_FOLDERS = ('imagesTr', 'imagesTs')
 # Suffixes of BIDS names; other images are passed over.
 _BIDS_SUFFIXES = {
@@ -197,8 +199,8 @@ def is_bids_image(stem: str) -> bool:
 def list_flat(root: Path, *, dataset: str, region: Region) -> Listing:
   """Lists the subjects of ROOT/<subject>_<modality>.nii.gz, or with `-`.
 
-  <subject>_mask is the body mask; other masks and segmentations are
-  passed over.
+  <subject>_mask is the body mask, <subject>_lesion the lesion mask; other masks
+  and segmentations are passed over.
 
   Args:
     root: folder of the volumes.
@@ -211,13 +213,13 @@ def list_flat(root: Path, *, dataset: str, region: Region) -> Listing:
   input_files.children(root)  # raises if it cannot be read
   subjects = _Subjects(dataset, region)
   problems: list[str] = []
-  masks: dict[str, Path] = {}
+  masks: dict[str, dict[str, Path]] = {}
   for entry in input_files.volume_entries(root, problems, deep=False):
     subject, modality = split_name(entry.stem)
     if modality:
       subjects.add(subject, modality, entry)
-    elif entry.stem.lower().endswith(('_mask', '-mask')):
-      masks[entry.stem[: -len('_mask')]] = entry.path
+    elif match := _MASK.fullmatch(entry.stem):
+      masks.setdefault(match[1], {})[match[2].lower()] = entry.path
     elif not is_label(entry.stem):
       try:
         parse_modality(re.split(r'[_-]', entry.stem)[-1])
@@ -231,10 +233,10 @@ def list_flat(root: Path, *, dataset: str, region: Region) -> Listing:
     subjects.fault('', problem)
   if not subjects.cases and not subjects.faults:
     raise _nothing(root, 'flat', '<subject>_<modality>.nii.gz')
-  for subject, mask in masks.items():
+  for subject, of_subject in masks.items():
     if subject in subjects.cases:
       subjects.cases[subject] = dataclasses.replace(
-        subjects.cases[subject], mask=mask
+        subjects.cases[subject], **of_subject
       )
   return subjects.listing()
 

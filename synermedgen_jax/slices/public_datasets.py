@@ -93,7 +93,7 @@ def _repeated(cases: Sequence[CaseFiles]) -> Iterator[Fault]:
 
 def _outside(cases: Sequence[CaseFiles], root: Path) -> Iterator[Fault]:
   for case in cases:
-    for path in filter(None, (*case.files.values(), case.mask)):
+    for path in filter(None, (*case.files.values(), case.mask, case.lesion)):
       if not path.resolve().is_relative_to(root.resolve()):
         yield Fault(
           case.id,
@@ -123,7 +123,7 @@ def _matches(
 def _gather(
   root: Path,
   pattern: str,
-  read: Callable[[re.Match, Path], tuple[CaseFiles, Modality | None] | None],
+  read: Callable[[re.Match, Path], tuple[CaseFiles, Modality | str] | None],
 ) -> Listing:
   """Collects cases from the names of files, relative to the root.
 
@@ -131,8 +131,8 @@ def _gather(
     root: the unpacked folder.
     pattern: regular expression for the end of a path.
     read: turns a match and its path into a case (without files) and a
-      modality, which is None for the body mask; returns None to ignore the
-      file.
+      modality, or the field of a mask, 'mask' or 'lesion'; returns None to
+      ignore the file.
   """
   cases: dict[tuple[str, Path], CaseFiles] = {}
   faults: list[Fault] = []
@@ -140,10 +140,11 @@ def _gather(
     parsed = read(match, entry.name)
     if not parsed:
       continue
-    new_case, modality = parsed
+    new_case, kind = parsed
     key = new_case.id, entry.name.parent
     case = cases.setdefault(key, new_case)
-    duplicate = case.files.get(modality) if modality else case.mask
+    is_mask = not isinstance(kind, Modality)
+    duplicate = getattr(case, kind) if is_mask else case.files.get(kind)
     if duplicate:
       faults.append(
         Fault(
@@ -152,10 +153,10 @@ def _gather(
           'them.',
         )
       )
-    if modality:
-      case.files[modality] = entry.path
+    if is_mask:
+      cases[key] = dataclasses.replace(case, **{kind: entry.path})
     else:
-      cases[key] = dataclasses.replace(case, mask=entry.path)
+      case.files[kind] = entry.path
   return Listing.of(list(cases.values()), faults)
 
 
@@ -185,7 +186,7 @@ def _synthrad(dataset: str, suffixes: tuple[str, ...], letters: int):
     if region is None or len(name[1:-4]) != letters:
       return None
     case = CaseFiles(dataset, name, region, {})
-    return case, None if modality == 'mask' else Modality(modality)
+    return case, modality if modality == 'mask' else Modality(modality)
 
   ends = '|'.join(re.escape(s[1:]) for s in suffixes)
   return lambda root: _gather(root, f'{_SYNTHRAD}(?:{ends})$', read)
@@ -197,7 +198,7 @@ _BRATS = (
   r'/(?P<case>(?P<old>Bra[tT][sS]1[5-9]_\w+)_\d+'
   r'|(?P<new>BraTS(?:20_\w+|2021)_\d+|BraTS-(?:GLI|MET|MEN|SSA|PED)-\d+)'
   r'(?:-\d+)?)'
-  r'[_-](?P<contrast>t1n|t1c|t1ce|t1|t2w|t2f|t2|flair)\.nii(?:\.gz)?$'
+  r'[_-](?P<contrast>t1n|t1c|t1ce|t1|t2w|t2f|t2|flair|seg)\.nii(?:\.gz)?$'
 )
 _BRATS_CONTRASTS = {
   't1': Modality.T1,
@@ -211,12 +212,28 @@ _BRATS_CONTRASTS = {
 }
 
 
+# Tumour and oedema; 4 is enhancing tumour up to 2021, a resection cavity in GLI
+# of 2024 and oedema in PED.
+_BRATS_LABELS = (1, 2, 3, 4)
+
+
 def _brats(root: Path) -> Listing:
-  """Reads BraTS-GLI-00000-001-t1n.nii.gz and the names of older releases."""
+  """Reads BraTS-GLI-00000-001-t1n.nii.gz and the names of older releases.
+
+  `seg`, which the training subjects have, is the lesion mask.
+  """
 
   def read(match: re.Match, path: Path):
-    patient = match['old'] or match['new']
-    case = CaseFiles('brats', match['case'], Region.BRAIN, {}, patient=patient)
+    case = CaseFiles(
+      'brats',
+      match['case'],
+      Region.BRAIN,
+      {},
+      patient=match['old'] or match['new'],
+      lesion_labels=_BRATS_LABELS,
+    )
+    if match['contrast'] == 'seg':
+      return case, 'lesion'
     return case, _BRATS_CONTRASTS[match['contrast']]
 
   return _gather(root, _BRATS, read)
@@ -327,9 +344,10 @@ _IBSI_MODALITIES = {
   'MR_T1': Modality.MR,
   'PET': Modality.PET,
 }
+# Region of each pair with CT, and the volume whose grid it uses.
 _IBSI_PAIRS = {
-  Modality.MR: Region.PELVIS,
-  Modality.PET: Region.WHOLE_BODY,
+  Modality.MR: (Region.PELVIS, Modality.MR),
+  Modality.PET: (Region.WHOLE_BODY, Modality.CT),
 }
 
 
@@ -337,7 +355,8 @@ def _ibsi_sts(root: Path) -> Listing:
   """Reads CT, T1 MR and FDG-PET of sarcoma patients, as two cases of a person.
 
   MR-CT is a case of the pelvis and PET-CT one of the whole body, since they
-  have grids of their own. The masks in the set outline tumours, not bodies.
+  have grids of their own. The masks in the set outline tumours, not bodies:
+  CT_mask.nii.gz beside CT_image.nii.gz.
   """
 
   def read(match: re.Match, path: Path):
@@ -352,12 +371,18 @@ def _ibsi_sts(root: Path) -> Listing:
       subject=f'{person.subject}_{modality}',
       region=region,
       files={m: person.files[m] for m in (Modality.CT, modality)},
+      lesion=_tumour(person.files[drawn_on]),
     )
     for person in people.cases
-    for modality, region in _IBSI_PAIRS.items()
+    for modality, (region, drawn_on) in _IBSI_PAIRS.items()
     if {Modality.CT, modality} <= person.files.keys()
   ]
   return Listing(cases, people.faults)
+
+
+def _tumour(image: Path) -> Path | None:
+  mask = image.with_name(image.name.replace('_image', '_mask'))
+  return mask if mask != image and mask.is_file() else None
 
 
 PUBLIC_DATASETS: dict[str, PublicDataset] = {}

@@ -33,10 +33,11 @@ from synermedgen_jax.slices.input_files import DatasetError
 from synermedgen_jax.slices.volumes import locate
 
 REQUIRED = ('subject', 'modality', 'path')
-COLUMNS = (*REQUIRED, 'region', 'dataset', 'split', 'patient', 'series')
+_OPTIONAL = ('region', 'dataset', 'split', 'patient', 'series', 'lesion')
+COLUMNS = (*REQUIRED, *_OPTIONAL)
 _EXTRA = '+'  # values beyond the columns of the header
 _SEPARATORS = ',;\t'
-_SIMILAR = 0.75  # difflib's ratio from which a column counts as a typo
+_SIMILAR = 0.8  # difflib's ratio from which a column counts as a typo
 _WINDOWS_DRIVE = re.compile(r'[A-Za-z]:[\\/]|\\\\')
 _BINARY = {
   b'PK\x03\x04': 'an Excel or LibreOffice workbook',
@@ -113,8 +114,8 @@ class _Lines:
     modality = parse_modality(row['modality'])
     path = self._path(row['path'])
     case = cases.setdefault(new_case.id, new_case)
-    for field in ('region', 'split', 'patient'):
-      before, now = getattr(case, field), getattr(new_case, field)
+    for field in ('region', 'split', 'patient', 'lesion'):
+      before, now = (getattr(c, field) or '' for c in (case, new_case))
       if before != now:
         raise DatasetError(
           f'gives subject {case.subject!r} the {field} {str(now)!r}, an '
@@ -146,6 +147,7 @@ class _Lines:
       {},
       split,
       row.get('patient', ''),
+      lesion=self._path(row['lesion']) if row.get('lesion') else None,
     )
 
   def _path(self, text: str) -> Path:

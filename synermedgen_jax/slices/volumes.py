@@ -74,7 +74,9 @@ def has_volume_suffix(path: Path) -> bool:
   return path.name.lower().endswith(SUFFIXES)
 
 
-def read_volume(path: str | Path, *, series: str = '') -> Volume:
+def read_volume(
+  path: str | Path, *, series: str = '', may_be_zero: bool = False
+) -> Volume:
   """Reads a 3-D volume; trailing axes of length 1 are dropped.
 
   Args:
@@ -82,6 +84,7 @@ def read_volume(path: str | Path, *, series: str = '') -> Volume:
       it; or a DICOM series or study, as a folder or zip.
     series: number, description or modality of a DICOM series, if `path` holds
       several.
+    may_be_zero: accept a volume of zeros alone, as a mask may be.
 
   Raises:
     VolumeError: the file is missing, truncated or not 3-D, leaves the position
@@ -95,7 +98,7 @@ def read_volume(path: str | Path, *, series: str = '') -> Volume:
     raise VolumeError(f'{path}: is not DICOM, which alone has series.')
   else:
     data, affine = _read_file(path)
-  _check(path, data, affine)
+  _check(path, data, affine, may_be_zero)
   return Volume(data, affine)
 
 
@@ -166,7 +169,9 @@ def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
     ) from error
 
 
-def _check(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
+def _check(
+  path: Path, data: np.ndarray, affine: np.ndarray, may_be_zero: bool
+) -> None:
   if not data.size:
     raise VolumeError(f'{path}: has no voxels, shape {data.shape}.')
   if max(data.shape) > _LONGEST_AXIS:
@@ -181,7 +186,7 @@ def _check(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
       f'{path}: {bad} of {data.size} voxels are NaN or infinite; '
       'replace them by the background value.'
     )
-  if low == high:
+  if low == high and not (may_be_zero and low == 0):
     raise VolumeError(f'{path}: is empty, every voxel is {low:g}.')
   if not np.isfinite(affine).all() or not abs(np.linalg.det(affine)) > 1e-12:
     raise VolumeError(

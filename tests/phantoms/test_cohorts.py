@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -174,11 +175,41 @@ def test_files_hold_what_rendering_returns(root):
     np.testing.assert_array_equal(nib.load(path).get_fdata(), image.get_fdata())
 
 
+@pytest.mark.parametrize('cohort', list(cohorts.COHORTS))
+def test_a_lesion_mask_marks_the_anatomys_lesions_on_a_volumes_grid(
+  root, cohort
+):
+  folder = root / cohort / f'{cohort}_000'
+  mask = nib.load(folder / 'lesion.nii.gz')
+  assert mask.get_data_dtype() == np.uint8
+  first = nib.load(folder / f'{cohorts.COHORTS[cohort].modalities[-1]}.nii.gz')
+  assert mask.shape == first.shape
+  np.testing.assert_array_equal(mask.affine, first.affine)
+  fractions, affine = cohorts.render_anatomy(cohort, 7, 0)
+  lesion = sum(
+    fractions.get(tissue, np.zeros(mask.shape, np.float32))
+    for tissue in ('oedema', 'rim', 'necrosis', 'tumour')
+  )
+  canonical = nib.as_closest_canonical(mask)
+  np.testing.assert_array_equal(canonical.get_fdata(), lesion > 0.5)
+  np.testing.assert_allclose(canonical.affine, affine, atol=1e-4)
+
+
+def test_a_set_from_before_the_lesion_masks_is_complete(root, tmp_path):
+  old = tmp_path / 'old'
+  shutil.copytree(root, old, ignore=shutil.ignore_patterns('lesion.*'))
+  cohorts.write_phantoms(old, subjects=1, seed=7, progress=False)
+  cases = cohorts.phantom_cases(old)
+  assert [case.lesion for case in cases] == [None] * 4
+  assert all(case.lesion for case in cohorts.phantom_cases(root))
+
+
 def test_finished_set_is_marked_and_left_alone(root):
   marker = json.loads((root / 'phantoms.json').read_text())
   assert marker == {'seed': 7, 'subjects': 1, 'version': cohorts.VERSION}
   files = sorted(p for p in root.rglob('*') if p.is_file())
-  assert len(files) == 1 + 3 + 3 + 2 + 4
+  # Volumes and a lesion mask of each subject.
+  assert len(files) == 1 + 3 + 3 + 2 + 4 + 4
   before = [p.stat().st_mtime_ns for p in files]
   cohorts.write_phantoms(root, subjects=1, seed=7, progress=False)
   assert [p.stat().st_mtime_ns for p in files] == before

@@ -156,6 +156,19 @@ def test_table_that_cannot_be_read_names_its_line(read, text, message):
     read(text, region=None)
 
 
+def test_a_lesion_mask_is_that_of_every_line_of_a_subject(read, tmp_path):
+  lay_out(tmp_path, 'seg/lesion.nii')
+  head = 'subject,modality,path,lesion\n'
+  lines = 'p,ct,ct.nii,seg/lesion.nii\np,mr,mr.nii,seg/lesion.nii\n'
+  marked, unmarked = read(f'{head}{lines}q,ct,ct.nii,\n')
+  assert marked.lesion == tmp_path / 'seg/lesion.nii'
+  assert unmarked.lesion is None
+  with pytest.raises(DatasetError, match=r"csv:3: .* the lesion '', an earl"):
+    read(f'{head}p,ct,ct.nii,seg/lesion.nii\np,mr,mr.nii,\n')
+  with pytest.raises(DatasetError, match=r'csv:2: .*none\.nii: no such file'):
+    read(f'{head}p,ct,ct.nii,none.nii\n')
+
+
 def test_columns_that_are_no_typo_are_ignored(read):
   (case,) = read('subject,modality,path,age,scanner\np,ct,ct.nii,61,Siemens\n')
   assert case.subject == 'p'

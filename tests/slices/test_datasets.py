@@ -38,6 +38,7 @@ def test_folder_of_subjects_is_read(tmp_path):
     'a/mr.nii',
     'a/mask.nii.gz',
     'a/ct_mask.mha',
+    'a/Lesion.nii.gz',
     'a/tumour_seg.nii.gz',
     'a/notes.txt',
     'a/.ct.nii.gz.partial.nii.gz',
@@ -48,6 +49,7 @@ def test_folder_of_subjects_is_read(tmp_path):
   assert (a.id, b.id) == ('study.a', 'study.b')
   assert a.files == {CT: tmp_path / 'a/CT.nrrd', MR: tmp_path / 'a/mr.nii'}
   assert a.mask == tmp_path / 'a/mask.nii.gz'
+  assert (a.lesion, b.lesion) == (tmp_path / 'a/Lesion.nii.gz', None)
   assert b.files == {CT: tmp_path / 'b/ct.nii.gz', MR: tmp_path / 'b/mr.mha'}
   assert (a.region, a.split) == (Region.BRAIN, '')
 

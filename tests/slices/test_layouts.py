@@ -163,6 +163,7 @@ def test_flat(tmp_path):
     'p_1_ct.nii.gz',
     'p_1-MR.nii.gz',
     'p_1_mask.nii.gz',
+    'p_1-lesion.nii.gz',
     'p_1_ct_seg.nii.gz',
     'p2-t2-flair.mha',
     'p2_t1.mha',
@@ -176,7 +177,9 @@ def test_flat(tmp_path):
     'p2': {Modality.FLAIR: 'p2-t2-flair.mha', T1: 'p2_t1.mha'},
     'p_1': {CT: 'p_1_ct.nii.gz', MR: 'p_1-MR.nii.gz'},
   }
-  assert listing.cases[1].mask == tmp_path / 'p_1_mask.nii.gz'
+  p2, p_1 = listing.cases
+  assert p_1.mask == tmp_path / 'p_1_mask.nii.gz'
+  assert (p_1.lesion, p2.lesion) == (tmp_path / 'p_1-lesion.nii.gz', None)
 
 
 def test_names_in_a_flat_folder_that_are_not_clear_are_named(tmp_path):

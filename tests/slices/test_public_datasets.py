@@ -104,6 +104,10 @@ def test_brats_of_every_year_and_one_patients_time_points(tmp_path):
     assert case.region is Region.BRAIN
     assert set(case.files) <= four
   assert set(cases['BraTS20_Training_001'].files) == four
+  assert {name: case.lesion for name, case in cases.items() if case.lesion} == {
+    'BraTS2021_00002': root / 'BraTS2021_00002/BraTS2021_00002_seg.nii.gz'
+  }
+  assert cases['BraTS2021_00002'].lesion_labels == (1, 2, 3, 4)
   result = files_of(cases['BraTS-GLI-00005-001'], root)
   assert result[Modality.T1CE].endswith('BraTS-GLI-00005-001-t1c.nii.gz')
   assert result[Modality.FLAIR].endswith('BraTS-GLI-00005-001-t2f.nii.gz')
@@ -280,6 +284,7 @@ def test_a_sarcoma_patient_is_two_cases_of_one_person(tmp_path, names):
     tmp_path,
     *(f'STS_001/{name}' for name in names),
     'STS_001/CT_mask.nii.gz',  # of the tumour
+    'STS_001/MR_T1_mask.nii.gz',
     f'STS_003/{ct}',
     f'STS_003/{pet}',
     f'STS_004/{mr}',  # alone: no pair
@@ -301,6 +306,12 @@ def test_a_sarcoma_patient_is_two_cases_of_one_person(tmp_path, names):
   assert (mr_ct.region, pet_ct.region) == (Region.PELVIS, Region.WHOLE_BODY)
   assert mr_ct.patient == pet_ct.patient != other.patient
   assert mr_ct.mask is pet_ct.mask is None
+  # The tumour on the grid of the case, beside images that have their name.
+  masks = [c.lesion and c.lesion.name for c in (mr_ct, pet_ct, other)]
+  published = ct == 'CT_image.nii.gz'
+  assert masks == (
+    ['MR_T1_mask.nii.gz', 'CT_mask.nii.gz', None] if published else [None] * 3
+  )
   # The first of them that a case has defines its grid.
   assert mr_ct.reference == pet_ct.reference == (MR, CT)
 
@@ -343,6 +354,13 @@ def test_a_mask_twice_in_a_case_is_refused(tmp_path):
   root = lay_out(tmp_path, *(f'1BA000/{name}' for name in names))
   with pytest.raises(DatasetError, match=r'mask\.nii(\.gz)? is the same'):
     find_cases('synthrad2023', root)
+
+
+def test_a_lesion_mask_twice_in_a_case_is_refused(tmp_path):
+  ends = ('t1.nii', 't2.nii', 'seg.nii', 'seg.nii.gz')
+  root = lay_out(tmp_path, *(f'x/BraTS2021_00002_{end}' for end in ends))
+  with pytest.raises(DatasetError, match=r'seg\.nii(\.gz)? is the same'):
+    find_cases('brats', root)
 
 
 def test_a_link_out_of_the_root_is_refused(tmp_path):
