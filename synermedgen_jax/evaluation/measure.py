@@ -256,7 +256,7 @@ def _ask(
     task.name: protocol.draw_questions(
       pool, task, settings.questions, seed=settings.seed
     )
-    for task in asked_tasks()
+    for task in asked_tasks(trained.config.get('tasks', {}))
   }
   # With one capacity, all questions share one compiled program.
   capacity = answerer.capacity_for(list(itertools.chain(*asked.values())))

@@ -48,7 +48,8 @@ def score(records: Iterable[Record]) -> dict[str, Any]:
     {'understanding': {task: {accuracy, chance, count}}}, in the order in which
     tasks are registered. `definitions` defines the numbers; `count` is the
     number of answers or parts scored. A task whose questions have several
-    parts also has `exact` and `questions`; one with labels has `confusion`.
+    parts also has `exact` and `questions`; one with labels has `confusion`; one
+    whose parts are facts has `facts`, {fact: {accuracy, chance, count}}.
 
   Raises:
     ValueError: `evaluate` does not ask questions of a task in the records.
@@ -83,17 +84,28 @@ def score_questions(
     {accuracy, chance, count, ...} as in `score`.
   """
   parts = [part for question in questions for part in question]
-  score: dict[str, Any] = {
-    'accuracy': sum(right == given for right, given in parts) / len(parts),
-    'chance': scoring.chance([right for right, _ in parts]),
-    'count': len(parts),
-  }
+  score: dict[str, Any] = _accuracy(scoring, parts)
   if len(parts) > len(questions):
     exact = sum(all(r == g for r, g in question) for question in questions)
     score |= {'exact': exact / len(questions), 'questions': len(questions)}
   if scoring.labels:
     score['confusion'] = _confusion(parts, scoring.labels())
+  if scoring.fact:
+    by_fact = collections.defaultdict(list)
+    for right, given in parts:
+      by_fact[scoring.fact(right)].append((right, given))
+    score['facts'] = {
+      fact: _accuracy(scoring, of_fact) for fact, of_fact in by_fact.items()
+    }
   return score
+
+
+def _accuracy(scoring: Scoring, parts: Sequence[Part]) -> dict[str, Any]:
+  return {
+    'accuracy': sum(right == given for right, given in parts) / len(parts),
+    'chance': scoring.chance([right for right, _ in parts]),
+    'count': len(parts),
+  }
 
 
 def _confusion(parts: Sequence[Part], labels: Sequence[str]) -> dict[str, Any]:
@@ -127,20 +139,20 @@ def definitions(tasks: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def understanding_table(metrics: Mapping[str, Any]) -> str:
-  """Formats the scores of all tasks as aligned text."""
+  """Formats the scores of all tasks, and of their facts, as aligned text."""
   rows = [('task', 'accuracy', 'chance', 'count', '')]
   for task, values in metrics['understanding'].items():
     exact = ''
     if 'exact' in values:
       unit = task_named(task).scoring.unit
       exact = f'all {unit} {values["exact"]:.3f}'
-    rows.append(
-      (
-        task.upper(),
-        f'{values["accuracy"]:.3f}',
-        f'{values["chance"]:.3f}',
-        str(values['count']),
-        exact,
-      )
-    )
+    rows.append(_row(task.upper(), values, exact))
+    rows += [_row(f'  {n}', v) for n, v in values.get('facts', {}).items()]
   return align(rows)
+
+
+def _row(
+  name: str, values: Mapping[str, Any], note: str = ''
+) -> tuple[str, str, str, str, str]:
+  accuracy, chance = (f'{values[key]:.3f}' for key in ('accuracy', 'chance'))
+  return name, accuracy, chance, str(values['count']), note

@@ -81,7 +81,7 @@ def ask_about_pair(
     trained: a run that was trained on the tasks in Stage I.
     route: from the source to the target, with one source.
     source, target: slices in [-1, 1].
-    tasks: names of the tasks; empty = all that `evaluate` asks.
+    tasks: names of the tasks; empty = all that `evaluate` asks of this run.
     questions: questions per task, about evenly spaced slices.
     seed: random seed of negatives, orders and wordings.
 
@@ -107,7 +107,7 @@ def ask_about_pair(
   places = np.linspace(0, len(usable) - 1, questions + 2)[1:-1].round()
   pairs = [Pair(case, route, usable[int(i)]) for i in places if len(usable)]
   answers = {}
-  for task in asked_tasks():
+  for task in asked_tasks(trained.config.get('tasks', {})):
     asked = [pair for pair in pairs if task.eligible(pair, pool)]
     if asked and (not tasks or task.name in tasks):
       rng = np.random.default_rng(seed)

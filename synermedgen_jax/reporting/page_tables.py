@@ -189,20 +189,30 @@ def task_table(metrics: Mapping[str, Any]) -> Table | None:
   scores = metrics.get('understanding')
   if not scores:
     return None
-  rows = [
-    [
-      f'{task.upper()}, {TASKS[task].title}',
-      _BOLD.format(f'{score["accuracy"]:.3f}'),
-      f'{score["chance"]:.3f}',
-      f'{score["count"]} {TASKS[task].scoring.unit}',
-      f'all {TASKS[task].scoring.unit} of a question right: '
-      f'{score["exact"]:.3f}'
-      if 'exact' in score
-      else '',
+  rows = []
+  for task, score in scores.items():
+    unit, note = TASKS[task].scoring.unit, ''
+    if 'exact' in score:
+      note = f'all {unit} of a question right: {score["exact"]:.3f}'
+    title = f'{task.upper()}, {TASKS[task].title}'
+    rows.append(_task_row(title, score, unit, note))
+    rows += [
+      _task_row(f'{task.upper()}: {fact}', of_fact, unit)
+      for fact, of_fact in score.get('facts', {}).items()
     ]
-    for task, score in scores.items()
-  ]
   return Table(['task', 'accuracy', 'chance', 'asked', ''], rows, (0, 4))
+
+
+def _task_row(
+  title: str, score: Mapping[str, Any], unit: str, note: str = ''
+) -> list[str]:
+  return [
+    title,
+    _BOLD.format(f'{score["accuracy"]:.3f}'),
+    f'{score["chance"]:.3f}',
+    f'{score["count"]} {unit}',
+    note,
+  ]
 
 
 def training_table(stages: Sequence[Stage]) -> Table | None:

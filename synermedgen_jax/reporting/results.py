@@ -293,6 +293,8 @@ def _check_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
     if 'confusion' in score:
       key = f'understanding.{task}.confusion'
       check(path, score['confusion'], _CONFUSION, key)
+    for fact, of_fact in score.get('facts', {}).items():
+      check(path, of_fact, _TASK, f'understanding.{task}.facts.{fact}')
 
 
 def _check_interval(path: Path, name: str, score: Mapping[str, Any]) -> None:

@@ -43,17 +43,29 @@ class Prompts:
     cts: asks for the target slice that goes with the source slice.
     mi: asks for the modality of every panel.
     tia: asks which description fits the two images.
+    slice_questions: asks for a description of one slice, and names no fact.
+    slice_answers: describes a slice, with the fields of `facts.Facts`. What
+      stands in brackets is left out if a field in them has no value; brackets
+      may be nested.
   """
 
   descriptions: tuple[str, ...]
   cts: tuple[str, ...]
   mi: tuple[str, ...]
   tia: tuple[str, ...]
+  slice_questions: tuple[str, ...]
+  slice_answers: tuple[str, ...]
 
   @property
   def fingerprint(self) -> str:
-    """12 hexadecimal digits, equal for equal wordings."""
-    texts = json.dumps(dataclasses.asdict(self))
+    """12 hexadecimal digits, equal for equal wordings of the paper's tasks.
+
+    Those of descriptions of slices do not count, so that runs from before them
+    resume.
+    """
+    wordings = dataclasses.asdict(self)
+    del wordings['slice_questions'], wordings['slice_answers']
+    texts = json.dumps(wordings)
     return hashlib.sha256(texts.encode()).hexdigest()[:12]
 
   def describe(self, route: Route) -> tuple[str, ...]:
@@ -113,6 +125,11 @@ SHORT = Prompts(
   cts=('Which {target} slice matches this {source} slice?',),
   mi=('Name the modality of each panel.',),
   tia=('Which task turns the first image into the second?',),
+  slice_questions=('Describe this slice.',),
+  slice_answers=(
+    '{plane} {modality} of the {region}[, {level}]'
+    '[; [{size} ]{lesion}[ on {side}]]',
+  ),
 )
 
 PAPER = Prompts(
@@ -153,6 +170,22 @@ PAPER = Prompts(
     'Select the instruction that produces the second image from the first.',
     'The second image was synthesized from the first. Which instruction was '
     'given?',
+  ),
+  slice_questions=(
+    'Describe this slice.',
+    'What does this slice show?',
+    'Describe this image in words.',
+    'State in words what this image is and what can be seen in it.',
+  ),
+  slice_answers=(
+    '{plane} {modality} of the {region}[, {level}]'
+    '[; [{size} ]{lesion}[ on {side}]]',
+    '{modality}, {plane} plane, {region}[, {level}][, [{size} ]{lesion}'
+    '[ on {side}]]',
+    '{plane} slice, {region}, {modality}[, {level}].[ It shows [a {size} ]'
+    '{lesion}[ on {side}].]',
+    '[{level} of the ]{region}, {plane} {modality}[, {lesion}[, {size}]'
+    '[, on {side}]]',
   ),
 )
 

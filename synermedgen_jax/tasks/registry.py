@@ -15,12 +15,13 @@ from typing import Literal
 import numpy as np
 
 from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.tasks import cts, mi, synthesis, tia
+from synermedgen_jax.tasks import cts, description, mi, synthesis, tia
 from synermedgen_jax.tasks.example import Example, ExampleSource
 from synermedgen_jax.tasks.pairs import Pair, Pool
-from synermedgen_jax.tasks.scoring import LETTER, PANELS, Scoring
+from synermedgen_jax.tasks.scoring import FACTS, LETTER, PANELS, Scoring
 
 Kind = Literal['question', 'synthesis', 'reconstruction']
+Asked = Literal['always', 'trained']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Task:
     source: split -> seed -> an endless dataset of examples.
     scoring: scoring of answers. `evaluate` asks every task that has both
       `build` and `scoring`.
+    asked: 'always': whether or not the run trained on the task. 'trained': only
+      if the task has a share in `config.tasks` of the run.
     mirror: images may be mirrored in training, as no text of the task names a
       side.
   """
@@ -61,6 +64,7 @@ class Task:
   longest: Callable[[Pool], Iterable[Example]] = lambda pool: ()
   source: Callable[[str], ExampleSource] | None = None
   scoring: Scoring | None = None
+  asked: Asked = 'always'
   mirror: bool = False
 
   def __post_init__(self):
@@ -111,9 +115,18 @@ def task_named(name: str) -> Task:
   return TASKS[name]
 
 
-def asked_tasks() -> list[Task]:
-  """The tasks that `evaluate` asks, in order of registration."""
-  return [task for task in TASKS.values() if task.build and task.scoring]
+def asked_tasks(shares: Mapping[str, float] | None = None) -> list[Task]:
+  """The tasks that `evaluate` asks, in order of registration.
+
+  Args:
+    shares: `config.tasks` of a run; None = the tasks that any run is asked.
+  """
+  return [
+    task
+    for task in TASKS.values()
+    if task.build and task.scoring
+    if shares is None or task.asked == 'always' or shares.get(task.name, 0) > 0
+  ]
 
 
 def task_names(shares: Mapping[str, float]) -> tuple[str, ...]:
@@ -162,6 +175,19 @@ register_task(
     build=tia.build,
     scoring=LETTER,
     mirror=True,
+  )
+)
+# Not a task of the paper, which names it as future work.
+register_task(
+  Task(
+    'description',
+    'question',
+    'description in words',
+    'modality, region, plane, level and lesions of one slice, in words',
+    build=description.build,
+    longest=description.longest,
+    scoring=FACTS,
+    asked='trained',
   )
 )
 register_task(

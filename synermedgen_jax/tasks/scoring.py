@@ -1,7 +1,8 @@
 """Reading and scoring of answers.
 
-An answer has parts: one for a question with a letter, one per panel for MI. A
-part is right if it equals that of the right answer.
+An answer has parts: one for a question with a letter, one per panel for MI, one
+per fact for a description. A part is right if it equals that of the right
+answer.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from synermedgen_jax.core.modalities import Modality
-from synermedgen_jax.tasks import mi
+from synermedgen_jax.tasks import facts, mi
 from synermedgen_jax.tasks.prompts import LETTERS
 
 _LETTER = re.compile(rf'\s*([{LETTERS}])\b')
@@ -34,6 +35,8 @@ class Scoring:
       otherwise the answer is about the subject of the first image.
     labels: all values of a part, in the order of a confusion table; None = no
       such table.
+    fact: part of a right answer -> name of the fact that it states. `evaluate`
+      reports accuracy and chance of each fact. None = parts have no names.
   """
 
   read: Callable[[str], Sequence[str]]
@@ -42,6 +45,7 @@ class Scoring:
   unit: str = 'questions'
   per_image: bool = False
   labels: Callable[[], Sequence[str]] | None = None
+  fact: Callable[[str], str] | None = None
 
   def parts(self, answer: str, prediction: str) -> list[tuple[str, str]]:
     """(right, given) of every part; given is '' if it cannot be read.
@@ -95,6 +99,21 @@ def most_frequent(right: Sequence[str]) -> float:
   return max(collections.Counter(right).values()) / len(right)
 
 
+def most_frequent_of_each(
+  fact: Callable[[str], str],
+) -> Callable[[Sequence[str]], float]:
+  """Chance of always giving the most frequent value of each fact."""
+
+  def chance(right: Sequence[str]) -> float:
+    by_fact = collections.defaultdict(list)
+    for part in right:
+      by_fact[fact(part)].append(part)
+    hits = (most_frequent(parts) * len(parts) for parts in by_fact.values())
+    return sum(hits) / len(right)
+
+  return chance
+
+
 LETTER = Scoring(
   read_letter,
   one_in(len(LETTERS)),
@@ -133,4 +152,20 @@ WORDS = Scoring(
     'accuracy': 'share of questions answered with the right words',
     'chance': 'share of the most frequent answer among those asked',
   },
+)
+FACTS = Scoring(
+  facts.read,
+  most_frequent_of_each(facts.fact_of),
+  {
+    'accuracy': 'share of the facts of the right descriptions that the '
+    "model's state: modality, region, plane, level, and lesion, side and size "
+    'where the mask decides them; a fact that is missing, or stated with two '
+    'values, is wrong, and facts that the right description leaves out do not '
+    'count',
+    'exact': 'share of descriptions with all facts right',
+    'chance': 'share of the most frequent value of each fact among those asked',
+    'facts': 'the same for each fact',
+  },
+  unit='facts',
+  fact=facts.fact_of,
 )

@@ -1,9 +1,13 @@
-"""What a picture of a question says beside its images."""
+"""Questions of `measure`: which are asked, and what a picture of one says."""
+
+import types
 
 import pytest
 
 from synermedgen_jax.core.modalities import Modality
-from synermedgen_jax.evaluation.measure import _picture
+from synermedgen_jax.evaluation import measure
+from synermedgen_jax.evaluation.measure import MeasureSettings, _ask, _picture
+from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.example import (
   Example,
   SliceRef,
@@ -11,6 +15,7 @@ from synermedgen_jax.tasks.example import (
   text,
   vit_image,
 )
+from synermedgen_jax.tasks.prompts import SHORT
 
 REFS = [SliceRef('case0', Modality.CT, index) for index in range(2)]
 FIRST, SECOND = map(vit_image, REFS)
@@ -41,3 +46,42 @@ def test_labels_are_those_of_the_task(spans, question, labels):
   picture, images = _picture(Example('own', spans))
   assert picture == {'question': question, 'letters': labels}
   assert images == REFS
+
+
+class RightAnswers:
+  """In the place of a model: the right answers."""
+
+  def __init__(self, *model, batch_size):
+    pass
+
+  def capacity_for(self, examples):
+    pass
+
+  def answer(self, examples, *, capacity, progress):
+    return [example.answer for example in examples]
+
+
+@pytest.mark.parametrize('share', [None, 0.0, 0.2])
+def test_descriptions_are_asked_of_runs_that_were_trained_on_them(
+  store_path, monkeypatch, share
+):
+  monkeypatch.setattr(measure, 'Answerer', RightAnswers)
+  tasks = {} if share is None else {'description': share}
+  trained = types.SimpleNamespace(
+    **dict.fromkeys(('model', 'params', 'tokenizer', 'geometry')),
+    prompts=SHORT,
+    config={'neighbours': 3, 'tasks': tasks},
+  )
+  store = SliceStore.open(str(store_path))
+  answered = _ask(
+    trained, store, store.split('train'), MeasureSettings(questions=2)
+  )
+  scores = answered.scores['understanding']
+  asked = ['cts', 'mi', 'tia', *(['description'] if share else [])]
+  assert list(scores) == list(answered.by_subject) == asked
+  if share:
+    # Modality, region, plane and level of two slices.
+    assert scores['description']['count'] == 8
+    assert set(scores['description']['facts']) == {
+      *('modality', 'region', 'plane', 'level')
+    }

@@ -126,6 +126,37 @@ def test_the_table_as_text():
   )
 
 
+DESCRIPTIONS = (
+  ('axial CT of the brain; lesion on the left', 'axial CT of the brain'),
+  ('axial PET of the brain; no lesion', 'axial CT of the brain; no lesion'),
+)
+
+
+def test_a_description_is_scored_by_fact_too():
+  records = [record('description', *words) for words in DESCRIPTIONS]
+  result = understanding.score(records)['understanding']['description']
+  assert (result['accuracy'], result['count']) == (6 / 9, 9)
+  # One of two modalities, both regions and planes, one lesion, the side.
+  assert result['chance'] == 7 / 9
+  assert (result['exact'], result['questions']) == (0, 2)
+  assert result['facts'] == {
+    'modality': {'accuracy': 0.5, 'chance': 0.5, 'count': 2},
+    'region': {'accuracy': 1, 'chance': 1, 'count': 2},
+    'plane': {'accuracy': 1, 'chance': 1, 'count': 2},
+    'lesion': {'accuracy': 0.5, 'chance': 0.5, 'count': 2},
+    'side': {'accuracy': 0, 'chance': 1, 'count': 1},
+  }
+
+
+def test_the_table_has_a_line_per_fact():
+  records = [record('description', *words) for words in DESCRIPTIONS]
+  table = understanding.understanding_table(understanding.score(records))
+  assert table.splitlines()[1:3] == [
+    'DESCRIPTION     0.667   0.778      9  all facts 0.000',
+    '  modality      0.500   0.500      2',
+  ]
+
+
 def test_every_score_has_a_definition():
   records = [mi([CT, PET], [CT, PET]), record('cts', 'A', 'A')]
   scores = understanding.score(records)['understanding']

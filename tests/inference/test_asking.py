@@ -44,12 +44,12 @@ def model(monkeypatch):
   return state
 
 
-def trained():
+def trained(**tasks):
   slices = types.SimpleNamespace(plane='axial')
   return types.SimpleNamespace(
     **dict.fromkeys(('model', 'params', 'tokenizer', 'geometry')),
     prompts=SHORT,
-    config={'neighbours': 3},
+    config={'neighbours': 3, 'tasks': tasks},
     slices=slices,
   )
 
@@ -71,6 +71,21 @@ def test_every_task_is_asked_about_slices_that_show_the_body(model):
     # Each panel shows the volume of its own modality.
     value = {MR: 0.2, CT: 0.6}[image.modality] + image.index / 1000
     assert pixel == pytest.approx(value, abs=1e-6)
+
+
+def test_a_description_is_asked_of_a_run_that_was_trained_on_it(model):
+  volumes = volume(30, range(30), 0.2), volume(30, range(30), 0.6)
+  answers = asking.ask_about_pair(
+    trained(description=0.2), ROUTE, *volumes, questions=3
+  )
+  asked = answers['description']
+  assert [example.answer for example in asked.examples] == [
+    'axial MRI of the brain, lower third',
+    'axial MRI of the brain, middle third',
+    'axial MRI of the brain, upper third',
+  ]
+  # Modality, region, plane and level: a user's pair has no lesion mask.
+  assert (asked.right, asked.asked) == (12, 12)
 
 
 def test_wrong_answers_are_counted(model):

@@ -12,6 +12,7 @@ from synermedgen_jax.core.modalities import (
   all_routes,
   routes_between,
 )
+from synermedgen_jax.slices.lesions import SliceLesions
 from synermedgen_jax.tasks.pairs import Pair, Pool
 from synermedgen_jax.tasks.prompts import PROMPTS
 
@@ -27,6 +28,8 @@ class FakeCase:
   dataset: str = 'site9'
   subject: str = 'subj-0047'
   split: str = 'train'
+  plane: str = 'axial'
+  lesions: dict[int, SliceLesions] | None = None
 
   @property
   def shape(self) -> tuple[int, int, int]:

@@ -5,10 +5,10 @@ from hypothesis import given
 from task_fakes import build, pairs, seeds, texts, wordings
 
 from synermedgen_jax.core.modalities import Modality
-from synermedgen_jax.tasks import cts, mi, synthesis, tia
+from synermedgen_jax.tasks import cts, description, mi, synthesis, tia
 
 
-@pytest.mark.parametrize('task', [cts, mi, tia, synthesis])
+@pytest.mark.parametrize('task', [cts, description, mi, tia, synthesis])
 @given(pairs(), seeds, wordings)
 def test_no_text_names_a_case_or_slice(task, pair, seed, prompts):
   case = pair.case

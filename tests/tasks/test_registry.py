@@ -14,7 +14,13 @@ from synermedgen_jax.tasks.registry import (
   task_named,
   task_names,
 )
-from synermedgen_jax.tasks.scoring import LETTER, PANELS, WORDS, Scoring
+from synermedgen_jax.tasks.scoring import (
+  FACTS,
+  LETTER,
+  PANELS,
+  WORDS,
+  Scoring,
+)
 
 
 @pytest.fixture
@@ -27,8 +33,19 @@ def row(name='probe', **fields):
   return Task(name, 'question', 'a probe', 'what a probe asks', **fields)
 
 
+def names(tasks):
+  return [task.name for task in tasks]
+
+
 def test_evaluate_asks_the_three_tasks_of_the_paper():
-  assert [task.name for task in asked_tasks()] == ['cts', 'mi', 'tia']
+  for shares in ({}, {'synthesis': 1.0}, {'cts': 1.0, 'description': 0.0}):
+    assert names(asked_tasks(shares)) == ['cts', 'mi', 'tia']
+
+
+def test_a_task_may_be_asked_where_it_was_trained_alone():
+  every = ['cts', 'mi', 'tia', 'description']
+  assert names(asked_tasks({'description': 0.1})) == every
+  assert names(asked_tasks()) == every
 
 
 def test_a_task_has_a_name_and_is_asked_if_it_can_be_scored(table):
@@ -77,6 +94,24 @@ def test_panels_are_parts_and_chance_is_the_most_frequent_one():
   parts = PANELS.parts('A CT B PET C CT', 'A CT B CT')
   assert parts == [('CT', 'CT'), ('PET', 'CT'), ('CT', '')]
   assert PANELS.chance([right for right, _ in parts]) == 2 / 3
+
+
+def test_the_chance_of_facts_is_the_most_frequent_value_of_each():
+  # Of three regions, two are brain; of one side, one is left: 3 of 4.
+  right = ['region brain', 'side left', 'region pelvis', 'region brain']
+  assert FACTS.chance(right) == 3 / 4
+
+
+def test_facts_that_the_right_description_leaves_out_do_not_count():
+  parts = FACTS.parts(
+    'axial CT of the brain, upper third', 'CT, lower third; lesion on the left'
+  )
+  assert parts == [
+    ('modality CT', 'modality CT'),
+    ('region brain', ''),
+    ('plane axial', ''),
+    ('level upper third', 'level lower third'),
+  ]
 
 
 def test_words_are_compared_without_the_spaces_around_them():
