@@ -49,9 +49,9 @@ from synermedgen_jax.slices.datasets import (
 VERSION = 1
 MARKER = 'phantoms.json'
 _BEGUN = 'phantoms.begun.json'
-_MASK = 'mask'  # the body, beside the volumes of a holdout
 _HOLDOUT = 1  # last word of the seed of a holdout's subjects
-_MASK = 'lesion'  # name of the mask's file
+# Files of masks, beside the volumes: of lesions, and of a holdout's body.
+_LESION, _BODY = 'lesion', 'mask'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,17 +182,14 @@ def render_phantom(
   return {
     Modality(name): nib.Nifti1Image.from_bytes(data)
     for name, data in _render_files(cohort, seed, subject, shift).items()
-    for name, data in _render_files(cohort, seed, subject).items()
-    if name != _MASK
+    if name not in (_LESION, _BODY)
   }
 
 
 def _render_files(
   cohort: str, seed: int, subject: int, name: str
 ) -> dict[str, bytes]:
-  """The NIfTI file of each of a subject's volumes, and of a holdout's mask."""
-def _render_files(cohort: str, seed: int, subject: int) -> dict[str, bytes]:
-  """The NIfTI files of a subject's volumes and its lesion mask, by name."""
+  """The NIfTI files of a subject's volumes and masks, by name."""
   spec = COHORTS[cohort]
   shift = SHIFTS[name] if name else TRAINING
   fractions, origin, rng = _paint(
@@ -218,19 +215,18 @@ def _render_files(cohort: str, seed: int, subject: int) -> dict[str, bytes]:
       seen = moved_fractions(fractions, grid, mm)
       values = scanners.image_mr(seen, spec.mr[modality], rng, grid, shift)
     affine = _affine(grid, spec.axes, origin)
-    files[modality.value] = _encode(values, affine, _storage(modality))
+    files[modality.value] = _encode(values, affine, modality.value)
+  affine = _affine(spec.grid, spec.axes, origin)
+  files[_LESION] = _encode(_lesion(fractions), affine, _LESION)
   if name:
     # Noise and shading would change a mask that is found in the image.
-    body = _body(fractions).astype(np.float32)
-    affine = _affine(spec.grid, spec.axes, origin)
-    files[_MASK] = _encode(body, affine, (np.uint8, 1.0, 0.0))
-    files[modality.value] = _encode(values, affine, modality.value)
-  lesion = np.zeros(spec.grid.shape, np.float32)
-  for tissue in set(LESION) & set(fractions):
-    lesion += fractions[tissue]
-  affine = _affine(spec.grid, spec.axes, origin)
-  files[_MASK] = _encode(lesion > 0.5, affine, _MASK)
+    files[_BODY] = _encode(_body(fractions), affine, _BODY)
   return files
+
+
+def _lesion(fractions: Fractions) -> Bool[np.ndarray, 'x y z']:
+  """Voxels that are more than half lesion."""
+  return sum(fractions.get(t, 0.0 * fractions['air']) for t in LESION) > 0.5
 
 
 def _body(fractions: Fractions) -> Bool[np.ndarray, 'x y z']:
@@ -246,20 +242,12 @@ _STORAGE = {
   Modality.CBCT: (np.int16, 1.0, 0.0),
   Modality.PET: (np.float32, 1.0, 0.0),
   Modality.MR: (np.int16, 1.0, 0.0),
-  _MASK: (np.uint8, 1.0, 0.0),
+  _LESION: (np.uint8, 1.0, 0.0),
+  _BODY: (np.uint8, 1.0, 0.0),
 }
 _FRACTIONAL = (np.int16, 0.25, 0.0)
 
 
-def _storage(modality: Modality) -> tuple[type, float, float]:
-  return _STORAGE.get(modality, _FRACTIONAL)
-
-
-def _encode(
-  values: np.ndarray, affine: np.ndarray, storage: tuple[type, float, float]
-) -> bytes:
-  """Encodes RAS+ `values` as NIfTI in the orientation of `affine`."""
-  dtype, slope, intercept = storage
 def _encode(values: np.ndarray, affine: np.ndarray, name: str) -> bytes:
   """Encodes RAS+ `values` as NIfTI in the orientation of `affine`."""
   dtype, slope, intercept = _STORAGE.get(name, _FRACTIONAL)
@@ -341,7 +329,6 @@ def _write_subject(
   folder = root / cohort / f'{cohort}_{subject:03d}'
   folder.mkdir(parents=True, exist_ok=True)
   for name, data in _render_files(cohort, seed, subject, shift).items():
-  for name, data in _render_files(cohort, seed, subject).items():
     # No time stamp: the same arguments give the same bytes.
     data = gzip.compress(data, compresslevel=1, mtime=0)
     files.write_bytes(folder / f'{name}.nii.gz', data)
