@@ -280,7 +280,7 @@ def test_the_marker_records_the_shift(coarse, tmp_path, monkeypatch):
       cohorts.write_phantoms(tmp_path, subjects=1, shift=shift, progress=False)
   folder = tmp_path / 'brain' / 'brain_000'
   assert {p.name for p in folder.iterdir()} == {
-    f'{name}.nii.gz' for name in ('ct', 'cbct', 'mr', 'mask')
+    f'{name}.nii.gz' for name in ('ct', 'cbct', 'mr', 'mask', 'lesion')
   }
   mask = nib.load(folder / 'mask.nii.gz')
   ct = nib.load(folder / 'ct.nii.gz').get_fdata()
