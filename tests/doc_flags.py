@@ -188,12 +188,13 @@ def _calls(tree: ast.Module) -> Iterator[ast.Call]:
 
 @functools.cache
 def script_flags(script: str) -> set[str]:
-  """The options that a script reads, or passes on to the module it ends with."""
+  """The options that a script reads, or passes on to its last command."""
   text = (ROOT / script).read_text()
   cases = re.findall(r'^\s*(--\w[\w=*| -]*)\)', text, re.MULTILINE)
   words = [w for case in cases for w in case.split('|')]
   words += re.findall(r'"\$\{1:-\}" = (--\w+)', text)
-  passed = re.findall(r'^python -m ([\w.]+) .*"\$@"$', text, re.MULTILINE)
+  own = r'^python -m ((?:synermedgen_jax|projects)\.[\w.]+) .*"\$@"$'
+  passed = re.findall(own, text, re.MULTILINE)
   flags = {name for module in passed for name in defined_flags(module)}
   return flags | {name_of(w.strip().rstrip('*')) for w in words}
 
