@@ -17,7 +17,7 @@ from synermedgen_jax.input.pipeline import Dropout, Mixture
 from synermedgen_jax.input.row_sizes import ExampleTooLarge
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.slices.store import SliceStore
-from synermedgen_jax.tasks.pairs import Pool
+from synermedgen_jax.tasks.pairs import Pool, some_subjects
 from synermedgen_jax.tasks.prompts import PAPER, SHORT
 from synermedgen_jax.tasks.registry import TASKS
 
@@ -32,7 +32,7 @@ def store(store_path):
 
 MIXTURE = (
   *('prompts', 'neighbours', 'routes', 'max_sources', 'route_weights'),
-  'sources',
+  *('sources', 'subjects'),
 )
 # One synthesis from three sources a row.
 THREE = {'und': 39, 'gen': 16, 'vit': 12, 'images': 4}
@@ -457,3 +457,13 @@ def test_other_wordings_are_other_data(store):
   assert layouts[0] == layouts[1]
   different = {k for k, v in layouts[0].items() if layouts[2][k] != v}
   assert different == {'prompts'}
+
+
+@pytest.mark.parametrize('tasks', [QUESTIONS, {'synthesis': 1.0}])
+def test_a_share_of_the_subjects_shows_no_other(store, tasks):
+  batches = take(dataset(store, tasks, subjects=0.5), 12)
+  shown = {ref.case for batch in batches for ref in slices(batch)}
+  # Two of the three training subjects, which are of one dataset.
+  kept = {case.id for case in some_subjects(store.split('train'), 0.5)}
+  assert len(kept) == 2
+  assert shown == kept

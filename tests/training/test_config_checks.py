@@ -120,6 +120,14 @@ BAD = {
     r"config\.routes: Route 'brats_t2\+t1_to_flair': its sources are in "
     r'another order; write brats_t1\+t2_to_flair\.',
   ),
+  'more than all subjects': (
+    {'subjects': 1.5},
+    r'config\.subjects 1\.5: must be from 0 to 1\.',
+  ),
+  'condition that no span has': (
+    {'sampling': {'withheld': ('words',)}},
+    r'config\.sampling: withheld words: expected some of text, vae, vit\.',
+  ),
   'no source': (
     {'max_sources': 0},
     r'config\.max_sources 0: must be at least 1\.',
