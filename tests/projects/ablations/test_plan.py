@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import commands
 import pytest
+from commands import assert_refused
 
 from projects.ablations import cells, plan
 from projects.ablations.jobs import Job, JobError, run_jobs
@@ -188,3 +190,52 @@ def test_jobs_run_in_order_once_and_a_failure_stops_the_rest(
   with pytest.raises(JobError, match=r'bad failed; .*: Error: bad input\.'):
     run_jobs([one, bad, after], tmp_path / 'runs', 1)
   assert log.read_text().split() == ['1', '2', '3', 'bad']
+
+
+RUN = 'projects.ablations.run'
+
+
+def test_the_costs_are_announced_and_nothing_starts(tmp_path, monkeypatch):
+  costs = {'stage1': 40e9, 'stage2': 10e9}
+  monkeypatch.setattr(cells, 'operations', lambda name, model: costs[name])
+  code, out, _ = commands.run(
+    RUN,
+    f'--output={tmp_path}/runs',
+    '--seeds=0',
+    '--regimes=pairs_2',
+    '--stage1_steps=600',
+    '--stage2_steps=500',
+    '--at_a_time=2',
+    '--gflops=1',
+    '--evaluation_minutes=30',
+    '--announce',
+  )
+  assert code == 0
+  head, *rows, total = out.splitlines()
+  assert head.split() == ['training', 'steps', 'TFLOP', 'minutes']
+  assert [row.split()[:2] for row in rows] == [
+    ['train/0/stage1', '600'],
+    ['train/0/pairs_2/full', '500'],
+    ['train/0/pairs_2/only', '500'],
+  ]
+  # 600 x 40 + 2 x 500 x 10 GFLOP at one a second, two evaluations of half an
+  # hour, two processes.
+  hours = (34_000 / 3600 + 1) / 2
+  assert total.startswith('3 trainings with 34 TFLOP, 2 evaluations: about ')
+  assert f' {hours:.1f} hours, 2 at a time' in total
+  assert not (tmp_path / 'runs').exists()
+
+
+def test_full_tries_every_arm_in_every_regime(tmp_path, settings):
+  # `settings` replaces the operations of a step.
+  code, out, _ = commands.run(
+    RUN, f'--output={tmp_path}/runs', '--seeds=0', '--full', '--announce'
+  )
+  assert code == 0
+  cells = len(plan.ARMS) * len(plan.REGIMES)
+  assert f' {cells} evaluations' in out
+
+
+def test_an_unknown_regime_is_refused(tmp_path):
+  result = commands.run(RUN, f'--output={tmp_path}', '--regimes=pairs_3')
+  assert_refused(result, '--regimes: unknown pairs_3; expected some of dropout')
