@@ -236,7 +236,7 @@ def test_contrast_is_the_difference_to_a_ring_of_two_pixels():
 def test_phantoms_have_the_lesions_of_their_anatomy(tmp_path):
   """The mask of a file in LPS, beside the painted tissues in RAS."""
   root = tmp_path / 'brats'
-  cohorts._write_subject(tmp_path, 'brats', 0, 2)
+  cohorts._write_subject(tmp_path, 'brats', 0, 2, '')
   (files,) = folder_cases(root, dataset='brats', region=Region.BRAIN)
   case = ingest(files, Settings(SliceSpec((64, 64)), most_offset=0)).case
   truth = findings(case, *cohorts.render_anatomy('brats', 0, 2))
