@@ -212,7 +212,7 @@ ADHERENCE: Mapping[str, Adherence] = {
     definition={
       'in_plane': 'length of the shift between a synthesis and its source '
       'slice with the largest normalised mutual information (32 bins, up to '
-      '16 mm, a parabola between pixels)',
+      '16 mm or 4 pixels, a parabola between pixels)',
       'through_plane': 'distance to the source slice with the largest '
       f'normalised mutual information, up to {drift.NEIGHBOURS} slices away',
       'nearest_offset': 'distance to the true target slice with the largest '

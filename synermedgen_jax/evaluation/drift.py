@@ -17,7 +17,7 @@ Volume = Float[np.ndarray, 'n h w']
 Indices = Int[np.ndarray, ' z']
 
 NEIGHBOURS = 3  # K, slices on either side that a synthesis is compared with
-_REACH_MM = 16.0
+_REACH_MM, _REACH_PIXELS = 16.0, 4
 
 
 def in_plane(
@@ -25,8 +25,9 @@ def in_plane(
 ) -> Float[np.ndarray, ' z']:
   """Distance in mm by which each synthesis is shifted from its source slice.
 
-  The shift, of up to 16 mm along rows and columns, has the largest normalised
-  mutual information.
+  The shift along rows and columns has the largest normalised mutual
+  information. It is searched up to 16 mm or 4 pixels, whichever is more; one at
+  the very end of this range does not count.
 
   Args:
     synthesis: slices in [-1, 1].
@@ -34,7 +35,8 @@ def in_plane(
     pixel: mm between pixels along (row, column).
   """
   reach = np.floor(_REACH_MM / np.array(pixel)).astype(int)
-  reach = np.clip(reach, 1, np.array(synthesis.shape[1:]) // 5)
+  reach = np.maximum(reach, _REACH_PIXELS)
+  reach = np.minimum(reach, np.array(synthesis.shape[1:]) // 5)
   shifts = [
     best_shift(bins_of(a), bins_of(b), reach)[0]
     for a, b in zip(source, synthesis, strict=True)

@@ -67,8 +67,17 @@ class Examiner:
       item: a pair of a case and a route.
       synthesis: the synthesised slices in [-1, 1].
     """
+    output = self.output(item, synthesis)
+    return {
+      name: ADHERENCE[name].function(output)
+      for name in self.names
+      if ADHERENCE[name].applies(item.route)
+    }
+
+  def output(self, item: RouteCase, synthesis: Slices) -> Output:
+    """A synthesis of a pair with what the scores compare it with."""
     case, route = item.case, item.route
-    output = Output(
+    return Output(
       route=route,
       synthesis=synthesis,
       indices=item.indices,
@@ -82,11 +91,6 @@ class Examiner:
       read=self._read,
       classify=lambda images: self._classifier.classify(images),
     )
-    return {
-      name: ADHERENCE[name].function(output)
-      for name in self.names
-      if ADHERENCE[name].applies(route)
-    }
 
   def _again(
     self,

@@ -106,6 +106,12 @@ def test_a_shift_in_plane_is_measured_in_mm(rows, columns):
   assert values['in_plane_truth'] < 0.6
 
 
+def test_two_coarse_pixels_are_within_reach():
+  moved = np.roll(CT[INDICES], 2, 1)
+  values = score('drift', moved, pixel=(9.0, 9.0))
+  assert values['in_plane'] == pytest.approx(18, abs=1.5)
+
+
 def test_slices_at_the_ends_are_compared_with_those_that_exist():
   ends = np.array([USABLE.start, USABLE.stop - 1, 9])
   values = score('drift', CT[ends], indices=ends)
