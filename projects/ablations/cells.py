@@ -131,17 +131,12 @@ def _cell(
     suffix = '' if way.model == 'desk' else f'_{way.model}'
     job = _stage1(settings, seed, way.model, row.first, suffix, needs)
     yield job
-    needs, start = (job.name,), _workdir(job)
+    needs, start = (job.name,), str(job.workdir)
   if row.second:
     job = _stage2(settings, way.trained_as or regime, seed, arm, start, needs)
     yield job
-    needs, start = (job.name,), _workdir(job)
+    needs, start = (job.name,), str(job.workdir)
   yield _evaluation(settings, regime, seed, arm, start, needs)
-
-
-def _workdir(job: Job) -> str:
-  (workdir,) = (a for a in job.arguments if a.startswith('--workdir='))
-  return workdir.removeprefix('--workdir=')
 
 
 def _stage1(settings, seed, model, config, suffix, needs) -> Job:

@@ -6,7 +6,9 @@
 Prints all trainings with their operations and the expected time first;
 --announce ends there. Then trains and evaluates seed by seed, --at_a_time
 processes in parallel, and writes RESULTS.md (`results.py`). Finished jobs are
-reused if their command is the same. --full tries every arm in every regime.
+reused if their command and all that they need are the same; a training with
+another command or start is refused until its workdir is removed. --full tries
+every arm in every regime.
 
 OUTPUT holds the phantoms, the store, the workdirs trained/REGIME/SEED/ARM, and
 the results of each cell in REGIME/SEED/ARM, as `compare` reads them.
@@ -73,6 +75,11 @@ def main() -> None:
     raise UsageError(
       f'--regimes: unknown {", ".join(unknown)}; expected some of '
       f'{", ".join(REGIMES)}.'
+    )
+  if not _SEEDS.value or not all(s.isdecimal() for s in _SEEDS.value):
+    raise UsageError(
+      f'--seeds={",".join(_SEEDS.value)}: expected whole numbers from 0, such '
+      'as 0,1,2.'
     )
   root = Path(_OUTPUT.value)
   regimes = {

@@ -239,3 +239,86 @@ def test_full_tries_every_arm_in_every_regime(tmp_path, settings):
 def test_an_unknown_regime_is_refused(tmp_path):
   result = commands.run(RUN, f'--output={tmp_path}', '--regimes=pairs_3')
   assert_refused(result, '--regimes: unknown pairs_3; expected some of dropout')
+
+
+@pytest.fixture
+def noted(tmp_path, monkeypatch):
+  """Runs jobs of a module that notes its first argument; returns the notes."""
+  monkeypatch.chdir(tmp_path)
+  notes = tmp_path / 'notes.txt'
+  script(
+    tmp_path,
+    'noting',
+    f'import sys\nopen({str(notes)!r}, "a").write(sys.argv[1])\n'
+    'if sys.argv[1] == "x":\n  sys.exit(1)\n',
+  )
+
+  def run(*jobs):
+    notes.write_text('')
+    run_jobs(jobs, tmp_path / 'runs', 1)
+    return notes.read_text()
+
+  return run
+
+
+def test_what_needs_a_changed_job_runs_again(noted):
+  one, two = (
+    Job('one', 'noting', ('1',)),
+    Job('two', 'noting', ('2',), ('one',)),
+  )
+  three = Job('three', 'noting', ('3',), ('two',))
+  apart = Job('apart', 'noting', ('4',))
+  assert noted(one, two, three, apart) == '1234'
+  changed = dataclasses.replace(one, arguments=('5',))
+  assert noted(changed, two, three, apart) == '523'
+  assert noted(changed, two, three, apart) == ''
+
+
+def test_an_interruption_leaves_no_outdated_result(noted):
+  one, two = (
+    Job('one', 'noting', ('1',)),
+    Job('two', 'noting', ('2',), ('one',)),
+  )
+  assert noted(one, two) == '12'
+  failing = dataclasses.replace(one, arguments=('x',))
+  with pytest.raises(JobError, match='one failed'):
+    noted(failing, two)
+  # `one` is as before, and `two` may have been made from anything.
+  assert noted(one, two) == '12'
+
+
+def training(tmp_path, name, value, needs=()):
+  arguments = (value, f'--workdir={tmp_path / name}')
+  return Job(f'train/{name}', 'noting', arguments, needs, 1, 1.0)
+
+
+def test_a_workdir_of_another_training_is_not_resumed(noted, tmp_path):
+  first = training(tmp_path, 'first', '1')
+  second = training(tmp_path, 'second', '2', (first.name,))
+  assert noted(first, second) == '12'
+  for job in (first, second):
+    job.workdir.mkdir()
+  assert noted(first, second) == ''
+  other = training(tmp_path, 'first', '3')
+  with pytest.raises(
+    JobError, match=r'train/first: .* remove \S+/first, \S+/sec'
+  ):
+    noted(other, second)
+  assert noted(first, second) == ''  # refused before anything has changed
+  first.workdir.rmdir()
+  with pytest.raises(JobError, match=r'train/second: its command or its start'):
+    noted(other, second)
+  second.workdir.rmdir()
+  assert noted(other, second) == '32'
+
+
+def test_an_interrupted_training_resumes_with_its_own_command_alone(
+  noted, tmp_path
+):
+  begun = training(tmp_path, 'first', 'x')
+  begun.workdir.mkdir()
+  for _ in range(2):
+    with pytest.raises(JobError, match='train/first failed'):
+      noted(begun)
+  with pytest.raises(JobError, match=r'train/first: its command'):
+    noted(training(tmp_path, 'first', '1'))
