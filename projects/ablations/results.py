@@ -187,8 +187,11 @@ def write_results(
     '## Claims of the paper\n',
     'A difference has the sign of the claim: positive supports it. [95 %]: '
     'bootstrap over the test subjects, paired, seeds averaged. The rule of '
-    '`plan.py` decides, from the difference that is of interest. SSIM, shares '
-    'and positions are x 100, drift is in slices or mm.\n',
+    '`plan.py` decides, from the difference that is of interest, in the first '
+    'regime of a claim; the others show whether it holds there too. SSIM, '
+    'shares and positions are x 100, drift is in slices or mm.\n',
+    *(f'* {line}' for line in _sentences(decisions)),
+    '',
     claims,
     f'![Differences with 95 % intervals, by claim and regime]({plot.name})\n',
   ]
@@ -203,6 +206,24 @@ def _read(folder: Path, arms: Sequence[str]) -> Runs:
     return read_runs(folder, arms)
   except ComparisonError:
     return {}
+
+
+def _sentences(decisions: Sequence[Decision]) -> Iterator[str]:
+  """A line per claim, decided in the first of its regimes."""
+  first = {(d.claim, d.regime): d for d in decisions}
+  for claim in CLAIMS:
+    decision = first.get((claim, claim.regimes[0]))
+    if decision is None:
+      continue
+    line, difference = _lines()[claim.line], decision.difference
+    verdict = decision.verdict
+    if verdict == 'not decided':
+      verdict += ' at this size'
+    text = f'{claim.text} **{verdict.capitalize()}**'
+    if difference:
+      interval = with_interval(difference, _decimals(line), '+')
+      text += f': {interval} {line.unit}, {REGIMES[decision.regime].title}'
+    yield f'{text}.'
 
 
 def _claims(decisions: Sequence[Decision]) -> Iterator[list[str]]:

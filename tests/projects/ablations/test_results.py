@@ -64,6 +64,26 @@ def test_a_difference_of_every_subject_is_borne_out(text):
   ]
 
 
+def test_the_first_regime_of_a_claim_decides_it_in_a_sentence(text):
+  (sentence,) = re.findall(r'^\* (Understanding .*)$', text, re.MULTILINE)
+  assert sentence.endswith(
+    '**Borne out**: +5.0 [+5.0, +5.0] x 100, condition dropout.'
+  )
+  (missing,) = re.findall(r'^\* (Two stages .*)$', text, re.MULTILINE)
+  assert missing.endswith('**Not run**.')
+
+
+def test_a_regime_that_does_not_decide_a_claim_has_no_sentence(tmp_path):
+  for arm in ('full', 'only'):
+    subject_files.write_record(
+      tmp_path / 'plain', arm, subject_files.record(), 0
+    )
+  page = tmp_path / 'RESULTS.md'
+  claims = write_results(tmp_path, page, {'plain': ('full', 'only')})
+  assert 'no dropout' in claims
+  assert not re.findall(r'^\* ', page.read_text(), re.MULTILINE)
+
+
 def test_less_drift_supports_a_claim_about_drift(text):
   found = row(text, 'Stage I + II – without CTS', 'drift, slices')
   assert found[4].startswith('+1.00 [+1.00')
