@@ -1,5 +1,6 @@
 """The compare command on hand-made evaluations."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -11,6 +12,8 @@ from commands import assert_refused
 
 sys.path.insert(0, str(Path(__file__).parent / 'evaluation'))
 import subject_files
+
+from synermedgen_jax.config.sampling import SamplingConfig
 
 STUDY = Path(__file__).parent / 'data/study.json'
 
@@ -189,9 +192,10 @@ def test_runs_that_were_not_asked_the_same_are_refused(
 
 def test_results_from_before_a_setting_are_those_without_it(tmp_path):
   sampling = {'points': 2, 'shift': 1.0}
-  off = {'describe_tokens': 0, 'slab': 1, 'draws': 1, 'grain': 1.0}
-  for arm, newer in (('stage2', {}), ('stage1', off)):
-    record = subject_files.record() | {'sampling': sampling | newer}
+  newer = dataclasses.fields(SamplingConfig)[3:]  # behind guidance
+  off = json.loads(json.dumps({field.name: field.default for field in newer}))
+  for arm, values in (('stage2', {}), ('stage1', off)):
+    record = subject_files.record() | {'sampling': sampling | values}
     path = subject_files.write_record(tmp_path, arm, record)
   assert compare(tmp_path)[0] == 0
   record['sampling']['grain'] = 3.0

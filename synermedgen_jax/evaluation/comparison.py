@@ -20,9 +20,9 @@ _OF_MODELS = ('questions', 'seed', 'neighbours')  # settings of `evaluate` alone
 
 # Results of older versions lack newer settings, which were off.
 _OFF = {
-  field.name: field.default
+  field.name: [*default] if isinstance(default, tuple) else default
   for field in dataclasses.fields(SamplingConfig)
-  if isinstance(field.default, int | float)
+  if isinstance(default := field.default, int | float | tuple)
 }
 
 
