@@ -38,6 +38,7 @@ for option in "$@"; do
       ;;
   esac
 done
+[ -n "$run" ] || fail '--run: name a directory.'
 [ ${#workdirs[@]} -gt 0 ] ||
   fail "name the workdir of a run; see the head of $0."
 all='none mr_0p55t mr_3t mr_noise_2x mr_noise_4x mr_bias thick_slices'

@@ -140,6 +140,7 @@ def test_a_short_run_has_few_slices_and_the_pair_of_a_difference(box):
     (('nowhere',), 'nowhere: no such folder'),
     (('detail', 'detail'), 'two systems are named detail'),
     (('detail', '--subjects=3'), 'unknown option --subjects=3'),
+    (('--run=', 'detail'), '--run: name a directory'),
     (('a b=detail',), 'name the system with SYSTEM=WORKDIR'),
   ],
 )
