@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from projects.ablations.equal_compute import step_operations, steps_for
 from projects.ablations.jobs import Job
-from projects.ablations.plan import ARMS, REGIMES, Arm
+from projects.ablations.plan import ARMS, REGIMES
 
 _CONFIGS = 'projects.ablations.configs'
 _SCORES = 'drift,control,direction'
@@ -167,8 +167,11 @@ def _stage2(settings, regime, seed, arm, start, needs) -> Job:
   if row.second == 'joint':
     config = 'joint'
   steps = settings.stage2
-  if row.steps == 'operations':
-    steps = _equal_steps(settings, way.model, row, config)
+  if row.steps == 'operations':  # those of Stage I and II
+    usual = str(way.train.get('trainable', 'stage2'))
+    budget = settings.stage1 * operations('stage1', way.model)
+    budget += settings.stage2 * operations(usual, way.model)
+    steps = steps_for(budget, operations(config, way.model))
   return _training(
     settings,
     f'{seed}/{regime}/{arm}',
@@ -181,13 +184,6 @@ def _stage2(settings, regime, seed, arm, start, needs) -> Job:
     steps=steps,
     needs=needs,
   )
-
-
-def _equal_steps(settings: Settings, model: str, row: Arm, config: str) -> int:
-  """Steps that need the operations of Stage I and II."""
-  budget = settings.stage1 * operations('stage1', model)
-  budget += settings.stage2 * operations('stage2', model)
-  return steps_for(budget, operations(config, model))
 
 
 def _training(

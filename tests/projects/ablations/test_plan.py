@@ -95,6 +95,15 @@ def test_equal_operations_are_those_of_both_stages(settings):
     assert job.operations == budget
 
 
+def test_equal_operations_are_those_of_the_stage_2_of_the_regime(settings):
+  jobs = jobs_of(settings, und_trained=('full', 'only_operations', 'joint'))
+  full = [jobs['train/0/stage1'], jobs['train/0/und_trained/full']]
+  budget = sum(job.operations for job in full)
+  assert budget == 600 * 40 + 500 * 40  # `und_trained` costs 40 a step
+  for arm, steps in (('only_operations', 1100), ('joint', 880)):
+    assert jobs[f'train/0/und_trained/{arm}'].steps == steps
+
+
 def test_guidance_samples_the_trainings_of_dropout(settings):
   jobs = jobs_of(settings, dropout=('full',), guided=('full',))
   trained = {n for n in jobs if n.startswith('train')}
