@@ -28,7 +28,7 @@ from synermedgen_jax.evaluation.comparison import (
   read_runs,
 )
 from synermedgen_jax.evaluation.lines import Line, comparison_lines
-from synermedgen_jax.evaluation.subjects import Subjects
+from synermedgen_jax.evaluation.subjects import FILE, Subjects
 from synermedgen_jax.reporting import pictures
 from synermedgen_jax.reporting.comparison_table import (
   markdown_rows,
@@ -167,8 +167,17 @@ def write_results(
     root: folder of the runs.
     page: Markdown file to write.
     regimes: name -> names of the arms that were planned.
+
+  Raises:
+    ComparisonError: no cell has been evaluated, or cells of a regime cannot be
+      compared.
+    ResultError: a file is malformed.
   """
   runs = {name: _read(root / name, arms) for name, arms in regimes.items()}
+  if not any(runs.values()):
+    raise ComparisonError(
+      f'{root}: has no REGIME/SEED/ARM/{FILE}; run launch/ablations.sh.'
+    )
   decisions = [
     decide(claim, regime, runs[regime])
     for claim in CLAIMS

@@ -11,6 +11,7 @@ import subject_files
 
 from projects.ablations.plan import ARMS, REGIMES
 from projects.ablations.results import write_results
+from synermedgen_jax.evaluation.comparison import ComparisonError
 
 
 def with_drift(content, offset):
@@ -82,6 +83,13 @@ def test_a_regime_that_does_not_decide_a_claim_has_no_sentence(tmp_path):
   claims = write_results(tmp_path, page, {'plain': ('full', 'only')})
   assert 'no dropout' in claims
   assert not re.findall(r'^\* ', page.read_text(), re.MULTILINE)
+
+
+def test_a_folder_without_results_is_refused(tmp_path):
+  page = tmp_path / 'RESULTS.md'
+  with pytest.raises(ComparisonError, match='has no REGIME/SEED/ARM'):
+    write_results(tmp_path, page, {'plain': ('full', 'only')})
+  assert not page.exists()
 
 
 def test_less_drift_supports_a_claim_about_drift(text):
