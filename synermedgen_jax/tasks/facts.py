@@ -186,8 +186,11 @@ _SIDES = {
 }
 _A_LESION = r'(?:lesions?|tumou?rs?|mass(?:es)?)'
 _NO_LESION = re.compile(
-  rf'\b(?:no|not|without|free of|absence of)(?: \w+){{0,3}}? {_A_LESION}\b'
+  r'\b(?:no|not|without|free of|absence of)'
+  rf'(?: (?!(?:and|but|with)\b)\w+){{0,5}}? {_A_LESION}\b'
   r'|\blesion free\b'
+  rf'|\b{_A_LESION}:? (?:(?:is|are) )?'
+  r'(?:no|none|absent|not (?:seen|visible|present|shown))\b'
 )
 
 

@@ -220,6 +220,10 @@ def values(text):
     ('a medium-sized mass', 'lesion yes, size medium'),
     ('There is no visible lesion.', 'lesion no'),
     ('without lesions', 'lesion no'),
+    ('no evidence of a focal brain lesion', 'region brain, lesion no'),
+    ('lesions: none', 'lesion no'),
+    ('a lesion is not seen', 'lesion no'),
+    ('no oedema but a lesion on the left', 'lesion yes, side left'),
     ('lesion-free', 'lesion no'),
     ('no large lesion on the left', 'lesion no'),
     # Side and size of nothing.
