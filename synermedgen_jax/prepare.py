@@ -160,6 +160,8 @@ def main() -> None:
   import_modules(_VOLUMES().modules)
   if _READER.value and not _CHECK.value:
     raise UsageError('--reader: has no effect without --check.')
+  if _LIKE.value and (_CHECK.value or _DRAFT.value):
+    raise UsageError('--like: has an effect on --store alone; leave it out.')
   if _DRAFT.value:
     _draft(Path(_DRAFT.value))
   elif _CHECK.value:

@@ -664,6 +664,13 @@ def test_a_check_reads_the_modality_of_every_volume(tmp_path, monkeypatch):
   assert 'CBCT in 16 of 16 slices' in page
 
 
+def test_slices_like_those_of_a_run_need_a_store(prepare, tmp_path):
+  assert_refused(
+    prepare(f'--root={tmp_path}', f'--check={tmp_path}/report', '--like=RUN'),
+    '--like: has an effect on --store alone; leave it out.',
+  )
+
+
 def test_a_reader_without_a_check_is_refused(prepare, tmp_path):
   assert_refused(
     prepare(*folder_args(tmp_path, '--reader=RUN')),
