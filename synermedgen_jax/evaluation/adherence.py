@@ -56,7 +56,7 @@ class Output:
     pixel: mm between pixels along (row, column).
     withheld: conditions that the sampling leaves out.
     again: synthesises the same slices under other conditions.
-    read: the evaluated model's answers to MI.
+    read: the evaluated model's answers to MI; None = it answers no questions.
     classify: the answers of a classifier that is independent of the model.
   """
 
@@ -70,7 +70,7 @@ class Output:
   pixel: tuple[float, float]
   withheld: Sequence[str]
   again: Again
-  read: Reader
+  read: Reader | None
   classify: Reader
 
   @property
@@ -129,6 +129,8 @@ def _control(output: Output) -> dict[str, float]:
     ('_truth', output.truth_slices),
   ):
     for name, reader in readers.items():
+      if reader is None:
+        continue
       shown = reader(images)
       values[f'{name}{suffix}'] = _share(m == target for m in shown)
       if not suffix:

@@ -26,8 +26,8 @@ def in_plane(
   """Distance in mm by which each synthesis is shifted from its source slice.
 
   The shift along rows and columns has the largest normalised mutual
-  information. It is searched up to 16 mm or 4 pixels, whichever is more; one at
-  the very end of this range does not count.
+  information. It is searched up to 16 mm or 4 pixels, whichever is more. The
+  shift of an image without structure is random.
 
   Args:
     synthesis: slices in [-1, 1].
@@ -38,7 +38,7 @@ def in_plane(
   reach = np.maximum(reach, _REACH_PIXELS)
   reach = np.minimum(reach, np.array(synthesis.shape[1:]) // 5)
   shifts = [
-    best_shift(bins_of(a), bins_of(b), reach)[0]
+    best_shift(bins_of(a), bins_of(b), reach, ends=True)[0]
     for a, b in zip(source, synthesis, strict=True)
   ]
   return np.linalg.norm(np.array(shifts) * pixel, axis=1)

@@ -88,7 +88,7 @@ class Examiner:
       pixel=case.spacing[1:],
       withheld=getattr(self.synthesiser.sampling, 'withheld', ()),
       again=functools.partial(self._again, item),
-      read=self._read,
+      read=self._read if isinstance(self.trained, Trained) else None,
       classify=lambda images: self._classifier.classify(images),
     )
 
@@ -130,8 +130,6 @@ class Examiner:
     repeated if their number is not a multiple of four.
     """
     trained = self.trained
-    if not isinstance(trained, Trained):
-      return [None] * len(images)
     rng = np.random.default_rng(self.seed)
     count = -(-len(images) // _PANELS) * _PANELS
     # Any modality will do: the model sees pixels alone.

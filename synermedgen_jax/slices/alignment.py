@@ -148,14 +148,17 @@ def best_shift(
   a: Int[np.ndarray, ...],
   b: Int[np.ndarray, ...],
   reach: Int[np.ndarray, ' axes'],
+  *,
+  ends: bool = False,
 ) -> tuple[Float[np.ndarray, ' axes'], float]:
   """The shift of `b` from `a` with the largest normalised mutual information.
 
   Args:
     a: bins of `bins_of`, with any number of axes.
     b: those of an image of the same shape.
-    reach: the longest shift along each axis, in grid points; a maximum at the
-      end of the line does not count.
+    reach: the longest shift along each axis, in grid points.
+    ends: whether a maximum at the end of the line counts, beyond which the
+      values may still rise.
 
   Returns:
     The shift in grid points, refined by a parabola along each axis, and the
@@ -177,8 +180,7 @@ def best_shift(
     for axis, most in zip(axes, reach, strict=True):
       line = [shift * (1 - axis) + axis * d for d in range(-most, most + 1)]
       best = max(line, key=at)
-      # At the end of the line, the values may still rise beyond it.
-      if abs(best @ axis) < most:
+      if ends or abs(best @ axis) < most:
         shift = best
     if (shift == before).all():
       break

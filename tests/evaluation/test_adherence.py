@@ -112,6 +112,12 @@ def test_two_coarse_pixels_are_within_reach():
   assert values['in_plane'] == pytest.approx(18, abs=1.5)
 
 
+@pytest.mark.parametrize('rows', [4, -4, 5])
+def test_a_shift_as_far_as_the_search_or_further_is_no_small_one(rows):
+  moved = np.roll(CT[INDICES], rows, 1)  # 4 rows are 16 mm
+  assert score('drift', moved)['in_plane'] > 12
+
+
 def test_slices_at_the_ends_are_compared_with_those_that_exist():
   ends = np.array([USABLE.start, USABLE.stop - 1, 9])
   values = score('drift', CT[ends], indices=ends)
@@ -139,6 +145,15 @@ def test_what_cannot_be_read_is_neither_target_nor_source():
   values = score('control', CT[INDICES], read=lambda images: [None] * 3)
   assert values['read'] == values['read_source'] == values['read_truth'] == 0
   assert values['classified'] == 1
+
+
+def test_a_system_that_answers_no_questions_has_no_answers_to_score():
+  values = score('control', CT[INDICES], read=None)
+  assert values.keys() == {
+    'classified',
+    'classified_source',
+    'classified_truth',
+  }
 
 
 def following(*, instruction):
