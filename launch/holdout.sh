@@ -57,6 +57,11 @@ answers() {  # workdir: whether it is a model that answers questions
   ! grep -qs '"scope":' "$1/config.json" "$1"/*/config.json
 }
 
+newer() {  # workdir, file: a log or weights of the workdir that is newer
+  find -L "$1" \( -name metrics.jsonl -o -name '*.safetensors' \) -newer "$2" \
+    -print -quit 2> /dev/null
+}
+
 evaluate() {  # holdout, number of the system
   local workdir="${workdirs[$2]}" out="$run/$1/${systems[$2]}" parts=() command
   if answers "$workdir"; then
@@ -66,7 +71,7 @@ evaluate() {  # holdout, number of the system
     --store="$run/data/$1/store" --split=holdout --slices="$slices"
     "${parts[@]}" --output="$out")
   if [ "$(cat "$out/evaluated.done" 2> /dev/null)" = "${command[*]}" ] &&
-    [ ! "$workdir/metrics.jsonl" -nt "$out/evaluated.done" ]; then
+    [ -z "$(newer "$workdir" "$out/evaluated.done")" ]; then
     echo "Reusing $out."
     return
   fi

@@ -171,6 +171,17 @@ REGIMES: Mapping[str, Regime] = {
 }
 
 
+def every_arm(regime: str) -> tuple[str, ...]:
+  """The arms that can be tried in a regime.
+
+  Joint training has no Stage I that could see what its regime leaves out.
+  """
+  fewer = {'routes', 'subjects'} & REGIMES[regime].train.keys()
+  return tuple(
+    name for name, arm in ARMS.items() if not fewer or arm.second != 'joint'
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class Claim:
   """A claim of the paper as a difference of two arms in one number.

@@ -16,14 +16,16 @@ the results of each cell in REGIME/SEED/ARM, as `compare` reads them.
 
 from __future__ import annotations
 
+import glob
 import os
+import shutil
 import sys
 from pathlib import Path
 
 from absl import flags
 
 from projects.ablations.jobs import Job, JobError, run_jobs
-from projects.ablations.plan import ARMS, REGIMES
+from projects.ablations.plan import REGIMES, every_arm
 from synermedgen_jax.config.command_line import UsageError, run_command
 
 _OUTPUT = flags.DEFINE_string(
@@ -69,6 +71,8 @@ _ANNOUNCE = flags.DEFINE_bool('announce', False, 'Print the costs and stop.')
 
 
 def main() -> None:
+  import jax
+
   from projects.ablations.cells import Settings, plan_jobs
 
   if unknown := sorted({*_REGIMES.value} - REGIMES.keys()):
@@ -83,7 +87,7 @@ def main() -> None:
     )
   root = Path(_OUTPUT.value)
   regimes = {
-    name: tuple(ARMS) if _FULL.value else regime.arms
+    name: every_arm(name) if _FULL.value else regime.arms
     for name, regime in REGIMES.items()
     if not _REGIMES.value or name in _REGIMES.value
   }
@@ -97,8 +101,9 @@ def main() -> None:
     slices=_SLICES.value,
     questions=_QUESTIONS.value,
   )
-  jobs = plan_jobs(settings, regimes, _SEEDS.value)
+  jax.config.update('jax_platforms', 'cpu')  # an accelerator is for the jobs
   workers = _AT_A_TIME.value or _default_workers()
+  jobs = plan_jobs(settings, regimes, _SEEDS.value)
   _announce(jobs, workers)
   if _ANNOUNCE.value:
     return
@@ -114,9 +119,9 @@ def main() -> None:
 
 
 def _default_workers() -> int:
-  import jax
-
-  return os.cpu_count() or 1 if jax.default_backend() == 'cpu' else 1
+  """The number of cores; one with an accelerator."""
+  attached = shutil.which('nvidia-smi') or glob.glob('/dev/accel*')
+  return 1 if attached else os.cpu_count() or 1
 
 
 def _announce(jobs: list[Job], workers: int) -> None:

@@ -145,6 +145,8 @@ def _share(hits) -> float:
 
 
 def _direction(output: Output) -> dict[str, float]:
+  if 'text' in output.withheld:  # there is no instruction to follow
+    return {}
   swapped = output.again(instruction=output.route.reverse)
   ends = output.source_slices, output.truth_slices
   given = position(output.synthesis, *ends, output.mask)
@@ -172,11 +174,16 @@ def position(
     images, source, truth: slices in [-1, 1].
     mask: their body masks; a slice without body is fitted in the full frame.
   """
-  body = np.where(mask.any((1, 2), keepdims=True), mask, True)
+  body = _body(mask)
   step = np.where(body, truth - source, 0.0).astype(np.float64)
   length = (step**2).sum((1, 2))
   along = ((images - source) * step).sum((1, 2))
   return along / np.maximum(length, 1e-12)
+
+
+def _body(mask: Bool[np.ndarray, 'z h w']) -> Bool[np.ndarray, 'z h w']:
+  """The body masks, and the full frame of slices without body."""
+  return np.where(mask.any((1, 2), keepdims=True), mask, True)
 
 
 _WITHHELD = {'words': 'text', 'vit': 'vit', 'latents': 'vae'}
@@ -187,7 +194,7 @@ def _use(output: Output) -> dict[str, float]:
     maps = slice_ssim_map(
       np.clip(images, -1, 1), output.truth_slices, data_range=2.0
     )
-    return float(maps[output.mask].mean())
+    return float(maps[_body(output.mask)].mean())
 
   with_all = quality(output.synthesis)
   return {
@@ -267,7 +274,8 @@ ADHERENCE: Mapping[str, Adherence] = {
       'a model that follows it makes the source again: 0',
       'turn': 'the difference of the two: 1 = the instruction is followed, 0 = '
       'it has no effect',
-      'reversed': 'share of slices nearer to the source than to the target',
+      'reversed': 'share of slices nearer to the source than to the target, '
+      'copies of the source among them',
       'dimension': _DIMENSION,
       'unit': '1',
     },

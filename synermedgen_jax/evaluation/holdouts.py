@@ -107,7 +107,7 @@ def read_results(root: Path, systems: Sequence[str] = ()) -> Results:
     }
     for holdout in holdouts
   }
-  results = {holdout: found for holdout, found in results.items() if found}
+  results = {holdout: runs for holdout, runs in results.items() if runs}
   for runs in results.values():
     first, *others = runs.values()
     for run in others:

@@ -211,6 +211,18 @@ def test_a_condition_that_is_withheld_anyway_has_no_use():
   assert values.keys() == {'words', 'vit'}
 
 
+def test_without_an_instruction_there_is_no_direction():
+  assert score('direction', CT[INDICES], withheld=('text',)) == {}
+
+
+def test_slices_without_body_are_compared_in_the_full_frame():
+  empty = np.zeros_like(MASK)
+  ends = MR[INDICES], CT[INDICES]
+  np.testing.assert_allclose(position(CT[INDICES], *ends, empty), 1, rtol=1e-5)
+  values = score('use', CT[INDICES], lambda withheld: CT[INDICES], mask=empty)
+  assert values['vit'] == pytest.approx(0, abs=1e-6)
+
+
 def test_several_sources_have_no_direction():
   several = route_named('brats_t1+t2_to_flair')
   assert not ADHERENCE['direction'].applies(several)
