@@ -1,6 +1,6 @@
 """Compares evaluated runs, arms x seeds, with bootstrap intervals.
 
-  python -m synermedgen_jax.compare --runs=runs/ablations \\
+  python -m synermedgen_jax.compare --runs=runs/ablations/dropout \\
       --study=projects/ablations/study.json
 
 Reads ROOT/SEED/ARM/evaluation/subjects.json, which `evaluate` writes. Writes a

@@ -6,7 +6,7 @@
 Starts from weights/small and trains every part at the rate of its own stage.
 `route_weights` suits the phantoms, as in `stage2.py`.
 
-Hardware: two CPU cores. Result: projects/ablations/README.md, the arm `joint`.
+Hardware: two CPU cores. `projects/ablations` compares it with the two stages.
 """
 
 from ml_collections import ConfigDict

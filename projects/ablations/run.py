@@ -59,13 +59,13 @@ _AT_A_TIME = flags.DEFINE_integer(
 )
 _RATE = flags.DEFINE_float(
   'gflops',
-  35.0,
+  32.0,
   'Operations per second of one process, in units of 1e9, for the expected '
   'time.',
   0.1,
 )
 _EVALUATION = flags.DEFINE_float(
-  'evaluation_minutes', 1.5, 'Minutes of an evaluation, for the same.', 0.0
+  'evaluation_minutes', 2.5, 'Minutes of an evaluation, for the same.', 0.0
 )
 _ANNOUNCE = flags.DEFINE_bool('announce', False, 'Print the costs and stop.')
 
