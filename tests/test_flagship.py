@@ -161,6 +161,7 @@ def test_every_setting_of_sampling_can_be_asked_for(runs):
     '--text_scale=1.5',
     '--interval=0.2,0.9',
     '--renorm=channel',
+    '--withheld=vit',
   )
   assert metrics_of(runs)['sampling'] == {
     'points': 3,
@@ -176,6 +177,7 @@ def test_every_setting_of_sampling_can_be_asked_for(runs):
     'slab': 1,
     'draws': 1,
     'grain': 1.0,
+    'withheld': ['vit'],
   }
 
 

@@ -97,7 +97,7 @@ def test_an_unknown_preset_is_refused(store_path, tmp_path):
     f'--workdir={tmp_path}',
   )
   assert_refused(
-    result, "config.model: Unknown preset 'huge'", 'tiny, small, base_1b'
+    result, "config.model: Unknown preset 'huge'", 'tiny, small, desk, base_1b'
   )
 
 

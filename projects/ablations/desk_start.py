@@ -1,6 +1,9 @@
 """Writes the start of the model `desk`: `weights/small` with finer ViT tokens.
 
   python -m projects.ablations.desk_start --output=DIR
+  python -m synermedgen_jax.main --config=configs/small/stage1.py \\
+      --config.model=desk --config.capacity.und=400 --config.capacity.vit=320 \\
+      --config.init_from=DIR --config.store=STORE --workdir=RUN/stage1
 
 The ViT of `small` sees a slice as 2 x 2 patches of 32 x 32 pixels, that of
 `desk` as 8 x 8 patches of 8 x 8. The patch embedding and the positions are

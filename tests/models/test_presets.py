@@ -95,6 +95,6 @@ def test_the_vits_own_table_covers_the_connectors():
 
 def test_an_unknown_preset_lists_the_known_ones():
   with pytest.raises(
-    ValueError, match=r"'huge'.*tiny, small, base_1b, bagel_7b"
+    ValueError, match=r"'huge'.*tiny, small, desk, base_1b, bagel_7b"
   ):
     presets.preset('huge')
