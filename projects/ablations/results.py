@@ -1,7 +1,5 @@
 """The page of results: claims decided by the rule of the plan, and all numbers.
 
-  python -m projects.ablations.results --runs=runs/ablations --output=RESULTS.md
-
 Reads RUNS/REGIME/SEED/ARM/evaluation and writes the page and a plot beside it.
 Cells that are not finished are left out and listed.
 """
@@ -13,11 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-from absl import flags
 from matplotlib.figure import Figure
 
 from projects.ablations.plan import ARMS, CLAIMS, REGIMES, Claim
-from synermedgen_jax.config.command_line import run_command
 from synermedgen_jax.core import files
 from synermedgen_jax.evaluation.comparison import (
   Comparison,
@@ -34,9 +30,6 @@ from synermedgen_jax.reporting.comparison_table import (
   markdown_rows,
   with_interval,
 )
-
-_RUNS = flags.DEFINE_string('runs', None, 'Folder of `projects.ablations.run`.')
-_OUTPUT = flags.DEFINE_string('output', None, 'Page to write.', short_name='o')
 
 SEEDS = 3  # that a decision needs
 REFERENCE = 'full'
@@ -352,14 +345,3 @@ def chart(decisions: Sequence[Decision]) -> Figure:
     axis.plot([], [], color=color, lw=2, label=verdict)
   figure.legend(loc='outside upper center', ncols=3, fontsize=8)
   return figure
-
-
-def main() -> None:
-  regimes = {name: regime.arms for name, regime in REGIMES.items()}
-  page = Path(_OUTPUT.value)
-  print(write_results(Path(_RUNS.value), page, regimes))
-  print(page)
-
-
-if __name__ == '__main__':
-  run_command(main, required=['runs', 'output'])

@@ -2,6 +2,7 @@
 
   python -m projects.ablations.run --output=runs/ablations --announce
   python -m projects.ablations.run --output=runs/ablations
+  python -m projects.ablations.run --output=runs/ablations --results_only
 
 Prints all trainings with their operations and the expected time first;
 --announce ends there. Then trains and evaluates seed by seed, --at_a_time
@@ -67,6 +68,9 @@ _RATE = flags.DEFINE_float(
 _EVALUATION = flags.DEFINE_float(
   'evaluation_minutes', 2.5, 'Minutes of an evaluation, for the same.', 0.0
 )
+_RESULTS_ONLY = flags.DEFINE_bool(
+  'results_only', False, 'Write the page of the cells that are finished.'
+)
 _ANNOUNCE = flags.DEFINE_bool('announce', False, 'Print the costs and stop.')
 
 
@@ -74,6 +78,7 @@ def main() -> None:
   import jax
 
   from projects.ablations.cells import Settings, plan_jobs
+  from projects.ablations.results import write_results
 
   if unknown := sorted({*_REGIMES.value} - REGIMES.keys()):
     raise UsageError(
@@ -91,6 +96,10 @@ def main() -> None:
     for name, regime in REGIMES.items()
     if not _REGIMES.value or name in _REGIMES.value
   }
+  page = Path(_PAGE.value or root / 'RESULTS.md')
+  if _RESULTS_ONLY.value:
+    print(f'{write_results(root, page, regimes)}\n{page}')
+    return
   settings = Settings(
     root=root,
     store=Path(_STORE.value or root / 'store'),
@@ -111,11 +120,7 @@ def main() -> None:
     run_jobs(jobs, root, workers)
   except JobError as error:
     sys.exit(f'Error: {error}')
-  from projects.ablations.results import write_results
-
-  page = Path(_PAGE.value or root / 'RESULTS.md')
-  print(write_results(root, page, regimes))
-  print(page)
+  print(f'{write_results(root, page, regimes)}\n{page}')
 
 
 def _default_workers() -> int:

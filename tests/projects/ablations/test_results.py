@@ -4,12 +4,13 @@ import re
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'evaluation'))
 import subject_files
 
-from projects.ablations.plan import ARMS, REGIMES
+from projects.ablations.plan import ARMS
 from projects.ablations.results import write_results
 from synermedgen_jax.evaluation.comparison import ComparisonError
 
@@ -39,7 +40,14 @@ def text(tmp_path_factory):
         root / 'dropout', arm, with_drift(values, offset), seed
       )
   page = root / 'RESULTS.md'
-  write_results(root, page, {'dropout': REGIMES['dropout'].arms})
+  result = commands.run(
+    'projects.ablations.run',
+    f'--output={root}',
+    '--regimes=dropout',
+    '--results_only',
+  )
+  assert result[0] == 0, result[2]
+  assert result[1].splitlines()[-1] == str(page)
   assert page.with_suffix('.png').read_bytes()[:4] == b'\x89PNG'
   return page.read_text()
 
