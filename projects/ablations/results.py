@@ -254,7 +254,9 @@ def _claims(decisions: Sequence[Decision]) -> Iterator[list[str]]:
 
 
 def _signed(value: float, line: Line) -> str:
-  return f'{value:+.{_decimals(line)}f}'.replace('-', '−')
+  decimals = _decimals(line)
+  value = round(value, decimals) + 0.0  # no −0.0
+  return f'{value:+.{decimals}f}'.replace('-', '−')
 
 
 def _title(arm: str) -> str:
