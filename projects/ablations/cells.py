@@ -162,21 +162,17 @@ def _stage1(settings, seed, model, config, suffix, needs) -> Job:
 
 def _stage2(settings, regime, seed, arm, start, needs) -> Job:
   row, way = ARMS[arm], REGIMES[regime]
-  values = dict(way.train)
-  config = values.pop('trainable', row.second) if row.second else ''
-  if row.second == 'joint':
-    config = 'joint'
+  config = way.stage2 if row.second == 'stage2' else row.second
   steps = settings.stage2
   if row.steps == 'operations':  # those of Stage I and II
-    usual = str(way.train.get('trainable', 'stage2'))
     budget = settings.stage1 * operations('stage1', way.model)
-    budget += settings.stage2 * operations(usual, way.model)
+    budget += settings.stage2 * operations(way.stage2, way.model)
     steps = steps_for(budget, operations(config, way.model))
   return _training(
     settings,
     f'{seed}/{regime}/{arm}',
     config,
-    values,
+    way.train,
     settings.trained(regime, seed, arm),
     model=way.model,
     seed=seed,

@@ -15,6 +15,15 @@ from scipy import ndimage
 
 from synermedgen_jax.phantoms.truth import Finding
 from synermedgen_jax.tasks.example import Example, SliceRef, text, vit_image
+from synermedgen_jax.tasks.facts import (
+  CONTRAST,
+  LARGE,
+  LESION_MM2,
+  NONE_MM2,
+  OFF_MIDLINE,
+  ONE_SIDE,
+  SMALL,
+)
 
 QUESTIONS = {
   'lesion': 'Is there a lesion?',
@@ -22,16 +31,9 @@ QUESTIONS = {
   'organ': 'Which organ is the largest here?',
   'size': 'How large is the lesion?',
 }
-_LESION_MM2 = 120.0  # smallest area of a lesion
-_NONE_MM2 = 2.0  # largest area in a slice without lesions
-_ONE_SIDE = 0.9  # smallest share of the lesion's area on its side
-_OFF_MIDLINE = 12.0  # smallest distance from the midline, mm
-# Limits of small and large: diameters of a circle of the same area, mm.
-_SMALL, _LARGE = 26.0, 40.0
 _NEAR_A_LIMIT = 0.08  # relative distance at which a size is ambiguous
 _ORGAN_MM2 = 900.0  # smallest area of the largest organ
 _LARGER = 1.5  # smallest ratio of its area to the second largest
-_CONTRAST = 0.12  # smallest difference of a lesion from its surroundings
 
 # (slice, kind of question, answer)
 Asked = tuple[SliceRef, str, str]
@@ -51,18 +53,18 @@ def ask(
     finding: lesions and organs in the slice.
     image: the slice in one modality, in [-1, 1].
   """
-  has_lesion = finding.lesion_mm2 >= _LESION_MM2 and finding.lesions > 0
+  has_lesion = finding.lesion_mm2 >= LESION_MM2 and finding.lesions > 0
   if has_lesion and _shown(finding.lesion, image):
     yield 'lesion', 'yes'
-    if abs(finding.offset) >= _OFF_MIDLINE:
-      if finding.right >= _ONE_SIDE and finding.offset > 0:
+    if abs(finding.offset) >= OFF_MIDLINE:
+      if finding.right >= ONE_SIDE and finding.offset > 0:
         yield 'side', 'right'
-      if finding.right <= 1 - _ONE_SIDE and finding.offset < 0:
+      if finding.right <= 1 - ONE_SIDE and finding.offset < 0:
         yield 'side', 'left'
     size = size_of(finding.lesion_mm2)
     if size and finding.lesions == 1:
       yield 'size', size
-  elif finding.lesion_mm2 <= _NONE_MM2:
+  elif finding.lesion_mm2 <= NONE_MM2:
     yield 'lesion', 'no'
   organ = largest(finding)
   if organ:
@@ -72,12 +74,12 @@ def ask(
 def size_of(area: float) -> str:
   """'small', 'medium' or 'large' for an area in mm2; '' near a limit."""
   diameter = 2 * math.sqrt(area / math.pi)
-  for limit in (_SMALL, _LARGE):
+  for limit in (SMALL, LARGE):
     if abs(diameter - limit) < _NEAR_A_LIMIT * limit:
       return ''
-  if diameter < _SMALL:
+  if diameter < SMALL:
     return 'small'
-  return 'medium' if diameter < _LARGE else 'large'
+  return 'medium' if diameter < LARGE else 'large'
 
 
 def largest(finding: Finding) -> str:
@@ -98,7 +100,7 @@ def _shown(
   if not inside.any() or not ring.any():
     return False
   difference = image[inside].mean() - np.median(image[ring])
-  return bool(abs(difference) >= _CONTRAST)
+  return bool(abs(difference) >= CONTRAST)
 
 
 def build(ref: SliceRef, kind: str, answer: str) -> Example:

@@ -45,7 +45,7 @@ from synermedgen_jax.slices.datasets import (
   folder_cases,
 )
 
-# Of the volumes. Sets from before the lesion masks have the same volumes.
+# Changes when the volumes change; sets without lesion masks have the same.
 VERSION = 1
 MARKER = 'phantoms.json'
 _BEGUN = 'phantoms.begun.json'

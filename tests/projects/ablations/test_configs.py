@@ -140,13 +140,14 @@ def test_the_study_has_the_arms_of_the_plan():
 def test_every_arm_has_its_configs():
   for arm in plan.ARMS.values():
     assert {arm.first, arm.second} - {''} <= {*NAMES}
+  for regime in plan.REGIMES.values():
+    assert regime.stage2 in NAMES
 
 
 @pytest.mark.parametrize('regime', [*plan.REGIMES])
 def test_a_regime_changes_keys_that_its_configs_have(regime):
-  values = dict(plan.REGIMES[regime].train)
-  changed = config(values.pop('trainable', 'stage2'))
-  changed.update_from_flattened_dict(values)
+  changed = config(plan.REGIMES[regime].stage2)
+  changed.update_from_flattened_dict(dict(plan.REGIMES[regime].train))
   sampling = {
     f'sampling.{key}': value
     for key, value in plan.REGIMES[regime].sampling.items()
