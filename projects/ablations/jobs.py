@@ -9,6 +9,7 @@ import queue
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -76,6 +77,9 @@ def run_jobs(jobs: Sequence[Job], root: Path, workers: int) -> None:
   With several workers, each has a core of its own: processes that share all
   cores wait for one another's threads.
 
+  An exception, such as that of Ctrl-C, ends the running jobs; a training saves
+  its last step.
+
   Args:
     jobs: every job after those that it needs.
     root: folder of logs and stamps.
@@ -91,39 +95,98 @@ def run_jobs(jobs: Sequence[Job], root: Path, workers: int) -> None:
   for job in todo.values():  # an interruption must not leave an outdated stamp
     job.stamp(root).unlink(missing_ok=True)
   say(f'{len(jobs) - len(todo)} of {len(jobs)} jobs are done.')
-  finished: queue.Queue[tuple[Job, int, int]] = queue.Queue()
-  places, running, failed = list(range(workers)), set(), None
-  done, begun, count = 0, time.monotonic(), len(todo)
-  while todo or running:
-    ready = [
-      job
-      for job in todo.values()
-      if not any(n in todo or n in running for n in job.needs)
-    ]
-    while ready and places and not failed:
-      job, place = ready.pop(0), places.pop(0)
-      del todo[job.name]
-      running.add(job.name)
-      write_bytes(job.start(root), json.dumps(job.command).encode())
-      threading.Thread(
-        target=lambda job=job, place=place: finished.put(
-          (job, place, _run(job, root, place, workers))
-        )
-      ).start()
-    if not running:
-      break
-    job, place, code = finished.get()
-    running.remove(job.name)
-    places.append(place)
-    if code:
-      failed = failed or job
-      continue
-    done += 1
-    write_bytes(job.stamp(root), json.dumps(job.command).encode())
-    left = (time.monotonic() - begun) / done * (count - done) / 3600
-    say(f'{done}/{count} {job.name}, about {left:.1f} h left')
+  finished: queue.Queue[tuple[Job, int, int, float]] = queue.Queue()
+  places, running, failed = list(range(workers)), {}, None
+  done, count, pace, processes = 0, len(todo), _Pace(workers), _Processes()
+  try:
+    while todo or running:
+      ready = [
+        job
+        for job in todo.values()
+        if not any(n in todo or n in running for n in job.needs)
+      ]
+      while ready and places and not failed:
+        job, place = ready.pop(0), places.pop(0)
+        del todo[job.name]
+        running[job.name] = job
+        write_bytes(job.start(root), json.dumps(job.command).encode())
+        threading.Thread(
+          target=lambda job=job, place=place: finished.put(
+            (job, place, *_run(job, root, place, workers, processes))
+          )
+        ).start()
+      if not running:
+        break
+      job, place, code, seconds = finished.get()
+      del running[job.name]
+      places.append(place)
+      if code:
+        failed = failed or job
+        continue
+      done += 1
+      pace.add(job, seconds)
+      write_bytes(job.stamp(root), json.dumps(job.command).encode())
+      left = pace.hours([*todo.values(), *running.values()])
+      say(f'{done}/{count} {job.name}, about {left:.1f} h left')
+  finally:
+    processes.end()
   if failed:
     raise JobError(f'{failed.name} failed; {_why(failed.log(root))}')
+
+
+class _Pace:
+  """Expects the time of jobs from the time of those that have ended.
+
+  The time of a training is proportional to its operations; all other jobs take
+  equally long.
+  """
+
+  def __init__(self, workers: int):
+    self._workers = workers
+    self._work: Counter[bool] = Counter()
+    self._seconds: Counter[bool] = Counter()
+
+  def add(self, job: Job, seconds: float) -> None:
+    """Counts a job that has ended."""
+    self._work[bool(job.operations)] += job.operations or 1
+    self._seconds[bool(job.operations)] += seconds
+
+  def hours(self, jobs: Iterable[Job]) -> float:
+    """Hours until jobs have ended; without trainings before one has ended."""
+    seconds = sum(
+      (job.operations or 1) / self._work[kind] * self._seconds[kind]
+      for job in jobs
+      if (kind := bool(job.operations)) in self._work
+    )
+    return seconds / self._workers / 3600
+
+
+class _Processes:
+  """The processes of jobs, so that they end with this one."""
+
+  def __init__(self):
+    self._lock = threading.Lock()
+    self._running: set[subprocess.Popen] = set()
+    self._over = False
+
+  def run(self, command: Sequence[str], **options) -> int:
+    """Runs a command to its end; returns its exit status."""
+    with self._lock:
+      if self._over:
+        return 1
+      process = subprocess.Popen(command, **options)
+      self._running.add(process)
+    try:
+      return process.wait()
+    finally:
+      self._running.discard(process)
+
+  def end(self) -> None:
+    """Asks the running ones to end, and runs no other."""
+    with self._lock:
+      self._over = True
+      for process in [*self._running]:
+        process.terminate()
 
 
 def _unfinished(jobs: Sequence[Job], root: Path) -> dict[str, Job]:
@@ -164,8 +227,10 @@ def _command_in(stamp: Path) -> list[str] | None:
     return None
 
 
-def _run(job: Job, root: Path, place: int, workers: int) -> int:
-  """Runs a job; returns its exit status."""
+def _run(
+  job: Job, root: Path, place: int, workers: int, processes: _Processes
+) -> tuple[int, float]:
+  """Runs a job; returns its exit status and its time in s."""
   log = job.log(root)
   log.parent.mkdir(parents=True, exist_ok=True)
   environment = dict(os.environ)
@@ -179,14 +244,15 @@ def _run(job: Job, root: Path, place: int, workers: int) -> int:
     cores = sorted(os.sched_getaffinity(0))
     command = ['taskset', '-c', str(cores[place % len(cores)]), *command]
   with log.open('w') as file:
-    return subprocess.run(
+    begun = time.monotonic()
+    code = processes.run(
       command,
       env=environment,
       stdin=subprocess.DEVNULL,
       stdout=file,
       stderr=subprocess.STDOUT,
-      check=False,
-    ).returncode
+    )
+  return code, time.monotonic() - begun
 
 
 def _why(log: Path) -> str:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -116,6 +117,7 @@ def main() -> None:
   _announce(jobs, workers)
   if _ANNOUNCE.value:
     return
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   try:
     run_jobs(jobs, root, workers)
   except JobError as error:

@@ -1,13 +1,15 @@
 """The plan of the ablations, its jobs, and the rule that decides its claims."""
 
 import dataclasses
+import threading
+import time
 
 import commands
 import pytest
 from commands import assert_refused
 
 from projects.ablations import cells, plan
-from projects.ablations.jobs import Job, JobError, run_jobs
+from projects.ablations.jobs import Job, JobError, _Pace, run_jobs
 from projects.ablations.results import Decision
 from synermedgen_jax.core.modalities import ROUTES, route_named
 from synermedgen_jax.evaluation.comparison import Estimate
@@ -295,6 +297,43 @@ def test_an_interruption_leaves_no_outdated_result(noted):
     noted(failing, two)
   # `one` is as before, and `two` may have been made from anything.
   assert noted(one, two) == '12'
+
+
+def test_an_interruption_ends_the_running_job_and_starts_no_other(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  script(
+    tmp_path,
+    'slow',
+    'import os, pathlib, signal, sys, time\n'
+    'pathlib.Path(sys.argv[1]).touch()\n'
+    'os.kill(os.getppid(), signal.SIGINT)\n'
+    'time.sleep(60)\n',
+  )
+  one, two = Job('one', 'slow', ('one',)), Job('two', 'slow', ('two',))
+  begun = time.monotonic()
+  with pytest.raises(KeyboardInterrupt):
+    run_jobs([one, two], tmp_path / 'runs', 1)
+  for thread in threading.enumerate():
+    if thread is not threading.current_thread() and not thread.daemon:
+      thread.join(30)
+  assert time.monotonic() - begun < 30
+  assert (tmp_path / 'one').exists()
+  assert not (tmp_path / 'two').exists()
+  assert not one.is_done(tmp_path / 'runs')
+
+
+def test_the_expected_time_follows_the_operations():
+  pace = _Pace(workers=2)
+  pace.add(Job('evaluate/a', 'x', ()), 120.0)
+  pace.add(Job('train/a', 'x', (), operations=10.0), 600.0)
+  left = [
+    Job('evaluate/b', 'x', ()),
+    Job('evaluate/c', 'x', ()),
+    Job('train/b', 'x', (), operations=100.0),
+  ]
+  assert pace.hours(left) == pytest.approx((240 + 6000) / 2 / 3600)
 
 
 def training(tmp_path, name, value, needs=()):
