@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import queue
 import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import (
+  FIRST_COMPLETED,
+  Future,
+  ThreadPoolExecutor,
+  wait,
+)
 from pathlib import Path
 
 from synermedgen_jax.core.files import write_bytes
@@ -95,41 +100,32 @@ def run_jobs(jobs: Sequence[Job], root: Path, workers: int) -> None:
   for job in todo.values():  # an interruption must not leave an outdated stamp
     job.stamp(root).unlink(missing_ok=True)
   say(f'{len(jobs) - len(todo)} of {len(jobs)} jobs are done.')
-  finished: queue.Queue[tuple[Job, int, int, float]] = queue.Queue()
-  places, running, failed = list(range(workers)), {}, None
-  done, count, pace, processes = 0, len(todo), _Pace(workers), _Processes()
-  try:
+  places, failed, done, count = list(range(workers)), None, 0, len(todo)
+  running: dict[Future[tuple[int, float]], tuple[Job, int]] = {}
+  pace = _Pace(workers)
+  with ThreadPoolExecutor(workers) as pool, _Processes() as processes:
     while todo or running:
-      ready = [
-        job
-        for job in todo.values()
-        if not any(n in todo or n in running for n in job.needs)
-      ]
+      busy = {*todo, *(job.name for job, _ in running.values())}
+      ready = [j for j in todo.values() if busy.isdisjoint(j.needs)]
       while ready and places and not failed:
-        job, place = ready.pop(0), places.pop(0)
-        del todo[job.name]
-        running[job.name] = job
+        job, place = todo.pop(ready.pop(0).name), places.pop(0)
         write_bytes(job.start(root), json.dumps(job.command).encode())
-        threading.Thread(
-          target=lambda job=job, place=place: finished.put(
-            (job, place, *_run(job, root, place, workers, processes))
-          )
-        ).start()
+        work = pool.submit(_run, job, root, place, workers, processes)
+        running[work] = job, place
       if not running:
         break
-      job, place, code, seconds = finished.get()
-      del running[job.name]
-      places.append(place)
-      if code:
-        failed = failed or job
-        continue
-      done += 1
-      pace.add(job, seconds)
-      write_bytes(job.stamp(root), json.dumps(job.command).encode())
-      left = pace.hours([*todo.values(), *running.values()])
-      say(f'{done}/{count} {job.name}, about {left:.1f} h left')
-  finally:
-    processes.end()
+      for work in wait(running, return_when=FIRST_COMPLETED).done:
+        job, place = running.pop(work)
+        places.append(place)
+        code, seconds = work.result()
+        if code:
+          failed = failed or job
+          continue
+        done += 1
+        pace.add(job, seconds)
+        write_bytes(job.stamp(root), json.dumps(job.command).encode())
+        left = pace.hours([*todo.values(), *(j for j, _ in running.values())])
+        say(f'{done}/{count} {job.name}, about {left:.1f} h left')
   if failed:
     raise JobError(f'{failed.name} failed; {_why(failed.log(root))}')
 
@@ -169,6 +165,16 @@ class _Processes:
     self._running: set[subprocess.Popen] = set()
     self._over = False
 
+  def __enter__(self) -> _Processes:
+    return self
+
+  def __exit__(self, *_) -> None:
+    """Asks the running ones to end; no other starts."""
+    with self._lock:
+      self._over = True
+      for process in [*self._running]:
+        process.terminate()
+
   def run(self, command: Sequence[str], **options) -> int:
     """Runs a command to its end; returns its exit status."""
     with self._lock:
@@ -180,13 +186,6 @@ class _Processes:
       return process.wait()
     finally:
       self._running.discard(process)
-
-  def end(self) -> None:
-    """Asks the running ones to end, and runs no other."""
-    with self._lock:
-      self._over = True
-      for process in [*self._running]:
-        process.terminate()
 
 
 def _unfinished(jobs: Sequence[Job], root: Path) -> dict[str, Job]:
