@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from synermedgen_jax.core.modalities import Modality, Route
 from synermedgen_jax.evaluation import drift
 from synermedgen_jax.evaluation.scores import Number, Score
-from synermedgen_jax.evaluation.ssim import slice_ssim_map
+from synermedgen_jax.evaluation.ssim import stored_slice_ssim_map
 
 Slices = Float[np.ndarray, 'z h w']
 
@@ -156,6 +156,7 @@ def _direction(output: Output) -> dict[str, float]:
     'swapped': float(np.mean(turned)),
     'turn': float(np.mean(given - turned)),
     'reversed': float(np.mean(given < 0.5)),
+    'inverted': float(np.mean((given < 0.5) & (turned > 0.5))),
   }
 
 
@@ -174,16 +175,11 @@ def position(
     images, source, truth: slices in [-1, 1].
     mask: their body masks; a slice without body is fitted in the full frame.
   """
-  body = _body(mask)
+  body = drift.body_or_frame(mask)
   step = np.where(body, truth - source, 0.0).astype(np.float64)
   length = (step**2).sum((1, 2))
   along = ((images - source) * step).sum((1, 2))
   return along / np.maximum(length, 1e-12)
-
-
-def _body(mask: Bool[np.ndarray, 'z h w']) -> Bool[np.ndarray, 'z h w']:
-  """The body masks, and the full frame of slices without body."""
-  return np.where(mask.any((1, 2), keepdims=True), mask, True)
 
 
 _WITHHELD = {'words': 'text', 'vit': 'vit', 'latents': 'vae'}
@@ -191,10 +187,8 @@ _WITHHELD = {'words': 'text', 'vit': 'vit', 'latents': 'vae'}
 
 def _use(output: Output) -> dict[str, float]:
   def quality(images):
-    maps = slice_ssim_map(
-      np.clip(images, -1, 1), output.truth_slices, data_range=2.0
-    )
-    return float(maps[_body(output.mask)].mean())
+    maps = stored_slice_ssim_map(images, output.truth_slices)
+    return float(maps[drift.body_or_frame(output.mask)].mean())
 
   with_all = quality(output.synthesis)
   return {
@@ -266,6 +260,7 @@ ADHERENCE: Mapping[str, Adherence] = {
       'swapped': Number('with swapped ends', 3),
       'turn': Number('turn', 3),
       'reversed': Number('reversed', 3),
+      'inverted': Number('inverted', 3),
     },
     definition={
       'given': 'position of the synthesis on the line from the source slice '
@@ -276,6 +271,8 @@ ADHERENCE: Mapping[str, Adherence] = {
       'it has no effect',
       'reversed': 'share of slices nearer to the source than to the target, '
       'copies of the source among them',
+      'inverted': 'share of those that are nearer to the target where the '
+      'instruction is swapped: not copies, but directions taken for the other',
       'dimension': _DIMENSION,
       'unit': '1',
     },

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from synermedgen_jax.evaluation.ssim import slice_ssim_map
+from synermedgen_jax.evaluation.ssim import stored_slice_ssim_map
 from synermedgen_jax.slices.alignment import best_shift, bins_of, information
 
 Slices = Float[np.ndarray, 'z h w']
@@ -85,26 +85,32 @@ def nearest_target(
     volume: all true slices of the target.
     indices: place of each synthesis in the volume.
     usable: slices of the volume that are compared.
-    mask: body masks of the slices.
+    mask: body masks of the slices; a slice without body is compared in the
+      full frame.
   """
   # A fixed number of candidates, so that few shapes are compiled.
   steps = np.arange(-NEIGHBOURS, NEIGHBOURS + 1)
   places = indices[:, None] + steps
   inside = (places >= usable.start) & (places < usable.stop)
   places = np.clip(places, usable.start, usable.stop - 1)
-  maps = slice_ssim_map(
-    np.repeat(synthesis, len(steps), 0),
-    volume[places.ravel()],
-    data_range=2.0,
+  maps = stored_slice_ssim_map(
+    np.repeat(synthesis, len(steps), 0), volume[places.ravel()]
   ).reshape(*places.shape, *synthesis.shape[1:])
-  body = mask if mask.any() else np.ones_like(mask)
-  area = np.maximum(body.sum((1, 2)), 1)[:, None]
+  body = body_or_frame(mask)
+  area = body.sum((1, 2))[:, None]
   likeness = (maps * body[:, None]).sum((2, 3)) / area
   likeness = np.where(inside, likeness, -np.inf)
   # Of equally similar slices, the nearest one counts.
   order = np.argsort(np.abs(steps), kind='stable')
   best = order[np.argmax(likeness[:, order], axis=1)]
   return np.abs(steps[best]).astype(float)
+
+
+def body_or_frame(
+  mask: Bool[np.ndarray, 'z h w'],
+) -> Bool[np.ndarray, 'z h w']:
+  """The body masks, and the full frame of slices without body."""
+  return np.where(mask.any((1, 2), keepdims=True), mask, True)
 
 
 def _near(index: int, usable: range) -> list[int]:

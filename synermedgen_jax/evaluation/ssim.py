@@ -58,6 +58,18 @@ def slice_ssim_map(
   return np.asarray(_slice_by_slice(x, y, float(data_range)))
 
 
+def stored_slice_ssim_map(
+  x: Float[np.ndarray, 'z h w'], y: Float[np.ndarray, 'z h w']
+) -> Float[np.ndarray, 'z h w']:
+  """`slice_ssim_map` of stored slices, on the scale of the reported SSIM.
+
+  The luminance term of SSIM depends on the zero of the scale, so slices in
+  [-1, 1] are clipped and put on [0, 1], as by `metrics`.
+  """
+  x, y = ((np.clip(image, -1, 1) + 1) / 2 for image in (x, y))
+  return slice_ssim_map(x, y, data_range=1.0)
+
+
 def volume_ssim_map(
   x: Float[np.ndarray, 'z h w'],
   y: Float[np.ndarray, 'z h w'],

@@ -9,6 +9,7 @@ from scipy import ndimage
 from synermedgen_jax.core.choices import ADHERENCE as NAMES
 from synermedgen_jax.core.modalities import Modality, route_named
 from synermedgen_jax.evaluation.adherence import ADHERENCE, Output, position
+from synermedgen_jax.evaluation.metrics import case_metrics
 
 ROUTE = route_named('brain_mr_to_ct')
 PIXEL = (4.0, 3.0)
@@ -97,6 +98,21 @@ def test_offsets_towards_both_ends_do_not_cancel():
   assert values['nearest'] == pytest.approx(1 / 3)
 
 
+def test_values_around_zero_that_are_a_little_off_do_not_drift():
+  """SSIM on [-1, 1] would take them for dissimilar."""
+  images = (0.1 * CT).astype(np.float32)
+  made = dataclasses.replace(output(images[INDICES] - 0.05), truth=images)
+  values = ADHERENCE['drift'].function(made)
+  assert values['nearest'] == 1
+
+
+def test_a_slice_without_body_among_others_is_compared_in_the_full_frame():
+  mask = MASK.copy()
+  mask[1] = False
+  values = score('drift', CT[INDICES + 2], mask=mask)
+  assert values['nearest_offset'] == 2
+
+
 @pytest.mark.parametrize(('rows', 'columns'), [(2, 0), (0, -3), (-1, 2)])
 def test_a_shift_in_plane_is_measured_in_mm(rows, columns):
   moved = np.roll(CT[INDICES], (rows, columns), (1, 2))
@@ -165,15 +181,22 @@ def following(*, instruction):
 def test_a_model_that_follows_the_instruction_turns_by_one():
   values = score('direction', CT[INDICES], following)
   assert values == pytest.approx(
-    {'given': 1, 'swapped': 0, 'turn': 1, 'reversed': 0}, abs=1e-6
+    {'given': 1, 'swapped': 0, 'turn': 1, 'reversed': 0, 'inverted': 0},
+    abs=1e-6,
   )
 
 
 def test_outputs_of_the_reverse_route_turn_by_minus_one():
   values = score('direction', MR[INDICES], lambda **changes: CT[INDICES])
   assert values == pytest.approx(
-    {'given': 0, 'swapped': 1, 'turn': -1, 'reversed': 1}, abs=1e-6
+    {'given': 0, 'swapped': 1, 'turn': -1, 'reversed': 1, 'inverted': 1},
+    abs=1e-6,
   )
+
+
+def test_a_copy_of_the_source_is_nearer_to_it_without_an_inverted_direction():
+  values = score('direction', MR[INDICES], lambda **changes: MR[INDICES])
+  assert (values['reversed'], values['inverted']) == (1, 0)
 
 
 @pytest.mark.parametrize(('images', 'given'), [(MR, 0), (CT, 1)])
@@ -202,6 +225,15 @@ def test_use_is_the_loss_without_a_condition():
   assert asked == [('text',), ('vit',), ('vae',)]
   assert values['words'] == values['vit'] == pytest.approx(0, abs=1e-6)
   assert values['latents'] > 0.5
+
+
+def test_use_is_a_difference_of_the_reported_ssim():
+  worse = CT[INDICES] - 0.3
+  values = score('use', CT[INDICES], lambda withheld: worse)
+  (scores,) = case_metrics(
+    worse, CT[INDICES], MASK, unit_range=(-1000.0, 1000.0), indices=INDICES
+  )
+  assert values['vit'] == pytest.approx(1 - scores['ssim'], abs=1e-5)
 
 
 def test_a_condition_that_is_withheld_anyway_has_no_use():
