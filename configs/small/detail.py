@@ -8,7 +8,7 @@ RUN/stage2_detail is a run of `stage2_detail.py`. A run of `stage2.py` can be
 the start too: the path is new then (docs/detail.md).
 
 Hardware: two CPU cores; `launch/demo.sh` sets `steps` to what ends in minute
-twelve. Result: docs/detail.md.
+ten. Result: docs/detail.md.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,7 @@ Cells that are not finished are left out and listed.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -42,7 +43,8 @@ _COLUMNS = {
   'control/classified': 'control',
   'control/read': 'control, own MI',
   'direction/turn': 'turn',
-  'direction/reversed': 'reversed',
+  'direction/reversed': 'nearer to the source',
+  'direction/inverted': 'inverted',
   'use/words': 'use of words',
   'use/vit': 'of ViT tokens',
   'use/latents': 'of latents',
@@ -50,6 +52,40 @@ _COLUMNS = {
   'mi': 'MI',
   'tia': 'TIA',
 }
+_RULE = """\
+A difference has the sign of the claim: positive supports it. It is paired by
+subject and averaged over seeds; [95 %]: bootstrap over the test subjects. The
+rule of `plan.py` decides, in the first regime of a claim; the others show
+whether it holds there too:
+
+* **borne out**: the interval is above 0, and so is the difference of every
+  seed;
+* **refuted**: the interval is below the smallest difference of interest, and so
+  is that of every seed. A positive difference can be refuted, if it is smaller;
+* **not decided** otherwise, and with fewer than three seeds.
+
+SSIM, shares and positions are x 100, in points; drift is in slices or mm."""
+# What a reader has to know beside the numbers.
+_LIMITS = """\
+* The interval is over subjects alone, and 12 of the 22 routes are those of six
+  BraTS phantoms. It leaves out how much one training differs from the next,
+  which the seeds show, so it covers the true difference in less than 95 % of
+  the cases. Some verdicts of so many will be wrong.
+* A difference can be small for lack of room: read it beside the value of the
+  first arm and beside that of the truth.
+* `desk` starts from ViT weights of another patch size (`desk_start.py`). Arms
+  without Stage I keep them in Stage II, where `und` and the ViT are frozen; any
+  training of the ViT could therefore help as Stage I does. `vqa`, `und_trained`
+  and `coarse` are there to tell these apart.
+* An arm with one task less asks the others more often: steps are equal,
+  questions of a task are not.
+* `nearer to the source` counts copies, and outputs that are hardly the target
+  yet, as reversed. `inverted` counts those alone that the swapped instruction
+  takes to the target; it is no number of the plan.
+* `drift, slices` grows for smooth outputs, too: PET, which all arms blur, fits
+  a slice further away.
+* Every held-out route has its reverse among the trained ones.
+* With guidance, the use of words includes what guidance adds."""
 _TICKS = (1, 2, 5, 10, 20, 50, 100)
 _COLORS = {
   'borne out': pictures.BLUE,
@@ -66,12 +102,14 @@ class Decision:
     claim: the claim.
     regime: name of the regime.
     difference: with the sign of the claim; None = not run.
+    value: of the arm that the claim favours.
     seeds: the difference of each seed that both arms have.
   """
 
   claim: Claim
   regime: str
   difference: Estimate | None = None
+  value: float = math.nan
   seeds: Sequence[float] = ()
 
   @property
@@ -122,9 +160,9 @@ def decide(claim: Claim, regime: str, runs: Runs) -> Decision:
     * (results[claim.better].seeds[s] - results[claim.worse].seeds[s])
     for s in sorted(shared)
   ]
-  return Decision(
-    claim, regime, Estimate(-claim.sign * worse.value, *ends), seeds
-  )
+  difference = Estimate(-claim.sign * worse.value, *ends)
+  value = results[claim.better].estimate.value
+  return Decision(claim, regime, difference, value, seeds)
 
 
 def _as_arms(evaluations: Mapping[str, Subjects]) -> Runs:
@@ -187,15 +225,13 @@ def write_results(
     'and nothing about patients or about models of other sizes. Arms, regimes '
     'and claims: `plan.py`. Definitions: `docs/adherence.md`.\n',
     '## Claims of the paper\n',
-    'A difference has the sign of the claim: positive supports it. [95 %]: '
-    'bootstrap over the test subjects, paired, seeds averaged. The rule of '
-    '`plan.py` decides, from the difference that is of interest, in the first '
-    'regime of a claim; the others show whether it holds there too. SSIM, '
-    'shares and positions are x 100, drift is in slices or mm.\n',
     *(f'* {line}' for line in _sentences(decisions)),
-    '',
+    '\n## How they were decided\n',
+    f'{_RULE}\n',
     claims,
     f'![Differences with 95 % intervals, by claim and regime]({plot.name})\n',
+    '## Limits\n',
+    f'{_LIMITS}\n',
   ]
   for name, of_regime in runs.items():
     parts += _regime(name, of_regime, regimes[name])
@@ -219,19 +255,26 @@ def _sentences(decisions: Sequence[Decision]) -> Iterator[str]:
       continue
     line, difference = _lines()[claim.line], decision.difference
     verdict = decision.verdict
-    if verdict == 'not decided':
+    if verdict == 'not decided' and len(decision.seeds) >= SEEDS:
       verdict += ' at this size'
     text = f'{claim.text} **{verdict.capitalize()}**'
     if difference:
       interval = with_interval(difference, _decimals(line), '+')
-      text += f': {interval} {line.unit}, {REGIMES[decision.regime].title}'
+      text += (
+        f': {interval} {_unit(line)}, of interest from {claim.least:g} '
+        f'({_COLUMNS[line.name]}, {REGIMES[decision.regime].title})'
+      )
     yield f'{text}.'
+
+
+def _unit(line: Line) -> str:
+  return 'points' if line.scale == 100 else line.unit
 
 
 def _claims(decisions: Sequence[Decision]) -> Iterator[list[str]]:
   yield [
-    *('claim', 'arms', 'number', 'regime', 'difference [95 %]', 'seeds'),
-    *('of interest from', 'verdict'),
+    *('claim', 'arms', 'number', 'regime', 'first arm', 'difference [95 %]'),
+    *('seeds', 'of interest from', 'verdict'),
   ]
   before = None
   for decision in decisions:
@@ -245,6 +288,7 @@ def _claims(decisions: Sequence[Decision]) -> Iterator[list[str]]:
     yield [
       *(stated if claim is not before else [''] * len(stated)),
       REGIMES[decision.regime].title,
+      f'{decision.value:.{_decimals(line)}f}' if difference else '–',
       with_interval(difference, _decimals(line), '+') if difference else '–',
       ', '.join(_signed(s, line) for s in decision.seeds),
       f'{claim.least:g}',

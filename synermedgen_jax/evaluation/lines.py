@@ -49,7 +49,7 @@ _BRATS = tuple(route.name for route in ROUTES if route.cohort == 'brats')
 _OTHERS = tuple(name for name in _ALL if name not in _BRATS)
 _SSIM = (
   'SSIM x 100 within the body mask (2-D, Gaussian window of sigma 1.5, both '
-  "images clipped to the target's window): mean over the slices of a subject, "
+  "images clipped to the target's window): mean over the body of a subject, "
   'then over subjects, then over the '
 )
 _ROUTE_LINES = (

@@ -17,7 +17,7 @@ _BASELINES = {
 }
 _DEFINITIONS = (
   '* SSIM, PSNR and MAE are those of `evaluate`: 2-D, in the body mask, both '
-  "images clipped to the target's window; mean over the slices of a subject, "
+  "images clipped to the target's window; mean over the body of a subject, "
   'over subjects, and over routes. MAE is averaged over the routes to CT.',
   '* Intervals: bootstrap over subjects; differences are paired. They leave '
   'out the spread of seeds, whose lowest and highest mean SSIM follow their '

@@ -145,7 +145,7 @@ def _definitions(
 ) -> Iterator[str]:
   yield (
     '**SSIM** x 100 within the body mask (2-D, Gaussian window of sigma 1.5, '
-    "both images clipped to the target's window): mean over the slices of a "
+    "both images clipped to the target's window): mean over the body of a "
     'subject, then over subjects, then over the routes of the line.'
   )
   if len(tables) > 1:

@@ -13,5 +13,7 @@ from configs.small import stage1
 def get_config() -> ConfigDict:
   config = stage1.get_config()
   config.tasks.tia = 0.0
-  config.capacity.vit = 40  # two questions of five images fit in a row
+  config.capacity.vit = (
+    40  # with `small`, a row has two questions of five images
+  )
   return config

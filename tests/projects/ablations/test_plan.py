@@ -162,7 +162,7 @@ CLAIM = dataclasses.replace(plan.CLAIMS[0], least=1.0)
 )
 def test_the_rule_of_the_plan(low, high, seeds, verdict):
   difference = Estimate((low + high) / 2, low, high)
-  assert Decision(CLAIM, 'dropout', difference, seeds).verdict == verdict
+  assert Decision(CLAIM, 'dropout', difference, seeds=seeds).verdict == verdict
 
 
 def test_what_was_not_run_is_not_decided():

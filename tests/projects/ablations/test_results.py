@@ -53,7 +53,7 @@ def text(tmp_path_factory):
 
 
 def rows(text):
-  table = text.partition('## Claims of the paper')[2].partition('\n## ')[0]
+  table = text.partition('## How they were decided')[2].partition('\n## ')[0]
   cells = re.findall(r'^\| (.*) \|$', table, re.MULTILINE)
   return [row.split(' | ') for row in cells]
 
@@ -66,6 +66,7 @@ def row(text, arms, number):
 def test_a_difference_of_every_subject_is_borne_out(text):
   found = row(text, f'Stage I + II – {ARMS["only"].title}', 'SSIM')
   assert found[4:] == [
+    '55.0',
     '+5.0 [+5.0, +5.0]',
     '+5.0, +5.0, +5.0',
     '1',
@@ -76,7 +77,8 @@ def test_a_difference_of_every_subject_is_borne_out(text):
 def test_the_first_regime_of_a_claim_decides_it_in_a_sentence(text):
   (sentence,) = re.findall(r'^\* (Understanding .*)$', text, re.MULTILINE)
   assert sentence.endswith(
-    '**Borne out**: +5.0 [+5.0, +5.0] x 100, condition dropout.'
+    '**Borne out**: +5.0 [+5.0, +5.0] points, of interest from 1 (SSIM, '
+    'condition dropout).'
   )
   (missing,) = re.findall(r'^\* (Two stages .*)$', text, re.MULTILINE)
   assert missing.endswith('**Not run**.')
@@ -90,7 +92,9 @@ def test_a_regime_that_does_not_decide_a_claim_has_no_sentence(tmp_path):
   page = tmp_path / 'RESULTS.md'
   claims = write_results(tmp_path, page, {'plain': ('full', 'only')})
   assert 'no dropout' in claims
-  assert not re.findall(r'^\* ', page.read_text(), re.MULTILINE)
+  assert '**Not' not in page.read_text()
+  claims = page.read_text().partition('## How')[0]
+  assert not re.findall(r'^\* ', claims, re.MULTILINE)
 
 
 def test_a_folder_without_results_is_refused(tmp_path):
@@ -102,19 +106,19 @@ def test_a_folder_without_results_is_refused(tmp_path):
 
 def test_less_drift_supports_a_claim_about_drift(text):
   found = row(text, 'Stage I + II – without CTS', 'drift, slices')
-  assert found[4].startswith('+1.00 [+1.00')
-  assert found[6:] == ['0.1', 'borne out']
+  assert found[5].startswith('+1.00 [+1.00')
+  assert found[7:] == ['0.1', 'borne out']
 
 
 def test_a_baseline_is_compared_as_an_arm(text):
   # SSIM 0.5 and 0.3 against 0.25 of the unchanged source.
   found = row(text, 'Stage I, zero-shot – the unchanged source', 'SSIM')
-  assert found[4].startswith('+15.0 [')
+  assert found[5].startswith('+15.0 [')
 
 
 def test_what_was_not_run_is_said(text):
   found = row(text, 'Stage I + II – joint', 'SSIM')
-  assert found[4:] == ['–', '', '1', 'not run']
+  assert found[4:] == ['–', '–', '', '1', 'not run']
   (missing,) = re.findall(r'^Not run: (.*)\.$', text, re.MULTILINE)
   assert 'joint' in missing
   assert 'without CTS' not in missing
