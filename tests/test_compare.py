@@ -169,6 +169,11 @@ def fewer_routes(record):
   del record['synthesis']['brain_mr_to_ct']
 
 
+def as_many_other_routes(record):
+  routes = record['synthesis']
+  routes['brain_ct_to_mr'] = routes.pop('brain_mr_to_ct')
+
+
 @pytest.mark.parametrize(
   ('change', 'reason'),
   [
@@ -176,6 +181,7 @@ def fewer_routes(record):
     (more_subjects, 'subjects, routes, slices'),
     (other_slices, 'subjects, routes, slices'),
     (fewer_routes, 'subjects, routes, slices'),
+    (as_many_other_routes, 'subjects, routes, slices'),
     (other_store, 'subjects, routes, slices, questions, seed or store'),
     (other_sampling, "sampled with {'points': 10}, but"),
   ],
@@ -188,6 +194,41 @@ def test_runs_that_were_not_asked_the_same_are_refused(
   change(record)
   path = subject_files.write_record(tmp_path, 'stage1', record)
   assert_refused(compare(tmp_path), f'{path}: {reason}')
+
+
+def longer(record):
+  record['settings']['steps'] = [1500]
+
+
+def of_another_program(record):
+  """As `score` writes it."""
+  record['settings'] = {
+    key: record['settings'][key] for key in ('store', 'split', 'slices')
+  }
+  record['sampling'] = {'synthesiser': 'Theirs'}
+  del record['understanding']
+
+
+def of_a_system_of_the_arena(record):
+  of_another_program(record)
+  record['settings']['steps'] = [40]
+  record['sampling'] = {'system': 'unet'}
+
+
+@pytest.mark.parametrize(
+  'change', [longer, of_another_program, of_a_system_of_the_arena]
+)
+def test_trainings_and_systems_are_compared_on_the_same_slices(
+  tmp_path, change
+):
+  subject_files.write(tmp_path, 'stage2')
+  record = subject_files.record()
+  change(record)
+  subject_files.write_record(tmp_path, 'stage1', record)
+  code, _, err = compare(tmp_path)
+  assert code == 0, err
+  text = section((tmp_path / 'out/page.md').read_text(), 'SSIM, 22 routes')
+  assert cells(text, 'Stage I alone, zero-shot')[2].startswith('+0.0')
 
 
 def test_results_from_before_a_setting_are_those_without_it(tmp_path):

@@ -11,12 +11,13 @@ import numpy as np
 from synermedgen_jax.config.sampling import SamplingConfig
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.evaluation import bootstrap
-from synermedgen_jax.evaluation.bootstrap import GroupSums
+from synermedgen_jax.evaluation.bootstrap import GroupSums, Resamples
 from synermedgen_jax.evaluation.lines import Line, comparison_lines
 from synermedgen_jax.evaluation.routes import BASELINES
 from synermedgen_jax.evaluation.subjects import FILE, Subjects, read_subjects
 
 _OF_MODELS = ('questions', 'seed', 'neighbours')  # settings of `evaluate` alone
+_OTHER_SYSTEMS = {'synthesiser', 'system'}  # keys of the sampling of others
 
 # Results of older versions lack newer settings, which were off.
 _OFF = {
@@ -32,7 +33,10 @@ class ComparisonError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """A number and its 95 % interval, in the unit of its line."""
+  """A number and its 95 % interval, in the unit of its line.
+
+  Without an interval, `low` and `high` are NaN (`Resamples.interval`).
+  """
 
   value: float
   low: float
@@ -142,14 +146,14 @@ def compare(
   first = next(iter(runs[reference].values()))
   names = sorted(first.subjects)
   datasets = [first.subjects[name] for name in names]
-  weights = bootstrap.resamples(datasets, resamples, seed)
+  drawn = Resamples.draw(datasets, resamples, seed)
   results, baselines, routes = {}, {}, {}
   for line in lines or comparison_lines():
     sums = _sums_of_arms(runs, line, names, reference)
     if reference not in sums:
       continue
-    results[line.name] = _results(sums, weights, reference)
-    baselines[line.name] = _baselines(runs[reference], line, names, weights)
+    results[line.name] = _results(sums, drawn, reference)
+    baselines[line.name] = _baselines(runs[reference], line, names, drawn)
     scored = next(iter(sums[reference].values())).counts
     routes[line.name] = len(scored) if line.routes else 0
   return Comparison(
@@ -177,11 +181,13 @@ def _sums_of_arms(
   expected = next(iter(runs[reference].values()))
   if reference not in sums_of_arms:
     return sums_of_arms
-  counts = next(iter(sums_of_arms[reference].values())).counts
+  measured, sums = next(iter(sums_of_arms[reference].items()))
+  groups, counts = _scored(runs[reference][measured], line), sums.counts
   for arm, by_seed in sums_of_arms.items():
     for seed, sums in by_seed.items():
       run = runs[arm][seed]
-      if _settings_differ(run, expected) or not _same(sums.counts, counts):
+      asked_alike = _scored(run, line) == groups and _same(sums.counts, counts)
+      if not asked_alike or _settings_differ(run, expected):
         raise ComparisonError(
           f'{run.path}: subjects, routes, slices, questions, seed or store '
           f'differ from {expected.path}; evaluate both with the same options.'
@@ -195,17 +201,21 @@ def _sums_of_arms(
 
 
 def _settings_differ(a: Subjects, b: Subjects) -> bool:
-  """Whether settings differ; other systems lack those of a model."""
-  keys = {*a.settings, *b.settings}
+  """Whether settings differ that numbers depend on.
+
+  The steps of a training are of its arm. Other systems lack the settings of a
+  model.
+  """
+  keys = {*a.settings, *b.settings} - {'steps'}
   for run in (a, b):
-    if 'synthesiser' in run.sampling:
+    if _OTHER_SYSTEMS & run.sampling.keys():
       keys -= {*_OF_MODELS} - run.settings.keys()
   return any(a.settings.get(key) != b.settings.get(key) for key in keys)
 
 
 def _sampling_differs(a: Subjects, b: Subjects) -> bool:
   """Whether two runs sampled differently; other systems have no sampling."""
-  others = 'synthesiser' in {*a.sampling, *b.sampling}
+  others = _OTHER_SYSTEMS & {*a.sampling, *b.sampling}
   return not others and _OFF | {**a.sampling} != _OFF | {**b.sampling}
 
 
@@ -259,10 +269,9 @@ def _mean(by_seed: Mapping[str, GroupSums]) -> GroupSums:
 
 def _results(
   sums: Mapping[str, Mapping[str, GroupSums]],
-  weights: np.ndarray,
+  drawn: Resamples,
   reference: str,
 ) -> dict[str, Result]:
-  once = np.ones((1, weights.shape[1]), weights.dtype)
   reference_mean = _mean(sums[reference])
   results = {}
   for arm, by_seed in sums.items():
@@ -270,25 +279,28 @@ def _results(
     difference = None
     if arm != reference:
       delta = GroupSums(mean.values - reference_mean.values, mean.counts)
-      difference = _estimate(delta, weights)
-    seeds = {
-      seed: float(bootstrap.number(s, once)[0]) for seed, s in by_seed.items()
-    }
-    results[arm] = Result(_estimate(mean, weights), difference, seeds)
+      difference = _estimate(delta, drawn)
+    seeds = {seed: _on_all(s) for seed, s in by_seed.items()}
+    results[arm] = Result(_estimate(mean, drawn), difference, seeds)
   return results
 
 
-def _estimate(sums: GroupSums, weights: np.ndarray) -> Estimate:
-  once = np.ones((1, weights.shape[1]), weights.dtype)
-  value = float(bootstrap.number(sums, once)[0])
-  return Estimate(value, *bootstrap.interval(bootstrap.number(sums, weights)))
+def _on_all(sums: GroupSums) -> float:
+  """The number on all subjects."""
+  once = np.ones((1, sums.counts.shape[1]), np.int64)
+  return float(bootstrap.number(sums, once)[0])
+
+
+def _estimate(sums: GroupSums, drawn: Resamples) -> Estimate:
+  values = bootstrap.number(sums, drawn.weights)
+  return Estimate(_on_all(sums), *drawn.interval(values, sums.measured))
 
 
 def _baselines(
   by_seed: Mapping[str, Subjects],
   line: Line,
   names: Sequence[str],
-  weights: np.ndarray,
+  drawn: Resamples,
 ) -> dict[str, Estimate]:
   """Estimates of the baselines in the reference's runs; chance for a task."""
   runs = [run for run in by_seed.values() if _scored(run, line)]
@@ -300,5 +312,5 @@ def _baselines(
     sums = [_sums(run, line, names, baseline) for run in runs]
     if all(s.counts.any() for s in sums):
       mean = _mean(dict(zip(map(str, range(len(sums))), sums, strict=True)))
-      estimates[baseline] = _estimate(mean, weights)
+      estimates[baseline] = _estimate(mean, drawn)
   return estimates

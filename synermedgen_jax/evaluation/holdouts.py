@@ -15,7 +15,7 @@ import numpy as np
 
 from synermedgen_jax.core.modalities import Route, route_named
 from synermedgen_jax.evaluation import bootstrap
-from synermedgen_jax.evaluation.bootstrap import GroupSums
+from synermedgen_jax.evaluation.bootstrap import GroupSums, Resamples
 from synermedgen_jax.evaluation.comparison import ComparisonError, Estimate
 from synermedgen_jax.evaluation.subjects import FILE, Subjects, read_subjects
 from synermedgen_jax.phantoms.shifts import NONE, SHIFTS
@@ -242,23 +242,29 @@ def _cell(
     _check_same(run, reference, _OF_SYSTEM)
   both = run.subjects if reference is None else reference.subjects
   names = sorted(run.subjects.keys() & both.keys())
-  weights = bootstrap.resamples([run.subjects[n] for n in names], resamples, 0)
-  weights = np.concatenate([np.ones_like(weights[:1]), weights])
   own = sums_of(run, group, names)
-  if not own.counts.any():
+  if not own.measured.any():
     return None
+  drawn = Resamples.draw([run.subjects[n] for n in names], resamples, 0)
+  weights = np.concatenate([np.ones_like(drawn.weights[:1]), drawn.weights])
+
+  def estimate(values, measured):
+    """The first value, and the interval of the others."""
+    interval = drawn.interval(values[1:], measured)
+    return Estimate(float(values[0]), *interval)
+
   values = bootstrap.number(own, weights)
   difference = None
   if reference is not None and holdout != NONE:
     others = sums_of(reference, group, names)
-    if others.counts.any():
-      difference = _estimate(values - bootstrap.number(others, weights))
-  return Cell(_estimate(values), difference, int(own.counts.any(0).sum()))
-
-
-def _estimate(values: np.ndarray) -> Estimate:
-  """The first value, and the interval of the others."""
-  return Estimate(float(values[0]), *bootstrap.interval(values[1:]))
+    if others.measured.any():
+      difference = estimate(
+        values - bootstrap.number(others, weights),
+        own.measured | others.measured,
+      )
+  return Cell(
+    estimate(values, own.measured), difference, int(own.measured.sum())
+  )
 
 
 def _check_same(

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.evaluation import bootstrap
+from synermedgen_jax.evaluation.bootstrap import Resamples
 from synermedgen_jax.evaluation.metrics import BUILT_IN
 from synermedgen_jax.evaluation.subjects import Subjects
 
@@ -27,7 +27,8 @@ class Standing:
   Attributes:
     scores: metric -> mean over routes; each route is the mean over its
       subjects, each subject the mean over seeds.
-    interval: 95 % interval of the mean SSIM, over subjects.
+    interval: 95 % interval of the mean SSIM, over subjects; NaN without one
+      (`Resamples.interval`).
     difference: mean SSIM less that of the reference, and its paired 95 %
       interval; None for the reference.
     rank: 1 = the highest mean SSIM.
@@ -69,9 +70,11 @@ def standings(
   _check(runs)
   first = next(iter(runs[reference].values()))
   routes, people = sorted(first.synthesis), sorted(first.subjects)
-  weights = bootstrap.resamples(
+  resampled = Resamples.draw(
     [first.subjects[name] for name in people], resamples, seed
   )
+  # All systems have the same subjects.
+  measured = np.isfinite(_table(first, routes, people)).any((0, 2))
   tables = {
     system: {
       name: _table(evaluation, routes, people)
@@ -84,7 +87,7 @@ def standings(
     if np.isfinite(table).any((1, 2)).all():  # every route has the row
       tables[row] = {'': table}
   mean = {s: np.mean(list(t.values()), axis=0) for s, t in tables.items()}
-  drawn = {s: _over_routes(table[..., 0], weights) for s, table in mean.items()}
+  drawn = {s: _over_routes(t[..., 0], resampled) for s, t in mean.items()}
   by_route = {s: np.nanmean(table, axis=1) for s, table in mean.items()}
   ssim = {s: table[:, 0].mean() for s, table in by_route.items()}
   order = sorted(ssim, key=ssim.get, reverse=True)
@@ -94,12 +97,12 @@ def standings(
       scores=dict(
         zip(BUILT_IN, by_route[system].mean(0).tolist(), strict=True)
       ),
-      interval=_interval(drawn[system]),
+      interval=resampled.interval(drawn[system], measured),
       difference=None
       if system == reference
       else (
         float(ssim[system] - ssim[reference]),
-        *_interval(drawn[system] - drawn[reference]),
+        *resampled.interval(drawn[system] - drawn[reference], measured),
       ),
       rank=order.index(system) + 1,
       leads=int((by_route[system][:, 0] >= best).sum()),
@@ -179,18 +182,12 @@ def _ceiling(
 
 
 def _over_routes(
-  ssim: Float[np.ndarray, 'routes people'],
-  weights: Int[np.ndarray, 'resamples people'],
+  ssim: Float[np.ndarray, 'routes people'], drawn: Resamples
 ) -> Float[np.ndarray, ' resamples']:
   """Mean over routes of the means over resampled subjects."""
   has = np.isfinite(ssim)
-  sums = weights @ np.where(has, ssim, 0.0).T
-  counts = weights @ has.T.astype(float)
+  sums = drawn.weights @ np.where(has, ssim, 0.0).T
+  counts = drawn.weights @ has.T.astype(float)
   return np.nanmean(
     np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), 1
   )
-
-
-def _interval(drawn: Float[np.ndarray, ' resamples']) -> tuple[float, float]:
-  low, high = np.percentile(drawn, (2.5, 97.5))
-  return float(low), float(high)

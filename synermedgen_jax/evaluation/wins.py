@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from synermedgen_jax.evaluation import bootstrap
+from synermedgen_jax.evaluation.bootstrap import Resamples
 
 TRIVIAL = ('copy_source', 'mean_target')
 RESAMPLES = 2000
@@ -22,8 +22,8 @@ _SEED = 0
 DEFINITION = {
   'interval': 'lower and upper end of the 95 % bootstrap interval of the SSIM '
   'in the body mask: 2.5th and 97.5th percentile of the means of '
-  f'{RESAMPLES} resamples of the subjects, drawn with replacement; null with '
-  'one subject; with two or three it spans their range',
+  f'{RESAMPLES} resamples, each of one subject less than there are, drawn with '
+  'replacement; null with one subject; with two or three it spans their range',
   'better_baseline': 'the one of copy_source and mean_target with the higher '
   'mean SSIM on the route',
   'difference': "the model's SSIM less that of better_baseline, paired within "
@@ -48,8 +48,9 @@ def interval_of(scores: Scores) -> tuple[float, float] | None:
   if len(scores) < 2:
     return None
   alike = [''] * len(scores)
-  weights = bootstrap.resamples(alike, RESAMPLES, _SEED)
-  return bootstrap.interval(weights @ scores / len(scores))
+  drawn = Resamples.draw(alike, RESAMPLES, _SEED)
+  means = drawn.weights @ scores / (len(scores) - 1)
+  return drawn.interval(means, np.ones(len(scores), bool))
 
 
 def judge(model: Scores, baselines: Mapping[str, Scores]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ _DEFINITIONS = (
   '* SSIM, PSNR and MAE are those of `evaluate`: 2-D, in the body mask, both '
   "images clipped to the target's window; mean over the body of a subject, "
   'over subjects, and over routes. MAE is averaged over the routes to CT.',
-  '* Intervals: bootstrap over subjects; differences are paired. They leave '
-  'out the spread of seeds, whose lowest and highest mean SSIM follow their '
-  'number.',
+  '* Intervals: 95 %, bootstrap over subjects; differences are paired. With '
+  'few subjects they are too narrow; the only subject of a dataset has none. '
+  'They leave out the spread of seeds, whose lowest and highest mean SSIM '
+  'follow their number.',
   '* The ceiling is the SSIM of the truth through the autoencoder and the '
   'codes of a system, or through its size of images: what it reaches with '
   'perfect latents or codes.',
@@ -146,10 +148,7 @@ def markdown(
           *('scope', 'data', 'parameters trained / used', 'pairs seen'),
           *('TFLOP', 'GFLOP / slice', 's / slice'),
         ),
-        *(
-          _system(name, s, entries.get(name), settings['subjects'])
-          for name, s in table.items()
-        ),
+        *(_system(name, s, entries.get(name)) for name, s in table.items()),
       ]
     ),
     '## SSIM by route\n',
@@ -188,12 +187,9 @@ def _mae_to_ct(s: Standing) -> float | None:
   return sum(to_ct) / len(to_ct) if to_ct else None
 
 
-def _system(
-  name: str, s: Standing, entry: Entry | None, subjects: int
-) -> tuple[str, ...]:
+def _system(name: str, s: Standing, entry: Entry | None) -> tuple[str, ...]:
   def interval(low, high, template):
-    """One subject has no interval."""
-    return f' ({template})'.format(low, high) if subjects > 1 else ''
+    return '' if math.isnan(low) else f' ({template})'.format(low, high)
 
   mae = _mae_to_ct(s)
   cells = (
@@ -258,6 +254,10 @@ def record(
 
   def system(name: str, standing: Standing) -> dict[str, Any]:
     values = dataclasses.asdict(standing)
+    if math.isnan(standing.interval[0]):  # JSON has no NaN
+      values['interval'] = None
+      if standing.difference:
+        values['difference'] = [standing.difference[0], None, None]
     # A mean of HU, SUV and arbitrary units is none of them.
     del values['scores']['mae']
     values['scores']['mae_to_ct'] = _mae_to_ct(standing)

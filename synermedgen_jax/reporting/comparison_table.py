@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from synermedgen_jax.evaluation.comparison import Comparison, Estimate, Result
@@ -65,7 +66,7 @@ def _what_ran(comparison: Comparison, study: Study) -> str:
   if few:
     lines.append(
       f'**Few subjects** of {", ".join(few)}: the intervals below are too '
-      'narrow, and have no width for a single subject.\n'
+      'narrow. A number with the only subject of a dataset has none.\n'
     )
   missing = [a for a in comparison.arms if a not in comparison.seeds]
   if missing:
@@ -150,7 +151,7 @@ def _value(estimate: Estimate, line: Line) -> str:
 
 
 def with_interval(estimate: Estimate, decimals: int, sign: str = '') -> str:
-  """An estimate as text, such as '67.9 [66.1, 69.5]'.
+  """An estimate as text, such as '67.9 [66.1, 69.5]'; '67.9' without interval.
 
   Args:
     estimate: the number and its interval.
@@ -161,7 +162,7 @@ def with_interval(estimate: Estimate, decimals: int, sign: str = '') -> str:
     f'{round(x, decimals) + 0.0:{sign}.{decimals}f}'.replace('-', '−')  # no −0
     for x in (estimate.value, estimate.low, estimate.high)
   )
-  return f'{value} [{low}, {high}]'
+  return value if math.isnan(estimate.low) else f'{value} [{low}, {high}]'
 
 
 def _difference(result: Result, line: Line) -> str:
@@ -184,8 +185,8 @@ def _definitions(comparison: Comparison, study: Study) -> Iterator[str]:
       yield f'**{line.title}**: {line.definition}'
   yield (
     '**Mean**: over seeds within each subject, then over subjects. **[95 %]**: '
-    f'percentiles over {comparison.resamples} bootstrap resamples of subjects, '
-    'which keep the number of subjects of each dataset. All arms and routes '
+    f'percentiles over {comparison.resamples} bootstrap resamples, each '
+    'of one subject less than a dataset has. All arms and routes '
     'share the resamples, so differences are paired. The interval covers the '
     'choice of subjects, not that of training seeds; the column of seeds lists '
     'their values. With few subjects, such intervals are somewhat too narrow.'

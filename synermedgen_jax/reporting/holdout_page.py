@@ -165,10 +165,10 @@ def _definitions(
     )
   yield (
     f'**[low, high]**: 95 % interval, percentiles over {resamples} bootstrap '
-    'resamples of subjects that keep the number of subjects of each dataset; '
-    'systems, holdouts and routes share the resamples. Bold: the interval of '
-    'the difference is on one side of zero. With few subjects, such intervals '
-    'are too narrow.'
+    'resamples, each of one subject less than a dataset has; systems, holdouts '
+    'and routes share the resamples. Bold: the interval of the difference is '
+    'on one side of zero. With few subjects, such intervals are too narrow; '
+    'the only subject of a dataset has none.'
   )
   yield '**Not measured**: the system was not trained for it.'
   run = next(iter(next(iter(results.values())).values()))

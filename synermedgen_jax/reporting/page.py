@@ -134,6 +134,8 @@ def _sections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _intervals(evaluation: Evaluation | None) -> Table | None:
   if evaluation is None or evaluation.intervals is None:
     return None
+  if evaluation.outdated_intervals:  # a note says so
+    return None
   return Table(HEAD, uncertainty_rows(evaluation.intervals), left=(0, 7))
 
 
@@ -207,6 +209,14 @@ def _missing_parts(
     yield (
       'The viewer has no volumes. Write them with',
       evaluate_command(stage.workdir, '--volumes'),
+    )
+  if evaluation.outdated_intervals:
+    steps = ', '.join(map(str, evaluation.intervals.steps))
+    yield (
+      f'The intervals in this workdir are of step {steps}, split '
+      f'{evaluation.intervals.split}, not of this evaluation. Calibrate them '
+      'again with',
+      evaluate_command(stage.workdir, '--intervals'),
     )
   if scored and evaluation.subjects is None:
     yield 'Scores of subjects are missing. Compute them with', again

@@ -111,7 +111,7 @@ def _draw(
     if 'confusion' in score:
       picture = charts.confusion_picture(task, score['confusion'])
       yield f'confusion_{task}', f'confusion table of {task}', picture
-  if evaluation.intervals:
+  if evaluation.intervals and not evaluation.outdated_intervals:
     picture = uncertainty_chart(evaluation.intervals)
     yield 'intervals', 'coverage of intervals, sparsification', picture
   if evaluation.panels:

@@ -3,8 +3,8 @@
 Counts matrix products and convolutions, two operations per multiplication and
 addition; the remaining operations are about one per cent. The body of a scan is
 multiplied by its length; XLA's own count takes it once. A conditional counts
-all branches, times the share of the steps in which it runs, if its scope says
-so.
+its largest branch; one whose scope states the share of the steps in which it
+runs, all branches times that share.
 """
 
 from __future__ import annotations
@@ -66,9 +66,16 @@ def _products(
       yield inside, times * _convolution_operations(eqn)
     elif name == 'while':
       raise ValueError('A loop of unknown length cannot be counted.')
+    elif name == 'cond' and not _SHARE.search(inside):
+      branches = [
+        [*_products(branch.jaxpr, inside, times)]
+        for branch in eqn.params['branches']
+      ]
+      yield from max(branches, key=lambda b: sum(count for _, count in b))
     else:
       turns = eqn.params['length'] if name == 'scan' else 1
-      if name == 'cond' and (share := _SHARE.search(inside)):
+      if name == 'cond':
+        share = _SHARE.search(inside)
         turns, inside = float(share[1]), inside.replace(share[0], '')
       for inner in _inner_jaxprs(eqn):
         yield from _products(inner, inside, times * turns)

@@ -13,6 +13,7 @@ SETTINGS = {
   'questions': 5,
   'seed': 0,
   'neighbours': 3,
+  'steps': [900],
 }
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synermedgen_jax.evaluation import bootstrap
-from synermedgen_jax.evaluation.bootstrap import GroupSums
+from synermedgen_jax.evaluation.bootstrap import GroupSums, Resamples
 
 
 def sums(values, counts):
@@ -38,29 +38,48 @@ def test_a_group_that_nobody_drawn_has_is_left_out():
   assert bootstrap.number(subjects, np.array([[1, 0]])) == pytest.approx([2])
 
 
-def test_every_dataset_keeps_its_number_of_subjects():
-  drawn = bootstrap.resamples(['a', 'b', 'a', 'b', 'b'], 50, seed=0)
-  assert (drawn[:, [0, 2]].sum(axis=1) == 2).all()
-  assert (drawn[:, [1, 3, 4]].sum(axis=1) == 3).all()
+def test_one_subject_less_of_every_dataset_is_drawn():
+  drawn = Resamples.draw(['a', 'b', 'a', 'b', 'b'], 50, seed=0).weights
+  assert (drawn[:, [0, 2]].sum(axis=1) == 1).all()
+  assert (drawn[:, [1, 3, 4]].sum(axis=1) == 2).all()
   assert len({tuple(row) for row in drawn}) > 10
 
 
-def test_a_subject_is_drawn_once_on_average():
-  drawn = bootstrap.resamples(['a'] * 4, 20_000, seed=1)
-  np.testing.assert_allclose(drawn.mean(axis=0), 1, atol=0.03)
-  # A binomial of 4 draws at 1 in 4.
-  np.testing.assert_allclose(drawn.var(axis=0), 0.75, atol=0.03)
+def test_subjects_are_drawn_equally_often():
+  drawn = Resamples.draw(['a'] * 4, 20_000, seed=1).weights
+  np.testing.assert_allclose(drawn.mean(axis=0), 0.75, atol=0.03)
+
+
+@pytest.mark.parametrize('count', [2, 3, 6])
+def test_means_vary_as_the_standard_error_says(count):
+  values = np.array([0.3, 0.9, 0.4, 0.8, 0.1, 0.5])[:count]
+  drawn = Resamples.draw(['a'] * count, 100_000, seed=2)
+  means = bootstrap.number(sums([values], [np.ones(count)]), drawn.weights)
+  assert means.var() == pytest.approx(values.var(ddof=1) / count, rel=0.02)
 
 
 def test_the_same_seed_draws_the_same():
-  a, b, c = (bootstrap.resamples(['a'] * 5, 9, seed=s) for s in (3, 3, 4))
+  a, b, c = (Resamples.draw(['a'] * 5, 9, seed=s).weights for s in (3, 3, 4))
   assert (a == b).all()
   assert (a != c).any()
 
 
 def test_the_interval_is_the_middle_95_percent():
-  low, high = bootstrap.interval(np.arange(1001.0))
-  assert (low, high) == pytest.approx((25, 975))
+  drawn = Resamples.draw(['a'] * 5, 1001, seed=0)
+  ends = drawn.interval(np.arange(1001.0), np.ones(5, bool))
+  assert ends == pytest.approx((25, 975))
+
+
+def test_the_only_subject_of_a_dataset_leaves_no_interval():
+  drawn = Resamples.draw(['a', 'b', 'a'], 1001, seed=0)
+  values = np.arange(1001.0)
+  assert np.isnan(drawn.interval(values, np.array([True, True, True]))).all()
+  # Nor does the only subject of it that is measured.
+  assert np.isnan(drawn.interval(values, np.array([True, False, False]))).all()
+  # A number that does not depend on it has one.
+  without = drawn.interval(values, np.array([True, False, True]))
+  assert without == pytest.approx((25, 975))
+  assert (drawn.weights[:, 1] == 1).all()
 
 
 def naive(values, counts, chosen):

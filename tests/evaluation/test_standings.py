@@ -8,10 +8,13 @@ import pytest
 from synermedgen_jax.evaluation.standings import StandingsError, standings
 from synermedgen_jax.evaluation.subjects import Subjects
 
-PEOPLE = {f'brain.p{i}': 'brain' for i in range(4)} | {'pelvis.q': 'pelvis'}
+PEOPLE = {f'brain.p{i}': 'brain' for i in range(4)} | {
+  'pelvis.q': 'pelvis',
+  'pelvis.r': 'pelvis',
+}
 ROUTES = {
   'brain_mr_to_ct': [f'brain.p{i}' for i in range(4)],
-  'pelvis_mr_to_ct': ['pelvis.q'],
+  'pelvis_mr_to_ct': ['pelvis.q', 'pelvis.r'],
 }
 
 
@@ -86,9 +89,20 @@ def test_differences_are_paired():
 def test_an_interval_is_that_of_resampled_subjects():
   table = standings({'ours': {'0': evaluation(OURS)}}, reference='ours')
   rng = np.random.default_rng(0)
-  means = rng.choice(OURS['brain_mr_to_ct'], (20_000, 4)).mean(1)
+  means = rng.choice(OURS['brain_mr_to_ct'], (20_000, 3)).mean(1)
   expected = np.percentile((means + 0.2) / 2, (2.5, 97.5))
   np.testing.assert_allclose(table['ours'].interval, expected, atol=0.01)
+
+
+def test_the_only_subject_of_a_dataset_leaves_no_interval(monkeypatch):
+  monkeypatch.setitem(ROUTES, 'pelvis_mr_to_ct', ['pelvis.q'])
+  monkeypatch.delitem(PEOPLE, 'pelvis.r')
+  table = standings(
+    {'ours': {'0': evaluation(OURS)}, 'other': {'0': evaluation(OTHER)}},
+    reference='ours',
+  )
+  assert np.isnan(table['ours'].interval).all()
+  assert np.isnan(table['other'].difference[1:]).all()
 
 
 def test_seeds_are_averaged_within_a_subject():
@@ -105,16 +119,16 @@ def test_seeds_are_averaged_within_a_subject():
 def test_a_row_that_a_route_lacks_is_left_out():
   """A route without training subjects has no mean target."""
   lacking = evaluation(OURS)
-  del lacking.synthesis['pelvis_mr_to_ct']['pelvis.q']['baselines'][
-    'mean_target'
-  ]
+  for entry in lacking.synthesis['pelvis_mr_to_ct'].values():
+    del entry['baselines']['mean_target']
   table = standings({'ours': {'0': lacking}}, reference='ours')
   assert set(table) == {'ours', 'copy_source'}
 
 
 def test_a_ceiling_is_a_mean_over_routes_and_needs_all_of_them():
   whole, lacking = evaluation(OURS), evaluation(OTHER)
-  del lacking.synthesis['pelvis_mr_to_ct']['pelvis.q']['baselines']['ceiling']
+  for entry in lacking.synthesis['pelvis_mr_to_ct'].values():
+    del entry['baselines']['ceiling']
   table = standings(
     {'ours': {'0': whole}, 'other': {'0': lacking}}, reference='ours'
   )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -131,10 +132,26 @@ def test_the_record_is_json_with_all_facts():
 
 
 def test_one_subject_has_no_interval():
-  page = markdown(TABLE, ENTRIES, SETTINGS | {'subjects': 1})
+  nothing = (math.nan, math.nan)
+  table = {
+    name: dataclasses.replace(
+      standing,
+      interval=nothing,
+      difference=standing.difference and (standing.difference[0], *nothing),
+    )
+    for name, standing in TABLE.items()
+  }
+  page = markdown(table, ENTRIES, SETTINGS | {'subjects': 1})
   assert '2 routes, 1 subject of split' in page
   _, _, unet, *_ = rows(page, 'Systems')
   assert unet[2:4] == ['0.750', '+0.100']
+  read = json.loads(json.dumps(record(table, ENTRIES, SETTINGS)))
+  assert read['systems']['unet']['interval'] is None
+  assert read['systems']['unet']['difference'] == [
+    pytest.approx(0.1),
+    None,
+    None,
+  ]
 
 
 def test_costs_are_summed_and_aligned():

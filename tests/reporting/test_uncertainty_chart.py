@@ -1,10 +1,14 @@
 """The chart and the table of intervals."""
 
+import dataclasses
 import itertools
+import json
 
 import pytest
+from report_fakes import write_evaluation, write_stage
 
 from synermedgen_jax.inference.intervals import Calibration, RouteInterval
+from synermedgen_jax.reporting.run_report import report
 from synermedgen_jax.reporting.uncertainty_chart import (
   HEAD,
   uncertainty_chart,
@@ -86,3 +90,19 @@ def test_a_row_says_whether_the_route_is_offered(calibration):
   )
   assert rows[1][-1] == 'not offered: it covers too little'
   assert rows[2][1:5] == ('-', '-', '-', '- HU')
+
+
+@pytest.mark.parametrize(('step', 'shown'), [(5, True), (9, False)])
+def test_a_report_shows_intervals_of_its_own_training_alone(
+  calibration, tmp_path, step, shown
+):
+  workdir = write_stage(tmp_path, 'ucg')
+  folder = write_evaluation(workdir, ['brain_mr_to_ct'])
+  path = folder / 'subjects.json'
+  record = json.loads(path.read_text())
+  record['settings'] |= {'steps': [step], 'store': 'abc'}
+  path.write_text(json.dumps(record))
+  dataclasses.replace(calibration, fingerprint='abc').write(workdir, {})
+  page = report(workdir, tmp_path / 'report')[-1].read_text()
+  assert ('it covers too little' in page) == shown
+  assert ('are of step 5, split test, not of this' in page) != shown

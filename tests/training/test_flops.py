@@ -34,6 +34,27 @@ def test_a_scan_counts_every_turn():
   assert total(jax.jit(layers), x, w) == 11 * 2 * 3 * 5 * 5
 
 
+def test_a_conditional_counts_its_largest_branch():
+  x, w = jnp.ones((3, 5)), jnp.ones((5, 5))
+
+  def either(x, w):
+    return jax.lax.cond(
+      x[0, 0] > 0, lambda: x @ w, lambda: jax.nn.relu(x @ w) @ w
+    )
+
+  assert total(either, x, w) == 2 * 2 * 3 * 5 * 5
+
+
+def test_a_conditional_that_states_its_share_counts_all_branches_by_it():
+  x, w = jnp.ones((3, 5)), jnp.ones((5, 5))
+
+  def sometimes(x, w):
+    with jax.named_scope('share=0.1'):
+      return jax.lax.cond(x[0, 0] > 0, lambda: x @ w, lambda: x)
+
+  assert total(sometimes, x, w) == pytest.approx(0.1 * 2 * 3 * 5 * 5)
+
+
 def test_a_convolution_reads_a_kernel_for_every_output():
   x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 5))
 
