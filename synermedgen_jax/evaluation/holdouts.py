@@ -256,14 +256,23 @@ def _cell(
   values = bootstrap.number(own, weights)
   difference = None
   if reference is not None and holdout != NONE:
-    others = sums_of(reference, group, names)
-    if others.measured.any():
-      difference = estimate(
-        values - bootstrap.number(others, weights),
-        own.measured | others.measured,
-      )
+    pair = _measured_in_both(own, sums_of(reference, group, names))
+    if pair[0].measured.any():
+      after, before = (bootstrap.number(sums, weights) for sums in pair)
+      difference = estimate(after - before, pair[0].measured)
   return Cell(
     estimate(values, own.measured), difference, int(own.measured.sum())
+  )
+
+
+def _measured_in_both(
+  a: GroupSums, b: GroupSums
+) -> tuple[GroupSums, GroupSums]:
+  """The sums of the subjects and groups that both have measured."""
+  both = (a.counts > 0) & (b.counts > 0)
+  return tuple(
+    GroupSums(np.where(both, s.values, 0), np.where(both, s.counts, 0))
+    for s in (a, b)
   )
 
 

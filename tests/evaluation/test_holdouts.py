@@ -111,6 +111,20 @@ def test_subjects_of_one_holdout_alone_do_not_count(tmp_path):
   assert cell.difference.value == pytest.approx(-5)
 
 
+def test_a_route_that_a_subject_lacks_under_a_shift_is_left_out_of_both(
+  tmp_path,
+):
+  write(tmp_path, 'none', brain=(0.5, 0.7))
+  write(tmp_path, 'shift_1mm', brain=(0.4, 0.0))
+  path = tmp_path / 'shift_1mm' / 'ours' / FILE
+  record = json.loads(path.read_text())
+  del record['synthesis']['brain_mr_to_ct']['brain.b']
+  path.write_text(json.dumps(record))
+  cell = rows(tmp_path)[1].cells['ours']
+  # Brain falls from 0.5 to 0.4, and BraTS is the same: not from 0.6.
+  assert cell.difference.value == pytest.approx(-5)
+
+
 def test_a_system_that_was_not_measured_has_no_cell(tmp_path):
   write(tmp_path, 'none')
   write(tmp_path, 'none', 'unet')
