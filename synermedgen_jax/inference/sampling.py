@@ -145,7 +145,7 @@ def join_prompts(
   conditions, targets = zip(*parts, strict=True)
   und, gen = (max(len(t[part]) for t in targets) for part in ('und', 'gen'))
   room = Capacity(
-    capacity.und - und,
+    max(capacity.und - und, 1),  # without conditions, a token of padding
     capacity.gen - gen,
     capacity.vit,
     capacity.images - und // 2,

@@ -222,6 +222,28 @@ def test_source_and_route_both_matter():
   assert np.abs(volume - other_route).max() > 1e-3
 
 
+@pytest.mark.parametrize(
+  ('withheld', 'source_matters', 'route_matters'),
+  [
+    (('text',), True, False),  # no token without images
+    (('vae', 'vit'), False, True),  # no token without text
+    (('text', 'vae', 'vit'), False, False),  # no token at all
+  ],
+)
+def test_guided_synthesis_without_some_conditions(
+  withheld, source_matters, route_matters
+):
+  guided = SamplingConfig(3, 3.0, Guidance(2.0, 2.0), withheld=withheld)
+  model = synthesiser(sampling=guided)
+  source = fakes.slices(1)
+  made = model.synthesise(fakes.ROUTE, source[None])
+  other_source = model.synthesise(fakes.ROUTE, -source[None])
+  other_route = model.synthesise(ROUTES[5], source[None])
+  assert np.isfinite(made).all()
+  assert (np.abs(made - other_source).max() > 1e-3) == source_matters
+  assert (np.abs(made - other_route).max() > 1e-3) == route_matters
+
+
 def test_every_source_and_its_place_matter():
   model = synthesiser()
   route = route_named('brats_t1+t2_to_flair')
