@@ -14,7 +14,12 @@ from etils.epath import Path
 
 _LAYOUT = 'layout.json'
 # Values of keys that earlier versions did not record.
-_BEFORE = {'route_weights': [], 'max_sources': 1, 'subjects': 1.0}
+_BEFORE = {
+  'route_weights': [],
+  'max_sources': 1,
+  'subjects': 1.0,
+  'streams_shuffled': False,
+}
 
 
 class DataHandler(ocp.CheckpointHandler):
@@ -35,10 +40,16 @@ class DataHandler(ocp.CheckpointHandler):
     saved = _BEFORE | json.loads((directory / _LAYOUT).read_text())
     for key, value in args.item.layout.items():
       # Checkpoints of earlier versions lack some keys.
-      if saved.get(key, value) != value:
+      if saved.get(key, value) == value:
+        continue
+      if key == 'streams_shuffled':  # no key of the config
         raise ValueError(
-          f'its data come from config.{key} {saved[key]}, which is {value} now'
+          'it is of an earlier version, which dealt the examples out to '
+          f'config.streams={saved["streams"]} in another order'
         )
+      raise ValueError(
+        f'its data come from config.{key} {saved[key]}, which is {value} now'
+      )
     args.item.set_state(
       {
         path.stem.removeprefix('stream_'): json.loads(path.read_text())

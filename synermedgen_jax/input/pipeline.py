@@ -3,8 +3,8 @@
 A seed determines every batch, and the iterator is checkpointed with the train
 state. An epoch of a task has each of its pairs once, in a seeded order. If
 routes have different weights, the routes of each weight have their own epochs.
-The n streams that fill a batch share one sequence of examples; each takes every
-n-th.
+The n streams that fill a batch share one sequence of examples; each takes one
+of every n, at random.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.augment import Augment
 from synermedgen_jax.input.row_sizes import check_longest, check_size
-from synermedgen_jax.input.streams import TrainData
+from synermedgen_jax.input.streams import Share, TrainData
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.example import (
@@ -296,7 +296,8 @@ def train_dataset(
   threads = max(1, threads // len(local_streams))
 
   def packed(stream: int) -> grain.IterDataset:
-    features = tokens[stream::streams].to_iter_dataset(
+    share = grain.MapDataset.source(Share(tokens, stream, streams, seed))
+    features = share.to_iter_dataset(
       grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
     )
     return _pack(
@@ -305,6 +306,7 @@ def train_dataset(
 
   layout = {  # settings that determine the meaning of an iterator state
     'streams': streams,
+    'streams_shuffled': streams > 1,
     'rows': rows,
     'packing_bins': packing_bins,
     'capacity': dataclasses.asdict(capacity),

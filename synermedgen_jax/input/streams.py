@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain.python as grain
@@ -45,6 +45,35 @@ def streams_of(rows_here: Int[np.ndarray, ' n'], rows: int, streams: int):
       'config.rows.'
     )
   return local.tolist()
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+  """One stream's share of a sequence: one of every `streams` elements.
+
+  A seeded permutation deals each `streams` consecutive elements out. A mixture
+  of tasks is periodic; dealt out in turn, a task would fall into some streams
+  alone, and streams advance by rows, of which a task may fill more.
+
+  Attributes:
+    sequence: the elements that all streams share.
+    stream: number of this stream.
+    streams: number of streams.
+    seed: random seed of the permutations.
+  """
+
+  sequence: Sequence[Any]
+  stream: int
+  streams: int
+  seed: int
+
+  def __len__(self) -> int:
+    return len(self.sequence) // self.streams
+
+  def __getitem__(self, index: int):
+    rng = np.random.default_rng((self.seed, index))
+    place = rng.permutation(self.streams)[self.stream]
+    return self.sequence[index * self.streams + int(place)]
 
 
 class TrainData:

@@ -614,6 +614,21 @@ def test_data_of_before_routes_had_weights_have_none(tmp_path):
     restore([['pelvis_.*', 2.0]])
 
 
+@pytest.mark.parametrize('count', [1, 4])
+def test_data_of_before_streams_were_shuffled_go_on_with_one_alone(
+  tmp_path, count
+):
+  old = dataclasses.replace(streams(0, 1), layout={'streams': count})
+  DataHandler().save(tmp_path, DataSave.of(old))
+  layout = {'streams': count, 'streams_shuffled': count > 1}
+  now = DataRestore(dataclasses.replace(streams(0, 1), layout=layout))
+  if count == 1:
+    DataHandler().restore(tmp_path, now)
+    return
+  with pytest.raises(ValueError, match=r'earlier version.*config\.streams=4'):
+    DataHandler().restore(tmp_path, now)
+
+
 def test_a_damaged_stream_of_another_process_is_an_error(tmp_path):
   DataHandler().save(tmp_path, DataSave.of(streams(0, 1)))
   (tmp_path / 'stream_1.json').write_text('{"next')

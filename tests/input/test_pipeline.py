@@ -141,17 +141,28 @@ def test_a_restored_iterator_goes_on_where_it_was(store, tasks):
   assert_equal(take(fresh, 8), expected)
 
 
-def test_tasks_come_in_the_shares_of_the_config(store):
+@pytest.mark.parametrize(
+  ('tasks', 'streams'),
+  [
+    (QUESTIONS, 1),
+    ({'cts': 0.5, 'synthesis': 0.5}, 2),  # in turn, one task a stream
+    ({'cts': 0.25, 'synthesis': 0.75}, 4),
+  ],
+)
+def test_tasks_come_in_the_shares_of_the_config(store, tasks, streams):
+  """In rows of several questions, or of one synthesis and some questions."""
   counts = Counter()
-  for batch in take(dataset(store, QUESTIONS), 100):
-    for ids, tasks in zip(batch.und.example_ids, batch.task_ids, strict=True):
+  room = Capacity(und=300, gen=8, vit=80, images=2)
+  data = dataset(store, tasks, capacity=room, rows=4, streams=streams)
+  for batch in take(data, 60):
+    for ids, numbers in zip(batch.und.example_ids, batch.task_ids, strict=True):
       counts.update(
-        task for example, task in set(zip(ids, tasks, strict=True)) if example
+        task for example, task in set(zip(ids, numbers, strict=True)) if example
       )
   total = sum(counts.values())
   assert total >= 200
-  for task, share in QUESTIONS.items():
-    assert abs(counts[sorted(QUESTIONS).index(task)] / total - share) < 0.03
+  for task, share in tasks.items():
+    assert abs(counts[sorted(tasks).index(task)] / total - share) < 0.03
 
 
 @pytest.mark.parametrize(

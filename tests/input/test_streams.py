@@ -1,5 +1,6 @@
 """Streams, divided among any number of processes, and their examples."""
 
+import collections
 import itertools
 import json
 
@@ -11,7 +12,7 @@ import pytest
 
 from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.input import pipeline
-from synermedgen_jax.input.streams import TrainData, streams_of
+from synermedgen_jax.input.streams import Share, TrainData, streams_of
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.example import (
@@ -197,14 +198,35 @@ def test_numbers_are_those_of_the_examples_in_the_rows(store, whole):
         (task,) = set(tasks[ids == k].tolist())
         assert description['task'] == sorted(TASKS)[task]
       seen += in_row
-  assert len(seen) == len(set(seen)) > 60
+  assert len(seen) == len(set(seen)) > ROWS * len(whole)
   assert min(seen) < STREAMS
 
 
-def test_a_stream_has_every_nth_example_in_its_own_rows(whole):
+def test_a_stream_has_one_of_every_n_examples_in_its_own_rows(whole):
+  own = [[] for _ in range(STREAMS)]
   for _, numbers in whole:
     for row, places in enumerate(numbers):
-      assert {n % STREAMS for n in numbers_in(places)} == {row // 2}
+      own[row // 2] += numbers_in(places)
+  for seen in own:
+    assert len({n // STREAMS for n in seen}) == len(seen) > 10
+    assert {n % STREAMS for n in seen} == set(range(STREAMS))
+
+
+def test_shares_deal_every_element_out_once_in_every_order():
+  shares = [Share(range(600), s, streams=3, seed=5) for s in range(3)]
+  dealt = [list(share) for share in shares]
+  orders = collections.Counter()
+  for block, places in enumerate(zip(*dealt, strict=True)):
+    orders[tuple(place - 3 * block for place in places)] += 1
+  assert set(orders) == set(itertools.permutations(range(3)))
+  assert min(orders.values()) > 15  # a sixth of 200 is 33
+  assert [list(share) for share in shares] == dealt
+  again = [Share(range(600), s, streams=3, seed=6) for s in range(3)]
+  assert [list(share) for share in again] != dealt
+
+
+def test_one_stream_has_the_sequence_in_its_order():
+  assert list(Share(range(20), 0, streams=1, seed=5)) == list(range(20))
 
 
 def test_before_a_batch_there_are_no_numbers(store):
