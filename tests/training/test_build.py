@@ -23,15 +23,12 @@ from synermedgen_jax.config.errors import ConfigError
 from synermedgen_jax.core import commit as core_commit
 from synermedgen_jax.core.chips import Chip
 from synermedgen_jax.core.errors import UserError
-from synermedgen_jax.core.sharding import make_mesh
 from synermedgen_jax.core.trees import flatten
 from synermedgen_jax.input.augment import Augment
 from synermedgen_jax.input.pipeline import Dropout
 from synermedgen_jax.input.streams import BatchIterator
-from synermedgen_jax.models.bagel import Bagel, abstract_params
+from synermedgen_jax.models.bagel import abstract_params
 from synermedgen_jax.training import build, loop
-from synermedgen_jax.training.calibration import calibrate_latents
-from synermedgen_jax.training.train_state import TrainState
 
 # Parameters that each stage has to train, independent of its config.
 UND = r'(vit|connector|embed_tokens|lm_head)/.*|mot/(layers/und|und_norm)/.*'
@@ -129,32 +126,6 @@ def test_only_trained_parameters_have_an_average(nano_runs):
   last = params(nano_runs / 'stage2')
   changes = changed(last, params(nano_runs / 'stage2', average=True))
   assert changes == {n for n in last if re.fullmatch(TRAINED['stage2'], n)}
-
-
-def test_latents_are_shifted_and_scaled_to_unit_variance(
-  nano_runs, quick_compiles, monkeypatch
-):
-  _, nested = saved_model.load_model(nano_runs / 'autoencoder' / 'checkpoints')
-  state = TrainState(
-    step=0, trainable={}, frozen=flatten(nested), opt_state=(), ema={}
-  )
-  images = np.random.default_rng(0).uniform(-1, 1, (8, 2, 3, 16, 16, 1))
-  images = images.astype(np.float32)
-  batches = (types.SimpleNamespace(vae_images=rows) for rows in images)
-
-  @jax.jit
-  def latents(state):
-    flat = images.reshape(-1, 16, 16, 1)
-    return nano.BAGEL.apply(
-      {'params': state.params}, flat, method=Bagel.encode_latents
-    )
-
-  monkeypatch.setattr(loop, 'to_devices', lambda batch, _: batch)
-  mesh = make_mesh((1, 1, 1), jax.devices()[:1])
-  calibrated = calibrate_latents(nano.BAGEL, state, batches, mesh)
-  assert abs(latents(state).std() - 1) > 0.01
-  np.testing.assert_allclose(latents(calibrated).mean(), 0, atol=1e-4)
-  np.testing.assert_allclose(latents(calibrated).std(), 1, atol=1e-4)
 
 
 def test_the_resolved_config_is_kept(nano_runs):
