@@ -146,7 +146,7 @@ def optimizer(
       eps=eps,
       mu_dtype=jnp.float32,
       weight_decay=weight_decay,
-      mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p),
+      mask=lambda params: {n: _axes(n, x) > 1 for n, x in params.items()},
     )
   elif name == 'muon':
     core = optax.contrib.muon(
@@ -180,6 +180,11 @@ def optimizer(
     core,
     optax.stateless(lambda updates, _: scale(updates)),
   )
+
+
+def _axes(name: str, x: jax.Array) -> int:
+  """Number of axes in one layer: without the axis of stacked layers."""
+  return x.ndim - ('layers' in name.split('/'))
 
 
 def _muon_axes(

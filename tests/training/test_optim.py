@@ -156,6 +156,27 @@ def test_decay_acts_on_matrices_alone():
   np.testing.assert_allclose(updates['bias'], [-1, -1], rtol=1e-5)
 
 
+def test_decay_leaves_vectors_of_stacked_layers_alone():
+  """Scanned layers have a leading axis: (layers, ...)."""
+  shapes = {
+    'mot/layers/und/input_norm/scale': (2, 4),
+    'mot/layers/und/q_proj/bias': (2, 4),
+    'mot/layers/und/q_proj/kernel': (2, 4, 4),
+    'embed_tokens/embedding': (8, 4),
+  }
+  params = {name: jnp.full(shape, 4.0) for name, shape in shapes.items()}
+  nothing = jax.tree.map(jnp.zeros_like, params)
+  tx = adam(dict.fromkeys(params, 1.0), weight_decay=0.1)
+  updates = first_updates(tx, nothing, params)
+  decays = {name: float(update.min()) for name, update in updates.items()}
+  assert decays == {
+    'mot/layers/und/input_norm/scale': 0.0,
+    'mot/layers/und/q_proj/bias': 0.0,
+    'mot/layers/und/q_proj/kernel': pytest.approx(-0.4),
+    'embed_tokens/embedding': pytest.approx(-0.4),
+  }
+
+
 def test_second_moments_are_adams():
   tx = adam({'a': 1.0})
   params = {'a': jnp.zeros(1)}
