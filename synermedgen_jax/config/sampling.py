@@ -80,7 +80,7 @@ class SamplingConfig:
     guidance: scales, interval and renormalisation.
     describe_tokens: largest length, in tokens, of the text that the model
       first writes about the source image and the instruction, and then reads
-      after the instruction; 0 = no text.
+      after the instruction; 0 = no text. Withheld text is not written.
     slab: neighbouring slices that are synthesised together (`tasks/slabs.py`).
     draws: draws of the detail path (`models/detail.py`) whose mean is the
       image.
@@ -151,6 +151,11 @@ class SamplingConfig:
       value = getattr(self, name)
       if value > 1 and not acts:
         raise UserError(f'{name} {value}: {why}; set {name} to 1.')
+
+  @property
+  def describes(self) -> bool:
+    """Whether the model writes a text first; not if text is withheld."""
+    return self.describe_tokens > 0 and 'text' not in self.withheld
 
   @property
   def timesteps(self) -> Float[np.ndarray, ' points']:

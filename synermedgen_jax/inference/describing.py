@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from synermedgen_jax.config.sampling import Context
+from synermedgen_jax.config.sampling import CONDITIONS, Context
 from synermedgen_jax.core.batch import Capacity, ImageGeometry
 from synermedgen_jax.inference.sampling import prompt_capacity
 from synermedgen_jax.input.tokenizer import Tokenizer
@@ -20,9 +20,15 @@ from synermedgen_jax.tasks.example import Example
 _ROOM = 64
 
 
-def question(prompt: Example) -> Example:
-  """ViT images and instruction of a prompt, to be answered by a text."""
-  spans = tuple(span for span in prompt.spans if span.kind != 'vae_image')
+def question(prompt: Example, withheld: Sequence[str] = ()) -> Example:
+  """ViT images and instruction of a prompt, to be answered by a text.
+
+  Args:
+    prompt: a prompt of synthesis.
+    withheld: conditions that are left out, some of `CONDITIONS`.
+  """
+  left_out = {CONDITIONS[name] for name in ('vae', *withheld)}
+  spans = tuple(span for span in prompt.spans if span.kind not in left_out)
   return dataclasses.replace(prompt, spans=spans)
 
 
@@ -49,6 +55,7 @@ def widened(
   prompts: Sequence[Example],
   tokenizer: Tokenizer,
   geometry: ImageGeometry,
+  withheld: Sequence[str] = (),
 ) -> dict[Context, Capacity]:
   """Capacities with room for these prompts: 0, 64, 128, 256, ... more tokens.
 
@@ -56,11 +63,12 @@ def widened(
     capacities: context -> capacity of a row for prompts without descriptions.
     prompts: prompts with descriptions.
     tokenizer, geometry: see `packing.measure`.
+    withheld: as of `question`.
   """
   rows = {}
   for context, capacity in capacities.items():
-    needed = prompt_capacity(prompts, tokenizer, geometry, context).und
-    room = _room(needed - capacity.und)
+    needed = prompt_capacity(prompts, tokenizer, geometry, context, withheld)
+    room = _room(needed.und - capacity.und)
     rows[context] = dataclasses.replace(capacity, und=capacity.und + room)
   return rows
 

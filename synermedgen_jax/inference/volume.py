@@ -105,10 +105,14 @@ class Synthesiser:
       prompt = self._prompt(route, instruction=instruction)
       examples = [slabs.widen(prompt, window) for window in windows]
       capacities = self._capacities(len(sources))
-      if self.sampling.describe_tokens:
+      if self.sampling.describes:
         examples = self._described(examples, read)
         capacities = describing.widened(
-          capacities, examples, self.tokenizer, self.geometry
+          capacities,
+          examples,
+          self.tokenizer,
+          self.geometry,
+          self.sampling.withheld,
         )
       prompts = pack_prompts(
         examples,
@@ -243,11 +247,11 @@ class Synthesiser:
       batch_size=len(prompts),
       max_tokens=self.sampling.describe_tokens,
     )
-    alike = self._prompts_alike(len(prompts[0].route.sources))
-    texts = answerer.answer(
-      list(map(describing.question, prompts)),
-      capacity=answerer.capacity_for(list(map(describing.question, alike))),
+    asked, alike = (
+      [describing.question(p, self.sampling.withheld) for p in group]
+      for group in (prompts, self._prompts_alike(len(prompts[0].route.sources)))
     )
+    texts = answerer.answer(asked, capacity=answerer.capacity_for(alike))
     return list(map(describing.described, prompts, texts))
 
   def _prompts_alike(self, sources: int) -> list[Example]:

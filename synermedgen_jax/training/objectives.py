@@ -45,8 +45,8 @@ class ObjectiveConfig:
     l2_weight: weight of the autoencoder's squared error, beside its absolute
       error.
     kl_weight: weight of the autoencoder's KL term, per latent number.
-    term_weights: term -> weight, in place of those above; the terms of a
-      registered objective have 1 by default.
+    term_weights: term, such as `flow` or `ntp/TASK` -> weight, in place of
+      those above; the terms of a registered objective have 1 by default.
     logit_chunk: und tokens of a row whose logits exist at one time.
     freeze_und: 'detach': states of und tokens are constants of the backward
       pass, as with BAGEL's `freeze_und`, which takes less time; nothing before
@@ -74,6 +74,8 @@ class ObjectiveConfig:
 
   def weight(self, term: str) -> float:
     """The weight of a term of the loss."""
+    if term in self.term_weights:
+      return self.term_weights[term]
     kind, _, task = term.partition('/')
     if kind == 'ntp':
       return self.ntp_weight * self.task_weights.get(task, 1.0)
@@ -82,7 +84,7 @@ class ObjectiveConfig:
       'l2': self.l2_weight,
       'kl': self.kl_weight,
     }
-    return self.term_weights.get(term, own.get(term, 1.0))
+    return own.get(term, 1.0)
 
 
 def _ntp_sums(model, params, hidden, batch: PackedBatch, tasks, chunk) -> Sums:

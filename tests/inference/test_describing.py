@@ -78,6 +78,49 @@ def test_the_room_for_a_text_doubles(added, room):
   assert rows['no_text'] == capacity  # has no text
 
 
+def test_the_room_for_a_text_is_beside_the_conditions_that_are_left():
+  longer = fakes.synthesis_prompt('mr to ct' + 10 * 'x')
+  tight, fitting = (
+    describing.prompt_capacity(
+      [prompt], fakes.Ascii(), fakes.GEOMETRY, 'full', ('vit',)
+    )
+    for prompt in (PROMPT, longer)
+  )
+  rows = describing.widened(
+    {'full': fitting}, [longer], fakes.Ascii(), fakes.GEOMETRY, ('vit',)
+  )
+  assert rows == {'full': fitting}
+  assert fitting.und == tight.und + 10
+
+
+@pytest.mark.parametrize(
+  ('withheld', 'asked'),
+  [
+    ((), [['vit_image', 'text']]),
+    (('vit',), [['text']]),
+    (('vae',), [['vit_image', 'text']]),
+    (('text',), []),  # nor is a text written that is not read
+  ],
+)
+def test_the_text_is_about_what_is_not_withheld(monkeypatch, withheld, asked):
+  seen = []
+
+  def answer(self, examples, *, capacity):
+    seen.extend([span.kind for span in e.spans] for e in examples)
+    return ['DARK'] * len(examples)
+
+  def sample(model, params, prompts, seed, indices, grid, config):
+    return np.zeros((*indices.shape, 8, 8), np.float32)
+
+  monkeypatch.setattr(Answerer, 'answer', answer)
+  monkeypatch.setattr(volume, '_sample_pictures', sample)
+  model = synthesiser(fakes.params(), 6)
+  sampling = dataclasses.replace(model.sampling, withheld=withheld)
+  model = dataclasses.replace(model, sampling=sampling)
+  model.synthesise(fakes.ROUTE, fakes.slices(1)[None])
+  assert seen == asked
+
+
 def test_the_model_reads_what_it_wrote():
   """As a model that was told these words."""
   weights = fakes.rigged('DARK')

@@ -366,6 +366,17 @@ def test_a_term_of_a_registered_objective_weighs_one_unless_it_is_set():
   assert float(objectives.total(sums, config, ('near', 'far'))) == 3.0 + 2.5
 
 
+def test_the_weight_of_a_term_takes_the_place_of_the_others():
+  config = ObjectiveConfig(
+    ntp_weight=3.0,
+    flow_weight=5.0,
+    task_weights={'cts': 7.0, 'mi': 11.0},
+    term_weights={'ntp/cts': 0.5, 'flow': 0.25},
+  )
+  terms = ('ntp/cts', 'ntp/mi', 'ntp/tia', 'flow')
+  assert [config.weight(term) for term in terms] == [0.5, 33.0, 3.0, 0.25]
+
+
 def test_a_stage_is_registered_once(monkeypatch):
   monkeypatch.setattr(objectives, 'OBJECTIVES', {})
   objectives.register_objective('toy', lambda *_: {}, ('l1',))
