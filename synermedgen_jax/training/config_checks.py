@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
 import re
@@ -118,6 +119,7 @@ def check(
   _check_ranges(config)
   _check_tasks(config)
   _check_names(config)
+  _check_loss_weights(config)
   _check_route_weights(config)
   _check_checkpoints(config)
   with key_errors('sampling'):
@@ -261,6 +263,26 @@ def _check_names(config: ConfigDict) -> None:
       )
   with key_errors('routes'):
     routes_named(config.routes)
+
+
+def _check_loss_weights(config: ConfigDict) -> None:
+  """Refuses weights of tasks and terms that the stage does not have."""
+  terms = OBJECTIVES[config.stage].terms
+  answers = [f'ntp/{task}' for task in TASKS if 'ntp' in terms]
+  own = [term for term in terms if term != 'ntp']
+  for key, known in (
+    ('objective.task_weights', list(TASKS)),
+    ('objective.term_weights', own + answers),
+  ):
+    given = _value(config, key) if _has(config, key) else ()
+    for name in given:
+      group, of_group, _ = name.partition('/')
+      if name not in known and not (of_group and group in own):
+        near = difflib.get_close_matches(name, known, 1, 0.0)
+        raise ConfigError(
+          f'config.{key} {name!r}: did you mean {near[0]!r}? Expected some of '
+          f'{", ".join(known)}.'
+        )
 
 
 def _check_route_weights(config: ConfigDict) -> None:

@@ -403,6 +403,20 @@ MORE_BAD = {
     {'capacity': {'und': 96, 'gen': 0, 'vit': 20, 'images': 0, 'text': 9}},
     r"config\.capacity: .*unexpected keyword argument 'text'",
   ),
+  'weight of an unknown task': (
+    {'objective': {'task_weights': {'cts': 1.0, 'cst': 2.0}}},
+    r"config\.objective\.task_weights 'cst': did you mean 'cts'\? Expected "
+    r'some of .*\bmi, .*',
+  ),
+  'weight of an unknown term': (
+    {'objective': {'term_weights': {'ntp/mu': 2.0}}},
+    r"config\.objective\.term_weights 'ntp/mu': did you mean 'ntp/mi'\? "
+    r'Expected some of .*',
+  ),
+  'weight of a term of another stage': (
+    {'objective': {'term_weights': {'flow': 2.0}}},
+    r"config\.objective\.term_weights 'flow': did you mean 'ntp/.*'\? .*",
+  ),
   'streams that do not divide the rows': (
     {'rows': 4, 'streams': 3},
     r'config\.streams: 3 for 4 rows, 4 of them on this process: every stream '
@@ -426,6 +440,19 @@ def test_a_contradiction_is_refused_in_a_line_that_names_the_key(
   config.update(values)
   line = refusal(config, tmp_path / 'run')
   assert re.fullmatch(message, line), line
+
+
+def test_the_terms_of_a_stage_may_have_weights(store_path):
+  checked(
+    nano.config(
+      'joint',
+      store_path,
+      objective={
+        'task_weights': {'tia': 2.0},
+        'term_weights': {'flow': 2.0, 'pixels': 0.1, 'ntp/tia': 0.5},
+      },
+    )
+  )
 
 
 def test_an_unknown_best_metric_is_refused_before_anything_is_written(
