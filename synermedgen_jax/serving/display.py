@@ -17,11 +17,7 @@ from synermedgen_jax.reporting.viewer import Case, view_of
 from synermedgen_jax.serving.model import Asked
 from synermedgen_jax.slices import grids
 from synermedgen_jax.slices.volumes import Volume, VolumeError, same_grid
-from synermedgen_jax.slices.windows import (
-  FIXED_WINDOWS,
-  Window,
-  choose_window,
-)
+from synermedgen_jax.slices.windows import Window, choose_window
 from synermedgen_jax.tasks.scoring import read_letter
 
 _CTS = 'cts'
@@ -48,7 +44,10 @@ def compared(
     VolumeError: the volumes do not overlap.
   """
   lines = []
-  own = choose_window(modality, truth.data, FIXED_WINDOWS)
+  # A volume without a unit, such as MR, is shown from its own black to white.
+  own = window
+  if modality.unit == 'a.u.':
+    own = choose_window(modality, truth.data)
   data = truth.data
   if not same_grid(synthesis, truth):
     data = grids.resample(truth, grids.Grid.of(synthesis), fill=np.nan)
@@ -60,7 +59,6 @@ def compared(
       'The true volume does not overlap the body in the source; choose one of '
       'the same subject in the same position.'
     )
-  # An MR has no unit: both are shown in the window of the synthesis.
   data = window.denormalise(own.normalise(np.where(inside, data, own.low)))
   error = float(np.abs(synthesis.data - data)[body].mean())
   unit = modality.unit

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import re
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from serving_fakes import (
   write_pair,
 )
 
+from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.inference.asking import Answers
 from synermedgen_jax.inference.predicting import Written
 from synermedgen_jax.inference.prediction import Findings
@@ -29,6 +31,7 @@ from synermedgen_jax.reporting import prediction_page
 from synermedgen_jax.serving import display
 from synermedgen_jax.slices.alignment import Offset
 from synermedgen_jax.slices.volumes import Volume, VolumeError, read_volume
+from synermedgen_jax.slices.windows import Window
 
 ROUTE = ROUTES[0]
 
@@ -76,6 +79,41 @@ def test_a_true_volume_gives_the_mean_difference_in_the_body(written):
   case, _ = display.compared(case, synthesis, synthesis, CT, WINDOWS[CT])
   assert [view.role for view in case.views] == ['source', 'synthesis', 'truth']
   np.testing.assert_array_equal(case.views[1].volume, case.views[2].volume)
+
+
+@pytest.mark.parametrize(
+  ('modality', 'window'),
+  [
+    (CT, Window(-1000, 1000)),
+    (CT, Window(-1000, 2000)),
+    (CT, Window(-160, 240)),
+    (Modality.PET, Window(0, 25)),
+  ],
+)
+def test_a_true_volume_equal_to_the_synthesis_differs_by_nothing(
+  written, modality, window
+):
+  case = prediction_page.shown_case(written, 'mr.nii.gz')
+  values = np.linspace(
+    window.low, window.high, np.prod(SHAPE), dtype=np.float32
+  )
+  truth = Volume(values.reshape(SHAPE), SPACING)
+  case, lines = display.compared(case, truth, truth, modality, window)
+  (error,) = re.findall(r'difference (\S+) ', lines[0])
+  assert float(error) == pytest.approx(0, abs=1e-3)
+  np.testing.assert_array_equal(
+    case.views[-1].volume, prediction_page.scaled_bytes(truth, window)
+  )
+
+
+def test_a_true_mr_of_another_scale_is_compared_from_black_to_white(written):
+  case = prediction_page.shown_case(written, 'mr.nii.gz')
+  half = np.indices(SHAPE)[0] < SHAPE[0] // 2
+  truth = Volume(np.where(half, 0, 400).astype(np.float32), SPACING)
+  synthesis = Volume(truth.data * 2.5, SPACING)
+  _, lines = display.compared(case, synthesis, truth, MR, Window(0, 1000))
+  assert lines[0].startswith('Mean absolute difference 0 a.u.')
+  assert lines[0].endswith('0 to 1000 a.u., each volume in its own window.')
 
 
 def test_a_true_volume_on_another_grid_is_resampled(written):
