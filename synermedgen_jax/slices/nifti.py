@@ -75,8 +75,11 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     dtype = _dtype(path, header)
     scaling = _scaling(path, header)
     offset = float(header['vox_offset'])
-    if offset and not header.single_vox_offset <= offset < 2**40:
-      raise VolumeError(f'{path}: its vox_offset is {offset:g}; correct it.')
+    if not header.single_vox_offset <= offset < 2**40:
+      raise VolumeError(
+        f'{path}: its vox_offset is {offset:g}, expected at least '
+        f'{header.single_vox_offset}; correct it.'
+      )
     file.seek(header.get_data_offset())
     raw = _voxels(path, file, shape, dtype)
   if scaling == (1, 0):

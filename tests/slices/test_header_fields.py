@@ -238,7 +238,7 @@ def test_negative_slope_applies(tmp_path):
   np.testing.assert_array_equal(read_volume(path).data, COUNT * -2 + 3)
 
 
-@pytest.mark.parametrize('offset', [16.0, -352.0, np.nan, np.inf, 1e30])
+@pytest.mark.parametrize('offset', [0.0, 16.0, -352.0, np.nan, np.inf, 1e30])
 def test_offset_of_the_voxels_within_the_header_is_refused(tmp_path, offset):
   refused(nifti(tmp_path / 'v.nii', (OFFSET, 'f', offset)), 'vox_offset')
 
