@@ -155,7 +155,7 @@ def cut(
   """
   windows = {m: trained.slices.window(m, v.data) for m, v in volumes.items()}
   first, volume = next(iter(volumes.items()))
-  grid = trained.slices.grid(volume, first, windows[first])
+  grid = trained.slices.grid(volume, first)
   return grid, {
     m: _slices(v, windows[m], grid, trained.slices) for m, v in volumes.items()
   }

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality
@@ -26,6 +26,30 @@ from synermedgen_jax.slices.windows import (
 _MARGIN = 0.02  # on each side of the body, as a share of the side
 _MOST_CANVAS = 4096
 _DETECTION = 128  # pixels per side of the slices that are segmented
+
+
+def body_on_grid(
+  modality: Modality, volume: Volume, grid: Grid
+) -> Bool[np.ndarray, 'z h w']:
+  """Segments the body of a volume in the slices of a grid.
+
+  The windows of a store have no effect: all values of a CT clipped to -160 to
+  240 HU would be above the threshold.
+
+  Args:
+    modality: modality of the volume, which selects the threshold.
+    volume: the volume, in physical units.
+    grid: grid of the slices.
+
+  Returns:
+    The mask; False everywhere if the volume has no voxel above the background.
+  """
+  try:
+    window = choose_window(modality, volume.data)
+  except UserError:
+    return np.zeros(grid.shape[::-1], bool)
+  slices = to_slices(resample(window.clip(volume), grid, fill=window.low))
+  return body_mask(modality, slices, window)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +113,7 @@ class SliceSpec:
     """The window of a volume; see `windows.choose_window`."""
     return choose_window(modality, data, self.windows)
 
-  def grid(self, volume: Volume, modality: Modality, window: Window) -> Grid:
+  def grid(self, volume: Volume, modality: Modality) -> Grid:
     """The grid of a volume's slices.
 
     Frame 'volume' gives `grids.slice_grid`. Frame 'body' fits the canvas
@@ -101,14 +125,12 @@ class SliceSpec:
     Args:
       volume: the volume.
       modality: its modality, which selects the segmentation threshold.
-      window: its window.
     """
     whole = slice_grid(volume, self.canvas, self.plane)
     if self.frame == 'volume':
       return whole
     full = slice_grid(volume, (_DETECTION, _DETECTION), self.plane)
-    slices = to_slices(resample(window.clip(volume), full, fill=window.low))
-    body = body_mask(modality, slices, window).any(0)
+    body = body_on_grid(modality, volume, full).any(0)
     if not body.any():
       return whole
     columns, rows = (np.flatnonzero(body.any(axis)) for axis in (0, 1))

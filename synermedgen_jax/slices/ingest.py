@@ -14,7 +14,7 @@ from synermedgen_jax.core.modalities import Modality, all_routes, routes_between
 from synermedgen_jax.slices.alignment import estimate_offset
 from synermedgen_jax.slices.case import Case, voxel_checksum
 from synermedgen_jax.slices.datasets import CaseFiles
-from synermedgen_jax.slices.framing import SliceSpec
+from synermedgen_jax.slices.framing import SliceSpec, body_on_grid
 from synermedgen_jax.slices.grids import Grid, resample, to_slices
 from synermedgen_jax.slices.lesion_masks import LesionMask
 from synermedgen_jax.slices.lesions import measure_lesions
@@ -26,7 +26,7 @@ from synermedgen_jax.slices.volumes import (
   check_same_grid,
   read_volume,
 )
-from synermedgen_jax.slices.windows import Window, body_mask
+from synermedgen_jax.slices.windows import FIXED_WINDOWS, Window, body_mask
 
 # Modalities for the body mask, those with the sharpest contour first.
 _OUTLINE = (
@@ -157,12 +157,11 @@ def ingest(
   windows = _windows(files, volumes, settings.slices)
   lesion_mask = LesionMask.read(files, volumes, reference)
   transforms = _align(files, volumes, windows, reference, settings)
-  grid = settings.slices.grid(volumes[reference], reference, windows[reference])
+  grid = settings.slices.grid(volumes[reference], reference)
+  outline = next(m for m in (*_OUTLINE, *volumes) if m in volumes)
+  body = _body(files, settings.slices, outline, volumes[outline], grid)
   slices, measured = _on_grid(files, volumes, windows, reference, grid)
-  outline = next(m for m in (*_OUTLINE, *slices) if m in slices)
-  if files.mask:
-    body = _given_mask(files.mask, grid)
-  else:
+  if body is None:
     body = body_mask(outline, slices[outline], windows[outline])
   covered = np.all(list(measured.values()), axis=0)
   usable = _usable(body, covered)
@@ -359,6 +358,21 @@ def _on_grid(
       )
     slices[modality] = np.where(measured[modality], sampled, window.low)
   return slices, measured
+
+
+def _body(
+  files: CaseFiles,
+  spec: SliceSpec,
+  outline: Modality,
+  volume: Volume,
+  grid: Grid,
+) -> Bool[np.ndarray, 'z h w'] | None:
+  """The body; None if the slices of `outline` have the values to segment."""
+  if files.mask:
+    return _given_mask(files.mask, grid)
+  if spec.windows.get(outline) == FIXED_WINDOWS.get(outline):
+    return None
+  return body_on_grid(outline, volume, grid)
 
 
 def _given_mask(path: Path, grid: Grid) -> Bool[np.ndarray, 'z h w']:

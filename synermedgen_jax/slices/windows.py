@@ -136,7 +136,7 @@ def body_mask(
   Args:
     modality: modality of the slices, which selects the threshold.
     slices: values in physical units.
-    window: window of the volume.
+    window: window of the volume by `choose_window`, whatever that of a store.
   """
   if modality in (Modality.CT, Modality.CBCT):
     threshold = _BODY_HU

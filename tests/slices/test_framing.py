@@ -8,10 +8,9 @@ from synermedgen_jax.core.modalities import Modality
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.grids import resample, slice_grid, to_slices
 from synermedgen_jax.slices.volumes import Volume
-from synermedgen_jax.slices.windows import FIXED_WINDOWS
+from synermedgen_jax.slices.windows import Window
 
 CT = Modality.CT
-WINDOW = FIXED_WINDOWS[CT]
 
 
 def ct(*boxes, shape=(60, 40, 3), spacing=(2.0, 2.0, 5.0)) -> Volume:
@@ -27,7 +26,7 @@ BOX = np.s_[10:34, 6:18, :]
 
 
 def framed(volume, canvas=(26, 26), **options):
-  return SliceSpec(canvas, frame='body', **options).grid(volume, CT, WINDOW)
+  return SliceSpec(canvas, frame='body', **options).grid(volume, CT)
 
 
 def body_of(volume, grid):
@@ -101,8 +100,21 @@ def test_a_frame_is_never_wider_than_the_volume(boxes):
   np.testing.assert_allclose(grid.affine[:3, :3], whole.affine[:3, :3])
 
 
+@pytest.mark.parametrize('low', [-2000, -400, -160])
+def test_the_window_of_a_store_does_not_move_the_frame(low):
+  narrow = framed(ct(BOX), windows={CT: Window(low, 240)})
+  np.testing.assert_array_equal(narrow.affine, framed(ct(BOX)).affine)
+
+
+def test_a_volume_without_signal_is_framed_as_a_whole():
+  dark = Volume(np.full((60, 40, 3), -5, np.float32), ct().affine)
+  spec = SliceSpec((26, 26), frame='body')
+  grid = spec.grid(dark, Modality.MR)
+  np.testing.assert_array_equal(grid.affine, slice_grid(dark, (26, 26)).affine)
+
+
 def test_the_whole_volume_is_the_default():
-  grid = SliceSpec((26, 26)).grid(ct(BOX), CT, WINDOW)
+  grid = SliceSpec((26, 26)).grid(ct(BOX), CT)
   np.testing.assert_array_equal(
     grid.affine, slice_grid(ct(BOX), (26, 26)).affine
   )

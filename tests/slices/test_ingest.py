@@ -294,3 +294,23 @@ def test_a_window_of_the_settings_holds_for_every_volume(tmp_path):
   assert result.case.modalities == windows
   np.testing.assert_allclose(result.volumes[CT], np.where(BODY, 0, -1))
   assert result.volumes[MR].max() < 0  # 800 of 1600 is the middle
+
+
+@pytest.mark.parametrize(
+  'windows',
+  [
+    {CT: Window(-160.0, 240.0)},
+    {CT: Window(-1000.0, 3000.0)},
+    {Modality.T1: Window(0.0, 9000.0)},
+  ],
+)
+def test_the_body_does_not_depend_on_the_windows(tmp_path, windows):
+  write(tmp_path, 'ct', ct_of(BODY))
+  for name in ('mr', 't1', 't2'):
+    write(tmp_path, name, mr_of(BODY) // (2 if name == 't2' else 1))
+  pair = case_of(tmp_path, 'ct', 'mr')
+  if Modality.T1 in windows:
+    pair = case_of(tmp_path, 't1', 't2', region=Region.BRAIN)
+  result = ingest(pair, Settings(SliceSpec((24, 24), windows=windows)))
+  np.testing.assert_array_equal(result.mask, run(pair).mask)
+  assert (result.mask ^ BODY).mean() < 0.1
