@@ -21,6 +21,7 @@ from synermedgen_jax.slices.dicom_headers import (
 _WEIGHT_KG = (1.0, 400.0)
 _DOSE_BQ = (1e6, 1e11)
 _HALF_LIVES = 6  # longest plausible time from injection to scan
+_DAY = 86400.0  # seconds
 # Half-lives of the nuclides of PET, in seconds.
 _NUCLIDES = {
   'O-15': 122.2,
@@ -145,6 +146,13 @@ def _remaining(instances: Sequence[Instance], item: Instance) -> float:
       f'{seconds / 60:.0f} minutes before the scan at '
       f'{start:%Y-%m-%d %H:%M:%S}, expected 0 to '
       f'{_HALF_LIVES * half_life / 60:.0f}'
+    )
+  dated = item.text('RadiopharmaceuticalStartDateTime')
+  if not dated and seconds + _DAY <= _HALF_LIVES * half_life:
+    raise RefusedError(
+      'RadiopharmaceuticalStartDateTime is missing, and with a half-life of '
+      f'{half_life / 3600:.1f} hours the injection may lie days before the '
+      'scan; add the field'
     )
   return 0.5 ** (seconds / half_life)
 

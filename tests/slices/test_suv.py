@@ -104,6 +104,40 @@ def test_time_from_injection_crosses_midnight(minutes, scan, dated):
   assert suv_factor([instance]) == pytest.approx(70e3 / left, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+  ('half_life', 'days'),
+  [(45724, 1), (282280, 4), (360806, 10)],  # Cu-64, Zr-89, I-124
+)
+def test_a_long_lived_nuclide_needs_the_date_of_its_injection(half_life, days):
+  injected = datetime.datetime(2024, 1, 5, 12) - datetime.timedelta(days)
+  item = {
+    'RadionuclideHalfLife': f'{half_life}',
+    'RadiopharmaceuticalStartTime': f'{injected:%H%M%S}',
+  }
+  fields = {'SeriesTime': '120000', 'AcquisitionTime': '120000'}
+  refused('StartDateTime is missing', pet(injection=item, **fields))
+  dated = item | {
+    'RadiopharmaceuticalStartDateTime': f'{injected:%Y%m%d%H%M%S}'
+  }
+  left = 350e6 * 2 ** (-days * 86400 / half_life)
+  factor = suv_factor([pet(injection=dated, **fields)])
+  assert factor == pytest.approx(70e3 / left, rel=1e-6)
+  # The dose at injection needs no time.
+  admin = pet(injection=item, DecayCorrection='ADMIN')
+  assert suv_factor([admin]) == pytest.approx(70e3 / 350e6)
+
+
+def test_a_short_lived_nuclide_needs_no_date():
+  # 11 hours of Sc-44; a day more would be 8.8 half-lives.
+  item = {
+    'RadionuclideHalfLife': '14292',
+    'RadiopharmaceuticalStartTime': '010000',
+  }
+  left = 350e6 * 2 ** (-11 * 3600 / 14292)
+  factor = suv_factor([pet(injection=item, SeriesTime='120000')])
+  assert factor == pytest.approx(70e3 / left, rel=1e-6)
+
+
 def test_series_time_after_the_acquisition_is_not_the_scan():
   late = {'SeriesTime': '180000'}
   times = ['120700', '120000.2', '120300']
