@@ -41,7 +41,8 @@ _WORKDIR = flags.DEFINE_list(
   'workdir',
   None,
   'Workdir of a trained run that synthesises, or its weights folder. Several, '
-  'separated by commas, give the mean of their volumes.',
+  'separated by commas, give the mean of their volumes; all must have one '
+  'window of the target.',
 )
 _MODULES = define_modules_flag()
 _PORT = flags.DEFINE_integer(

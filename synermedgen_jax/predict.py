@@ -58,7 +58,8 @@ _WORKDIR = flags.DEFINE_list(
   'Workdir of a trained run that synthesises, or its weights folder, also on '
   'the Hugging Face hub (hf://OWNER/NAME[@REVISION]). Several, separated by '
   'commas, give the mean of their volumes: runs of stores in the axial, '
-  'coronal and sagittal plane, for example.',
+  'coronal and sagittal plane, for example. All must have one window of the '
+  'target.',
 )
 _MODULES = define_modules_flag()
 _INPUT = flags.DEFINE_list(

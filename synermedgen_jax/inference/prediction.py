@@ -38,6 +38,7 @@ from synermedgen_jax.inference.trained_system import (
 from synermedgen_jax.inference.translation import (
   MR_WINDOW,
   OVERRIDE,
+  check_windows,
   cut,
   target_window,
   translate,
@@ -99,7 +100,8 @@ class Predictor:
   """Trained runs, held in memory for any number of volumes.
 
   Attributes:
-    runs: their results are averaged, such as those of runs of three planes.
+    runs: their results are averaged, such as those of runs of three planes;
+      all have one window of the target.
     samplings: timesteps and guidance of each run; None = those of its config.
       Empty = None for all.
     mr_window: values of black and white in an MR target.
@@ -142,7 +144,10 @@ class Predictor:
     Raises:
       ReadingError: a source shows another family, and not `force`.
       VolumeError, UserError: as `translate`.
+      UserError: the runs have several windows of the target.
     """
+    slices = {f'run {i}': r.slices for i, r in enumerate(self.runs, 1)}
+    check_windows(slices, route.target)
     names = names or {m: f'the {m.label} volume' for m in volumes}
     readings, warnings = self.read_sources(volumes, names)
     total = 0.0

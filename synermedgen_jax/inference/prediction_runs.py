@@ -22,6 +22,7 @@ from synermedgen_jax.inference.trained_system import load_system
 from synermedgen_jax.inference.translation import (
   MR_WINDOW,
   check_route,
+  check_windows,
   target_window,
 )
 from synermedgen_jax.inference.workdir import RunRecord, Trained, WorkdirError
@@ -116,7 +117,14 @@ class Runs:
     return None
 
   def check(self, workdir: str, route: Route) -> None:
-    """Refuses a run that does not synthesise the route, or not as asked."""
+    """Refuses a run that does not synthesise the route, or not as asked.
+
+    Also refuses runs with several windows of the target.
+    """
+    check_windows(
+      {w: (s or RunRecord.load(w)).slices for w, s in self.systems.items()},
+      route.target,
+    )
     system = self.systems[workdir]
     if system:
       _check_system(workdir, system, route)

@@ -208,6 +208,33 @@ def _slices(
   return window.normalise(grids.to_slices(sampled))
 
 
+def check_windows(slices: Mapping[str, SliceSpec], target: Modality) -> None:
+  """Refuses runs whose results cannot be averaged.
+
+  Each run clips the target to its own window, so the mean of two windows is
+  neither's value where one of them clips.
+
+  Args:
+    slices: name of each run -> settings of its slices.
+    target: modality of the result.
+
+  Raises:
+    UserError: one line that names the runs and their windows of the target.
+  """
+  windows = {name: spec.windows.get(target) for name, spec in slices.items()}
+  if len(set(windows.values())) > 1:
+    listed = ', '.join(
+      f'{name} ({w.low:g} to {w.high:g} {target.unit})'
+      if w
+      else f'{name} (the window of each volume)'
+      for name, w in windows.items()
+    )
+    raise UserError(
+      f'The runs have other windows of {target.label} and cannot be averaged: '
+      f'{listed}; name one of them, or runs of one window.'
+    )
+
+
 def target_window(
   trained: Trained, route: Route, mr_window: Window = MR_WINDOW
 ) -> Window:
