@@ -98,8 +98,8 @@ class CaseFiles:
       person; '' = only this case. All cases of a patient get one split.
     reference: modalities in order of preference; the first that the case has
       defines its grid.
-    mask: file of the body mask, if the dataset has one; voxels above zero are
-      inside.
+    mask: file of the body mask, if the dataset has one, on the grid of one of
+      the volumes; voxels above zero are inside.
     series: modality -> DICOM series in its folder or zip: number, description
       or modality; needed where there are several.
     lesion: file of the lesion mask, on the grid of one of the volumes.

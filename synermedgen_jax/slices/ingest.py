@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from synermedgen_jax.slices.case import Case, voxel_checksum
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.framing import SliceSpec, body_on_grid
 from synermedgen_jax.slices.grids import Grid, resample, to_slices
-from synermedgen_jax.slices.lesion_masks import LesionMask
 from synermedgen_jax.slices.lesions import measure_lesions
+from synermedgen_jax.slices.masks import DrawnMask
 from synermedgen_jax.slices.registration import moved, register_rigid
 from synermedgen_jax.slices.units import check_units
 from synermedgen_jax.slices.volumes import (
@@ -155,11 +154,16 @@ def ingest(
   if settings.check_units:
     _check_units(files, volumes)
   windows = _windows(files, volumes, settings.slices)
-  lesion_mask = LesionMask.read(files, volumes, reference)
+  drawn = DrawnMask.body(files, volumes, reference)
+  lesion_mask = DrawnMask.lesion(files, volumes, reference)
   transforms = _align(files, volumes, windows, reference, settings)
   grid = settings.slices.grid(volumes[reference], reference)
   outline = next(m for m in (*_OUTLINE, *volumes) if m in volumes)
-  body = _body(files, settings.slices, outline, volumes[outline], grid)
+  body = None
+  if drawn:
+    body = drawn.on_grid(grid, transforms) > 0.5
+  elif settings.slices.windows.get(outline) != FIXED_WINDOWS.get(outline):
+    body = body_on_grid(outline, volumes[outline], grid)
   slices, measured = _on_grid(files, volumes, windows, reference, grid)
   if body is None:
     body = body_mask(outline, slices[outline], windows[outline])
@@ -358,28 +362,6 @@ def _on_grid(
       )
     slices[modality] = np.where(measured[modality], sampled, window.low)
   return slices, measured
-
-
-def _body(
-  files: CaseFiles,
-  spec: SliceSpec,
-  outline: Modality,
-  volume: Volume,
-  grid: Grid,
-) -> Bool[np.ndarray, 'z h w'] | None:
-  """The body; None if the slices of `outline` have the values to segment."""
-  if files.mask:
-    return _given_mask(files.mask, grid)
-  if spec.windows.get(outline) == FIXED_WINDOWS.get(outline):
-    return None
-  return body_on_grid(outline, volume, grid)
-
-
-def _given_mask(path: Path, grid: Grid) -> Bool[np.ndarray, 'z h w']:
-  """The dataset's own body mask, resampled onto `grid`."""
-  volume = read_volume(path)
-  marked = Volume((volume.data > 0).astype(np.float32), volume.affine)
-  return to_slices(resample(marked, grid, fill=0)) > 0.5
 
 
 def _uncovered(

@@ -1,4 +1,4 @@
-"""Reads the lesion mask of a case."""
+"""Reads the body mask and the lesion mask of a case."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from synermedgen_jax.slices.volumes import (
 
 
 @dataclasses.dataclass(frozen=True)
-class LesionMask:
-  """The lesion mask of a case.
+class DrawnMask:
+  """A mask that was drawn on one of the volumes of a case.
 
   Attributes:
-    volume: ones in lesions, else zeros.
+    volume: ones inside, else zeros.
     drawn_on: the modality whose volume has the mask's grid.
   """
 
@@ -35,13 +35,13 @@ class LesionMask:
   drawn_on: Modality
 
   @classmethod
-  def read(
+  def body(
     cls,
     files: CaseFiles,
     volumes: Mapping[Modality, Volume],
     reference: Modality,
-  ) -> LesionMask | None:
-    """Reads the mask of a case; None if it has none.
+  ) -> DrawnMask | None:
+    """Reads the body mask of a case; None if it has none.
 
     Args:
       files: files of the case.
@@ -49,22 +49,54 @@ class LesionMask:
       reference: modality that is taken if several volumes have the mask's grid.
 
     Raises:
-      VolumeError: as `read_lesions`, or no volume has the mask's grid, so that
-        the mask may belong to something else.
+      VolumeError: the mask cannot be read or has one value alone, or no volume
+        has its grid, so that it may belong to something else.
+    """
+    if not files.mask:
+      return None
+    volume = read_volume(files.mask)
+    marked = Volume((volume.data > 0).astype(np.float32), volume.affine)
+    return cls._on(marked, files.mask, files, volumes, reference)
+
+  @classmethod
+  def lesion(
+    cls,
+    files: CaseFiles,
+    volumes: Mapping[Modality, Volume],
+    reference: Modality,
+  ) -> DrawnMask | None:
+    """Reads the lesion mask of a case; None if it has none.
+
+    Args:
+      files, volumes, reference: as of `body`.
+
+    Raises:
+      VolumeError: as `read_lesions`, or no volume has the mask's grid.
     """
     if not files.lesion:
       return None
     mask = read_lesions(files.lesion, files.lesion_labels)
+    return cls._on(mask, files.lesion, files, volumes, reference)
+
+  @classmethod
+  def _on(
+    cls,
+    mask: Volume,
+    path: Path,
+    files: CaseFiles,
+    volumes: Mapping[Modality, Volume],
+    reference: Modality,
+  ) -> DrawnMask:
     drawn_on = next(
       (m for m in (reference, *volumes) if same_grid(volumes[m], mask)),
       reference,
     )
     check_same_grid(
-      files.lesion,
+      path,
       mask,
       files.files[drawn_on],
       volumes[drawn_on],
-      remedy='resample the lesion mask onto one of the volumes of subject '
+      remedy='resample the mask onto one of the volumes of subject '
       f'{files.subject!r}, or remove it.',
     )
     return cls(mask, drawn_on)
@@ -74,7 +106,7 @@ class LesionMask:
     grid: Grid,
     transforms: Mapping[Modality, Float[np.ndarray, '4 4']],
   ) -> Float[np.ndarray, 'z h w']:
-    """The share of lesion in each pixel.
+    """The share of the mask in each pixel.
 
     Args:
       grid: grid of the slices.
