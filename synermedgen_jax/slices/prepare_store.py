@@ -139,13 +139,7 @@ def prepare_part(
   """
   _check(cases, settings)
   ids = [case.id for case in cases]
-  record = {
-    **settings.ingest.to_json(),
-    'dataset': settings.dataset,
-    'cases': sorted(ids),
-  }
-  if settings.shift:
-    record['shift'] = settings.shift
+  record = _record(cases, settings)
   writer = StoreWriter(str(store), record)
   if writer.finished:
     writer.check_splits(_split_record(cases, settings))
@@ -156,6 +150,27 @@ def prepare_part(
   if not missing:
     _finish(writer, [c for c in cases if c.id in done], cases, settings)
   return missing
+
+
+def _record(
+  cases: Sequence[CaseFiles], settings: PrepareSettings
+) -> dict[str, Any]:
+  """Everything but the files that determines the cases, as JSON values."""
+  record = {
+    **settings.ingest.to_json(),
+    'dataset': settings.dataset,
+    'cases': sorted(case.id for case in cases),
+    'sources': {
+      'region': {case.id: case.region.value for case in cases},
+      'reference': {c.id: list(c.reference) for c in cases if c.reference},
+      'lesion_labels': {
+        c.id: list(c.lesion_labels) for c in cases if c.lesion_labels != (1,)
+      },
+    },
+  }
+  if settings.shift:
+    record['shift'] = settings.shift
+  return record
 
 
 def _check(cases: Sequence[CaseFiles], settings: PrepareSettings) -> None:

@@ -77,6 +77,8 @@ class StoreWriter:
     if stored is None:
       self._files.write('settings.json', to_json_line(wanted))
       stored = self._files.read_json('settings.json')
+    if self.finished and 'sources' not in stored:
+      wanted.pop('sources', None)  # finished by an earlier version
     if stored != wanted:
       raise StoreError(
         f'{path}: was started with other settings '

@@ -32,11 +32,26 @@ def to_json_line(value: Any) -> bytes:
 
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
   """The keys whose values differ, with both values, shortened."""
+  old, new = _differing(stored, wanted)
   return ', '.join(
-    f'{key}: {reprlib.repr(stored.get(key))} in the store, '
-    f'{reprlib.repr(wanted.get(key))} now'
-    for key in sorted({*stored, *wanted})
-    if stored.get(key) != wanted.get(key)
+    f'{key}: {reprlib.repr(old.get(key))} in the store, '
+    f'{reprlib.repr(new.get(key))} now'
+    for key in sorted({*old, *new})
+  )
+
+
+def _differing(a: Any, b: Any) -> tuple[Any, Any]:
+  """Two values; of two mappings, the entries in which they differ."""
+  if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
+    return a, b
+  pairs = {
+    key: _differing(a.get(key), b.get(key))
+    for key in {*a, *b}
+    if a.get(key) != b.get(key)
+  }
+  return (
+    {key: pair[0] for key, pair in pairs.items() if key in a},
+    {key: pair[1] for key, pair in pairs.items() if key in b},
   )
 
 

@@ -1,8 +1,10 @@
 """Parts of one store: any order, interrupted, repeated, at the same moment."""
 
 import concurrent.futures
+import dataclasses
 import functools
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from synermedgen_jax.slices.prepare_store import (
   prepare_part,
 )
 from synermedgen_jax.slices.store import SliceStore, StoreError, StoreWriter
-from synermedgen_jax.slices.store_files import StoreFiles
+from synermedgen_jax.slices.store_files import StoreFiles, to_json_line
 
 CT, MR = Modality.CT, Modality.MR
 # Names that a file system may mix up, refuse or interpret.
@@ -191,6 +193,56 @@ def test_splits_are_drawn_from_the_cases_that_remain(cases):
   shares = {'val': 0.25, 'test': 0.25, 'skip_bad': True}
   result = prepare(some, new_store(), PrepareSettings(PLAIN.ingest, **shares))
   assert sorted(c.split for c in result.cases) == ['test', 'train', 'val']
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (
+      {'region': Region.BRAIN},
+      r"\{'region': \{'study\.p1': 'pelvis'\}\} in the store, "
+      r"\{'region': \{'study\.p1': 'brain'\}\} now",
+    ),
+    ({'reference': (MR,)}, r'now\); choose another --store or delete it\.$'),
+    ({'lesion_labels': (1, 4)}, r"'lesion_labels': \{'study\.p1': \[1, 4\]\}"),
+  ],
+)
+def test_a_part_with_other_settings_of_a_subject_is_refused(
+  cases, change, message
+):
+  some = [c for c in cases if c.subject in ('ct', 'a_b', 'p1')]
+  others = [
+    dataclasses.replace(c, **change) if c.subject == 'p1' else c for c in some
+  ]
+  store = new_store()
+  prepare_part(some, store, PLAIN, Part(1, 2))
+  with pytest.raises(StoreError, match=r'other settings \(sources: ') as error:
+    prepare_part(others, store, PLAIN, Part(2, 2))
+  assert re.search(message, str(error.value))
+  assert prepare_part(some, store, PLAIN, Part(2, 2)) == []
+  with pytest.raises(StoreError, match='other settings'):
+    prepare(others, store, PLAIN)
+
+
+def test_a_store_from_before_these_settings_is_used_if_it_is_finished(cases):
+  some = [c for c in cases if c.subject in ('ct', 'a_b', 'p1')]
+  store = new_store()
+
+  def forget():
+    files = StoreFiles(store)
+    settings = files.read_json('settings.json')
+    del settings['sources']
+    files.write('settings.json', to_json_line(settings))
+
+  prepare_part(some, store, PLAIN, Part(1, 2))
+  recorded = StoreFiles(store).read('settings.json')
+  forget()
+  with pytest.raises(StoreError, match='sources: None in the store'):
+    prepare_part(some, store, PLAIN, Part(2, 2))
+  StoreFiles(store).write('settings.json', recorded)
+  prepare_part(some, store, PLAIN, Part(2, 2))
+  forget()
+  assert len(prepare(some, store, PLAIN).cases) == 3
 
 
 def test_too_few_remaining_cases_lose_no_work(cases):
