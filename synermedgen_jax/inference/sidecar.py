@@ -25,6 +25,8 @@ from synermedgen_jax.inference.intervals import Calibration
 from synermedgen_jax.inference.prediction import Findings
 from synermedgen_jax.inference.reading import Reading
 from synermedgen_jax.slices.input_files import volume_stem
+from synermedgen_jax.slices.itk import data_files
+from synermedgen_jax.slices.volumes import ITK
 from synermedgen_jax.slices.windows import Window
 
 NOTICE = 'Synthetic image for research, not for diagnosis'
@@ -135,9 +137,13 @@ def request_record(
 def stamp(path: Path) -> list[int]:
   """Size in bytes and time of change in ns of a file, or of all in a folder.
 
-  Another volume under the same name has another stamp.
+  Another volume under the same name has another stamp. The files that a
+  MetaImage or NRRD header names count too.
   """
-  found = [path] if path.is_file() else sorted(path.rglob('*'))
+  entries = [path] if path.is_file() else path.rglob('*')
+  found = {file for file in entries if file.is_file()}
+  headers = [file for file in found if file.name.lower().endswith(ITK)]
+  found.update(*map(data_files, headers))
   states = [file.stat() for file in found if file.is_file()]
   return [
     sum(state.st_size for state in states),

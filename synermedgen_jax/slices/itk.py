@@ -7,6 +7,7 @@ no rotation, 1 mm) and ignores units. Such headers are refused or converted.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import secrets
@@ -38,6 +39,10 @@ _ROTATION = ('TransformMatrix', 'Rotation', 'Orientation')
 _ORIGIN = ('Offset', 'Position', 'Origin')
 _SPACING = ('ElementSpacing', 'ElementSize')
 _HEADER_BYTES = 1 << 16
+# The line before the names of several data files.
+_LIST = re.compile(
+  r'^\s*(?:ElementDataFile|data ?file)\s*[=:]\s*LIST.*$', re.I | re.M
+)
 
 
 def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +55,7 @@ def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
       the file is not one 3-D volume; the message names the field.
     RuntimeError: SimpleITK cannot read the file.
   """
-  meta = path.name.lower().endswith(METAIMAGE)
+  meta = _is_metaimage(path)
   unit = _check_metaimage(path) if meta else _check_nrrd(path)
   reader = sitk.ImageFileReader()
   # Named, because SimpleITK finds no reader for `.Mha`.
@@ -69,6 +74,33 @@ def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     )
   data = view.reshape(view.shape[-3:]).T.astype(np.float32)
   return data, _affine(path, image, unit)
+
+
+def data_files(path: Path) -> list[Path]:
+  """The files that hold the voxels of a header, such as .raw of an .mhd.
+
+  Files that are missing are named too. Empty if the voxels are in the file
+  itself.
+
+  Raises:
+    VolumeError: the header gives a field twice.
+  """
+  if _is_metaimage(path):
+    named = _fields(path, '[=:]', end='ElementDataFile').get(
+      'ElementDataFile', ''
+    )
+  else:
+    fields = _nrrd_fields(path)
+    named = fields.get('data file', fields.get('datafile', ''))
+  first = (named.split() or [''])[0]
+  if first.upper() == 'LIST':
+    _, lines = _LIST.split(_header_text(path), maxsplit=1)
+    names = map(str.strip, lines.splitlines())
+    return [path.parent / name for name in names if name]
+  if '%' in first:  # a pattern, and the numbers that it takes
+    pattern = path.parent / re.sub(r'%\d*d', '*', glob.escape(first))
+    return sorted(pattern.parent.glob(pattern.name))
+  return [path.parent / named] if first.upper() not in ('', 'LOCAL') else []
 
 
 def write_mha(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
@@ -152,19 +184,14 @@ def _check_metaimage(path: Path) -> float:
         f'{path}: its {name} is {fields[name]}, expected {neutral}; write the '
         'file again without it.'
       )
-  raw = path.parent / fields['ElementDataFile']
-  listed = '%' in raw.name or raw.name.upper().startswith(('LOCAL', 'LIST'))
-  if not listed and not raw.is_file():
-    raise VolumeError(f'{path}: its data file {raw.name} is missing.')
+  _check_data_files(path)
   unit = fields.get('DistanceUnits', 'mm').strip()
   return _MM['mm'] if unit == '?' else _unit(path, 'DistanceUnits', unit)
 
 
 def _check_nrrd(path: Path) -> float:
   """Checks the fields that ITK completes or ignores; returns mm per unit."""
-  fields = {
-    name.lower(): value for name, value in _fields(path, ': ', end='').items()
-  }
+  fields = _nrrd_fields(path)
   space = fields.get('space', '').lower()
   if space not in _SPACES:
     raise VolumeError(
@@ -184,19 +211,34 @@ def _check_nrrd(path: Path) -> float:
     raise VolumeError(
       f'{path}: its space units are {fields["space units"]}, expected one unit.'
     )
-  raw = fields.get('data file', fields.get('datafile', ''))
-  listed = '%' in raw or raw.upper().startswith('LIST')
-  if raw and not listed and not (path.parent / raw).is_file():
-    raise VolumeError(f'{path}: its data file {raw} is missing.')
+  _check_data_files(path)
   return _unit(path, 'space units', units.pop() or 'mm')
+
+
+def _is_metaimage(path: Path) -> bool:
+  return path.name.lower().endswith(METAIMAGE)
+
+
+def _check_data_files(path: Path) -> None:
+  for file in data_files(path):
+    if not file.is_file():
+      raise VolumeError(f'{path}: its data file {file.name} is missing.')
+
+
+def _header_text(path: Path) -> str:
+  with open(path, 'rb') as file:
+    return file.read(_HEADER_BYTES).decode('latin-1')
+
+
+def _nrrd_fields(path: Path) -> dict[str, str]:
+  fields = _fields(path, ': ', end='')
+  return {name.lower(): value for name, value in fields.items()}
 
 
 def _fields(path: Path, separator: str, *, end: str) -> dict[str, str]:
   """The lines `name separator value` of a header, up to the line `end`."""
-  with open(path, 'rb') as file:
-    text = file.read(_HEADER_BYTES).decode('latin-1')
   fields: dict[str, str] = {}
-  for line in text.split('\n'):
+  for line in _header_text(path).split('\n'):
     name, *value = re.split(separator, line, maxsplit=1)
     if value:
       fields.setdefault(name.strip(), value[0].strip())
