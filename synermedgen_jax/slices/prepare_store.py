@@ -149,6 +149,7 @@ def prepare_part(
   missing = sorted(set(ids) - done - skipped)
   if not missing:
     _finish(writer, [c for c in cases if c.id in done], cases, settings)
+    writer.check_splits(_split_record(cases, settings))
   return missing
 
 
@@ -286,9 +287,14 @@ def _finish(
 ) -> None:
   """Draws the splits of the usable cases and finishes the store.
 
-  Another part may do the same at this moment: it writes the same bytes.
+  Another part may do the same at this moment: it writes the same bytes. A store
+  that another part has finished stays as it is, although a case that was
+  skipped may have been written since.
   """
-  stored = writer.read_cases(case.id for case in done)
+  stored = writer.read_cases(case.id for case in done)  # takes a while
+  if writer.finished:
+    say('Another part has finished the store, with the cases of that moment.')
+    return
   shared = shared_volumes(
     {case.id: case.checksums for case in stored},
     {case.id: person_of(case) for case in done},

@@ -14,6 +14,7 @@ from volume_files import affine_of, write_nifti
 
 from synermedgen_jax.core.errors import UserError, VolumeError
 from synermedgen_jax.core.modalities import Modality, Region
+from synermedgen_jax.slices import prepare_store
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.framing import SliceSpec
 from synermedgen_jax.slices.ingest import Settings
@@ -153,6 +154,50 @@ def test_parts_that_finish_at_the_same_moment_are_harmless(cases, expected):
     )
   assert [] in left
   assert contents(store) == expected
+
+
+def test_a_store_that_another_part_finishes_is_not_written_again(
+  cases, monkeypatch, capsys
+):
+  """Part 2 tries a repaired case again while part 1 finishes without it."""
+  store, ids = new_store(), ['study.a_b', 'study.bad', 'study.ct', 'study.p1']
+  some = [c for c in cases if c.id in ids]
+  shares = dataclasses.replace(PLAIN, val=0.0, test=0.4)
+  assert Part(2, 2).of(ids) == ['study.bad', 'study.p1']
+  prepare_part(some, store, shares, Part(2, 2))
+  good = next(c for c in cases if c.subject == 'end.')
+  repaired = [
+    dataclasses.replace(c, files=good.files) if c.id == SKIPPED else c
+    for c in some
+  ]
+  write_cases, finished = prepare_store._write_cases, []
+
+  def meanwhile(*arguments):
+    monkeypatch.setattr(prepare_store, '_write_cases', write_cases)
+    prepare_part(some, store, shares, Part(1, 2))
+    finished.append(contents(store))
+    write_cases(*arguments)
+
+  monkeypatch.setattr(prepare_store, '_write_cases', meanwhile)
+  assert prepare_part(repaired, store, shares, Part(2, 2)) == []
+  assert [contents(store)] == finished
+  assert len(SliceStore.open(store).cases) == 3
+  assert 'Another part has finished the store' in capsys.readouterr().err
+
+
+def test_parts_that_finish_with_other_splits_are_refused(cases, monkeypatch):
+  some = [c for c in cases if c.subject in ('a_b', 'ct', 'p1')]
+  store, one = new_store(), dataclasses.replace(PLAIN, val=0.0, test=0.4)
+  write_cases = prepare_store._write_cases
+
+  def meanwhile(*arguments):
+    monkeypatch.setattr(prepare_store, '_write_cases', write_cases)
+    write_cases(*arguments)
+    prepare(some, store, one)
+
+  monkeypatch.setattr(prepare_store, '_write_cases', meanwhile)
+  with pytest.raises(StoreError, match=r'other splits \(seed: 0 in the store'):
+    prepare(some, store, dataclasses.replace(one, seed=1))
 
 
 def test_a_bad_case_stops_its_part_alone_and_is_tried_again(cases):
