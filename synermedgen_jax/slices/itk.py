@@ -236,13 +236,21 @@ def _nrrd_fields(path: Path) -> dict[str, str]:
 
 
 def _fields(path: Path, separator: str, *, end: str) -> dict[str, str]:
-  """The lines `name separator value` of a header, up to the line `end`."""
+  """The lines `name separator value` of a header, up to the line `end`.
+
+  Raises:
+    VolumeError: a field has two values, of which readers use one or the other.
+  """
   fields: dict[str, str] = {}
   for line in _header_text(path).split('\n'):
-    name, *value = re.split(separator, line, maxsplit=1)
-    if value:
-      fields.setdefault(name.strip(), value[0].strip())
-    if name.strip() == end:
+    name, *values = (s.strip() for s in re.split(separator, line, maxsplit=1))
+    for value in values if name != 'Comment' and name[:1] != '#' else ():
+      if fields.setdefault(name, value) != value:
+        raise VolumeError(
+          f'{path}: its header gives {name} as {fields[name]} and as {value}; '
+          'remove one of them.'
+        )
+    if name == end:
       break
   return fields
 

@@ -503,6 +503,31 @@ def test_metaimage_with_an_unknown_position_is_refused(
   refused(metaimage(tmp_path / 'v.mha', fields), message)
 
 
+@pytest.mark.parametrize(
+  ('line', 'other'),
+  [
+    ('Offset = 10 20 30', 'Offset = 100 20 30'),
+    ('Offset = 10 20 30', 'Offset:100 20 30'),
+    ('DimSize = 2 3 4', 'DimSize = 3 2 4'),
+    ('ElementSpacing = 2 3 4', 'ElementSpacing = 1 1 1'),
+  ],
+)
+def test_a_metaimage_field_with_two_values_is_refused(tmp_path, line, other):
+  """MetaIO uses the last one."""
+  path = metaimage(tmp_path / 'v.mha', {'Comment': 'a'})
+  content = path.read_bytes()
+  name, value = line.split(' = ')
+
+  def write(added):
+    added = f'{line}\n{added}\nComment = b'.encode()
+    path.write_bytes(content.replace(line.encode(), added, 1))
+
+  write(other)
+  refused(path, f'its header gives {name} as {value} and as ', 'remove one')
+  write(line)
+  np.testing.assert_array_equal(read_volume(path).data, COUNT)
+
+
 def test_metaimage_of_several_frames_is_refused(tmp_path):
   frames = sitk.Image([2, 3, 4, 2], sitk.sitkInt16)
   sitk.WriteImage(frames, str(tmp_path / 'v.mha'))
