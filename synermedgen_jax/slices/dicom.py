@@ -332,6 +332,12 @@ def _read(series: Series) -> tuple[np.ndarray, np.ndarray]:
 def _check_values(slices: Sequence[Instance]) -> float:
   """Checks that values have a known unit; returns the factor to that unit."""
   modality = slices[0].text('Modality')
+  rescaled = sum(bool(i.text('RescaleSlope')) for i in slices)
+  if modality == 'MR' and 0 < rescaled < len(slices):
+    raise RefusedError(
+      f'{rescaled} of {len(slices)} slices have a RescaleSlope, so the others '
+      'have another scale; export the original series'
+    )
   for instance in slices:
     if 'ModalityLUTSequence' in instance.header:
       raise RefusedError(

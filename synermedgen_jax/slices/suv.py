@@ -22,6 +22,7 @@ _WEIGHT_KG = (1.0, 400.0)
 _DOSE_BQ = (1e6, 1e11)
 _HALF_LIVES = 6  # longest plausible time from injection to scan
 _DAY = 86400.0  # seconds
+_HALF_DAY = datetime.timedelta(hours=12)
 # Half-lives of the nuclides of PET, in seconds.
 _NUCLIDES = {
   'O-15': 122.2,
@@ -52,7 +53,6 @@ def suv_factor(instances: Sequence[Instance]) -> float:
   Raises:
     RefusedError: a field is missing, differs between slices, or is absurd.
   """
-  first = instances[0]
   corrections = common(instances, 'CorrectedImage')
   for name in ('ATTN', 'DECY') if corrections else ():
     if name not in corrections.split('\\'):
@@ -67,10 +67,10 @@ def suv_factor(instances: Sequence[Instance]) -> float:
       raise RefusedError(f'SUVType is {kind}, expected BW (body weight)')
     return 1.0
   if units == 'CNTS':
-    factor = _private(first, 0x7053, _PHILIPS, 0x00)
+    factor = _philips(instances, 0x00)
     if factor > 0:
       return factor
-    activity = _private(first, 0x7053, _PHILIPS, 0x09)
+    activity = _philips(instances, 0x09)
     if not activity > 0:
       raise RefusedError(
         'Units is CNTS, and neither (7053,1000) nor (7053,1009) has a factor '
@@ -171,6 +171,14 @@ def _scan_start(instances: Sequence[Instance]) -> datetime.datetime:
     for i in instances
     if i.text('AcquisitionTime')
   ]
+  dated = all(i.text('AcquisitionDate') for i in instances)
+  for moment in () if dated else acquired:
+    if abs(moment - series) > _HALF_DAY:
+      raise RefusedError(
+        f'AcquisitionDate is missing, and AcquisitionTime {moment:%H:%M:%S} '
+        f'may be of another day than SeriesTime {series:%H:%M:%S}; add the '
+        'field'
+      )
   if not acquired or series <= min(acquired):
     return series
   try:
@@ -232,12 +240,20 @@ def _parse(kind, instance: Instance, keyword: str):
   return value
 
 
-def _private(
-  instance: Instance, group: int, creator: str, element: int
-) -> float:
-  """A private number; 0 if it is missing."""
+def _philips(instances: Sequence[Instance], element: int) -> float:
+  """The number (7053,10xx) that all slices have; 0 if it is missing in all."""
+  values = {_philips_of(instance, element) for instance in instances}
+  if len(values) > 1:
+    raise RefusedError(
+      f'(7053,10{element:02X}) has {len(values)} values, {min(values):g} to '
+      f'{max(values):g}; separate the files'
+    )
+  return values.pop()
+
+
+def _philips_of(instance: Instance, element: int) -> float:
   try:
-    value = instance.header.private_block(group, creator)[element].value
+    value = instance.header.private_block(0x7053, _PHILIPS)[element].value
     return float(value.decode('ascii') if isinstance(value, bytes) else value)
   except (KeyError, ValueError, TypeError):
     return 0.0

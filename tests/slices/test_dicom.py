@@ -387,6 +387,16 @@ def test_mr_with_slope_and_intercept_is_rescaled(tmp_path):
   assert_same_voxels(read_volume(tmp_path), expected)
 
 
+def test_mr_with_a_slope_on_some_slices_is_refused(tmp_path):
+  def first(text):
+    return lambda index: text if index < 2 else None
+
+  write_series(
+    tmp_path, SMALL, 'MR', RescaleSlope=first('5'), RescaleIntercept=first('0')
+  )
+  refused(tmp_path, '2 of 6 slices have a RescaleSlope')
+
+
 def test_only_geometry_modality_and_subject_reach_the_store(real):
   files = CaseFiles(
     'ours',

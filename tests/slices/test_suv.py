@@ -75,6 +75,16 @@ def test_philips_counts_use_the_private_factors():
   refused('neither (7053,1000) nor', pet(PHILIPS, Units='CNTS'))
 
 
+@pytest.mark.parametrize('element', [0x00, 0x09])
+def test_private_factors_that_differ_between_slices_are_refused(element):
+  one, other = (
+    pet([*PHILIPS, (0x70531000 + element, 'DS', text)], Units='CNTS')
+    for text in ('0.5', '0.7')
+  )
+  refused(f'(7053,10{element:02X}) has 2 values, 0.5 to 0.7', one, one, other)
+  refused('has 2 values, 0 to 0.5', one, pet(PHILIPS, Units='CNTS'))
+
+
 @settings(max_examples=50, deadline=None)
 @given(
   minutes=st.integers(0, 600),
@@ -146,6 +156,36 @@ def test_series_time_after_the_acquisition_is_not_the_scan():
   scan = [*GE, (0x0009100D, 'DT', '20240105120000.2')]
   slices = [pet(scan, **late, AcquisitionTime='130000')]
   assert suv_factor(slices) == pytest.approx(SUV_PER_BQML, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+  ('series', 'acquired'),
+  [('235800', ['235900', '000500']), ('000100', ['235900', '000500'])],
+)
+def test_a_scan_across_midnight_needs_the_date_of_its_acquisitions(
+  series, acquired
+):
+  item = {'RadiopharmaceuticalStartTime': '225900'}
+  fields = {'SeriesTime': series, 'AcquisitionDate': None}
+  refused(
+    'AcquisitionDate is missing',
+    *(pet(injection=item, AcquisitionTime=t, **fields) for t in acquired),
+  )
+
+
+def test_a_scan_across_midnight_starts_with_its_series():
+  item = {'RadiopharmaceuticalStartTime': '225800'}
+  slices = [
+    pet(
+      injection=item,
+      SeriesTime='235800',
+      AcquisitionDate=date,
+      AcquisitionTime=time,
+    )
+    for date, time in (('20240105', '235900'), ('20240106', '000500'))
+  ]
+  left = 350e6 * 2 ** (-3600 / 6586.2)
+  assert suv_factor(slices) == pytest.approx(70e3 / left, rel=1e-6)
 
 
 def test_missing_acquisition_time_leaves_the_series_time():
