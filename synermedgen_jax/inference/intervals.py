@@ -217,6 +217,11 @@ def translate_interval(
     )
     for end in ends(spread.mean, spread.deviation, factor)
   )
+  # Beyond the outermost pixels each end is continued by itself: they may cross.
+  low, high = (
+    Volume(end(low.data, high.data), low.affine)
+    for end in (np.minimum, np.maximum)
+  )
   voxel = np.linalg.norm(grid.affine[:3, :3], axis=0)
   return Interval(low, high, tuple(voxel.tolist()))
 

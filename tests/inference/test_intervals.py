@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from synermedgen_jax.config.sampling import SamplingConfig
-from synermedgen_jax.core.modalities import route_named
+from synermedgen_jax.core.modalities import Modality, route_named
 from synermedgen_jax.inference.intervals import (
   FILE,
   Calibration,
@@ -17,7 +17,10 @@ from synermedgen_jax.inference.intervals import (
   ends,
   is_constant,
   one_draw,
+  translate_interval,
 )
+from synermedgen_jax.slices.framing import SliceSpec
+from synermedgen_jax.slices.volumes import Volume
 
 ROUTE = route_named('brain_mr_to_ct')
 SOURCES = np.zeros((1, 2, 3, 4), np.float32)
@@ -71,6 +74,30 @@ def test_the_ends_are_factor_deviations_away_within_the_window():
   low, high = ends(mean, np.float32([0.1, 0.1, 0.2]), 2.0)
   np.testing.assert_allclose(low, [-0.2, 0.7, -1], atol=1e-6)
   np.testing.assert_allclose(high, [0.2, 1, -0.5], atol=1e-6)
+
+
+class Drawn:
+  """A run whose draws are noise."""
+
+  slices = SliceSpec((8, 8))
+  sampling = None
+
+  def synthesiser(self, sampling, *, batch_size):
+    noise = np.random.default_rng(0).uniform(-1, 1, (3, 4, 8, 8))
+    return Listed(noise.astype(np.float32))
+
+
+def test_the_low_end_of_a_volume_is_never_above_the_high_end():
+  """Pixels of 4 voxels: the border lies beyond the outermost pixels."""
+  mr = np.random.default_rng(1).uniform(1, 100, (32, 32, 4))
+  volume = Volume(mr.astype(np.float32), np.diag([1.0, 1.0, 2.0, 1.0]))
+  interval = translate_interval(
+    Drawn(), {Modality.MR: volume}, ROUTE, 1.5, 3, progress=[].append
+  )
+  low, high = interval.low.data, interval.high.data
+  assert low.shape == high.shape == volume.data.shape
+  assert (low <= high).all()
+  assert (low < high).mean() > 0.9
 
 
 SAMPLING = SamplingConfig(points=2, shift=3.0, draws=32)
