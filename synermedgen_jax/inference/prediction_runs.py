@@ -121,10 +121,6 @@ class Runs:
 
     Also refuses runs with several windows of the target.
     """
-    check_windows(
-      {w: (s or RunRecord.load(w)).slices for w, s in self.systems.items()},
-      route.target,
-    )
     system = self.systems[workdir]
     if system:
       _check_system(workdir, system, route)
@@ -143,6 +139,10 @@ class Runs:
         self.calibration.check(
           workdir, route, steps, self.settings.sampling(sampling)
         )
+    check_windows(
+      {w: (s or RunRecord.load(w)).slices for w, s in self.systems.items()},
+      route.target,
+    )
 
   def routes(self, workdir: str) -> tuple[str, ...] | None:
     """Names of the routes that a run was trained on; None = not known.

@@ -1,6 +1,7 @@
 """The plan of the ablations, its jobs, and the rule that decides its claims."""
 
 import dataclasses
+import signal
 import time
 
 import commands
@@ -307,13 +308,21 @@ def test_an_interruption_ends_the_running_job_and_starts_no_other(
     'slow',
     'import os, pathlib, signal, sys, time\n'
     'pathlib.Path(sys.argv[1]).touch()\n'
-    'os.kill(os.getppid(), signal.SIGINT)\n'
+    'os.kill(os.getppid(), signal.SIGUSR1)\n'
     'time.sleep(60)\n',
   )
+
+  def interrupt(*_):
+    raise KeyboardInterrupt
+
   one, two = Job('one', 'slow', ('one',)), Job('two', 'slow', ('two',))
   begun = time.monotonic()
-  with pytest.raises(KeyboardInterrupt):
-    run_jobs([one, two], tmp_path / 'runs', 1)
+  before = signal.signal(signal.SIGUSR1, interrupt)
+  try:
+    with pytest.raises(KeyboardInterrupt):
+      run_jobs([one, two], tmp_path / 'runs', 1)
+  finally:
+    signal.signal(signal.SIGUSR1, before)
   assert time.monotonic() - begun < 30
   assert (tmp_path / 'one').exists()
   assert not (tmp_path / 'two').exists()
