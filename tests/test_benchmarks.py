@@ -135,6 +135,21 @@ def test_attention_is_timed_and_compared_at_every_length(tmp_path):
 
 
 @pytest.mark.slow
+def test_attention_without_the_dense_one_has_no_ratio_to_it(tmp_path):
+  output = tmp_path / 'attention.jsonl'
+  printed(
+    'benchmarks.attention',
+    '--lengths=128',
+    '--only=xla_blocks',
+    f'--output={output}',
+  )
+  (record,) = map(json.loads, output.read_text().splitlines())
+  assert record['implementation'] == 'xla_blocks'
+  assert record['seconds'] > 0
+  assert 'to_dense' not in record
+
+
+@pytest.mark.slow
 def test_saves_and_the_idle_loop_are_timed():
   save, loop = printed('benchmarks.checkpointing', '--saves=1', '--steps=100')
   numbers = re.fullmatch(

@@ -16,6 +16,7 @@ import numpy as np
 from synermedgen_jax.core.modalities import (
   Modality,
   Route,
+  all_routes,
   in_order,
   routes_named,
 )
@@ -77,6 +78,14 @@ class Pool:
   def routes_of(self, case: Case) -> tuple[Route, ...]:
     """The routes of a case's pairs."""
     return case_routes(case, self._named)
+
+  @functools.cached_property
+  def both_ways(self) -> tuple[Route, ...]:
+    """Routes of one source of the pairs whose reverse is one of them, too."""
+    own = {route for case in self.cases for route in self.routes_of(case)}
+    return tuple(
+      route for route in all_routes() if {route, route.reverse} <= own
+    )
 
   def pairs(self) -> list[Pair]:
     """Every (case, route, usable slice)."""

@@ -24,11 +24,11 @@ def build(pair: Pair, pool: Pool, rng: np.random.Generator) -> Example:
 
   Args:
     pair: the pair of slices.
-    pool: the wordings.
+    pool: the wordings and the routes of wrong options.
     rng: draws the wrong routes, their order and every wording.
   """
   case, route, index = pair.case, pair.route, pair.index
-  routes = [route, route.reverse, *_draw_wrong_pair(route, rng)]
+  routes = [route, route.reverse, *_draw_wrong_pair(route, pool, rng)]
   routes = [routes[i] for i in rng.permutation(len(routes))]
   answer = LETTERS[routes.index(route)]
   spans = [
@@ -45,16 +45,22 @@ def build(pair: Pair, pool: Pool, rng: np.random.Generator) -> Example:
 
 
 def _draw_wrong_pair(
-  route: Route, rng: np.random.Generator
+  route: Route, pool: Pool, rng: np.random.Generator
 ) -> tuple[Route, Route]:
   """Both directions of another pair of modalities, preferably a near one.
 
   The right pair is an option in both directions. A single direction of the
-  other pair would stand out, and the words alone would halve the choice. The
-  same two modalities in another region are excluded: they would be half true.
+  other pair would stand out, and the words alone would halve the choice. So
+  would a pair that the pool never asks about: the other pair is one of the
+  pool's, and one of the paper's routes only if the pool has no other. The same
+  two modalities in another region are excluded: they would be half true.
   """
   pair = {route.source, route.target}
-  others = [r for r in ROUTES if {r.source, r.target} != pair]
+
+  def other_than(routes):
+    return [r for r in routes if {r.source, r.target} != pair]
+
+  others = other_than(pool.both_ways) or other_than(ROUTES)
   weights = np.array(
     [
       1 + (r.region == route.region) + 8 * bool(pair & {r.source, r.target})

@@ -2,11 +2,24 @@ import collections
 
 import numpy as np
 from hypothesis import given
-from task_fakes import build, case_of, pairs, seeds, texts, wordings
+from task_fakes import (
+  FakeCase,
+  build,
+  case_of,
+  pairs,
+  seeds,
+  texts,
+  wordings,
+)
 
-from synermedgen_jax.core.modalities import ROUTES, all_routes
+from synermedgen_jax.core.modalities import (
+  ROUTES,
+  Modality,
+  Region,
+  all_routes,
+)
 from synermedgen_jax.tasks import tia
-from synermedgen_jax.tasks.pairs import Pair
+from synermedgen_jax.tasks.pairs import Pair, Pool
 from synermedgen_jax.tasks.prompts import PAPER, PROMPTS
 
 ROUTE_OF = {
@@ -55,6 +68,35 @@ def test_options_are_two_pairs_in_both_directions(pair, seed):
   texts = set(options(example).values())
   assert len(texts) == 4
   assert {route.reverse for route in texts} == texts
+
+
+def test_options_are_those_that_the_pool_asks_about():
+  """So the words alone do not exclude the wrong pair."""
+  modalities = dict.fromkeys((Modality.CBCT, Modality.CT, Modality.MR))
+  case = FakeCase(Region.PELVIS, modalities, (10, 30))
+  for route in case.routes:
+    for seed in range(20):
+      example = build(tia, Pair(case, route, 20), seed)
+      assert set(options(example).values()) == {*case.routes}
+
+
+def test_the_wrong_pair_is_of_the_paper_where_the_pool_has_no_other():
+  case = case_of(ROUTES[0])
+  rng = np.random.default_rng(0)
+  drawn = {
+    route
+    for _ in range(100)
+    for route in options(build(tia, Pair(case, ROUTES[0], 20), rng)).values()
+  } - {*case.routes}
+  assert drawn <= {*ROUTES}
+  assert len(drawn) > 10
+
+
+def test_a_pool_of_all_routes_draws_from_all():
+  cases = [case_of(route) for route in ROUTES]
+  assert Pool(cases).both_ways == ROUTES
+  # In one direction, nothing has its reverse.
+  assert Pool(cases, routes=[ROUTES[0].name]).both_ways == ()
 
 
 @given(pairs(), seeds)
