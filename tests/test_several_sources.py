@@ -203,7 +203,7 @@ def test_a_run_does_not_resume_with_another_number_of_sources(
   """Runs from before the key drew one source."""
   workdir = shutil.copytree(run, tmp_path / 'stage2')
   (path,) = workdir.glob('checkpoints/2/data/layout.json')
-  layout = json.loads(path.read_text())
+  layout, _ = json.loads(path.read_text())
   assert layout['max_sources'] == 3
   if before is None:
     del layout['max_sources']

@@ -1,14 +1,16 @@
 """32-bit checksums of a state, to detect bits that change in storage.
 
-Integer addition that wraps is independent of order, so a checksum does not
-depend on the sharding of the arrays. Every single changed bit changes it.
+Those of arrays are sums: integer addition that wraps is independent of order,
+so a checksum does not depend on the sharding of the arrays. Every single
+changed bit changes it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils.epath import Path
+
+from synermedgen_jax.core.lazy_array import LazyArray, block_shape
 
 # Odd multiples of it are invertible modulo 2**32. From the golden ratio.
 _STEP = 0x9E3779B1
@@ -60,6 +64,45 @@ def begin_checksums(items: Mapping[str, Any]) -> Callable[[], dict[str, int]]:
     }
 
   return finish
+
+
+def lazy_checksum(
+  arrays: Sequence[LazyArray], progress: Callable[[int], object]
+) -> int:
+  """The checksum of an item that is larger than memory.
+
+  Args:
+    arrays: its leaves, in the order of `jax.tree.leaves`.
+    progress: called with the number of bytes just read.
+  """
+
+  def whole_sum(array: LazyArray) -> int:
+    block = block_shape(array.block, array.dtype, range(len(array.shape)))
+    total = 0
+    for index in dataclasses.replace(array, block=block).blocks():
+      part = array.read(index)
+      total += _host_sum(part)
+      progress(part.nbytes)
+    return total & _MASK
+
+  return _weighted(map(whole_sum, arrays))
+
+
+def json_checksum(value: Any) -> int:
+  """The checksum of a JSON value, independent of spaces and order of keys."""
+  read_back = json.loads(json.dumps(value))  # tuples and keys as in a file
+  return zlib.crc32(json.dumps(read_back, sort_keys=True).encode())
+
+
+def compare_checksum(
+  name: str, checksum: int, expected: Mapping[str, int]
+) -> None:
+  """Raises ValueError if an item has another checksum than the expected one.
+
+  Items without an expected checksum pass: earlier versions wrote fewer.
+  """
+  if checksum != expected.get(name, checksum):
+    raise ValueError(f'{name} is not what was saved: bits have changed')
 
 
 class ChecksumsHandler(ocp.AsyncCheckpointHandler):

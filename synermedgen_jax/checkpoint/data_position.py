@@ -12,6 +12,8 @@ import jax
 import orbax.checkpoint as ocp
 from etils.epath import Path
 
+from synermedgen_jax.checkpoint.checksums import json_checksum
+
 _LAYOUT = 'layout.json'
 # Values of keys that earlier versions did not record.
 _BEFORE = {
@@ -26,18 +28,21 @@ class DataHandler(ocp.CheckpointHandler):
   """Writes the position of each stream to a JSON file of its own.
 
   A process writes its own streams, so a resumed run may have another number of
-  processes. Every process reads the files of all streams, so that a damaged
-  file is an error in every process.
+  processes. Every process reads the files of all streams, so that a damaged or
+  missing file is an error in every process.
+
+  A file holds a JSON list: the value and its checksum. Earlier versions wrote
+  the value, an object, alone.
   """
 
   def save(self, directory: Path, args: DataSave) -> None:
     for stream, state in args.state.items():
-      (directory / f'stream_{stream}.json').write_text(json.dumps(state))
+      _write(directory / f'stream_{stream}.json', state)
     if jax.process_index() == 0:
-      (directory / _LAYOUT).write_text(json.dumps(args.layout))
+      _write(directory / _LAYOUT, args.layout)
 
   def restore(self, directory: Path, args: DataRestore) -> None:
-    saved = _BEFORE | json.loads((directory / _LAYOUT).read_text())
+    saved = _BEFORE | _read(directory / _LAYOUT)
     for key, value in args.item.layout.items():
       # Checkpoints of earlier versions lack some keys.
       if saved.get(key, value) == value:
@@ -52,10 +57,33 @@ class DataHandler(ocp.CheckpointHandler):
       )
     args.item.set_state(
       {
-        path.stem.removeprefix('stream_'): json.loads(path.read_text())
-        for path in directory.glob('stream_*.json')
+        str(stream): _read(directory / f'stream_{stream}.json')
+        for stream in range(saved['streams'])
       }
     )
+
+
+def _write(path: Path, value: Any) -> None:
+  path.write_text(json.dumps([value, json_checksum(value)]))
+
+
+def _read(path: Path) -> Any:
+  """A value that `_write`, or an earlier version, wrote.
+
+  Raises:
+    ValueError: the file is missing or damaged; the message names it.
+  """
+  name = f'{path.parent.name}/{path.name}'
+  try:
+    read = json.loads(path.read_text())
+  except FileNotFoundError:
+    raise ValueError(f'{name} is missing') from None
+  if not isinstance(read, list):
+    return read
+  value, checksum = read
+  if json_checksum(value) != checksum:
+    raise ValueError(f'{name} is not what was saved: bits have changed')
+  return value
 
 
 @ocp.args.register_with_handler(DataHandler, for_save=True)

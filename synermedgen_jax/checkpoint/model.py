@@ -164,9 +164,34 @@ def _load(
       # A checkpoint without parameters is damaged: let reading them fail.
       if item == 'params' or metadata.get(item):
         wanted[item] = ocp.args.StandardRestore(_on_host(metadata[item]))
-    if (Path(checkpoints.directory) / str(step) / 'checksums').exists():
-      wanted['checksums'] = ChecksumsRestore()
-    return read_items(checkpoints, step, wanted)
+    wanted |= checksums_if_saved(checkpoints, step)
+    read = read_items(checkpoints, step, wanted)
+    if 'ema' in items:
+      check_average(read, has_average='ema' in wanted)
+    return read
+
+
+def checksums_if_saved(
+  checkpoints: ocp.CheckpointManager, step: int
+) -> dict[str, Any]:
+  """The item to read the checksums, if the checkpoint has them.
+
+  Imported models and checkpoints of early versions have none.
+  """
+  saved = (Path(checkpoints.directory) / str(step) / 'checksums').exists()
+  return {'checksums': ChecksumsRestore()} if saved else {}
+
+
+def check_average(read: Mapping[str, Any], *, has_average: bool) -> None:
+  """Raises ValueError if a checkpoint has lost its averaged parameters.
+
+  Args:
+    read: items of the checkpoint, with its checksums if it has them.
+    has_average: whether the checkpoint has the item `ema`.
+  """
+  # A run without an average has the checksum of no arrays, 0.
+  if read.get('checksums', {}).get('ema') and not has_average:
+    raise ValueError('ema, the averaged parameters, is missing')
 
 
 def _on_host(metadata: Any) -> Any:

@@ -30,6 +30,8 @@ from synermedgen_jax.checkpoint.checksums import (
   ChecksumsSave,
   begin_checksums,
   checksums,
+  compare_checksum,
+  json_checksum,
 )
 from synermedgen_jax.checkpoint.data_position import (
   DataHandler,
@@ -265,16 +267,19 @@ def save(
   Raises:
     CheckpointError: this or the previous checkpoint cannot be written.
   """
+  shape = dataclasses.asdict(model)
   args = {
     'params': ocp.args.StandardSave(params),
     'optimizer': ocp.args.StandardSave(optimizer),
     'data': data,
-    'model': ocp.args.JsonSave(dataclasses.asdict(model)),
+    'model': ocp.args.JsonSave(shape),
   }
   if ema:
     args['ema'] = ocp.args.StandardSave(ema)
-  sums = {'params': params, 'ema': ema, 'optimizer': optimizer}
-  args['checksums'] = ChecksumsSave(begin_checksums(sums))
+  sums = begin_checksums({'params': params, 'ema': ema, 'optimizer': optimizer})
+  args['checksums'] = ChecksumsSave(
+    lambda: {**sums(), 'model': json_checksum(shape)}
+  )
   with _writing(checkpoints):
     checkpoints.save(
       step,
@@ -374,9 +379,12 @@ def _raise_if_any_process_failed(errors: Sequence[Exception]) -> None:
 def _check_sums(read: Mapping[str, Any], expected: Mapping[str, int]) -> None:
   """Raises ValueError if an item differs from its checksum."""
   items = {name: read[name] for name in expected if read.get(name)}
-  for name, checksum in checksums(items).items():
-    if checksum != expected[name]:
-      raise ValueError(f'{name} is not what was saved: bits have changed')
+  shape = items.pop('model', None)
+  actual = checksums(items)
+  if shape is not None:
+    actual['model'] = json_checksum(shape)
+  for name, checksum in actual.items():
+    compare_checksum(name, checksum, expected)
 
 
 def put_aside(directory: Path, step: int) -> Path:

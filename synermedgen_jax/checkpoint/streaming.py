@@ -20,7 +20,9 @@ import tensorstore as ts
 
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint import orbax_items as ckpt
+from synermedgen_jax.checkpoint.checksums import compare_checksum, lazy_checksum
 from synermedgen_jax.core.lazy_array import BLOCK_BYTES, Index, LazyArray
+from synermedgen_jax.core.progress import Bar
 from synermedgen_jax.core.trees import flatten, unflatten
 from synermedgen_jax.models.bagel_config import BagelConfig
 from synermedgen_jax.models.shape_json import model_from_json, model_to_json
@@ -123,6 +125,8 @@ def open_model(
 ) -> tuple[BagelConfig, dict[str, LazyArray]]:
   """Opens the newest checkpoint's model; its parameters stay on disk.
 
+  They are read once, block by block, if the checkpoint has checksums.
+
   Args:
     directory: the `checkpoints` directory of a run.
 
@@ -135,19 +139,31 @@ def open_model(
   """
   checkpoints, step = saved_model.latest(directory)
   with contextlib.closing(checkpoints), _read_errors(f'{directory}/{step}'):
-    items = checkpoints.item_metadata(step)
-    read = checkpoints.restore(
-      step, args=ocp.args.Composite(model=ocp.args.JsonRestore())
-    )
-    leaves = flatten(items['params'].tree)
-    if 'ema' in items and items['ema'] is not None:
-      leaves |= flatten(items['ema'].tree)
-  # Holds the chunks of a row, so that each is decoded once.
-  cache = BLOCK_BYTES + max(map(_row_bytes, leaves.values()))
-  context = ts.Context({'cache_pool': {'total_bytes_limit': cache}})
-  return model_from_json(read['model']), {
-    name: _stored(leaf, context) for name, leaf in leaves.items()
-  }
+    metadata = checkpoints.item_metadata(step)
+    wanted = {'model': ocp.args.JsonRestore()}
+    wanted |= saved_model.checksums_if_saved(checkpoints, step)
+    read = ckpt.read_items(checkpoints, step, wanted)
+    trees = {'params': metadata['params'].tree}
+    if metadata.get('ema') is not None:
+      trees['ema'] = metadata['ema'].tree
+    saved_model.check_average(read, has_average='ema' in trees)
+    # Holds the chunks of a row, so that each is decoded once.
+    cache = BLOCK_BYTES + max(map(_row_bytes, jax.tree.leaves(trees)))
+    context = ts.Context({'cache_pool': {'total_bytes_limit': cache}})
+    stored = jax.tree.map(lambda leaf: _stored(leaf, context), trees)
+    if 'checksums' in read:
+      _check_sums(stored, read['checksums'])
+  arrays = flatten(stored['params']) | flatten(stored.get('ema', {}))
+  return model_from_json(read['model']), arrays
+
+
+def _check_sums(stored: Mapping[str, Any], expected: Mapping[str, int]) -> None:
+  """Raises ValueError if an item differs from its checksum."""
+  total = sum(array.nbytes for array in jax.tree.leaves(stored))
+  with Bar('checksums', total, 'B', delay=0.5) as bar:
+    for name, tree in stored.items():
+      checksum = lazy_checksum(jax.tree.leaves(tree), bar.update)
+      compare_checksum(name, checksum, expected)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """Checksums change with every bit and are equal on devices and the host."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -8,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synermedgen_jax.checkpoint.checksums import begin_checksums, checksums
+from synermedgen_jax.checkpoint.checksums import (
+  begin_checksums,
+  checksums,
+  json_checksum,
+  lazy_checksum,
+)
+from synermedgen_jax.core import lazy_array
+from synermedgen_jax.core.lazy_array import LazyArray
 
 
 def tree(seed=0):
@@ -65,3 +74,21 @@ def test_checksums_are_those_of_arrays_before_donation():
   assert on_device.is_deleted()
   assert finish() == checksums({'t': values, 'here': np.float32([1])})
   np.testing.assert_array_equal(next_step, values + 1)
+
+
+def test_arrays_read_in_blocks_have_the_checksum_of_the_whole(monkeypatch):
+  monkeypatch.setattr(lazy_array, 'BLOCK_BYTES', 8)
+  leaves = jax.tree.leaves(tree())
+  lazy = [LazyArray.of(leaf) for leaf in leaves]
+  sizes = []
+  assert lazy_checksum(lazy, sizes.append) == checksums({'t': tree()})['t']
+  assert sum(sizes) == sum(leaf.nbytes for leaf in leaves)
+  assert max(sizes) <= 8
+
+
+def test_json_values_have_the_checksum_of_their_file():
+  value = {'b': (1, 2.5), 'a': {2: None, 10: 'x'}}
+  # zlib.crc32(b'{"a": {"10": "x", "2": null}, "b": [1, 2.5]}')
+  assert json_checksum(value) == 3693710292
+  assert json_checksum(json.loads(json.dumps(value, indent=2))) == 3693710292
+  assert json_checksum(value | {'b': (1, 2.25)}) != 3693710292

@@ -1,6 +1,5 @@
 """Checkpoints are restored exactly; incomplete or damaged ones are refused."""
 
-import dataclasses
 import errno
 import json
 import os
@@ -18,12 +17,15 @@ import pytest
 
 from synermedgen_jax.checkpoint import model as saved_model
 from synermedgen_jax.checkpoint import orbax_items as ckpt
+from synermedgen_jax.checkpoint import streaming
+from synermedgen_jax.checkpoint.checksums import json_checksum
 from synermedgen_jax.checkpoint.data_position import (
   DataHandler,
   DataRestore,
   DataSave,
 )
 from synermedgen_jax.checkpoint.orbax_items import CheckpointError
+from synermedgen_jax.core.trees import unflatten
 from synermedgen_jax.input.streams import BatchIterator
 from synermedgen_jax.models import presets
 from synermedgen_jax.models.shape_json import model_from_json, model_to_json
@@ -39,7 +41,8 @@ class Numbers(BatchIterator):
 
 
 def numbers():
-  return Numbers({0: iter(grain.MapDataset.range(100).to_iter_dataset())})
+  stream = iter(grain.MapDataset.range(100).to_iter_dataset())
+  return Numbers({0: stream}, layout={'streams': 1})
 
 
 def params(step):
@@ -250,13 +253,27 @@ def test_a_first_save_that_was_killed_is_no_checkpoint(killed, tmp_path):
   )
 
 
-@pytest.mark.parametrize('item', ['params', 'model', 'params/d', 'ema/d'])
+@pytest.mark.parametrize(
+  'item', ['params', 'model', 'params/d', 'ema', 'ema/d']
+)
 def test_a_checkpoint_with_a_part_removed_is_not_read(copy, item):
   shutil.rmtree(copy / '3' / item)
   message = refused(saved_model.load_model, copy)
   assert message.startswith(f'{copy}/3: cannot be read (')
   assert message.endswith(
     'delete it and train on from the one before it, or from the start.'
+  )
+
+
+def test_parameters_are_read_where_their_average_is_lost(copy):
+  shutil.rmtree(copy / '3' / 'ema')
+  assert_equal(saved_model.load_model(copy, use_ema=False)[1], params(3))
+
+
+def test_an_export_does_not_replace_a_lost_average(copy):
+  shutil.rmtree(copy / '3' / 'ema')
+  assert refused(streaming.open_model, copy) == (
+    f'{copy}/3: cannot be read (ema, the averaged parameters, is missing).'
   )
 
 
@@ -398,15 +415,16 @@ def test_there_is_no_best_where_nothing_was_measured(written):
   )
 
 
-def streams(*which):
-  """Streams of different numbers, at their start."""
+def streams(*which, **layout):
+  """Streams of different numbers, of four or those of `layout`, at 0."""
   return BatchIterator(
     {
       n: iter(
         grain.MapDataset.range(1000 * n, 1000 * n + 100).to_iter_dataset()
       )
       for n in which
-    }
+    },
+    layout={'streams': 4} | layout,
   )
 
 
@@ -423,8 +441,9 @@ def test_every_stream_has_a_file_of_its_own(tmp_path):
   take(iterator, 2)
   DataHandler().save(tmp_path, DataSave.of(iterator))
   assert kept(tmp_path) == {'layout.json', 'stream_0.json', 'stream_3.json'}
-  state = json.loads((tmp_path / 'stream_3.json').read_text())
+  state, checksum = json.loads((tmp_path / 'stream_3.json').read_text())
   assert state == iterator.streams[3].get_state()
+  assert checksum == json_checksum(state)
 
 
 def test_streams_of_two_processes_are_restored_by_one(tmp_path):
@@ -443,12 +462,12 @@ def test_streams_of_two_processes_are_restored_by_one(tmp_path):
 
 
 def test_streams_of_one_process_are_restored_by_several(tmp_path):
-  handler, one = DataHandler(), streams(0, 1, 2)
+  handler, one = DataHandler(), streams(0, 1, 2, streams=3)
   take(one, 4)
   next(one.streams[2])
   handler.save(tmp_path, DataSave.of(one))
   following = {}
-  for part in (streams(2), streams(0, 1)):
+  for part in (streams(2, streams=3), streams(0, 1, streams=3)):
     handler.restore(tmp_path, DataRestore(part))
     following |= take(part, 1)
   assert following == {0: [4], 1: [1004], 2: [2005]}
@@ -456,7 +475,7 @@ def test_streams_of_one_process_are_restored_by_several(tmp_path):
 
 def test_a_run_of_other_streams_does_not_resume(written):
   with pytest.raises(CheckpointError) as error:
-    restore(written, 3, streams(0, 1))
+    restore(written, 3, streams(0, 1, streams=1))
   assert '\n' not in str(error.value)
   assert str(error.value).startswith(f'{written}/3: cannot be read (')
 
@@ -489,6 +508,33 @@ def test_a_bit_that_changed_is_noticed(copy, item, bit):
   expected = f'{item} is not what was saved: bits have changed'
   assert expected in refused(saved_model.load_model, copy)
   assert expected in refused(restore, copy, 3, numbers())
+  assert expected in refused(streaming.open_model, copy)
+
+
+def test_a_model_that_is_opened_is_the_one_that_was_saved(written):
+  model, opened = streaming.open_model(written)
+  assert model == nano.MODEL
+  arrays = {name: array.whole() for name, array in opened.items()}
+  assert_equal(unflatten(arrays), params(3) | average(3))
+
+
+@pytest.mark.parametrize('read', ['load_shape', 'load_model', 'open_model'])
+def test_a_shape_that_changed_is_noticed(copy, read):
+  path = copy / '3' / 'model' / 'metadata'
+  text = path.read_text()
+  assert '"rope_theta": 10000.0' in text
+  path.write_text(text.replace('theta": 10000', 'theta": 10016'))
+  module = streaming if read == 'open_model' else saved_model
+  expected = 'model is not what was saved: bits have changed'
+  assert expected in refused(getattr(module, read), copy)
+
+
+def test_a_checkpoint_of_before_shapes_had_checksums_is_read(copy):
+  path = copy / '3' / 'checksums' / 'metadata'
+  sums = json.loads(path.read_text())
+  del sums['model']
+  path.write_text(json.dumps(sums))
+  assert saved_model.load_model(copy)[0] == nano.MODEL
 
 
 def test_unavailable_storage_is_not_damage(copy, monkeypatch):
@@ -593,20 +639,19 @@ def test_only_a_run_removes_what_another_left_half_written(killed, tmp_path):
 
 
 def test_data_of_another_layout_are_refused_by_key(tmp_path):
-  iterator = dataclasses.replace(streams(0, 1), layout={'rows': 8, 'seed': 0})
+  iterator = streams(0, 1, rows=8, seed=0)
   DataHandler().save(tmp_path, DataSave.of(iterator))
-  other = dataclasses.replace(streams(0, 1), layout={'rows': 4, 'seed': 0})
+  other = streams(0, 1, rows=4, seed=0)
   with pytest.raises(ValueError, match=r'config\.rows 8, which is 4 now'):
     DataHandler().restore(tmp_path, DataRestore(other))
 
 
 def test_data_of_before_routes_had_weights_have_none(tmp_path):
-  old = dataclasses.replace(streams(0, 1), layout={'rows': 8})
+  old = streams(0, 1, streams=2, rows=8)
   DataHandler().save(tmp_path, DataSave.of(old))
 
   def restore(weights):
-    layout = {'rows': 8, 'route_weights': weights}
-    now = dataclasses.replace(streams(0, 1), layout=layout)
+    now = streams(0, 1, streams=2, rows=8, route_weights=weights)
     DataHandler().restore(tmp_path, DataRestore(now))
 
   restore([])
@@ -618,10 +663,10 @@ def test_data_of_before_routes_had_weights_have_none(tmp_path):
 def test_data_of_before_streams_were_shuffled_go_on_with_one_alone(
   tmp_path, count
 ):
-  old = dataclasses.replace(streams(0, 1), layout={'streams': count})
+  old = streams(*range(count), streams=count)
   DataHandler().save(tmp_path, DataSave.of(old))
-  layout = {'streams': count, 'streams_shuffled': count > 1}
-  now = DataRestore(dataclasses.replace(streams(0, 1), layout=layout))
+  shuffled = {'streams': count, 'streams_shuffled': count > 1}
+  now = DataRestore(streams(*range(count), **shuffled))
   if count == 1:
     DataHandler().restore(tmp_path, now)
     return
@@ -630,10 +675,46 @@ def test_data_of_before_streams_were_shuffled_go_on_with_one_alone(
 
 
 def test_a_damaged_stream_of_another_process_is_an_error(tmp_path):
-  DataHandler().save(tmp_path, DataSave.of(streams(0, 1)))
+  DataHandler().save(tmp_path, DataSave.of(streams(0, 1, streams=2)))
   (tmp_path / 'stream_1.json').write_text('{"next')
   with pytest.raises(ValueError, match='Unterminated string'):
-    DataHandler().restore(tmp_path, DataRestore(streams(0)))
+    DataHandler().restore(tmp_path, DataRestore(streams(0, streams=2)))
+
+
+def test_a_missing_stream_of_another_process_is_an_error(tmp_path):
+  DataHandler().save(tmp_path, DataSave.of(streams(0, 1, streams=2)))
+  (tmp_path / 'stream_1.json').unlink()
+  with pytest.raises(ValueError, match=r'/stream_1\.json is missing'):
+    DataHandler().restore(tmp_path, DataRestore(streams(0, streams=2)))
+
+
+@pytest.mark.parametrize(
+  ('file', 'before', 'after'),
+  [
+    ('stream_0.json', '"next_index": 2', '"next_index": 3'),
+    ('layout.json', '"streams": 1', '"streams": 0'),
+  ],
+)
+def test_a_position_that_changed_is_noticed(tmp_path, file, before, after):
+  iterator = streams(0, streams=1)
+  take(iterator, 2)
+  DataHandler().save(tmp_path, DataSave.of(iterator))
+  text = (tmp_path / file).read_text()
+  assert before in text
+  (tmp_path / file).write_text(text.replace(before, after))
+  with pytest.raises(ValueError, match=f'{file} is not what was saved'):
+    DataHandler().restore(tmp_path, DataRestore(streams(0, streams=1)))
+
+
+def test_a_position_of_an_earlier_version_has_no_checksum(tmp_path):
+  iterator = streams(0, streams=1)
+  take(iterator, 2)
+  DataHandler().save(tmp_path, DataSave.of(iterator))
+  for path in tmp_path.iterdir():
+    path.write_text(json.dumps(json.loads(path.read_text())[0]))
+  now = streams(0, streams=1)
+  DataHandler().restore(tmp_path, DataRestore(now))
+  assert next(now.streams[0]) == 2
 
 
 @pytest.fixture

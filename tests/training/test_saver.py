@@ -47,7 +47,7 @@ def numbers(place):
   stream = iter(grain.MapDataset.range(9).to_iter_dataset())
   for _ in range(place):
     next(stream)
-  return BatchIterator({0: stream}, layout={'rows': 1})
+  return BatchIterator({0: stream}, layout={'rows': 1, 'streams': 1})
 
 
 def opened(folder, small):
