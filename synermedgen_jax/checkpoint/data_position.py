@@ -47,7 +47,12 @@ class DataHandler(ocp.CheckpointHandler):
       # Checkpoints of earlier versions lack some keys.
       if saved.get(key, value) == value:
         continue
-      if key == 'streams_shuffled':  # no key of the config
+      # These two are no keys of the config.
+      if key == 'bagel_contents':
+        raise ValueError(
+          f'the files of config.bagel_files were {saved[key]}, and are {value}'
+        )
+      if key == 'streams_shuffled':
         raise ValueError(
           'it is of an earlier version, which dealt the examples out to '
           f'config.streams={saved["streams"]} in another order'

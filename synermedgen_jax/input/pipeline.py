@@ -62,6 +62,7 @@ class Mixture:
     sources: task -> function from a seed to an endless dataset that replaces
       the task's own.
     files: the files that `sources` read, as in `config.bagel_files`.
+    contents: names and sizes of these files, as `bagel_formats.contents`.
   """
 
   tasks: Mapping[str, float]
@@ -74,6 +75,7 @@ class Mixture:
   route_weights: Sequence[tuple[str, float]] = ()
   sources: Mapping[str, ExampleSource] = dataclasses.field(default_factory=dict)
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  contents: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,6 +328,7 @@ def train_dataset(
     'max_sources': mixture.max_sources,
     'route_weights': list(mixture.route_weights),
     'bagel_files': dict(mixture.files),
+    'bagel_contents': dict(mixture.contents),
   }
   return TrainData(examples, {n: packed(n) for n in local_streams}, layout)
 

@@ -8,7 +8,8 @@ The files that `config.bagel_files` names become tasks of
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import grain.python as grain
@@ -50,6 +51,30 @@ def sources(files: Mapping[str, str], split: str) -> dict[str, ExampleSource]:
     return editing_dataset(EditingRows(_find(files, 'editing', split)), seed)
 
   return {'vlm': vlm, 'editing': editing}
+
+
+def contents(
+  files: Mapping[str, str], split: str, tasks: Iterable[str]
+) -> dict[str, str]:
+  """Describes the files of the tasks, to notice files that change.
+
+  Args:
+    files, split: as in `sources`.
+    tasks: names of tasks; only those of `BAGEL_TASKS` have files.
+
+  Returns:
+    Task name -> number of files and a fingerprint of their names and sizes.
+
+  Raises:
+    FormatError: a file is not configured or missing.
+  """
+  described = {}
+  for task in sorted(set(tasks) & set(BAGEL_TASKS)):
+    paths = _find(files, task, split)
+    listing = ''.join(f'{path.stat().st_size} {path}\n' for path in paths)
+    digest = hashlib.sha256(listing.encode()).hexdigest()[:12]
+    described[task] = f'{len(paths)} file(s), {digest}'
+  return described
 
 
 def _find(files: Mapping[str, str], task: str, split: str) -> list[Path]:

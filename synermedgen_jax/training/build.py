@@ -199,7 +199,7 @@ def _data(
   mesh: Mesh,
 ) -> tuple[TrainData, list[PackedBatch]]:
   """The training data, and the batches of the validation."""
-  files = config.bagel_files.to_dict()
+  files, tasks = config.bagel_files.to_dict(), config.tasks.to_dict()
   local = local_streams(config, mesh)
 
   def dataset(
@@ -212,7 +212,7 @@ def _data(
       geometry,
       capacity,
       Mixture(
-        tasks=config.tasks.to_dict(),
+        tasks=tasks,
         prompts=PROMPTS[config.prompts],
         neighbours=config.neighbours,
         slab=config.slab,
@@ -222,6 +222,7 @@ def _data(
         route_weights=tuple(route_weights),
         sources=bagel_formats.sources(files, split),
         files={k: v for k, v in files.items() if v and not k.startswith('val')},
+        contents=bagel_formats.contents(files, split, task_names(tasks)),
       ),
       rows=config.rows,
       seed=seed,

@@ -13,8 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from packing_fakes import GEOMETRY, Letters
 
+from synermedgen_jax.checkpoint.data_position import (
+  DataHandler,
+  DataRestore,
+  DataSave,
+)
 from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.input import pipeline
+from synermedgen_jax.input.streams import BatchIterator
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.interop import bagel_formats
 from synermedgen_jax.interop.editing_parquet import SCHEMA
@@ -257,6 +263,40 @@ def test_missing_data_is_named(files, task, values, split, reason):
     dataset(files | values, {task: 1.0}, split=split)
 
 
+def more_edits(folder):
+  write_edits(folder / 'more.parquet', 60)
+
+
+def a_line_less(folder):
+  write_talks(folder / 'talk.jsonl', 'c', 'd')
+
+
+def position(files):
+  """The start of a run on these files, of which nothing else is known."""
+  contents = bagel_formats.contents(files, 'train', ['vlm', 'editing', 'cts'])
+  assert contents.keys() == {'vlm', 'editing'}
+  return BatchIterator({}, {'streams': 0, 'bagel_contents': contents})
+
+
+@pytest.mark.parametrize('change', [more_edits, a_line_less])
+def test_a_run_does_not_resume_where_its_files_changed(tmp_path, files, change):
+  saved = tmp_path / 'saved'
+  saved.mkdir()
+  DataHandler().save(saved, DataSave.of(position(files)))
+  DataHandler().restore(saved, DataRestore(position(files)))
+  change(tmp_path)
+  with pytest.raises(ValueError, match=r'files of config\.bagel_files were '):
+    DataHandler().restore(saved, DataRestore(position(files)))
+
+
+def test_a_position_of_before_files_were_recorded_is_read(tmp_path, files):
+  before = BatchIterator({}, {'streams': 0})
+  saved = tmp_path / 'saved'
+  saved.mkdir()
+  DataHandler().save(saved, DataSave.of(before))
+  DataHandler().restore(saved, DataRestore(position(files)))
+
+
 def test_a_file_of_another_format_is_refused_at_once(tmp_path, files):
   (tmp_path / 'talk.jsonl').write_text('[\n')
   with pytest.raises(FormatError, match=r'talk\.jsonl: line 1: is not JSON'):
@@ -331,6 +371,11 @@ def test_main_trains_on_them_without_a_store(tmp_path, files):
   for name in ('ntp/vlm', 'flow', 'val/ntp/vlm', 'val/flow'):
     assert np.isfinite(metrics[name])
   assert not any('cts' in name for name in metrics)
+  (path,) = (tmp_path / 'joint').glob('checkpoints/4/data/layout.json')
+  layout, _ = json.loads(path.read_text())
+  assert layout['bagel_contents'] == bagel_formats.contents(
+    files, 'train', ['vlm', 'editing']
+  )
 
 
 @pytest.mark.usefixtures('nano_preset')
