@@ -15,14 +15,17 @@ import tokenizers
 from etils.epath import Path, PathLike
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-# Files of a tokenizer, including those that only PyTorch code reads.
+from synermedgen_jax.core import files
+
+# Files of a tokenizer, including those that only PyTorch code reads. They are
+# copied in this order: the last two complete what `holds_tokenizer` requires.
 FILES = (
-  'tokenizer.json',
   'tokenizer_config.json',
-  'vocab.json',
-  'merges.txt',
   'special_tokens_map.json',
   'added_tokens.json',
+  'vocab.json',
+  'tokenizer.json',
+  'merges.txt',
 )
 
 # A word is the first match of these; a space belongs to the following word.
@@ -75,6 +78,8 @@ def holds_tokenizer(folder: PathLike) -> bool:
 def copy(source: PathLike, folder: PathLike) -> None:
   """Copies the files of a tokenizer into `folder`, creating it if necessary.
 
+  A file is copied as a whole or not at all.
+
   Args:
     source: a folder, whose files in `FILES` are copied, or one file, which
       becomes `tokenizer.json`.
@@ -84,10 +89,8 @@ def copy(source: PathLike, folder: PathLike) -> None:
   copies = {source: 'tokenizer.json'}
   if source.is_dir():
     copies = {source / n: n for n in FILES if (source / n).is_file()}
-  if copies:
-    folder.mkdir(parents=True, exist_ok=True)
   for file, name in copies.items():
-    (folder / name).write_bytes(file.read_bytes())
+    files.write_bytes(folder / name, file.read_bytes())
 
 
 def read(path: PathLike) -> tokenizers.Tokenizer:
@@ -143,6 +146,7 @@ def _read_qwen2(folder: Path) -> tokenizers.Tokenizer:
         for token in _ADDED
       ]
     )
+  _check_complete(folder / 'merges.txt', vocab, merges, tokenizer)
   return tokenizer
 
 
@@ -195,6 +199,27 @@ def _read_merges(path: Path, vocab: dict[str, int]) -> list[tuple[str, str]]:
         )
     merges.append((parts[0], parts[1]))
   return merges
+
+
+def _check_complete(
+  path: Path,
+  vocab: dict[str, int],
+  merges: list[tuple[str, str]],
+  tokenizer: tokenizers.Tokenizer,
+) -> None:
+  """Raises ValueError if the merges do not make every word of the vocabulary.
+
+  A shortened file would split texts into other tokens than those of training.
+  """
+  made = {first + second for first, second in merges}
+  made.update(_ADDED)
+  made.update(t.content for t in tokenizer.get_added_tokens_decoder().values())
+  lost = [token for token in vocab if len(token) > 1 and token not in made]
+  if lost:
+    raise ValueError(
+      f'{path}: lacks the merges of {len(lost)} tokens of vocab.json, such as '
+      f'{lost[0]!r}; copy the whole file again.'
+    )
 
 
 def _add_tokens_of_config(tokenizer: tokenizers.Tokenizer, path: Path) -> None:

@@ -1,16 +1,18 @@
 """Qwen2's tokenizer from small files of both kinds, with hand-made ids."""
 
+import errno
 import json
 import pickle
 import unicodedata
 
 import numpy as np
 import pytest
+from etils.epath import Path
 from hypothesis import given
 from hypothesis import strategies as st
 from packing_fakes import GEOMETRY, read_slice
 
-from synermedgen_jax.input import packing
+from synermedgen_jax.input import packing, vocab_files
 from synermedgen_jax.input import tokenizer as lib
 from synermedgen_jax.tasks import example as spans
 from synermedgen_jax.tasks.example import Example
@@ -269,6 +271,14 @@ def without(char):
       r"merges\.txt: line 2 names 'qq', which vocab\.json lacks",
     ),
     (
+      replace('merges.txt', ''),
+      r"merges\.txt: lacks the merges of 10 tokens .*, such as 'Ġt'; copy",
+    ),
+    (
+      lambda folder: write(folder, merges=MERGES[:-2]),
+      r"merges\.txt: lacks the merges of 2 tokens .*, such as '\.Ċ'; copy",
+    ),
+    (
       replace('tokenizer_config.json', '{'),
       r'tokenizer_config\.json: is not JSON',
     ),
@@ -299,3 +309,53 @@ def test_spoilt_files_are_named_in_one_line(tmp_path, spoil, reason):
 def test_a_folder_without_any_is_named(tmp_path):
   with pytest.raises(FileNotFoundError, match='has neither'):
     lib.load_tokenizer(str(tmp_path))
+
+
+@pytest.fixture
+def copy_on_full_disk(monkeypatch):
+  """Copies a tokenizer to a disk that fills in the middle of a file."""
+  kind = type(Path())
+  write_bytes = kind.write_bytes
+
+  def copy(source, folder, full_at):
+    def until_full(path, content):
+      if full_at in path.name:
+        write_bytes(path, content[:9])
+        raise OSError(errno.ENOSPC, 'No space left on device')
+      return write_bytes(path, content)
+
+    with monkeypatch.context() as patch:
+      patch.setattr(kind, 'write_bytes', until_full)
+      with pytest.raises(OSError, match='No space left'):
+        vocab_files.copy(source, folder)
+    assert not (folder / full_at).exists()
+
+  return copy
+
+
+@pytest.mark.parametrize('full_at', ['vocab.json', 'merges.txt'])
+def test_a_copy_that_was_interrupted_is_no_tokenizer(
+  tmp_path, copy_on_full_disk, full_at
+):
+  source, folder = write(tmp_path / 'source'), tmp_path / 'copy'
+  copy_on_full_disk(source, folder, full_at)
+  assert not vocab_files.holds_tokenizer(folder)
+  vocab_files.copy(source, folder)
+  assert {p.name for p in folder.iterdir()} == {
+    p.name for p in source.iterdir()
+  }
+  assert lib.load_tokenizer(str(folder)).encode(' the') == [259]
+
+
+@pytest.mark.parametrize(
+  ('full_at', 'held'),
+  [('vocab.json', False), ('tokenizer.json', False), ('merges.txt', True)],
+)
+def test_two_files_are_not_read_in_the_place_of_an_interrupted_tokenizer_json(
+  tmp_path, copy_on_full_disk, full_at, held
+):
+  source, folder = write(tmp_path / 'source'), tmp_path / 'copy'
+  write_tokenizer_json(source)
+  copy_on_full_disk(source, folder, full_at)
+  assert vocab_files.holds_tokenizer(folder) == held
+  assert (folder / 'tokenizer.json').exists() == held
