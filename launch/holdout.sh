@@ -101,14 +101,23 @@ if [ ${#data[@]} -eq 0 ]; then
   done
 fi
 measured=1
+log="$run/data/errors.txt"  # of the last evaluation
+mkdir -p "$run/data"
 for entry in "${data[@]}"; do
   prepare "${entry%%=*}" --dataset="${entry%%=*}" --root="${entry#*=}" --skip_bad
   for number in "${!workdirs[@]}"; do
     # Systems without a route of this data stay out of the table.
-    evaluate "${entry%%=*}" "$number" || {
+    code=0
+    { evaluate "${entry%%=*}" "$number" 2>&1 >&3 3>&- | tee "$log" >&2
+    } 3>&1 || code=$?
+    if [ "$code" -ne 0 ]; then
+      # A refusal has status 1 and a line; anything else is a crash.
+      { [ "$code" -eq 1 ] && grep -q '^Error: ' "$log"; } ||
+        fail "${systems[$number]}: its evaluation on ${entry%%=*} crashed\
+ (status $code); see above, and run the same command again."
       echo "${systems[$number]} is not measured on ${entry%%=*}." >&2
       measured=''
-    }
+    fi
   done
 done
 

@@ -36,6 +36,10 @@ fi
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 stamp=".venv/$(basename "$requirements").installed"
 if ! cat requirements.txt "$requirements" | cmp -s - "$stamp"; then
+  if ! .venv/bin/python -m pip --version > /dev/null 2>&1; then
+    echo 'Replacing .venv, which has no pip ...'
+    "$python" -m venv --clear .venv
+  fi
   echo "Installing $requirements into .venv ..."
   .venv/bin/python -m pip install --quiet --disable-pip-version-check \
     --no-compile -r "$requirements"

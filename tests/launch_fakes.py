@@ -19,7 +19,8 @@ UNPACK = (
   ' bash code/launch/tpu_worker.sh setup; fi'
 )
 
-# A line of the file named after a word of the call is a status and an answer.
+# A line of the file named after a word of the call is a status and an answer,
+# which goes to stderr if it begins with Error:.
 FAKE = """\
 #!/usr/bin/env bash
 echo "${0##*/} $*" >> "$FAKES/calls"
@@ -27,7 +28,11 @@ for answers in "$FAKES"/answers/*; do
   if [[ "$* " == *"${answers##*/} "* ]]; then
     read -r code said < "$answers" || { echo "no answer to $*" >&2; exit 99; }
     sed -i 1d "$answers"
-    [ -z "$said" ] || echo "$said"
+    case "$said" in
+      '') ;;
+      Error:*) echo "$said" >&2 ;;
+      *) echo "$said" ;;
+    esac
     exit "$code"
   fi
 done

@@ -119,10 +119,23 @@ def test_public_data_take_the_place_of_phantoms(box):
 
 
 def test_a_system_without_a_route_of_the_data_is_left_out(box):
-  (box.fakes / 'answers' / '--workdir=unet').write_text('1\n')
+  refusal = 'Error: unet: has no route of the store.\n'
+  (box.fakes / 'answers' / '--workdir=unet').write_text(f'1 {refusal}')
   done = run(box, '--data=myops=/data/m', 'detail', 'unet')
-  assert 'unet is not measured on myops.' in done.stderr
+  assert done.stderr.startswith(f'{refusal}unet is not measured on myops.\n')
   assert words(box, 'holdout')
+
+
+@pytest.mark.parametrize('answer', ['1', '137 Error: of a thread', '139'])
+def test_an_evaluation_that_crashes_ends_the_script(box, answer):
+  (box.fakes / 'answers' / '--workdir=unet').write_text(f'{answer}\n')
+  done = box.run(SCRIPT, '--data=myops=/data/m', 'unet', 'detail')
+  assert done.returncode == 1
+  status = answer.split()[0]
+  assert done.stderr.splitlines()[-1].startswith(
+    f'Error: unet: its evaluation on myops crashed (status {status}); '
+  )
+  assert not words(box, 'holdout')
 
 
 def test_a_short_run_has_few_slices_and_the_pair_of_a_difference(box):

@@ -40,6 +40,21 @@ def setup(folder, python=''):
   )
 
 
+def test_an_environment_that_was_interrupted_is_made_anew(folder):
+  """`venv` writes its Python first, and pip last."""
+  (folder / '.venv/bin').mkdir(parents=True)
+  path = folder / '.venv/bin/python'
+  whole = (folder / 'python3.12').read_text()
+  path.write_text(whole.replace('esac', '  *"-m pip"*) exit 1 ;;\nesac'))
+  path.chmod(0o755)
+  done = setup(folder)
+  assert done.returncode == 0, done.stderr
+  assert 'Replacing .venv, which has no pip ...' in done.stdout
+  assert made_with(folder) == whole
+  assert (folder / '.venv/requirements.txt.installed').exists()
+  assert 'Replacing' not in setup(folder).stdout
+
+
 def made_with(folder):
   return (folder / '.venv/bin/python').read_text()
 
