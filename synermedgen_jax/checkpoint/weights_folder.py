@@ -84,24 +84,27 @@ def _downloaded(address: str | Path) -> tuple[Path, hub.Address]:
 
 def write_checksums(folder: Path) -> None:
   """Writes SHA256SUMS of all files but the card, as `sha256sum` reads it."""
-  names = [n for n in FILES if n not in (CARD, SUMS)]
-  lines = [
-    f'{_sha256(folder / name)}  {name}\n'
-    for name in names
-    if (folder / name).is_file()
-  ]
+  lines = [f'{_sha256(folder / n)}  {n}\n' for n in _summed(folder)]
   files.write_text(folder / SUMS, ''.join(lines))
+
+
+def _summed(folder: Path) -> list[str]:
+  """The files of a folder that SHA256SUMS lists."""
+  names = (n for n in FILES if n not in (CARD, SUMS))
+  return [name for name in names if (folder / name).is_file()]
 
 
 def check_files(folder: str | Path) -> None:
   """Compares the files with SHA256SUMS, if the folder has it.
 
   Raises:
-    CheckpointError: a file is missing or differs, or SHA256SUMS is malformed.
+    CheckpointError: a file is missing, differs or is not listed, or SHA256SUMS
+      is malformed.
   """
   path = Path(folder) / SUMS
   if not path.is_file():
     return
+  listed = set()
   for line in path.read_text('utf-8', errors='replace').splitlines():
     match = re.fullmatch(r'([0-9a-f]{64})  (.+)', line)
     if not match or match[2] not in FILES:
@@ -113,6 +116,12 @@ def check_files(folder: str | Path) -> None:
       raise CheckpointError(
         f'{file}: differs from its checksum in {SUMS}; copy or download it '
         'again.'
+      )
+    listed.add(match[2])
+  for name in _summed(Path(folder)):
+    if name not in listed:
+      raise CheckpointError(
+        f'{path}: lacks a line for {name}; copy or download it again.'
       )
 
 

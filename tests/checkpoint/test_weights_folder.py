@@ -115,6 +115,28 @@ def test_a_malformed_list_of_checksums_is_reported(
     weights_folder.load_weights(tmp_path)
 
 
+@pytest.mark.parametrize(
+  ('kept', 'missing'),
+  [(0, r'weights\.safetensors'), (1, r'model\.json'), (2, '')],
+)
+def test_a_list_that_lacks_a_file_is_reported(params, tmp_path, kept, missing):
+  sums = with_checksums(params, tmp_path)
+  lines = sums.read_text().splitlines(keepends=True)
+  sums.write_text(''.join(lines[:kept]))
+  if not missing:
+    weights_folder.load_weights(tmp_path)
+    return
+  with pytest.raises(CheckpointError, match=f'lacks a line for {missing}; '):
+    weights_folder.load_weights(tmp_path)
+
+
+def test_an_unlisted_file_is_reported(params, tmp_path):
+  with_checksums(params, tmp_path)
+  (tmp_path / weights_folder.RECORD).write_text('{}')
+  with pytest.raises(CheckpointError, match=r'lacks a line for config\.json; '):
+    weights_folder.check_files(tmp_path)
+
+
 @pytest.fixture
 def hub(params, tmp_path):
   """A hub with the weights folder o/n."""
