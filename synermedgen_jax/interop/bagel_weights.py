@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -288,9 +289,13 @@ def source_tensors(
   tables = _tables(config)
   _check_table(tables, params)
   for name, constant in constants(config).items():
-    # Training casts frozen parameters to its own dtype.
-    expected = constant.whole().astype(params[name].dtype)
-    if (params[name].whole() != expected).any():
+    expected, actual = constant.whole(), params[name].whole()
+    # Training casts frozen parameters to its own dtype, and weights folders
+    # round them to 16 bits.
+    if not any(
+      np.array_equal(actual, expected.astype(rounded).astype(actual.dtype))
+      for rounded in (np.float32, np.float16, jnp.bfloat16)
+    ):
       raise BagelError(
         f'BAGEL has no such model: {name} is not {_CONSTANTS[name]} '
         f'({expected[0]}) in every channel.'

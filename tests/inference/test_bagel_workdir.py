@@ -419,6 +419,19 @@ def test_latents_scaled_channel_by_channel_are_not_exported(tmp_path, output):
   assert not output.exists()
 
 
+@pytest.mark.parametrize('dtype', [jnp.float16, BFLOAT16])
+def test_latents_whose_scale_a_weights_folder_rounded_are_exported(dtype):
+  model = bagel_config(bagel_files.TINY)
+  params = flat(load_params(bagel_files.TINY, model))
+  for name in ('autoencoder/latent_scale', 'autoencoder/latent_shift'):
+    rounded = params[name].astype(dtype).astype(np.float32)
+    assert (rounded != params[name]).all()
+    params[name] = rounded
+  lazy = {name: LazyArray.of(value) for name, value in params.items()}
+  written = bagel_weights.source_tensors(model, lazy)
+  assert written.keys() == {'ema.safetensors', 'ae.safetensors'}
+
+
 def test_export_takes_the_average_where_a_run_kept_one(tmp_path, output):
   model = bagel_config(bagel_files.TINY)
   params = load_params(bagel_files.TINY, model)
