@@ -18,8 +18,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import nibabel as nib
 import SimpleITK as sitk
 
-from synermedgen_jax.core.errors import UserError
+from synermedgen_jax.core.errors import UserError, VolumeError
 from synermedgen_jax.serving.sessions import Session, Upload
+from synermedgen_jax.slices.itk import holds_voxels
 from synermedgen_jax.slices.volumes import NIFTI
 
 MB = 1_000_000
@@ -28,14 +29,6 @@ _MOST_NAME = 100  # bytes
 _PLACES = 4  # uploads of this size that a session may keep
 _UNSAFE = re.compile(r'[^\w.+=@-]+')
 _DETACHED = ('.mhd', '.nhdr')
-_HEADER_BYTES = 1 << 16
-# Fields that name a file with the voxels, of MetaImage and of NRRD.
-_ELSEWHERE = (
-  re.compile(
-    rb'^ElementDataFile\s*[=:]\s*(?!\s|LOCAL\s*$)', re.MULTILINE | re.I
-  ),
-  re.compile(rb'^data ?file\s*:', re.MULTILINE | re.I),
-)
 
 
 class UploadError(UserError):
@@ -162,11 +155,11 @@ def check_contents(upload: Upload, limit: int) -> None:
     _check_zip(path, upload.name, limit)
     return
   if lower.endswith(_DETACHED) or (
-    lower.endswith(('.mha', '.nrrd')) and _names_another(path)
+    lower.endswith(('.mha', '.nrrd')) and not _holds_voxels(path)
   ):
     raise UploadError(
-      f'{upload.name}: its voxels are in another file; convert both to one '
-      '.mha, .nrrd or .nii.gz file.'
+      f'{upload.name}: its voxels are in another file, or may be; convert it '
+      'to one .nii.gz file.'
     )
   voxels = _voxels(path)
   if 4 * voxels > limit:
@@ -188,11 +181,12 @@ def _check_zip(path: Path, name: str, limit: int) -> None:
     )
 
 
-def _names_another(path: Path) -> bool:
-  """Whether a MetaImage or NRRD header names a file with the voxels."""
-  with path.open('rb') as file:
-    header = file.read(_HEADER_BYTES).replace(b'\r\n', b'\n')
-  return any(field.search(header) for field in _ELSEWHERE)
+def _holds_voxels(path: Path) -> bool:
+  """Whether a header names no other file; also if `read_volume` refuses it."""
+  try:
+    return holds_voxels(path)
+  except VolumeError:
+    return True
 
 
 def _voxels(path: Path) -> int:

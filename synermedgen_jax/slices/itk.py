@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import mmap
 import os
 import re
 import secrets
@@ -39,6 +40,7 @@ _ROTATION = ('TransformMatrix', 'Rotation', 'Orientation')
 _ORIGIN = ('Offset', 'Position', 'Origin')
 _SPACING = ('ElementSpacing', 'ElementSize')
 _HEADER_BYTES = 1 << 16
+_BLANKS = ' \t\n\v\f\r'  # in C; Python strips more
 # The line before the names of several data files.
 _LIST = re.compile(
   r'^\s*(?:ElementDataFile|data ?file)\s*[=:]\s*LIST.*$', re.I | re.M
@@ -83,24 +85,41 @@ def data_files(path: Path) -> list[Path]:
   itself.
 
   Raises:
-    VolumeError: the header gives a field twice.
+    VolumeError: the header gives a field twice, has a zero byte, or is too
+      long; `read_itk` refuses such files, too.
   """
-  if _is_metaimage(path):
-    named = _fields(path, '[=:]', end='ElementDataFile').get(
-      'ElementDataFile', ''
-    )
-  else:
-    fields = _nrrd_fields(path)
-    named = fields.get('data file', fields.get('datafile', ''))
+  named = _named(path)
   first = (named.split() or [''])[0]
   if first.upper() == 'LIST':
-    _, lines = _LIST.split(_header_text(path), maxsplit=1)
+    header = '\n'.join(_header_lines(path))
+    _, lines = _LIST.split(header, maxsplit=1)
     names = map(str.strip, lines.splitlines())
     return [path.parent / name for name in names if name]
   if '%' in first:  # a pattern, and the numbers that it takes
     pattern = path.parent / re.sub(r'%\d*d', '*', glob.escape(first))
     return sorted(pattern.parent.glob(pattern.name))
-  return [path.parent / named] if first.upper() not in ('', 'LOCAL') else []
+  return [path.parent / named] if named else []
+
+
+def holds_voxels(path: Path) -> bool:
+  """Whether no reader takes the voxels of a header from another file.
+
+  A MetaImage file has to have the word ElementDataFile only once: MetaIO skips
+  lines after an incomplete one, so a later one could count.
+
+  Raises:
+    VolumeError: see `data_files`.
+  """
+  if _named(path):
+    return False
+  if not _is_metaimage(path) or not path.stat().st_size:
+    return True
+  with (
+    open(path, 'rb') as file,
+    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+  ):
+    first = content.find(b'ElementDataFile')
+    return content.find(b'ElementDataFile', first + 1) < 0
 
 
 def write_mha(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
@@ -225,9 +244,39 @@ def _check_data_files(path: Path) -> None:
       raise VolumeError(f'{path}: its data file {file.name} is missing.')
 
 
-def _header_text(path: Path) -> str:
+def _named(path: Path) -> str:
+  """What a header names as its data files; '' = none but itself."""
+  if _is_metaimage(path):
+    fields = _fields(path, '[=:]', end='ElementDataFile')
+    named = fields.get('ElementDataFile', '')
+    return '' if named.upper() == 'LOCAL' else named
+  fields = _nrrd_fields(path)
+  return fields.get('data file') or fields.get('datafile', '')
+
+
+def _header_lines(path: Path) -> list[str]:
+  """The lines at the start of a file, as its reader divides them.
+
+  Those of a NRRD file end before the first empty one, where its header ends.
+
+  Raises:
+    VolumeError: a NRRD header has no such end within 64 KB.
+  """
   with open(path, 'rb') as file:
-    return file.read(_HEADER_BYTES).decode('latin-1')
+    text = file.read(_HEADER_BYTES).decode('latin-1')
+  meta = _is_metaimage(path)
+  lines = re.split('\n' if meta else '\r\n|\r|\n', text)
+  whole = len(text) < _HEADER_BYTES
+  if not whole:
+    lines.pop()  # may be cut
+  if meta:
+    return lines
+  if '' not in lines and not whole:
+    raise VolumeError(
+      f'{path}: its header has more than {_HEADER_BYTES} bytes; write the file '
+      'again with fewer comments and keys.'
+    )
+  return lines[: lines.index('')] if '' in lines else lines
 
 
 def _nrrd_fields(path: Path) -> dict[str, str]:
@@ -239,11 +288,18 @@ def _fields(path: Path, separator: str, *, end: str) -> dict[str, str]:
   """The lines `name separator value` of a header, up to the line `end`.
 
   Raises:
-    VolumeError: a field has two values, of which readers use one or the other.
+    VolumeError: a field has two values, of which readers use one or the other,
+      or a line has a zero byte, at which they end.
   """
   fields: dict[str, str] = {}
-  for line in _header_text(path).split('\n'):
-    name, *values = (s.strip() for s in re.split(separator, line, maxsplit=1))
+  for line in _header_lines(path):
+    if '\0' in line:
+      raise VolumeError(
+        f'{path}: its header has a zero byte; write the file again.'
+      )
+    name, *values = (
+      part.strip(_BLANKS) for part in re.split(separator, line, maxsplit=1)
+    )
     for value in values if name != 'Comment' and name[:1] != '#' else ():
       if fields.setdefault(name, value) != value:
         raise VolumeError(

@@ -9,10 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.serving import uploads
 from synermedgen_jax.serving.jobs import Jobs
 from synermedgen_jax.serving.sessions import Sessions
 from synermedgen_jax.serving.uploads import TooLarge, UploadError, safe_name
+from synermedgen_jax.slices.volumes import read_volume
 
 
 @pytest.mark.parametrize(
@@ -133,6 +135,18 @@ NRRD = b'NRRD0004\ntype: uint8\ndimension: 3\nsizes: 9 9 9\n%s\n\n'
     ('x.nrrd', NRRD % b'data file: /etc/passwd'),
     ('x.NRRD', NRRD % b'datafile: other.raw'),
     ('x.nhdr', NRRD % b'encoding: raw'),
+    # Lines as the readers divide them.
+    ('x.nrrd', NRRD % b'content: x\rdata file: other.raw'),
+    ('x.nrrd', NRRD % b'# x\rDATA FILE: other.raw'),
+    ('x.mha', MHA.replace(b'\nE', b'\n\t E') % b'other.raw'),
+    ('x.mha', MHA.replace(b'\nE', b'\n\rE') % b'other.raw'),
+    # MetaIO skips the first ElementDataFile.
+    ('x.mha', b'junk\n%s' % MHA % b'LOCAL\nElementDataFile = other.raw'),
+    ('x.mha', b'\xa0%s' % MHA % b'LOCAL\nElementDataFile = other.raw'),
+    (
+      'x.mha',
+      MHA % b'LOCAL' + bytes(10**5) + b'\nElementDataFile = other.raw\n',
+    ),
   ],
 )
 def test_a_header_cannot_name_another_file_of_the_machine(
@@ -140,6 +154,33 @@ def test_a_header_cannot_name_another_file_of_the_machine(
 ):
   with pytest.raises(UploadError, match='its voxels are in another file'):
     uploads.check_contents(given(session, name, content), 10**9)
+
+
+@pytest.mark.parametrize(
+  ('name', 'content', 'reason'),
+  [
+    (
+      'x.nrrd',
+      NRRD % (b'# %s\n' % (b'x' * 60) * 1200 + b'data file: other.raw'),
+      'more than 65536 bytes',
+    ),
+    ('x.nrrd', NRRD % b'a\0: b\ndata file: other.raw', 'a zero byte'),
+    ('x.mha', b'a\0 = b\n' + MHA % b'LOCAL', 'a zero byte'),
+    (
+      'x.mha',
+      b'Comment = x\n' * 6000 + MHA % b'other.raw',
+      'has no ElementDataFile',
+    ),
+  ],
+)
+def test_a_header_that_hides_its_data_file_is_refused_by_the_reader(
+  session, name, content, reason
+):
+  upload = given(session, name, content)
+  (upload.folder / 'other.raw').write_bytes(bytes(729))
+  uploads.check_contents(upload, 10**10)
+  with pytest.raises(UserError, match=reason):
+    read_volume(upload.path)
 
 
 def test_a_metaimage_is_measured_and_a_broken_file_left_to_the_reader(session):

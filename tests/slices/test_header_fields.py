@@ -413,6 +413,21 @@ def test_nhdr_with_its_data_file_and_without(tmp_path):
   np.testing.assert_array_equal(read_volume(path).data, COUNT)
 
 
+def test_a_carriage_return_divides_lines_as_the_nrrd_reader_does(tmp_path):
+  path = nrrd(tmp_path / 'v.nrrd', {'content': 'x\rdata file: v.raw'})
+  refused(path, 'data file v.raw is missing')
+  path = nrrd(tmp_path / 'w.nrrd')
+  content = path.read_bytes()
+  end = content.index(b'\n\n') + 2
+  path.write_bytes(content[:end].replace(b'\n', b'\r') + content[end:])
+  np.testing.assert_array_equal(read_volume(path).data, COUNT)
+
+
+def test_a_nrrd_header_without_an_end_in_64_kb_is_refused(tmp_path):
+  lines = {f'key{i}': 'x' * 90 for i in range(700)}
+  refused(nrrd(tmp_path / 'v.nrrd', lines), 'more than 65536 bytes')
+
+
 # MetaImage.
 
 
