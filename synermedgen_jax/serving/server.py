@@ -233,23 +233,21 @@ class App:
     upload = self._uploaded(session, 'source')
     modality = Modality.parse(asked.get('source', ''))
     series = asked.get('series', '')
-    if series != upload.series:
-      upload.series = series
-      upload.refusals.clear()
-    return work.read(self._model, upload, modality, self._limit)
+    return work.read(self._model, upload, series, modality, self._limit)
 
   def _translate(self, session: Session, asked: dict[str, str]) -> work.Run:
     upload, route = self._uploaded(session, 'source'), self._route(asked)
-    work.check_allowed(upload, route.source, bool(asked.get('anyway')))
+    series = asked.get('series', '')
+    work.check_allowed(upload, series, route.source, bool(asked.get('anyway')))
     return work.translate(
-      self._model, session, upload, route, self._limit, self._nonce
+      self._model, session, upload, series, route, self._limit, self._nonce
     )
 
   def _compare(self, session: Session, asked: dict[str, str]) -> work.Run:
     result = self._result(session, asked.get('result', ''))
     truth = self._uploaded(session, 'truth')
-    truth.series = asked.get('series', '')
-    return work.compare(result, truth, self._limit, self._nonce)
+    series = asked.get('series', '')
+    return work.compare(result, truth, series, self._limit, self._nonce)
 
   def _ask(self, session: Session, asked: dict[str, str]) -> work.Run:
     if not self._model.answers:

@@ -29,16 +29,15 @@ class Upload:
     title: name of the file, or of the first one, as the browser gives it.
     files: names in the folder.
     size: bytes.
-    series: DICOM series to read; '' = the only one.
-    refusals: modality -> why it is not translated from; '' = it is.
+    refusals: DICOM series ('' = the only one) and modality -> why it is not
+      translated from; '' = it is.
   """
 
   folder: Path
   title: str
   files: list[str] = dataclasses.field(default_factory=list)
   size: int = 0
-  series: str = ''
-  refusals: dict[str, str] = dataclasses.field(default_factory=dict)
+  refusals: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
 
   @property
   def path(self) -> Path:

@@ -1,7 +1,8 @@
 """The jobs of the pages: read, translate, compare, ask.
 
 Every function runs in the thread of `jobs`, and returns JSON values for the
-page. Messages name files as the user does, without temporary folders.
+page. Messages name files as the user does, without temporary folders. `series`
+is the DICOM series that the page asks for; '' = the only one.
 """
 
 from __future__ import annotations
@@ -87,10 +88,10 @@ def named(upload: Upload) -> Iterator[None]:
     raise UserError(line.replace(f'{upload.folder}/', '')) from error
 
 
-def _read(upload: Upload, limit: int) -> Volume:
+def _read(upload: Upload, series: str, limit: int) -> Volume:
   check_contents(upload, limit)
   with named(upload):
-    return read_volume(upload.path, series=upload.series)
+    return read_volume(upload.path, series=series)
 
 
 def refusal_of(upload: Upload, volume: Volume, modality: Modality) -> str:
@@ -101,14 +102,16 @@ def refusal_of(upload: Upload, volume: Volume, modality: Modality) -> str:
   return ''
 
 
-def read(model: Model, upload: Upload, modality: Modality, limit: int) -> Run:
+def read(
+  model: Model, upload: Upload, series: str, modality: Modality, limit: int
+) -> Run:
   """Reads a volume: what it is, and what the model sees in it.
 
   The job returns 'title', the level 'ok', 'warning' or 'refused', and 'lines'.
   """
 
   def run(job: Job) -> dict[str, Any]:
-    volume = _read(upload, limit)
+    volume = _read(upload, series, limit)
     job.advance()
     shape = ' × '.join(map(str, volume.data.shape))
     sizes = ' × '.join(f'{s:.3g}' for s in volume.spacing)
@@ -125,20 +128,22 @@ def read(model: Model, upload: Upload, modality: Modality, limit: int) -> Run:
       )
     if doubt is Doubt.OTHER_FAMILY:
       refusal = refusal or lines[-1]
-    upload.refusals[modality] = refusal
+    upload.refusals[series, modality] = refusal
     level = 'refused' if refusal else 'warning' if doubt.value else 'ok'
     return {'title': title, 'level': level, 'lines': lines}
 
   return run
 
 
-def check_allowed(upload: Upload, modality: Modality, anyway: bool) -> None:
+def check_allowed(
+  upload: Upload, series: str, modality: Modality, anyway: bool
+) -> None:
   """Refuses a volume that has not been read, or that was refused.
 
   Raises:
     RefusedError: it may be translated with `anyway` only, or not yet.
   """
-  refusal = upload.refusals.get(modality)
+  refusal = upload.refusals.get((series, modality))
   if refusal is None:
     raise RefusedError(
       f'{upload.name}: is not read as {modality.label} yet; wait for the line '
@@ -155,6 +160,7 @@ def translate(
   model: Model,
   session: Session,
   upload: Upload,
+  series: str,
   route: Route,
   limit: int,
   nonce: str,
@@ -162,7 +168,7 @@ def translate(
   """Synthesises the target; the job returns the id of the `Result`."""
 
   def run(job: Job) -> dict[str, Any]:
-    volume = _read(upload, limit)
+    volume = _read(upload, series, limit)
     job.total = model.count(volume)
     job.advance()
     stem = volume_stem(Path(upload.files[0]))
@@ -173,7 +179,7 @@ def translate(
       route,
       {route.source: upload.path},
       output,
-      {route.source: upload.series},
+      {route.source: series},
     )
     names = {route.source: Path(upload.name)}
     with named(upload):
@@ -197,11 +203,13 @@ def translate(
   return run
 
 
-def compare(result: Result, truth: Upload, limit: int, nonce: str) -> Run:
+def compare(
+  result: Result, truth: Upload, series: str, limit: int, nonce: str
+) -> Run:
   """Adds a true volume to the viewer of a result."""
 
   def run(job: Job) -> dict[str, Any]:
-    volume = _read(truth, limit)
+    volume = _read(truth, series, limit)
     target = result.route.target
     refusal = refusal_of(truth, volume, target)
     if refusal:
@@ -231,7 +239,7 @@ def ask(
     for upload, modality in zip(
       uploads, (route.source, route.target), strict=True
     ):
-      volumes[modality] = _read(upload, limit)
+      volumes[modality] = _read(upload, '', limit)
       refusal = refusal_of(upload, volumes[modality], modality)
       lines += [refusal] if refusal else []
       job.advance()

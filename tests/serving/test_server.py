@@ -20,6 +20,7 @@ from serving_fakes import (
 from starlette.testclient import TestClient
 
 from synermedgen_jax.inference.sidecar import NOTICE
+from synermedgen_jax.serving import work
 from synermedgen_jax.serving.server import make_app
 from synermedgen_jax.slices.volumes import read_volume
 
@@ -250,7 +251,44 @@ def test_a_dicom_series_comes_as_files_or_as_a_zip(
   assert state['state'] == 'done', state
   missing = browser.run('read', source='ct', series='9')['error']
   assert missing.startswith(f"{name}: no series match '9'")
-  assert browser.start('translate', **asked).status_code == 409
+  assert browser.start('translate', **asked, series='9').status_code == 409
+
+
+def test_a_waiting_translation_reads_the_series_of_its_request(
+  app, browser, pair, tmp_path, model, monkeypatch
+):
+  study = tmp_path / 'study'
+  for number, name in (('1', 'mr'), ('2', 'ct')):
+    volume = read_volume(pair / f'{name}.nii.gz')
+    write_series(study / name, volume, name.upper(), SeriesNumber=number)
+  browser.upload('source', Path(shutil.make_archive(study, 'zip', study)))
+  assert browser.run('read', source='mr', series='1')['state'] == 'done'
+  other = Browser(app)
+  other.upload('source', pair / 'mr.nii.gz')
+  other.run('read', source='mr')
+  model.gate.clear()
+  other.start('translate', **TO_CT)
+  assert model.began.wait(10)
+  read = []
+
+  def noted(path, *, series=''):
+    read.append(series)
+    return read_volume(path, series=series)
+
+  monkeypatch.setattr(work, 'read_volume', noted)
+  key = browser.start('translate', **TO_CT, series='1').json()['job']
+  browser.start('read', source='mr', series='2')  # while it waits
+  assert browser.start('translate', **TO_CT, series='2').status_code == 409
+  model.gate.set()
+  said = browser.run('read', source='mr', series='2')['result']
+  assert said['level'] == 'refused'  # a CT
+  assert read[0] == '1'
+  result = browser.jobs.states(browser.token)[key]['result']['result']
+  record = browser.get(f'/results/{result}/study_ct.json').json()
+  assert record['Series'] == ['1']
+  # Each series keeps its own reading.
+  assert browser.start('translate', **TO_CT, series='2').status_code == 409
+  assert browser.run('translate', **TO_CT, series='1')['state'] == 'done'
 
 
 def test_browsers_do_not_see_each_other(app, browser, pair, result, root):

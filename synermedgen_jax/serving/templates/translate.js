@@ -67,7 +67,8 @@ go.onclick = async () => {
   show(one('#failure'));
   const insisted = one('input', anyway).checked ? '1' : '';
   try {
-    const asked = { ...choices.values, anyway: insisted };
+    const stated = { series: one('input', series).value, anyway: insisted };
+    const asked = { ...choices.values, ...stated };
     const made = await shownJob('translate', asked);
     if (made) location.href = `/results/${made.result}`;
     else show(one('#failure'), 'The translation was stopped.');
