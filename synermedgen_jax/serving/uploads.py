@@ -6,22 +6,18 @@ unpacked, and for the voxels of its volume in memory.
 
 from __future__ import annotations
 
-import gzip
+import math
 import re
 import shutil
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
-
-import nibabel as nib
-import SimpleITK as sitk
 
 from synermedgen_jax.core.errors import UserError, VolumeError
 from synermedgen_jax.serving.sessions import Session, Upload
 from synermedgen_jax.slices.itk import holds_voxels
-from synermedgen_jax.slices.volumes import NIFTI
+from synermedgen_jax.slices.nifti import CheckShape
 
 MB = 1_000_000
 _MOST_FILES = 20_000  # of a series, or of a zip
@@ -135,14 +131,13 @@ async def receive(
 
 
 def check_contents(upload: Upload, limit: int) -> None:
-  """Refuses what would grow beyond the limit when it is read.
+  """Refuses an archive beyond the limit, and voxels of another file.
 
-  Headers alone are read. A file that cannot be read passes: `read_volume` says
-  why.
+  A file that cannot be read passes: `read_volume` says why.
 
   Args:
     upload: the upload.
-    limit: bytes of an unpacked archive, and of float32 voxels.
+    limit: bytes of an unpacked archive.
 
   Raises:
     TooLarge: it would grow beyond the limit.
@@ -161,9 +156,25 @@ def check_contents(upload: Upload, limit: int) -> None:
       f'{upload.name}: its voxels are in another file, or may be; convert it '
       'to one .nii.gz file.'
     )
-  voxels = _voxels(path)
-  if 4 * voxels > limit:
-    raise too_large(f'{upload.name} in memory', 4 * voxels, limit)
+
+
+def shape_check(name: str, limit: int) -> CheckShape:
+  """What refuses a shape before its voxels are read.
+
+  Args:
+    name: name of the volume, for the message.
+    limit: bytes of float32 voxels.
+
+  Returns:
+    A function for `read_volume`, which raises `TooLarge`.
+  """
+
+  def check(shape: tuple[int, ...]) -> None:
+    size = 4 * math.prod(shape)
+    if size > limit:
+      raise too_large(f'{name} in memory', size, limit)
+
+  return check
 
 
 def _check_zip(path: Path, name: str, limit: int) -> None:
@@ -187,31 +198,3 @@ def _holds_voxels(path: Path) -> bool:
     return holds_voxels(path)
   except VolumeError:
     return True
-
-
-def _voxels(path: Path) -> int:
-  """Voxels that a header declares; 0 if it cannot be read."""
-  count = 1
-  try:
-    if path.name.lower().endswith(NIFTI):
-      shape = nib.load(path).shape
-    else:
-      reader = sitk.ImageFileReader()
-      reader.SetFileName(str(path))
-      reader.ReadImageInformation()
-      shape = reader.GetSize()
-  except (
-    OSError,
-    EOFError,
-    ValueError,
-    RuntimeError,
-    OverflowError,
-    zlib.error,
-    gzip.BadGzipFile,
-    nib.filebasedimages.ImageFileError,
-    nib.spatialimages.HeaderDataError,
-  ):
-    return 0
-  for side in shape:
-    count *= max(int(side), 0)
-  return count

@@ -27,7 +27,7 @@ from synermedgen_jax.serving import display
 from synermedgen_jax.serving.jobs import Job
 from synermedgen_jax.serving.model import Model
 from synermedgen_jax.serving.sessions import Session, Upload
-from synermedgen_jax.serving.uploads import check_contents
+from synermedgen_jax.serving.uploads import check_contents, shape_check
 from synermedgen_jax.slices.input_files import volume_stem
 from synermedgen_jax.slices.units import suspicious_units
 from synermedgen_jax.slices.volumes import Volume, read_volume
@@ -90,8 +90,9 @@ def named(upload: Upload) -> Iterator[None]:
 
 def _read(upload: Upload, series: str, limit: int) -> Volume:
   check_contents(upload, limit)
+  fits = shape_check(upload.name, limit)
   with named(upload):
-    return read_volume(upload.path, series=series)
+    return read_volume(upload.path, series=series, check_shape=fits)
 
 
 def refusal_of(upload: Upload, volume: Volume, modality: Modality) -> str:

@@ -40,6 +40,7 @@ from synermedgen_jax.slices.dicom_headers import (
   stack,
 )
 from synermedgen_jax.slices.itk import LPS_TO_RAS
+from synermedgen_jax.slices.nifti import CheckShape, any_shape
 from synermedgen_jax.slices.suv import suv_factor
 
 # Suffixes of other files that exports contain.
@@ -123,7 +124,7 @@ def list_series(path: Path) -> list[Series]:
 
 
 def read_series(
-  path: Path, *, series: str = ''
+  path: Path, *, series: str = '', check_shape: CheckShape = any_shape
 ) -> tuple[np.ndarray, np.ndarray]:
   """Reads one series as float32 [x, y, z] and the affine to RAS+ mm.
 
@@ -131,6 +132,7 @@ def read_series(
     path: folder or zip of a series or of a study.
     series: number, description, modality or UID of the series; '' = the only
       CT, MR or PET series.
+    check_shape: gets the shape before the pixels are read.
 
   Raises:
     VolumeError: no series or several match, or the series is no regular stack
@@ -140,7 +142,7 @@ def read_series(
     with _refusals(path):
       chosen = _choose(path, _scan(path, folder), series)
     with _refusals(f'{path}: series {chosen}'):
-      return _read(chosen)
+      return _read(chosen, check_shape)
 
 
 @contextlib.contextmanager
@@ -305,7 +307,9 @@ def _listed(series: Sequence[Series], *, uid: bool = False) -> str:
   return '; '.join(lines[:_MOST_LISTED] + [f'{more} more'] * (more > 0))
 
 
-def _read(series: Series) -> tuple[np.ndarray, np.ndarray]:
+def _read(
+  series: Series, check_shape: CheckShape
+) -> tuple[np.ndarray, np.ndarray]:
   """Values and affine; RefusedError has the reason."""
   instances = series.instances
   reasons = [(i, not_a_slice(i)) for i in instances]
@@ -320,8 +324,10 @@ def _read(series: Series) -> tuple[np.ndarray, np.ndarray]:
     raise RefusedError('a single slice is no volume')
   slices, affine = stack(instances)
   factor = _check_values(slices)
-  shape = [int(slices[0].number(k)) for k in ('Columns', 'Rows')]
-  data = np.empty((*shape, len(slices)), np.float32, order='F')
+  columns, rows = (int(slices[0].number(k)) for k in ('Columns', 'Rows'))
+  shape = (columns, rows, len(slices))
+  check_shape(shape)
+  data = np.empty(shape, np.float32, order='F')
   for index, instance in enumerate(slices):
     _read_pixels(instance, data[:, :, index])
   if factor != 1:

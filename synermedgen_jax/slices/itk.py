@@ -19,7 +19,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from synermedgen_jax.core.errors import VolumeError
-from synermedgen_jax.slices.nifti import not_3d
+from synermedgen_jax.slices.nifti import CheckShape, any_shape, not_3d
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 METAIMAGE = ('.mha', '.mhd')
@@ -47,7 +47,9 @@ _LIST = re.compile(
 )
 
 
-def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_itk(
+  path: Path, check_shape: CheckShape = any_shape
+) -> tuple[np.ndarray, np.ndarray]:
   """Reads the voxels as float32 [x, y, z] and the affine to RAS+ mm.
 
   Trailing axes of length 1 are dropped.
@@ -67,6 +69,7 @@ def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
   size, channels = reader.GetSize(), reader.GetNumberOfComponents()
   if len(size) < 3 or max(size[3:], default=1) > 1 or channels > 1:
     raise VolumeError(not_3d(path, (*size, channels) if channels > 1 else size))
+  check_shape(size[:3])
   image = reader.Execute()
   # A view, so that the voxels are copied only once.
   view = sitk.GetArrayViewFromImage(image)

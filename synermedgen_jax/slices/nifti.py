@@ -13,7 +13,7 @@ import gzip
 import itertools
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +23,8 @@ from jaxtyping import Float
 
 from synermedgen_jax.core.errors import VolumeError
 
+# Gets the shape that a header states before the voxels are read; may refuse.
+CheckShape = Callable[[tuple[int, ...]], None]
 _GZIP = b'\x1f\x8b'
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 # Millimetres per unit, by xyzt_units; files without a unit are in mm.
@@ -58,7 +60,14 @@ class Forms:
   qform_code: int
 
 
-def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def any_shape(shape: tuple[int, ...]) -> None:
+  """Accepts every shape; a `CheckShape`."""
+  del shape
+
+
+def read_nifti(
+  path: Path, check_shape: CheckShape = any_shape
+) -> tuple[np.ndarray, np.ndarray]:
   """Reads the voxels as float32 [x, y, z] and the affine to RAS+ mm.
 
   Slope and intercept are applied; slope 0 or NaN means none. Trailing axes of
@@ -72,6 +81,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     header = _header(path, file)
     affine = _affine(path, header)
     shape = _shape(path, header)
+    check_shape(shape)
     dtype = _dtype(path, header)
     scaling = _scaling(path, header)
     offset = float(header['vox_offset'])

@@ -21,10 +21,15 @@ import nibabel as nib
 import numpy as np
 from jaxtyping import Float
 
-from synermedgen_jax.core.errors import VolumeError
+from synermedgen_jax.core.errors import UserError, VolumeError
 from synermedgen_jax.slices.dicom import holds_dicom, read_series
 from synermedgen_jax.slices.itk import METAIMAGE, NRRD, read_itk
-from synermedgen_jax.slices.nifti import read_forms, read_nifti
+from synermedgen_jax.slices.nifti import (
+  CheckShape,
+  any_shape,
+  read_forms,
+  read_nifti,
+)
 
 NIFTI = ('.nii', '.nii.gz')
 ITK = (*METAIMAGE, *NRRD)
@@ -75,7 +80,11 @@ def has_volume_suffix(path: Path) -> bool:
 
 
 def read_volume(
-  path: str | Path, *, series: str = '', may_be_zero: bool = False
+  path: str | Path,
+  *,
+  series: str = '',
+  may_be_zero: bool = False,
+  check_shape: CheckShape = any_shape,
 ) -> Volume:
   """Reads a 3-D volume; trailing axes of length 1 are dropped.
 
@@ -85,6 +94,8 @@ def read_volume(
     series: number, description or modality of a DICOM series, if `path` holds
       several.
     may_be_zero: accept a volume of zeros alone, as a mask may be.
+    check_shape: gets the shape (x, y, z) that the headers state, before voxels
+      are read, and raises an error to refuse it.
 
   Raises:
     VolumeError: the file is missing, truncated or not 3-D, leaves the position
@@ -93,13 +104,13 @@ def read_volume(
   """
   path = locate(path)
   if path.is_dir() or path.name.lower().endswith('.zip'):
-    data, affine = read_series(path, series=series)
+    read = read_series(path, series=series, check_shape=check_shape)
   elif series:
     raise VolumeError(f'{path}: is not DICOM, which alone has series.')
   else:
-    data, affine = _read_file(path)
-  _check(path, data, affine, may_be_zero)
-  return Volume(data, affine)
+    read = _read_file(path, check_shape)
+  _check(path, *read, may_be_zero)
+  return Volume(*read)
 
 
 def locate(path: str | Path) -> Path:
@@ -141,7 +152,9 @@ def locate(path: str | Path) -> Path:
   )
 
 
-def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_file(
+  path: Path, check_shape: CheckShape
+) -> tuple[np.ndarray, np.ndarray]:
   name = path.name.lower()
   if name.endswith(('.hdr', '.img', '.hdr.gz', '.img.gz')):
     raise VolumeError(
@@ -158,8 +171,9 @@ def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
       'or a DICOM folder or zip.'
     )
   try:
-    return read_nifti(path) if name.endswith(NIFTI) else read_itk(path)
-  except VolumeError:
+    read = read_nifti if name.endswith(NIFTI) else read_itk
+    return read(path, check_shape)
+  except UserError:
     raise
   except _READ_ERRORS as error:
     # SimpleITK's message begins with its source lines and ends with the cause.

@@ -1,5 +1,6 @@
 """The routes of the app: uploads, jobs, pages, downloads, refusals."""
 
+import gzip
 import json
 import re
 import shutil
@@ -7,7 +8,9 @@ import socket
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 import pytest
+import SimpleITK as sitk
 from dicom_files import write_series
 from serving_fakes import (
   CT,
@@ -271,9 +274,9 @@ def test_a_waiting_translation_reads_the_series_of_its_request(
   assert model.began.wait(10)
   read = []
 
-  def noted(path, *, series=''):
+  def noted(path, *, series='', **options):
     read.append(series)
-    return read_volume(path, series=series)
+    return read_volume(path, series=series, **options)
 
   monkeypatch.setattr(work, 'read_volume', noted)
   key = browser.start('translate', **TO_CT, series='1').json()['job']
@@ -453,6 +456,30 @@ def test_an_upload_without_a_length_ends_at_the_limit(browser, root):
   answer = browser.http.post('/uploads/source?name=x.nii', content=endless())
   assert answer.status_code == 413
   assert not [path for path in root.rglob('*') if path.is_file()]
+
+
+@pytest.mark.parametrize(
+  'name', ['w.nii.gz', 'w.nii', 'w.mha', 'w.Mha', 'w.nrrd', 'w.NRRD']
+)
+def test_a_packed_volume_is_refused_by_its_size_in_memory(
+  browser, tmp_path, name
+):
+  volume = np.zeros((100, 100, 101), np.uint8)
+  volume[:50] = 1
+  path = tmp_path / name
+  if '.nii' in name:  # gzip under every name
+    packed = nib.Nifti1Image(volume, np.eye(4)).to_bytes()
+    path.write_bytes(gzip.compress(packed))
+  else:
+    written = tmp_path / f'written{path.suffix.lower()}'
+    sitk.WriteImage(sitk.GetImageFromArray(volume), str(written), True)
+    written.rename(path)
+  assert path.stat().st_size < LIMIT / 10
+  browser.upload('source', path)
+  assert browser.run('read', source='mr')['error'] == (
+    f'{name} in memory has 4 MB, at most 1 MB are accepted; --max_upload_mb of '
+    'synermedgen app raises the limit.'
+  )
 
 
 def test_ct_values_are_whole_numbers(browser, result, tmp_path):

@@ -15,7 +15,9 @@ from pydicom.uid import RLELossless
 from scipy.spatial.transform import Rotation
 from volume_files import affine_of
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import Modality, Region
+from synermedgen_jax.slices import dicom
 from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.dicom import holds_dicom, list_series
 from synermedgen_jax.slices.framing import SliceSpec
@@ -57,6 +59,20 @@ def refused(path, *messages, **selection):
   assert PATIENT not in text
   for message in messages:
     assert message in text
+
+
+def test_the_shape_is_checked_before_pixels_are_read(tmp_path, monkeypatch):
+  write_series(tmp_path / 'ct', SMALL, 'CT')
+  monkeypatch.setattr(dicom, '_read_pixels', lambda *_: pytest.fail('read'))
+  packed = shutil.make_archive(tmp_path / 'ct', 'zip', tmp_path / 'ct')
+
+  def check(shape):
+    assert shape == (4, 5, 6)
+    raise UserError('too large')
+
+  for path in (tmp_path / 'ct', packed):
+    with pytest.raises(UserError, match=r'^too large$'):
+      read_volume(path, check_shape=check)
 
 
 @pytest.fixture(scope='module')
