@@ -16,6 +16,7 @@ needs the extra: pip install '.[app]'.
 import errno
 import importlib.util
 import os
+import signal
 import socket
 import tempfile
 import webbrowser
@@ -99,6 +100,20 @@ def _use_demo() -> None:
     print(f'  {path}')
 
 
+def _end_with_terminal(server) -> None:
+  """Ends a uvicorn server, which deletes the volumes, on SIGHUP.
+
+  uvicorn handles Ctrl-C and SIGTERM alone. Under `nohup` the server goes on.
+  """
+
+  def end(number: int, frame: object) -> None:
+    del number, frame
+    server.should_exit = True
+
+  if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, end)
+
+
 def main() -> None:
   _check_installed()
   with _listen(_PORT.value) as listening:  # before seconds of imports
@@ -139,6 +154,7 @@ def _serve(listening: socket.socket) -> None:
       )
     )
     app.state.ending = lambda: server.should_exit
+    _end_with_terminal(server)
     url = f'http://{_HOST}:{port}/'
     if _OPEN.value and {'DISPLAY', 'WAYLAND_DISPLAY'} & os.environ.keys():
       webbrowser.open(url)  # the socket listens already

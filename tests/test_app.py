@@ -1,13 +1,16 @@
 """The command app: its start, and that it predicts what predict predicts."""
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 
 import commands
+import httpx
 import nibabel as nib
 import numpy as np
 import pytest
@@ -63,6 +66,41 @@ def test_help_needs_neither_the_extra_nor_jax():
   )
   assert '--max_upload_mb' in done.stdout
   assert done.stdout.splitlines()[-1] == 'set()'
+
+
+SERVE = """
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the test may run under nohup
+sys.path[:0] = ['tests', 'tests/serving']
+from serving_fakes import FakeModel
+from synermedgen_jax import app
+from synermedgen_jax.config.command_line import run_command
+from synermedgen_jax.inference import prediction_runs
+from synermedgen_jax.serving.model import ServedModel
+prediction_runs.Runs = lambda settings: None
+ServedModel.load = lambda runs: FakeModel()
+sys.argv = ['app', '--workdir=RUN', '--port=0', '--noopen']
+run_command(app.main, required=['workdir'])
+"""
+
+
+def test_the_end_of_the_terminal_deletes_the_volumes(tmp_path):
+  command = [sys.executable, '-c', SERVE]
+  env = os.environ | {'TMPDIR': str(tmp_path)}
+  with subprocess.Popen(
+    command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True
+  ) as served:
+    try:
+      url = next(line.strip() for line in served.stdout if '127.0.0.1' in line)
+      with httpx.Client(base_url=url, headers={'origin': url[:-1]}) as client:
+        client.get('/')
+        client.post('/uploads/source?name=mr.nii', content=b'a patient')
+      assert [*tmp_path.rglob('mr.nii')]
+      served.send_signal(signal.SIGHUP)  # as a terminal that is closed
+      served.wait(60)
+    finally:
+      served.kill()
+  assert not [*tmp_path.rglob('synermedgen_app_*')]
 
 
 @pytest.fixture
