@@ -141,16 +141,24 @@ class App:
     return FileResponse(result.folder / name, filename=name)
 
   async def upload(self, request: Request) -> Response:
-    """Takes a file; `more` adds it to the upload before."""
+    """Takes a file, and returns the id of its upload.
+
+    `more` is the id of the upload that the file is added to.
+    """
     session = self._session(request)
     place = request.path_params['place']
     if place not in PLACES:
       raise Missing(f'{place}: is no place of a page.')
     query = request.query_params
-    upload = session.uploads.get(place) if 'more' in query else None
+    name, more = query.get('name', ''), query.get('more')
+    upload = session.uploads.get(place) if more else None
+    if more and (upload is None or upload.folder.name != more):
+      raise Missing(
+        f'{uploads.safe_name(name)}: another volume was dropped in its place '
+        'meanwhile; drop all its files again.'
+      )
     size = _declared(request)
     uploads.check_declared(session, upload, size, self._limit)
-    name = query.get('name', '')
     upload = upload or session.begin_upload(place, name)
     with self.sessions.present(session):
       try:
@@ -160,7 +168,7 @@ class App:
       except BaseException:
         session.drop_upload(upload)
         raise
-    return JSONResponse({'name': upload.name})
+    return JSONResponse({'name': upload.name, 'upload': upload.folder.name})
 
   async def start(self, request: Request) -> Response:
     """Starts a job, and returns its id."""

@@ -25,7 +25,7 @@ class Upload:
   """A volume from a browser: one file, or those of a DICOM series.
 
   Attributes:
-    folder: its own folder.
+    folder: its own folder, whose name identifies the upload.
     title: name of the file, or of the first one, as the browser gives it.
     files: names in the folder.
     size: bytes.
@@ -103,6 +103,16 @@ class Session:
     folder = self.folder / secrets.token_hex(8)
     folder.mkdir(mode=0o700)
     return folder
+
+  @contextlib.contextmanager
+  def result_folder(self) -> Iterator[Path]:
+    """A new folder, which is deleted if the block raises an error."""
+    folder = self.new_folder()
+    try:
+      yield folder
+    except BaseException:
+      shutil.rmtree(folder, ignore_errors=True)
+      raise
 
   def add_result(self, result: Any) -> str:
     """Keeps a result, which has a `folder`, and returns its id.

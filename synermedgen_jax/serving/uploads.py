@@ -111,9 +111,7 @@ async def receive(
   """
   if len(upload.files) >= _MOST_FILES:
     raise TooLarge(f'A series has at most {_MOST_FILES} files.')
-  name = safe_name(name)
-  if name in upload.files:  # files of several folders
-    name = f'{len(upload.files)}_{name}'
+  name = _free_name(upload.folder, safe_name(name), len(upload.files))
   try:
     with (upload.folder / name).open('xb') as file:
       async for chunk in chunks:
@@ -128,6 +126,14 @@ async def receive(
       f'{name}: cannot be stored ({error.strerror or error}).'
     ) from error
   upload.files.append(name)
+
+
+def _free_name(folder: Path, name: str, number: int) -> str:
+  """The name, with a number in front if a file of another folder has it."""
+  free = name
+  while (folder / free).exists():  # the disk decides whether case matters
+    free, number = f'{number}_{name}', number + 1
+  return free
 
 
 def check_contents(upload: Upload, limit: int) -> None:

@@ -173,32 +173,33 @@ def translate(
     job.total = model.count(volume)
     job.advance()
     stem = volume_stem(Path(upload.files[0]))
-    folder = session.new_folder()
-    output = folder / f'{stem}_{route.target}.nii.gz'
-    request = Request(
-      stem,
-      route,
-      {route.source: upload.path},
-      output,
-      {route.source: series},
-    )
-    names = {route.source: Path(upload.name)}
-    with named(upload):
-      written = model.predict(
-        request, {route.source: volume}, names, job.advance
+    with session.result_folder() as folder:
+      output = folder / f'{stem}_{route.target}.nii.gz'
+      request = Request(
+        stem,
+        route,
+        {route.source: upload.path},
+        output,
+        {route.source: series},
       )
-    job.advance()
-    result = Result(
-      folder,
-      output.name,
-      sidecar.sidecar_path(output).name,
-      upload.name,
-      route,
-      written.prediction.window,
-      prediction_page.described(written.prediction.findings),
-      prediction_page.shown_case(written, upload.name),
-    )
-    result.write_viewer(nonce)
+      names = {route.source: Path(upload.name)}
+      with named(upload):
+        written = model.predict(
+          request, {route.source: volume}, names, job.advance
+        )
+      job.advance()
+      result = Result(
+        folder,
+        output.name,
+        sidecar.sidecar_path(output).name,
+        upload.name,
+        route,
+        written.prediction.window,
+        prediction_page.described(written.prediction.findings),
+        prediction_page.shown_case(written, upload.name),
+      )
+      result.write_viewer(nonce)
+      job.advance()  # a stopped one is not kept
     return {'result': session.add_result(result)}
 
   return run

@@ -224,11 +224,28 @@ def test_several_files_are_one_series(browser, tmp_path):
   for i in range(3):
     path = tmp_path / f'IM{i}'
     path.write_bytes(b'no DICOM')
-    more = {'more': '1'} if i else {}
+    more = {'more': answer.json()['upload']} if i else {}
     answer = browser.upload('source', path, **more)
-  assert answer.json() == {'name': 'IM0 and 2 more files'}
+  assert answer.json()['name'] == 'IM0 and 2 more files'
   error = browser.run('read', source='mr')['error']
   assert error.startswith('IM0 and 2 more files: ')
+
+
+def test_two_pages_do_not_mix_their_files(browser, tmp_path, root):
+  for name in ('a0', 'a1', 'b0', 'b1'):
+    (tmp_path / name).write_bytes(name.encode())
+  first = browser.upload('source', tmp_path / 'a0').json()['upload']
+  second = browser.upload('source', tmp_path / 'b0').json()['upload']
+  late = browser.upload('source', tmp_path / 'a1', more=first)
+  assert late.status_code == 404
+  assert late.json() == {
+    'error': 'a1: another volume was dropped in its place meanwhile; drop all '
+    'its files again.'
+  }
+  answer = browser.upload('source', tmp_path / 'b1', more=second)
+  assert answer.json() == {'name': 'b0 and 1 more files', 'upload': second}
+  files = [path for path in root.rglob('*') if path.is_file()]
+  assert sorted(path.name for path in files) == ['b0', 'b1']
 
 
 @pytest.mark.parametrize('packed', [False, True])
@@ -242,9 +259,10 @@ def test_a_dicom_series_comes_as_files_or_as_a_zip(
     browser.upload('source', path)
     name = 'ct.zip'
   else:
+    more = {}
     for i in range(8):
-      path, more = folder / f'IM{i}', {'more': '1'} if i else {}
-      browser.upload('source', path, **more)
+      answer = browser.upload('source', folder / f'IM{i}', **more)
+      more = {'more': answer.json()['upload']}
     name = 'IM0 and 7 more files'
   said = browser.run('read', source='ct')['result']
   assert said['level'] == 'ok'
@@ -409,6 +427,23 @@ def test_the_queue_says_how_many_jobs_come_first(app, browser, pair, model):
   eventually(lambda: other.jobs.states(other.token)[key]['state'] == 'done')
   states = browser.jobs.states(browser.token).values()
   assert 'stopped' in {state['state'] for state in states}
+
+
+def test_a_stopped_translation_leaves_no_folder(browser, pair, model, root):
+  browser.upload('source', pair / 'mr.nii.gz')
+  browser.run('read', source='mr')
+  model.gate.clear()
+  key = browser.start('translate', **TO_CT).json()['job']
+  assert model.began.wait(10)
+  (session,) = root.iterdir()
+  assert len([*session.iterdir()]) == 2
+  browser.http.post('/jobs/translate/stop')
+  model.gate.set()
+  eventually(
+    lambda: browser.jobs.states(browser.token)[key]['state'] == 'stopped'
+  )
+  (upload,) = session.iterdir()
+  assert [path.name for path in upload.iterdir()] == ['mr.nii.gz']
 
 
 def test_the_end_of_the_app_deletes_its_folder(root, model, pair):

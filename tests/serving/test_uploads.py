@@ -62,6 +62,14 @@ def test_files_of_one_name_are_kept_apart(session):
   assert upload.name == 'IM1 and 1 more files'
 
 
+def test_a_name_that_an_earlier_file_was_given_is_free_for_no_other(session):
+  upload = session.begin_upload('source', 'a')
+  for content, name in enumerate(('a', '2_a', 'a', 'A', 'a')):
+    receive(session, upload, name, b'%d' % content)
+  kept = [(upload.folder / name).read_bytes() for name in upload.files]
+  assert kept == [b'0', b'1', b'2', b'3', b'4']
+
+
 def test_bytes_beyond_the_limit_are_not_stored(session):
   upload = session.begin_upload('source', 'x.nii')
   with pytest.raises(TooLarge, match='at most 0 MB are accepted'):

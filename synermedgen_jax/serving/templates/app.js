@@ -170,16 +170,16 @@ class Place {
             '--max_upload_mb of synermedgen app raises the limit.',
         );
       }
-      let held = '';
+      let held = {};
       for (const [i, file] of files.entries()) {
         this.#held.textContent = `Uploading ${i + 1} of ${plural(files.length, 'file')} …`;
-        const more = i ? '&more=1' : '';
+        const more = i ? `&more=${held.upload}` : '';
         const name = encodeURIComponent(file.name);
         const path = `/uploads/${this.name}?name=${name}${more}`;
-        held = (await post(path, file)).name;
+        held = await post(path, file);
         if (turn !== this.#turn) return;
       }
-      this.#held.textContent = held;
+      this.#held.textContent = held.name;
       this.root.classList.add('filled');
       this.changed(true);
     } catch (error) {
