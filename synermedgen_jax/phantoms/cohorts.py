@@ -287,8 +287,11 @@ def write_phantoms(
     workers: number of threads; NumPy and zlib release the interpreter lock.
 
   Raises:
-    UserError: `root` contains other files or another set.
+    UserError: `root` contains other files or another set, or the seed has more
+      than 32 bits: those of a holdout's subjects have.
   """
+  if not 0 <= seed < 2**32:
+    raise UserError(f'--seed={seed}: expected a number from 0 to {2**32 - 1}.')
   root = pathlib.Path(root)
   wanted = {'seed': seed, 'subjects': subjects, 'version': VERSION}
   if shift:

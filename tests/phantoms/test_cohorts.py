@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.modalities import ROUTES, Modality, Region
 from synermedgen_jax.phantoms import cohorts, scanners
 from synermedgen_jax.slices.datasets import DatasetError
@@ -219,6 +220,14 @@ def test_other_arguments_are_refused(root):
   with pytest.raises(ValueError, match=r"'seed': 7.*delete it") as error:
     cohorts.write_phantoms(root, subjects=1, seed=8, progress=False)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('seed', [-1, 2**32])
+def test_a_seed_beyond_32_bits_is_refused(tmp_path, seed):
+  """Its subjects could be those of a holdout."""
+  with pytest.raises(UserError, match=f'--seed={seed}: expected a number'):
+    cohorts.write_phantoms(tmp_path / 'new', subjects=1, seed=seed)
+  assert not (tmp_path / 'new').exists()
 
 
 def test_foreign_directory_is_refused_and_untouched(tmp_path):
