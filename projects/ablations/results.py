@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from projects.ablations.how_to_read import LIMITS, RULE
 from projects.ablations.plan import ARMS, CLAIMS, REGIMES, Claim
 from synermedgen_jax.core import files
 from synermedgen_jax.evaluation.comparison import (
@@ -52,40 +53,6 @@ _COLUMNS = {
   'mi': 'MI',
   'tia': 'TIA',
 }
-_RULE = """\
-A difference has the sign of the claim: positive supports it. It is paired by
-subject and averaged over seeds; [95 %]: bootstrap over the test subjects. The
-rule of `plan.py` decides, in the first regime of a claim; the others show
-whether it holds there too:
-
-* **borne out**: the interval is above 0, and so is the difference of every
-  seed;
-* **refuted**: the interval is below the smallest difference of interest, and so
-  is that of every seed. A positive difference can be refuted, if it is smaller;
-* **not decided** otherwise, and with fewer than three seeds.
-
-SSIM, shares and positions are x 100, in points; drift is in slices or mm."""
-# What a reader has to know beside the numbers.
-_LIMITS = """\
-* The interval is over subjects alone, and 12 of the 22 routes are those of six
-  BraTS phantoms. It leaves out how much one training differs from the next,
-  which the seeds show, so it covers the true difference in less than 95 % of
-  the cases. Some verdicts of so many will be wrong.
-* A difference can be small for lack of room: read it beside the value of the
-  first arm and beside that of the truth.
-* `desk` starts from ViT weights of another patch size (`desk_start.py`). Arms
-  without Stage I keep them in Stage II, where `und` and the ViT are frozen; any
-  training of the ViT could therefore help as Stage I does. `vqa`, `und_trained`
-  and `coarse` are there to tell these apart.
-* An arm with one task less asks the others more often: steps are equal,
-  questions of a task are not.
-* `nearer to the source` counts copies, and outputs that are hardly the target
-  yet, as reversed. `inverted` counts those alone that the swapped instruction
-  takes to the target; it is no number of the plan.
-* `drift, slices` grows for smooth outputs, too: PET, which all arms blur, fits
-  a slice further away.
-* Every held-out route has its reverse among the trained ones.
-* With guidance, the use of words includes what guidance adds."""
 _TICKS = (1, 2, 5, 10, 20, 50, 100)
 _COLORS = {
   'borne out': pictures.BLUE,
@@ -227,11 +194,11 @@ def write_results(
     '## Claims of the paper\n',
     *(f'* {line}' for line in _sentences(decisions)),
     '\n## How they were decided\n',
-    f'{_RULE}\n',
+    f'{RULE}\n',
     claims,
     f'![Differences with 95 % intervals, by claim and regime]({plot.name})\n',
     '## Limits\n',
-    f'{_LIMITS}\n',
+    f'{LIMITS}\n',
   ]
   for name, of_regime in runs.items():
     parts += _regime(name, of_regime, regimes[name])
@@ -264,7 +231,22 @@ def _sentences(decisions: Sequence[Decision]) -> Iterator[str]:
         f': {interval} {_unit(line)}, of interest from {claim.least:g} '
         f'({_COLUMNS[line.name]}, {REGIMES[decision.regime].title})'
       )
-    yield f'{text}.'
+    yield f'{text}.{_elsewhere(claim, decisions)}'
+
+
+def _elsewhere(claim: Claim, decisions: Sequence[Decision]) -> str:
+  """The verdicts of a claim in its other regimes; '' without any."""
+  regimes: dict[str, list[str]] = {}
+  for d in decisions:
+    if d.claim is claim and d.regime != claim.regimes[0] and d.difference:
+      regimes.setdefault(d.verdict, []).append(REGIMES[d.regime].title)
+  verdicts = [f'{v} with {_and(t)}' for v, t in regimes.items()]
+  return f' Elsewhere: {"; ".join(verdicts)}.' if verdicts else ''
+
+
+def _and(words: Sequence[str]) -> str:
+  *first, last = words
+  return f'{", ".join(first)} and {last}' if first else last
 
 
 def _unit(line: Line) -> str:

@@ -84,6 +84,26 @@ def test_the_first_regime_of_a_claim_decides_it_in_a_sentence(text):
   assert missing.endswith('**Not run**.')
 
 
+def test_the_sentence_names_the_verdicts_of_other_regimes(tmp_path):
+  for seed in range(3):
+    for regime, gain in (('dropout', 0.05), ('plain', 0.001), ('coarse', 0.0)):
+      for arm in ('full', 'only'):
+        better = gain * (arm == 'full')
+        values = subject_files.record(
+          brain=(0.5 + better, 0.7 + better),
+          brats=(0.2 + better, 0.4 + better, 0.6 + better),
+        )
+        subject_files.write_record(tmp_path / regime, arm, values, seed)
+  page = tmp_path / 'RESULTS.md'
+  regimes = dict.fromkeys(('dropout', 'plain', 'coarse'), ('full', 'only'))
+  write_results(tmp_path, page, regimes)
+  (sentence,) = re.findall(r'^\* (Understanding .*)$', page.read_text(), re.M)
+  assert '**Borne out**: +5.0' in sentence
+  assert sentence.endswith(
+    'Elsewhere: refuted with no dropout and four ViT tokens.'
+  )
+
+
 def test_a_regime_that_does_not_decide_a_claim_has_no_sentence(tmp_path):
   for arm in ('full', 'only'):
     subject_files.write_record(
