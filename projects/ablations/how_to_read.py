@@ -17,19 +17,19 @@ LIMITS = """\
 * The interval is over subjects alone, and 12 of the 22 routes are those of six
   BraTS phantoms. It leaves out how much one training differs from the next,
   which the seeds show, so it covers the true difference in less than 95 % of
-  the cases. Some verdicts of so many will be wrong.
-* A difference can be small for lack of room: read it beside the value of the
-  first arm and beside that of the truth.
+  the cases. With this many verdicts, some will be wrong.
+* A difference can be small because the first arm is already near the ideal:
+  read it beside the value of that arm.
 * `desk` starts from ViT weights of another patch size (`desk_start.py`). Arms
-  without Stage I keep them in Stage II, where `und` and the ViT are frozen; any
-  training of the ViT could therefore help as Stage I does. `vqa`, `und_trained`
-  and `coarse` are there to tell these apart.
+  without Stage I keep them in Stage II, where `und` and the ViT are frozen, so
+  any training of the ViT could help as Stage I does. The arm `vqa` and the
+  regimes `und_trained` and `coarse` separate the two effects.
 * An arm with one task less asks the others more often: steps are equal,
   questions of a task are not.
 * `nearer to the source` counts copies, and outputs that are hardly the target
   yet, as reversed. `inverted` counts those alone that the swapped instruction
   takes to the target; it is no number of the plan.
-* `drift, slices` grows for smooth outputs, too: PET, which all arms blur, fits
-  a slice further away.
+* `drift, slices` grows for smooth outputs, too: they can be most like a
+  neighbour that shows less.
 * Every held-out route has its reverse among the trained ones.
 * With guidance, the use of words includes what guidance adds."""

@@ -29,7 +29,11 @@ from synermedgen_jax.reporting.page_tables import (
 from synermedgen_jax.reporting.pictures import route_title
 from synermedgen_jax.reporting.rendering import render
 from synermedgen_jax.reporting.results import Evaluation, Stage
-from synermedgen_jax.reporting.uncertainty_chart import HEAD, uncertainty_rows
+from synermedgen_jax.reporting.uncertainty_chart import (
+  HEAD,
+  outdated,
+  uncertainty_rows,
+)
 from synermedgen_jax.reporting.viewer import Contents
 
 _WORST = 10  # rows of the table of the worst cases
@@ -132,11 +136,12 @@ def _sections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _intervals(evaluation: Evaluation | None) -> Table | None:
-  if evaluation is None or evaluation.intervals is None:
+  intervals = evaluation and evaluation.intervals
+  if not intervals or outdated(
+    intervals, evaluation.subjects
+  ):  # a note says so
     return None
-  if evaluation.outdated_intervals:  # a note says so
-    return None
-  return Table(HEAD, uncertainty_rows(evaluation.intervals), left=(0, 7))
+  return Table(HEAD, uncertainty_rows(intervals), left=(0, 7))
 
 
 def _about(stage: Stage, metrics: Mapping[str, Any]) -> str:
@@ -210,12 +215,12 @@ def _missing_parts(
       'The viewer has no volumes. Write them with',
       evaluate_command(stage.workdir, '--volumes'),
     )
-  if evaluation.outdated_intervals:
-    steps = ', '.join(map(str, evaluation.intervals.steps))
+  intervals = evaluation.intervals
+  if intervals and outdated(intervals, evaluation.subjects):
+    steps = ', '.join(map(str, intervals.steps))
     yield (
       f'The intervals in this workdir are of step {steps}, split '
-      f'{evaluation.intervals.split}, not of this evaluation. Calibrate them '
-      'again with',
+      f'{intervals.split}, not of this evaluation. Calibrate them again with',
       evaluate_command(stage.workdir, '--intervals'),
     )
   if scored and evaluation.subjects is None:

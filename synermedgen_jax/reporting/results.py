@@ -134,25 +134,6 @@ class Evaluation:
   subjects: Subjects | None
   intervals: Calibration | None = None
 
-  @property
-  def outdated_intervals(self) -> bool:
-    """Whether the intervals are of another training, store or split.
-
-    `evaluate` without --intervals leaves those of an earlier evaluation.
-    """
-    if self.intervals is None or self.subjects is None:
-      return False
-    settings = self.subjects.settings
-    measured = {
-      'steps': [*self.intervals.steps],
-      'split': self.intervals.split,
-      'store': self.intervals.fingerprint,
-    }
-    return any(
-      key in settings and settings[key] != value
-      for key, value in measured.items()
-    )
-
 
 def read_stages(workdir: Path) -> tuple[list[Stage], list[str]]:
   """Reads a workdir and the earlier stages that `init_from` leads to.

@@ -27,7 +27,10 @@ from synermedgen_jax.reporting.subject_values import (
   panel_ssim,
   scores_of,
 )
-from synermedgen_jax.reporting.uncertainty_chart import uncertainty_chart
+from synermedgen_jax.reporting.uncertainty_chart import (
+  outdated,
+  uncertainty_chart,
+)
 from synermedgen_jax.reporting.viewer import Contents
 
 
@@ -111,8 +114,9 @@ def _draw(
     if 'confusion' in score:
       picture = charts.confusion_picture(task, score['confusion'])
       yield f'confusion_{task}', f'confusion table of {task}', picture
-  if evaluation.intervals and not evaluation.outdated_intervals:
-    picture = uncertainty_chart(evaluation.intervals)
+  intervals = evaluation.intervals
+  if intervals and not outdated(intervals, evaluation.subjects):
+    picture = uncertainty_chart(intervals)
     yield 'intervals', 'coverage of intervals, sparsification', picture
   if evaluation.panels:
     picture = pictures.overview(evaluation.panels)

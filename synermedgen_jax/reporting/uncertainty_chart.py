@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from synermedgen_jax.core.modalities import route_named
+from synermedgen_jax.evaluation.subjects import Subjects
 from synermedgen_jax.evaluation.uncertainty import cells
 from synermedgen_jax.inference.intervals import OFFERED, Calibration
 from synermedgen_jax.reporting.pictures import (
@@ -28,6 +29,20 @@ HEAD = (
   *('route', 'factor', 'coverage', 'by subject', 'width', 'correlation'),
   *('AUSE', ''),
 )
+
+
+def outdated(calibration: Calibration, subjects: Subjects | None) -> bool:
+  """Whether intervals belong to another training, store or split than scores.
+
+  `evaluate` without --intervals leaves those of an earlier evaluation.
+  """
+  settings = subjects.settings if subjects else {}
+  measured = {
+    'steps': [*calibration.steps],
+    'split': calibration.split,
+    'store': calibration.fingerprint,
+  }
+  return any(settings.get(k, value) != value for k, value in measured.items())
 
 
 def uncertainty_rows(calibration: Calibration) -> list[tuple[str, ...]]:

@@ -16,7 +16,7 @@ from synermedgen_jax.slices.datasets import CaseFiles
 from synermedgen_jax.slices.framing import SliceSpec, body_on_grid
 from synermedgen_jax.slices.grids import Grid, resample, to_slices
 from synermedgen_jax.slices.lesions import measure_lesions
-from synermedgen_jax.slices.masks import DrawnMask
+from synermedgen_jax.slices.masks import drawn_masks
 from synermedgen_jax.slices.registration import moved, register_rigid
 from synermedgen_jax.slices.units import check_units
 from synermedgen_jax.slices.volumes import (
@@ -25,7 +25,7 @@ from synermedgen_jax.slices.volumes import (
   check_same_grid,
   read_volume,
 )
-from synermedgen_jax.slices.windows import FIXED_WINDOWS, Window, body_mask
+from synermedgen_jax.slices.windows import Window
 
 # Modalities for the body mask, those with the sharpest contour first.
 _OUTLINE = (
@@ -154,19 +154,15 @@ def ingest(
   if settings.check_units:
     _check_units(files, volumes)
   windows = _windows(files, volumes, settings.slices)
-  drawn = DrawnMask.body(files, volumes, reference)
-  lesion_mask = DrawnMask.lesion(files, volumes, reference)
+  drawn = drawn_masks(files, volumes, reference)
   transforms = _align(files, volumes, windows, reference, settings)
   grid = settings.slices.grid(volumes[reference], reference)
   outline = next(m for m in (*_OUTLINE, *volumes) if m in volumes)
-  body = None
-  if drawn:
-    body = drawn.on_grid(grid, transforms) > 0.5
-  elif settings.slices.windows.get(outline) != FIXED_WINDOWS.get(outline):
+  if 'body' in drawn:
+    body = drawn['body'].on_grid(grid, transforms) > 0.5
+  else:
     body = body_on_grid(outline, volumes[outline], grid)
   slices, measured = _on_grid(files, volumes, windows, reference, grid)
-  if body is None:
-    body = body_mask(outline, slices[outline], windows[outline])
   covered = np.all(list(measured.values()), axis=0)
   usable = _usable(body, covered)
   if not usable:
@@ -177,8 +173,8 @@ def ingest(
   for modality, window in windows.items():
     slices[modality] = window.normalise(slices[modality])
   lesions = None
-  if lesion_mask:
-    share = lesion_mask.on_grid(grid, transforms)
+  if 'lesion' in drawn:
+    share = drawn['lesion'].on_grid(grid, transforms)
     lesions = measure_lesions(share, body, slices, measured, grid.affine)
   case = Case(
     id=files.id,

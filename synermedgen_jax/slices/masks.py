@@ -34,73 +34,6 @@ class DrawnMask:
   volume: Volume
   drawn_on: Modality
 
-  @classmethod
-  def body(
-    cls,
-    files: CaseFiles,
-    volumes: Mapping[Modality, Volume],
-    reference: Modality,
-  ) -> DrawnMask | None:
-    """Reads the body mask of a case; None if it has none.
-
-    Args:
-      files: files of the case.
-      volumes: its volumes, as read.
-      reference: modality that is taken if several volumes have the mask's grid.
-
-    Raises:
-      VolumeError: the mask cannot be read or has one value alone, or no volume
-        has its grid, so that it may belong to something else.
-    """
-    if not files.mask:
-      return None
-    volume = read_volume(files.mask)
-    marked = Volume((volume.data > 0).astype(np.float32), volume.affine)
-    return cls._on(marked, files.mask, files, volumes, reference)
-
-  @classmethod
-  def lesion(
-    cls,
-    files: CaseFiles,
-    volumes: Mapping[Modality, Volume],
-    reference: Modality,
-  ) -> DrawnMask | None:
-    """Reads the lesion mask of a case; None if it has none.
-
-    Args:
-      files, volumes, reference: as of `body`.
-
-    Raises:
-      VolumeError: as `read_lesions`, or no volume has the mask's grid.
-    """
-    if not files.lesion:
-      return None
-    mask = read_lesions(files.lesion, files.lesion_labels)
-    return cls._on(mask, files.lesion, files, volumes, reference)
-
-  @classmethod
-  def _on(
-    cls,
-    mask: Volume,
-    path: Path,
-    files: CaseFiles,
-    volumes: Mapping[Modality, Volume],
-    reference: Modality,
-  ) -> DrawnMask:
-    drawn_on = next(
-      (m for m in (reference, *volumes) if same_grid(volumes[m], mask)),
-      reference,
-    )
-    check_same_grid(
-      path,
-      mask,
-      files.files[drawn_on],
-      volumes[drawn_on],
-      remedy='resample the mask onto one of the volumes of subject '
-      f'{files.subject!r}, or remove it.',
-    )
-    return cls(mask, drawn_on)
-
   def on_grid(
     self,
     grid: Grid,
@@ -115,6 +48,47 @@ class DrawnMask:
     """
     matrix = transforms.get(self.drawn_on, np.eye(4))
     return to_slices(resample(moved(self.volume, matrix), grid, fill=0))
+
+
+def drawn_masks(
+  files: CaseFiles, volumes: Mapping[Modality, Volume], reference: Modality
+) -> dict[str, DrawnMask]:
+  """Reads the masks of a case: 'body' and 'lesion', those that it has.
+
+  Args:
+    files: files of the case.
+    volumes: its volumes, as read.
+    reference: modality that is taken if several volumes have a mask's grid.
+
+  Raises:
+    VolumeError: the body mask cannot be read or has one value alone; as
+      `read_lesions`; or no volume has the grid of a mask, which may then belong
+      to something else.
+  """
+  masks = {}
+  if files.mask:
+    read = read_volume(files.mask)
+    body = Volume((read.data > 0).astype(np.float32), read.affine)
+    masks['body'] = files.mask, body
+  if files.lesion:
+    lesion = read_lesions(files.lesion, files.lesion_labels)
+    masks['lesion'] = files.lesion, lesion
+  drawn = {}
+  for name, (path, mask) in masks.items():
+    drawn_on = next(
+      (m for m in (reference, *volumes) if same_grid(volumes[m], mask)),
+      reference,
+    )
+    check_same_grid(
+      path,
+      mask,
+      files.files[drawn_on],
+      volumes[drawn_on],
+      remedy='resample the mask onto one of the volumes of subject '
+      f'{files.subject!r}, or remove it.',
+    )
+    drawn[name] = DrawnMask(mask, drawn_on)
+  return drawn
 
 
 def read_lesions(path: Path, labels: Sequence[int]) -> Volume:

@@ -13,7 +13,5 @@ from configs.small import stage1
 def get_config() -> ConfigDict:
   config = stage1.get_config()
   config.tasks.tia = 0.0
-  config.capacity.vit = (
-    40  # with `small`, a row has two questions of five images
-  )
+  config.capacity.vit = 40  # of `small`: two questions of five images a row
   return config
