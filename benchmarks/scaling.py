@@ -46,8 +46,8 @@ the peak bfloat16 rate.
 
 The model is BAGEL-7B-MoT, with two experts of 7 B parameters each, AdamW and an
 averaged copy in float32, and frozen weights in bfloat16. Rows are packed from
-the tasks of the stage: slices of 392 x 392 for the ViT (784 tokens) and of
-512 x 512 for the autoencoder (1,024).
+the tasks of the stage, with condition dropout in Stage II: slices of 392 x 392
+for the ViT (784 tokens) and of 512 x 512 for the autoencoder (1,024).
 
 """
 

@@ -20,6 +20,7 @@ from synermedgen_jax.core.batch import Capacity, PackedBatch
 from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.core.size import Size
 from synermedgen_jax.inference import sampling
+from synermedgen_jax.input.pipeline import Mixture
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.bagel_config import BagelConfig
@@ -131,14 +132,16 @@ def task_weights(config: ConfigDict) -> list[float]:
 def sampled_batch(config: ConfigDict, model: BagelConfig) -> PackedBatch:
   """A batch of the config's tasks, packed from blank slices."""
   return sample_rows(
-    config.tasks,
-    PROMPTS[config.prompts],
+    Mixture(
+      config.tasks,
+      PROMPTS[config.prompts],
+      routes=config.routes,
+      max_sources=config.max_sources,
+    ),
     project_tokenizer(),
     model.image_geometry(**config.image),
     Capacity(**config.capacity),
     rows=config.rows,
-    routes=config.routes,
-    max_sources=config.max_sources,
   )
 
 

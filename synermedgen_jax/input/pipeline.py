@@ -77,6 +77,10 @@ class Mixture:
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)
   contents: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+  def weights_of(self, task: Task) -> Sequence[tuple[str, float]]:
+    """The route weights of a task; questions ask about all routes alike."""
+    return self.route_weights if task.kind == 'synthesis' else ()
+
 
 @dataclasses.dataclass(frozen=True)
 class Dropout:
@@ -424,5 +428,5 @@ def _task_examples(
     pool,
     task,
     seed=seed,
-    route_weights=mixture.route_weights if task.kind == 'synthesis' else (),
+    route_weights=mixture.weights_of(task),
   )

@@ -27,7 +27,7 @@ from synermedgen_jax.training.loop import BagelRun, jit_steps
 
 # Assumed share of the peak FLOP rate, for step times.
 UTILISATION = 0.4
-_SAMPLED_ROWS = 4
+_SAMPLED_ROWS = 16
 
 
 class DoesNotFit(UserError):

@@ -6,7 +6,7 @@ The cost of a row depends on the sizes of its examples, not on their pixels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
 from synermedgen_jax.core.modalities import ROUTES, Route, routes_named
 from synermedgen_jax.input.pipeline import (
+  Dropout,
   Mixture,
   example_dataset,
   train_dataset,
@@ -24,11 +25,12 @@ from synermedgen_jax.slices.store import Case
 from synermedgen_jax.slices.windows import Window
 from synermedgen_jax.tasks.example import Example
 from synermedgen_jax.tasks.pairs import Pool
-from synermedgen_jax.tasks.prompts import PROMPTS, Prompts
+from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.tasks.registry import TASKS, task_names
 from synermedgen_jax.training.loop import BagelRun
 
 _SLICES = 32
+_NO_DROPOUT = Dropout()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,44 +42,44 @@ class _Blank:
 
 
 def sample_rows(
-  tasks: Mapping[str, float],
-  prompts: Prompts,
+  mixture: Mixture,
   tokenizer: Tokenizer,
   geometry: ImageGeometry,
   capacity: Capacity,
   *,
   rows: int,
-  routes: Sequence[str] = (),
-  max_sources: int = 1,
+  dropout: Dropout = _NO_DROPOUT,
 ) -> PackedBatch:
   """Packs `rows` rows of blank slices.
 
   Args:
-    tasks: task -> share of the examples. Tasks that are not built from pairs
-      are left out, since they read files.
-    prompts: wordings of the examples.
+    mixture: tasks, wordings and routes; no routes = the paper's 22. Tasks that
+      are not built from pairs are left out, since they read files.
     tokenizer, geometry, capacity: see `input.packing`.
     rows: number of rows.
-    routes: names of the routes; empty = the paper's 22.
-    max_sources: largest number of sources that synthesis draws.
+    dropout: condition dropout of synthesis.
 
   Raises:
     ExampleTooLarge: an example exceeds the capacity.
   """
   pool = Pool(
-    _cases(routes_named(routes) or ROUTES),
-    prompts,
-    routes=routes,
-    max_sources=max_sources,
+    _cases(routes_named(mixture.routes) or ROUTES),
+    mixture.prompts,
+    neighbours=mixture.neighbours,
+    slab=mixture.slab,
+    routes=mixture.routes,
+    max_sources=mixture.max_sources,
   )
-  tasks = {t: tasks[t] for t in task_names(tasks) if TASKS[t].build}
+  shares = mixture.tasks
+  tasks = {t: shares[t] for t in task_names(shares) if TASKS[t].build}
   for task in tasks:
     check_longest(TASKS[task], pool, tokenizer, geometry, capacity)
 
   def source(task: str):
-    return lambda seed: example_dataset(pool, TASKS[task], seed=seed).map(
-      _blank
-    )
+    weights = mixture.weights_of(TASKS[task])
+    return lambda seed: example_dataset(
+      pool, TASKS[task], seed=seed, route_weights=weights
+    ).map(_blank)
 
   dataset = train_dataset(
     None,
@@ -88,6 +90,7 @@ def sample_rows(
     Mixture(tasks, sources={task: source(task) for task in tasks}),
     rows=rows,
     seed=0,
+    dropout=dropout,
     threads=1,
   )
   return next(iter(dataset))
@@ -95,15 +98,22 @@ def sample_rows(
 
 def sample_rows_of(run: BagelRun, *, rows: int) -> PackedBatch:
   """Packs `rows` rows like those that a run trains on."""
+  config = run.config
   return sample_rows(
-    run.config['tasks'],
-    PROMPTS[run.config['prompts']],
+    Mixture(
+      tasks=config['tasks'],
+      prompts=PROMPTS[config['prompts']],
+      neighbours=config['neighbours'],
+      slab=config['slab'],
+      routes=config['routes'],
+      max_sources=config['max_sources'],
+      route_weights=config['route_weights'],
+    ),
     run.tokenizer,
     run.geometry,
     run.capacity,
     rows=rows,
-    routes=run.config['routes'],
-    max_sources=run.config['max_sources'],
+    dropout=Dropout(**config['dropout']),
   )
 
 

@@ -2,30 +2,34 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
+from configs.small.stage2 import get_config
 from synermedgen_jax.core.batch import Capacity
+from synermedgen_jax.input.pipeline import Dropout, Mixture
 from synermedgen_jax.input.row_sizes import ExampleTooLarge
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.presets import preset
-from synermedgen_jax.planning.rows import sample_rows
+from synermedgen_jax.planning.rows import sample_rows, sample_rows_of
 from synermedgen_jax.tasks.prompts import SHORT
+from synermedgen_jax.training.build import build
 
 GEOMETRY = preset('small').image_geometry(vit_size=(64, 64), vae_size=(64, 64))
 # One synthesis from three sources.
+NO_DROPOUT = Dropout()
 ROOM = Capacity(und=39, gen=256, vit=12, images=4)
 
 
-def rows(room=ROOM, **options):
+def rows(room=ROOM, dropout=NO_DROPOUT, **mixture):
   return sample_rows(
-    {'synthesis': 1.0},
-    SHORT,
+    Mixture({'synthesis': 1.0}, SHORT, **mixture),
     project_tokenizer(),
     GEOMETRY,
     room,
     rows=24,
-    **options,
+    dropout=dropout,
   )
 
 
@@ -58,3 +62,31 @@ def test_rows_of_named_routes_are_of_them_alone():
   text = project_tokenizer().encode('heart')
   used = np.asarray(batch.token_ids)
   assert all(np.isin(text, row).all() for row in used)
+
+
+def test_a_slab_has_the_source_and_target_of_every_slice():
+  room = Capacity(und=3 * 20, gen=3 * 128, vit=3 * 4, images=3 * 2)
+  assert set(images(rows(room, slab=3))) == {6}
+
+
+def test_dropped_sources_and_texts_leave_tokens_to_other_examples():
+  room = Capacity(20, 128, 4, 2)
+  # Rows of two targets without a source, and no word of an instruction.
+  dropped = rows(room, dropout=Dropout(text=1.0, vae=1.0, vit=1.0))
+  assert set(images(dropped)) == {2}
+  assert (np.asarray(dropped.und.example_ids) > 0).sum() < (
+    np.asarray(rows(room).und.example_ids) > 0
+  ).sum()
+
+
+def test_rows_of_a_run_have_its_dropout_and_slab():
+  config = get_config()
+  config.mesh, config.rows = (1, 1, 1), 1
+  config.slab = 3
+  config.capacity = {'und': 60, 'gen': 384, 'vit': 12, 'images': 6}
+  config.dropout = {'text': 0.0, 'vae': 0.0, 'vit': 0.0}
+  run = build(config, devices=jax.devices()[:1], data=False)
+  assert set(images(sample_rows_of(run, rows=8))) == {6}
+  config.dropout = {'text': 0.0, 'vae': 1.0, 'vit': 0.0}
+  run = build(config, devices=jax.devices()[:1], data=False)
+  assert set(images(sample_rows_of(run, rows=8))) == {3}

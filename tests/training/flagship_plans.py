@@ -17,6 +17,7 @@ sys.path.insert(0, 'tests')
 
 from doc_commands import parse_config
 
+from synermedgen_jax.input.pipeline import Mixture
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.tasks.registry import TASKS
@@ -51,8 +52,7 @@ def plan(run) -> dict:
 def fill(run, tasks) -> float:
   """Share of a row's und and gen tokens that examples use."""
   batch = sample_rows(
-    tasks,
-    PROMPTS[run.config['prompts']],
+    Mixture(tasks, PROMPTS[run.config['prompts']]),
     run.tokenizer,
     run.geometry,
     run.capacity,
