@@ -17,4 +17,5 @@ ruff check .
 ruff format --check .
 lint-imports
 # Tests of a module share fixtures, so workers take consecutive tests.
-python -m pytest -n "${TEST_WORKERS:-2}" --dist worksteal "$@"
+python -m pytest -n "${TEST_WORKERS:-2}" --dist worksteal \
+  --durations=40 --durations-min=10 "$@"
