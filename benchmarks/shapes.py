@@ -20,7 +20,7 @@ from synermedgen_jax.core.batch import Capacity, PackedBatch
 from synermedgen_jax.core.modalities import ROUTES
 from synermedgen_jax.core.size import Size
 from synermedgen_jax.inference import sampling
-from synermedgen_jax.input.pipeline import Mixture
+from synermedgen_jax.input.mixture import Mixture
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.autoencoder import AutoencoderConfig
 from synermedgen_jax.models.bagel_config import BagelConfig

@@ -29,8 +29,8 @@ LIMITS = """\
 * `nearer to the source` counts copies, and outputs that are hardly the target
   yet, as reversed. `inverted` counts those alone that the swapped instruction
   takes to the target; it is no number of the plan.
-* `control, own MI` asks the model itself: an arm that never learned MI scores
-  near 0, whatever it synthesises.
+* `control, own MI` asks the model itself: an arm that never learned MI answers
+  badly, whatever it synthesises.
 * `drift, slices` grows for smooth outputs, too: they can be most like a
   neighbour that shows less.
 * Every held-out route has its reverse among the trained ones.

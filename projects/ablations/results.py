@@ -296,7 +296,8 @@ def _decimals(line: Line) -> int:
 def _regime(name: str, runs: Runs, arms: Sequence[str]) -> Iterator[str]:
   """The heading, the text and the table of a regime."""
   regime = REGIMES[name]
-  yield f'## {regime.title[0].upper()}{regime.title[1:]}\n'  # ViT, Stage II
+  # `capitalize` would write 'vit'.
+  yield f'## {regime.title[0].upper()}{regime.title[1:]}\n'
   yield f'{regime.about}\n'
   missing = [ARMS[arm].title for arm in arms if arm not in runs]
   if missing:

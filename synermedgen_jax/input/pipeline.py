@@ -21,87 +21,24 @@ from synermedgen_jax.core.batch import Capacity, ImageGeometry
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.input import packing
 from synermedgen_jax.input.augment import Augment
+from synermedgen_jax.input.mixture import Dropout, Mixture
 from synermedgen_jax.input.row_sizes import check_longest, check_size
 from synermedgen_jax.input.streams import Share, TrainData
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.slices.store import SliceStore
 from synermedgen_jax.tasks.example import (
   Example,
-  ExampleSource,
   ImageRef,
   SliceRef,
 )
 from synermedgen_jax.tasks.pairs import Pair, Pool, some_subjects
-from synermedgen_jax.tasks.prompts import PAPER, Prompts
 from synermedgen_jax.tasks.registry import Task, task_named, task_names
 
 _NO_CHANGES = Augment()
+_NO_DROPOUT = Dropout()
 
 # Distance of the seeds of a task's groups; tasks have consecutive seeds.
 _SEED_STEP = 1_000_003
-
-
-@dataclasses.dataclass(frozen=True)
-class Mixture:
-  """The tasks, wordings and routes of a dataset.
-
-  Attributes:
-    tasks: name in `tasks.registry` -> share of the examples.
-    prompts: wordings of the prompts.
-    neighbours: K, largest distance in slices of a CTS negative from the true
-      slice.
-    slab: neighbouring slices that are synthesised together.
-    subjects: share of the subjects of each dataset that are used, see
-      `pairs.some_subjects`.
-    routes: names of the routes of the pairs; empty = all with one source.
-    max_sources: largest number of sources that synthesis draws for a pair.
-    route_weights: (regular expression of a full route name, weight). A pair of
-      a matching route is synthesised `weight` times as often as a pair of a
-      route without a match; the first match applies. The route of a pair is
-      the one before further sources are drawn.
-    sources: task -> function from a seed to an endless dataset that replaces
-      the task's own.
-    files: the files that `sources` read, as in `config.bagel_files`.
-    contents: names and sizes of these files, as `bagel_formats.contents`.
-  """
-
-  tasks: Mapping[str, float]
-  prompts: Prompts = PAPER
-  neighbours: int = 3
-  slab: int = 1
-  subjects: float = 1.0
-  routes: Sequence[str] = ()
-  max_sources: int = 1
-  route_weights: Sequence[tuple[str, float]] = ()
-  sources: Mapping[str, ExampleSource] = dataclasses.field(default_factory=dict)
-  files: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  contents: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-  def weights_of(self, task: Task) -> Sequence[tuple[str, float]]:
-    """The route weights of a task; questions ask about all routes alike."""
-    return self.route_weights if task.kind == 'synthesis' else ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Dropout:
-  """Dropout of the conditions of synthesis, for classifier-free guidance.
-
-  Attributes:
-    text, vae, vit: probability of dropping a text, VAE or ViT span.
-  """
-
-  text: float = 0.0
-  vae: float = 0.0
-  vit: float = 0.0
-
-  def draw(self, example: Example, rng: np.random.Generator) -> frozenset[int]:
-    """Draws the indices of the spans to drop; never one with a loss."""
-    rates = {'text': self.text, 'vae_image': self.vae, 'vit_image': self.vit}
-    return frozenset(
-      i
-      for i, span in enumerate(example.spans)
-      if not span.has_loss and rng.random() < rates[span.kind]
-    )
 
 
 class BuildExample(grain.RandomMapTransform):
@@ -253,7 +190,7 @@ def train_dataset(
   *,
   rows: int,
   seed: int,
-  dropout: Dropout = Dropout(),
+  dropout: Dropout = _NO_DROPOUT,
   augment: Augment = _NO_CHANGES,
   packing_bins: int = 16,
   streams: int = 1,
@@ -323,16 +260,7 @@ def train_dataset(
       'vit_size': list(geometry.vit_size),
       'vae_size': list(geometry.vae_size),
     },
-    'tasks': dict(mixture.tasks),
-    'prompts': f'fingerprint {mixture.prompts.fingerprint}',
-    'neighbours': mixture.neighbours,
-    'slab': mixture.slab,
-    'subjects': mixture.subjects,
-    'routes': list(mixture.routes),
-    'max_sources': mixture.max_sources,
-    'route_weights': list(mixture.route_weights),
-    'bagel_files': dict(mixture.files),
-    'bagel_contents': dict(mixture.contents),
+    **mixture.to_json(),
   }
   return TrainData(examples, {n: packed(n) for n in local_streams}, layout)
 
@@ -407,14 +335,7 @@ def _task_examples(
   if task.source:
     return task.source(split)(seed)
   cases = () if store is None else store.split(split)
-  pool = Pool(
-    some_subjects(cases, mixture.subjects),
-    prompts=mixture.prompts,
-    neighbours=mixture.neighbours,
-    slab=mixture.slab,
-    routes=mixture.routes,
-    max_sources=mixture.max_sources,
-  )
+  pool = mixture.pool(some_subjects(cases, mixture.subjects))
   if not pool.cases:
     raise UserError(
       'config.store is empty: name a slice store.'

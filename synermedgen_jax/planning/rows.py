@@ -13,19 +13,13 @@ from jaxtyping import Float
 
 from synermedgen_jax.core.batch import Capacity, ImageGeometry, PackedBatch
 from synermedgen_jax.core.modalities import ROUTES, Route, routes_named
-from synermedgen_jax.input.pipeline import (
-  Dropout,
-  Mixture,
-  example_dataset,
-  train_dataset,
-)
+from synermedgen_jax.input.mixture import Dropout, Mixture
+from synermedgen_jax.input.pipeline import example_dataset, train_dataset
 from synermedgen_jax.input.row_sizes import check_longest
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.slices.store import Case
 from synermedgen_jax.slices.windows import Window
 from synermedgen_jax.tasks.example import Example
-from synermedgen_jax.tasks.pairs import Pool
-from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.tasks.registry import TASKS, task_names
 from synermedgen_jax.training.loop import BagelRun
 
@@ -62,14 +56,7 @@ def sample_rows(
   Raises:
     ExampleTooLarge: an example exceeds the capacity.
   """
-  pool = Pool(
-    _cases(routes_named(mixture.routes) or ROUTES),
-    mixture.prompts,
-    neighbours=mixture.neighbours,
-    slab=mixture.slab,
-    routes=mixture.routes,
-    max_sources=mixture.max_sources,
-  )
+  pool = mixture.pool(_cases(routes_named(mixture.routes) or ROUTES))
   shares = mixture.tasks
   tasks = {t: shares[t] for t in task_names(shares) if TASKS[t].build}
   for task in tasks:
@@ -98,22 +85,13 @@ def sample_rows(
 
 def sample_rows_of(run: BagelRun, *, rows: int) -> PackedBatch:
   """Packs `rows` rows like those that a run trains on."""
-  config = run.config
   return sample_rows(
-    Mixture(
-      tasks=config['tasks'],
-      prompts=PROMPTS[config['prompts']],
-      neighbours=config['neighbours'],
-      slab=config['slab'],
-      routes=config['routes'],
-      max_sources=config['max_sources'],
-      route_weights=config['route_weights'],
-    ),
+    run.mixture,
     run.tokenizer,
     run.geometry,
     run.capacity,
     rows=rows,
-    dropout=Dropout(**config['dropout']),
+    dropout=run.dropout,
   )
 
 

@@ -9,6 +9,7 @@ frozen dataclasses and arguments.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -41,7 +42,8 @@ from synermedgen_jax.core.sharding import (
   make_mesh,
 )
 from synermedgen_jax.input.augment import Augment
-from synermedgen_jax.input.pipeline import Dropout, Mixture, train_dataset
+from synermedgen_jax.input.mixture import Dropout, Mixture
+from synermedgen_jax.input.pipeline import train_dataset
 from synermedgen_jax.input.streams import TrainData
 from synermedgen_jax.input.tokenizer import PROJECT, Tokenizer, load_tokenizer
 from synermedgen_jax.interop import bagel_formats
@@ -108,17 +110,15 @@ def build(
   model = Bagel(shape, compute_of(config))
   geometry = made_of(config, 'image', shape.image_geometry)
   capacity = made_of(config, 'capacity', Capacity)
+  mixture = _mixture(config)
+  dropout = made_of(config, 'dropout', Dropout)
   store, rows, val = None, None, []
   if data:
     store = _store(config)
-    rows, val = _data(config, store, tokenizer, geometry, capacity, mesh)
-  step = loop.StepConfig(
-    stage=config.stage,
-    objective=made_of(config, 'objective', ObjectiveConfig),
-    tasks=task_names(config.tasks),
-    ema_decay=config.ema,
-    seed=config.seed,
-  )
+    rows, val = _data(
+      config, store, tokenizer, geometry, capacity, mixture, dropout, mesh
+    )
+  step = _step_config(config)
   scales, tx = optimiser(config, model)
   check_detached(step.objective, scales)
   state = abstract_state(model, scales, tx, mesh, ema=config.ema > 0)
@@ -133,6 +133,8 @@ def build(
     tokenizer=tokenizer,
     geometry=geometry,
     capacity=capacity,
+    mixture=mixture,
+    dropout=dropout,
     rows=config.rows,
     mesh=mesh,
     scales=scales,
@@ -190,39 +192,56 @@ def _store(config: ConfigDict) -> SliceStore | None:
   return store
 
 
+def _step_config(config: ConfigDict) -> loop.StepConfig:
+  return loop.StepConfig(
+    stage=config.stage,
+    objective=made_of(config, 'objective', ObjectiveConfig),
+    tasks=task_names(config.tasks),
+    ema_decay=config.ema,
+    seed=config.seed,
+  )
+
+
+def _mixture(config: ConfigDict) -> Mixture:
+  """The tasks, wordings and routes of the training data, without files."""
+  return Mixture(
+    tasks=config.tasks.to_dict(),
+    prompts=PROMPTS[config.prompts],
+    neighbours=config.neighbours,
+    slab=config.slab,
+    subjects=config.subjects,
+    routes=tuple(config.routes),
+    max_sources=config.max_sources,
+    route_weights=tuple(config.route_weights),
+  )
+
+
 def _data(
   config: ConfigDict,
   store: SliceStore | None,
   tokenizer: Tokenizer,
   geometry: ImageGeometry,
   capacity: Capacity,
+  mixture: Mixture,
+  dropout: Dropout,
   mesh: Mesh,
 ) -> tuple[TrainData, list[PackedBatch]]:
   """The training data, and the batches of the validation."""
-  files, tasks = config.bagel_files.to_dict(), config.tasks.to_dict()
+  files, names = config.bagel_files.to_dict(), task_names(mixture.tasks)
   local = local_streams(config, mesh)
 
-  def dataset(
-    split: str, seed: int, route_weights=(), subjects=1.0, **changes
-  ) -> TrainData:
+  def dataset(split: str, seed: int, mixture: Mixture, **changes) -> TrainData:
     return train_dataset(
       store,
       split,
       tokenizer,
       geometry,
       capacity,
-      Mixture(
-        tasks=tasks,
-        prompts=PROMPTS[config.prompts],
-        neighbours=config.neighbours,
-        slab=config.slab,
-        subjects=subjects,
-        routes=tuple(config.routes),
-        max_sources=config.max_sources,
-        route_weights=tuple(route_weights),
+      dataclasses.replace(
+        mixture,
         sources=bagel_formats.sources(files, split),
         files={k: v for k, v in files.items() if v and not k.startswith('val')},
-        contents=bagel_formats.contents(files, split, task_names(tasks)),
+        contents=bagel_formats.contents(files, split, names),
       ),
       rows=config.rows,
       seed=seed,
@@ -238,14 +257,14 @@ def _data(
     data = dataset(
       'train',
       config.seed,
-      config.route_weights,
-      config.subjects,
-      dropout=made_of(config, 'dropout', Dropout),
+      mixture,
+      dropout=dropout,
       augment=made_of(config, 'augment', Augment),
     )
     if config.val_every:
-      # Validation shows pairs as they are, all routes alike.
-      held_out = iter(dataset('val', config.seed + 1))
+      # Validation shows pairs as they are, all routes and subjects alike.
+      alike = dataclasses.replace(mixture, route_weights=(), subjects=1.0)
+      held_out = iter(dataset('val', config.seed + 1, alike))
       val = [next(held_out) for _ in range(config.val_batches)]
   except UserError as error:
     raise ConfigError(str(error)) from error

@@ -26,6 +26,7 @@ from synermedgen_jax.core.sharding import (
   place_rows,
 )
 from synermedgen_jax.core.trees import unflatten
+from synermedgen_jax.input.mixture import Dropout, Mixture
 from synermedgen_jax.input.streams import BatchIterator, TrainData
 from synermedgen_jax.input.tokenizer import Tokenizer
 from synermedgen_jax.slices.store import SliceStore
@@ -248,11 +249,15 @@ class BagelRun(Run):
     tokenizer: text to token ids.
     geometry: sizes that map slices to tokens.
     capacity: numbers of tokens and images that fit in a row.
+    mixture: tasks, wordings and routes of the training data, without files.
+    dropout: condition dropout of synthesis.
   """
 
   tokenizer: Tokenizer
   geometry: ImageGeometry
   capacity: Capacity
+  mixture: Mixture
+  dropout: Dropout
 
 
 def train(

@@ -13,7 +13,7 @@ from store_fakes import USABLE, cases_of, slice_of
 from synermedgen_jax.core.batch import Capacity
 from synermedgen_jax.input import pipeline
 from synermedgen_jax.input.augment import Augment
-from synermedgen_jax.input.pipeline import Dropout, Mixture
+from synermedgen_jax.input.mixture import Dropout, Mixture
 from synermedgen_jax.input.row_sizes import ExampleTooLarge
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.slices.store import SliceStore

@@ -8,7 +8,7 @@ import pytest
 
 from configs.small.stage2 import get_config
 from synermedgen_jax.core.batch import Capacity
-from synermedgen_jax.input.pipeline import Dropout, Mixture
+from synermedgen_jax.input.mixture import Dropout, Mixture
 from synermedgen_jax.input.row_sizes import ExampleTooLarge
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models.presets import preset
@@ -17,8 +17,8 @@ from synermedgen_jax.tasks.prompts import SHORT
 from synermedgen_jax.training.build import build
 
 GEOMETRY = preset('small').image_geometry(vit_size=(64, 64), vae_size=(64, 64))
-# One synthesis from three sources.
 NO_DROPOUT = Dropout()
+# One synthesis from three sources.
 ROOM = Capacity(und=39, gen=256, vit=12, images=4)
 
 
@@ -62,6 +62,17 @@ def test_rows_of_named_routes_are_of_them_alone():
   text = project_tokenizer().encode('heart')
   used = np.asarray(batch.token_ids)
   assert all(np.isin(text, row).all() for row in used)
+
+
+def test_routes_are_drawn_by_their_weights():
+  room, text = Capacity(20, 128, 4, 2), project_tokenizer().encode('pelvis')
+
+  def pelves(batch):
+    return sum(np.isin(text, row).all() for row in np.asarray(batch.token_ids))
+
+  assert pelves(rows(room)) < 12
+  # Grain gives even the rarest part of a mix one of the first places.
+  assert pelves(rows(room, route_weights=[('pelvis_.*', 1e6)])) >= 23
 
 
 def test_a_slab_has_the_source_and_target_of_every_slice():

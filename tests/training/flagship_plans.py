@@ -17,7 +17,7 @@ sys.path.insert(0, 'tests')
 
 from doc_commands import parse_config
 
-from synermedgen_jax.input.pipeline import Mixture
+from synermedgen_jax.input.mixture import Mixture
 from synermedgen_jax.planning.rows import sample_rows
 from synermedgen_jax.tasks.prompts import PROMPTS
 from synermedgen_jax.tasks.registry import TASKS

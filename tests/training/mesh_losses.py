@@ -23,7 +23,8 @@ from synermedgen_jax.core.sharding import (
   batch_sharding,
   make_mesh,
 )
-from synermedgen_jax.input.pipeline import Mixture, train_dataset
+from synermedgen_jax.input.mixture import Mixture
+from synermedgen_jax.input.pipeline import train_dataset
 from synermedgen_jax.input.tokenizer import project_tokenizer
 from synermedgen_jax.models import presets
 from synermedgen_jax.models.bagel import abstract_params

@@ -25,7 +25,7 @@ from synermedgen_jax.core.chips import Chip
 from synermedgen_jax.core.errors import UserError
 from synermedgen_jax.core.trees import flatten
 from synermedgen_jax.input.augment import Augment
-from synermedgen_jax.input.pipeline import Dropout
+from synermedgen_jax.input.mixture import Dropout
 from synermedgen_jax.input.streams import BatchIterator
 from synermedgen_jax.models.bagel import abstract_params
 from synermedgen_jax.training import build, loop
